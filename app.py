@@ -1,0 +1,45 @@
+"""The CDK app: one stage, chosen by `-c stage=…`, all of its stacks, checked by the policy gate.
+
+    .venv/bin/python app.py     is a full synth: context in CDK_CONTEXT_JSON, output in CDK_OUTDIR
+
+`-c validate=true` checks the templates against CloudFormation's schemas, too.
+"""
+
+# ruff: noqa: E402 (the lines between the imports must come before the next ones)
+
+import gc
+import os
+import sys
+from pathlib import Path
+
+# Imports and synth make a million objects that live to the end: looking for garbage among them only costs time.
+gc.disable()
+# `constructs/` is a source root: it holds edge_constructs and edge_handlers, and is no package itself.
+sys.path.insert(1, str(Path(__file__).resolve().parent / "constructs"))
+
+from tools.node import node_binary
+
+# jsii reads it when aws_cdk is imported.
+os.environ.setdefault("JSII_NODE", str(node_binary()))
+
+from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
+from edge_constructs.edge_assets import MissingAssetError
+from edge_constructs.feature_flags import read_context
+from edge_constructs.model_source import ModelDeclarationError
+from edge_constructs.policy_gate import PolicyGate, PolicyViolationError, new_app
+from stacks.edgewright import define_stacks
+
+
+def main() -> None:
+    """Synthesise the stage; a mistake in its files ends with exit code 1 and its text, not with a traceback."""
+    app = new_app(read_context())
+    gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
+    try:
+        define_stacks(app, load_stage(app.node.try_get_context("stage") or DEFAULT_STAGE))
+        gate.synth()
+    except (ConfigurationError, MissingAssetError, ModelDeclarationError, PolicyViolationError) as exc:
+        sys.exit(str(exc))
+
+
+if __name__ == "__main__":
+    main()

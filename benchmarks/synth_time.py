@@ -1,0 +1,76 @@
+"""How long a synth of all stacks and the policy gate takes, against an app with one bucket in the same environment.
+
+    .venv/bin/python benchmarks/synth_time.py [--runs 5]
+
+The runs of all apps take turns, so that a busy machine slows all of them down.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from config.loader import stage_names  # noqa: E402 (the line above lets it be found)
+from tools.node import node_binary  # noqa: E402
+
+ONE_BUCKET = """
+import aws_cdk as cdk
+from aws_cdk import aws_s3 as s3
+app = cdk.App(analytics_reporting=False)
+s3.Bucket(cdk.Stack(app, "Stack"), "Bucket")
+app.synth()
+"""
+LIMIT_S = 300
+BASELINE = "one bucket"
+#: By default CDK checks templates against CloudFormation's schemas; the app leaves that to its tests.
+UNCHECKED = "one bucket, no schema check"
+CHECKED = "twin, with schema check"
+
+
+def main() -> None:
+    """Run the apps in turn and print the medians and their ratios."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--runs", type=int, default=5, help="runs of each app (default: %(default)s)")
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        one_bucket = Path(folder) / "one_bucket.py"
+        one_bucket.write_text(ONE_BUCKET)
+        apps = {
+            BASELINE: (one_bucket, {}),
+            UNCHECKED: (one_bucket, {"CDK_VALIDATION": "false"}),
+            **{name: (ROOT / "app.py", _context(stage=name)) for name in stage_names()},
+            CHECKED: (ROOT / "app.py", _context(stage="twin", validate="true")),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in apps}
+        for turn in range(runs + 1):
+            for name, (script, variables) in apps.items():
+                taken = _synth(script, Path(folder) / name, variables)
+                if turn:  # the first turn fills caches
+                    seconds[name].append(taken)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, median in medians.items():
+        spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
+        print(f"{name:28} median {median:5.2f} s  ({spread})  {median / medians[BASELINE]:.2f} x one bucket")
+
+
+def _context(**values: str) -> dict[str, str]:
+    return {"CDK_CONTEXT_JSON": json.dumps(values)}
+
+
+def _synth(script: Path, out: Path, variables: dict[str, str]) -> float:
+    environment = {**os.environ, "JSII_NODE": str(node_binary()), "CDK_OUTDIR": str(out), **variables}
+    started = time.perf_counter()
+    subprocess.run([sys.executable, str(script)], cwd=ROOT, env=environment, check=True, timeout=LIMIT_S)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stages of the app: what differs between them, checked before anything is synthesised."""

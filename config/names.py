@@ -1,0 +1,90 @@
+"""The physical names that a device, a person or another stack must know; everything else CloudFormation names."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Names:
+    """Composes every physical name of a stage, so that two stages share an account without meeting.
+
+    Attributes:
+        stage: name of the stage, as in `-c stage=…`.
+    """
+
+    stage: str
+
+    @property
+    def prefix(self) -> str:
+        """What every name of the stage starts with."""
+        return f"edgewright-{self.stage}"
+
+    def stack(self, kind: str) -> str:
+        """Name of a stack, such as `edgewright-dev-storage` for the kind `storage`."""
+        return f"{self.prefix}-{kind}"
+
+    def artifact_bucket(self, account: str, region: str) -> str:
+        """Name of the bucket that recipes, devices and roles refer to (unique among all accounts)."""
+        return f"{self.prefix}-artifacts-{account}-{region}"
+
+    def access_log_bucket(self, account: str, region: str) -> str:
+        """Name of the bucket that logs access to the other one."""
+        return f"{self.prefix}-access-logs-{account}-{region}"
+
+    @property
+    def thing_group(self) -> str:
+        """The group that deployments target."""
+        return self.prefix
+
+    @property
+    def thing_type(self) -> str:
+        """The type of every core device."""
+        return f"{self.prefix}-core"
+
+    @property
+    def role_alias(self) -> str:
+        """The alias by which core devices take the token exchange role."""
+        return f"{self.prefix}-token-exchange"
+
+    @property
+    def iot_policy(self) -> str:
+        """The policy attached to the certificate of every core device."""
+        return f"{self.prefix}-core-device"
+
+    @property
+    def edge_server(self) -> str:
+        """Thing name of the core device that runs on EC2."""
+        return f"{self.prefix}-edge-server"
+
+    @property
+    def runtime_component(self) -> str:
+        """Component that holds the Python environment."""
+        return f"edgewright.{self.stage}.Runtime"
+
+    @property
+    def inference_component(self) -> str:
+        """Component that answers requests."""
+        return f"edgewright.{self.stage}.Inference"
+
+    def model_component(self, model: str) -> str:
+        """Component of a model, such as `edgewright.dev.model.Digits` for the model `digits`."""
+        return f"edgewright.{self.stage}.model.{self.model_package(model)}"
+
+    def model_package(self, model: str) -> str:
+        """Name of a model's archive without `.zip`, such as `Digits` for the model `digits`."""
+        return "".join(part.capitalize() for part in model.split("-"))
+
+    def model_parameter(self, model: str) -> str:
+        """SSM parameter in which a model's stack leaves the URI of the newest package."""
+        return f"/edgewright/{self.stage}/models/{model}/package-uri"
+
+    def compilation_job(self, model: str) -> str:
+        """Name of a model's compilation jobs without the `-<12 hex>` of their content."""
+        return f"{self.prefix}-{model}"
+
+    def request_topic(self, model: str) -> str:
+        """MQTT topic on which the fleet takes requests for a model."""
+        return f"edgewright/{self.stage}/{model}/request"
+
+    def response_topic(self, model: str) -> str:
+        """MQTT topic on which the fleet answers requests for a model."""
+        return f"edgewright/{self.stage}/{model}/response"

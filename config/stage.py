@@ -1,0 +1,178 @@
+"""What a stage's file may say: types, defaults and rules."""
+
+import platform
+import re
+import sys
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
+ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+HOST = "host"
+MACHINES = ("x86_64", "aarch64")
+
+
+class Section(BaseModel):
+    """A table of the file: unknown fields are mistakes, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """One model that the stage compiles, packages and deploys.
+
+    Attributes:
+        folder: Folder below `edge_assets/models`; also the model's name in topics and jobs.
+        compiler: What makes the device's artifact; `neo` is a SageMaker compilation job.
+    """
+
+    folder: Slug
+    compiler: Literal["neo"] = "neo"
+
+
+class Fleet(Section):
+    """The devices that the stage registers, besides its edge server.
+
+    Attributes:
+        devices: Thing names; empty by default.
+    """
+
+    devices: tuple[ThingName, ...] = ()
+
+
+class Runtime(Section):
+    """The devices' interpreter and machine, for which wheels are packed and models compiled.
+
+    Attributes:
+        python: Version as `3.11`, or `host`: the interpreter that runs the synth.
+        architecture: As `uname -m` prints it, or `host`: the machine that runs the synth.
+    """
+
+    python: Annotated[str, StringConstraints(pattern=r"^(3\.\d{1,2}|host)$")] = "3.11"
+    architecture: Literal["x86_64", "aarch64", "host"] = "x86_64"
+
+    @field_validator("python")
+    @classmethod
+    def _resolve_python(cls, value: str) -> str:
+        return f"{sys.version_info.major}.{sys.version_info.minor}" if value == HOST else value
+
+    @field_validator("architecture")
+    @classmethod
+    def _resolve_architecture(cls, value: str) -> str:
+        machine = platform.machine() if value == HOST else value
+        if machine not in MACHINES:
+            raise ValueError(f"host must be one of {', '.join(MACHINES)}, this machine is {machine}")
+        return machine
+
+
+class Nucleus(Section):
+    """The Greengrass release that the edge server installs.
+
+    Attributes:
+        version: Version of the classic nucleus.
+        sha256: Digest of its zip; a download that differs is refused.
+    """
+
+    version: Annotated[str, StringConstraints(pattern=r"^2\.\d+\.\d+$")] = "2.16.0"
+    sha256: Sha256 = "f07742c76eca868617127b5c6c9028e41c45c2b4ec25dd0db6f3b40ef7638b4e"
+
+    @property
+    def url(self) -> str:
+        """Where AWS publishes the release."""
+        return f"https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-{self.version}.zip"
+
+
+class EdgeServer(Section):
+    """The core device on EC2.
+
+    Attributes:
+        instance_type: EC2 type of the runtime's architecture; by default the cheapest that holds a nucleus and a model.
+        volume_gib: Size of the encrypted gp3 root volume, GiB.
+        nucleus: The Greengrass release on it.
+    """
+
+    instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")] | None = None
+    volume_gib: int = Field(default=20, ge=8, le=16384)
+    nucleus: Nucleus = Nucleus()
+
+
+class Network(Section):
+    """The edge server's network.
+
+    Attributes:
+        flow_logs: Whether the VPC's traffic is logged.
+        cidr: IPv4 range of the VPC; its only subnet takes all of it.
+    """
+
+    flow_logs: bool = True
+    cidr: Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/(1[6-9]|2[0-8])$")] = "10.42.0.0/24"
+
+
+class Rollout(Section):
+    """How fast a deployment reaches the thing group.
+
+    Attributes:
+        devices_per_minute: Upper bound of devices notified a minute.
+        timeout_minutes: After so long a device that is still busy counts as failed.
+        abort_percentage: Failed devices, in per cent, that cancel the rollout.
+        abort_after: Devices that must have finished before that share counts.
+        notify_timeout_s: How long a component may put off its own update, s.
+    """
+
+    devices_per_minute: int = Field(default=50, ge=1, le=1000)
+    timeout_minutes: int = Field(default=60, ge=1, le=10080)
+    abort_percentage: float = Field(default=10, gt=0, le=100)
+    abort_after: int = Field(default=10, ge=1)
+    notify_timeout_s: int = Field(default=60, ge=1, le=86400)
+
+
+class Stage(Section):
+    """One deployment of the whole product.
+
+    Attributes:
+        name: The stage's name, part of every physical name; the file's name without `.toml`.
+        region: AWS region; the account is the one of the credentials that deploy.
+        retain: Whether a destroy keeps the key, the buckets and what they hold.
+        models: The models, at least one.
+    """
+
+    name: Annotated[Slug, Field(max_length=12)]
+    region: Region
+    retain: bool = False
+    models: tuple[Model, ...]
+    fleet: Fleet = Fleet()
+    runtime: Runtime = Runtime()
+    edge_server: EdgeServer = EdgeServer()
+    network: Network = Network()
+    rollout: Rollout = Rollout()
+
+    @property
+    def instance_type(self) -> str:
+        """EC2 type of the edge server: the file's, else a cheap one of the runtime's architecture."""
+        cheapest = "t4g.small" if self.runtime.architecture == "aarch64" else "t3.small"
+        return self.edge_server.instance_type or cheapest
+
+    @field_validator("models")
+    @classmethod
+    def _one_entry_a_model(cls, models: tuple[Model, ...]) -> tuple[Model, ...]:
+        if not models:
+            raise ValueError("at least one model must be listed")
+        folders = [model.folder for model in models]
+        if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
+            raise ValueError(f"each model may be listed once, twice there: {', '.join(twice)}")
+        return models
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> "Stage":
+        # AWS names its own Arm families by a g after the generation: t4g, m7gd.
+        machine = "aarch64" if re.match(r"[a-z]+\d+g", self.instance_type) else "x86_64"
+        if machine != self.runtime.architecture:
+            raise ValueError(
+                f"edge_server.instance_type {self.instance_type} is {machine}, "
+                f"runtime.architecture is {self.runtime.architecture}: make them agree"
+            )
+        return self

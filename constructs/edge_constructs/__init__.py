@@ -1,0 +1,1 @@
+"""The app's own constructs: each defines the resources of one capability."""

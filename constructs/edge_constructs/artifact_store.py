@@ -1,0 +1,108 @@
+"""Publishes files into the artifact bucket under keys made of their content."""
+
+from pathlib import Path
+
+from aws_cdk import Duration, FileAssetPackaging, Stack, Tags
+from constructs import Construct
+
+from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
+from edge_constructs.handler_provider import HandlerProvider
+from edge_constructs.permission import ACCOUNT, REGION, Permission
+
+#: The sweep leaves a bucket without this tag alone, so that switching to `retain` empties nothing.
+DISPOSABLE_TAG = "edgewright:disposable"
+
+
+class ArtifactStore(Construct):
+    """Copies the CDK's assets into the artifact bucket, and empties the bucket when it is to be deleted.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        bucket: Where the artifacts go.
+        retain: Whether a destroy keeps the bucket; then there is no sweep.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, retain: bool) -> None:
+        super().__init__(scope, construct_id)
+        self._bucket = bucket
+        self._copies = HandlerProvider(
+            self,
+            "Copy",
+            capability="artifact_copy",
+            permissions=[
+                Permission(
+                    actions=("s3:GetObject",),
+                    resources=(_asset_objects(),),
+                    wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
+                ),
+                bucket.listing(),
+                *bucket.writing(
+                    "artifacts/",
+                    "sources/",
+                    actions=("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"),
+                ),
+            ],
+            memory_mb=512,
+        )
+        if not retain:
+            self._sweep()
+
+    def publish(self, scope: Construct, construct_id: str, *, file: Path, sha256: str, prefix: str) -> str:
+        """Copy a file to `<prefix>/<sha256>/<file name>`, verified.
+
+        Args:
+            scope: Parent construct of the copy, in any stack that depends on this one.
+            construct_id: Id below it.
+            file: The file, which must stay until the deploy.
+            sha256: Its digest.
+            prefix: `artifacts`, or `sources/<model>`.
+
+        Returns:
+            The S3 URI, known once the copy is there.
+        """
+        asset = Stack.of(scope).synthesizer.add_file_asset(
+            source_hash=sha256, file_name=str(file), packaging=FileAssetPackaging.FILE, display_name=file.name
+        )
+        copy = self._copies.resource(
+            scope,
+            construct_id,
+            properties={
+                "SourceBucket": asset.bucket_name,
+                "SourceKey": asset.object_key,
+                "DestinationBucket": self._bucket.name,
+                "DestinationKey": f"{prefix}/{sha256}/{file.name}",
+                "Sha256": sha256,
+            },
+        )
+        return copy.get_att_string("Uri")
+
+    def _sweep(self) -> None:
+        buckets = {"Artifacts": self._bucket.bucket, "AccessLogs": self._bucket.access_logs}
+        arns = [bucket_arn(name) for name in (self._bucket.name, self._bucket.log_name)]
+        sweep = HandlerProvider(
+            self,
+            "Sweep",
+            capability="bucket_sweep",
+            permissions=[
+                Permission(("s3:ListBucketVersions", "s3:GetBucketTagging"), tuple(arns)),
+                Permission(
+                    actions=("s3:DeleteObject", "s3:DeleteObjectVersion"),
+                    resources=tuple(f"{arn}/*" for arn in arns),
+                    wildcard_reason="the sweep empties the whole bucket, which is deleted next",
+                ),
+            ],
+            limit=Duration.minutes(15),
+        )
+        for construct_id, bucket in buckets.items():
+            Tags.of(bucket).add(DISPOSABLE_TAG, "true")
+            sweep.resource(
+                self,
+                f"{construct_id}Sweep",
+                properties={"BucketName": bucket.bucket_name, "RequiredTag": DISPOSABLE_TAG},
+            )
+
+
+def _asset_objects() -> str:
+    """Every object of the bootstrap bucket; its name is the CDK's default."""
+    return bucket_arn(f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}/*")

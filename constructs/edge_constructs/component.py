@@ -1,0 +1,66 @@
+"""Versions of Greengrass components."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import CfnDeletionPolicy
+from aws_cdk import aws_greengrassv2 as greengrass
+from constructs import Construct
+
+from edge_constructs.content_version import content_version
+from edge_constructs.recipe import fill_recipe
+
+
+def component_version(recipe: Path, values: Mapping[str, Any], digests: Sequence[str]) -> str:
+    """Derive the version of a component from all that it consists of.
+
+    Args:
+        recipe: The template.
+        values: Placeholder to value, all but VERSION and ARTIFACT_URI.
+        digests: Of the artifact, or of all that it is made from.
+
+    Returns:
+        The version.
+    """
+    return content_version(fill_recipe(recipe, {**values, "VERSION": "", "ARTIFACT_URI": ""}), *digests)
+
+
+class Component(Construct):
+    """One version of a component; a changed one is added, and the one before stays for devices that are offline.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The component's name.
+        version: Its version, see `component_version`.
+        recipe: The template.
+        values: Placeholder to value, all but VERSION and ARTIFACT_URI.
+        artifact_uri: S3 URI of the artifact.
+        after: The component to create before this one: Greengrass takes one a second and refuses more.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        version: str,
+        recipe: Path,
+        values: Mapping[str, Any],
+        artifact_uri: str,
+        after: "Component | None" = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.name = name
+        self.version = version
+        self.resource = greengrass.CfnComponentVersion(
+            self,
+            "Resource",
+            inline_recipe=fill_recipe(recipe, {**values, "VERSION": version, "ARTIFACT_URI": artifact_uri}),
+        )
+        self.resource.cfn_options.deletion_policy = CfnDeletionPolicy.DELETE
+        self.resource.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
+        if after:
+            self.resource.add_resource_dependency(after.resource)

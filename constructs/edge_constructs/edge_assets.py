@@ -1,0 +1,79 @@
+"""The files that ship to devices, as archives ready to publish."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_constructs.reproducible_zip import files_below, write_zip
+
+ROOT = Path(__file__).resolve().parents[2] / "edge_assets"
+MODELS = ROOT / "models"
+MODEL_RECIPE = MODELS / "recipe.json"
+RUNTIME_RECIPE = ROOT / "runtime" / "recipe.json"
+INFERENCE_RECIPE = ROOT / "inference" / "recipe.json"
+USER_DATA = ROOT / "edge_server" / "user_data.sh"
+
+
+class MissingAssetError(FileNotFoundError):
+    """An archive that set-up makes is not there."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to publish.
+
+    Attributes:
+        file: Where it lies.
+        sha256: Its digest.
+    """
+
+    file: Path
+    sha256: str
+
+
+def runtime_archive(python: str, architecture: str, folder: Path, runtime: Path = ROOT / "runtime") -> Archive:
+    """Take the archive of wheels that set-up made for a kind of device.
+
+    Args:
+        python: Version of the device's interpreter, such as `3.11`.
+        architecture: Of the device, as `uname -m` prints it.
+        folder: Gets `runtime.zip`, a hard link where the file system allows.
+        runtime: The runtime component's folder.
+
+    Returns:
+        The archive. Its digest is the one noted when it was made; the copy into the bucket verifies it.
+
+    Raises:
+        MissingAssetError: It has not been made.
+    """
+    made = runtime / "wheelhouse" / f"runtime-cp{python.replace('.', '')}-{architecture}.zip"
+    note = made.with_suffix(".sha256")
+    if not (made.is_file() and note.is_file()):
+        raise MissingAssetError(
+            f"the wheels for Python {python} on {architecture} are missing at "
+            f"{made.relative_to(runtime.parents[1])}: run make setup"
+        )
+    sha256 = note.read_text(encoding="utf-8").split()[0]
+    file = folder / sha256 / "runtime.zip"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.hardlink_to(made)
+        except OSError:
+            shutil.copyfile(made, file)
+    return Archive(file, sha256)
+
+
+def inference_archive(folder: Path, inference: Path = ROOT / "inference") -> Archive:
+    """Archive the inference component's code.
+
+    Args:
+        folder: Gets `inference.zip`.
+        inference: The component's folder.
+
+    Returns:
+        The archive; equal code gives equal bytes.
+    """
+    members = {f"edge_inference/{name}": file for name, file in files_below(inference / "edge_inference").items()}
+    file = folder / "inference" / "inference.zip"
+    return Archive(file, write_zip(file, {**members, "run.sh": inference / "run.sh"}))

@@ -1,0 +1,127 @@
+"""A core device on EC2."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from aws_cdk import CfnParameter, Fn, Tags
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from edge_constructs.acknowledgement import acknowledge
+from edge_constructs.edge_network import EdgeNetwork
+
+_AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}"
+_AMI_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
+#: EC2 refuses longer user data.
+USER_DATA_LIMIT_BYTES = 16384
+#: Stands for a value that CloudFormation fills in; its number changes with unrelated code.
+_TOKEN = re.compile(r"\$\{Token\[[^\]]*\]\}")
+_REASONS = {
+    "EC29": "a core device holds nothing of its own: a new instance provisions itself as the same thing",
+}
+
+
+class EdgeServer(Construct):
+    """An instance that makes itself a core device when it first starts; changed user data replaces it.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        network: Where it runs.
+        instance_profile: Name of the profile with the edge instance role.
+        instance_type: EC2 type.
+        architecture: Of the type, as `uname -m` prints it.
+        volume_gib: Size of the root volume, GiB.
+        settings: What the script is told: key without `EDGEWRIGHT_` to value, which may be a token.
+        script: The text that follows the settings in the user data.
+        name: Shown in the console.
+
+    Raises:
+        ValueError: The user data is longer than EC2 takes, or a setting cannot be quoted.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        network: EdgeNetwork,
+        instance_profile: str,
+        instance_type: str,
+        architecture: str,
+        volume_gib: int,
+        settings: Mapping[str, str],
+        script: Path,
+        name: str,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        image = CfnParameter(
+            self,
+            "Image",
+            type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
+            default=_AMI.format(_AMI_ARCHITECTURES[architecture]),
+            description="The newest Amazon Linux 2023",
+        )
+        user_data = compose_user_data(settings, script.read_text(encoding="utf-8"))
+        # User data only runs on a first start, so a new text needs a new instance, and with it a new id.
+        fingerprint = hashlib.sha256(_TOKEN.sub("", user_data).encode()).hexdigest()[:8]
+        self.resource = ec2.CfnInstance(
+            self,
+            f"Instance{fingerprint}",
+            image_id=image.value_as_string,
+            instance_type=instance_type,
+            iam_instance_profile=instance_profile,
+            monitoring=True,
+            ebs_optimized=True,
+            metadata_options=ec2.CfnInstance.MetadataOptionsProperty(
+                http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
+            ),
+            network_interfaces=[
+                ec2.CfnInstance.NetworkInterfaceProperty(
+                    device_index="0",
+                    associate_public_ip_address=True,
+                    subnet_id=network.subnet_id,
+                    group_set=[network.security_group_id],
+                )
+            ],
+            block_device_mappings=[
+                ec2.CfnInstance.BlockDeviceMappingProperty(
+                    device_name="/dev/xvda",
+                    ebs=ec2.CfnInstance.EbsProperty(
+                        volume_size=volume_gib, volume_type="gp3", encrypted=True, delete_on_termination=True
+                    ),
+                )
+            ],
+            user_data=Fn.base64(user_data),
+            propagate_tags_to_volume_on_creation=True,
+        )
+        # Without its route the first start finds no network.
+        self.resource.add_resource_dependency(network.route)
+        self.resource.add_resource_dependency(network.route_association)
+        Tags.of(self.resource).add("Name", name)
+        acknowledge(self.resource, _REASONS)
+
+
+def compose_user_data(settings: Mapping[str, str], script: str) -> str:
+    """Put the settings before the script.
+
+    Args:
+        settings: Key without `EDGEWRIGHT_` to value.
+        script: Text of a bash script.
+
+    Returns:
+        The user data: an interpreter line, which cloud-init insists on, one export a setting, and the script.
+
+    Raises:
+        ValueError: It is longer than EC2 takes, or a value holds a single quote or a line break.
+    """
+    for key, value in settings.items():
+        if "'" in value or "\n" in value:
+            raise ValueError(f"EDGEWRIGHT_{key} must be free of single quotes and line breaks, got {value!r}")
+    exports = [f"export EDGEWRIGHT_{key}='{value}'" for key, value in settings.items()]
+    text = "\n".join(["#!/bin/bash", *exports, script])
+    if (size := len(text.encode())) > USER_DATA_LIMIT_BYTES:
+        raise ValueError(f"user data must fit into {USER_DATA_LIMIT_BYTES} bytes, got {size}: shorten the script")
+    return text

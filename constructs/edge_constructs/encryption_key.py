@@ -1,0 +1,38 @@
+"""The KMS key of everything that the product stores."""
+
+from collections.abc import Sequence
+
+from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from edge_constructs.permission import Permission
+
+
+class EncryptionKey(Construct):
+    """A rotated key that the account's IAM policies alone give access to.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        retain: Whether a destroy keeps the key; otherwise its deletion is scheduled for the shortest time, 7 days.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, retain: bool) -> None:
+        super().__init__(scope, construct_id)
+        self.key = kms.Key(
+            self,
+            "Resource",
+            description="Edgewright's artifacts",
+            enable_key_rotation=True,
+            pending_window=Duration.days(7),
+            removal_policy=RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY,
+        )
+
+    def reading(self) -> Sequence[Permission]:
+        """What a role needs to read encrypted objects."""
+        return [Permission(actions=("kms:Decrypt",), resources=(self.key.key_arn,))]
+
+    def writing(self) -> Sequence[Permission]:
+        """What a role needs to write encrypted objects and read them back."""
+        return [Permission(actions=("kms:Decrypt", "kms:GenerateDataKey"), resources=(self.key.key_arn,))]

@@ -1,0 +1,83 @@
+"""What a thing group runs."""
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import aws_greengrassv2 as greengrass
+from constructs import Construct
+
+from config.stage import Rollout
+from edge_constructs.component import Component
+
+_Deployment = greengrass.CfnDeployment
+
+
+class FleetDeployment(Construct):
+    """The one deployment of a thing group: components pinned exactly, rolled out in steps, rolled back on a failure.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The deployment's name.
+        target_arn: ARN of the thing group.
+        components: What runs on its devices.
+        rollout: How fast it reaches them and what stops it.
+        configuration: Component name to the JSON that is merged into its configuration.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        target_arn: str,
+        components: Sequence[Component],
+        rollout: Rollout,
+        configuration: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        merge = configuration or {}
+        self.resource = _Deployment(
+            self,
+            "Resource",
+            deployment_name=name,
+            target_arn=target_arn,
+            components={
+                component.name: _Deployment.ComponentDeploymentSpecificationProperty(
+                    component_version=component.version,
+                    configuration_update=_Deployment.ComponentConfigurationUpdateProperty(merge=merge[component.name])
+                    if component.name in merge
+                    else None,
+                )
+                for component in components
+            },
+            deployment_policies=_Deployment.DeploymentPoliciesProperty(
+                failure_handling_policy="ROLLBACK",
+                component_update_policy=_Deployment.DeploymentComponentUpdatePolicyProperty(
+                    action="NOTIFY_COMPONENTS", timeout_in_seconds=rollout.notify_timeout_s
+                ),
+            ),
+            iot_job_configuration=_job(rollout),
+        )
+        for component in components:
+            self.resource.add_resource_dependency(component.resource)
+
+
+def _job(rollout: Rollout) -> greengrass.CfnDeployment.DeploymentIoTJobConfigurationProperty:
+    return _Deployment.DeploymentIoTJobConfigurationProperty(
+        job_executions_rollout_config=_Deployment.IoTJobExecutionsRolloutConfigProperty(
+            maximum_per_minute=rollout.devices_per_minute
+        ),
+        abort_config=_Deployment.IoTJobAbortConfigProperty(
+            criteria_list=[
+                _Deployment.IoTJobAbortCriteriaProperty(
+                    action="CANCEL",
+                    failure_type=failure,
+                    min_number_of_executed_things=rollout.abort_after,
+                    threshold_percentage=rollout.abort_percentage,
+                )
+                for failure in ("FAILED", "REJECTED", "TIMED_OUT")
+            ]
+        ),
+        timeout_config=_Deployment.IoTJobTimeoutConfigProperty(in_progress_timeout_in_minutes=rollout.timeout_minutes),
+    )

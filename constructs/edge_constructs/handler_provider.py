@@ -1,0 +1,144 @@
+"""A custom resource's handler as a Lambda function behind the CDK's Provider framework."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import CustomResource, Duration, IgnoreMode, RemovalPolicy, Size
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import custom_resources as cr
+from constructs import Construct
+
+from edge_constructs.acknowledgement import acknowledge
+from edge_constructs.permission import Permission
+from edge_constructs.service_role import ServiceRole
+from edge_constructs.waiter import harden_waiter
+
+SOURCE_ROOT = Path(__file__).resolve().parents[1]
+#: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.
+_MARGIN = 60
+
+
+class HandlerProvider(Construct):
+    """Runs `edge_handlers.<capability>` for custom resources; one of them serves many resources.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        capability: Package below `edge_handlers`, such as `artifact_copy`.
+        permissions: What the handler may do, besides writing its log.
+        limit: How long one event may take in all; with `waits`, how long the awaited work may take.
+        waits: Whether the package has an `is_complete` that is asked until the work is done.
+        query_interval: Time between two questions, with `waits` only.
+        memory_mb: Memory of the function, MB.
+        disk: Size of `/tmp`, 512 MiB unless given.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        capability: str,
+        permissions: Sequence[Permission],
+        limit: Duration | None = None,
+        waits: bool = False,
+        query_interval: Duration | None = None,
+        memory_mb: int = 256,
+        disk: Size | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        limit = limit or Duration.minutes(5)
+        self._type = "Custom::" + "".join(part.capitalize() for part in capability.split("_"))
+        self._service_timeout = Duration.seconds(int(limit.to_seconds()) + _MARGIN)
+        self._log_group = logs.LogGroup(
+            self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
+        )
+        self._log_permission = Permission(
+            actions=("logs:CreateLogStream", "logs:PutLogEvents"), resources=(self._log_group.log_group_arn,)
+        )
+        role = ServiceRole(
+            self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
+        )
+        self._function_defaults: dict[str, Any] = {
+            "runtime": lambda_.Runtime.PYTHON_3_13,
+            "code": lambda_.Code.from_asset(
+                str(SOURCE_ROOT),
+                exclude=["/*", "!/edge_handlers", "__pycache__"],
+                ignore_mode=IgnoreMode.GIT,
+            ),
+            "role": role.as_role(),
+            "log_group": self._log_group,
+            "memory_size": memory_mb,
+            "ephemeral_storage_size": disk,
+            "timeout": Duration.minutes(1) if waits else limit,
+        }
+        on_event = self._function("OnEvent", f"edge_handlers.{capability}.on_event.handler")
+        if not waits:
+            self._provider = self._synchronous(on_event)
+            return
+        is_complete = self._function("IsComplete", f"edge_handlers.{capability}.is_complete.handler")
+        self._provider = self._waiting(on_event, is_complete, limit, query_interval or Duration.seconds(15))
+
+    def resource(self, scope: Construct, construct_id: str, *, properties: Mapping[str, Any]) -> CustomResource:
+        """Define a custom resource that the handler serves.
+
+        Args:
+            scope: Parent construct, of this stack or another one.
+            construct_id: Id below it.
+            properties: What the handler reads; values become strings on the way.
+
+        Returns:
+            The resource; its data by `get_att_string`.
+        """
+        return CustomResource(
+            scope,
+            construct_id,
+            service_token=self._provider.service_token,
+            resource_type=self._type,
+            properties=dict(properties),
+            service_timeout=self._service_timeout,
+        )
+
+    def _function(self, construct_id: str, handler: str) -> lambda_.Function:
+        function = lambda_.Function(self, construct_id, handler=handler, **self._function_defaults)
+        acknowledge(function, {"L1": "the handlers are tested on this runtime, which is supported until 2029"})
+        return function
+
+    def _framework_role(self, construct_id: str, functions: Sequence[lambda_.Function]) -> ServiceRole:
+        """The framework's own role in place of the managed policy that it would take."""
+        call = Permission(
+            actions=("lambda:InvokeFunction", "lambda:GetFunction"),
+            resources=tuple(function.function_arn for function in functions),
+        )
+        return ServiceRole(self, construct_id, service="lambda.amazonaws.com", permissions=[self._log_permission, call])
+
+    def _synchronous(self, on_event: lambda_.Function) -> cr.Provider:
+        role = self._framework_role("FrameworkRole", [on_event])
+        return cr.Provider(
+            self,
+            "Provider",
+            on_event_handler=on_event,
+            log_group=self._log_group,
+            framework_on_event_role=role.as_role(),
+        )
+
+    def _waiting(
+        self, on_event: lambda_.Function, is_complete: lambda_.Function, limit: Duration, query_interval: Duration
+    ) -> cr.Provider:
+        role = self._framework_role("FrameworkRole", [on_event, is_complete])
+        waiter_role = self._framework_role("FrameworkWaiterRole", [on_event, is_complete])
+        provider = cr.Provider(
+            self,
+            "Provider",
+            on_event_handler=on_event,
+            is_complete_handler=is_complete,
+            log_group=self._log_group,
+            framework_on_event_role=role.as_role(),
+            framework_complete_and_timeout_role=waiter_role.as_role(),
+            query_interval=query_interval,
+            total_timeout=limit,
+        )
+        harden_waiter(provider, role)
+        return provider

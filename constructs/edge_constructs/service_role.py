@@ -1,0 +1,57 @@
+"""A role for one AWS service, complete in one resource."""
+
+from collections.abc import Sequence
+
+from aws_cdk import IResolvable
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from edge_constructs.acknowledgement import acknowledge
+from edge_constructs.permission import Permission
+
+
+class ServiceRole(Construct):
+    """A role whose whole policy is inline.
+
+    A policy of its own would be a second resource that can be deleted before its user has finished, and grants from
+    elsewhere would widen what is written here.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        service: Who may assume the role, such as `lambda.amazonaws.com`.
+        permissions: All that the role may do.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, service: str, permissions: Sequence[Permission]) -> None:
+        super().__init__(scope, construct_id)
+        trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+        self._permissions = list(permissions)
+        self.resource = iam.CfnRole(
+            self,
+            "Resource",
+            assume_role_policy_document={"Version": "2012-10-17", "Statement": [trust]},
+            policies=self._policies(),
+        )
+        self.arn = self.resource.attr_arn
+        self.name = self.resource.ref
+        self._acknowledge(permissions)
+
+    def allow(self, permission: Permission) -> None:
+        """Add what could not be known when the role was defined, such as the name of a resource that refers to it."""
+        self._permissions.append(permission)
+        self.resource.policies = self._policies()
+        self._acknowledge([permission])
+
+    def as_role(self, construct_id: str = "Role") -> iam.IRole:
+        """Return the role for constructs of the CDK, which cannot add to it."""
+        return iam.Role.from_role_arn(self, construct_id, self.arn, mutable=False)
+
+    def _policies(self) -> list[IResolvable | iam.CfnRole.PolicyProperty]:
+        statements = [permission.statement for permission in self._permissions]
+        document = {"Version": "2012-10-17", "Statement": statements}
+        return [iam.CfnRole.PolicyProperty(policy_name="Permissions", policy_document=document)]
+
+    def _acknowledge(self, permissions: Sequence[Permission]) -> None:
+        reasons = {finding: reason for permission in permissions for finding, reason in permission.findings.items()}
+        acknowledge(self.resource, reasons)

@@ -1,0 +1,1 @@
+"""Custom resource: a build artifact at its content-addressed key, verified."""

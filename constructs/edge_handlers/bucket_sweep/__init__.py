@@ -1,0 +1,1 @@
+"""Custom resource: empties a bucket at destroy."""

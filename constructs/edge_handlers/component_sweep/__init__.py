@@ -1,0 +1,1 @@
+"""Custom resource: takes deployments and component versions away at destroy."""

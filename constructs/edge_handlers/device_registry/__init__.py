@@ -1,0 +1,1 @@
+"""Custom resource: the things of a fleet and their certificates."""

@@ -1,0 +1,1 @@
+"""Custom resource: the model package that devices download."""

@@ -1,0 +1,1 @@
+"""Custom resource: one SageMaker Neo compilation job."""

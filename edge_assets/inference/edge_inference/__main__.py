@@ -1,0 +1,81 @@
+"""Starts the inference component: python -m edge_inference --work-root FOLDER."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from edge_inference.classifier import load_classifier
+from edge_inference.configuration import ModelSettings
+from edge_inference.endpoint import Endpoint
+from edge_inference.environment import EnvironmentPointer
+from edge_inference.model_store import ModelStore
+from edge_inference.outbox import Outbox
+from edge_inference.router import Router
+from edge_inference.service import Event, InferenceService, ServiceError
+
+log = logging.getLogger("edge_inference")
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the objects and serve.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 stopped by a signal, 1 with the reason in the log.
+    """
+    options = _options(arguments)
+    logging.basicConfig(
+        level=options.log_level, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", stream=sys.stderr
+    )
+    device = os.environ.get("AWS_IOT_THING_NAME")
+    if not device:
+        log.error("AWS_IOT_THING_NAME must name the device, got nothing: start this as a Greengrass component")
+        return 1
+    # The SDK takes a while to import; a wrong command line should not wait for it.
+    from edge_inference import greengrass_ipc, onnx_runtime
+
+    outbox = Outbox()
+
+    def make_endpoint(settings: ModelSettings) -> Endpoint:
+        pointer = options.work_root / settings.component / "current"
+        store = ModelStore(pointer, partial(load_classifier, load_runtime=onnx_runtime.load))
+        endpoint = Endpoint(settings, device, store, outbox)
+        endpoint.start()
+        return endpoint
+
+    environment = EnvironmentPointer(options.runtime_pointer)
+    service = InferenceService(
+        greengrass_ipc.connect, Router(make_endpoint), outbox, is_outdated=environment.is_outdated
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    try:
+        ending = service.run()
+    except ServiceError as exc:
+        log.error("%s", exc)
+        return 1
+    if ending is Event.RUNTIME_CHANGED:
+        environment.restart()
+    log.info("stopped")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m edge_inference", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--work-root", type=Path, required=True, help="folder with the work folders of all components")
+    parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
+    parser.add_argument("--log-level", choices=LEVELS, default="INFO", help="least severe messages (default: INFO)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

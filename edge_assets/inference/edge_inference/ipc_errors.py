@@ -1,0 +1,9 @@
+"""What can go wrong between the component and its device."""
+
+
+class IpcError(Exception):
+    """A call to the device failed; another attempt may work."""
+
+
+class RefusedError(IpcError):
+    """The device refuses the call, and would refuse it again: another topic or another policy is needed."""

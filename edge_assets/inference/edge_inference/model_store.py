@@ -1,0 +1,112 @@
+"""The model that is in use, and the pointer file that says which one should be."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_inference.back_off import BackOff
+from edge_inference.classifier import Classifier
+from edge_inference.model_package import ModelPackageError
+
+log = logging.getLogger(__name__)
+
+POINTER_BYTES = 4096
+FIRST_RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+
+
+class ModelStore:
+    """Keeps one model ready: a new one is loaded and warmed beside it, and takes over only when it works.
+
+    `refresh` is for one thread; everything else for any.
+
+    Args:
+        pointer: File in the model component's work folder, holding the path of the unpacked package.
+        load: Verifies, loads and warms a package.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, pointer: Path, load: Callable[[Path], Classifier], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pointer = pointer
+        self._load = load
+        self._clock = clock
+        self._ready = threading.Condition()
+        self._model: Classifier | None = None
+        self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
+        self._seen: tuple[str, int] | None = None
+        self._retry_at: float | None = None
+        self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
+
+    @property
+    def problem(self) -> str:
+        """Why the model that the pointer names is not in use; empty when it is."""
+        return self._problem
+
+    def wait(self, until: float) -> Classifier | None:
+        """Get the model, waiting for the first one.
+
+        Args:
+            until: When to give up, on the store's clock.
+
+        Returns:
+            The model in use, or None when there is none yet.
+        """
+        with self._ready:
+            while self._model is None and (remaining_s := until - self._clock()) > 0:
+                self._ready.wait(remaining_s)
+            return self._model
+
+    def refresh(self) -> None:
+        """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over."""
+        found = self._read_pointer()
+        if found is None:
+            return
+        changed = found != self._seen
+        if not changed and (self._retry_at is None or self._clock() < self._retry_at):
+            return
+        if changed:
+            self._back_off.reset()
+        self._seen = found
+        self._replace(Path(found[0]))
+
+    def _read_pointer(self) -> tuple[str, int] | None:
+        """Read the pointer with the time of its writing: the same path may name a package that was repaired."""
+        try:
+            written = self._pointer.stat().st_mtime_ns
+            with self._pointer.open("rb") as stream:
+                content = stream.read(POINTER_BYTES).decode(errors="replace").strip()
+        except OSError as exc:
+            if self._model is None:
+                self._problem = f"{self._pointer} cannot be read: {exc.strerror}: is the model's component deployed?"
+            return None
+        return (content, written)
+
+    def _replace(self, folder: Path) -> None:
+        started = self._clock()
+        try:
+            model = self._load(folder)
+        except Exception as exc:
+            # Whatever is wrong with a new model, the one in use must go on.
+            self._problem = str(exc) or type(exc).__name__
+            pause_s = self._back_off.pause_s()
+            self._retry_at = self._clock() + pause_s
+            kept = self._model.package.version if self._model else "none"
+            log.error(
+                "model not taken, version in use: %s, next attempt in %.1f s: %s",
+                kept,
+                pause_s,
+                self._problem,
+                exc_info=not isinstance(exc, ModelPackageError),
+            )
+            return
+        with self._ready:
+            self._model = model
+            self._problem = ""
+            self._retry_at = None
+            self._ready.notify_all()
+        package = model.package
+        log.info("model %s %s in use, loaded in %.3f s", package.name, package.version, self._clock() - started)

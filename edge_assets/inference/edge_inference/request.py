@@ -1,0 +1,139 @@
+"""What a client may ask, and the errors that it gets back."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+REQUEST_ID_CHARACTERS = 128
+
+
+class ErrorCode(StrEnum):
+    """Why a request has no prediction; part of the answer, so that clients can tell the cases apart."""
+
+    INVALID_REQUEST = "InvalidRequest"
+    INVALID_IMAGE = "InvalidImage"
+    INDEX_OUT_OF_RANGE = "IndexOutOfRange"
+    REQUEST_TOO_LARGE = "RequestTooLarge"
+    MODEL_UNAVAILABLE = "ModelUnavailable"
+    OVERLOADED = "Overloaded"
+    INTERNAL_ERROR = "InternalError"
+
+
+class RequestError(Exception):
+    """A request that cannot be answered with a prediction.
+
+    Args:
+        code: The case.
+        message: What is wrong and what would be right, for the client's developer.
+        request_id: The request's own id where it could be read.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.request_id = request_id
+
+
+@dataclass(frozen=True)
+class Request:
+    """A valid request: exactly one of the two subjects is set.
+
+    Args:
+        request_id: Chosen by the client, at most 128 characters; it comes back in the answer.
+        index: Position among the held-out samples of the model package, at least 0.
+        image: An encoded picture.
+    """
+
+    request_id: str | None
+    index: int | None = None
+    image: bytes | None = None
+
+
+def check_size(payload: bytes, max_bytes: int) -> None:
+    """Refuse a message that is too large to be looked at.
+
+    Args:
+        payload: The message.
+        max_bytes: The largest size that is accepted.
+
+    Raises:
+        RequestError: RequestTooLarge.
+    """
+    if len(payload) > max_bytes:
+        raise RequestError(
+            ErrorCode.REQUEST_TOO_LARGE,
+            f"a request must have at most {max_bytes} bytes, got {len(payload)}: send a smaller image",
+        )
+
+
+def parse(payload: bytes, device: str) -> Request | None:
+    """Read a message of the request topic.
+
+    Args:
+        payload: The message; any bytes.
+        device: Thing name of this device.
+
+    Returns:
+        The request, or None when it names another device.
+
+    Raises:
+        RequestError: InvalidRequest, or InvalidImage for an image that is not base64.
+    """
+    message = _json_object(payload)
+    addressee = message.get("device")
+    if isinstance(addressee, str) and addressee != device:
+        return None
+    request_id = message.get("request_id")
+    if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= REQUEST_ID_CHARACTERS):
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f"request_id must be a string of at most {REQUEST_ID_CHARACTERS} characters, got {_shown(request_id)}",
+        )
+    if addressee is not None and not isinstance(addressee, str):
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, f"device must be a thing name, got {_shown(addressee)}", request_id
+        )
+    index, image = message.get("index"), message.get("image")
+    if (index is None) == (image is None):
+        got = "neither" if index is None else "both"
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, f"a request must have an index or an image, got {got}", request_id
+        )
+    if image is not None:
+        return Request(request_id, image=_image_bytes(image, request_id))
+    # bool is a subclass of int: {"index": true} would be a request for sample 1.
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"index must be a whole number, got {_shown(index)}", request_id)
+    return Request(request_id, index=index)
+
+
+def _json_object(payload: bytes) -> dict[str, object]:
+    try:
+        message = json.loads(payload)
+    except (ValueError, RecursionError) as exc:
+        reason = "nested too deeply" if isinstance(exc, RecursionError) else exc
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"a request must be a JSON object: {reason}") from exc
+    if not isinstance(message, dict):
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"a request must be a JSON object, got {_shown(message)}")
+    return message
+
+
+def _image_bytes(image: object, request_id: str | None) -> bytes:
+    if not isinstance(image, str):
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"image must be a base64 string, got {_shown(image)}", request_id)
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be base64: {exc}", request_id) from exc
+
+
+def _shown(value: object) -> str:
+    """Show a client its own value, short; a container only by its kind, for its text could be megabytes."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) > 1 << 64:
+        return "a very large number"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

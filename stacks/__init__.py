@@ -1,0 +1,1 @@
+"""Deployment units: they wire constructs, grant and output."""

@@ -1,0 +1,70 @@
+"""The core device on EC2 with its network."""
+
+from constructs import Construct
+
+from config.stage import Stage
+from edge_constructs.edge_assets import USER_DATA
+from edge_constructs.edge_network import EdgeNetwork
+from edge_constructs.edge_server import EdgeServer
+from stacks.fleet_stack import FleetStack
+from stacks.identity_stack import IdentityStack
+from stacks.stage_stack import StageStack
+from stacks.storage_stack import StorageStack
+
+
+class EdgeServerStack(StageStack):
+    """One instance that provisions itself as the stage's edge server.
+
+    Args:
+        scope: The app.
+        construct_id: Id below it.
+        stage: The stage's configuration.
+        storage: Its artifacts are the server's.
+        identity: The role that the server provisions itself with.
+        fleet: Knows the server's thing, and takes it away after the server.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        stage: Stage,
+        storage: StorageStack,
+        identity: IdentityStack,
+        fleet: FleetStack,
+    ) -> None:
+        super().__init__(
+            scope, construct_id, stage=stage, kind="edge-server", description="Edgewright: a core device on EC2"
+        )
+        names, nucleus = self.names, stage.edge_server.nucleus
+        network = EdgeNetwork(
+            self,
+            "Network",
+            name=names.edge_server,
+            cidr=stage.network.cidr,
+            flow_logs=stage.network.flow_logs,
+        )
+        EdgeServer(
+            self,
+            "Server",
+            network=network,
+            instance_profile=identity.edge_instance.profile_name,
+            instance_type=stage.instance_type,
+            architecture=stage.runtime.architecture,
+            volume_gib=stage.edge_server.volume_gib,
+            settings={
+                "REGION": stage.region,
+                "STAGE": stage.name,
+                "THING_NAME": names.edge_server,
+                "THING_GROUP": names.thing_group,
+                "IOT_POLICY": names.iot_policy,
+                "ROLE_ALIAS": names.role_alias,
+                "ARTIFACT_BUCKET": storage.artifacts.name,
+                "NUCLEUS_URL": nucleus.url,
+                "NUCLEUS_SHA256": nucleus.sha256,
+            },
+            script=USER_DATA,
+            name=names.edge_server,
+        )
+        self.needs(storage, identity, fleet)

@@ -1,0 +1,35 @@
+"""All stacks of a stage."""
+
+from constructs import Construct
+
+from config.stage import Stage
+from stacks.edge_server_stack import EdgeServerStack
+from stacks.fleet_stack import FleetStack
+from stacks.identity_stack import IdentityStack
+from stacks.inference_stack import InferenceStack
+from stacks.model_stack import ModelStack
+from stacks.storage_stack import StorageStack
+
+
+def define_stacks(app: Construct, stage: Stage) -> None:
+    """Define one stage's stacks, each after those that it needs.
+
+    Args:
+        app: The app.
+        stage: The stage's configuration.
+
+    Raises:
+        ModelDeclarationError: A model's folder cannot be used.
+        MissingAssetError: Set-up has not made the runtime's wheels.
+    """
+    storage = StorageStack(app, "Storage", stage=stage)
+    identity = IdentityStack(app, "Identity", stage=stage, storage=storage)
+    fleet = FleetStack(app, "Fleet", stage=stage, identity=identity)
+    server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
+    models = [
+        ModelStack(app, f"Model{model.folder.title()}", stage=stage, model=model, storage=storage, identity=identity)
+        for model in stage.models
+    ]
+    inference = InferenceStack(app, "Inference", stage=stage, storage=storage, fleet=fleet, models=models)
+    # A destroy takes the deployment away while the server can still be told.
+    inference.needs(server)

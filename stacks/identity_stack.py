@@ -1,0 +1,40 @@
+"""Who may do what: one role for each of instance, device and compiler, and the devices' IoT policy."""
+
+from constructs import Construct
+
+from config.stage import Stage
+from edge_constructs.core_device_policy import CoreDevicePolicy
+from edge_constructs.edge_instance_role import EdgeInstanceRole
+from edge_constructs.sagemaker_execution import SageMakerExecution
+from edge_constructs.token_exchange import TokenExchange
+from stacks.stage_stack import StageStack
+from stacks.storage_stack import StorageStack
+
+
+class IdentityStack(StageStack):
+    """The roles and the policy that devices, the edge server and SageMaker act with.
+
+    Args:
+        scope: The app.
+        construct_id: Id below it.
+        stage: The stage's configuration.
+        storage: What they get access to.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: StorageStack) -> None:
+        super().__init__(scope, construct_id, stage=stage, kind="identity", description="Edgewright: roles and policy")
+        names, models = self.names, [model.folder for model in stage.models]
+        self.compiler = SageMakerExecution(self, "Compiler", bucket=storage.artifacts)
+        TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
+        CoreDevicePolicy(
+            self,
+            "CoreDevice",
+            name=names.iot_policy,
+            role_alias=names.role_alias,
+            request_topics=[names.request_topic(model) for model in models],
+            response_topics=[names.response_topic(model) for model in models],
+        )
+        self.edge_instance = EdgeInstanceRole(
+            self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy
+        )
+        self.needs(storage)

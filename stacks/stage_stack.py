@@ -1,0 +1,44 @@
+"""What all stacks of a stage have in common."""
+
+from pathlib import Path
+from typing import cast
+
+import aws_cdk as cdk
+from constructs import Construct
+
+from config.names import Names
+from config.stage import Stage
+
+
+class StageStack(cdk.Stack):
+    """A stack of one stage: named after it, in its region, in the account of whoever deploys.
+
+    Args:
+        scope: The app.
+        construct_id: Id below it.
+        stage: The stage's configuration.
+        kind: What the stack is for, part of its name.
+        description: One sentence for the console.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, kind: str, description: str) -> None:
+        self.names = Names(stage.name)
+        super().__init__(
+            scope,
+            construct_id,
+            stack_name=self.names.stack(kind),
+            description=description,
+            env=cdk.Environment(region=stage.region),
+            tags={"edgewright:stage": stage.name},
+        )
+
+    def needs(self, *stacks: cdk.Stack) -> None:
+        """Deploy after other stacks, and destroy before them."""
+        for stack in stacks:
+            self.add_stack_dependency(stack)
+
+
+def build_folder(scope: Construct) -> Path:
+    """Folder in the assembly for archives that are made during synth."""
+    assembly = cast("cdk.Stage", cdk.Stage.of(scope))  # an app is a stage, so there always is one
+    return Path(assembly.asset_outdir) / "artifacts"

@@ -1,0 +1,16 @@
+"""Guards that must act before anything is collected."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# ONNX Runtime reports usage to its vendor unless it is told not to; no test needs a network.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+ROOT = Path(__file__).resolve().parents[1]
+
+for shadow in (ROOT / "constructs" / "__init__.py", ROOT / "tests" / "constructs" / "__init__.py"):
+    if shadow.exists():
+        # As a test this would run too late: the shadow breaks the collection itself.
+        raise pytest.UsageError(f"{shadow.relative_to(ROOT)} shadows the PyPI package constructs: remove it")

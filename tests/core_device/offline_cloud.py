@@ -1,0 +1,152 @@
+"""A deployer with real components, configuration and archives; only the cloud's answers are given."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+
+from twin.core_device.artifacts import ArtifactStore
+from twin.core_device.cloud_http import CloudHttp
+from twin.core_device.component import Component
+from twin.core_device.component_log import ComponentLog
+from twin.core_device.component_state import Patience
+from twin.core_device.component_supervisor import ComponentSupervisor
+from twin.core_device.configuration_store import ConfigurationStore
+from twin.core_device.data_plane import DataPlane
+from twin.core_device.deployment import Deployer
+from twin.core_device.deployment_document import DeploymentDocument, parse_document
+from twin.core_device.errors import DeploymentError
+from twin.core_device.interpolation import interpolate, recipe_variables
+from twin.core_device.layout import Layout
+from twin.core_device.process_registry import ProcessRegistry
+from twin.core_device.recipe import Recipe, Step
+from twin.core_device.resolution import Resolver
+from twin.core_device.token_exchange import Credentials, TokenExchange
+from twin.core_device.version import satisfies
+
+QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
+
+
+class OfflineCloud:
+    """Recipes, S3 objects and groups, in memory."""
+
+    def __init__(self) -> None:
+        self.recipes: dict[tuple[str, str], dict[str, Any]] = {}
+        self.objects: dict[str, bytes] = {}
+        self.statuses: list[int] = []  # answered before the object is
+        self.requested: list[str] = []
+        self.resolved: list[str] = []
+        self.groups = {"g", "other"}
+        self._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+
+    def add(self, name: str, version: str = "1.0.0", **parts: Any) -> None:
+        """Add a component version; `steps`, `artifacts`, `defaults`, `dependencies` as in a recipe."""
+        self.recipes[name, version] = {
+            "ComponentName": name,
+            "ComponentVersion": version,
+            "ComponentConfiguration": {"DefaultConfiguration": parts.get("defaults", {})},
+            "ComponentDependencies": parts.get("dependencies", {}),
+            "Manifests": [
+                {
+                    "Platform": {"os": "linux", "runtime": "*"},
+                    "Lifecycle": parts.get("steps", {}),
+                    "Artifacts": parts.get("artifacts", []),
+                }
+            ],
+        }
+
+    def add_zip(self, key: str, entries: Mapping[str, str]) -> dict[str, Any]:
+        """Store an archive; returns its entry for a recipe."""
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+        url = f"https://bucket.s3.us-east-1.amazonaws.com/{key}"
+        self.objects[url] = stream.getvalue()
+        digest = base64.b64encode(hashlib.sha256(stream.getvalue()).digest()).decode()
+        return {"Uri": f"s3://bucket/{key}", "Unarchive": "ZIP", "Digest": digest, "Algorithm": "SHA-256"}
+
+    def client(self, *, identified: bool) -> httpx.AsyncClient:
+        return self._client
+
+    async def credentials(self, *, renew: bool = False) -> Credentials:
+        return Credentials("A" * 20, "secret", "session", datetime.now(UTC) + timedelta(hours=1))
+
+    async def thing_groups(self) -> set[str]:
+        return self.groups
+
+    async def resolve(self, name: str, requirements: Mapping[str, str], platform: Mapping[str, str]) -> dict[str, Any]:
+        self.resolved.append(name)
+        for (known, version), recipe in sorted(self.recipes.items(), reverse=True):
+            if known == name and all(satisfies(version, text) for text in requirements.values()):
+                return {**recipe, "arn": f"arn:{name}:{version}"}
+        raise DeploymentError(f"no version of {name} satisfies {dict(requirements)}")
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requested.append(str(request.url))
+        if self.statuses:
+            return httpx.Response(self.statuses.pop(0), text="not now")
+        content = self.objects.get(str(request.url))
+        return (
+            httpx.Response(404, text="NoSuchKey") if content is None else httpx.Response(200, content=_stream(content))
+        )
+
+
+async def _stream(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+class Device:
+    """What is left of a core device without its connections."""
+
+    def __init__(self, root: Path, cloud: OfflineCloud) -> None:
+        self.layout, self.cloud = Layout(root), cloud
+        self.store = ConfigurationStore(self.layout.configuration_file)
+        self.registry = ProcessRegistry(self.layout.processes_file)
+        self.supervisor = ComponentSupervisor(self._make, lambda _: None)
+        data_plane = cast(DataPlane, cloud)
+        self.artifacts = ArtifactStore(
+            self.layout, "us-east-1", cast(CloudHttp, cloud), cast(TokenExchange, cloud), data_plane
+        )
+        self.deployer = Deployer(
+            self.layout,
+            "thing-1",
+            Resolver(self.layout, data_plane),
+            self.artifacts,
+            self.store,
+            self.supervisor,
+            data_plane,
+        )
+
+    def work(self, component: str, name: str) -> str:
+        """The text of a file in a component's working directory, empty when there is none."""
+        path = self.layout.work(component) / name
+        return path.read_text() if path.exists() else ""
+
+    def _make(self, recipe: Recipe) -> Component:
+        variables = recipe_variables(self.layout, recipe.name, recipe.version, "thing-1")
+
+        def prepare(step: Step) -> tuple[str, dict[str, str]]:
+            script = interpolate(step.script, variables, lambda path: self.store.get(recipe.name, path))
+            return script, {"PATH": os.environ["PATH"]}
+
+        log = ComponentLog(self.layout.component_log(recipe.name))
+        work = self.layout.work(recipe.name)
+        return Component(recipe, work, prepare, log, self.registry, lambda _: None, QUICK)
+
+
+def deployment(components: Mapping[str, Any], group: str = "g", created: int = 1, **changes: Any) -> DeploymentDocument:
+    """A deployment of versions, or of whole entries, by component name."""
+    arn = f"arn:aws:greengrass:us-east-1:000000000000:configuration:thinggroup/{group}:{created}"
+    entries = {name: {"version": entry} if isinstance(entry, str) else entry for name, entry in components.items()}
+    document = {"deploymentId": f"d{created}", "configurationArn": arn, "creationTimestamp": created}
+    return parse_document({**document, "components": entries, **changes})

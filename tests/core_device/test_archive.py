@@ -1,0 +1,79 @@
+"""Hostile and honest archives."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from twin.core_device.archive import unpack_zip
+from twin.core_device.errors import DeploymentError
+
+
+def pack(path: Path, entries: dict[str, bytes], modes: dict[str, int] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (modes or {}).get(name, 0o644) << 16
+            archive.writestr(entry, content)
+    return path
+
+
+def test_unpacks_and_replaces_what_was_there(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"run.sh": b"x", "d/e/f": b"y"}, {"run.sh": 0o755})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("")
+
+    unpack_zip(archive, tmp_path / "a")
+
+    assert sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*") if p.is_file()) == [
+        "d/e/f",
+        "run.sh",
+    ]
+    assert (tmp_path / "a" / "run.sh").stat().st_mode & 0o111
+    assert not (tmp_path / "a.new").exists()
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil"])
+def test_an_entry_outside_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    archive = pack(tmp_path / "a.zip", {"good": b"x", name: b"x"})
+
+    with pytest.raises(DeploymentError, match="outside of the folder"):
+        unpack_zip(archive, tmp_path / "out" / "a")
+
+    assert list(tmp_path.rglob("evil")) == []
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"link": b"/etc/passwd"}, {"link": stat.S_IFLNK | 0o777})
+
+    with pytest.raises(DeploymentError, match="symbolic link"):
+        unpack_zip(archive, tmp_path / "a")
+
+
+def test_content_out_of_proportion_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"zeros": bytes(64 << 20)})
+
+    with pytest.raises(DeploymentError, match="must unpack to at most 16777216 bytes, got 67108864"):
+        unpack_zip(archive, tmp_path / "a")
+
+
+def test_more_than_the_limit_is_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"x": b"12345"})
+
+    with pytest.raises(DeploymentError, match="at most 4 bytes, got 5"):
+        unpack_zip(archive, tmp_path / "a", limit_bytes=4)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a zip", None])
+def test_a_damaged_archive_is_an_error(tmp_path: Path, damage: bytes | None) -> None:
+    archive = pack(tmp_path / "a.zip", {"x": b"12345" * 1000})
+    content = archive.read_bytes()
+    archive.write_bytes(content[:40] + bytes(8) + content[48:] if damage is None else damage)
+
+    with pytest.raises(DeploymentError, match="not a readable ZIP archive"):
+        unpack_zip(archive, tmp_path / "a")

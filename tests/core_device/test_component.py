@@ -1,0 +1,216 @@
+"""Components as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from twin.core_device.component import Component
+from twin.core_device.component_log import ComponentLog
+from twin.core_device.component_state import Patience, State
+from twin.core_device.errors import CoreDeviceError, DeploymentError
+from twin.core_device.instance_lock import InstanceLock
+from twin.core_device.process_identity import start_ticks
+from twin.core_device.process_registry import ProcessRegistry
+from twin.core_device.recipe import Recipe, Step
+
+QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=0.5)
+
+
+def make(folder: Path, timeout_s: float = 5.0, states: list[State] | None = None, **scripts: str) -> Component:
+    steps = {name: Step(name, script, timeout_s, {}) for name, script in scripts.items()}
+    component = Component(
+        Recipe("com.x", "1.0.0", {}, (), (), steps),
+        folder / "work",
+        lambda step: (step.script, {"PATH": os.environ["PATH"]}),
+        ComponentLog(folder / "com.x.log"),
+        ProcessRegistry(folder / "processes.json"),
+        lambda _: states.append(component.state) if states is not None else None,
+        QUICK,
+    )
+    return component
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20):
+            await scenario()
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    return start_ticks(pid) is not None
+
+
+def test_a_run_step_that_ends_with_0_is_finished(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        states: list[State] = []
+        component = make(tmp_path, states=states, install="echo installed > here", run="cat here")
+
+        await component.install()
+        component.start()
+        await until(lambda: component.settled)
+
+        assert states == [State.INSTALLED, State.STARTING, State.RUNNING, State.FINISHED]
+        assert "installed" in (tmp_path / "com.x.log").read_text()
+
+    run(scenario)
+
+
+def test_a_failed_install_step_tells_its_status_and_last_line(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, install="echo one; echo 'no space left' >&2; exit 7")
+
+        with pytest.raises(DeploymentError, match=r"com\.x 1\.0\.0: the install step exited with 7.*no space left"):
+            await component.install()
+
+        assert component.state is State.BROKEN
+
+    run(scenario)
+
+
+def test_an_install_step_that_hangs_is_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, timeout_s=0.3, install="sleep 600 & echo $! > child; trap '' TERM; sleep 600")
+
+        with pytest.raises(DeploymentError, match=r"took more than 0\.3 s"):
+            await component.install()
+
+        child = int((tmp_path / "work" / "child").read_text())
+        await until(lambda: not alive(child))
+
+    run(scenario)
+
+
+def test_three_failures_in_a_row_break_a_component(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, run="echo x >> attempts; echo boom; exit 3")
+
+        component.start()
+        await until(lambda: component.state is State.BROKEN)
+
+        assert (tmp_path / "work" / "attempts").read_text() == "x\n" * 3
+        assert "exited with 3, its last output was: boom (3 failures in a row)" in component.failure
+
+    run(scenario)
+
+
+def test_a_killed_component_is_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, run="echo $$ >> pids; exec sleep 600")
+        component.start()
+        await until(lambda: component.settled)
+
+        os.kill(int((tmp_path / "work" / "pids").read_text()), 9)
+        await until(lambda: len((tmp_path / "work" / "pids").read_text().split()) == 2)
+        await until(lambda: component.settled)
+
+        assert component.state is State.RUNNING
+        await component.stop()
+
+    run(scenario)
+
+
+def test_stop_ends_the_whole_group_even_one_that_ignores_sigterm(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, run="trap '' TERM; sleep 600 & echo $! > child; while :; do sleep 1; done")
+        component.start()
+        await until((tmp_path / "work" / "child").exists)
+        await until(lambda: (tmp_path / "work" / "child").read_text())
+        began = time.monotonic()
+
+        await component.stop()
+
+        assert time.monotonic() - began < 5
+        child = int((tmp_path / "work" / "child").read_text())
+        await until(lambda: not alive(child))
+        assert (tmp_path / "processes.json").read_text() == "{}"
+
+    run(scenario)
+
+
+def test_a_component_that_says_it_runs_is_settled_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, run="exec sleep 600")
+        component.start()
+        await until(lambda: component.state is State.RUNNING)
+        assert not component.settled
+
+        component.report(State.RUNNING)
+
+        assert component.settled
+        component.report(State.ERRORED)
+        assert not component.settled
+        await component.stop()
+
+    run(scenario)
+
+
+def test_the_log_is_cut_into_bounded_files(tmp_path: Path) -> None:
+    log = ComponentLog(tmp_path / "c.log", limit_bytes=100, kept=2)
+
+    for number in range(40):
+        log.write(b"line %02d\n" % number)
+
+    assert {path.name for path in tmp_path.iterdir()} <= {"c.log", "c.log.1", "c.log.2"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 400
+    assert log.last_line() == "line 39"
+
+
+def test_a_successor_ends_what_a_killed_device_left_and_nothing_else(tmp_path: Path) -> None:
+    left = subprocess.Popen(["/bin/sh", "-c", "sleep 600 & wait"], start_new_session=True)
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        ticks = start_ticks(left.pid)
+        assert ticks
+        (tmp_path / "processes.json").write_text(f'{{"{left.pid}": {ticks}, "{other.pid}": {ticks - 1000}}}')
+
+        ended = ProcessRegistry(tmp_path / "processes.json").end_leftovers()
+
+        assert ended == 1
+        assert left.wait(5) == -9
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
+
+
+def test_a_second_device_on_one_root_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from twin.core_device.instance_lock import InstanceLock;"
+        "lock = InstanceLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "core_device.pid")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert holder.stdout
+    holder.stdout.readline()
+
+    with pytest.raises(CoreDeviceError, match=rf"another core device runs on .*{holder.pid}"):
+        InstanceLock(tmp_path / "core_device.pid").acquire()
+    holder.kill()
+    holder.wait()
+    lock = InstanceLock(tmp_path / "core_device.pid")
+    lock.acquire()
+
+    assert f'"pid": {os.getpid()}' in (tmp_path / "core_device.pid").read_text()
+    lock.release()
+    assert not (tmp_path / "core_device.pid").exists()

@@ -1,0 +1,134 @@
+"""The MQTT connection against a small broker, through TLS and a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.core_device.small_broker import SmallBroker, running_broker
+from twin.core_device.backoff import Backoff
+from twin.core_device.connection import QUEUE_LIMIT_BYTES, Connection
+from twin.core_device.errors import RequestRejectedError
+
+
+def run(folder: Path, scenario: Callable[[SmallBroker, Connection], Awaitable[None]]) -> None:
+    async def main() -> None:
+        broker = SmallBroker()
+        async with running_broker(broker, folder) as configuration:
+            connection = Connection(configuration, Backoff(0.05, 0.1))
+            task = asyncio.create_task(connection.run())
+            try:
+                async with asyncio.timeout(20):
+                    await scenario(broker, connection)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_connects_through_the_proxy_as_the_thing(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+
+        assert broker.client_ids == ["thing-1"]
+
+    run(tmp_path, scenario)
+
+
+def test_receivers_of_one_filter_share_a_subscription_until_the_last_leaves(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        first: list[bytes] = []
+        second: list[bytes] = []
+        end_first = await connection.subscribe("a/+", 1, lambda _, payload: first.append(payload))
+        end_second = await connection.subscribe("a/+", 1, lambda _, payload: second.append(payload))
+
+        broker.send("a/b", b"1")
+        await until(lambda: second)
+        end_first()
+        broker.send("a/b", b"2")
+        await until(lambda: len(second) == 2)
+        end_second()
+        await asyncio.sleep(0.1)
+        broker.send("a/b", b"3")
+        await asyncio.sleep(0.1)
+
+        assert broker.subscribed == ["a/+"]
+        assert (first, second) == ([b"1"], [b"1", b"2"])
+
+    run(tmp_path, scenario)
+
+
+def test_subscriptions_and_waiting_messages_survive_a_lost_connection(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        received: list[bytes] = []
+        await connection.subscribe("a", 1, lambda _, payload: received.append(payload))
+        broker.drop_clients()
+        await until(lambda: not connection.connected.is_set())
+
+        connection.publish("a", b"while away", 1)
+        await until(lambda: received)
+
+        assert received == [b"while away"]
+        assert broker.subscribed == ["a", "a"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_refused_subscription_is_an_error_and_is_not_restored(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        broker.refused_filters = {"secret"}
+
+        with pytest.raises(RequestRejectedError, match="refused"):
+            await connection.subscribe("secret", 1, lambda _t, _p: None)
+        broker.refused_filters = set()
+        broker.drop_clients()
+        await until(lambda: len(broker.client_ids) == 2)
+        await asyncio.sleep(0.1)
+
+        assert broker.subscribed == []
+
+    run(tmp_path, scenario)
+
+
+def test_messages_that_wait_for_the_cloud_have_a_bound(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        payload = bytes(128 << 10)
+        for _ in range(QUEUE_LIMIT_BYTES // len(payload) - 1):
+            connection.publish("a", payload, 1)
+
+        with pytest.raises(RequestRejectedError, match="wait for the cloud already"):
+            connection.publish("a", payload, 1)
+
+    run(tmp_path, scenario)
+
+
+def test_qos_0_is_refused_without_a_connection(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        with pytest.raises(RequestRejectedError, match="not connected"):
+            connection.publish("a", b"", 0)
+
+    run(tmp_path, scenario)
+
+
+def test_a_payload_above_the_quota_is_refused(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+
+        with pytest.raises(RequestRejectedError, match="at most 131072 bytes, got 131073"):
+            connection.publish("a", bytes(131073), 1)
+
+    run(tmp_path, scenario)

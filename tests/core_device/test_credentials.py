@@ -1,0 +1,121 @@
+"""Token exchange, its local endpoint, and what is signed with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotocoreCredentials
+
+from twin.core_device.cloud_http import CloudHttp
+from twin.core_device.configuration import Configuration, Nucleus, System
+from twin.core_device.credential_endpoint import CredentialEndpoint
+from twin.core_device.errors import RequestRejectedError
+from twin.core_device.sigv4 import object_url, signed_headers
+from twin.core_device.token_exchange import Credentials, TokenExchange
+
+
+class Http(CloudHttp):
+    """The real client's retries around an answer that the test gives."""
+
+    def __init__(self, configuration: Configuration, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        super().__init__(configuration)
+        self._clients = {True: httpx.AsyncClient(transport=httpx.MockTransport(answer))}
+
+
+def exchange(answer: Callable[[httpx.Request], httpx.Response]) -> TokenExchange:
+    system = System(Path(), Path(), Path(), Path(), "thing-1")
+    configuration = Configuration(system, Nucleus("us-east-1", "c.amazonaws.com", "d.amazonaws.com", "alias"))
+    return TokenExchange(configuration, Http(configuration, answer))
+
+
+def answer_for(lifetime: timedelta, requests: list[httpx.Request]) -> Callable[[httpx.Request], httpx.Response]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        expiration = (datetime.now(UTC) + lifetime).strftime("%Y-%m-%dT%H:%M:%SZ")
+        keys = {"accessKeyId": f"A{len(requests)}", "secretAccessKey": "s", "sessionToken": "t"}
+        return httpx.Response(200, json={"credentials": {**keys, "expiration": expiration}})
+
+    return answer
+
+
+@pytest.mark.parametrize(("minutes", "requests_made"), [(60, 1), (4, 2)])
+def test_credentials_are_kept_until_five_minutes_before_they_expire(minutes: int, requests_made: int) -> None:
+    requests: list[httpx.Request] = []
+
+    async def main() -> None:
+        tokens = exchange(answer_for(timedelta(minutes=minutes), requests))
+        await tokens.credentials()
+        await tokens.credentials()
+
+    asyncio.run(main())
+    assert len(requests) == requests_made
+    assert str(requests[0].url) == "https://c.amazonaws.com/role-aliases/alias/credentials"
+    assert requests[0].headers["x-amzn-iot-thingname"] == "thing-1"
+
+
+def test_a_refusal_is_final_and_named() -> None:
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(403, json={"message": "Access Denied"})
+
+    with pytest.raises(RequestRejectedError, match=r"token exchange was refused .* HTTP 403.*Access Denied"):
+        asyncio.run(exchange(answer).credentials())
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"credentials": {}}', b'{"credentials": {"accessKeyId": 1}}'])
+def test_an_answer_without_credentials_is_an_error(body: bytes) -> None:
+    with pytest.raises(RequestRejectedError, match="gave no credentials"):
+        asyncio.run(exchange(lambda _: httpx.Response(200, content=body)).credentials())
+
+
+def test_the_secrets_are_not_shown() -> None:
+    assert "secret" not in repr(Credentials("a", "secret", "secret", datetime.now(UTC)))
+
+
+def test_the_local_endpoint_serves_components_only() -> None:
+    async def main() -> list[tuple[int, dict[str, Any]]]:
+        tokens = exchange(answer_for(timedelta(hours=1), []))
+        endpoint = CredentialEndpoint(tokens, lambda token: "com.x" if token == "good" else None)
+        url = await endpoint.start()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers = [
+                await client.get(url, headers={"Authorization": "good"}),
+                await client.get(url, headers={"Authorization": "bad"}),
+                await client.get(url),
+                await client.get(url + "other", headers={"Authorization": "good"}),
+                await client.post(url, headers={"Authorization": "good"}),
+            ]
+        await endpoint.stop()
+        return [(answer.status_code, answer.json()) for answer in answers]
+
+    answers = asyncio.run(main())
+
+    assert [status for status, _ in answers] == [200, 403, 403, 404, 404]
+    assert set(answers[0][1]) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
+
+
+@pytest.mark.parametrize("key", ["a/b.zip", "with space+plus/ü~.zip"])
+def test_signs_as_botocore_does(key: str) -> None:
+    url = object_url("bucket", key, "eu-west-1")
+    request = AWSRequest("GET", url)
+    S3SigV4Auth(BotocoreCredentials("AKID", "secret", "session"), "s3", "eu-west-1").add_auth(request)
+    at = datetime.strptime(request.context["timestamp"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+    headers = signed_headers(url, "eu-west-1", Credentials("AKID", "secret", "session", at), at)
+
+    assert headers["authorization"] == request.headers["Authorization"]
+
+
+def test_a_bucket_with_dots_is_addressed_by_path() -> None:
+    assert object_url("my.bucket", "k", "us-east-1") == "https://s3.us-east-1.amazonaws.com/my.bucket/k"

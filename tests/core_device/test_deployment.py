@@ -1,0 +1,249 @@
+"""Whole deployments with real processes, the cloud's answers given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.core_device.offline_cloud import Device, OfflineCloud, deployment
+from twin.core_device.component_state import State
+from twin.core_device.deployment_document import parse_document
+from twin.core_device.errors import DeploymentError
+
+FOREVER = {"run": "echo $$ >> pids; exec sleep 600"}
+
+
+def run(root: Path, scenario: Callable[[Device, OfflineCloud], Awaitable[None]]) -> None:
+    async def main() -> None:
+        cloud = OfflineCloud()
+        device = Device(root, cloud)
+        try:
+            async with asyncio.timeout(30):
+                await scenario(device, cloud)
+        finally:
+            await device.supervisor.stop_all()
+
+    asyncio.run(main())
+
+
+def test_installs_and_runs_an_artifact_with_its_configuration(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        artifact = cloud.add_zip("k/app.zip", {"go.sh": "echo $1 > said"})
+        script = "sh {artifacts:decompressedPath}/app/go.sh {configuration:/word}"
+        cloud.add("com.a", steps={"install": script, **FOREVER}, artifacts=[artifact], defaults={"word": "default"})
+
+        entry = {"version": "1.0.0", "configurationUpdate": {"merge": {"word": "merged"}}}
+        outcome = await device.deployer.run(deployment({"com.a": entry}))
+
+        assert (outcome.status, outcome.detail) == ("SUCCEEDED", "SUCCESSFUL")
+        assert device.work("com.a", "said") == "merged\n"
+        assert device.supervisor.components["com.a"].state is State.RUNNING
+
+    run(tmp_path, scenario)
+
+
+def test_a_component_of_the_same_version_is_not_disturbed(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps=FOREVER)
+        cloud.add("com.b", steps=FOREVER)
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        entry = {"version": "1.0.0", "configurationUpdate": {"merge": {"new": 1}}}
+        await device.deployer.run(deployment({"com.a": entry, "com.b": "1.0.0"}, created=2))
+
+        assert len(device.work("com.a", "pids").split()) == 1
+        assert device.store.get("com.a") == {"new": 1}
+        assert cloud.resolved.count("com.a") == 1
+
+    run(tmp_path, scenario)
+
+
+def test_a_failing_update_is_rolled_back_with_its_configuration(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps=FOREVER, defaults={"x": 1})
+        cloud.add("com.a", "2.0.0", steps={"run": "echo boom; exit 1"}, defaults={"x": 2})
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        outcome = await device.deployer.run(deployment({"com.a": "2.0.0"}, created=2))
+
+        assert (outcome.status, outcome.detail) == ("FAILED", "FAILED_ROLLBACK_COMPLETE")
+        assert "com.a 2.0.0: the run step exited with 1, its last output was: boom" in outcome.cause
+        component = device.supervisor.components["com.a"]
+        assert (component.recipe.version, component.state) == ("1.0.0", State.RUNNING)
+        assert device.store.get("com.a") == {"x": 1}
+        assert device.deployer.deployed.components == {"com.a": "1.0.0"}
+
+    run(tmp_path, scenario)
+
+
+def test_without_rollback_the_failed_state_stays(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps={"install": "exit 9"})
+
+        outcome = await device.deployer.run(deployment({"com.a": "1.0.0"}, failureHandlingPolicy="DO_NOTHING"))
+
+        assert outcome.detail == "FAILED_ROLLBACK_NOT_REQUESTED"
+        assert device.supervisor.components["com.a"].state is State.BROKEN
+
+    run(tmp_path, scenario)
+
+
+def test_a_removed_component_is_stopped_and_deleted(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        artifact = cloud.add_zip("k/app.zip", {"x": ""})
+        cloud.add("com.a", steps=FOREVER, artifacts=[artifact], defaults={"x": 1})
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        outcome = await device.deployer.run(deployment({}, created=2))
+
+        assert outcome.status == "SUCCEEDED"
+        assert device.supervisor.components == {}
+        assert [path for path in tmp_path.rglob("*com.a*") if path.parent.name != "log"] == []
+        with pytest.raises(KeyError):
+            device.store.get("com.a")
+
+    run(tmp_path, scenario)
+
+
+def test_groups_are_merged_and_a_left_group_takes_its_components_along(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps=FOREVER)
+        cloud.add("com.b", steps=FOREVER)
+        await device.deployer.run(deployment({"com.a": "1.0.0"}, group="g"))
+        await device.deployer.run(deployment({"com.b": "1.0.0"}, group="other", created=2))
+        assert set(device.supervisor.components) == {"com.a", "com.b"}
+
+        cloud.groups = {"other"}
+        await device.deployer.run(deployment({"com.b": "1.0.0"}, group="other", created=3))
+
+        assert set(device.supervisor.components) == {"com.b"}
+
+    run(tmp_path, scenario)
+
+
+def test_dependencies_are_brought_along_and_started_first(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        range_ = {"VersionRequirement": ">=1.0.0 <2.0.0"}
+        cloud.add("com.base", "1.5.0", steps={"run": "echo base > ../order"})
+        cloud.add("com.base", "2.0.0", steps={"run": "exit 1"})
+        cloud.add("com.top", steps={"run": "echo top >> ../order"}, dependencies={"com.base": range_})
+
+        outcome = await device.deployer.run(deployment({"com.top": "1.0.0"}))
+
+        assert outcome.status == "SUCCEEDED"
+        assert (tmp_path / "work" / "order").read_text() == "base\ntop\n"
+        assert device.deployer.deployed.components == {"com.base": "1.5.0", "com.top": "1.0.0"}
+
+    run(tmp_path, scenario)
+
+
+def test_a_circle_of_dependencies_changes_nothing(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", dependencies={"com.b": {}})
+        cloud.add("com.b", dependencies={"com.a": {}})
+
+        outcome = await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        assert outcome.detail == "FAILED_NO_STATE_CHANGE"
+        assert "in a circle" in outcome.cause
+
+    run(tmp_path, scenario)
+
+
+def test_a_wrong_digest_names_component_artifact_expected_and_got(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        artifact = cloud.add_zip("k/app.zip", {"x": ""})
+        cloud.objects["https://bucket.s3.us-east-1.amazonaws.com/k/app.zip"] += b"tampered"
+        cloud.add("com.a", steps=FOREVER, artifacts=[artifact])
+
+        outcome = await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        assert (outcome.detail, outcome.kind) == ("FAILED_NO_STATE_CHANGE", "ARTIFACT_CHECKSUM_MISMATCH")
+        assert (
+            f"component com.a 1.0.0, artifact s3://bucket/k/app.zip: the SHA-256 digest must be {artifact['Digest']}"
+            in (outcome.cause)
+        )
+        assert not list(tmp_path.rglob("app.zip*"))
+
+    run(tmp_path, scenario)
+
+
+def test_forbidden_is_tried_three_times_and_missing_once(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        artifact = cloud.add_zip("k/app.zip", {"x": ""})
+        cloud.add("com.a", steps=FOREVER, artifacts=[artifact])
+        cloud.statuses = [403, 403, 403]
+        forbidden = await device.deployer.run(deployment({"com.a": "1.0.0"}))
+        requests = len(cloud.requested)
+        cloud.objects.clear()
+        missing = await device.deployer.run(deployment({"com.a": "1.0.0"}, created=2))
+
+        assert (requests, len(cloud.requested)) == (3, 4)
+        assert "HTTP 403" in forbidden.cause
+        assert "HTTP 404: NoSuchKey" in missing.cause
+
+    run(tmp_path, scenario)
+
+
+def test_after_a_restart_everything_runs_again_without_the_cloud(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        install = {"install": "echo x >> installs"}
+        cloud.add("com.a", steps={**install, **FOREVER})
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+        await device.supervisor.stop_all()
+
+        again = Device(tmp_path, OfflineCloud())
+        await again.deployer.start_deployed()
+        await again.supervisor.wait_settled(10)
+
+        assert again.supervisor.components["com.a"].state is State.RUNNING
+        assert len(again.work("com.a", "pids").split()) == 2
+        assert again.work("com.a", "installs") == "x\n"
+        await again.supervisor.stop_all()
+
+    run(tmp_path, scenario)
+
+
+def test_an_interrupted_deployment_is_carried_out_again(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps={"install": "echo x >> installs; test -e ready || exec sleep 600", **FOREVER})
+        first = asyncio.create_task(device.deployer.run(deployment({"com.a": "1.0.0"})))
+        while not device.work("com.a", "installs"):
+            await asyncio.sleep(0.02)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        (tmp_path / "work" / "com.a" / "ready").touch()
+
+        again = Device(tmp_path, cloud)
+        await again.deployer.start_deployed()
+        outcome = await again.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        assert outcome.status == "SUCCEEDED"
+        assert again.work("com.a", "installs") == "x\nx\n"
+        await again.supervisor.stop_all()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"configurationArn": "arn:aws:greengrass:x"}, "configurationArn"),
+        ({"components": []}, "components must be an object"),
+        ({"components": {"../x": {"version": "1.0.0"}}}, "not a component name"),
+        ({"components": {"a": {"version": "../1"}}}, "semantic version"),
+        ({"components": {"a": {"version": "1.0.0", "configurationUpdate": {"merge": "text"}}}}, "merge must be"),
+        ({"components": {"a": {"version": "1.0.0", "configurationUpdate": {"reset": [1]}}}}, "reset must be"),
+        ({"creationTimestamp": "now"}, "creationTimestamp"),
+        ({"deploymentName": "x" * 40_000}, "at most 31744 bytes"),
+    ],
+)
+def test_a_malformed_document_is_refused_with_the_field(changes: dict[str, object], reason: str) -> None:
+    arn = "arn:aws:greengrass:us-east-1:000000000000:configuration:thinggroup/g:1"
+    document = {"deploymentId": "d", "configurationArn": arn, "creationTimestamp": 1, "components": {}}
+
+    with pytest.raises(DeploymentError, match=reason):
+        parse_document({**document, **changes})

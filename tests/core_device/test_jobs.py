@@ -1,0 +1,127 @@
+"""The deployment queue as device-side conversation with IoT Jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.core_device.small_broker import SmallBroker, running_broker
+from twin.core_device.backoff import Backoff
+from twin.core_device.connection import Connection
+from twin.core_device.jobs import Job, JobQueue
+
+PREFIX = "$aws/things/thing-1/jobs"
+NS = "namespace-aws-gg-deployment"
+
+
+class JobsService:
+    """Answers like IoT Jobs; `rejections` are used up one an update."""
+
+    def __init__(self, broker: SmallBroker) -> None:
+        self.broker = broker
+        self.execution: dict[str, Any] | None = None
+        self.updates: list[tuple[str, dict[str, Any]]] = []
+        self.rejections: list[str] = []
+        broker.responder = self.answer
+
+    def answer(self, topic: str, request: dict[str, Any]) -> None:
+        token = request.get("clientToken")
+        if topic == f"{PREFIX}/$next/{NS}/get":
+            content = {"clientToken": token, **({"execution": self.execution} if self.execution else {})}
+            self._send(f"{topic}/accepted", {"clientToken": "somebody else's", "execution": {"jobId": "wrong"}})
+            self._send(f"{topic}/accepted", content)
+        elif topic.endswith("/update"):
+            self.updates.append((topic.split("/")[4], request))
+            if self.rejections:
+                self._send(f"{topic}/rejected", {"clientToken": token, "code": self.rejections.pop(0), "message": "no"})
+            else:
+                self._send(f"{topic}/accepted", {"clientToken": token})
+
+    def _send(self, topic: str, content: dict[str, Any]) -> None:
+        self.broker.send(topic, json.dumps(content).encode())
+
+
+def run(folder: Path, scenario: Callable[[JobsService, JobQueue, asyncio.Queue[Job]], Awaitable[None]]) -> None:
+    async def main() -> None:
+        service = JobsService(SmallBroker())
+        async with running_broker(service.broker, folder) as configuration:
+            connection = Connection(configuration, Backoff(0.05, 0.1))
+            jobs: asyncio.Queue[Job] = asyncio.Queue()
+            queue = JobQueue(connection, "thing-1", jobs.put_nowait, resend_s=0.05)
+            service.execution = execution("waiting", 5)
+            await queue.start()
+            task = asyncio.create_task(connection.run())
+            try:
+                async with asyncio.timeout(20):
+                    await scenario(service, queue, jobs)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def execution(job_id: str, queued_at: int) -> dict[str, Any]:
+    return {"jobId": job_id, "queuedAt": queued_at, "status": "QUEUED", "jobDocument": {"x": 1}}
+
+
+def test_asks_for_the_waiting_job_on_each_connect(tmp_path: Path) -> None:
+    async def scenario(service: JobsService, queue: JobQueue, jobs: asyncio.Queue[Job]) -> None:
+        first = await jobs.get()
+        service.broker.drop_clients()
+        second = await jobs.get()
+
+        assert first == second == Job("waiting", 5, "QUEUED", {"x": 1})
+
+    run(tmp_path, scenario)
+
+
+def test_hears_of_a_new_job_and_ignores_garbage(tmp_path: Path) -> None:
+    async def scenario(service: JobsService, queue: JobQueue, jobs: asyncio.Queue[Job]) -> None:
+        await jobs.get()
+        topic = f"{PREFIX}/notify-next-{NS}"
+        deep = b"[" * 100_000
+        for garbage in (
+            b"",
+            b"\xff",
+            b"[]",
+            deep,
+            b'{"execution": 5}',
+            b'{"execution": {"jobId": "x"}}',
+            bytes(1 << 21),
+        ):
+            service.broker.send(topic, garbage)
+        service.broker.send(topic, json.dumps({"execution": execution("new", 6)}).encode())
+
+        assert (await jobs.get()).job_id == "new"
+        assert jobs.empty()
+
+    run(tmp_path, scenario)
+
+
+def test_sends_a_status_again_until_it_is_taken(tmp_path: Path) -> None:
+    async def scenario(service: JobsService, queue: JobQueue, jobs: asyncio.Queue[Job]) -> None:
+        await jobs.get()
+        service.rejections = ["InternalError"]
+
+        taken = await queue.report("waiting", "SUCCEEDED", {"a": "b"})
+
+        assert taken
+        assert [(job, update["status"], update["statusDetails"]) for job, update in service.updates] == [
+            ("waiting", "SUCCEEDED", {"a": "b"})
+        ] * 2
+
+    run(tmp_path, scenario)
+
+
+def test_a_cancelled_job_takes_no_status(tmp_path: Path) -> None:
+    async def scenario(service: JobsService, queue: JobQueue, jobs: asyncio.Queue[Job]) -> None:
+        await jobs.get()
+        service.rejections = ["TerminalStateReached"]
+
+        assert not await queue.report("waiting", "SUCCEEDED", {})
+
+    run(tmp_path, scenario)

@@ -1,0 +1,201 @@
+"""The component as a process of its own, with the real SDK client on a real IPC socket."""
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.edge.local_device import RESPONSE, LocalDevice, configuration
+from tests.edge.model_folder import DIGITS, ROOT, make_package, point
+from tools.digits import digit_png
+
+pytestmark = pytest.mark.timeout(90)
+
+
+class Component:
+    """A running component and what belongs to it."""
+
+    def __init__(self, folder: Path, device: LocalDevice) -> None:
+        self.device = device
+        self.folder = folder
+        self.pointer = folder / "work" / "edgewright.test.model.Digits" / "current"
+        self.log = folder / "component.log"
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **self.device.environment()}
+        environment["PYTHONPATH"] = str(ROOT / "edge_assets" / "inference")
+        command = [sys.executable, "-m", "edge_inference", "--work-root", str(self.folder / "work")]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, env=environment, stderr=log)
+
+    def use_model(self, version: str) -> None:
+        point(self.pointer, make_package(self.folder / version, version))
+
+    def wait_for_log(self, text: str, limit_s: float = 20) -> None:
+        deadline = time.monotonic() + limit_s
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def component(tmp_path: Path) -> Iterator[Component]:
+    with LocalDevice(tmp_path / "ipc.sock", configuration()) as device:
+        running = Component(tmp_path, device)
+        try:
+            running.use_model("1.0.0")
+            device.wait_for_subscription()
+            yield running
+        finally:
+            if running.process.poll() is None:
+                running.process.kill()
+                running.process.wait(10)
+
+
+def test_recognises_held_out_digits_by_index_and_by_picture(component: Component) -> None:
+    with np.load(DIGITS / "samples.npz") as samples:
+        images, labels = samples["images"], samples["labels"]
+
+    for index in range(0, 40, 2):
+        component.device.send({"request_id": f"i{index}", "index": index})
+        picture = base64.b64encode(digit_png(images[index + 1])).decode()
+        component.device.send({"request_id": f"i{index + 1}", "image": picture})
+    answers = [component.device.answer() for _ in range(40)]
+
+    assert [answer["request_id"] for answer in answers] == [f"i{index}" for index in range(40)]
+    right = sum(answer["label"] == str(label) for answer, label in zip(answers, labels[:40], strict=True))
+    assert right >= 38
+    first = answers[0]
+    assert first["device"] == "thing-1"
+    assert first["model"] == {"name": "digits", "version": "1.0.0"}
+    assert len(first["top_k"]) == 3
+    assert 0 < first["latency_ms"] < 10_000
+
+
+def test_every_bad_request_gets_its_error_and_the_next_one_a_prediction(component: Component) -> None:
+    device = component.device
+    cases = [
+        (b"not json", "InvalidRequest"),
+        (b"{}", "InvalidRequest"),
+        (b'{"index": 99999}', "IndexOutOfRange"),
+        (b'{"image": "aGVsbG8="}', "InvalidImage"),
+        (b'{"image": "' + b"A" * 5_000_000 + b'"}', "RequestTooLarge"),
+    ]
+
+    for payload, code in cases:
+        device.send(payload)
+        assert device.answer()["error"]["code"] == code
+
+    device.send({"index": 0})
+    assert "label" in device.answer()
+    assert component.process.poll() is None
+
+
+def test_a_new_model_takes_over_and_a_corrupt_one_does_not(component: Component) -> None:
+    device = component.device
+    device.send({"index": 1})
+    assert device.answer()["model"]["version"] == "1.0.0"
+
+    component.use_model("1.1.0")
+    component.wait_for_log("model digits 1.1.0 in use")
+    broken = make_package(component.folder / "1.2.0", "1.2.0")
+    (broken / "model.onnx").write_bytes(b"x" + (broken / "model.onnx").read_bytes()[1:])
+    point(component.pointer, broken)
+    component.wait_for_log("must have the SHA-256")
+
+    device.send({"index": 1})
+    assert device.answer()["model"]["version"] == "1.1.0"
+
+
+def test_goes_on_after_the_device_restarted_and_after_refused_publishes(component: Component) -> None:
+    device = component.device
+    device.restart()
+    device.wait_for_subscription()
+
+    device.refused_publishes = 4
+    for index in range(10):
+        device.send({"request_id": str(index), "index": index})
+
+    assert [device.answer()["request_id"] for _ in range(10)] == [str(index) for index in range(10)]
+
+
+def test_follows_its_configuration_and_keeps_the_old_one_when_the_new_one_is_wrong(component: Component) -> None:
+    device = component.device
+    device.configure(configuration(topK=0))
+    component.wait_for_log("models.digits.topK must be a whole number from 1 to 100, got 0")
+    device.send({"index": 1})
+    assert len(device.answer()["top_k"]) == 3
+
+    device.configure(configuration(requestTopic="elsewhere"))
+    component.wait_for_log("subscribing to elsewhere is refused")
+    device.send({"index": 1})
+    assert len(device.answer()["top_k"]) == 3
+
+    device.configure(configuration(topK=1))
+    deadline = time.monotonic() + 10
+    while True:
+        device.send({"index": 1})
+        if len(device.answer()["top_k"]) == 1:
+            break
+        assert time.monotonic() < deadline
+
+
+def test_ends_with_0_when_told_to_and_answers_first_what_waits(component: Component) -> None:
+    for index in range(20):
+        component.device.send({"index": index})
+
+    assert component.stop() == 0
+    assert component.device.answers.qsize() == 20
+    assert "Traceback" not in component.log.read_text()
+
+
+def test_ends_when_the_device_that_started_it_is_replaced(component: Component) -> None:
+    component.device.token = "OTHER"
+
+    component.device.restart()
+
+    assert component.process.wait(20) == 1
+    assert "does not know this process" in component.log.read_text()
+
+
+def test_a_wrong_first_configuration_ends_it_with_every_mistake(tmp_path: Path) -> None:
+    wrong = configuration(topK="many", requestTopic=RESPONSE + "/#", component="../x")
+    with LocalDevice(tmp_path / "ipc.sock", wrong) as device:
+        running = Component(tmp_path, device)
+
+        assert running.process.wait(20) == 1
+
+    log = running.log.read_text()
+    for key in ("topK", "requestTopic", "component"):
+        assert f"models.digits.{key} must" in log
+
+
+def test_says_what_is_missing_without_a_device() -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    command = [sys.executable, "-m", "edge_inference", "--work-root", "."]
+
+    lone = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    named = subprocess.run(
+        command,
+        env={**environment, "AWS_IOT_THING_NAME": "t"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (lone.returncode, named.returncode) == (1, 1)
+    assert "AWS_IOT_THING_NAME must name the device" in lone.stderr
+    assert "a device must start this process" in named.stderr

@@ -1,0 +1,180 @@
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_inference.answer import Prediction
+from edge_inference.configuration import parse
+from edge_inference.endpoint import Endpoint
+from edge_inference.model_store import ModelStore
+from edge_inference.outbox import Outbox
+from edge_inference.postprocessing import Score
+from edge_inference.request import Request
+from tests.edge.local_device import RESPONSE, configuration
+from tests.edge.model_folder import point
+
+SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSeconds=0))["digits"]
+
+
+class FakeModel:
+    """Answers with the index as the label, or fails."""
+
+    package = SimpleNamespace(name="digits", version="1.0.0")
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+
+    def classify(self, request: Request, count: int) -> Prediction:
+        assert self.gate.wait(10)
+        if self.failure:
+            raise self.failure
+        return Prediction("1.0.0", [Score(str(request.index), 1.0)] * count)
+
+
+class Answers:
+    """A publisher that parses what it is given."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        assert topic == RESPONSE
+        self.items.append(json.loads(payload))
+
+
+class Bench:
+    """An endpoint with everything around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = FakeModel()
+        self.answers = Answers()
+        self.outbox = Outbox()
+        self.outbox.attach(self.answers)
+        threading.Thread(target=self.outbox.run, daemon=True).start()
+        self.pointer = folder / "current"
+        model: Any = self.model
+        self.store = ModelStore(self.pointer, lambda _folder: model)
+        self.endpoint = Endpoint(SETTINGS, "thing-1", self.store, self.outbox)
+        self.endpoint.start()
+
+    def load(self) -> None:
+        point(self.pointer, Path("/models/1"))
+        self.store.refresh()
+
+    def ask(self, *messages: dict[str, Any] | bytes) -> None:
+        for message in messages:
+            self.endpoint.submit(message if isinstance(message, bytes) else json.dumps(message).encode())
+
+    def results(self, count: int) -> list[str]:
+        """Label or error code of each answer, once so many are there."""
+        deadline = time.monotonic() + 5
+        while len(self.answers.items) < count:
+            assert time.monotonic() < deadline, self.answers.items
+            time.sleep(0.005)
+        assert self.outbox.drain(5) == 0
+        return [item["label"] if "label" in item else item["error"]["code"] for item in self.answers.items]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.endpoint.finish()
+    assert made.endpoint.join(5) == 0
+    made.outbox.close()
+
+
+def test_answers_in_the_order_of_the_requests(bench: Bench) -> None:
+    bench.load()
+
+    bench.ask({"index": 1}, {"index": 2, "device": "thing-2"}, {"index": 3, "device": "thing-1"})
+
+    assert bench.results(2) == ["1", "3"]
+    assert bench.endpoint.counts.answered == 2
+
+
+def test_says_why_there_is_no_model_yet(bench: Bench) -> None:
+    bench.ask({"index": 1, "request_id": "a"})
+
+    assert bench.results(1) == ["ModelUnavailable"]
+    assert bench.answers.items[0]["request_id"] == "a"
+    assert "is the model's component deployed?" in bench.answers.items[0]["error"]["message"]
+
+
+def test_a_request_waits_for_the_first_model(bench: Bench) -> None:
+    bench.endpoint.settings = parse(configuration(modelWaitSeconds=10))["digits"]
+    bench.ask({"index": 5})
+    time.sleep(0.05)
+
+    bench.load()
+
+    assert bench.results(1) == ["5"]
+
+
+def test_what_does_not_fit_into_the_queue_gets_an_error_at_once(bench: Bench) -> None:
+    bench.load()
+    bench.model.gate.clear()
+    bench.ask({"index": 0})
+    time.sleep(0.1)  # the worker has taken it
+
+    bench.ask(*({"index": index} for index in range(1, 5)), {"index": 9, "request_id": "late"})
+    bench.ask({"index": 9, "device": "thing-2"})
+    assert bench.results(1) == ["Overloaded"]
+    assert bench.answers.items[0]["request_id"] == "late"
+    bench.model.gate.set()
+
+    assert bench.results(6) == ["Overloaded", "0", "1", "2", "3", "4"]
+
+
+def test_a_failing_model_is_counted_told_and_survived(bench: Bench) -> None:
+    bench.load()
+    bench.model.failure = RuntimeError("no memory")
+    bench.ask({"index": 1, "request_id": "a"})
+    assert bench.results(1) == ["InternalError"]
+
+    bench.model.failure = None
+    bench.ask({"index": 2})
+
+    assert bench.results(2) == ["InternalError", "2"]
+    assert bench.answers.items[0]["error"]["message"] == "inference failed: RuntimeError: no memory"
+    assert bench.endpoint.counts.failed == 1
+
+
+def test_a_large_message_is_refused_and_the_next_one_answered(bench: Bench) -> None:
+    bench.load()
+
+    bench.ask(b"x" * 5_000_000, {"index": 1})
+
+    assert sorted(bench.results(2)) == ["1", "RequestTooLarge"]
+
+
+@given(payload=st.binary(max_size=3000))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_bytes_get_one_answer(bench: Bench, payload: bytes) -> None:
+    bench.load()
+    before = len(bench.answers.items)
+
+    bench.ask(payload)
+
+    assert len(bench.results(before + 1)) == before + 1
+
+
+def test_finishing_answers_what_waits_first(bench: Bench) -> None:
+    bench.load()
+    bench.model.gate.clear()
+    bench.ask({"index": 0}, {"index": 1}, {"index": 2})
+
+    bench.endpoint.finish()
+    bench.model.gate.set()
+
+    assert bench.endpoint.join(5) == 0
+    assert bench.results(3) == ["0", "1", "2"]

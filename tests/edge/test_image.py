@@ -1,0 +1,105 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edge_inference.image import decode
+from edge_inference.request import ErrorCode, RequestError
+from tools.digits import digit_png
+
+DIGIT = np.arange(64).reshape(8, 8) % 17
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind)
+    return stream.getvalue()
+
+
+GREY = Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8))
+SEEDS = [encoded(GREY), encoded(GREY, "JPEG"), encoded(GREY.convert("P")), encoded(GREY.convert("RGBA"))]
+
+
+def test_undoes_what_clients_do_to_a_digit() -> None:
+    pixels = decode(digit_png(DIGIT), 8, 8, "L")
+
+    assert pixels.shape == (8, 8, 1)
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(pixels[:, :, 0] * 16), DIGIT)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
+def test_takes_any_kind_of_pixel_and_size(kind: str, mode: str) -> None:
+    if kind == "JPEG" and mode in ("RGBA", "P", "LA"):
+        mode = "CMYK"
+    picture = Image.new("L", (100, 40), 255).convert(mode)
+
+    for wanted, channels in (("L", 1), ("RGB", 3)):
+        pixels = decode(encoded(picture, kind), 8, 6, wanted)
+
+        assert pixels.shape == (6, 8, channels)
+        np.testing.assert_allclose(pixels, 1, atol=0.02)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_scales_16_bit_pixels(mode: str) -> None:
+    picture = Image.fromarray(np.full((4, 4), 32768, np.uint16))
+
+    np.testing.assert_allclose(decode(encoded(picture), 4, 4, mode), 0.5, atol=0.01)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _bomb(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")
+
+
+def outcome(data: bytes) -> tuple[int, ...] | ErrorCode:
+    try:
+        return decode(data, 8, 8, "L").shape
+    except RequestError as error:
+        return error.code
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(5001, 5000), (10_000, 10_000), (60_000, 60_000)])
+def test_refuses_a_picture_with_too_many_pixels_before_decoding_it(size: tuple[int, int]) -> None:
+    with pytest.raises(RequestError, match="at most 25000000 pixels") as caught:
+        decode(_bomb(*size), 8, 8, "L")
+
+    assert caught.value.code is ErrorCode.INVALID_IMAGE
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", encoded(GREY, "BMP"), encoded(GREY, "TIFF")])
+def test_refuses_other_formats(data: bytes) -> None:
+    with pytest.raises(RequestError, match="must be a PNG or JPEG file"):
+        decode(data, 8, 8, "L")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_refuses_a_picture_that_is_cut_off(seed: bytes) -> None:
+    with pytest.raises(RequestError, match="image must be"):
+        decode(seed[: len(seed) // 2], 8, 8, "L")
+
+
+@given(st.binary() | st.sampled_from(SEEDS).flatmap(lambda seed: st.binary().map(lambda tail: seed[:-20] + tail)))
+def test_any_bytes_are_a_picture_or_an_error(data: bytes) -> None:
+    assert outcome(data) in ((8, 8, 1), ErrorCode.INVALID_IMAGE)
+
+
+@given(st.sampled_from(SEEDS), st.data())
+def test_a_damaged_picture_is_a_picture_or_an_error(seed: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(seed)
+    for place in data.draw(st.lists(st.integers(0, len(seed) - 1), min_size=1, max_size=8)):
+        damaged[place] = data.draw(st.integers(0, 255))
+
+    assert outcome(bytes(damaged)) in ((8, 8, 1), ErrorCode.INVALID_IMAGE)

@@ -1,0 +1,164 @@
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edge_inference.classifier import Classifier
+from edge_inference.model_package import ModelPackageError
+from edge_inference.model_store import ModelStore
+from tests.edge.model_folder import point
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeLoader:
+    """Loads anything but the broken folders; remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.broken: dict[str, Exception] = {}
+
+    def __call__(self, folder: Path) -> Classifier:
+        self.asked.append(folder.name)
+        if folder.name in self.broken:
+            raise self.broken[folder.name]
+        model: Any = SimpleNamespace(package=SimpleNamespace(name="digits", version=folder.name))
+        return model  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def loader() -> FakeLoader:
+    return FakeLoader()
+
+
+@pytest.fixture
+def pointer(tmp_path: Path) -> Path:
+    return tmp_path / "work" / "current"
+
+
+@pytest.fixture
+def store(pointer: Path, loader: FakeLoader, clock: Clock) -> ModelStore:
+    return ModelStore(pointer, loader, clock)
+
+
+def version(store: ModelStore) -> str | None:
+    model = store.wait(0)
+    return model.package.version if model else None
+
+
+def test_has_no_model_and_says_why_before_the_pointer_is_there(store: ModelStore) -> None:
+    store.refresh()
+
+    assert version(store) is None
+    assert "is the model's component deployed?" in store.problem
+
+
+def test_loads_once_and_again_only_for_a_new_pointer(store: ModelStore, pointer: Path, loader: FakeLoader) -> None:
+    point(pointer, Path("/models/1"))
+    store.refresh()
+    store.refresh()
+    assert (version(store), store.problem, loader.asked) == ("1", "", ["1"])
+
+    point(pointer, Path("/models/2"))
+    store.refresh()
+
+    assert (version(store), loader.asked) == ("2", ["1", "2"])
+
+
+def test_keeps_the_model_when_the_new_one_is_broken_and_says_why(
+    store: ModelStore, pointer: Path, loader: FakeLoader
+) -> None:
+    point(pointer, Path("/models/1"))
+    store.refresh()
+    loader.broken["2"] = ModelPackageError("model.onnx must have the SHA-256 a, got b")
+
+    point(pointer, Path("/models/2"))
+    store.refresh()
+
+    assert version(store) == "1"
+    assert store.problem == "model.onnx must have the SHA-256 a, got b"
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), MemoryError(), RuntimeError("x"), ValueError("y")])
+def test_survives_any_failure_of_a_new_model(
+    error: Exception, store: ModelStore, pointer: Path, loader: FakeLoader
+) -> None:
+    loader.broken["1"] = error
+    point(pointer, Path("/models/1"))
+
+    store.refresh()
+
+    assert version(store) is None
+    assert store.problem
+
+
+def test_tries_a_broken_model_again_with_growing_pauses(
+    store: ModelStore, pointer: Path, loader: FakeLoader, clock: Clock
+) -> None:
+    loader.broken["1"] = ModelPackageError("incomplete")
+    point(pointer, Path("/models/1"))
+    for _ in range(1000):
+        store.refresh()
+        clock.now += 1
+    attempts = len(loader.asked)
+    assert 15 < attempts < 60
+
+    loader.broken.clear()
+    clock.now += 60
+    store.refresh()
+
+    assert (version(store), store.problem, len(loader.asked)) == ("1", "", attempts + 1)
+
+
+def test_a_rewritten_pointer_is_followed_at_once(store: ModelStore, pointer: Path, loader: FakeLoader) -> None:
+    loader.broken["1"] = ModelPackageError("incomplete")
+    point(pointer, Path("/models/1"))
+    store.refresh()
+    loader.broken.clear()
+
+    time.sleep(0.02)
+    point(pointer, Path("/models/1"))
+    store.refresh()
+
+    assert version(store) == "1"
+
+
+def test_keeps_the_model_when_the_pointer_vanishes(store: ModelStore, pointer: Path) -> None:
+    point(pointer, Path("/models/1"))
+    store.refresh()
+
+    pointer.unlink()
+    store.refresh()
+
+    assert version(store) == "1"
+
+
+def test_who_waits_gets_the_first_model(pointer: Path, loader: FakeLoader) -> None:
+    store = ModelStore(pointer, loader)
+    found: list[Classifier | None] = []
+    waiting = threading.Thread(target=lambda: found.append(store.wait(time.monotonic() + 10)))
+    waiting.start()
+
+    point(pointer, Path("/models/1"))
+    store.refresh()
+    waiting.join(5)
+
+    assert found == [store.wait(0)]
+    assert found[0] is not None
+
+
+def test_who_waits_too_long_gets_none(pointer: Path, loader: FakeLoader) -> None:
+    assert ModelStore(pointer, loader).wait(time.monotonic() + 0.05) is None

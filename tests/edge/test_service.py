@@ -1,0 +1,175 @@
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_inference.outbox import Outbox
+from edge_inference.router import Router
+from edge_inference.service import Event, InferenceService, ServiceError
+
+
+class FakeClient:
+    """A connection that can be lost and whose calls can fail."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self.on_lost = on_lost
+        self.lost = False
+        self.closed = False
+        self.failure: Exception | None = None
+        self.on_change: Callable[[], None] = lambda: None
+
+    def lose(self) -> None:
+        self.lost = True
+        self.on_lost()
+
+    def configuration(self) -> object:
+        if self.failure:
+            raise self.failure
+        return {"models": {}}
+
+    def watch_configuration(self, on_change: Callable[[], None]) -> None:
+        self.on_change = on_change
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeDevice:
+    """Connects, or fails as it is told."""
+
+    def __init__(self) -> None:
+        self.clients: list[FakeClient] = []
+        self.failures: list[Exception] = []
+        self.call_failure: Exception | None = None
+
+    def __call__(self, on_lost: Callable[[], None]) -> Any:
+        if self.failures:
+            raise self.failures.pop(0)
+        client = FakeClient(on_lost)
+        client.failure = self.call_failure
+        self.clients.append(client)
+        return client
+
+    def wait_for(self, count: int) -> FakeClient:
+        deadline = time.monotonic() + 5
+        while len(self.clients) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return self.clients[-1]
+
+
+def service(device: FakeDevice, **options: Any) -> InferenceService:
+    def no_endpoint(settings: object) -> Any:
+        raise AssertionError
+
+    return InferenceService(device, Router(no_endpoint), Outbox(), **options)
+
+
+class Running:
+    """A service in a thread."""
+
+    def __init__(self, made: InferenceService) -> None:
+        self.ending: Event | Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(made,), daemon=True)
+        self._thread.start()
+
+    def _run(self, made: InferenceService) -> None:
+        try:
+            self.ending = made.run()
+        except ServiceError as exc:
+            self.ending = exc
+
+    def wait(self, limit_s: float = 5) -> Event | Exception | None:
+        self._thread.join(limit_s)
+        return self.ending
+
+
+def test_connects_anew_when_the_connection_is_lost_and_ends_when_told() -> None:
+    device = FakeDevice()
+    made = service(device)
+    running = Running(made)
+    first = device.wait_for(1)
+
+    first.lose()
+    second = device.wait_for(2)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert first.closed
+    assert second.closed
+
+
+def test_waits_for_a_device_that_is_not_there_yet() -> None:
+    device = FakeDevice()
+    device.failures = [IpcError("no socket"), IpcError("no socket")]
+    made = service(device)
+    running = Running(made)
+
+    device.wait_for(1)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_gives_up_when_there_is_no_device_for_too_long(calls: bool) -> None:
+    device = FakeDevice()
+    if calls:
+        device.call_failure = IpcError("no answer")
+    else:
+        device.failures = [IpcError("no socket")] * 1000
+
+    ending = Running(service(device, give_up_s=0.5)).wait()
+
+    assert isinstance(ending, ServiceError)
+    assert "no device for" in str(ending)
+    assert len(device.clients) < 20
+
+
+def test_a_call_that_fails_after_long_service_is_no_reason_to_give_up() -> None:
+    device = FakeDevice()
+    made = service(device, give_up_s=0.3)
+    running = Running(made)
+    first = device.wait_for(1)
+    time.sleep(0.5)
+
+    first.failure = IpcError("no answer")
+    first.on_change()
+    device.wait_for(2)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+
+
+def test_a_refused_call_ends_it() -> None:
+    device = FakeDevice()
+    device.call_failure = RefusedError("reading the configuration is refused")
+
+    assert str(Running(service(device)).wait()) == "reading the configuration is refused"
+
+
+def test_ends_when_the_device_refuses_it() -> None:
+    device = FakeDevice()
+    device.failures = [RefusedError("unknown token")]
+
+    assert str(Running(service(device)).wait()) == "unknown token"
+
+
+def test_can_be_stopped_while_it_waits_for_a_device() -> None:
+    device = FakeDevice()
+    device.failures = [IpcError("no socket")] * 1000
+    made = service(device)
+    running = Running(made)
+
+    made.stop()
+
+    assert running.wait() is Event.STOP
+
+
+def test_ends_for_a_new_start_when_its_environment_is_replaced() -> None:
+    device = FakeDevice()
+
+    assert Running(service(device, is_outdated=lambda: bool(device.clients))).wait() is Event.RUNTIME_CHANGED

@@ -1,0 +1,70 @@
+"""Services in memory in place of AWS: no test of a handler opens a connection."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from edge_handlers import service_client
+from tests.handlers.fake_greengrass import FakeGreengrass
+from tests.handlers.fake_iot import FakeIot
+from tests.handlers.fake_s3 import FakeS3
+from tests.handlers.fake_sagemaker import FakeSageMaker
+
+CAPABILITIES = (
+    "artifact_copy.on_event",
+    "bucket_sweep.on_event",
+    "bucket_sweep.on_event",
+    "component_sweep.on_event",
+    "device_registry.on_event",
+    "model_package.on_event",
+    "neo_compilation.is_complete",
+    "neo_compilation.on_event",
+)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that the code under test would have slept."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+@pytest.fixture
+def s3(serve: Callable[..., None]) -> FakeS3:
+    fake = FakeS3()
+    serve(s3=fake)
+    return fake
+
+
+@pytest.fixture
+def sagemaker(serve: Callable[..., None]) -> FakeSageMaker:
+    fake = FakeSageMaker()
+    serve(sagemaker=fake)
+    return fake
+
+
+@pytest.fixture
+def iot(serve: Callable[..., None]) -> FakeIot:
+    fake = FakeIot()
+    serve(iot=fake)
+    return fake
+
+
+@pytest.fixture
+def greengrass(serve: Callable[..., None]) -> FakeGreengrass:
+    fake = FakeGreengrass()
+    serve(greengrassv2=fake)
+    return fake
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Make the handlers' clients fakes: `serve(s3=fake)`."""
+    services: dict[str, object] = {}
+    for module in CAPABILITIES:
+        monkeypatch.setattr(f"edge_handlers.{module}.client", services.__getitem__)
+    service_client.client.cache_clear()
+    yield services.update
+    service_client.client.cache_clear()

@@ -1,0 +1,75 @@
+"""Greengrass V2 in memory: core devices, deployments and component versions."""
+
+from typing import Any
+
+from tests.handlers.fake_service import FakeService, refusal
+
+
+class FakeGreengrass(FakeService):
+    """What the sweep and the registry take away."""
+
+    PAGES = {  # noqa: RUF012
+        "list_deployments": ("deployments",),
+        "list_component_versions": ("componentVersions",),
+        "list_components": ("components",),
+    }
+    ROOT = "arn:aws:greengrass:eu-west-1:111122223333:components"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core_devices: set[str] = set()
+        self.deployments: dict[str, dict[str, str]] = {}
+        self.versions: dict[str, list[str]] = {}  # component → versions
+
+    def deploy(self, deployment: str, target: str, status: str = "ACTIVE") -> None:
+        """Add a deployment."""
+        self.deployments[deployment] = {"deploymentId": deployment, "targetArn": target, "deploymentStatus": status}
+
+    def delete_core_device(self, coreDeviceThingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("delete_core_device", coreDeviceThingName=coreDeviceThingName)
+        if coreDeviceThingName not in self.core_devices:
+            raise refusal("ResourceNotFoundException", "DeleteCoreDevice")
+        self.core_devices.remove(coreDeviceThingName)
+        return {}
+
+    def list_deployments(self, targetArn: str, historyFilter: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_deployments", targetArn=targetArn, historyFilter=historyFilter)
+        return {"deployments": [dict(d) for d in self.deployments.values() if d["targetArn"] == targetArn]}
+
+    def cancel_deployment(self, deploymentId: str) -> dict[str, Any]:  # noqa: N803
+        self.record("cancel_deployment", deploymentId=deploymentId)
+        self._deployment(deploymentId, "CancelDeployment")["deploymentStatus"] = "CANCELED"
+        return {}
+
+    def delete_deployment(self, deploymentId: str) -> dict[str, Any]:  # noqa: N803
+        self.record("delete_deployment", deploymentId=deploymentId)
+        if self._deployment(deploymentId, "DeleteDeployment")["deploymentStatus"] == "ACTIVE":
+            raise refusal("ConflictException", "DeleteDeployment", "The deployment is active.")
+        del self.deployments[deploymentId]
+        return {}
+
+    def list_components(self, scope: str) -> dict[str, Any]:
+        self.record("list_components", scope=scope)
+        return {"components": [{"componentName": name} for name in self.versions]}
+
+    def list_component_versions(self, arn: str) -> dict[str, Any]:
+        self.record("list_component_versions", arn=arn)
+        name = arn.removeprefix(f"{self.ROOT}:")
+        if name not in self.versions:
+            raise refusal("ResourceNotFoundException", "ListComponentVersions")
+        return {"componentVersions": [{"arn": f"{arn}:versions:{version}"} for version in self.versions[name]]}
+
+    def delete_component(self, arn: str) -> dict[str, Any]:
+        self.record("delete_component", arn=arn)
+        name, _, version = arn.removeprefix(f"{self.ROOT}:").partition(":versions:")
+        if version not in self.versions.get(name, []):
+            raise refusal("ResourceNotFoundException", "DeleteComponent")
+        self.versions[name].remove(version)
+        if not self.versions[name]:
+            del self.versions[name]
+        return {}
+
+    def _deployment(self, name: str, operation: str) -> dict[str, str]:
+        if name not in self.deployments:
+            raise refusal("ResourceNotFoundException", operation)
+        return self.deployments[name]

@@ -1,0 +1,172 @@
+"""IoT Core's registry in memory, with the orders that the real one insists on."""
+
+from typing import Any
+
+from tests.handlers.fake_service import FakeService, refusal
+
+CERTIFICATE = "arn:aws:iot:eu-west-1:111122223333:cert/"
+
+
+class FakeIot(FakeService):
+    """Things, groups, certificates and policies."""
+
+    PAGES = {  # noqa: RUF012
+        "list_thing_principals": ("principals",),
+        "list_principal_things": ("things",),
+        "list_attached_policies": ("policies",),
+        "list_targets_for_policy": ("targets",),
+        "list_thing_groups_for_thing": ("thingGroups",),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.things: dict[str, dict[str, Any]] = {}
+        self.groups: dict[str, set[str]] = {"edgewright-dev": set(), "edgewright-dev-canary": set()}
+        self.certificates: dict[str, str] = {}  # ARN → status
+        self.attached: set[tuple[str, str]] = set()  # thing, principal
+        self.policies: dict[str, set[str]] = {"edgewright-dev-core-device": set()}  # name → targets
+
+    def provision(self, name: str, *things: str, policy: str = "edgewright-dev-core-device") -> str:
+        """An active certificate with the policy, attached to things; returns its ARN."""
+        arn = CERTIFICATE + name
+        self.certificates[arn] = "ACTIVE"
+        self.policies.setdefault(policy, set()).add(arn)
+        self.attached |= {(thing, arn) for thing in things}
+        return arn
+
+    def lose_certificate(self, arn: str) -> None:
+        """Somebody else deletes a certificate by force."""
+        self.certificates.pop(arn)
+        self.attached = {(thing, principal) for thing, principal in self.attached if principal != arn}
+        for targets in self.policies.values():
+            targets.discard(arn)
+
+    def lose_thing(self, name: str) -> None:
+        """Somebody else deletes a thing."""
+        self.things.pop(name)
+        self.attached = {(thing, principal) for thing, principal in self.attached if thing != name}
+
+    def create_thing(
+        self,
+        thingName: str,  # noqa: N803
+        thingTypeName: str,  # noqa: N803
+        attributePayload: dict[str, Any],  # noqa: N803
+    ) -> dict[str, Any]:
+        self.record("create_thing", thingName=thingName)
+        if thingName in self.things:
+            raise refusal("ResourceAlreadyExistsException", "CreateThing")
+        self.things[thingName] = {"thingTypeName": thingTypeName, "attributes": dict(attributePayload["attributes"])}
+        return {}
+
+    def describe_thing(self, thingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("describe_thing", thingName=thingName)
+        return dict(self._thing(thingName, "DescribeThing"))
+
+    def update_thing(
+        self,
+        thingName: str,  # noqa: N803
+        thingTypeName: str,  # noqa: N803
+        attributePayload: dict[str, Any],  # noqa: N803
+    ) -> dict[str, Any]:
+        self.record("update_thing", thingName=thingName)
+        thing = self._thing(thingName, "UpdateThing")
+        thing["thingTypeName"] = thingTypeName
+        if not attributePayload.get("merge"):
+            thing["attributes"] = {}
+        thing["attributes"].update(attributePayload["attributes"])
+        return {}
+
+    def delete_thing(self, thingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("delete_thing", thingName=thingName)
+        if any(thing == thingName for thing, _ in self.attached):
+            raise refusal("InvalidRequestException", "DeleteThing", "Thing has principals attached.")
+        self.things.pop(thingName, None)  # the real one succeeds where there is no such thing
+        for members in self.groups.values():
+            members.discard(thingName)
+        return {}
+
+    def add_thing_to_thing_group(self, thingGroupName: str, thingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("add_thing_to_thing_group", thingGroupName=thingGroupName, thingName=thingName)
+        self._thing(thingName, "AddThingToThingGroup")
+        if thingGroupName not in self.groups:
+            raise refusal("ResourceNotFoundException", "AddThingToThingGroup", f"group {thingGroupName}")
+        self.groups[thingGroupName].add(thingName)
+        return {}
+
+    def remove_thing_from_thing_group(self, thingGroupName: str, thingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("remove_thing_from_thing_group", thingGroupName=thingGroupName, thingName=thingName)
+        self._thing(thingName, "RemoveThingFromThingGroup")
+        if thingGroupName not in self.groups:
+            raise refusal("ResourceNotFoundException", "RemoveThingFromThingGroup")
+        self.groups[thingGroupName].discard(thingName)
+        return {}
+
+    def list_thing_groups_for_thing(self, thingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_thing_groups_for_thing", thingName=thingName)
+        self._thing(thingName, "ListThingGroupsForThing")
+        return {"thingGroups": [{"groupName": name} for name, things in self.groups.items() if thingName in things]}
+
+    def list_thing_principals(self, thingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_thing_principals", thingName=thingName)
+        self._thing(thingName, "ListThingPrincipals")
+        return {"principals": sorted(principal for thing, principal in self.attached if thing == thingName)}
+
+    def list_principal_things(self, principal: str) -> dict[str, Any]:
+        self.record("list_principal_things", principal=principal)
+        return {"things": sorted(thing for thing, attached in self.attached if attached == principal)}
+
+    def attach_thing_principal(self, thingName: str, principal: str) -> dict[str, Any]:  # noqa: N803
+        self.record("attach_thing_principal", thingName=thingName, principal=principal)
+        self.attached.add((thingName, principal))
+        return {}
+
+    def detach_thing_principal(self, thingName: str, principal: str) -> dict[str, Any]:  # noqa: N803
+        self.record("detach_thing_principal", thingName=thingName, principal=principal)
+        self._thing(thingName, "DetachThingPrincipal")
+        self.attached.discard((thingName, principal))
+        return {}
+
+    def list_attached_policies(self, target: str) -> dict[str, Any]:
+        self.record("list_attached_policies", target=target)
+        self._certificate(target, "ListAttachedPolicies")
+        return {"policies": [{"policyName": name} for name, on in self.policies.items() if target in on]}
+
+    def list_targets_for_policy(self, policyName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_targets_for_policy", policyName=policyName)
+        if policyName not in self.policies:
+            raise refusal("ResourceNotFoundException", "ListTargetsForPolicy")
+        return {"targets": sorted(self.policies[policyName])}
+
+    def detach_policy(self, policyName: str, target: str) -> dict[str, Any]:  # noqa: N803
+        self.record("detach_policy", policyName=policyName, target=target)
+        self._certificate(target, "DetachPolicy")
+        self.policies.get(policyName, set()).discard(target)
+        return {}
+
+    def update_certificate(self, certificateId: str, newStatus: str) -> dict[str, Any]:  # noqa: N803
+        self.record("update_certificate", certificateId=certificateId, newStatus=newStatus)
+        self._certificate(CERTIFICATE + certificateId, "UpdateCertificate")
+        self.certificates[CERTIFICATE + certificateId] = newStatus
+        return {}
+
+    def delete_certificate(self, certificateId: str, forceDelete: bool) -> dict[str, Any]:  # noqa: N803
+        self.record("delete_certificate", certificateId=certificateId, forceDelete=forceDelete)
+        arn = CERTIFICATE + certificateId
+        if self._certificate(arn, "DeleteCertificate") == "ACTIVE":
+            raise refusal("CertificateStateException", "DeleteCertificate")
+        used = any(arn in targets for targets in self.policies.values())
+        if used or any(principal == arn for _, principal in self.attached):
+            raise refusal("DeleteConflictException", "DeleteCertificate")
+        del self.certificates[arn]
+        return {}
+
+    def _thing(self, name: str, operation: str) -> dict[str, Any]:
+        if name not in self.things:
+            raise refusal("ResourceNotFoundException", operation, f"thing {name}")
+        thing: dict[str, Any] = self.things[name]
+        return thing
+
+    def _certificate(self, arn: str, operation: str) -> str:
+        if arn not in self.certificates:
+            raise refusal("ResourceNotFoundException", operation)
+        return self.certificates[arn]

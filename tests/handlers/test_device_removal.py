@@ -1,0 +1,195 @@
+from typing import Any
+
+import pytest
+
+from edge_handlers.deadline import DeadlineError
+from edge_handlers.device_registry.on_event import handler
+from edge_handlers.service_client import AwsCallError
+from tests.handlers import event
+from tests.handlers.event import Context
+from tests.handlers.fake_greengrass import FakeGreengrass
+from tests.handlers.fake_iot import FakeIot
+
+GROUP = "edgewright-dev"
+CANARY = "edgewright-dev-canary"
+ID = f"registry-{GROUP}"
+SERVER = "edgewright-dev-edge-server"
+
+
+def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
+    return handler(request, Context(seconds))
+
+
+@pytest.fixture(autouse=True)
+def services(iot: FakeIot, greengrass: FakeGreengrass) -> None:
+    """Every event of the registry has both."""
+
+
+@pytest.fixture
+def fleet(iot: FakeIot) -> FakeIot:
+    """The two devices of the event, registered."""
+    run(event.create("device_registry"))
+    iot.calls.clear()
+    return iot
+
+
+def test_delete_leaves_nothing(fleet: FakeIot, greengrass: FakeGreengrass) -> None:
+    greengrass.core_devices = {"line-1"}
+    fleet.groups[CANARY].add("line-1")
+    for name in ("one", "two", "three"):
+        fleet.provision(name, "line-1")
+    fleet.provision("one", policy="another-policy")
+
+    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+
+    assert (fleet.things, fleet.certificates, fleet.attached, greengrass.core_devices) == ({}, {}, set(), set())
+    assert not any(fleet.groups.values())
+    assert not any(fleet.policies.values())
+
+
+def test_delete_deactivates_a_certificate_before_the_core_device_goes(
+    fleet: FakeIot, greengrass: FakeGreengrass
+) -> None:
+    certificate = fleet.provision("one", "line-1")
+    statuses: list[str | None] = []
+    delete_core_device = greengrass.delete_core_device
+
+    def note(coreDeviceThingName: str) -> dict[str, Any]:  # noqa: N803
+        statuses.append(fleet.certificates.get(certificate))
+        return delete_core_device(coreDeviceThingName)
+
+    greengrass.delete_core_device = note  # type: ignore[method-assign]
+    run(event.delete("device_registry", ID, Devices=["line-1"]))
+
+    assert statuses == [None], "a device that can still connect would make its core device anew"
+
+
+def test_delete_again_succeeds(fleet: FakeIot) -> None:
+    run(event.delete("device_registry", ID))
+    fleet.policies.clear()
+
+    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+
+
+def test_a_removed_device_loses_its_certificate(fleet: FakeIot) -> None:
+    fleet.provision("one", "line-1")
+
+    run(event.update("device_registry", ID, Devices=[SERVER]))
+
+    assert fleet.certificates == {}
+
+
+def test_a_certificate_of_another_thing_too_is_only_detached(fleet: FakeIot) -> None:
+    fleet.things["machine"] = {"attributes": {}}
+    shared = fleet.provision("shared", "line-1", "machine")
+
+    run(event.delete("device_registry", ID))
+
+    assert fleet.certificates == {shared: "ACTIVE"}
+    assert fleet.attached == {("machine", shared)}
+    assert not fleet.policies["edgewright-dev-core-device"], "the stack deletes the policy next"
+
+
+def test_a_certificate_of_two_devices_keeps_its_policy_until_the_last_goes(fleet: FakeIot) -> None:
+    shared = fleet.provision("shared", "line-1", SERVER)
+
+    run(event.update("device_registry", ID, Devices=[SERVER]))
+    assert fleet.policies["edgewright-dev-core-device"] == {shared}
+    run(event.delete("device_registry", ID, Devices=[SERVER]))
+
+    assert fleet.certificates == {}
+
+
+def test_a_principal_that_is_no_certificate_is_only_detached(fleet: FakeIot) -> None:
+    fleet.attached.add(("line-1", "eu-west-1:cognito-identity"))
+
+    run(event.delete("device_registry", ID))
+
+    assert fleet.attached == set()
+    assert not fleet.called("delete_certificate")
+
+
+def test_certificates_that_were_never_attached_are_found_by_the_policy(fleet: FakeIot) -> None:
+    for name in ("one", "two", "three"):
+        fleet.provision(name)
+
+    run(event.delete("device_registry", ID))
+
+    assert fleet.certificates == {}
+
+
+def test_a_change_that_has_not_settled_is_waited_for(fleet: FakeIot, greengrass: FakeGreengrass) -> None:
+    fleet.provision("one", "line-1")
+    greengrass.core_devices = {"line-1"}
+    fleet.refuse("delete_certificate", "DeleteConflictException", times=2)
+    fleet.refuse("delete_thing", "InvalidRequestException", times=2)
+    greengrass.refuse("delete_core_device", "ConflictException", times=2)
+
+    run(event.delete("device_registry", ID))
+
+    assert (fleet.things, fleet.certificates, greengrass.core_devices) == ({}, {}, set())
+
+
+def test_a_certificate_that_cannot_be_deleted_stays_with_its_thing_so_that_a_retry_finds_it(fleet: FakeIot) -> None:
+    fleet.provision("one", "line-1")
+    fleet.refuse("delete_certificate", "DeleteConflictException", times=6)
+
+    with pytest.raises(AwsCallError, match=r"cannot remove device line-1: .*DeleteConflictException"):
+        run(event.delete("device_registry", ID))
+    run(event.delete("device_registry", ID))
+
+    assert (fleet.things, fleet.certificates) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["list_attached_policies", "detach_policy", "update_certificate", "detach_thing_principal", "delete_certificate"],
+)
+def test_a_certificate_that_vanishes_on_the_way_is_fine(fleet: FakeIot, call: str) -> None:
+    certificate = fleet.provision("one", SERVER)
+    fleet.before(call, lambda: fleet.lose_certificate(certificate))
+
+    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+    assert (fleet.things, fleet.certificates) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "list_thing_principals",
+        "detach_thing_principal",
+        "list_thing_groups_for_thing",
+        "remove_thing_from_thing_group",
+        "delete_thing",
+    ],
+)
+def test_a_thing_that_vanishes_on_the_way_is_fine(fleet: FakeIot, call: str) -> None:
+    fleet.provision("one", SERVER)
+    fleet.before(call, lambda: fleet.lose_thing(SERVER))
+
+    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+    assert (fleet.things, fleet.certificates) == ({}, {})
+
+
+def test_a_dynamic_group_lets_go_by_itself(fleet: FakeIot) -> None:
+    fleet.refuse("remove_thing_from_thing_group", "InvalidRequestException")
+
+    run(event.delete("device_registry", ID))
+
+    assert fleet.things == {}
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "UnauthorizedException"])
+def test_other_refusals_name_the_device(fleet: FakeIot, greengrass: FakeGreengrass, code: str) -> None:
+    greengrass.refuse("delete_core_device", code)
+
+    with pytest.raises(AwsCallError, match=f"cannot remove device {SERVER}: .*{code}"):
+        run(event.delete("device_registry", ID))
+
+
+def test_a_delete_stops_by_itself_and_the_next_goes_on(fleet: FakeIot) -> None:
+    with pytest.raises(DeadlineError, match=rf"remove {SERVER} \(0 of 2 done\); run the same command again"):
+        run(event.delete("device_registry", ID), seconds=1)
+
+    run(event.delete("device_registry", ID))
+    assert fleet.things == {}

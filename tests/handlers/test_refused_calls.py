@@ -1,0 +1,133 @@
+"""Every call of every handler, refused: throttled beyond the client's own retries, or denied.
+
+The handler must fail with a text that says what it was doing, and the same event must succeed afterwards: that is what
+CloudFormation's next try, or the user's, does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edge_handlers.artifact_copy.on_event import handler as artifact_copy
+from edge_handlers.bucket_sweep.on_event import handler as bucket_sweep
+from edge_handlers.component_sweep.on_event import handler as component_sweep
+from edge_handlers.device_registry.on_event import handler as device_registry
+from edge_handlers.model_package.on_event import handler as model_package
+from edge_handlers.neo_compilation.on_event import handler as neo_compilation
+from edge_handlers.service_client import AwsCallError
+from tests.handlers import event
+from tests.handlers.event import Context
+from tests.handlers.fake_greengrass import FakeGreengrass
+from tests.handlers.fake_iot import FakeIot
+from tests.handlers.fake_s3 import FakeS3
+from tests.handlers.fake_sagemaker import FakeSageMaker
+from tests.handlers.fake_service import FakeService
+from tests.handlers.model_archive import targz
+
+TARGET = "arn:aws:iot:eu-west-1:111122223333:thinggroup/edgewright-dev"
+ASSET_SHA = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of b"foo"
+
+
+@pytest.fixture
+def services(s3: FakeS3, sagemaker: FakeSageMaker, iot: FakeIot, greengrass: FakeGreengrass) -> dict[str, FakeService]:
+    """An account in which every event below has something to do."""
+    s3.put("cdk-assets", "0f1e.zip", b"foo")
+    s3.put("artifacts-dev", "sources/digits/SHA/model.tar.gz", targz({"model.onnx": b"weights"}))
+    for name in ("edgewright-dev-digits-running", "edgewright-dev-digits-ended"):
+        sagemaker.jobs[name] = {"CompilationJobStatus": "INPROGRESS" if name.endswith("running") else "COMPLETED"}
+    iot.things = {name: {"attributes": {}} for name in ("edgewright-dev-edge-server", "line-1")}
+    iot.groups["edgewright-dev"] = {"line-1"}
+    iot.provision("one", "line-1")
+    greengrass.core_devices = {"line-1"}
+    greengrass.deploy("first", TARGET)
+    greengrass.versions = {"edgewright.dev.Runtime": ["1.0.1"]}
+    return {"s3": s3, "sagemaker": sagemaker, "iot": iot, "greengrassv2": greengrass}
+
+
+COPY = event.create("artifact_copy", Sha256=ASSET_SHA)
+PACK = event.create("model_package", CompiledUri=None)
+STOP = event.delete("neo_compilation", "edgewright-dev-digits-running")
+DROP = event.delete("neo_compilation", "edgewright-dev-digits-ended")
+JOIN = event.create("device_registry", Devices=["line-1", "line-2"])
+LEAVE = event.delete("device_registry", "registry-edgewright-dev")
+SWEEP = event.delete("component_sweep", f"sweep-{TARGET}", ComponentNames=["edgewright.dev.*"])
+EMPTY = event.delete("bucket_sweep", "sweep-artifacts-dev", RequiredTag="edgewright:disposable")
+
+CALLS: list[tuple[Callable[..., Any], dict[str, Any], str, tuple[str, ...]]] = [
+    (artifact_copy, COPY, "s3", ("get_object", "copy_object")),
+    (model_package, PACK, "s3", ("get_object", "head_object", "upload_fileobj", "put_object")),
+    (
+        neo_compilation,
+        event.create("neo_compilation"),
+        "sagemaker",
+        ("describe_compilation_job", "create_compilation_job"),
+    ),
+    (neo_compilation, STOP, "sagemaker", ("describe_compilation_job", "stop_compilation_job")),
+    (neo_compilation, DROP, "sagemaker", ("delete_compilation_job",)),
+    (device_registry, JOIN, "iot", ("describe_thing", "create_thing", "update_thing", "add_thing_to_thing_group")),
+    (
+        device_registry,
+        LEAVE,
+        "iot",
+        (
+            "describe_thing",
+            "list_thing_principals",
+            "list_principal_things",
+            "list_attached_policies",
+            "detach_policy",
+            "update_certificate",
+            "detach_thing_principal",
+            "delete_certificate",
+            "list_thing_groups_for_thing",
+            "remove_thing_from_thing_group",
+            "delete_thing",
+            "list_targets_for_policy",
+        ),
+    ),
+    (device_registry, LEAVE, "greengrassv2", ("delete_core_device",)),
+    (
+        component_sweep,
+        SWEEP,
+        "greengrassv2",
+        (
+            "list_deployments",
+            "cancel_deployment",
+            "delete_deployment",
+            "list_components",
+            "list_component_versions",
+            "delete_component",
+        ),
+    ),
+    (bucket_sweep, EMPTY, "s3", ("get_bucket_tagging", "list_object_versions", "delete_objects")),
+]
+CASES = [
+    pytest.param(
+        handler, request, service, call, id=f"{handler.__module__.split('.')[1]}-{request['RequestType']}-{call}"
+    )
+    for handler, request, service, calls in CALLS
+    for call in calls
+]
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "AccessDeniedException"])
+@pytest.mark.parametrize(("handler", "request_event", "service", "call"), CASES)
+def test_a_refused_call_is_explained_and_the_same_event_succeeds_afterwards(
+    services: dict[str, FakeService],
+    handler: Callable[..., Any],
+    request_event: dict[str, Any],
+    service: str,
+    call: str,
+    code: str,
+) -> None:
+    if handler is bucket_sweep:
+        services["s3"].tags["artifacts-dev"] = {"edgewright:disposable": "true"}  # type: ignore[attr-defined]
+    services[service].refuse(call, code)
+
+    with pytest.raises(AwsCallError, match=rf"^cannot \w+ .+: .*{code}"):
+        handler(request_event, Context())
+    answer = handler(request_event, Context())
+
+    assert answer["PhysicalResourceId"]
+    if request_event["RequestType"] == "Delete":
+        assert answer["PhysicalResourceId"] == request_event["PhysicalResourceId"]

@@ -1,0 +1,218 @@
+"""The demo's story on one twin: deploy, predict, survive faults, update, destroy. The tests run in this order."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from config.names import Names
+from tools.cdk_cli import ROOT
+from tools.offline_deploy import OfflineDeploy
+from tools.predictions import accuracy, predict_held_out
+from twin import inventory, lifecycle
+from twin.errors import TwinError
+from twin.operator import OperatorClient
+from twin.state import TwinState
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+NAMES = Names("twin")
+_SNAPSHOT_S = 3  # the twin writes its state every second; what is younger dies with it
+REQUEST, RESPONSE = NAMES.request_topic("digits"), NAMES.response_topic("digits")
+
+
+@dataclass
+class Deployed:
+    """A copy of the app, the twin that it is deployed to, and a client of the fleet."""
+
+    app: Path
+    home: Path
+    state: TwinState
+    deploy: OfflineDeploy
+    operator: OperatorClient
+
+    def ask(self, request: dict[str, Any], timeout_s: float = 30) -> dict[str, Any]:
+        return self.operator.request(REQUEST, request, RESPONSE, timeout_s=timeout_s)
+
+    def ask_until_answered(self, limit_s: float = 60) -> dict[str, Any]:
+        deadline = time.monotonic() + limit_s
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self.ask({"request_id": f"again-{attempt}-{time.monotonic_ns()}", "index": 1}, timeout_s=2)
+            except TwinError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+
+def copy_app(target: Path) -> Path:
+    """What git knows of the app, as a user's clone has it after set-up."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    for name in ("node_modules", "edge_assets/runtime/wheelhouse"):
+        (target / name).symlink_to(ROOT / name)
+    return target
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("run")
+    app, home = copy_app(folder / "app"), folder / "twin"
+    state = lifecycle.start(home)
+    try:
+        deploy = OfflineDeploy(environment=state.environment(), out=folder / "out", app=app)
+        deploy.synth()
+        deploy.bootstrap()
+        deploy.deploy()
+        deploy.wait_for_device(NAMES.edge_server, timeout_s=180)
+        with OperatorClient(state) as operator:
+            yield Deployed(app, home, state, deploy, operator)
+    finally:
+        lifecycle.stop(home)
+
+
+def inference_process(home: Path) -> psutil.Process:
+    found = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "edge_inference" in (process.info["cmdline"] or []) and str(home) in " ".join(process.info["cmdline"])
+    ]
+    assert len(found) == 1, f"one inference process expected, got {found}"
+    return found[0]
+
+
+def device_pid(home: Path) -> int:
+    (path,) = home.glob("instances/*/core_device.pid")
+    return int(json.loads(path.read_text())["pid"])
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.2)
+
+
+def test_predicts_held_out_digits_on_the_device(deployed: Deployed) -> None:
+    predictions = list(predict_held_out(deployed.operator, NAMES, "digits"))
+
+    assert len(predictions) >= 100
+    assert accuracy(predictions) >= 0.95
+    assert all(0 < p["probability"] <= 1 and p["latency_ms"] > 0 for p in predictions)
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"this is not JSON", "InvalidRequest"),
+        (b"\xff\xfe\x00", "InvalidRequest"),
+        (b"[1, 2]", "InvalidRequest"),
+        (b"{}", "InvalidRequest"),
+        (json.dumps({"index": 10_000}).encode(), "IndexOutOfRange"),
+        (json.dumps({"index": -1}).encode(), "IndexOutOfRange"),
+        (json.dumps({"image": "bm90IGFuIGltYWdl"}).encode(), "InvalidImage"),
+    ],
+)
+def test_a_bad_request_gets_an_error_answer_and_the_next_one_is_served(
+    deployed: Deployed, payload: bytes, code: str
+) -> None:
+    with deployed.operator.listen(RESPONSE) as answers:
+        deployed.operator.publish(REQUEST, payload)
+
+        answer = json.loads(answers.get(timeout=20))
+
+    assert answer["error"]["code"] == code
+    assert answer["error"]["message"]
+    assert deployed.ask({"request_id": f"after-{code}-{len(payload)}", "index": 2})["label"]
+
+
+def test_restarts_a_killed_component(deployed: Deployed) -> None:
+    before = inference_process(deployed.home)
+
+    os.kill(before.pid, signal.SIGKILL)
+
+    assert deployed.ask_until_answered()["label"]
+    assert inference_process(deployed.home).pid != before.pid
+
+
+def test_a_killed_core_device_comes_back_with_its_deployment(deployed: Deployed) -> None:
+    before = device_pid(deployed.home)
+
+    os.kill(before, signal.SIGKILL)
+
+    wait_for(lambda: device_pid(deployed.home) != before, 60, "a new core device process")
+    assert deployed.ask_until_answered()["label"]
+    deployed.deploy.wait_for_device(NAMES.edge_server, timeout_s=60)
+    assert inference_process(deployed.home)
+
+
+def test_a_killed_twin_comes_up_again_from_its_state(deployed: Deployed) -> None:
+    stacks = {s["StackName"] for s in deployed.deploy.client("cloudformation").describe_stacks()["Stacks"]}
+
+    assert deployed.ask_until_answered()["label"]
+    time.sleep(_SNAPSHOT_S)
+
+    os.kill(deployed.state.pid, signal.SIGKILL)
+    wait_for(lambda: not deployed.state.running, 10, "the twin's end")
+    deployed.state = lifecycle.start(deployed.home)
+
+    again = {s["StackName"] for s in deployed.deploy.client("cloudformation").describe_stacks()["Stacks"]}
+    assert again == stacks
+    assert deployed.ask_until_answered()["label"]
+
+
+def test_a_new_model_becomes_a_new_component_version_that_the_device_serves(deployed: Deployed) -> None:
+    before = deployed.ask({"request_id": "before-update", "index": 3})["model"]
+    folder = deployed.app / "edge_assets" / "models" / "digits"
+    train = [sys.executable, "-m", "tools.train_digits", "--hidden", "128", "--output", str(folder)]
+    subprocess.run(train, cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+    deployed.deploy.synth()
+    deployed.deploy.deploy()
+    deployed.deploy.wait_for_device(NAMES.edge_server, timeout_s=120)
+
+    wait_for(
+        lambda: deployed.ask_until_answered()["model"]["version"] != before["version"], 30, "the new model's answers"
+    )
+    predictions = list(predict_held_out(deployed.operator, NAMES, "digits"))
+    assert accuracy(predictions) >= 0.95
+
+
+def test_deploying_the_same_again_changes_nothing(deployed: Deployed) -> None:
+    greengrass = deployed.deploy.client("greengrassv2")
+    before = [d["deploymentId"] for d in greengrass.list_deployments()["deployments"]]
+
+    deployed.deploy.deploy()
+
+    assert [d["deploymentId"] for d in greengrass.list_deployments()["deployments"]] == before
+
+
+def test_destroy_leaves_nothing(deployed: Deployed) -> None:
+    deployed.operator.close()
+
+    deployed.deploy.destroy()
+
+    left = inventory.take(deployed.state)
+    assert left.pop("bootstrap")
+    assert {kind: names for kind, names in left.items() if names} == {}
+    assert not list(deployed.home.glob("instances/*"))

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.twin.conftest import Clients, trust, wait_until
+from twin.cloud.sagemaker.optimiser import optimise
+from twin.cloud.sagemaker.request_shape import mistakes
+from twin.cloud.sagemaker.source_archive import InputError, extract_model, pack_model
+
+MODEL = Path(__file__).resolve().parents[2] / "edge_assets" / "models" / "digits" / "model.onnx"
+BUCKET = "compilation-sources"
+SHAPE = {"image": [1, 1, 8, 8]}
+
+Start = Callable[..., str]
+
+
+def archive(name: str, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def role(client: Clients) -> str:
+    client("s3").create_bucket(Bucket=BUCKET)
+    made = client("iam").create_role(
+        RoleName="compilation", AssumeRolePolicyDocument=json.dumps(trust("sagemaker.amazonaws.com"))
+    )
+    objects = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": f"arn:aws:s3:::{BUCKET}/*"}
+    client("iam").put_role_policy(
+        RoleName="compilation",
+        PolicyName="objects",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [objects]}),
+    )
+    return str(made["Role"]["Arn"])
+
+
+@pytest.fixture
+def start(client: Clients, role: str) -> Start:
+    def run(name: str, source: bytes, shape: dict[str, Any], **stopping: int) -> str:
+        client("s3").put_object(Bucket=BUCKET, Key=f"{name}/model.tar.gz", Body=source)
+        client("sagemaker").create_compilation_job(
+            CompilationJobName=name,
+            RoleArn=role,
+            InputConfig={
+                "S3Uri": f"s3://{BUCKET}/{name}/model.tar.gz",
+                "DataInputConfig": json.dumps(shape),
+                "Framework": "ONNX",
+            },
+            OutputConfig={
+                "S3OutputLocation": f"s3://{BUCKET}/{name}/out/",
+                "TargetPlatform": {"Os": "LINUX", "Arch": "X86_64"},
+            },
+            StoppingCondition=stopping or {"MaxRuntimeInSeconds": 120},
+        )
+        return name
+
+    return run
+
+
+def finished(client: Clients, name: str) -> dict[str, Any]:
+    def final() -> dict[str, Any] | None:
+        job = client("sagemaker").describe_compilation_job(CompilationJobName=name)
+        return dict(job) if job["CompilationJobStatus"] in ("COMPLETED", "FAILED", "STOPPED") else None
+
+    return dict(wait_until(final, 60))
+
+
+def test_a_good_model_is_compiled_to_one_that_answers_alike(client: Clients, start: Start, tmp_path: Path) -> None:
+    job = finished(client, start("good", archive("model.onnx", MODEL.read_bytes()), SHAPE))
+
+    assert job["CompilationJobStatus"] == "COMPLETED"
+    assert job["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://{BUCKET}/good/out/model-LINUX_X86_64.tar.gz"
+    body = client("s3").get_object(Bucket=BUCKET, Key="good/out/model-LINUX_X86_64.tar.gz")["Body"].read()
+    (tmp_path / "compiled.tar.gz").write_bytes(body)
+    (tmp_path / "out").mkdir()
+    compiled = extract_model(tmp_path / "compiled.tar.gz", tmp_path / "out")
+    image = np.random.default_rng(1).random((1, 1, 8, 8), dtype=np.float32)
+    before, after = (onnxruntime.InferenceSession(path).run(None, {"image": image})[0] for path in (MODEL, compiled))
+    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-4)
+
+
+def test_broken_inputs_fail_with_neos_reason_and_the_server_lives(client: Clients, start: Start) -> None:
+    model = MODEL.read_bytes()
+    jobs = {
+        start("no-archive", b"nope", SHAPE): "the model artifact must be a readable .tar.gz archive",
+        start(
+            "no-model", archive("readme.txt", b"hello"), SHAPE
+        ): "exactly one file with the extension .onnx, got none",
+        start("broken-model", archive("model.onnx", b"garbage" * 99), SHAPE): "ONNX Runtime cannot load the model",
+        start("wrong-name", archive("model.onnx", model), {"picture": [1]}): "must name the model's inputs image",
+    }
+
+    for name, reason in jobs.items():
+        job = finished(client, name)
+        assert job["CompilationJobStatus"] == "FAILED"
+        assert job["FailureReason"].startswith("ClientError: InputConfiguration: ")
+        assert reason in job["FailureReason"]
+    assert client("s3").list_objects_v2(Bucket=BUCKET, Prefix="no-archive/out")["KeyCount"] == 0
+
+
+def test_a_running_job_can_be_stopped_then_deleted_but_not_before(client: Clients, start: Start) -> None:
+    sagemaker = client("sagemaker")
+    name = start("stopped", archive("model.onnx", MODEL.read_bytes()), SHAPE)
+
+    with pytest.raises(ClientError, match="ValidationException"):
+        sagemaker.delete_compilation_job(CompilationJobName=name)
+    sagemaker.stop_compilation_job(CompilationJobName=name)
+    assert finished(client, name)["CompilationJobStatus"] == "STOPPED"
+    sagemaker.delete_compilation_job(CompilationJobName=name)
+
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        sagemaker.describe_compilation_job(CompilationJobName=name)
+
+
+def test_a_name_that_is_taken_is_in_use(client: Clients, start: Start) -> None:
+    start("twice", b"nope", SHAPE)
+
+    with pytest.raises(ClientError, match="ResourceInUse"):
+        start("twice", b"nope", SHAPE)
+
+
+def test_a_role_that_sagemaker_may_not_assume_is_refused(client: Clients, role: str) -> None:
+    client("iam").create_role(RoleName="other", AssumeRolePolicyDocument=json.dumps(trust("ec2.amazonaws.com")))
+
+    with pytest.raises(ClientError, match=r"Could not assume role .*allows principal 'sagemaker"):
+        client("sagemaker").create_compilation_job(
+            CompilationJobName="untrusted",
+            RoleArn=role.replace("compilation", "other"),
+            InputConfig={"S3Uri": "s3://b/k.tar.gz", "Framework": "ONNX"},
+            OutputConfig={"S3OutputLocation": "s3://b/o", "TargetDevice": "ml_c5"},
+            StoppingCondition={},
+        )
+
+
+def test_jobs_are_listed_by_name_in_pages(client: Clients, start: Start) -> None:
+    for name in ("page-1", "page-2", "page-3"):
+        start(name, b"nope", SHAPE)
+
+    pages = client("sagemaker").get_paginator("list_compilation_jobs")
+    found = pages.paginate(NameContains="page-", SortBy="Name", SortOrder="Ascending", PaginationConfig={"PageSize": 2})
+
+    names = [job["CompilationJobName"] for page in found for job in page["CompilationJobSummaries"]]
+    assert names == ["page-1", "page-2", "page-3"]
+
+
+def test_a_request_is_checked_against_the_service_model() -> None:
+    found = mistakes(
+        "sagemaker", "CreateCompilationJob", {"CompilationJobName": "a_b", "InputConfig": {"S3Uri": "s3://b"}}
+    )
+
+    assert any("'a_b' at 'compilationJobName'" in mistake for mistake in found)
+    assert any("'inputConfig.framework'" in mistake for mistake in found)
+    assert any("'roleArn'" in mistake for mistake in found)
+
+
+def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evil.tar.gz").write_bytes(archive("../evil.onnx", b"x"))
+    (tmp_path / "out").mkdir()
+
+    with pytest.raises(InputError):
+        extract_model(tmp_path / "evil.tar.gz", tmp_path / "out")
+
+    assert not (tmp_path / "evil.onnx").exists()
+
+
+def test_the_compiled_archive_depends_on_the_model_alone() -> None:
+    first = pack_model(b"model")
+    time.sleep(1.1)
+
+    assert pack_model(b"model") == first
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("{'image': [1]}", "must be JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"image": [1, 1, 8, "8"]}', "must be a list of sizes"),
+        ('{"image": [1, 3, 8, 8]}', "must fit the model's shape"),
+    ],
+)
+def test_a_wrong_data_input_config_says_what_is_expected(config: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        optimise(MODEL, tmp_path / "model.onnx", config, None)

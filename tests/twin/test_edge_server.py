@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import base64
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.twin.conftest import Clients, outputs_of, trust, wait_until
+from twin.cloud.edge_server.user_data import UserDataError, parse
+from twin.edge_processes import instances_folder
+from twin.state import TwinState
+from twin.status import EdgeServerStatus, take_status
+
+IOT_ACTIONS = [
+    "iot:DescribeEndpoint",
+    "iot:CreateKeysAndCertificate",
+    "iot:AttachPolicy",
+    "iot:AttachThingPrincipal",
+    "iot:AddThingToThingGroup",
+]
+EXPORTS = {
+    "REGION": "us-east-1",
+    "THING_NAME": "edge-thing",
+    "THING_GROUP": "edge-group",
+    "IOT_POLICY": "edge-policy",
+    "ROLE_ALIAS": "edge-alias",
+    "STAGE": "twin",
+    "ARTIFACT_BUCKET": "bucket",
+}
+
+
+def user_data(**changes: str | None) -> str:
+    exports = {**EXPORTS, **changes}
+    lines = [f"export EDGEWRIGHT_{name}='{value}'" for name, value in exports.items() if value is not None]
+    return "\n".join(["#!/bin/bash", *lines, 'echo "$EDGEWRIGHT_REGION"', ""])
+
+
+def statement(actions: list[str]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+
+
+def edge_stack(tag: str = "1") -> dict[str, Any]:
+    return {
+        "Type": {"Type": "AWS::IoT::ThingType", "Properties": {"ThingTypeName": "edge-type"}},
+        "Group": {"Type": "AWS::IoT::ThingGroup", "Properties": {"ThingGroupName": "edge-group"}},
+        "Policy": {
+            "Type": "AWS::IoT::Policy",
+            "Properties": {"PolicyName": "edge-policy", "PolicyDocument": statement(["iot:*", "greengrass:*"])},
+        },
+        "TokenExchange": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {"AssumeRolePolicyDocument": trust("credentials.iot.amazonaws.com")},
+        },
+        "Alias": {
+            "Type": "AWS::IoT::RoleAlias",
+            "Properties": {"RoleAlias": "edge-alias", "RoleArn": {"Fn::GetAtt": ["TokenExchange", "Arn"]}},
+        },
+        "Role": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "AssumeRolePolicyDocument": trust("ec2.amazonaws.com"),
+                "Policies": [{"PolicyName": "iot", "PolicyDocument": statement(IOT_ACTIONS)}],
+            },
+        },
+        "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "Role"}]}},
+        "Template": {
+            "Type": "AWS::EC2::LaunchTemplate",
+            "Properties": {"LaunchTemplateData": {"MetadataOptions": {"HttpTokens": "required"}}},
+        },
+        "Instance": {
+            "Type": "AWS::EC2::Instance",
+            "Properties": {
+                "ImageId": "{{resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-6.1-x86_64}}",
+                "InstanceType": "t3.small",
+                "IamInstanceProfile": {"Ref": "Profile"},
+                "LaunchTemplate": {
+                    "LaunchTemplateId": {"Ref": "Template"},
+                    "Version": {"Fn::GetAtt": ["Template", "LatestVersionNumber"]},
+                },
+                "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 20, "Encrypted": True}}],
+                "Tags": [{"Key": "revision", "Value": tag}],
+                "UserData": {"Fn::Base64": user_data()},
+            },
+        },
+    }
+
+
+def edge_server(twin: TwinState, phase: str) -> EdgeServerStatus:
+    def found() -> EdgeServerStatus | None:
+        return next((server for server in take_status(twin).edge_servers if server.phase == phase), None)
+
+    status = wait_until(found)
+    assert isinstance(status, EdgeServerStatus)
+    return status
+
+
+@pytest.fixture
+def thing(client: Clients) -> Any:
+    iot = client("iot")
+    iot.create_thing(thingName="edge-thing")
+    yield "edge-thing"
+    for principal in iot.list_thing_principals(thingName="edge-thing")["principals"]:
+        iot.detach_thing_principal(thingName="edge-thing", principal=principal)
+    iot.delete_thing(thingName="edge-thing")
+
+
+def delete_certificates(iot: Any, policy: str) -> None:
+    for principal in iot.list_targets_for_policy(policyName=policy)["targets"]:
+        iot.detach_policy(policyName=policy, target=principal)
+        for name in iot.list_principal_things(principal=principal)["things"]:
+            iot.detach_thing_principal(thingName=name, principal=principal)
+        identifier = principal.rsplit("/", 1)[-1]
+        iot.update_certificate(certificateId=identifier, newStatus="INACTIVE")
+        iot.delete_certificate(certificateId=identifier, forceDelete=True)
+
+
+def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
+    twin: TwinState, client: Clients, deploy: Callable[..., dict[str, Any]], thing: str
+) -> None:
+    stack = deploy(
+        "edge", edge_stack(), {"Instance": {"Ref": "Instance"}, "Ip": {"Fn::GetAtt": ["Instance", "PrivateIp"]}}
+    )
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    instance_id = outputs_of(stack)["Instance"]
+    root = instances_folder(twin.home) / instance_id
+    iot, ec2 = client("iot"), client("ec2")
+
+    first = edge_server(twin, "running")
+
+    assert first.instance_id == instance_id
+    assert first.thing_name == thing
+    config = yaml.safe_load((root / "config.yaml").read_text())
+    nucleus = config["services"]["aws.greengrass.NucleusLite"]["configuration"]
+    assert config["system"]["rootPath"] == str(root)
+    assert nucleus["iotDataEndpoint"].endswith("-ats.iot.us-east-1.amazonaws.com")
+    assert nucleus["networkProxy"]["proxy"]["url"] == f"http://127.0.0.1:{twin.proxy_port}"
+    assert (root / "private.pem.key").stat().st_mode & 0o077 == 0
+    principals = iot.list_thing_principals(thingName=thing)["principals"]
+    assert principals == [(root / "certificate.arn").read_text().strip()]
+    assert iot.list_things_in_thing_group(thingGroupName="edge-group")["things"] == [thing]
+    (volume,) = ec2.describe_volumes()["Volumes"]
+    assert (volume["Size"], volume["Encrypted"]) == (20, True)
+
+    # it is started again when it dies
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    second = wait_until(lambda: (now := edge_server(twin, "running")).pid not in (None, first.pid) and now)
+    assert psutil.pid_exists(second.pid)
+
+    # a change of tags keeps the instance, a new image replaces it, a failed update rolls back
+    stack = deploy("edge", edge_stack(tag="2"), {"Instance": {"Ref": "Instance"}})
+    assert outputs_of(stack)["Instance"] == instance_id
+    broken = {
+        **edge_stack(tag="3"),
+        "Broken": {"Type": "AWS::EC2::Instance", "DependsOn": "Instance", "Properties": {}},
+    }
+    assert deploy("edge", broken)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    (reservation,) = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+    assert reservation["Instances"][0]["Tags"] == [{"Key": "revision", "Value": "2"}]
+
+    # it goes with its instance
+    without = {name: resource for name, resource in edge_stack().items() if name != "Instance"}
+    assert deploy("edge", without)["StackStatus"] == "UPDATE_COMPLETE"
+    assert not root.exists()
+    assert not psutil.pid_exists(second.pid)
+    assert ec2.describe_volumes()["Volumes"] == []
+    delete_certificates(iot, "edge-policy")
+
+
+def test_other_user_data_is_no_edge_server() -> None:
+    assert parse("#!/bin/bash\necho hello\n") is None
+
+
+def test_settings_are_read_from_plain_and_encoded_user_data() -> None:
+    plain = user_data()
+
+    assert parse(plain) == parse(base64.b64encode(plain.encode()).decode())
+    edge = parse(plain)
+    assert edge is not None
+    assert edge.role_alias == "edge-alias"
+
+
+def test_missing_settings_are_named_together() -> None:
+    with pytest.raises(UserDataError, match="EDGEWRIGHT_THING_NAME, EDGEWRIGHT_ROLE_ALIAS"):
+        parse(user_data(THING_NAME=None, ROLE_ALIAS=""))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+
+from twin import lifecycle
+from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
+from twin.errors import TwinError
+from twin.process import ProcessIdentity
+from twin.state import PORT_NAMES, TwinState, load_state, save_state
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def certificate_authority(state: TwinState) -> bytes:
+    with urllib.request.urlopen(f"{state.gateway_url}/_ministack/iot/ca.pem", timeout=20) as answer:  # noqa: S310
+        return bytes(answer.read())
+
+
+def test_a_running_twin_is_reported_not_doubled(twin: TwinState) -> None:
+    again = lifecycle.start(twin.home)
+
+    assert again == twin
+
+
+def test_every_listener_is_on_loopback(twin: TwinState) -> None:
+    listening = [c for c in psutil.Process(twin.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+
+    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+    assert {connection.laddr.port for connection in listening} >= set(twin.ports.values())
+
+
+def test_a_killed_cloud_comes_up_again_with_what_it_had(home: Path) -> None:
+    state = lifecycle.start(home)
+    s3, iot = (boto3.client(service, **state.client_arguments()) for service in ("s3", "iot"))
+    s3.create_bucket(Bucket="survivor")
+    s3.put_object(Bucket="survivor", Key="key", Body=b"content")
+    iot.create_thing(thingName="survivor")
+    certificate = iot.create_keys_and_certificate(setAsActive=True)["certificateId"]
+    authority = certificate_authority(state)
+    time.sleep(2.5)  # at least one snapshot
+
+    os.kill(state.pid, signal.SIGKILL)
+    os.waitpid(state.pid, 0)
+    again = lifecycle.start(home)
+
+    assert again.pid != state.pid
+    assert again.ports == state.ports
+    assert s3.get_object(Bucket="survivor", Key="key")["Body"].read() == b"content"
+    assert [thing["thingName"] for thing in iot.list_things()["things"]] == ["survivor"]
+    assert [found["certificateId"] for found in iot.list_certificates()["certificates"]] == [certificate]
+    assert certificate_authority(again) == authority
+
+
+def test_stop_and_start_keep_the_state_and_the_ports(home: Path) -> None:
+    state = lifecycle.start(home)
+    boto3.client("ssm", **state.client_arguments()).put_parameter(Name="/kept", Value="1", Type="String")
+
+    assert lifecycle.stop(home)
+    assert not lifecycle.stop(home)
+    again = lifecycle.start(home)
+
+    assert again.ports == state.ports
+    assert boto3.client("ssm", **again.client_arguments()).get_parameter(Name="/kept")["Parameter"]["Value"] == "1"
+
+
+def test_a_pid_that_another_process_has_now_is_not_taken_for_the_twin(home: Path) -> None:
+    home.mkdir()
+    stale = TwinState(home, os.getpid(), 1.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000")
+    save_state(stale)
+
+    assert not stale.running
+    assert not lifecycle.stop(home)
+
+
+def test_a_state_file_that_is_damaged_says_what_to_do_and_down_repairs_it(home: Path) -> None:
+    home.mkdir()
+    (home / "state.json").write_text('{"pid": 1')
+
+    with pytest.raises(TwinError, match="run `python -m twin down`"):
+        lifecycle.start(home)
+    lifecycle.stop(home)
+
+    assert load_state(home) is None
+
+
+def test_persisted_state_that_is_damaged_is_refused_by_name(home: Path) -> None:
+    (home / "state").mkdir(parents=True)
+    (home / "state" / "iot.json").write_text('{"__ministack_format__": 3, "payl')
+
+    with pytest.raises(TwinError, match=r"iot\.json.*down --purge"):
+        lifecycle.start(home)
+
+
+def test_a_cloud_that_does_not_start_shows_the_end_of_its_log(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "_ports", lambda known, progress: dict.fromkeys(PORT_NAMES, 70_000))
+
+    with pytest.raises(TwinError, match="GATEWAY_PORT must be a port from 1 to 65535, got '70000'"):
+        lifecycle.start(home)
+
+
+def test_new_ports_are_chosen_when_one_is_taken(home: Path, twin: TwinState) -> None:
+    home.mkdir()
+    stale = replace(twin, home=home, pid=os.getpid(), started=1.0)
+    save_state(stale)
+
+    state = lifecycle.start(home)
+
+    assert not set(state.ports.values()) & set(twin.ports.values())
+
+
+def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) -> None:
+    root = instances_folder(home) / "i-1"
+    root.mkdir(parents=True)
+    device = subprocess.Popen(SLEEP, env={DEVICE_VARIABLE: str(root)}, start_new_session=True)
+    component = subprocess.Popen(SLEEP, env={COMPONENT_VARIABLE: str(root / "ipc.socket")}, start_new_session=True)
+    bystander = subprocess.Popen(SLEEP, env={"TWIN_HOME": str(home)}, start_new_session=True)
+
+    try:
+        assert lifecycle.stop(home)
+
+        assert not psutil.pid_exists(device.pid)
+        assert not psutil.pid_exists(component.pid)
+        assert bystander.poll() is None
+    finally:
+        for process in (device, component, bystander):
+            process.kill()
+            process.wait(5)
+
+
+def test_an_identity_ends_with_its_process() -> None:
+    process = subprocess.Popen(SLEEP)
+    identity = ProcessIdentity.of(process.pid)
+
+    assert identity.process() is not None
+    assert replace(identity, started=identity.started - 10).process() is None
+    process.kill()
+    process.wait(5)
+    assert identity.process() is None
+
+
+def test_status_of_no_twin_is_exit_code_1(tmp_path: Path) -> None:
+    environment = {**os.environ, "TWIN_HOME": str(tmp_path)}
+
+    result = subprocess.run(
+        [sys.executable, "-m", "twin", "status", "--json"],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert json.loads(result.stdout) == {"running": False, "home": str(tmp_path)}
+
+
+def test_env_of_a_running_twin_points_boto3_at_it(twin: TwinState) -> None:
+    environment = {**os.environ, "TWIN_HOME": str(twin.home)}
+
+    result = subprocess.run(
+        [sys.executable, "-m", "twin", "env"], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert f"export AWS_ENDPOINT_URL={twin.gateway_url}" in result.stdout.splitlines()

@@ -1,0 +1,47 @@
+"""A real twin for the conformance tests: own ports, own state folder, ended with the tests."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from twin import lifecycle
+from twin.cloud_process import CLOUD_LOG
+from twin.state import TwinState
+
+REGION, ACCOUNT = "us-east-1", "000000000000"
+
+
+class Cloud:
+    """The ports of a running twin, clients for it, and its log."""
+
+    def __init__(self, state: TwinState) -> None:
+        self.state = state
+        self.mqtt_port, self.data_port = state.mqtt_port, state.data_port
+        self.front_port, self.proxy_port = state.front_port, state.proxy_port
+
+    def client(self, service: str, **more: Any) -> Any:
+        config = Config(retries={"max_attempts": 1}, connect_timeout=5, read_timeout=30)
+        return boto3.client(service, config=config, **{**self.state.client_arguments(), **more})
+
+    def authority(self) -> str:
+        url = f"{self.state.gateway_url}/_ministack/iot/ca.pem"
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
+            return str(answer.read().decode())
+
+    def log(self) -> str:
+        return (self.state.home / CLOUD_LOG).read_text()
+
+
+@contextmanager
+def started_cloud(home: Path, *, auth: bool = False) -> Iterator[Cloud]:
+    try:
+        yield Cloud(lifecycle.start(home, auth=auth))
+    finally:
+        lifecycle.stop(home)

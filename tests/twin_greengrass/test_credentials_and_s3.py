@@ -1,0 +1,151 @@
+"""Device protocol, credentials and S3: both behind port 443 of AWS's names, through the proxy."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.twin_greengrass.device import Device
+from tests.twin_greengrass.started_cloud import REGION, Cloud
+
+
+def trust(service: str) -> str:
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": service}}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def make_alias(cloud: Cloud, service: str = "credentials.iot.amazonaws.com", **more: Any) -> str:
+    name = f"alias-{uuid.uuid4().hex[:8]}"
+    role = cloud.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=trust(service))["Role"]
+    cloud.client("iot").create_role_alias(roleAlias=name, roleArn=role["Arn"], **more)
+    return name
+
+
+def test_a_device_takes_credentials_of_the_role(cloud: Cloud, device: Device) -> None:
+    answer = device.credentials(make_alias(cloud, credentialDurationSeconds=900))
+
+    assert answer.status_code == 200
+    credentials = answer.json()["credentials"]
+    assert sorted(credentials) == ["accessKeyId", "expiration", "secretAccessKey", "sessionToken"]
+    assert len(credentials["accessKeyId"]) == 20
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", credentials["expiration"])
+    left = datetime.fromisoformat(credentials["expiration"]) - datetime.now(UTC)
+    assert 880 < left.total_seconds() <= 900
+
+
+def test_credentials_are_refused_for_a_reason(cloud: Cloud, device: Device) -> None:
+    alias = make_alias(cloud)
+    assert device.credentials("no-such-alias").status_code == 404
+    assert device.credentials(alias, "another-thing").status_code == 403
+    untrusted = device.credentials(make_alias(cloud, "ec2.amazonaws.com"))
+    assert untrusted.status_code == 403
+    assert "trust policy" in untrusted.json()["message"]
+    with device.https(certificate=False) as client:
+        assert client.get(f"https://{device.credential_host}/role-aliases/{alias}/credentials").status_code == 403
+    with device.https() as client:
+        assert client.get(f"https://{device.credential_host}/etc/passwd").status_code == 400
+        assert client.post(f"https://{device.credential_host}/role-aliases/{alias}/credentials").status_code == 405
+
+
+def test_a_role_alias_is_described_updated_and_deleted(cloud: Cloud) -> None:
+    iot, alias = cloud.client("iot"), make_alias(cloud)
+
+    iot.update_role_alias(roleAlias=alias, credentialDurationSeconds=1800)
+
+    assert alias in iot.list_role_aliases()["roleAliases"]
+    description = iot.describe_role_alias(roleAlias=alias)["roleAliasDescription"]
+    assert description["credentialDurationSeconds"] == 1800
+    assert description["roleAliasArn"] == f"arn:aws:iot:{REGION}:000000000000:rolealias/{alias}"
+    with pytest.raises(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_role_alias(roleAlias=alias, roleArn=description["roleArn"])
+    with pytest.raises(iot.exceptions.InvalidRequestException):
+        iot.update_role_alias(roleAlias=alias, roleArn="not an ARN of a role at all")
+    iot.delete_role_alias(roleAlias=alias)
+    with pytest.raises(iot.exceptions.ResourceNotFoundException):
+        iot.describe_role_alias(roleAlias=alias)
+
+
+def s3_of(device: Device, alias: str) -> Any:
+    """S3 as a component on the device uses it: AWS's host names, the device's credentials, the proxy."""
+    keys = device.credentials(alias).json()["credentials"]
+    authority = device.folder / "ca.pem"
+    authority.write_text(device.cloud.authority())
+    proxy = f"http://127.0.0.1:{device.cloud.proxy_port}"
+    return boto3.client(
+        "s3",
+        region_name=REGION,
+        endpoint_url=f"https://s3.{REGION}.amazonaws.com",
+        aws_access_key_id=keys["accessKeyId"],
+        aws_secret_access_key=keys["secretAccessKey"],
+        aws_session_token=keys["sessionToken"],
+        verify=str(authority),
+        config=Config(
+            proxies={"https": proxy}, s3={"addressing_style": "virtual"}, retries={"max_attempts": 1}, read_timeout=10
+        ),
+    )
+
+
+def test_an_artifact_comes_from_the_virtual_host_of_its_bucket(cloud: Cloud, device: Device) -> None:
+    s3 = s3_of(device, make_alias(cloud))
+
+    assert s3.get_object(Bucket="artifacts", Key="code/app.zip")["Body"].read() == b"an artifact"
+    assert s3.get_object(Bucket="artifacts", Key="code/app.zip", Range="bytes=3-5")["Body"].read() == b"art"
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket="artifacts", Key="missing")
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+
+
+def test_a_large_object_passes_in_both_directions(cloud: Cloud, device: Device) -> None:
+    s3, body = s3_of(device, make_alias(cloud)), b"0123456789abcdef" * (1 << 19)
+
+    s3.put_object(Bucket="artifacts", Key="large", Body=body)
+
+    assert s3.get_object(Bucket="artifacts", Key="large")["Body"].read() == body
+
+
+def test_a_forwarded_connection_is_closed_after_its_answer(device: Device) -> None:
+    plain = socket.create_connection(("127.0.0.1", device.cloud.front_port), timeout=10)
+    host = f"artifacts.s3.{REGION}.amazonaws.com"
+    with device.tls().wrap_socket(plain, server_hostname=host) as connection:
+        connection.settimeout(10)
+        connection.sendall(f"GET /code/app.zip HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n".encode())
+        started, answer = time.monotonic(), b""
+        while chunk := connection.recv(4096):
+            answer += chunk
+
+    assert answer.endswith(b"an artifact")
+    assert time.monotonic() - started < 5
+
+
+def test_no_forwarded_connection_lingers(cloud: Cloud, device: Device) -> None:
+    s3, process = s3_of(device, make_alias(cloud)), psutil.Process(cloud.state.pid)
+    for _ in range(5):
+        s3.get_object(Bucket="artifacts", Key="code/app.zip")["Body"].read()
+    s3.close()
+
+    def forwarded() -> int:
+        ports = (cloud.state.gateway_port, cloud.front_port)
+        return sum(bool(each.raddr) and each.raddr.port in ports for each in process.net_connections("tcp"))
+
+    deadline = time.monotonic() + 5
+    while forwarded() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert forwarded() == 0
+
+
+def test_the_front_needs_a_host(device: Device) -> None:
+    plain = socket.create_connection(("127.0.0.1", device.cloud.front_port), timeout=10)
+    with device.tls().wrap_socket(plain, server_hostname=device.data_host) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")

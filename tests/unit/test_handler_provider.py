@@ -1,0 +1,93 @@
+"""Every custom resource's handler: exact rights, a log group that goes with it, an end to every wait."""
+
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.synthesis import resources, stacks, template
+
+STACKS = ("Storage", "Fleet", "ModelDigits", "Inference")
+
+
+def of_all_stacks(kind: str) -> list[dict[str, Any]]:
+    return [found for stack in STACKS for found in resources("twin", stack, kind)]
+
+
+def test_every_function_logs_to_a_group_of_its_stack() -> None:
+    for stack in STACKS:
+        groups = {name for name, each in template("twin", stack)["Resources"].items() if "LogGroup" in each["Type"]}
+        for function in resources("twin", stack, "AWS::Lambda::Function"):
+            assert function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] in groups
+
+
+def test_log_groups_go_with_their_stack() -> None:
+    assert {group["DeletionPolicy"] for group in of_all_stacks("AWS::Logs::LogGroup")} == {"Delete"}
+
+
+def test_no_role_takes_a_managed_policy_or_may_make_log_groups() -> None:
+    told = json.dumps(of_all_stacks("AWS::IAM::Role") + of_all_stacks("AWS::IAM::Policy"))
+
+    assert "ManagedPolicyArns" not in told
+    assert "logs:CreateLogGroup" not in told
+
+
+def test_no_role_has_an_action_with_a_wildcard() -> None:
+    statements = [
+        statement
+        for role in of_all_stacks("AWS::IAM::Role")
+        for policy in role["Properties"].get("Policies", [])
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+
+    assert len(statements) > 20
+    assert not [action for statement in statements for action in statement["Action"] if "*" in action]
+
+
+def test_every_custom_resource_has_a_limit_of_its_own() -> None:
+    custom = [
+        each
+        for stage, stack in product(["twin", "prod"], STACKS)
+        for each in template(stage, stack)["Resources"].values()
+        if each["Type"].startswith("Custom::")
+    ]
+
+    assert len(custom) > 10
+    assert all(60 < int(each["Properties"]["ServiceTimeout"]) <= 3600 for each in custom)
+
+
+def test_cloudformation_waits_longer_than_the_waiter() -> None:
+    (machine,) = resources("twin", "ModelDigits", "AWS::StepFunctions::StateMachine")
+    (job,) = resources("twin", "ModelDigits", "Custom::NeoCompilation")
+    definition = json.dumps(machine["Properties"]["DefinitionString"])
+    attempts = int(definition.split("MaxAttempts")[1].strip('\\":').split(",")[0])
+    interval = int(definition.split("IntervalSeconds")[1].strip('\\":').split(",")[0])
+
+    assert int(job["Properties"]["ServiceTimeout"]) > attempts * interval >= int(job["Properties"]["MaxRuntimeSeconds"])
+
+
+def test_the_waiter_may_call_exactly_two_functions() -> None:
+    (policy,) = resources("twin", "ModelDigits", "AWS::IAM::Policy")
+    (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+
+    assert statement["Action"] == ["lambda:InvokeFunction"]
+    assert len(statement["Resource"]) == 2
+    assert all("Fn::GetAtt" in resource for resource in statement["Resource"])
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
+def test_every_handler_that_a_stack_names_exists(stage: str) -> None:
+    import importlib
+
+    named = {
+        function["Properties"]["Handler"]
+        for stack in stacks(stage)
+        for function in resources(stage, stack, "AWS::Lambda::Function")
+        if function["Properties"]["Runtime"].startswith("python")
+    }
+
+    assert named
+    for path in named:
+        module, _, function_name = path.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), function_name))

@@ -1,0 +1,127 @@
+"""Component versions and the deployment of them."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.synthesis import assembly, resources, template
+
+
+def recipes(stage: str) -> dict[str, dict[str, Any]]:
+    """Component name to its recipe, deploy-time values as `@`."""
+    found = {}
+    for component in resources(stage, "Inference", "AWS::GreengrassV2::ComponentVersion"):
+        text = component["Properties"]["InlineRecipe"]
+        parts = text["Fn::Join"][1] if isinstance(text, dict) else [text]
+        recipe = json.loads("".join(part if isinstance(part, str) else "@" for part in parts))
+        found[recipe["ComponentName"]] = recipe
+    return found
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
+def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
+    (deployment,) = resources(stage, "Inference", "AWS::GreengrassV2::Deployment")
+    pinned = {name: each["ComponentVersion"] for name, each in deployment["Properties"]["Components"].items()}
+
+    assert pinned == {name: recipe["ComponentVersion"] for name, recipe in recipes(stage).items()}
+    assert set(pinned) == {
+        f"edgewright.{stage}.Runtime",
+        f"edgewright.{stage}.model.Digits",
+        f"edgewright.{stage}.Inference",
+    }
+
+
+def test_deployment_rolls_back_and_aborts() -> None:
+    (deployment,) = resources("prod", "Inference", "AWS::GreengrassV2::Deployment")
+    properties = deployment["Properties"]
+
+    assert properties["DeploymentPolicies"] == {
+        "FailureHandlingPolicy": "ROLLBACK",
+        "ComponentUpdatePolicy": {"Action": "NOTIFY_COMPONENTS", "TimeoutInSeconds": 60},
+    }
+    job = properties["IotJobConfiguration"]
+    assert job["JobExecutionsRolloutConfig"] == {"MaximumPerMinute": 20}
+    assert job["TimeoutConfig"] == {"InProgressTimeoutInMinutes": 120}
+    assert {each["FailureType"] for each in job["AbortConfig"]["CriteriaList"]} == {"FAILED", "REJECTED", "TIMED_OUT"}
+
+
+def test_replaced_versions_stay_for_offline_devices_and_go_with_the_stack() -> None:
+    for component in resources("twin", "Inference", "AWS::GreengrassV2::ComponentVersion"):
+        assert (component["UpdateReplacePolicy"], component["DeletionPolicy"]) == ("Retain", "Delete")
+
+
+def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> None:
+    content = template("twin", "Inference")["Resources"]
+    components = [name for name, each in content.items() if each["Type"] == "AWS::GreengrassV2::ComponentVersion"]
+    (sweep,) = [name for name, each in content.items() if each["Type"] == "Custom::ComponentSweep"]
+
+    def needed(name: str) -> set[str]:
+        told = content[name].get("DependsOn", [])
+        direct = {told} if isinstance(told, str) else set(told)
+        return direct.union(*(needed(each) for each in direct))
+
+    assert all(sweep in needed(name) for name in components)
+    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2]
+
+
+def test_inference_serves_each_model_on_exact_topics() -> None:
+    recipe = recipes("twin")["edgewright.twin.Inference"]
+    configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
+
+    assert configuration["models"] == {
+        "digits": {
+            "component": "edgewright.twin.model.Digits",
+            "requestTopic": "edgewright/twin/digits/request",
+            "responseTopic": "edgewright/twin/digits/response",
+            "topK": 3,
+        }
+    }
+    granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
+    assert sorted(topic for policy in granted for topic in policy["resources"]) == [
+        "edgewright/twin/digits/request",
+        "edgewright/twin/digits/response",
+    ]
+
+
+def test_inference_depends_softly_on_what_it_uses() -> None:
+    dependencies = recipes("twin")["edgewright.twin.Inference"]["ComponentDependencies"]
+
+    assert set(dependencies) == {"edgewright.twin.Runtime", "edgewright.twin.model.Digits"}
+    assert {each["DependencyType"] for each in dependencies.values()} == {"SOFT"}
+    assert {each["VersionRequirement"] for each in dependencies.values()} == {">=1.0.0 <2.0.0"}
+
+
+def test_models_uri_comes_from_the_parameter_of_its_stack() -> None:
+    parameters = template("twin", "Inference")["Parameters"].values()
+
+    assert "/edgewright/twin/models/digits/package-uri" in [each.get("Default") for each in parameters]
+    assert recipes("twin")["edgewright.twin.model.Digits"]["Manifests"][0]["Artifacts"] == [
+        {"Uri": "@", "Unarchive": "ZIP"}
+    ]
+
+
+def test_artifacts_lie_in_the_assembly_under_their_digest() -> None:
+    copies = resources("twin", "Inference", "Custom::ArtifactCopy")
+    files = json.loads((assembly("twin") / "Inference.assets.json").read_text())["files"]
+
+    assert {copy["Properties"]["DestinationKey"].rsplit("/", 1)[-1] for copy in copies} == {
+        "runtime.zip",
+        "inference.zip",
+    }
+    for copy in copies:
+        sha256 = copy["Properties"]["Sha256"]
+        assert re.fullmatch(r"[0-9a-f]{64}", sha256)
+        assert (assembly("twin") / files[sha256]["source"]["path"]).is_file()
+
+
+def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
+    manifest = json.loads((assembly("twin") / "manifest.json").read_text())["artifacts"]
+    needs = {name: set(each.get("dependencies", [])) for name, each in manifest.items()}
+
+    assert {"EdgeServer", "Fleet", "ModelDigits", "Storage"} <= needs["Inference"]
+    assert {"Fleet", "Identity", "Storage"} <= needs["EdgeServer"]
+    assert {"Identity"} <= needs["Fleet"]
+    assert {"Storage"} <= needs["Identity"]
+    assert not needs["ModelDigits"] & {"EdgeServer", "Fleet"}

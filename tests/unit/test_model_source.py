@@ -1,0 +1,89 @@
+"""A model's folder and the archive made of it."""
+
+import hashlib
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
+
+DECLARATION = {
+    "name": "shapes",
+    "framework": "ONNX",
+    "source": "model.onnx",
+    "inputs": [{"name": "image", "shape": [1, 8]}],
+    "outputs": [{"name": "logits", "shape": [1, 2]}],
+    "labels": ["round", "square"],
+}
+
+
+def folder(parent: Path, **changes: Any) -> Path:
+    path = parent / "shapes"
+    path.mkdir(exist_ok=True)
+    (path / "model.json").write_text(json.dumps({**DECLARATION, **changes}), encoding="utf-8")
+    (path / "model.onnx").write_bytes(b"onnx")
+    return path
+
+
+def test_reads_what_the_compiler_needs(tmp_path: Path) -> None:
+    source = ModelSource.read(folder(tmp_path))
+
+    assert source.name == "shapes"
+    assert source.input_shapes == {"image": [1, 8]}
+
+
+def test_archive_holds_the_named_files_and_its_digest_is_right(tmp_path: Path) -> None:
+    path = folder(tmp_path, samples={"file": "samples.npz"})
+    (path / "samples.npz").write_bytes(b"samples")
+    (path / "notes.txt").write_text("not shipped")
+
+    archive, sha256 = ModelSource.read(path).write_archive(tmp_path / "out")
+
+    assert sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert archive == tmp_path / "out" / sha256 / "model.tar.gz"
+    with tarfile.open(archive) as opened:
+        assert {member.name: opened.extractfile(member).read() for member in opened} == {  # type: ignore[union-attr]
+            "model.onnx": b"onnx",
+            "samples.npz": b"samples",
+        }
+
+
+def test_equal_files_give_equal_archives_at_any_time(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    _, first = ModelSource.read(path).write_archive(tmp_path / "a")
+    os.utime(path / "model.onnx", (1, 1))
+    (path / "model.onnx").chmod(0o600)
+
+    _, second = ModelSource.read(path).write_archive(tmp_path / "b")
+
+    assert first == second
+
+
+def test_lists_every_mistake_of_a_declaration(tmp_path: Path) -> None:
+    path = folder(tmp_path, name="forms", labels=[], source="lost.onnx")
+
+    with pytest.raises(ModelDeclarationError) as caught:
+        ModelSource.read(path)
+
+    assert str(caught.value).splitlines() == [
+        "shapes/model.json: labels: is required, got nothing",
+        "shapes/model.json: name: must be the folder's, 'shapes', got 'forms'",
+        "shapes/model.json: lost.onnx: is named in the declaration, but missing",
+    ]
+
+
+def test_names_a_folder_without_a_declaration(tmp_path: Path) -> None:
+    with pytest.raises(ModelDeclarationError, match=r"must hold model\.json, got none"):
+        ModelSource.read(tmp_path)
+
+
+def test_names_a_declaration_that_is_no_json(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    (path / "model.json").write_text("{")
+
+    with pytest.raises(ModelDeclarationError, match=r"shapes/model\.json: must be JSON: .*line 1"):
+        ModelSource.read(path)

@@ -1,0 +1,69 @@
+"""From a model's source to its package."""
+
+import json
+
+from aws_cdk.assertions import Match, Template
+
+from edge_constructs.edge_assets import MODELS
+from tests.synthesis import assembly, resources, template
+
+
+def test_source_is_copied_compiled_and_packaged_in_turn() -> None:
+    stack = Template.from_json(template("twin", "ModelDigits"))
+    (copy,) = resources("twin", "ModelDigits", "Custom::ArtifactCopy")
+
+    stack.has_resource_properties(
+        "Custom::NeoCompilation",
+        {
+            "JobNamePrefix": "edgewright-twin-digits",
+            "SourceUri": {"Fn::GetAtt": [Match.any_value(), "Uri"]},
+            "Framework": "ONNX",
+            "DataInputConfig": '{"image": [1, 1, 8, 8]}',
+            "TargetOs": "LINUX",
+        },
+    )
+    stack.has_resource_properties(
+        "Custom::ModelPackage",
+        {
+            "CompiledUri": {"Fn::GetAtt": [Match.any_value(), "ArtifactUri"]},
+            "Name": "Digits",
+            "Prefix": "models/digits",
+            "Version": Match.string_like_regexp(r"^1\.\d+\.\d+$"),
+        },
+    )
+    assert copy["Properties"]["DestinationKey"].startswith("sources/digits/")
+    assert copy["Properties"]["DestinationKey"].endswith(f"{copy['Properties']['Sha256']}/model.tar.gz")
+
+
+def test_manifest_is_what_the_models_folder_declares() -> None:
+    (package,) = resources("twin", "ModelDigits", "Custom::ModelPackage")
+
+    declared = json.loads((MODELS / "digits" / "model.json").read_text())
+    assert json.loads(package["Properties"]["Manifest"]) == declared
+
+
+def test_dev_is_compiled_for_its_own_machine() -> None:
+    (job,) = resources("dev", "ModelDigits", "Custom::NeoCompilation")
+
+    assert job["Properties"]["TargetArch"] == "X86_64"
+
+
+def test_package_reaches_other_stacks_by_a_parameter_and_no_export() -> None:
+    (parameter,) = resources("twin", "ModelDigits", "AWS::SSM::Parameter")
+
+    assert parameter["Properties"]["Name"] == "/edgewright/twin/models/digits/package-uri"
+    assert "Outputs" not in template("twin", "ModelDigits")
+
+
+def test_archive_of_the_source_lies_in_the_assembly() -> None:
+    assets = json.loads((assembly("twin") / "ModelDigits.assets.json").read_text())
+    (archive,) = [each for each in assets["files"].values() if each["source"]["path"].endswith("model.tar.gz")]
+
+    assert (assembly("twin") / archive["source"]["path"]).is_file()
+
+
+def test_only_the_models_own_jobs_may_be_touched() -> None:
+    told = json.dumps(resources("twin", "ModelDigits", "AWS::IAM::Role"))
+
+    assert ":compilation-job/edgewright-twin-digits-*" in told
+    assert '"iam:PassedToService": "sagemaker.amazonaws.com"' in told

@@ -1,0 +1,63 @@
+"""Recipe templates and their placeholders."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_constructs.component import component_version
+from edge_constructs.recipe import LIMIT_BYTES, fill_recipe
+
+
+def template(folder: Path, content: object) -> Path:
+    path = folder / "recipe.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_fills_texts_keys_and_whole_values(tmp_path: Path) -> None:
+    path = template(tmp_path, {"@NAME@:policy": ["run @NAME@ @VERSION@", "@TOPICS@"], "count": 3})
+
+    recipe = fill_recipe(path, {"NAME": "Inference", "VERSION": "1.2.3", "TOPICS": ["a", "b"]})
+
+    assert json.loads(recipe) == {"Inference:policy": ["run Inference 1.2.3", ["a", "b"]], "count": 3}
+
+
+def test_leaves_greengrass_variables_alone(tmp_path: Path) -> None:
+    path = template(tmp_path, {"Script": "{artifacts:decompressedPath}/user@host @"})
+
+    assert json.loads(fill_recipe(path, {}))["Script"] == "{artifacts:decompressedPath}/user@host @"
+
+
+def test_names_a_placeholder_without_a_value(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.json: each placeholder must have a value, none for @VERSION@"):
+        fill_recipe(template(tmp_path, {"a": "@VERSION@"}), {})
+
+
+def test_names_a_value_without_a_placeholder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="each value must have a placeholder, none for TOPIC"):
+        fill_recipe(template(tmp_path, {}), {"TOPIC": "x"})
+
+
+def test_refuses_a_recipe_that_no_device_takes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"must fit into {LIMIT_BYTES} bytes, got 8\d\d\d"):
+        fill_recipe(template(tmp_path, {"a": "x" * LIMIT_BYTES}), {})
+
+
+def test_refuses_a_template_that_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text("{")
+
+    with pytest.raises(ValueError, match=r"recipe\.json: a recipe template must be JSON: .*line 1"):
+        fill_recipe(path, {})
+
+
+def test_version_follows_recipe_values_and_digests(tmp_path: Path) -> None:
+    path = template(tmp_path, {"v": "@VERSION@", "u": "@ARTIFACT_URI@", "t": "@TOPIC@"})
+    version = component_version(path, {"TOPIC": "a"}, ["00"])
+
+    assert version == component_version(path, {"TOPIC": "a"}, ["00"])
+    assert version != component_version(path, {"TOPIC": "b"}, ["00"])
+    assert version != component_version(path, {"TOPIC": "a"}, ["01"])
+    template(tmp_path, {"v": "@VERSION@", "u": "@ARTIFACT_URI@", "t": "@TOPIC@", "more": 1})
+    assert version != component_version(path, {"TOPIC": "a"}, ["00"])

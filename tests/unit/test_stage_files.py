@@ -1,0 +1,102 @@
+"""Stages: their files, and what a mistake in one looks like."""
+
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.loader import ConfigurationError, load_stage, stage_names
+
+GOOD = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "lab.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_loads_every_stage_of_the_repository(name: str) -> None:
+    stage = load_stage(name)
+
+    assert stage.name == name
+    assert stage.models[0].compiler == "neo"
+
+
+def test_only_prod_keeps_what_it_stored() -> None:
+    assert {name: load_stage(name).retain for name in stage_names()} == {"dev": False, "prod": True, "twin": False}
+
+
+def test_the_twin_targets_this_machine() -> None:
+    runtime = load_stage("twin").runtime
+
+    assert runtime.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert runtime.architecture == platform.machine()
+
+
+def test_an_unknown_stage_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"stage must be one of lab, got 'labb': cdk synth -c stage=lab"):
+        load_stage("labb", written(tmp_path, GOOD))
+
+
+def test_a_file_that_is_no_toml_is_named_with_the_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"lab\.toml: must be TOML in UTF-8: .*line 2"):
+        load_stage("lab", written(tmp_path, 'region = "eu-west-1"\nmodels = = 3\n'))
+
+
+def test_all_mistakes_are_reported_at_once_with_field_rule_and_value(tmp_path: Path) -> None:
+    text = (
+        'region = "moon"\nretian = true\n[[models]]\nfolder = "digits"\ncompiler = "gcc"\n'
+        '[edge_server]\nvolume_gib = 2\n[rollout]\ndevices_per_minute = "many"\n'
+    )
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_stage("lab", written(tmp_path, text))
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith(f"{tmp_path.name}/lab.toml: ") for line in lines)
+    told = str(caught.value)
+    assert "region: string should match pattern" in told
+    assert "got 'moon'" in told
+    assert "retian: extra inputs are not permitted, got True" in told
+    assert "models.0.compiler: input should be 'neo', got 'gcc'" in told
+    assert "edge_server.volume_gib: input should be greater than or equal to 8, got 2" in told
+    assert "rollout.devices_per_minute: " in told
+
+
+def test_a_missing_field_is_reported_without_a_value(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_stage("lab", written(tmp_path, '[[models]]\nfolder = "digits"\n'))
+
+    assert str(caught.value) == f"{tmp_path.name}/lab.toml: region: field required"
+
+
+def test_a_model_may_be_listed_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="models: each model may be listed once, twice there: digits"):
+        load_stage("lab", written(tmp_path, GOOD + '[[models]]\nfolder = "digits"\n'))
+
+
+def test_the_name_comes_from_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="name: comes from the file's name, got 'prod': remove it"):
+        load_stage("lab", written(tmp_path, 'name = "prod"\n' + GOOD))
+
+
+def test_an_instance_of_the_wrong_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"t4g\.small is aarch64, runtime\.architecture is x86_64"):
+        load_stage("lab", written(tmp_path, GOOD + '[edge_server]\ninstance_type = "t4g.small"\n'))
+
+
+@pytest.mark.parametrize(("architecture", "instance_type"), [("x86_64", "t3.small"), ("aarch64", "t4g.small")])
+def test_the_default_instance_has_the_runtimes_architecture(
+    tmp_path: Path, architecture: str, instance_type: str
+) -> None:
+    stage = load_stage("lab", written(tmp_path, GOOD + f'[runtime]\narchitecture = "{architecture}"\n'))
+
+    assert stage.instance_type == instance_type
+
+
+def test_a_stage_needs_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"models: at least one model must be listed, got \[\]"):
+        load_stage("lab", written(tmp_path, 'region = "eu-west-1"\nmodels = []\n'))

@@ -1,0 +1,103 @@
+"""The pinned CDK command line as a child process: streamed, logged, bounded, ended with its whole process group."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tools.node import node_binary
+
+ROOT = Path(__file__).resolve().parents[1]
+_COMMAND = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+_TAIL_LINES = 25
+_GRACE_S = 5
+
+
+class CdkError(RuntimeError):
+    """The CDK command line failed; the message ends with its last lines and where the rest is."""
+
+
+def run_cdk(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    timeout_s: float,
+    on_line: Callable[[str], None] = lambda _line: None,
+    cwd: Path = ROOT,
+) -> float:
+    """Run one CDK command to its end.
+
+    Args:
+        arguments: what follows `cdk`, such as ["deploy", "--all"].
+        environment: the whole environment of the child, endpoint and credentials included.
+        log: file that receives all output; an older one is overwritten.
+        timeout_s: after so many seconds the command is ended and CdkError raised.
+        on_line: called with each line of output, without its end.
+        cwd: the app's folder, where cdk.json is.
+
+    Returns:
+        How long it took, in seconds.
+
+    Raises:
+        CdkError: the command failed or took too long.
+    """
+    if not _COMMAND.exists():
+        raise CdkError(f"the CDK command line is missing at {_COMMAND.relative_to(ROOT)}: run make setup")
+    started = time.monotonic()
+    command = [str(node_binary()), str(_COMMAND), "--no-color", "--no-notices", "--ci", *arguments]
+    # A session of its own: an interrupt reaches it when its asset uploads and synth can be ended with it, not before.
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    overdue = threading.Event()
+
+    def end_overdue() -> None:
+        overdue.set()
+        _end(process)
+
+    timer = threading.Timer(timeout_s, end_overdue)
+    timer.start()
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    try:
+        with log.open("w") as file:
+            for line in process.stdout or ():
+                file.write(line)
+                tail.append(line.rstrip())
+                on_line(line.rstrip())
+        code = process.wait()
+    finally:
+        timer.cancel()
+        _end(process)
+    if overdue.is_set():
+        raise CdkError(f"cdk {arguments[0]} took longer than {timeout_s:.0f} s and was ended; all output: {log}")
+    if code:
+        last = "\n".join(tail)
+        raise CdkError(f"cdk {arguments[0]} ended with exit code {code}; all output: {log}; its last lines:\n{last}")
+    return time.monotonic() - started
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the command's process group: ask, wait a little, insist."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            continue
+        break

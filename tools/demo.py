@@ -1,0 +1,166 @@
+"""`make demo`: from a trained model to predictions on an edge device, on this machine, and gone again."""
+
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from config.names import Names
+from tools.cdk_cli import ROOT, CdkError
+from tools.offline_deploy import DeploymentError, OfflineDeploy
+from tools.predictions import Prediction, PredictionError, accuracy, predict_held_out
+from twin import inventory, lifecycle
+from twin.errors import TwinError
+from twin.operator import OperatorClient
+
+STAGE, MODEL = "twin", "digits"
+STEPS = 8
+OUT = ROOT / "out"
+_DEVICE_LIMIT_S = 180
+console = Console(highlight=False)
+
+
+@dataclass
+class Report:
+    """What the demo measured; written as JSON with exactly these fields."""
+
+    predictions: list[Prediction]
+    accuracy: float
+    bootstrap_s: float
+    deploy_s: float
+    first_prediction_s: float
+    destroy_s: float
+    leftovers: list[str]
+
+
+class Progress:
+    """Numbered steps, each with a line that moves while it runs and its time when it is done."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._status: Any = None
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """Time one step. What is appended to the list it gives becomes the step's closing words."""
+        self._number += 1
+        head = f"[bold]{self._number}/{STEPS} {name:<12}[/bold]"
+        words: list[str] = []
+        started = time.monotonic()
+        if not console.is_terminal:
+            console.print(f"{head} …")
+        with console.status(f"{head} …") as self._status:
+            yield words
+        self._status = None
+        console.print(f"{head} {' '.join(words) or 'done'} [dim]{time.monotonic() - started:.1f} s[/dim]")
+
+    def detail(self, line: str) -> None:
+        """Show what the running step is at."""
+        if self._status and line.strip():
+            self._status.update(f"[bold]{self._number}/{STEPS}[/bold] {line.strip()[: console.width - 10]}")
+
+
+def run(out: Path) -> Report:
+    """Run every step; the caller cleans up whatever a failure or an interrupt leaves."""
+    progress, names = Progress(), Names(STAGE)
+    home = out / "twin"
+    with progress.step("twin") as words:
+        forget(home)  # what a killed demo may have left
+        state = lifecycle.start(home)
+        words.append(f"up on 127.0.0.1:{state.gateway_port}, state in {home.relative_to(ROOT)}")
+    deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE, on_line=progress.detail)
+    with progress.step("synth") as words:
+        deploy.synth()
+        words.append(f"{len(list(deploy.assembly.glob('*.template.json')))} stacks, policy checks passed,")
+    with progress.step("bootstrap"):
+        bootstrap_s = deploy.bootstrap()
+    with progress.step("deploy"):
+        deploy_s = deploy.deploy()
+    deployed = time.monotonic()
+    with progress.step("device") as words:
+        deployment = deploy.wait_for_device(names.edge_server, timeout_s=_DEVICE_LIMIT_S, on_status=progress.detail)
+        words.append(f"{names.edge_server} runs deployment {deployment[:8]},")
+    with progress.step("predict") as words, OperatorClient(state) as operator:
+        predictions: list[Prediction] = []
+        for prediction in predict_held_out(operator, names, MODEL):
+            if not predictions:
+                first_prediction_s = time.monotonic() - deployed
+            predictions.append(prediction)
+            progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
+        words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
+    show(predictions)
+    with progress.step("destroy"):
+        destroy_s = deploy.destroy()
+    with progress.step("inventory") as words:
+        left = inventory.take(state)
+        leftovers = [f"{kind}: {name}" for kind, found in left.items() if kind != "bootstrap" for name in found]
+        words.append(f"left: {', '.join(leftovers) or 'nothing'} (and the CDK bootstrap stack),")
+    return Report(
+        predictions, accuracy(predictions), round(bootstrap_s, 2), round(deploy_s, 2), round(first_prediction_s, 2),
+        round(destroy_s, 2), leftovers,
+    )  # fmt: skip
+
+
+def forget(home: Path) -> None:
+    """End the demo's twin and throw its state away; the logs stay."""
+    lifecycle.stop(home)
+    for path in home.glob("*"):
+        if path.name != "log":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def show(predictions: list[Prediction]) -> None:
+    """Print one answer for each digit, and the mistakes."""
+    table = Table("digit", "predicted", "probability", "latency", box=None, pad_edge=False)
+    firsts = {p["expected"]: p for p in reversed(predictions)}
+    wrong = [p for p in predictions if p["label"] != p["expected"]]
+    for p in [firsts[digit] for digit in sorted(firsts)] + wrong[:3]:
+        style = None if p["label"] == p["expected"] else "red"
+        table.add_row(p["expected"], p["label"], f"{p['probability']:.3f}", f"{p['latency_ms']:.2f} ms", style=style)
+    console.print(table)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run: templates, logs, the twin's state.")] = OUT / "demo",
+    report: Annotated[Path, typer.Option(help="Where the figures go.")] = OUT / "demo.json",
+) -> None:
+    """Deploy the twin stage offline, predict held-out digits on the core device, destroy, show what is left."""
+    started = time.monotonic()
+    # A terminal's hang-up or a job runner's stop is an interrupt like Ctrl-C: everything is taken down.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    code = 1
+    try:
+        result = run(out.resolve())
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(vars(result), indent=1) + "\n")
+        code = 1 if result.leftovers else 0
+    except KeyboardInterrupt:
+        console.print("[yellow]interrupted: taking everything down[/yellow]")
+        code = 130
+    except (CdkError, DeploymentError, PredictionError, TwinError) as error:
+        console.print(f"[red]{error}[/red]", markup=True)
+        console.print(f"logs: {out}")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the clean-up is bounded and must end
+        forget(out.resolve() / "twin")
+    console.print(
+        f"{'done' if code == 0 else 'ended'} in {time.monotonic() - started:.1f} s"
+        + (f", figures in {report}" if code == 0 else "")
+    )
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,170 @@
+"""One stage of the app, deployed to a running twin by the real CDK command line, watched and destroyed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from tools.cdk_cli import ROOT, run_cdk
+from tools.node import node_binary
+
+SYNTH_LIMIT_S = 180
+BOOTSTRAP_LIMIT_S = 180
+DEPLOY_LIMIT_S = 600
+_FINAL = {"SUCCEEDED", "FAILED", "REJECTED", "CANCELED", "TIMED_OUT"}
+_POLL_S = 0.5
+
+
+class DeploymentError(RuntimeError):
+    """A core device did not run the deployment; the message names device, status and reason."""
+
+
+@dataclass(frozen=True)
+class OfflineDeploy:
+    """The app in a folder, bound to one twin.
+
+    Attributes:
+        environment: what the CDK command line and AWS clients need to reach the twin (endpoint, credentials, region).
+        out: folder for templates and logs.
+        app: the app's folder (cdk.json, app.py); this repository unless told.
+        stage: the stage to deploy.
+        on_line: called with each line that a command prints.
+    """
+
+    environment: Mapping[str, str]
+    out: Path
+    app: Path = ROOT
+    stage: str = "twin"
+    on_line: Callable[[str], None] = field(default=lambda _line: None)
+
+    @property
+    def assembly(self) -> Path:
+        """Folder of the synthesised templates."""
+        return self.out / "cdk.out"
+
+    def synth(self) -> float:
+        """Synthesise the stage once; every later command reads the result. Returns seconds.
+
+        Raises:
+            DeploymentError: the app failed; its own message is part of the text.
+        """
+        started = time.monotonic()
+        environment = {
+            **os.environ,
+            **self.environment,
+            "JSII_NODE": str(node_binary()),
+            "CDK_OUTDIR": str(self.assembly),
+            "CDK_CONTEXT_JSON": json.dumps({"stage": self.stage}),
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        result = subprocess.run(
+            [sys.executable, "app.py"],
+            cwd=self.app,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SYNTH_LIMIT_S,
+            check=False,
+        )
+        if result.returncode:
+            raise DeploymentError(f"synth of stage {self.stage} failed:\n{(result.stderr or result.stdout).strip()}")
+        return time.monotonic() - started
+
+    def bootstrap(self) -> float:
+        """Prepare the twin's account as `cdk bootstrap` does a real one. Returns seconds."""
+        account, region = self.environment["CDK_DEFAULT_ACCOUNT"], self.environment["CDK_DEFAULT_REGION"]
+        return self._cdk("bootstrap", f"aws://{account}/{region}", limit_s=BOOTSTRAP_LIMIT_S)
+
+    def deploy(self) -> float:
+        """Deploy all stacks. Returns seconds."""
+        return self._cdk(
+            "deploy", "--all", "--require-approval", "never", "--concurrency", "5", "--progress", "events",
+            limit_s=DEPLOY_LIMIT_S,
+        )  # fmt: skip
+
+    def destroy(self) -> float:
+        """Destroy all stacks. Returns seconds."""
+        return self._cdk("destroy", "--all", "--force", "--concurrency", "5", limit_s=DEPLOY_LIMIT_S)
+
+    def _cdk(self, *arguments: str, limit_s: float) -> float:
+        return run_cdk(
+            [arguments[0], "--app", str(self.assembly), *arguments[1:]],
+            # A folder of its own: the command line remembers accounts by access key, and the twin's key is nobody's.
+            environment={**os.environ, **self.environment, "CDK_HOME": str(self.out / "cdk-home")},
+            log=self.out / f"cdk-{arguments[0]}.log",
+            timeout_s=limit_s,
+            on_line=self.on_line,
+            cwd=self.app,
+        )
+
+    def client(self, service: str) -> Any:
+        """An AWS client that talks to the twin."""
+        return boto3.client(
+            service,
+            region_name=self.environment["AWS_REGION"],
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def wait_for_device(
+        self, thing: str, *, timeout_s: float, on_status: Callable[[str], None] = lambda _s: None
+    ) -> str:
+        """Wait until the core device has run the newest deployment of its thing group.
+
+        Args:
+            thing: name of the core device's thing.
+            timeout_s: the longest wait.
+            on_status: called with each new status text.
+
+        Returns:
+            The deployment's id.
+
+        Raises:
+            DeploymentError: it failed on the device, or the time is over; names device, status and reason.
+        """
+        greengrass = self.client("greengrassv2")
+        deadline = time.monotonic() + timeout_s
+        seen = ""
+        while True:
+            wanted = {
+                d["deploymentId"] for d in greengrass.list_deployments(historyFilter="LATEST_ONLY")["deployments"]
+            }
+            status, reason, deployment = self._effective(greengrass, thing, wanted)
+            if status != seen:
+                seen = status
+                on_status(f"{thing}: {status}")
+            if status == "SUCCEEDED":
+                return deployment
+            if status in _FINAL:
+                raise DeploymentError(f"deployment {deployment} on core device {thing} is {status}: {reason}")
+            if time.monotonic() > deadline:
+                raise DeploymentError(
+                    f"core device {thing} has not run its deployment within {timeout_s:.0f} s, status {status}; "
+                    f"see python -m twin logs {thing}"
+                )
+            time.sleep(_POLL_S)
+
+    @staticmethod
+    def _effective(greengrass: Any, thing: str, wanted: set[str]) -> tuple[str, str, str]:
+        """Status, reason and id of the deployment that the device should run; "not joined" before its first message."""
+        try:
+            found = greengrass.list_effective_deployments(coreDeviceThingName=thing)["effectiveDeployments"]
+        except greengrass.exceptions.ResourceNotFoundException:
+            return "not joined", "", ""
+        for deployment in found:
+            if deployment["deploymentId"] in wanted:
+                status = deployment["coreDeviceExecutionStatus"]
+                return (
+                    status,
+                    deployment.get("reason") or str(deployment.get("statusDetails") or ""),
+                    deployment["deploymentId"],
+                )
+        return "no deployment yet", "", ""

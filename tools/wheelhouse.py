@@ -1,0 +1,196 @@
+"""Builds the runtime component's artifact: the wheels that a device installs without network.
+
+python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64]
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.loader import ConfigurationError, load_stage, stage_names
+from edge_constructs.reproducible_zip import sha256_of, write_zip
+from tools.requirement_lock import locked_wheels, read_locks
+
+RUNTIME = Path(__file__).resolve().parents[1] / "edge_assets" / "runtime"
+LOCKS = ("requirements.lock", "installer.lock")
+ARCHITECTURES = ("x86_64", "aarch64")
+#: glibc 2.28 and older: Debian 10, Amazon Linux 2023 and all later ones have it; the newest first.
+MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
+DOWNLOAD_LIMIT_S = 900
+
+
+class WheelhouseError(Exception):
+    """The wheels of a target could not be collected."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the wheels are for: a CPython on a Linux machine.
+
+    Args:
+        python: Its version, such as `3.11`.
+        architecture: The machine's name as `uname -m` prints it.
+    """
+
+    python: str
+    architecture: str
+
+    def __post_init__(self) -> None:
+        major, _, minor = self.python.partition(".")
+        if major != "3" or not minor.isdigit():
+            raise ValueError(f"python must be a version such as 3.11, got {self.python!r}")
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"arch must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
+
+    @classmethod
+    def here(cls) -> "Target":
+        """Describe this interpreter and machine.
+
+        Returns:
+            The target for which no emulation is needed.
+        """
+        machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+        return cls(f"{sys.version_info.major}.{sys.version_info.minor}", machine)
+
+    @property
+    def name(self) -> str:
+        """Name of the target in file names, such as `cp311-x86_64`."""
+        return f"cp{self.python.replace('.', '')}-{self.architecture}"
+
+
+def archive_path(target: Target, runtime: Path = RUNTIME) -> Path:
+    """Say where the artifact of a target lies once it is built.
+
+    Args:
+        target: What the wheels are for.
+        runtime: Folder of the runtime component's sources.
+
+    Returns:
+        Path of the zip; beside it `<name>.sha256` in the format of `sha256sum`.
+    """
+    return runtime / "wheelhouse" / f"runtime-{target.name}.zip"
+
+
+def build(target: Target, runtime: Path = RUNTIME) -> Path:
+    """Download, verify and archive the wheels, unless the archive is there already and still right.
+
+    Args:
+        target: What the wheels are for.
+        runtime: Folder with requirements.lock, installer.lock and install.sh.
+
+    Returns:
+        Path of the archive: requirements.lock, target, install.sh and wheels/*.whl.
+
+    Raises:
+        WheelhouseError: A wheel is missing for the target, has another hash, or the registry cannot be reached.
+    """
+    archive = archive_path(target, runtime)
+    texts = {name: (runtime / name).read_bytes() for name in (*LOCKS, "install.sh")}
+    texts["target"] = f"{target.python} {target.architecture}\n".encode()
+    if is_current(archive, texts):
+        return archive
+    wheels = archive.parent / f"wheels-{target.name}"
+    _download(target, runtime, wheels)
+    try:
+        chosen = locked_wheels(wheels, read_locks(runtime / name for name in LOCKS))
+    except ValueError as exc:
+        raise WheelhouseError(f"{exc}: delete {wheels} and try again") from exc
+    digest = write_zip(archive, {**texts, **{f"wheels/{wheel.name}": wheel for wheel in chosen}})
+    _sidecar(archive).write_text(f"{digest}  {archive.name}\n")
+    return archive
+
+
+def is_current(archive: Path, texts: dict[str, bytes]) -> bool:
+    """Tell whether an archive is complete and made from these sources.
+
+    Args:
+        archive: The zip, which need not exist.
+        texts: Path in the archive to contents, of all members but the wheels (those follow from the locks).
+
+    Returns:
+        False when anything is missing, cut off or different.
+    """
+    sidecar = _sidecar(archive)
+    if not (archive.is_file() and sidecar.is_file()) or sidecar.read_text().split()[:1] != [sha256_of(archive)]:
+        return False
+    try:
+        with zipfile.ZipFile(archive) as members:
+            return all(members.read(name) == content for name, content in texts.items())
+    except (zipfile.BadZipFile, KeyError):
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 built or complete already, 1 with the reason on standard error.
+    """
+    here = Target.here()
+    parser = argparse.ArgumentParser(prog="python -m tools.wheelhouse", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--python", default=here.python, help="version of the device's Python (default: %(default)s)")
+    parser.add_argument("--arch", default=here.architecture, help="x86_64 or aarch64 (default: %(default)s)")
+    parser.add_argument("--all-stages", action="store_true", help="build what each stage's configuration asks for")
+    options = parser.parse_args(arguments)
+    try:
+        targets = stage_targets() if options.all_stages else [Target(options.python, options.arch)]
+        for target in targets:
+            archive = build(target)
+            print(f"{archive}  {archive.stat().st_size / 1e6:.1f} MB")
+    except (ConfigurationError, WheelhouseError, ValueError, OSError) as exc:
+        print(f"wheelhouse: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def stage_targets() -> list[Target]:
+    """The machines that the stages' configurations name, each once.
+
+    Raises:
+        ConfigurationError: A stage's file has mistakes.
+    """
+    runtimes = (load_stage(name).runtime for name in stage_names())
+    return sorted({Target(runtime.python, runtime.architecture) for runtime in runtimes}, key=str)
+
+
+def _sidecar(archive: Path) -> Path:
+    return archive.with_suffix(".sha256")
+
+
+def _download(target: Target, runtime: Path, folder: Path) -> None:
+    print(f"wheelhouse: collecting the wheels for {target.name}", file=sys.stderr, flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+    command += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
+    command += ["--python-version", target.python, "--implementation", "cp"]
+    for tag in MANYLINUX:
+        command += ["--platform", f"{tag}_{target.architecture}"]
+    for name in LOCKS:
+        command += ["--requirement", str(runtime / name)]
+    try:
+        # pip's progress goes to standard error: standard output is for the archive's path.
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DOWNLOAD_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise WheelhouseError(f"the wheels must arrive within {DOWNLOAD_LIMIT_S} s: check the network") from exc
+    if result.returncode:
+        raise WheelhouseError(f"pip could not collect the wheels for {target.name}:\n{result.stderr.strip()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+"""The twin: an AWS cloud and an edge device on this machine, for deploys without an account.
+
+`python -m twin` is its command line; `twin.lifecycle`, `twin.inventory` and `twin.operator` are its Python interface.
+"""

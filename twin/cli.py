@@ -1,0 +1,155 @@
+"""The command line of the twin: up, status, logs, inventory, down, env."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from twin import inventory as inventory_module
+from twin import lifecycle, log_files
+from twin.errors import TwinError
+from twin.state import TwinState, default_home, load_state, remove_state
+from twin.status import TwinStatus, take_status
+
+application = typer.Typer(
+    help="An AWS cloud and an edge device on this machine: deploys without an account. State: .twin, or TWIN_HOME.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_output = Console(highlight=False, soft_wrap=True)
+_messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def _running() -> TwinState:
+    home = default_home()
+    state = load_state(home)
+    if state is None or not state.running:
+        raise TwinError(f"a twin must run in {home}, got none: start it with `python -m twin up`")
+    return state
+
+
+@application.command()
+def up(as_json: AsJson = False) -> None:
+    """Start the twin; one that runs already is left as it is. TWIN_AUTH=1 evaluates IAM policies."""
+    began = time.monotonic()
+    state = load_state(default_home())
+    was_running = state is not None and state.running
+    with _messages.status("twin") as spinner:
+        state = lifecycle.start(default_home(), progress=lambda text: spinner.update(f"twin: {text}"))
+    if as_json:
+        typer.echo(json.dumps(take_status(state).as_json()))
+        return
+    what = "runs already" if was_running else f"is up after {time.monotonic() - began:.1f} s"
+    _output.print(f'The twin {what}: {state.gateway_url} (pid {state.pid}). Next: eval "$(python -m twin env)"')
+
+
+@application.command()
+def status(as_json: AsJson = False) -> None:
+    """Show whether the twin runs, its ports and its edge devices; exit code 1 if it does not run."""
+    state = load_state(default_home())
+    if state is None or not state.running:
+        if as_json:
+            typer.echo(json.dumps({"running": False, "home": str(default_home())}))
+        else:
+            _output.print(f"No twin runs in {default_home()}. Start it with: python -m twin up")
+        raise typer.Exit(1)
+    current = take_status(state)
+    if as_json:
+        typer.echo(json.dumps(current.as_json()))
+    else:
+        _show_status(current)
+
+
+def _show_status(current: TwinStatus) -> None:
+    state = current.state
+    _output.print(f"The twin runs: {state.gateway_url} (pid {state.pid}), account {state.account}, {state.region}")
+    _output.print("  ports: " + ", ".join(f"{name.removesuffix('_port')} {port}" for name, port in state.ports.items()))
+    if not current.edge_servers:
+        _output.print("  edge devices: none")
+        return
+    table = Table("instance", "thing", "state", "pid", "last event", box=None)
+    for server in current.edge_servers:
+        table.add_row(server.instance_id, server.thing_name, server.phase, str(server.pid or "-"), server.last_event)
+    _output.print(table)
+
+
+@application.command()
+def logs(
+    who: Annotated[
+        str, typer.Argument(help="Part of a log's name: cloud, edge_server, a component …; default: all.")
+    ] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log to begin with.")] = 40,
+) -> None:
+    """Show the logs of the cloud, the edge devices and their components."""
+    home = default_home()
+    found = log_files.find(home, who)
+    if not found and not follow:
+        names = ", ".join(sorted(log_files.find(home, ""))) or "none yet"
+        raise TwinError(f"WHO must be part of a log's name, got {who!r}: there are {names}")
+    try:
+        for line in log_files.read(home, who, last=lines, follow=follow):
+            _output.print(line, markup=False)
+    except KeyboardInterrupt:
+        return
+
+
+@application.command()
+def inventory(as_json: AsJson = False) -> None:
+    """List what exists in the account; exit code 0 in any case. What `cdk bootstrap` made is listed apart."""
+    found = inventory_module.take(_running())
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    left = {kind: names for kind, names in found.items() if kind != "bootstrap"}
+    if not left:
+        _output.print("Nothing is left.")
+    for kind, names in left.items():
+        _output.print(f"{kind} ({len(names)})")
+        for name in names:
+            _output.print(f"  {name}", markup=False)
+    if found.get("bootstrap"):
+        _output.print(f"Apart from that, of the CDK bootstrap: {len(found['bootstrap'])} resources")
+
+
+@application.command()
+def down(
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete the state folder too: the next start is empty.")
+    ] = False,
+) -> None:
+    """Stop the twin, its devices and their components, also after a crash; the state stays for the next start."""
+    home = default_home()
+    with _messages.status("twin") as spinner:
+        ran = lifecycle.stop(home, progress=lambda text: spinner.update(f"twin: {text}"))
+    if purge and home.is_dir():
+        remove_state(home)
+        shutil.rmtree(home)
+    _output.print("The twin is stopped." if ran else f"No twin ran in {home}.")
+
+
+@application.command()
+def env() -> None:
+    """Print shell exports that point the CDK and AWS command lines and boto3 at the twin."""
+    for name, value in _running().environment().items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is one message and exit code 1."""
+    try:
+        application(prog_name="python -m twin")
+    except TwinError as exc:
+        _messages.print(f"error: {exc}", style="red", markup=False)
+        sys.exit(1)

@@ -1,0 +1,80 @@
+"""What AUTH=true needs to evaluate calls of the twin's services: action names, resource ARNs, transport."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from ministack.core import iam_actions, iam_evaluator
+
+from twin.cloud.registry import Settings
+
+_GREENGRASS_ARN = re.compile(r"/(arn:aws:greengrass:[^/]+)")
+_GREENGRASS_DEPLOYMENT = re.compile(r"/greengrass/v2/deployments/([^/]+)")
+_GREENGRASS_CORE_DEVICE = re.compile(r"/greengrass/v2/coreDevices/([^/]+)")
+_IOT_ROLE_ALIAS = re.compile(r"/role-aliases/([\w=,@-]+)")
+
+
+def resource_arn(service: str, path: str, body: bytes, region: str, account: str) -> str | None:
+    """The resource that a call of one of the twin's own services is authorised on.
+
+    Args:
+        service: MiniStack's name of the service.
+        path: Path of the request, percent-encoded or not.
+        body: Body of the request.
+        region: Region of the request.
+        account: Account of the request.
+
+    Returns:
+        An ARN, `*` for calls without one resource, or None if the service is not one of the twin's.
+    """
+    path = unquote(path)
+    if service == "greengrass":
+        if named := _GREENGRASS_ARN.search(path):
+            return named[1]
+        if deployment := _GREENGRASS_DEPLOYMENT.match(path):
+            return f"arn:aws:greengrass:{region}:{account}:deployments:{deployment[1]}"
+        if core := _GREENGRASS_CORE_DEVICE.match(path):
+            return f"arn:aws:greengrass:{region}:{account}:coreDevices:{core[1]}"
+        return "*"
+    if service == "sagemaker":
+        try:
+            name = json.loads(body or b"{}").get("CompilationJobName")
+        except (ValueError, AttributeError):
+            name = None
+        return f"arn:aws:sagemaker:{region}:{account}:compilation-job/{name}" if name else "*"
+    if service == "iot" and (alias := _IOT_ROLE_ALIAS.fullmatch(path)):
+        return f"arn:aws:iot:{region}:{account}:rolealias/{alias[1]}"
+    return None
+
+
+def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
+    """Name the services' actions and resources, and take loopback for a secure transport."""
+    iam_actions.SERVICE_TO_IAM_NAMESPACE.update({"greengrass": "greengrass", "sagemaker": "sagemaker"})
+    iam_actions._BOTOCORE_SERVICE_MAP["greengrass"] = ["greengrassv2"]
+    ministacks_resource_arn = iam_actions.extract_resource_arn
+    ministacks_condition_key = iam_evaluator._resolve_condition_key
+
+    def extract_resource_arn(
+        service: str,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        query_params: dict[str, Any],
+        region: str,
+        account_id: str,
+    ) -> str:
+        own = resource_arn(service, path, body, region, account_id)
+        if own is not None:
+            return own
+        return str(ministacks_resource_arn(service, method, path, headers, body, query_params, region, account_id))
+
+    def resolve_condition_key(key: str, context: Any) -> Any:
+        # Bucket policies deny plain HTTP; nothing leaves this machine, so the loopback gateway counts as encrypted.
+        return "true" if key.lower() == "aws:securetransport" else ministacks_condition_key(key, context)
+
+    iam_actions.extract_resource_arn = extract_resource_arn
+    iam_evaluator._resolve_condition_key = resolve_condition_key

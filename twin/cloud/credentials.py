@@ -1,0 +1,100 @@
+"""Temporary credentials of a role, as a service principal of AWS gets them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ministack.core.responses import get_account_id
+from ministack.services import iam, sts
+
+
+@dataclass(frozen=True)
+class RoleCredentials:
+    """An access key, its secret, its session token, and when they end (UTC)."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+    expiration: datetime
+
+    def client_arguments(self) -> dict[str, str]:
+        """Keyword arguments for `boto3.client`."""
+        return {
+            "aws_access_key_id": self.access_key_id,
+            "aws_secret_access_key": self.secret_access_key,
+            "aws_session_token": self.session_token,
+        }
+
+
+def role_session(role_arn: str, session_name: str, service_principal: str, seconds: int = 3600) -> RoleCredentials:
+    """Assume a role for an AWS service, as that service does on AWS.
+
+    The role has to exist and its trust policy has to allow the service, with and without AUTH=true: a trust policy
+    that would fail a real deploy fails here as well.
+
+    Args:
+        role_arn: ARN of a role of the request's account.
+        session_name: Shows in the caller's ARN, `…:assumed-role/<role>/<session name>`.
+        service_principal: For instance `credentials.iot.amazonaws.com`.
+        seconds: Life of the credentials.
+
+    Returns:
+        Credentials that the gateway accepts.
+
+    Raises:
+        PermissionError: If there is no such role, or its trust policy does not allow the service.
+    """
+    name = role_arn.rsplit("/", 1)[-1]
+    role = iam._roles.get(name)
+    if role is None:
+        raise PermissionError(f"role must exist to be assumed by {service_principal}, got {role_arn}: create it first")
+    if not _trusts(role.get("AssumeRolePolicyDocument"), service_principal):
+        raise PermissionError(
+            f"trust policy of {name} must allow sts:AssumeRole to {service_principal}: add the service to the role's "
+            "AssumeRolePolicyDocument"
+        )
+    expiration = time.time() + seconds
+    credentials = RoleCredentials(
+        "ASIA" + secrets.token_hex(8).upper(),
+        secrets.token_hex(20),
+        secrets.token_hex(32),
+        datetime.fromtimestamp(expiration, UTC),
+    )
+    account = get_account_id()
+    sts.register_session(
+        credentials.access_key_id,
+        {
+            "Arn": f"arn:aws:sts::{account}:assumed-role/{name}/{session_name}",
+            "UserId": f"{role.get('RoleId', name)}:{session_name}",
+            "SecretAccessKey": credentials.secret_access_key,
+            "SessionToken": credentials.session_token,
+            "Expiration": expiration,
+            "AccountId": account,
+        },
+    )
+    return credentials
+
+
+def _trusts(policy: str | dict[str, Any] | None, service_principal: str) -> bool:
+    document = json.loads(policy) if isinstance(policy, str) and policy else policy or {}
+    statements = document.get("Statement", []) if isinstance(document, dict) else []
+    allowed = False
+    for statement in [statements] if isinstance(statements, dict) else statements:
+        principal = statement.get("Principal", {})
+        services = principal.get("Service", []) if isinstance(principal, dict) else []
+        actions = statement.get("Action", [])
+        named = service_principal in ([services] if isinstance(services, str) else services)
+        assumes = any(
+            action in ("*", "sts:*", "sts:AssumeRole")
+            for action in ([actions] if isinstance(actions, str) else actions)
+        )
+        if named and assumes:
+            if statement.get("Effect") == "Deny":
+                return False
+            allowed = True
+    return allowed

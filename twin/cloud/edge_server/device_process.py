@@ -1,0 +1,106 @@
+"""The process of one core device: start, find again, watch, end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from twin.cloud.edge_server.provisioning import CONFIG_FILE
+from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
+from twin.process import ProcessIdentity, processes_where
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+_INHERITED = ("LANG", "LC_ALL", "TZ")
+
+
+class DeviceProcess:
+    """`python -m twin.core_device` on a root folder, in a session of its own, so that it outlives the cloud."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._child: subprocess.Popen[bytes] | None = None
+        self._identity: ProcessIdentity | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the live device, or None."""
+        return self._identity.pid if self.alive and self._identity else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the device runs."""
+        if self._child is not None and self._child.poll() is not None:
+            return False
+        return self._identity is not None and self._identity.process() is not None
+
+    @property
+    def ending(self) -> str:
+        """How a device that has ended did, as far as it is known."""
+        code = self._child.poll() if self._child is not None else None
+        if code is None:
+            return "ended"
+        return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def adopt(self) -> bool:
+        """Take over a device that an earlier cloud process started.
+
+        Returns:
+            Whether there is one.
+        """
+        found = processes_where(
+            lambda environment: (
+                environment.get(DEVICE_VARIABLE) == str(self._root) and COMPONENT_VARIABLE not in environment
+            )
+        )
+        if not found:
+            return False
+        oldest = min(found, key=psutil.Process.create_time)
+        self._child, self._identity = None, ProcessIdentity(oldest.pid, oldest.create_time())
+        return True
+
+    def start(self) -> None:
+        """Start the device, its output at the end of `log/core_device.log`.
+
+        Raises:
+            OSError: If it cannot be started.
+        """
+        (self._root / "log").mkdir(parents=True, exist_ok=True)
+        with (self._root / "log" / "core_device.log").open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "twin.core_device", "--config", str(self._root / CONFIG_FILE)],
+                cwd=self._root,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._identity = ProcessIdentity.of(self._child.pid)
+        except psutil.NoSuchProcess:
+            self._identity = ProcessIdentity(self._child.pid, time.time())
+
+    def end(self) -> None:
+        """End the device and its components; blocks for up to 20 s."""
+        end_edge_processes(self._root)
+        if self._child is not None:
+            self._child.poll()
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of the cloud's: a device knows AWS by its configuration only."""
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        # The interpreter of this machine before others, as an edge server has exactly one.
+        path = os.pathsep.join([f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
+        return {
+            **inherited,
+            "PATH": path,
+            "HOME": str(self._root),
+            "PYTHONPATH": str(_REPOSITORY),
+            "PYTHONUNBUFFERED": "1",
+            DEVICE_VARIABLE: str(self._root),
+        }

@@ -1,0 +1,150 @@
+"""One edge server: provisions its core device, keeps it running, and removes it with its instance."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+from ministack.core.responses import request_scope
+from ministack.services import iam
+
+from twin.cloud.edge_server.device_process import DeviceProcess
+from twin.cloud.edge_server.provisioning import CONFIG_FILE, ProvisioningError, provision
+from twin.cloud.edge_server.user_data import EdgeServerSettings
+from twin.cloud.registry import RoleCredentials, Settings, role_session
+from twin.edge_processes import instances_folder
+from twin.status import STATUS_FILE, EdgeServerStatus
+
+logger = logging.getLogger("twin.edge_server")
+
+_WATCH_S = 0.25
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
+_STABLE_S = 60.0
+"""A device that ran this long restarts without delay when it ends."""
+
+
+class EdgeServer:
+    """The edge server of one instance; `run` is its life, `remove` its end."""
+
+    def __init__(
+        self, account: str, instance_id: str, profile_arn: str, edge: EdgeServerSettings, settings: Settings
+    ) -> None:
+        self.instance_id = instance_id
+        self._account = account
+        self._profile_arn = profile_arn
+        self._edge = edge
+        self._settings = settings
+        self._root = instances_folder(settings.home) / instance_id
+        self._device = DeviceProcess(self._root)
+        self._cancelled = False
+        self._provisioning: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Provision, then keep the device running until cancelled; a failure is logged and ends it."""
+        # A task of its own: cancelling this one would leave its thread writing into a folder that is being deleted.
+        self._provisioning = asyncio.create_task(asyncio.to_thread(self._provision))
+        try:
+            await asyncio.shield(self._provisioning)
+        except (ProvisioningError, PermissionError, OSError) as exc:
+            self._note("failed", f"could not be made a core device: {exc}", logging.ERROR)
+            return
+        if self._cancelled:
+            return
+        delay_s = _FIRST_DELAY_S
+        if await asyncio.to_thread(self._device.adopt):
+            self._note("running", "core device of an earlier start taken over")
+        while True:
+            began = time.monotonic()
+            if not self._device.alive:
+                self._device.start()
+                self._note("running", "core device started")
+            while self._device.alive:
+                await asyncio.sleep(_WATCH_S)
+            delay_s = _FIRST_DELAY_S if time.monotonic() - began > _STABLE_S else delay_s
+            self._note(
+                "restarting", f"core device {self._device.ending}; next start in {delay_s:.1f} s", logging.WARNING
+            )
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+
+    async def abandon_provisioning(self) -> None:
+        """Make no further call, and wait for the one under way; each call is bounded."""
+        self._cancelled = True
+        if self._provisioning is not None:
+            await asyncio.gather(self._provisioning, return_exceptions=True)
+
+    async def remove(self, *, keep_files: bool) -> None:
+        """End the device and its components, within 20 s, and delete the root folder.
+
+        Args:
+            keep_files: Of an instance that is only stopped.
+        """
+        await self.abandon_provisioning()
+        self._note("stopping", "instance stopped" if keep_files else "instance terminated")
+        await asyncio.to_thread(self._device.end)
+        if not keep_files:
+            await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
+
+    def _provision(self) -> None:
+        if self._provisioned():
+            return
+        # A device with a configuration of other ports cannot reach the cloud.
+        self._device.end()
+        self._note("provisioning", f"making {self._edge.thing_name} a core device")
+        provision(
+            self._root,
+            self._edge,
+            self._settings,
+            self._credentials(),
+            lambda text: self._note("provisioning", text),
+            lambda: self._cancelled,
+        )
+
+    def _provisioned(self) -> bool:
+        try:
+            config = yaml.safe_load((self._root / CONFIG_FILE).read_text("utf-8"))
+            nucleus = config["services"]["aws.greengrass.NucleusLite"]["configuration"]
+            proxy: str = nucleus["networkProxy"]["proxy"]["url"]
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            return False
+        return proxy == f"http://127.0.0.1:{self._settings.proxy_port}"
+
+    def _credentials(self) -> RoleCredentials:
+        with request_scope(self._account, self._settings.region):
+            profile = iam._lookup_instance_profile(arn=self._profile_arn)
+            roles = [_role_name(role) for role in (profile or {}).get("Roles", [])]
+            if not roles:
+                raise PermissionError(
+                    f"the instance profile must hold a role, got none in {self._profile_arn or 'none'}"
+                )
+            role = iam._roles.get(roles[0])
+            if role is None:
+                raise PermissionError(f"the role of the instance profile must exist, got {roles[0]}")
+            return role_session(role["Arn"], self.instance_id, "ec2.amazonaws.com", 21_600)
+
+    def _note(self, phase: str, event: str, level: int = logging.INFO) -> None:
+        logger.log(level, "%s %s: %s", self.instance_id, self._edge.thing_name, event)
+        status = EdgeServerStatus(
+            self.instance_id, self._edge.thing_name, phase, self._device.pid, event, round(time.time(), 3)
+        )
+        try:
+            _write_status(self._root, status)
+        except OSError:
+            logger.exception("status of %s cannot be written", self.instance_id)
+
+
+def _write_status(root: Path, status: EdgeServerStatus) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / f"{STATUS_FILE}.new"
+    temporary.write_text(json.dumps(asdict(status)) + "\n", "utf-8")
+    temporary.replace(root / STATUS_FILE)
+
+
+def _role_name(role: str | dict[str, str]) -> str:
+    return role if isinstance(role, str) else role["RoleName"]

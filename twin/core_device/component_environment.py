@@ -1,0 +1,96 @@
+"""The environment that the device gives to its components' processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .configuration import Configuration
+from .interpolation import interpolate, recipe_variables
+from .layout import Layout
+from .recipe import Recipe, Step
+
+NUCLEUS_VERSION = "2.6.0"  # the nucleus lite whose behaviour this device follows
+TOKEN_EXCHANGE_SERVICE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+@dataclass
+class Tokens:
+    """The secret that tells components apart: made at the first start, gone with the component."""
+
+    _by_component: dict[str, str] = field(default_factory=dict)
+
+    def of(self, component: str) -> str:
+        """A component's token; without quotes or backslashes, because the SDKs insert it unescaped in JSON."""
+        return self._by_component.setdefault(component, secrets.token_hex(16))
+
+    def component(self, token: str) -> str | None:
+        """Whose token it is, or None."""
+        for component, own in self._by_component.items():
+            if secrets.compare_digest(own.encode(), token.encode(errors="surrogatepass")):
+                return component
+        return None
+
+    def revoke(self, component: str) -> None:
+        """Forget a component's token."""
+        self._by_component.pop(component, None)
+
+
+@dataclass(frozen=True)
+class ComponentEnvironment:
+    """Composes scripts and environments of steps.
+
+    Args:
+        configuration: The device's.
+        layout: Its folders.
+        socket: The IPC socket.
+        credentials_url: The local token exchange endpoint.
+        tokens: The components' tokens.
+        component_configuration: The value at a key path of a component's configuration; `KeyError` when absent.
+    """
+
+    configuration: Configuration
+    layout: Layout
+    socket: Path
+    credentials_url: str
+    tokens: Tokens
+    component_configuration: Callable[[str, tuple[str, ...]], Any]
+
+    def prepare(self, recipe: Recipe, step: Step) -> tuple[str, Mapping[str, str]]:
+        """A step's script and environment, variables replaced; nothing else of the device's environment leaks in.
+
+        Raises:
+            DeploymentError: The recipe uses a variable that does not exist.
+        """
+        variables = recipe_variables(self.layout, recipe.name, recipe.version, self.configuration.system.thing_name)
+
+        def replace(text: str) -> str:
+            return interpolate(text, variables, lambda path: self.component_configuration(recipe.name, path))
+
+        own = {name: replace(value) for name, value in step.environment.items()}
+        return replace(step.script), {**self._given(recipe), **own}
+
+    def _given(self, recipe: Recipe) -> dict[str, str]:
+        nucleus, system = self.configuration.nucleus, self.configuration.system
+        token = self.tokens.of(recipe.name)
+        given = {name: os.environ[name] for name in _INHERITED if name in os.environ} | {
+            "AWS_IOT_THING_NAME": system.thing_name,
+            "AWS_REGION": nucleus.region,
+            "AWS_DEFAULT_REGION": nucleus.region,
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.socket),
+            "SVCUID": token,
+            "GGC_VERSION": NUCLEUS_VERSION,
+            "GG_ROOT_CA_PATH": str(system.root_ca_path),
+        }
+        if any(dependency.name == TOKEN_EXCHANGE_SERVICE for dependency in recipe.dependencies):
+            given["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = self.credentials_url
+            given["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = token
+        if nucleus.proxy_url:
+            given |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), nucleus.proxy_url)
+            given["NO_PROXY"] = "127.0.0.1,localhost"
+        return given

@@ -1,0 +1,128 @@
+"""The core device: its parts put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+
+from .artifacts import ArtifactStore
+from .cloud_http import CloudHttp
+from .component import Component
+from .component_environment import NUCLEUS_VERSION, ComponentEnvironment, Tokens
+from .component_log import ComponentLog
+from .component_supervisor import ComponentSupervisor
+from .configuration import Configuration
+from .configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
+from .connection import Connection
+from .credential_endpoint import CredentialEndpoint
+from .data_plane import DataPlane
+from .deployment import Deployer
+from .deployment_worker import DeploymentWorker
+from .health import FleetStatus
+from .ipc.server import IpcServer
+from .ipc_service import IpcService
+from .jobs import JobQueue
+from .layout import Layout
+from .process_registry import ProcessRegistry
+from .recipe import Recipe
+from .resolution import Resolver
+from .token_exchange import TokenExchange
+
+log = logging.getLogger(__name__)
+
+
+class CoreDevice:
+    """A Greengrass core device on one root folder; make it on a running event loop.
+
+    Args:
+        configuration: What it was told at its installation.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        thing_name = configuration.system.thing_name
+        self._configuration = configuration
+        self._layout = layout = Layout(configuration.system.root_path)
+        self._registry = ProcessRegistry(layout.processes_file)
+        self._tokens = Tokens()
+        self._store = ConfigurationStore(layout.configuration_file)
+        self._http = CloudHttp(configuration)
+        self._connection = Connection(configuration)
+        token_exchange = TokenExchange(configuration, self._http)
+        data_plane = DataPlane(configuration, self._http)
+        self._credential_endpoint = CredentialEndpoint(token_exchange, self._tokens.component)
+        self._supervisor = ComponentSupervisor(self._make_component, self._on_stopped)
+        self._deployer = Deployer(
+            layout,
+            thing_name,
+            Resolver(layout, data_plane),
+            ArtifactStore(layout, configuration.nucleus.region, self._http, token_exchange, data_plane),
+            self._store,
+            self._supervisor,
+            data_plane,
+        )
+        components = self._supervisor.components
+        self._health = FleetStatus(
+            self._connection, thing_name, components, lambda: self._deployer.deployed, lambda: self._deployer.busy
+        )
+        self._worker = DeploymentWorker(layout.job_file, self._deployer, self._health.deployment_done)
+        self._jobs = JobQueue(self._connection, thing_name, self._worker.offer)
+        service = IpcService(self._tokens, self._store, self._save_configuration, self._connection, components)
+        self._ipc = IpcServer(service)
+        self._environment: ComponentEnvironment | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled; then everything that was started is stopped."""
+        nucleus = self._configuration.nucleus
+        log.info("core device %s starts, process %d", self._configuration.system.thing_name, os.getpid())
+        self._registry.end_leftovers()
+        own = {"version": NUCLEUS_VERSION, "awsRegion": nucleus.region}
+        self._store.merge("aws.greengrass.NucleusLite", (), own, DEFAULT_TIMESTAMP_MS)
+        socket = self._layout.ipc_socket()
+        self._environment = ComponentEnvironment(
+            self._configuration,
+            self._layout,
+            socket,
+            await self._credential_endpoint.start(),
+            self._tokens,
+            self._store.get,
+        )
+        await self._ipc.start(socket)
+        await self._jobs.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._connection.run())
+                tasks.create_task(self._health.run())
+                # First what ran before: a deployment compares with it.
+                await self._deployer.start_deployed()
+                tasks.create_task(self._worker.run(self._jobs))
+        finally:
+            log.info("core device stops")
+            await self._supervisor.stop_all()
+            await self._ipc.stop()
+            await self._credential_endpoint.stop()
+            await self._http.close()
+            with contextlib.suppress(OSError):
+                socket.unlink()
+
+    def _make_component(self, recipe: Recipe) -> Component:
+        environment = self._environment
+        assert environment is not None  # noqa: S101 - components are made only once the device runs
+        return Component(
+            recipe,
+            self._layout.work(recipe.name),
+            lambda step: environment.prepare(recipe, step),
+            ComponentLog(self._layout.component_log(recipe.name)),
+            self._registry,
+            self._health.component_changed,
+        )
+
+    def _on_stopped(self, component: str) -> None:
+        self._tokens.revoke(component)
+        self._ipc.disconnect(component)
+
+    def _save_configuration(self) -> None:
+        # During a deployment the file keeps the state before it; the deployment's end writes the new one.
+        if not self._deployer.busy:
+            self._store.save()

@@ -1,0 +1,1 @@
+"""The Greengrass component IPC, server side: event-stream RPC over a Unix domain socket."""

@@ -1,0 +1,180 @@
+"""The operations a component may call: a request's fields checked, authorised and handed on."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .access_control import MQTT_PROXY, PUBSUB, is_authorized
+from .service_model import NAMESPACE, Cancel, InvalidRequestError, IpcError, IpcHandler, Json, Message
+
+_ABSENT = object()
+_RECEIVE_MODES = ("RECEIVE_ALL_MESSAGES", "RECEIVE_MESSAGES_FROM_OTHERS")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of a component.
+
+    Args:
+        handler: What serves it.
+        component: The caller's name.
+        operation: Its name without namespace.
+        request: The decoded JSON object.
+        emit: Sends an event on the call's stream.
+    """
+
+    handler: IpcHandler
+    component: str
+    operation: str
+    request: dict[str, Any]
+    emit: Callable[[dict[str, Any]], None]
+
+    def field(self, name: str, types: type | tuple[type, ...], default: Any = _ABSENT) -> Any:
+        """A field of the request; null counts as absent.
+
+        Raises:
+            InvalidRequestError: It is missing without a default, or of another type.
+        """
+        value = self.request.get(name)
+        if value is None and default is not _ABSENT:
+            return default
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise InvalidRequestError(f"{name} is missing or has the wrong type")
+        return value
+
+    def key_path(self) -> list[str]:
+        """The request's `keyPath`, empty when absent."""
+        path: list[str] = self.field("keyPath", list, [])
+        if not all(isinstance(key, str) for key in path):
+            raise InvalidRequestError("keyPath must be a list of strings")
+        return path
+
+    def qos(self) -> int:
+        """The request's `qos`, 1 when absent."""
+        qos = str(self.field("qos", (str, int), "1"))
+        if qos not in ("0", "1"):
+            raise InvalidRequestError(f"qos must be 0 or 1, got {qos}")
+        return int(qos)
+
+    def topic(self, name: str, service: str, *, publish: bool) -> str:
+        """The topic named by a field, once the caller's policies allow this operation on it."""
+        topic: str = self.field(name, str)
+        if not topic or (publish and ("+" in topic or "#" in topic)):
+            raise InvalidRequestError(f"{name} is not a valid topic")
+        operation = NAMESPACE + self.operation
+        if not is_authorized(self.handler.access_control(self.component), service, operation, topic):
+            raise IpcError(
+                "UnauthorizedError",
+                f"Principal {self.component} is not authorized to perform {service}:{operation} on resource {topic}",
+            )
+        return topic
+
+
+async def _get_configuration(call: Call) -> dict[str, Any]:
+    component, path = call.field("componentName", str, call.component), call.key_path()
+    value = call.handler.get_configuration(component, path)
+    return {"componentName": component, "value": value if isinstance(value, dict) else {path[-1]: value}}
+
+
+async def _update_configuration(call: Call) -> None:
+    path, value = call.key_path(), call.request.get("valueToMerge")
+    if "valueToMerge" not in call.request or (not path and not isinstance(value, dict)):
+        raise InvalidRequestError("valueToMerge is missing or not a map")
+    touched = path[:1] or list(value or {})
+    if "accessControl" in touched:
+        raise InvalidRequestError("Config update is not allowed for following field [accessControl]")
+    timestamp_ms = round(call.field("timestamp", (int, float)) * 1000)
+    call.handler.update_configuration(call.component, path, value, timestamp_ms)
+
+
+async def _subscribe_to_configuration_update(call: Call) -> Cancel:
+    def deliver(component: str, key_path: list[str]) -> None:
+        call.emit({"configurationUpdateEvent": {"componentName": component, "keyPath": key_path}})
+
+    component = call.field("componentName", str, call.component)
+    return call.handler.subscribe_to_configuration_update(component, call.key_path(), deliver)
+
+
+async def _publish_to_iot_core(call: Call) -> None:
+    payload, qos = _decode_blob(call.field("payload", str, "")), call.qos()
+    topic = call.topic("topicName", MQTT_PROXY, publish=True)
+    properties = {name: value for name, value in call.request.items() if name not in ("topicName", "qos", "payload")}
+    await call.handler.publish_to_iot_core(topic, payload, qos, properties)
+
+
+async def _subscribe_to_iot_core(call: Call) -> Cancel:
+    def deliver(topic: str, payload: bytes) -> None:
+        call.emit({"message": {"topicName": topic, "payload": base64.b64encode(payload).decode()}})
+
+    qos, topic = call.qos(), call.topic("topicName", MQTT_PROXY, publish=False)
+    return await call.handler.subscribe_to_iot_core(topic, qos, deliver)
+
+
+async def _publish_to_topic(call: Call) -> None:
+    union = {kind: body for kind, body in call.field("publishMessage", dict).items() if body is not None}
+    call.handler.publish_to_topic(call.component, call.topic("topic", PUBSUB, publish=True), _local_message(union))
+
+
+async def _subscribe_to_topic(call: Call) -> Cancel:
+    def deliver(topic: str, message: Message) -> None:
+        is_json = isinstance(message, Json)
+        value = message.value if isinstance(message, Json) else base64.b64encode(message).decode()
+        call.emit({"jsonMessage" if is_json else "binaryMessage": {"message": value, "context": {"topic": topic}}})
+
+    mode = call.field("receiveMode", str, _RECEIVE_MODES[0])
+    if mode not in _RECEIVE_MODES:
+        raise InvalidRequestError(f"receiveMode must be one of {', '.join(_RECEIVE_MODES)}, got {mode}")
+    topic = call.topic("topic", PUBSUB, publish=False)
+    return call.handler.subscribe_to_topic(call.component, topic, mode == _RECEIVE_MODES[1], deliver)
+
+
+async def _update_state(call: Call) -> None:
+    state = call.field("state", str)
+    if state not in ("RUNNING", "ERRORED"):
+        raise InvalidRequestError(f"state must be RUNNING or ERRORED, got {state}")
+    call.handler.update_state(call.component, state)
+
+
+def _local_message(union: dict[str, Any]) -> Message:
+    try:
+        ((kind, body),) = union.items()
+        if kind == "jsonMessage":
+            return Json(body["message"])
+        if kind == "binaryMessage":
+            return _decode_blob(body["message"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InvalidRequestError("publishMessage must be one jsonMessage or one binaryMessage, with a message")
+
+
+def _decode_blob(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as exc:
+        raise InvalidRequestError("the payload is not base64") from exc
+
+
+class Operation(NamedTuple):
+    """How an operation is served: what does it, the type of its events, its error for an invalid request."""
+
+    perform: Callable[[Call], Awaitable[Any]]
+    event_type: str | None
+    invalid_request: str
+
+
+OPERATIONS = {
+    "GetConfiguration": Operation(_get_configuration, None, "ServiceError"),
+    "UpdateConfiguration": Operation(_update_configuration, None, "InvalidArgumentsError"),
+    "SubscribeToConfigurationUpdate": Operation(
+        _subscribe_to_configuration_update, "ConfigurationUpdateEvents", "ServiceError"
+    ),
+    "PublishToIoTCore": Operation(_publish_to_iot_core, None, "ServiceError"),
+    "SubscribeToIoTCore": Operation(_subscribe_to_iot_core, "IoTCoreMessage", "ServiceError"),
+    "PublishToTopic": Operation(_publish_to_topic, None, "ServiceError"),
+    "SubscribeToTopic": Operation(_subscribe_to_topic, "SubscriptionResponseMessage", "InvalidArgumentsError"),
+    "UpdateState": Operation(_update_state, None, "ServiceError"),
+}

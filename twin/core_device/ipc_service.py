@@ -1,0 +1,105 @@
+"""What the components' IPC calls do on this device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .component import Component
+from .component_environment import Tokens
+from .component_state import State
+from .configuration_store import ConfigurationStore, ShapeError, StaleValueError
+from .connection import Connection
+from .errors import RequestRejectedError
+from .ipc.local_topics import LocalTopics
+from .ipc.service_model import Cancel, IpcError, Message
+
+
+class IpcService:
+    """The `IpcHandler` of a core device.
+
+    Args:
+        tokens: Tell the components apart.
+        store: Their configurations.
+        save_configuration: Called after a component has changed its own.
+        connection: The way to the cloud's topics.
+        components: The components on the device.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        store: ConfigurationStore,
+        save_configuration: Callable[[], None],
+        connection: Connection,
+        components: Mapping[str, Component],
+    ) -> None:
+        self._tokens, self._store, self._save_configuration = tokens, store, save_configuration
+        self._connection, self._components = connection, components
+        self._topics = LocalTopics()
+
+    def component_of(self, token: str) -> str | None:
+        """The component that holds the token."""
+        return self._tokens.component(token)
+
+    def access_control(self, component: str) -> Any:
+        """The component's `accessControl`, nothing when it has none."""
+        try:
+            return self._store.get(component, ("accessControl",))
+        except KeyError:
+            return {}
+
+    def get_configuration(self, component: str, key_path: list[str]) -> Any:
+        """The value at a key path of any component."""
+        try:
+            return self._store.get(component, tuple(key_path))
+        except KeyError as exc:
+            raise IpcError("ResourceNotFoundError", "Key not found") from exc
+
+    def update_configuration(self, component: str, key_path: list[str], value: Any, timestamp_ms: int) -> None:
+        """Merge a value into the component's own configuration and keep it."""
+        try:
+            self._store.merge(component, tuple(key_path), value, timestamp_ms, strict=True)
+        except StaleValueError as exc:
+            text = f"Proposed timestamp is older than the config's latest modified timestamp: {exc}"
+            raise IpcError("FailedUpdateConditionCheckError", text) from exc
+        except ShapeError as exc:
+            raise IpcError("ServiceError", str(exc)) from exc
+        finally:
+            self._save_configuration()
+
+    def subscribe_to_configuration_update(
+        self, component: str, key_path: list[str], deliver: Callable[[str, list[str]], None]
+    ) -> Cancel:
+        """Follow a part of a configuration that exists."""
+        self.get_configuration(component, key_path)
+        return self._store.subscribe(component, tuple(key_path), deliver)
+
+    async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
+        """Publish by the device's connection; with QoS 1 also while it is away, up to a bound."""
+        try:
+            self._connection.publish(topic, payload, qos, properties)
+        except RequestRejectedError as exc:
+            raise IpcError("ServiceError", str(exc)) from exc
+
+    async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Cancel:
+        """Subscribe by the device's connection."""
+        try:
+            return await self._connection.subscribe(topic, qos, deliver)
+        except RequestRejectedError as exc:
+            raise IpcError("ServiceError", str(exc)) from exc
+
+    def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
+        """Publish to the device's own components."""
+        self._topics.publish(component, topic, message)
+
+    def subscribe_to_topic(
+        self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
+    ) -> Cancel:
+        """Follow a local topic."""
+        return self._topics.subscribe(component, topic, others_only, deliver)
+
+    def update_state(self, component: str, state: str) -> None:
+        """Note a component's own word for its state."""
+        if component in self._components:
+            self._components[component].report(State(state))

@@ -1,0 +1,205 @@
+"""Start and stop a twin: one cloud process, and what it runs, in one state folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
+from twin.edge_processes import end_edge_processes
+from twin.errors import TwinError
+from twin.ports import accepts_connections, free_ports, is_free
+from twin.process import ProcessIdentity, end_processes, processes_where, with_descendants
+from twin.state import PORT_NAMES, TwinState, load_state, remove_state, save_state
+
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 20.0
+
+Progress = Callable[[str], None]
+
+__all__ = ["load_state", "start", "stop"]
+
+
+def _silent(_text: str) -> None:
+    return
+
+
+@contextlib.contextmanager
+def _exclusive(home: Path) -> Iterator[None]:
+    """One `up` or `down` at a time in a state folder; the lock goes with the process that holds it."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "lifecycle.lock").open("w")
+    except OSError as exc:
+        raise TwinError(f"state folder must be writable, got {home}: {exc}: set TWIN_HOME to another one") from exc
+    with lock:
+        deadline = time.monotonic() + START_LIMIT_S + STOP_LIMIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as exc:
+                if time.monotonic() > deadline:
+                    raise TwinError(
+                        f"another `python -m twin up` or `down` must end first, got one at work in {home} for more "
+                        f"than {START_LIMIT_S + STOP_LIMIT_S:.0f} s: end it, then repeat"
+                    ) from exc
+                time.sleep(0.1)
+        yield
+
+
+def start(home: Path, *, auth: bool | None = None, progress: Progress = _silent) -> TwinState:
+    """Start the twin of a state folder, from its persisted state if there is one; a running one is left as it is.
+
+    Args:
+        home: The state folder; made if missing.
+        auth: Whether IAM policies are evaluated; by default if `TWIN_AUTH` is 1.
+        progress: Told what happens, in short sentences.
+
+    Returns:
+        The state, once every listener accepts connections.
+
+    Raises:
+        TwinError: If it cannot be started within 60 s; the text ends with the last lines of the log.
+    """
+    home = home.resolve()
+    with _exclusive(home):
+        known = load_state(home)
+        if known is not None and known.running:
+            _wait_until_ready(known, progress)
+            return known
+        _end_cloud_processes(home)
+        _check_persisted_state(home)
+        ports = _ports(known, progress)
+        evaluate = os.environ.get("TWIN_AUTH") == "1" if auth is None else auth
+        progress("starting the cloud")
+        pid = spawn_cloud(home, cloud_environment(home, ports, region=REGION, account=ACCOUNT, auth=evaluate))
+        try:
+            started = ProcessIdentity.of(pid).started
+        except psutil.NoSuchProcess as exc:
+            raise TwinError(f"the cloud ended at once:\n{last_log_lines(home)}") from exc
+        state = TwinState(home=home, pid=pid, started=started, region=REGION, account=ACCOUNT, **ports)
+        # Before the wait, so that a start that is interrupted can still be found and ended.
+        save_state(state)
+        _wait_until_ready(state, progress)
+        return state
+
+
+def _check_persisted_state(home: Path) -> None:
+    """Refuse a damaged file: the cloud would go on without it, with stacks whose resources are gone."""
+    for path in sorted((home / "state").glob("*.json")):
+        try:
+            json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as exc:
+            raise TwinError(
+                f"persisted state must be readable JSON, got {path} ({exc}): put the file back, or begin anew with "
+                "`python -m twin down --purge`"
+            ) from exc
+
+
+def _ports(known: TwinState | None, progress: Progress) -> dict[str, int]:
+    if known is not None:
+        taken = [f"{name} {port}" for name, port in known.ports.items() if not is_free(port)]
+        if not taken:
+            return known.ports
+        progress(f"taken meanwhile by other programs: {', '.join(taken)}; choosing new ports")
+    return dict(zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
+
+
+def _wait_until_ready(state: TwinState, progress: Progress) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    progress("waiting until it is ready")
+    while time.monotonic() < deadline:
+        if not state.running:
+            _reap(state.pid)
+            raise TwinError(
+                f"the cloud ended while it started; the end of {state.home / 'log/cloud.log'}:\n"
+                f"{last_log_lines(state.home)}"
+            )
+        if _is_ready(state):
+            return
+        time.sleep(0.05)
+    _end_cloud_processes(state.home)
+    raise TwinError(
+        f"the cloud must be ready within {START_LIMIT_S:.0f} s, it was not and has been ended; the end of "
+        f"{state.home / 'log/cloud.log'}:\n{last_log_lines(state.home)}"
+    )
+
+
+def _is_ready(state: TwinState) -> bool:
+    try:
+        with urllib.request.urlopen(f"{state.gateway_url}/_ministack/ready", timeout=2) as answer:  # noqa: S310
+            ready = answer.status == 200
+    except (OSError, urllib.error.URLError):
+        return False
+    return ready and all(accepts_connections(port) for port in state.ports.values())
+
+
+def stop(home: Path, *, progress: Progress = _silent) -> bool:
+    """Stop the twin of a state folder: the cloud, its Lambda functions, its devices and their components.
+
+    Finds them also when the cloud or a device was killed or `state.json` is lost. The persisted state stays, so that
+    `start` goes on where this left off.
+
+    Args:
+        home: The state folder.
+        progress: Told what happens, in short sentences.
+
+    Returns:
+        Whether anything ran.
+
+    Raises:
+        TwinError: If a process cannot be ended.
+    """
+    home = home.resolve()
+    if not home.is_dir():
+        return False
+    with _exclusive(home):
+        progress("stopping the cloud")
+        ended = _end_cloud_processes(home)
+        progress("stopping the devices")
+        ended += end_edge_processes(home)
+        try:
+            # The ports stay known, so that devices and scripts find the twin again after the next start.
+            load_state(home)
+        except TwinError:
+            remove_state(home)
+        return ended > 0
+
+
+def _end_cloud_processes(home: Path) -> int:
+    """End the cloud and what it runs; the cloud first, so that it can save its state.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        TwinError: If one cannot be ended.
+    """
+    family = with_descendants(processes_where(lambda environment: environment.get(OWNER_VARIABLE) == str(home)))
+    cloud = [process for process in family if process.ppid() not in {member.pid for member in family}]
+    left = end_processes(cloud, term_s=STOP_LIMIT_S)
+    left += end_processes([process for process in family if process not in cloud], term_s=2.0)
+    for process in cloud:
+        _reap(process.pid)
+    if left:
+        pids = ", ".join(str(process.pid) for process in left)
+        raise TwinError(f"processes of the cloud must end within {STOP_LIMIT_S:.0f} s of SIGTERM, got {pids}: end them")
+    return len(family)
+
+
+def _reap(pid: int) -> None:
+    """Collect the exit status if the process is a child of this one (a test, the demo)."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

@@ -1,0 +1,67 @@
+"""The logs of a twin: of the cloud, of the edge devices and of their components."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from twin.edge_processes import instances_folder
+
+POLL_S = 0.3
+
+
+def find(home: Path, who: str) -> dict[str, Path]:
+    """The logs whose name contains a text.
+
+    Args:
+        home: The state folder.
+        who: Part of a name, upper or lower case; empty for all.
+
+    Returns:
+        Path by name: `cloud`, `edge_server`, `<instance id>/core_device`, `<instance id>/<component>`.
+    """
+    found = {path.stem: path for path in sorted((home / "log").glob("*.log"))}
+    for path in sorted(instances_folder(home).glob("*/log/*.log")):
+        found[f"{path.parent.parent.name}/{path.stem}"] = path
+    return {name: path for name, path in found.items() if who.lower() in name.lower()}
+
+
+def read(home: Path, who: str, *, last: int, follow: bool) -> Iterator[str]:
+    """Lines of the logs, each with the log's name before it if there may be several.
+
+    Args:
+        home: The state folder.
+        who: As for `find`.
+        last: How many lines of each log to begin with.
+        follow: Go on with new lines, and new logs, for ever.
+
+    Yields:
+        Lines without their line end.
+    """
+    positions: dict[str, int] = {}
+    prefixed = follow or len(find(home, who)) > 1
+    while True:
+        for name, path in find(home, who).items():
+            first_time = name not in positions
+            lines, positions[name] = _new_lines(path, positions.get(name, 0))
+            for line in deque(lines, last) if first_time else lines:
+                yield f"[{name}] {line}" if prefixed else line
+        if not follow:
+            return
+        time.sleep(POLL_S)
+
+
+def _new_lines(path: Path, position: int) -> tuple[list[str], int]:
+    """Whole lines from a position on, and the position after them; a log that shrank is read from its beginning."""
+    try:
+        with path.open("rb") as log:
+            if log.seek(0, 2) < position:
+                position = 0
+            log.seek(position)
+            content = log.read()
+    except OSError:
+        return [], position
+    end = content.rfind(b"\n") + 1
+    return content[:end].decode("utf-8", errors="replace").splitlines(), position + end

@@ -1,0 +1,38 @@
+"""Free TCP ports on 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from twin.cloud.loopback import LOOPBACK
+
+
+def is_free(port: int) -> bool:
+    """Whether a listener could take the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether something listens on the port."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def free_ports(count: int) -> list[int]:
+    """That many different free ports, chosen by the operating system.
+
+    They are free when this returns; nobody keeps them free until they are used.
+    """
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -1,0 +1,119 @@
+"""What is known of a twin between two commands: `state.json` in its state folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from twin.errors import TwinError
+from twin.process import ProcessIdentity
+
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class TwinState:
+    """Where a twin runs: the cloud's process (pid, start in epoch seconds), its ports on 127.0.0.1, its account."""
+
+    home: Path
+    pid: int
+    started: float
+    gateway_port: int
+    mqtt_port: int
+    data_port: int
+    front_port: int
+    proxy_port: int
+    region: str
+    account: str
+
+    @property
+    def gateway_url(self) -> str:
+        """The AWS endpoint of every service."""
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the cloud's process lives; another process with its pid does not count."""
+        return ProcessIdentity(self.pid, self.started).process() is not None
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The listeners' ports by name."""
+        return {name: getattr(self, name) for name in PORT_NAMES}
+
+    def environment(self) -> dict[str, str]:
+        """Variables that point the CDK command line, boto3 and the AWS command line at this twin, and nowhere else."""
+        return {
+            "AWS_ENDPOINT_URL": self.gateway_url,
+            "AWS_ACCESS_KEY_ID": self.account,
+            "AWS_SECRET_ACCESS_KEY": "twin",
+            "AWS_SESSION_TOKEN": "",
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "CDK_DEFAULT_ACCOUNT": self.account,
+            "CDK_DEFAULT_REGION": self.region,
+        }
+
+    def client_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `boto3.client` as the account's administrator."""
+        return {
+            "endpoint_url": self.gateway_url,
+            "region_name": self.region,
+            "aws_access_key_id": self.account,
+            "aws_secret_access_key": "twin",
+        }
+
+
+PORT_NAMES = ("gateway_port", "mqtt_port", "data_port", "front_port", "proxy_port")
+_STORED = {field.name: field.type for field in fields(TwinState) if field.name != "home"}
+
+
+def default_home() -> Path:
+    """The state folder: `TWIN_HOME`, or `.twin` in the current folder."""
+    return Path(os.environ.get("TWIN_HOME") or ".twin").resolve()
+
+
+def load_state(home: Path) -> TwinState | None:
+    """Read a twin's state; the twin need not run.
+
+    Args:
+        home: The state folder.
+
+    Returns:
+        The state, or None if no twin was started in this folder.
+
+    Raises:
+        TwinError: If the file is damaged.
+    """
+    path = home / STATE_FILE
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        expected: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+        wrong = [name for name, kind in _STORED.items() if not isinstance(stored[name], expected[str(kind)])]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} of the wrong type")
+        return TwinState(home=home, **{name: stored[name] for name in _STORED})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise TwinError(
+            f"{path} must be the state that `python -m twin up` wrote, got a damaged file ({type(exc).__name__}: "
+            f"{exc}): run `python -m twin down`, which ends what runs in this folder and removes the file, then `up`"
+        ) from exc
+
+
+def save_state(state: TwinState) -> None:
+    """Write `state.json`, at once or not at all."""
+    stored = {name: value for name, value in asdict(state).items() if name in _STORED}
+    temporary = state.home / f"{STATE_FILE}.new"
+    temporary.write_text(json.dumps(stored, indent=2) + "\n", "utf-8")
+    temporary.replace(state.home / STATE_FILE)
+
+
+def remove_state(home: Path) -> None:
+    """Forget the twin of this folder; the persisted cloud state stays."""
+    (home / STATE_FILE).unlink(missing_ok=True)
