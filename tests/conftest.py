@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # ONNX Runtime reports usage to its vendor unless it is told not to; no test needs a network.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -14,3 +15,7 @@ for shadow in (ROOT / "constructs" / "__init__.py", ROOT / "tests" / "constructs
     if shadow.exists():
         # As a test this would run too late: the shadow breaks the collection itself.
         raise pytest.UsageError(f"{shadow.relative_to(ROOT)} shadows the PyPI package constructs: remove it")
+
+# A busy machine makes examples slowly; that is no mistake of the code under test.
+settings.register_profile("edgewright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgewright")

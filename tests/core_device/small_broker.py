@@ -22,6 +22,7 @@ class SmallBroker:
         self.subscribed: list[str] = []
         self.refused_filters: set[str] = set()
         self.client_ids: list[str] = []
+        self.away = False
         self.responder: Responder | None = None
         self._clients: dict[asyncio.StreamWriter, set[str]] = {}
 
@@ -37,6 +38,9 @@ class SmallBroker:
             writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.away:
+            writer.close()
+            return
         self._clients[writer] = set()
         try:
             while True:

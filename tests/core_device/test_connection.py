@@ -75,10 +75,12 @@ def test_subscriptions_and_waiting_messages_survive_a_lost_connection(tmp_path: 
         await connection.connected.wait()
         received: list[bytes] = []
         await connection.subscribe("a", 1, lambda _, payload: received.append(payload))
+        broker.away = True
         broker.drop_clients()
         await until(lambda: not connection.connected.is_set())
 
         connection.publish("a", b"while away", 1)
+        broker.away = False
         await until(lambda: received)
 
         assert received == [b"while away"]
