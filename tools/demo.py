@@ -1,17 +1,20 @@
 """`make demo`: from a trained model to predictions on an edge device, on this machine, and gone again."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
@@ -22,12 +25,15 @@ from tools.predictions import Prediction, PredictionError, accuracy, predict_hel
 from twin import inventory, lifecycle
 from twin.errors import TwinError
 from twin.operator import OperatorClient
+from twin.state import load_state
 
 STAGE, MODEL = "twin", "digits"
 STEPS = 8
 OUT = ROOT / "out"
 _DEVICE_LIMIT_S = 180
-console = Console(highlight=False)
+_FINISHED_STACK = re.compile(r"\s*✅\s+\S+ \((?P<name>[^)]+)\)")
+Result = TypeVar("Result")
+console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass
@@ -65,8 +71,10 @@ class Progress:
         console.print(f"{head} {' '.join(words) or 'done'} [dim]{time.monotonic() - started:.1f} s[/dim]")
 
     def detail(self, line: str) -> None:
-        """Show what the running step is at."""
-        if self._status and line.strip():
+        """Show what the running step is at; a finished stack keeps a line of its own."""
+        if finished := _FINISHED_STACK.match(line):
+            console.print(f"      [green]✓[/green] {finished[1]}")
+        elif self._status and line.strip():
             self._status.update(f"[bold]{self._number}/{STEPS}[/bold] {line.strip()[: console.width - 10]}")
 
 
@@ -77,38 +85,65 @@ def run(out: Path) -> Report:
     with progress.step("twin") as words:
         forget(home)  # what a killed demo may have left
         state = lifecycle.start(home)
-        words.append(f"up on 127.0.0.1:{state.gateway_port}, state in {home.relative_to(ROOT)}")
+        words.append(f"up on 127.0.0.1:{state.gateway_port}, state in {os.path.relpath(home)}")
     deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE, on_line=progress.detail)
     with progress.step("synth") as words:
         deploy.synth()
         words.append(f"{len(list(deploy.assembly.glob('*.template.json')))} stacks, policy checks passed,")
     with progress.step("bootstrap"):
-        bootstrap_s = deploy.bootstrap()
+        bootstrap_s = repeated_if_the_twin_ends(home, deploy.bootstrap)
     with progress.step("deploy"):
-        deploy_s = deploy.deploy()
+        deploy_s = repeated_if_the_twin_ends(home, deploy.deploy)
     deployed = time.monotonic()
     with progress.step("device") as words:
-        deployment = deploy.wait_for_device(names.edge_server, timeout_s=_DEVICE_LIMIT_S, on_status=progress.detail)
+
+        def wait() -> str:
+            return deploy.wait_for_device(names.edge_server, timeout_s=_DEVICE_LIMIT_S, on_status=progress.detail)
+
+        deployment = repeated_if_the_twin_ends(home, wait)
         words.append(f"{names.edge_server} runs deployment {deployment[:8]},")
-    with progress.step("predict") as words, OperatorClient(state) as operator:
-        predictions: list[Prediction] = []
-        for prediction in predict_held_out(operator, names, MODEL):
-            if not predictions:
-                first_prediction_s = time.monotonic() - deployed
-            predictions.append(prediction)
-            progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
+    with progress.step("predict") as words:
+
+        def predict() -> tuple[list[Prediction], float]:
+            predictions: list[Prediction] = []
+            first_s = 0.0
+            with OperatorClient(state) as operator:
+                for prediction in predict_held_out(operator, names, MODEL):
+                    first_s = first_s or time.monotonic() - deployed
+                    predictions.append(prediction)
+                    progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
+            return predictions, first_s
+
+        predictions, first_prediction_s = repeated_if_the_twin_ends(home, predict)
         words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
     show(predictions)
     with progress.step("destroy"):
-        destroy_s = deploy.destroy()
+        destroy_s = repeated_if_the_twin_ends(home, deploy.destroy)
     with progress.step("inventory") as words:
-        left = inventory.take(state)
+        left = repeated_if_the_twin_ends(home, lambda: inventory.take(state))
         leftovers = [f"{kind}: {name}" for kind, found in left.items() if kind != "bootstrap" for name in found]
         words.append(f"left: {', '.join(leftovers) or 'nothing'} (and the CDK bootstrap stack),")
     return Report(
         predictions, accuracy(predictions), round(bootstrap_s, 2), round(deploy_s, 2), round(first_prediction_s, 2),
         round(destroy_s, 2), leftovers,
     )  # fmt: skip
+
+
+def repeated_if_the_twin_ends(home: Path, action: Callable[[], Result]) -> Result:
+    """Do something with the twin; if the twin was killed meanwhile, start it from its state and do it again, once.
+
+    Raises:
+        Exception: What the action raised, if the twin still runs or the action fails again.
+    """
+    try:
+        return action()
+    except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError):
+        state = load_state(home)
+        if state is None or state.running:
+            raise
+        console.print("[yellow]the twin has ended; it is started from its state folder, and the step repeated[/yellow]")
+        lifecycle.start(home)
+        return action()
 
 
 def forget(home: Path) -> None:
@@ -148,8 +183,8 @@ def main(
     except KeyboardInterrupt:
         console.print("[yellow]interrupted: taking everything down[/yellow]")
         code = 130
-    except (CdkError, DeploymentError, PredictionError, TwinError) as error:
-        console.print(f"[red]{error}[/red]", markup=True)
+    except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError) as error:
+        console.print(str(error), style="red", markup=False)
         console.print(f"logs: {out}")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

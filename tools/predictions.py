@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from tools.digits import digit_png
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 
-_ANSWER_LIMIT_S = 30
+_ANSWER_S = 3
+_ATTEMPTS = 10
 _BY_INDEX = 10
 
 
@@ -35,6 +36,19 @@ def accuracy(predictions: list[Prediction]) -> float:
     return sum(p["label"] == p["expected"] for p in predictions) / len(predictions) if predictions else 0.0
 
 
+def _ask(operator: OperatorClient, names: Names, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask until there is an answer: a request that a device took just before it was killed is lost with it."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return operator.request(
+                names.request_topic(model), request, names.response_topic(model), timeout_s=_ANSWER_S
+            )
+        except TwinError as exc:
+            if attempt == _ATTEMPTS:
+                raise PredictionError(f"{request['request_id']}, asked {_ATTEMPTS} times: {exc}") from exc
+    raise AssertionError("unreachable")
+
+
 def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iterator[Prediction]:
     """Ask for every held-out image: the first ten by their index on the device, the others as pictures.
 
@@ -44,18 +58,13 @@ def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iter
         model: the model's name.
 
     Raises:
-        PredictionError: an error answer, or none within 30 s.
+        PredictionError: an error answer, or none within 30 s of repeated asking.
     """
     samples = np.load(ROOT / "edge_assets" / "models" / model / "samples.npz", allow_pickle=False)
     for index, (image, label) in enumerate(zip(samples["images"], samples["labels"], strict=True)):
         picture = {"image": base64.b64encode(digit_png(image)).decode()}
         request = {"request_id": f"digit-{index}", **({"index": index} if index < _BY_INDEX else picture)}
-        try:
-            answer = operator.request(
-                names.request_topic(model), request, names.response_topic(model), timeout_s=_ANSWER_LIMIT_S
-            )
-        except TwinError as exc:
-            raise PredictionError(f"digit {index}: {exc}") from exc
+        answer = _ask(operator, names, model, request)
         if "error" in answer:
             raise PredictionError(f"digit {index}: {answer['error']['code']}: {answer['error']['message']}")
         yield Prediction(
