@@ -28,6 +28,7 @@ def run_cdk(
     log: Path,
     timeout_s: float,
     on_line: Callable[[str], None] = lambda _line: None,
+    cloud_has_ended: Callable[[], bool] = lambda: False,
     cwd: Path = ROOT,
 ) -> float:
     """Run one CDK command to its end.
@@ -38,13 +39,14 @@ def run_cdk(
         log: file that receives all output; an older one is overwritten.
         timeout_s: after so many seconds the command is ended and CdkError raised.
         on_line: called with each line of output, without its end.
+        cloud_has_ended: asked every second; once it says so, the command is ended: by itself it would try for minutes.
         cwd: the app's folder, where cdk.json is.
 
     Returns:
         How long it took, in seconds.
 
     Raises:
-        CdkError: the command failed or took too long.
+        CdkError: the command failed, took too long, or lost its cloud.
     """
     if not _COMMAND.exists():
         raise CdkError(f"the CDK command line is missing at {_COMMAND.relative_to(ROOT)}: run make setup")
@@ -62,14 +64,21 @@ def run_cdk(
         errors="replace",
         start_new_session=True,
     )
-    overdue = threading.Event()
+    done, ended_because = threading.Event(), ""
 
-    def end_overdue() -> None:
-        overdue.set()
-        _end(process)
+    def watch() -> None:
+        nonlocal ended_because
+        while not done.wait(1):
+            if time.monotonic() - started > timeout_s:
+                ended_because = f"took longer than {timeout_s:.0f} s"
+            elif cloud_has_ended():
+                ended_because = "lost the cloud it talked to"
+            if ended_because:
+                _end(process)
+                return
 
-    timer = threading.Timer(timeout_s, end_overdue)
-    timer.start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
         with log.open("w") as file:
@@ -79,10 +88,11 @@ def run_cdk(
                 on_line(line.rstrip())
         code = process.wait()
     finally:
-        timer.cancel()
+        done.set()
+        watcher.join()
         _end(process)
-    if overdue.is_set():
-        raise CdkError(f"cdk {arguments[0]} took longer than {timeout_s:.0f} s and was ended; all output: {log}")
+    if ended_because:
+        raise CdkError(f"cdk {arguments[0]} {ended_because} and was ended; all output: {log}")
     if code:
         last = "\n".join(tail)
         raise CdkError(f"cdk {arguments[0]} ended with exit code {code}; all output: {log}; its last lines:\n{last}")

@@ -86,7 +86,13 @@ def run(out: Path) -> Report:
         forget(home)  # what a killed demo may have left
         state = lifecycle.start(home)
         words.append(f"up on 127.0.0.1:{state.gateway_port}, state in {os.path.relpath(home)}")
-    deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE, on_line=progress.detail)
+    deploy = OfflineDeploy(
+        environment=state.environment(),
+        out=out,
+        stage=STAGE,
+        on_line=progress.detail,
+        twin_has_ended=lambda: has_ended(home),
+    )
     with progress.step("synth") as words:
         deploy.synth()
         words.append(f"{len(list(deploy.assembly.glob('*.template.json')))} stacks, policy checks passed,")
@@ -129,6 +135,12 @@ def run(out: Path) -> Report:
     )  # fmt: skip
 
 
+def has_ended(home: Path) -> bool:
+    """Whether the twin was started and does not run any more."""
+    state = load_state(home)
+    return state is not None and not state.running
+
+
 def repeated_if_the_twin_ends(home: Path, action: Callable[[], Result]) -> Result:
     """Do something with the twin; if the twin was killed meanwhile, start it from its state and do it again, once.
 
@@ -138,8 +150,7 @@ def repeated_if_the_twin_ends(home: Path, action: Callable[[], Result]) -> Resul
     try:
         return action()
     except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError):
-        state = load_state(home)
-        if state is None or state.running:
+        if not has_ended(home):
             raise
         console.print("[yellow]the twin has ended; it is started from its state folder, and the step repeated[/yellow]")
         lifecycle.start(home)

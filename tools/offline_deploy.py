@@ -36,6 +36,7 @@ class OfflineDeploy:
         app: the app's folder (cdk.json, app.py); this repository unless told.
         stage: the stage to deploy.
         on_line: called with each line that a command prints.
+        twin_has_ended: asked now and then while a command runs; once it says so, the command is ended.
     """
 
     environment: Mapping[str, str]
@@ -43,6 +44,7 @@ class OfflineDeploy:
     app: Path = ROOT
     stage: str = "twin"
     on_line: Callable[[str], None] = field(default=lambda _line: None)
+    twin_has_ended: Callable[[], bool] = field(default=lambda: False)
 
     @property
     def assembly(self) -> Path:
@@ -101,6 +103,7 @@ class OfflineDeploy:
             log=self.out / f"cdk-{arguments[0]}.log",
             timeout_s=limit_s,
             on_line=self.on_line,
+            cloud_has_ended=self.twin_has_ended,
             cwd=self.app,
         )
 
