@@ -155,8 +155,7 @@ class OfflineDeploy:
                 )
             time.sleep(_POLL_S)
 
-    @staticmethod
-    def _effective(greengrass: Any, thing: str, wanted: set[str]) -> tuple[str, str, str]:
+    def _effective(self, greengrass: Any, thing: str, wanted: set[str]) -> tuple[str, str, str]:
         """Status, reason and id of the deployment that the device should run; "not joined" before its first message."""
         try:
             found = greengrass.list_effective_deployments(coreDeviceThingName=thing)["effectiveDeployments"]
@@ -165,9 +164,13 @@ class OfflineDeploy:
         for deployment in found:
             if deployment["deploymentId"] in wanted:
                 status = deployment["coreDeviceExecutionStatus"]
-                return (
-                    status,
-                    deployment.get("reason") or str(deployment.get("statusDetails") or ""),
-                    deployment["deploymentId"],
-                )
+                cause = self._cause(deployment["iotJobId"], thing) if status in _FINAL - {"SUCCEEDED"} else ""
+                reason = ": ".join(filter(None, (deployment.get("reason"), cause)))
+                return status, reason, deployment["deploymentId"]
         return "no deployment yet", "", ""
+
+    def _cause(self, job: str, thing: str) -> str:
+        """What the device reported to the deployment's IoT job; the Greengrass API names the kind of failure only."""
+        execution = self.client("iot").describe_job_execution(jobId=job, thingName=thing)["execution"]
+        details: dict[str, str] = execution.get("statusDetails", {}).get("detailsMap", {})
+        return details.get("deployment-failure-cause", "")
