@@ -1,8 +1,10 @@
 """Publishes files into the artifact bucket under keys made of their content."""
 
+import os
 from pathlib import Path
+from typing import cast
 
-from aws_cdk import Duration, FileAssetPackaging, Stack, Tags
+from aws_cdk import Duration, FileAssetPackaging, Stack, Stage, Tags
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
@@ -61,8 +63,10 @@ class ArtifactStore(Construct):
         Returns:
             The S3 URI, known once the copy is there.
         """
+        # Relative to the assembly, so that it can be moved, and whether its folder was given relative or absolute.
+        name = os.path.relpath(file, cast("Stage", Stage.of(scope)).asset_outdir)
         asset = Stack.of(scope).synthesizer.add_file_asset(
-            source_hash=sha256, file_name=str(file), packaging=FileAssetPackaging.FILE, display_name=file.name
+            source_hash=sha256, file_name=name, packaging=FileAssetPackaging.FILE, display_name=file.name
         )
         copy = self._copies.resource(
             scope,
