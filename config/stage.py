@@ -69,6 +69,18 @@ class Runtime(Section):
         return machine
 
 
+class Agent(Section):
+    """The Edge Manager agent's gRPC service on the devices, for client programs written for that agent.
+
+    Attributes:
+        enabled: Whether devices get its code and its wheels (about 7 MB) and serve it; off by default.
+        socket: The Unix socket's path, at most 107 bytes; a relative one lies in the inference component's work folder.
+    """
+
+    enabled: bool = False
+    socket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/._-]+$", max_length=107)] = "agent.sock"
+
+
 class Nucleus(Section):
     """The Greengrass release that the edge server installs.
 
@@ -146,6 +158,7 @@ class Stage(Section):
     models: tuple[Model, ...]
     fleet: Fleet = Fleet()
     runtime: Runtime = Runtime()
+    agent: Agent = Agent()
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()

@@ -62,7 +62,7 @@ class InferenceStack(StageStack):
         components = [runtime]
         for model in models:
             components.append(self._model(model, after=components[-1]))
-        components.append(self._inference(models, after=components[-1]))
+        components.append(self._inference(stage, models, after=components[-1]))
         FleetDeployment(
             self,
             "Deployment",
@@ -74,7 +74,9 @@ class InferenceStack(StageStack):
         self.needs(storage, fleet, *models)
 
     def _runtime(self, stage: Stage) -> Component:
-        archive = runtime_archive(stage.runtime.python, stage.runtime.architecture, build_folder(self))
+        archive = runtime_archive(
+            stage.runtime.python, stage.runtime.architecture, build_folder(self), agent=stage.agent.enabled
+        )
         values = {"COMPONENT": self.names.runtime_component}
         return Component(
             self,
@@ -109,12 +111,13 @@ class InferenceStack(StageStack):
             after=after,
         )
 
-    def _inference(self, models: Sequence[ModelStack], *, after: Component) -> Component:
-        archive = inference_archive(build_folder(self))
+    def _inference(self, stage: Stage, models: Sequence[ModelStack], *, after: Component) -> Component:
+        archive = inference_archive(build_folder(self), agent=stage.agent.enabled)
         names = [model.source.name for model in models]
         values = {
             "COMPONENT": self.names.inference_component,
             "RUNTIME": self.names.runtime_component,
+            "AGENT": {"enabled": stage.agent.enabled, "socket": stage.agent.socket},
             "MODELS": {model.source.name: self._served(model) for model in models},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
             "RESPONSE_TOPICS": [self.names.response_topic(name) for name in names],

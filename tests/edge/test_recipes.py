@@ -27,6 +27,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "COMPONENT": "edgewright.prod.Inference",
         "ARTIFACT_URI": f"{ARTIFACT}/inference.zip",
         "RUNTIME": "edgewright.prod.Runtime",
+        "AGENT": {"enabled": True, "socket": "agent.sock"},
         "DEPENDENCIES": {"edgewright.prod.Runtime": RANGE, "edgewright.prod.model.Digits": RANGE},
         "MODELS": {
             "digits": {

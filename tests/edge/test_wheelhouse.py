@@ -13,7 +13,7 @@ from tools.wheelhouse import RUNTIME, Target, WheelhouseError
 def test_the_devices_lock_pins_what_the_repository_pins() -> None:
     pinned = read_locks([ROOT / "requirements-twin.txt", ROOT / "requirements-dev.txt"])
 
-    for name, pin in read_lock(RUNTIME / "requirements.lock").items():
+    for name, pin in read_locks([RUNTIME / "requirements.lock", RUNTIME / "agent.lock"]).items():
         assert pin == pinned[name], name
 
 
@@ -21,6 +21,7 @@ def test_no_package_comes_to_the_device_that_the_component_does_not_need() -> No
     names = set(read_lock(RUNTIME / "requirements.lock"))
 
     assert names == {"awscrt", "awsiotsdk", "numpy", "onnxruntime", "pillow"}
+    assert set(read_lock(RUNTIME / "agent.lock")) == {"grpcio", "protobuf", "typing-extensions"}
     assert set(read_lock(RUNTIME / "installer.lock")) == {"pip"}
 
 

@@ -125,3 +125,12 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
     assert {"Identity"} <= needs["Fleet"]
     assert {"Storage"} <= needs["Identity"]
     assert not needs["ModelDigits"] & {"EdgeServer", "Fleet"}
+
+
+def test_the_agent_is_where_the_stage_asks_for_it() -> None:
+    def agent(stage: str) -> object:
+        recipe = recipes(stage)[f"edgewright.{stage}.Inference"]
+        return recipe["ComponentConfiguration"]["DefaultConfiguration"]["agent"]
+
+    assert agent("twin") == {"enabled": True, "socket": "agent.sock"}
+    assert agent("prod") == {"enabled": False, "socket": "agent.sock"}

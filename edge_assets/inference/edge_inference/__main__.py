@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
+from edge_inference.agent_switch import AgentSwitch
 from edge_inference.classifier import load_classifier
 from edge_inference.configuration import ModelSettings
 from edge_inference.endpoint import Endpoint
@@ -17,6 +17,7 @@ from edge_inference.model_store import ModelStore
 from edge_inference.outbox import Outbox
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
+from edge_inference.signature import SigningKeys
 
 log = logging.getLogger("edge_inference")
 
@@ -44,17 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from edge_inference import greengrass_ipc, onnx_runtime
 
     outbox = Outbox()
+    keys = SigningKeys()
 
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
-        store = ModelStore(pointer, partial(load_classifier, load_runtime=onnx_runtime.load))
+        store = ModelStore(pointer, lambda folder: load_classifier(folder, onnx_runtime.load, keys.current))
         endpoint = Endpoint(settings, device, store, outbox)
         endpoint.start()
         return endpoint
 
     environment = EnvironmentPointer(options.runtime_pointer)
+    router = Router(make_endpoint)
+    agent = AgentSwitch(lambda: router.endpoints, keys)
     service = InferenceService(
-        greengrass_ipc.connect, Router(make_endpoint), outbox, is_outdated=environment.is_outdated
+        greengrass_ipc.connect,
+        router,
+        outbox,
+        checks=[keys.check, agent.check],
+        is_outdated=environment.is_outdated,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
@@ -63,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServiceError as exc:
         log.error("%s", exc)
         return 1
+    finally:
+        agent.stop()
     if ending is Event.RUNTIME_CHANGED:
         environment.restart()
     log.info("stopped")

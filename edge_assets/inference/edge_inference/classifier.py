@@ -1,5 +1,6 @@
 """A model that names what a picture shows."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from edge_inference.model_runtime import ModelRuntime, RuntimeLoader
 from edge_inference.postprocessing import top_k
 from edge_inference.request import ErrorCode, Request, RequestError
 from edge_inference.samples import load_samples
+from edge_inference.signature import SigningKey
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,13 @@ class Classifier:
         return pixels
 
 
-def load_classifier(folder: Path, load_runtime: RuntimeLoader) -> Classifier:
+def load_classifier(folder: Path, load_runtime: RuntimeLoader, key: SigningKey | None = None) -> Classifier:
     """Verify, load and warm a model.
 
     Args:
         folder: The unpacked package.
         load_runtime: Makes a runtime of a verified package.
+        key: Must have signed the package; None, the default, leaves it at the digests.
 
     Returns:
         A model that has run once.
@@ -93,7 +98,11 @@ def load_classifier(folder: Path, load_runtime: RuntimeLoader) -> Classifier:
     Raises:
         ModelPackageError: Any part of it is not usable.
     """
-    package = open_package(folder)
+    package = open_package(folder, key)
+    if package.signed:
+        log.info("%s: signature verified", package.folder)
+    else:
+        log.warning("%s: signature not checked, digests only: no signingKey is configured", package.folder)
     classifier = Classifier(package, load_runtime(package), load_samples(package))
     classifier.warm_up()
     return classifier

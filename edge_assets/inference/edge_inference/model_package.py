@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from edge_inference.preprocessing import Preprocessing
+from edge_inference.signature import SIGNATURE, SIGNATURE_BYTES, SignatureError, SigningKey
 
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 20
@@ -40,6 +41,7 @@ class ModelPackage:
         labels: In the order of the classes.
         preprocessing: From pixels to the input.
         samples: File of held-out samples and the value in it that stands for 1.0; None without samples.
+        signed: Whether its signature was checked; False where the device has no signing key.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class ModelPackage:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     samples: tuple[Path, float] | None
+    signed: bool = False
 
     @property
     def model_file(self) -> Path:
@@ -57,22 +60,23 @@ class ModelPackage:
         return self.folder / MODEL_FILE
 
 
-def open_package(folder: Path) -> ModelPackage:
+def open_package(folder: Path, key: SigningKey | None = None) -> ModelPackage:
     """Read a package's manifest and verify the size and the digest of every file before anything uses them.
 
     Args:
         folder: The unpacked package.
+        key: Must have signed the manifest; None, the default, leaves it at the digests.
 
     Returns:
         The verified package.
 
     Raises:
-        ModelPackageError: A file is missing, cut off or changed, or the manifest is not usable.
+        ModelPackageError: A file is missing, cut off or changed, the signature does not hold, or the manifest is not
+            usable.
     """
-    manifest = _manifest(folder)
+    manifest = verified_manifest(folder, key)
     try:
-        _verify_files(folder, _mapping(manifest, "files"))
-        package = _package(folder, manifest)
+        package = replace(_package(folder, manifest), signed=key is not None)
     except KeyError as exc:
         raise ModelPackageError(f"{folder / MANIFEST}: {exc.args[0]} is required") from exc
     except (TypeError, ValueError, AttributeError) as exc:
@@ -81,14 +85,56 @@ def open_package(folder: Path) -> ModelPackage:
     return package
 
 
-def _manifest(folder: Path) -> Mapping[str, object]:
+def verified_manifest(folder: Path, key: SigningKey | None = None) -> Mapping[str, object]:
+    """Verify a package as shipped, whatever its model is for: first the manifest's signature, then every file.
+
+    Args:
+        folder: The unpacked package.
+        key: Must have signed the manifest; None, the default, leaves it at the digests.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ModelPackageError: A file is missing, cut off or changed, or the signature does not hold.
+    """
+    manifest = _manifest(folder, key)
+    try:
+        _verify_files(folder, _mapping(manifest, "files"))
+    except KeyError as exc:
+        raise ModelPackageError(f"{folder / MANIFEST}: {exc.args[0]} is required") from exc
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise ModelPackageError(f"{folder / MANIFEST}: {exc}") from exc
+    return manifest
+
+
+def _verify_signature(folder: Path, manifest: bytes, key: SigningKey) -> None:
+    path = folder / SIGNATURE
+    try:
+        with path.open("rb") as stream:
+            key.verify(manifest, stream.read(SIGNATURE_BYTES))
+    except FileNotFoundError as exc:
+        raise ModelPackageError(
+            f"{path} is missing: this device takes signed packages only, package the model with the signing key"
+        ) from exc
+    except OSError as exc:
+        raise ModelPackageError(f"{path} cannot be read: {exc.strerror}") from exc
+    except SignatureError as exc:
+        raise ModelPackageError(f"{path} {exc}") from exc
+
+
+def _manifest(folder: Path, key: SigningKey | None) -> Mapping[str, object]:
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MANIFEST_BYTES:
             raise ModelPackageError(f"{path} must have at most {MANIFEST_BYTES} bytes, got {path.stat().st_size}")
-        manifest = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as exc:
         raise ModelPackageError(f"{path} cannot be read: {exc.strerror}") from exc
+    if key is not None:
+        _verify_signature(folder, content, key)
+    try:
+        manifest = json.loads(content)
     except (ValueError, RecursionError) as exc:
         raise ModelPackageError(f"{path} must be JSON: {exc}") from exc
     if not isinstance(manifest, dict):

@@ -42,6 +42,11 @@ class ModelStore:
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
 
     @property
+    def model(self) -> Classifier | None:
+        """The model in use."""
+        return self._model
+
+    @property
     def problem(self) -> str:
         """Why the model that the pointer names is not in use; empty when it is."""
         return self._problem

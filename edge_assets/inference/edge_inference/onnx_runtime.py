@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,43 @@ class OnnxModel:
         self._input_name = input_name
         self._output_names = [output_name]
 
+    @property
+    def session(self) -> Any:
+        """The `onnxruntime.InferenceSession`, for who serves its tensors as they are."""
+        return self._session
+
     def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the model once; see `ModelRuntime.run`."""
         output: NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: values})[0]
         return output
+
+
+def open_session(model_file: Path) -> Any:
+    """Load a model file.
+
+    Args:
+        model_file: A verified file.
+
+    Returns:
+        The `onnxruntime.InferenceSession`.
+
+    Raises:
+        ModelPackageError: ONNX Runtime refuses the file.
+    """
+    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # Imported with the first model: it takes a third of a second and 30 MB.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # A device has other work for its cores, and one small input does not fill a second thread.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(model_file), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as exc:
+        raise ModelPackageError(f"{model_file} does not load: {exc}") from exc
 
 
 def load(package: ModelPackage) -> OnnxModel:
@@ -45,22 +79,7 @@ def load(package: ModelPackage) -> OnnxModel:
     Raises:
         ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
     """
-    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # Imported with the first model: it takes a third of a second and 30 MB.
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    # A device has other work for its cores, and one small input does not fill a second thread.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            str(package.model_file), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as exc:
-        raise ModelPackageError(f"{package.model_file} does not load: {exc}") from exc
+    session = open_session(package.model_file)
     _check("input", package.model_input, session.get_inputs(), package)
     _check("output", package.output, session.get_outputs(), package)
     return OnnxModel(session, package.model_input.name, package.output.name)
