@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ RECIPE = """{"RecipeFormatVersion": "2020-01-25", "ComponentName": "com.example.
 
 
 @pytest.fixture
-def small_twin(home: Path) -> Iterator[TwinState]:
-    yield lifecycle.start(home)
+def small_twin(home: Path) -> TwinState:
+    return lifecycle.start(home)
 
 
 def pids(state: TwinState) -> dict[str, int | None]:
@@ -65,7 +64,7 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     assert status_of(greengrass, "device-02", deployment) == "QUEUED"
     assert status_of(greengrass, "device-03", deployment) == "none"
     runtimes = {d["coreDeviceThingName"]: d["runtime"] for d in greengrass.list_core_devices()["coreDevices"]}
-    assert runtimes["device-01"], runtimes["device-03"] == ("aws_nucleus_lite", "aws_nucleus_classic")
+    assert (runtimes["device-01"], runtimes["device-03"]) == ("aws_nucleus_lite", "aws_nucleus_classic")
 
     os.kill(offline, signal.SIGCONT)
 
