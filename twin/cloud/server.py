@@ -27,6 +27,7 @@ EXTENSIONS = (
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",
     "twin.cloud.public_parameters",
+    "twin.cloud.stack_operations",
     "twin.cloud.iot",
     "twin.cloud.greengrass",
     "twin.cloud.sagemaker",
