@@ -53,6 +53,10 @@ def handler(event, context):
         print("printed by the function")
         logging.getLogger().info("logged by the function")
         report(done=True)
+    elif do == "burst":
+        for number in range(event["first"], event["first"] + event["count"]):
+            report(number=number)
+            print(f"acknowledged {number}.", flush=True)
     elif do == "threads":
 
         def publish(number):
