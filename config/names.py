@@ -69,6 +69,10 @@ class Names:
         """Component of a model, such as `edgewright.dev.model.Digits` for the model `digits`."""
         return f"edgewright.{self.stage}.model.{self.model_package(model)}"
 
+    def handler_component(self, handler: str) -> str:
+        """Component of a V1 function, such as `edgewright.dev.handler.DigitsV1` for the handler `digits-v1`."""
+        return f"edgewright.{self.stage}.handler.{self.model_package(handler)}"
+
     def model_package(self, model: str) -> str:
         """Name of a model's archive without `.zip`, such as `Digits` for the model `digits`."""
         return "".join(part.capitalize() for part in model.split("-"))

@@ -36,8 +36,8 @@ class IdentityStack(StageStack):
             "CoreDevice",
             name=names.iot_policy,
             role_alias=names.role_alias,
-            request_topics=[names.request_topic(model) for model in models],
-            response_topics=[names.response_topic(model) for model in models],
+            request_topics=[*map(names.request_topic, models), *(t for each in stage.handlers for t in each.subscribe)],
+            response_topics=[*map(names.response_topic, models), *(t for each in stage.handlers for t in each.publish)],
         )
         self.edge_instance = EdgeInstanceRole(
             self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy

@@ -7,7 +7,7 @@ from typing import Any
 from aws_cdk import CfnParameter
 from constructs import Construct
 
-from config.stage import Stage
+from config.stage import Handler, Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_sweep import ComponentSweep
 from edge_constructs.edge_assets import (
@@ -18,6 +18,7 @@ from edge_constructs.edge_assets import (
     runtime_archive,
 )
 from edge_constructs.fleet_deployment import FleetDeployment
+from edge_constructs.handler_component import HandlerComponent
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder
@@ -38,7 +39,8 @@ class InferenceStack(StageStack):
         models: What is to be served.
 
     Raises:
-        MissingAssetError: Set-up has not made the runtime's wheels.
+        MissingAssetError: Set-up has not made the runtime's wheels, or the packages of a handler.
+        HandlerDeclarationError: A handler cannot be deployed as it is declared.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class InferenceStack(StageStack):
         for model in models:
             components.append(self._model(model, after=components[-1]))
         components.append(self._inference(stage, models, after=components[-1]))
+        for handler in stage.handlers:
+            components.append(self._handler(stage, handler, after=components[-1]))
         FleetDeployment(
             self,
             "Deployment",
@@ -150,6 +154,20 @@ class InferenceStack(StageStack):
             ),
             after=after,
         )
+
+    def _handler(self, stage: Stage, handler: Handler, *, after: Component) -> Component:
+        return HandlerComponent(
+            self,
+            f"{self.names.model_package(handler.name)}Handler",
+            name=self.names.handler_component(handler.name),
+            handler=handler,
+            runtime=self.names.runtime_component,
+            python=stage.runtime.python,
+            architecture=stage.runtime.architecture,
+            store=self._store,
+            folder=build_folder(self),
+            after=after,
+        ).component
 
     def _served(self, model: ModelStack) -> dict[str, Any]:
         """The inference component's configuration of one model."""

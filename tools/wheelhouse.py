@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def build(target: Target, runtime: Path = RUNTIME) -> Path:
     if is_current(archive, texts):
         return archive
     wheels = archive.parent / f"wheels-{target.name}"
-    _download(target, runtime, wheels)
+    download(target, [runtime / name for name in target.locks], wheels)
     try:
         chosen = locked_wheels(wheels, read_locks(runtime / name for name in target.locks))
     except ValueError as exc:
@@ -176,7 +176,17 @@ def _sidecar(archive: Path) -> Path:
     return archive.with_suffix(".sha256")
 
 
-def _download(target: Target, runtime: Path, folder: Path) -> None:
+def download(target: Target, locks: Iterable[Path], folder: Path) -> None:
+    """Fetch the wheels of locks for a target; those that are there already are kept.
+
+    Args:
+        target: What the wheels are for.
+        locks: Requirement files with hashes.
+        folder: Gets the wheels.
+
+    Raises:
+        WheelhouseError: A wheel is missing for the target, has another hash, or the registry cannot be reached.
+    """
     print(f"wheelhouse: collecting the wheels for {target.name}", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
@@ -184,8 +194,8 @@ def _download(target: Target, runtime: Path, folder: Path) -> None:
     command += ["--python-version", target.python, "--implementation", "cp"]
     for tag in MANYLINUX:
         command += ["--platform", f"{tag}_{target.architecture}"]
-    for name in target.locks:
-        command += ["--requirement", str(runtime / name)]
+    for lock in locks:
+        command += ["--requirement", str(lock)]
     try:
         # pip's progress goes to standard error: standard output is for the archive's path.
         result = subprocess.run(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from config.stage import Handler
+from edge_constructs.handler_component import recipe_values
 from edge_constructs.recipe import fill_recipe
 from tests.edge.model_folder import ROOT
 from tests.edge.recipe_rules import violations
@@ -15,6 +17,14 @@ REQUESTS, RESPONSES = "edgewright/prod/digits/request", "edgewright/prod/digits/
 COMMON = {"VERSION": "1.999999.999999"}
 ARTIFACT = "s3://edgewright-artifacts-0123456789/artifacts/" + "0" * 64
 RANGE = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
+HANDLER = Handler(
+    name="digits-v1",
+    folder="digits",
+    handler="gg_ml_predict.function_handler",
+    subscribe=(REQUESTS,),
+    publish=(RESPONSES,),
+    environment={"RESULT_TOPIC": RESPONSES},
+)
 FILLINGS: dict[str, dict[str, Any]] = {
     "runtime": {"COMPONENT": "edgewright.prod.Runtime", "ARTIFACT_URI": f"{ARTIFACT}/runtime.zip"},
     "models": {
@@ -39,6 +49,11 @@ FILLINGS: dict[str, dict[str, Any]] = {
         },
         "REQUEST_TOPICS": [REQUESTS],
         "RESPONSE_TOPICS": [RESPONSES],
+    },
+    "handlers": {
+        **recipe_values("edgewright.prod.handler.DigitsV1", HANDLER, "edgewright.prod.Runtime"),
+        "ARTIFACT_URI": f"{ARTIFACT}/handler.zip",
+        "DEPENDENCIES_URI": f"{ARTIFACT}/dependencies.zip",
     },
 }
 
@@ -112,6 +127,10 @@ def test_the_lint_finds(expected: str) -> None:
 
 
 def test_no_script_of_a_component_is_missing_from_its_recipe() -> None:
-    for kind, script in (("runtime", "install.sh"), ("inference", "run.sh")):
+    for kind, folder, script in (
+        ("runtime", "runtime", "install.sh"),
+        ("inference", "inference", "run.sh"),
+        ("handlers", "handler", "run.sh"),
+    ):
         assert Path(ASSETS / kind / script).is_file()
-        assert f"/{kind}/{script}" in json.dumps(filled(kind))
+        assert f"/{folder}/{script}" in json.dumps(filled(kind))

@@ -59,7 +59,7 @@ def test_builds_once_and_again_when_a_source_or_the_archive_changes(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloads: list[Target] = []
-    monkeypatch.setattr(wheelhouse, "_download", lambda target, *_: downloads.append(target))
+    monkeypatch.setattr(wheelhouse, "download", lambda target, *_: downloads.append(target))
     archive = wheelhouse.build(TARGET, runtime)
     digest = sha256_of(archive)
     assert archive.with_suffix(".sha256").read_text() == f"{digest}  {archive.name}\n"
@@ -84,7 +84,7 @@ def test_builds_once_and_again_when_a_source_or_the_archive_changes(
 
 
 def test_a_wheel_with_another_hash_is_named(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheelhouse, "_download", lambda *_: None)
+    monkeypatch.setattr(wheelhouse, "download", lambda *_: None)
     next((runtime / "wheelhouse" / "wheels-cp311-x86_64").glob("*.whl")).write_bytes(b"other")
 
     with pytest.raises(WheelhouseError, match="got none for some-thing"):

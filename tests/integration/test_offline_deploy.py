@@ -147,6 +147,20 @@ def test_a_client_of_the_edge_manager_agent_gets_the_same_answer(deployed: Deplo
     assert str(int(logits.argmax())) == deployed.ask({"request_id": "as-the-agent", "index": 5})["label"]
 
 
+def test_a_function_of_greengrass_v1_answers_on_the_device(deployed: Deployed) -> None:
+    request, response = NAMES.request_topic("digits-v1"), NAMES.response_topic("digits-v1")
+    with deployed.operator.listen(response) as answers:
+        for index in range(10):
+            deployed.operator.publish(request, json.dumps({"index": index}).encode())
+
+        digits = [json.loads(answers.get(timeout=30)) for _ in range(10)]
+
+    assert [answer["index"] for answer in digits] == list(range(10))
+    with np.load(ROOT / "edge_assets" / "models" / "digits" / "samples.npz") as samples:
+        labels = samples["labels"][:10].tolist()
+    assert sum(answer["digit"] == label for answer, label in zip(digits, labels, strict=True)) >= 9
+
+
 @pytest.mark.parametrize(
     ("payload", "code"),
     [

@@ -26,7 +26,8 @@ def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
     pinned = {name: each["ComponentVersion"] for name, each in deployment["Properties"]["Components"].items()}
 
     assert pinned == {name: recipe["ComponentVersion"] for name, recipe in recipes(stage).items()}
-    assert set(pinned) == {
+    handlers = {f"edgewright.{stage}.handler.DigitsV1"} if stage == "twin" else set()
+    assert set(pinned) == handlers | {
         f"edgewright.{stage}.Runtime",
         f"edgewright.{stage}.model.Digits",
         f"edgewright.{stage}.Inference",
@@ -63,7 +64,7 @@ def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> N
         return direct.union(*(needed(each) for each in direct))
 
     assert all(sweep in needed(name) for name in components)
-    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2]
+    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2, 3]
 
 
 def test_inference_serves_each_model_on_exact_topics() -> None:
@@ -109,6 +110,8 @@ def test_artifacts_lie_in_the_assembly_under_their_digest() -> None:
     assert {copy["Properties"]["DestinationKey"].rsplit("/", 1)[-1] for copy in copies} == {
         "runtime.zip",
         "inference.zip",
+        "handler.zip",
+        "dependencies.zip",
     }
     for copy in copies:
         sha256 = copy["Properties"]["Sha256"]
@@ -134,3 +137,20 @@ def test_the_agent_is_where_the_stage_asks_for_it() -> None:
 
     assert agent("twin") == {"enabled": True, "socket": "agent.sock"}
     assert agent("prod") == {"enabled": False, "socket": "agent.sock"}
+
+
+def test_a_handler_takes_and_publishes_exactly_its_topics() -> None:
+    recipe = recipes("twin")["edgewright.twin.handler.DigitsV1"]
+    configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
+    (policy,) = resources("twin", "Identity", "AWS::IoT::Policy")
+
+    topics = {
+        "aws.greengrass#SubscribeToIoTCore": ["edgewright/twin/digits-v1/request"],
+        "aws.greengrass#PublishToIoTCore": ["edgewright/twin/digits-v1/response"],
+    }
+    granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
+    assert {each["operations"][0]: each["resources"] for each in granted} == topics
+    assert [configuration["subscribe"], configuration["publish"]] == list(topics.values())
+    assert "topic/edgewright/twin/digits-v1/response" in json.dumps(policy)
+    assert "topicfilter/edgewright/twin/digits-v1/request" in json.dumps(policy)
+    assert len(recipe["Manifests"][0]["Artifacts"]) == 2

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,8 @@ class Dispatcher:
         self._folders = folders
         self._on_publish = on_publish
         self._events: queue.Queue[tuple[str, bytes]] = queue.Queue(settings.queue_size)
+        # Events of the dispatcher before this one: older than any of the queue.
+        self._adopted: deque[tuple[str, bytes]] = deque()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._process: FunctionProcess | None = None
@@ -74,8 +77,15 @@ class Dispatcher:
         self._restart_at = 0.0
         self._used_at = time.monotonic()
 
-    def start(self) -> None:
-        """Start; a pinned function is imported at once."""
+    def start(self, before: "Dispatcher | None" = None) -> None:
+        """Start; a pinned function is imported at once.
+
+        Args:
+            before: A stopped dispatcher whose events are taken over.
+        """
+        if before:
+            self.counts = before.counts
+            self._adopted = before._waiting()
         self._thread.start()
 
     def submit(self, topic: str, payload: bytes) -> None:
@@ -97,7 +107,14 @@ class Dispatcher:
         process = self._process
         if process and self._thread.is_alive():
             process.stop()
-        log.info("function %s: %s, %d events unhandled", self.settings.name, self.counts, self._events.qsize())
+        waiting = self._events.qsize() + len(self._adopted)
+        log.info("function %s: %s, %d events wait", self.settings.name, self.counts, waiting)
+
+    def _waiting(self) -> deque[tuple[str, bytes]]:
+        events = self._adopted
+        while not self._events.empty():
+            events.append(self._events.get_nowait())
+        return events
 
     def _run(self) -> None:
         try:
@@ -112,7 +129,7 @@ class Dispatcher:
             self._stopped.wait(POLL_S)
             return
         try:
-            topic, payload = self._events.get(timeout=POLL_S)
+            topic, payload = self._adopted.popleft() if self._adopted else self._events.get(timeout=POLL_S)
         except queue.Empty:
             self._end_idle()
             return

@@ -154,7 +154,7 @@ class HandlerService:
         before, self._dispatcher = self._dispatcher, self._make_dispatcher(wanted)
         if before:
             before.stop(STOP_LIMIT_S)
-        self._dispatcher.start()
+        self._dispatcher.start(before)
         log.info("function %s: %s, %s", wanted.name, wanted.handler, "pinned" if wanted.pinned else "on demand")
 
     def _pause(self, pause_s: float) -> bool:
