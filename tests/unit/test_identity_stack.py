@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+import aws_cdk as cdk
+import pytest
+
+from edge_constructs.core_device_policy import CoreDevicePolicy
 from tests.synthesis import resources
 
 
@@ -78,18 +82,26 @@ def test_a_device_connects_only_as_its_own_thing() -> None:
 def test_every_reserved_topic_is_the_devices_own() -> None:
     topics = [each for resources_ in iot_statements().values() for each in resources_ if "/$aws/" in each]
 
-    assert len(topics) > 10
+    assert len(topics) == 3
     assert all("/$aws/things/${iot:Connection.Thing.ThingName}/" in topic for topic in topics)
 
 
 def test_a_device_may_follow_its_jobs_and_report_its_health() -> None:
-    own = "$aws/things/${iot:Connection.Thing.ThingName}"
+    own = "$aws/things/${iot:Connection.Thing.ThingName}/*"
     statements = iot_statements()
 
-    assert f"topicfilter/{own}/jobs/notify-next-namespace-aws-gg-deployment" in statements["iot:Subscribe"]
-    assert f"topic/{own}/jobs/$next/namespace-aws-gg-deployment/get" in statements["iot:Publish"]
-    assert f"topic/{own}/jobs/*/namespace-aws-gg-deployment/update" in statements["iot:Publish"]
-    assert f"topic/{own}/greengrassv2/health/json" in statements["iot:Publish"]
+    assert f"topicfilter/{own}" in statements["iot:Subscribe"]
+    assert f"topic/{own}" in statements["iot:Publish"]
+    assert f"topic/{own}" in statements["iot:Receive"]
+
+
+def test_an_iot_policy_longer_than_aws_allows_is_refused() -> None:
+    topics = [f"edgewright/prod/a-model-with-quite-a-long-name-{number}/request" for number in range(20)]
+
+    with pytest.raises(ValueError, match=r"IoT policy long must have at most 2048 characters, got \d{4}"):
+        CoreDevicePolicy(
+            cdk.Stack(), "Policy", name="long", role_alias="alias", request_topics=topics, response_topics=topics
+        )
 
 
 def test_model_topics_are_exact_and_one_way() -> None:
