@@ -86,6 +86,16 @@ class Nucleus(Section):
         return f"https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-{self.version}.zip"
 
 
+class Bootstrap(Section):
+    """How `cdk bootstrap` prepared the account; the qualifier is CDK's own setting (cdk.json).
+
+    Attributes:
+        customer_key: Whether with `--bootstrap-customer-key`: then its assets need that key to be read.
+    """
+
+    customer_key: bool = False
+
+
 class EdgeServer(Section):
     """The core device on EC2.
 
@@ -138,6 +148,7 @@ class Stage(Section):
         region: AWS region; the account is the one of the credentials that deploy.
         retain: Whether a destroy keeps the key, the buckets and what they hold.
         models: The models, at least one.
+        bootstrap: How the account was prepared.
     """
 
     name: Annotated[Slug, Field(max_length=12)]
@@ -149,6 +160,7 @@ class Stage(Section):
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
+    bootstrap: Bootstrap = Bootstrap()
 
     @property
     def instance_type(self) -> str:

@@ -30,4 +30,6 @@ class StorageStack(StageStack):
             key=self.key,
             retain=stage.retain,
         )
-        self.store = ArtifactStore(self, "Store", bucket=self.artifacts, retain=stage.retain)
+        self.store = ArtifactStore(
+            self, "Store", bucket=self.artifacts, retain=stage.retain, bootstrap_key=stage.bootstrap.customer_key
+        )

@@ -18,6 +18,8 @@ from edge_constructs.waiter import harden_waiter
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 #: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.
 _MARGIN = 60
+#: One question of a waiter: a handler's call to AWS may take 241 s (edge_handlers/service_client.py).
+POLL_LIMIT = Duration.minutes(5)
 
 
 class HandlerProvider(Construct):
@@ -72,7 +74,7 @@ class HandlerProvider(Construct):
             "log_group": self._log_group,
             "memory_size": memory_mb,
             "ephemeral_storage_size": disk,
-            "timeout": Duration.minutes(1) if waits else limit,
+            "timeout": POLL_LIMIT if waits else limit,
         }
         on_event = self._function("OnEvent", f"edge_handlers.{capability}.on_event.handler")
         if not waits:

@@ -15,6 +15,8 @@ _GREENGRASS_ARN = re.compile(r"/(arn:aws:greengrass:[^/]+)")
 _GREENGRASS_DEPLOYMENT = re.compile(r"/greengrass/v2/deployments/([^/]+)")
 _GREENGRASS_CORE_DEVICE = re.compile(r"/greengrass/v2/coreDevices/([^/]+)")
 _IOT_ROLE_ALIAS = re.compile(r"/role-aliases/([\w=,@-]+)")
+_IOT_POLICY_TARGETS = re.compile(r"/policy-targets/([\w+=,.@-]+)")
+_IOT_ATTACHMENT = re.compile(r"/target-policies/[\w+=,.@-]+")
 
 
 def resource_arn(service: str, path: str, body: bytes, region: str, account: str) -> str | None:
@@ -40,14 +42,31 @@ def resource_arn(service: str, path: str, body: bytes, region: str, account: str
             return f"arn:aws:greengrass:{region}:{account}:coreDevices:{core[1]}"
         return "*"
     if service == "sagemaker":
-        try:
-            name = json.loads(body or b"{}").get("CompilationJobName")
-        except (ValueError, AttributeError):
-            name = None
+        name = _field(body, "CompilationJobName")
         return f"arn:aws:sagemaker:{region}:{account}:compilation-job/{name}" if name else "*"
-    if service == "iot" and (alias := _IOT_ROLE_ALIAS.fullmatch(path)):
-        return f"arn:aws:iot:{region}:{account}:rolealias/{alias[1]}"
+    if service == "iot":
+        return _iot_arn(path, body, region, account)
     return None
+
+
+def _iot_arn(path: str, body: bytes, region: str, account: str) -> str | None:
+    """What MiniStack leaves out: role aliases, and the two ends of a policy's attachment."""
+    if alias := _IOT_ROLE_ALIAS.fullmatch(path):
+        return f"arn:aws:iot:{region}:{account}:rolealias/{alias[1]}"
+    if policy := _IOT_POLICY_TARGETS.fullmatch(path):
+        return f"arn:aws:iot:{region}:{account}:policy/{policy[1]}"
+    if _IOT_ATTACHMENT.fullmatch(path):
+        # AttachPolicy and DetachPolicy are authorised on the certificate or group, not on the policy.
+        return str(_field(body, "target") or "*")
+    return None
+
+
+def _field(body: bytes, name: str) -> Any:
+    """A member of a JSON body; None where there is none."""
+    try:
+        return json.loads(body or b"{}").get(name)
+    except (ValueError, AttributeError):
+        return None
 
 
 def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
