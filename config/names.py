@@ -77,6 +77,10 @@ class Names:
         """SSM parameter in which a model's stack leaves the URI of the newest package."""
         return f"/edgewright/{self.stage}/models/{model}/package-uri"
 
+    def signing_key_parameter(self, model: str) -> str:
+        """SSM parameter in which a model's stack leaves the public key that its package is signed with."""
+        return f"/edgewright/{self.stage}/models/{model}/signing-key"
+
     def compilation_job(self, model: str) -> str:
         """Name of a model's compilation jobs without the `-<12 hex>` of their content."""
         return f"{self.prefix}-{model}"

@@ -3,7 +3,7 @@
 import platform
 import re
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -22,16 +22,45 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Neo(Section):
+    """A SageMaker compilation job; its rules are the API's, checked when the stack is defined.
+
+    Attributes:
+        device: One of SageMaker's devices, such as `jetson_xavier`; by default Linux on the runtime's architecture.
+        accelerator: `INTEL_GRAPHICS`, `MALI`, `NVIDIA` or `NNA`; the processor by default.
+        compiler_options: The compiler's own.
+        max_runtime_minutes: After so long the job is stopped.
+        subnets: Of the VPC that the job runs in; none by default.
+        security_groups: Of that VPC.
+    """
+
+    device: str = ""
+    accelerator: str = ""
+    compiler_options: dict[str, Any] = Field(default_factory=dict)
+    max_runtime_minutes: int = 30
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
 class Model(Section):
     """One model that the stage compiles, packages and deploys.
 
     Attributes:
         folder: Folder below `edge_assets/models`; also the model's name in topics and jobs.
-        compiler: What makes the device's artifact; `neo` is a SageMaker compilation job.
+        compiler: What makes the device's artifact: `neo` a SageMaker compilation job, `onnxruntime` the devices' own
+            ONNX Runtime, `none` the source as it is.
+        neo: The compilation job, with `neo` only.
     """
 
     folder: Slug
-    compiler: Literal["neo"] = "neo"
+    compiler: Literal["neo", "onnxruntime", "none"] = "neo"
+    neo: Neo = Neo()
+
+    @model_validator(mode="after")
+    def _neo_alone_has_settings(self) -> "Model":
+        if self.compiler != "neo" and self.neo != Neo():
+            raise ValueError(f"neo must be left out with compiler {self.compiler}")
+        return self
 
 
 class Fleet(Section):

@@ -24,7 +24,12 @@ class IdentityStack(StageStack):
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: StorageStack) -> None:
         super().__init__(scope, construct_id, stage=stage, kind="identity", description="Edgewright: roles and policy")
         names, models = self.names, [model.folder for model in stage.models]
-        self.compiler = SageMakerExecution(self, "Compiler", bucket=storage.artifacts)
+        self.compiler = SageMakerExecution(
+            self,
+            "Compiler",
+            bucket=storage.artifacts,
+            in_vpc=any(model.neo.subnets for model in stage.models),
+        )
         TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
         CoreDevicePolicy(
             self,

@@ -1,5 +1,6 @@
 """What devices run: the component versions and the deployment of them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ class InferenceStack(StageStack):
             target_arn=fleet.thing_group_arn,
             components=components,
             rollout=stage.rollout,
+            configuration={self.names.inference_component: json.dumps({"signingKey": self._signing_key(models[0])})},
         )
         self.needs(storage, fleet, *models)
 
@@ -108,6 +110,16 @@ class InferenceStack(StageStack):
             artifact_uri=uri.value_as_string,
             after=after,
         )
+
+    def _signing_key(self, model: ModelStack) -> str:
+        """The public key of every package; known at the deploy only, so it is configuration and no part of a recipe."""
+        return CfnParameter(
+            self,
+            "SigningKey",
+            type="AWS::SSM::Parameter::Value<String>",
+            default=self.names.signing_key_parameter(model.source.name),
+            description="The public key that model packages are signed with",
+        ).value_as_string
 
     def _inference(self, models: Sequence[ModelStack], *, after: Component) -> Component:
         archive = inference_archive(build_folder(self))

@@ -21,6 +21,8 @@ _MARGIN = 60
 #: One question of a waiter: a handler's call to AWS may take 241 s (edge_handlers/service_client.py).
 POLL_LIMIT = Duration.minutes(5)
 
+_ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
+
 
 class HandlerProvider(Construct):
     """Runs `edge_handlers.<capability>` for custom resources; one of them serves many resources.
@@ -35,6 +37,8 @@ class HandlerProvider(Construct):
         query_interval: Time between two questions, with `waits` only.
         memory_mb: Memory of the function, MB.
         disk: Size of `/tmp`, 512 MiB unless given.
+        python: Version of the function's Python where it matters, such as `3.11`.
+        architecture: Of the function where it matters, as `uname -m` prints it; x86_64 unless given.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class HandlerProvider(Construct):
         query_interval: Duration | None = None,
         memory_mb: int = 256,
         disk: Size | None = None,
+        python: str = "3.13",
+        architecture: str = "x86_64",
     ) -> None:
         super().__init__(scope, construct_id)
         limit = limit or Duration.minutes(5)
@@ -64,7 +70,8 @@ class HandlerProvider(Construct):
             self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
         )
         self._function_defaults: dict[str, Any] = {
-            "runtime": lambda_.Runtime.PYTHON_3_13,
+            "runtime": lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
+            "architecture": _ARCHITECTURES[architecture],
             "code": lambda_.Code.from_asset(
                 str(SOURCE_ROOT),
                 exclude=["/*", "!/edge_handlers", "__pycache__"],

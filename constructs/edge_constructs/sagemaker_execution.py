@@ -14,9 +14,10 @@ class SageMakerExecution(Construct):
         scope: Parent construct.
         construct_id: Id below it.
         bucket: Sources and results.
+        in_vpc: Whether a job runs in a VPC, for which SageMaker makes network interfaces with this role.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, in_vpc: bool = False) -> None:
         super().__init__(scope, construct_id)
         log_group = arn("logs", "log-group:/aws/sagemaker/CompilationJobs")
         role = ServiceRole(
@@ -24,14 +25,34 @@ class SageMakerExecution(Construct):
             "Role",
             service="sagemaker.amazonaws.com",
             permissions=[
-                *bucket.reading("sources/"),
-                *bucket.writing("compiled/"),
+                *bucket.access(reads=("sources/",), writes=("compiled/",)),
                 bucket.listing(),
                 Permission(
                     ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
                     (log_group, f"{log_group}:*"),
                     wildcard_reason="SageMaker names the streams of this log group after its jobs",
                 ),
+                *([_network_interfaces()] if in_vpc else []),
             ],
         )
         self.role_arn = role.arn
+
+
+def _network_interfaces() -> Permission:
+    """What SageMaker's guide asks for where a job has a VpcConfig."""
+    verbs = (
+        "CreateNetworkInterface",
+        "CreateNetworkInterfacePermission",
+        "DeleteNetworkInterface",
+        "DeleteNetworkInterfacePermission",
+        "DescribeDhcpOptions",
+        "DescribeNetworkInterfaces",
+        "DescribeSecurityGroups",
+        "DescribeSubnets",
+        "DescribeVpcs",
+    )
+    return Permission(
+        tuple(f"ec2:{verb}" for verb in verbs),
+        ("*",),
+        wildcard_reason="SageMaker makes the interface, so its id is not known; the describing calls know no resource",
+    )

@@ -8,6 +8,7 @@ import pytest
 from edge_handlers import service_client
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
+from tests.handlers.fake_kms import FakeKms
 from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.fake_sagemaker import FakeSageMaker
 
@@ -18,6 +19,7 @@ CAPABILITIES = (
     "component_sweep.on_event",
     "device_registry.on_event",
     "model_package.on_event",
+    "onnx_compilation.on_event",
     "neo_compilation.is_complete",
     "neo_compilation.on_event",
 )
@@ -35,6 +37,13 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def s3(serve: Callable[..., None]) -> FakeS3:
     fake = FakeS3()
     serve(s3=fake)
+    return fake
+
+
+@pytest.fixture
+def kms(serve: Callable[..., None]) -> FakeKms:
+    fake = FakeKms()
+    serve(kms=fake)
     return fake
 
 
@@ -62,7 +71,8 @@ def greengrass(serve: Callable[..., None]) -> FakeGreengrass:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Make the handlers' clients fakes: `serve(s3=fake)`."""
-    services: dict[str, object] = {}
+    # A client alone calls nobody: what a test does not use may be asked for.
+    services: dict[str, object] = {"kms": FakeKms()}
     for module in CAPABILITIES:
         monkeypatch.setattr(f"edge_handlers.{module}.client", services.__getitem__)
     service_client.client.cache_clear()
