@@ -143,18 +143,19 @@ def _lifecycle() -> list[s3.LifecycleRule]:
 
 def _refuse_foreign_encryption(bucket: s3.Bucket, key: EncryptionKey) -> None:
     """Deny uploads that name another kind of encryption or another key; without a header the bucket's own applies."""
-    put = {"principals": [iam.AnyPrincipal()], "actions": ["s3:PutObject"], "resources": [bucket.arn_for_objects("*")]}
-    for sid, conditions in (
-        ("OnlyKms", {"StringNotEqualsIfExists": {"s3:x-amz-server-side-encryption": "aws:kms"}}),
-        (
-            "OnlyThisKey",
-            {
-                "StringNotEqualsIfExists": {
-                    "s3:x-amz-server-side-encryption-aws-kms-key-id": key.key.key_arn,
-                }
-            },
-        ),
+    header = "s3:x-amz-server-side-encryption"
+    for sid, name, wanted in (
+        ("OnlyKms", header, "aws:kms"),
+        ("OnlyThisKey", f"{header}-aws-kms-key-id", key.key.key_arn),
     ):
         bucket.add_to_resource_policy(
-            iam.PolicyStatement(sid=sid, effect=iam.Effect.DENY, conditions=conditions, **put)
+            iam.PolicyStatement(
+                sid=sid,
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[bucket.arn_for_objects("*")],
+                # A negated operator alone would deny a request without the header, too.
+                conditions={"StringNotEquals": {name: wanted}, "Null": {name: "false"}},
+            )
         )

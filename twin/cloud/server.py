@@ -21,6 +21,8 @@ logger = logging.getLogger("twin.server")
 
 EXTENSIONS = (
     "twin.cloud.authorization",
+    "twin.cloud.access_trail",
+    "twin.cloud.implied_permissions",
     "twin.cloud.buckets",
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",

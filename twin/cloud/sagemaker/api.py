@@ -9,6 +9,7 @@ from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
 
+from twin.cloud.implied_permissions import may_pass_role
 from twin.cloud.registry import Settings, register_background, register_service, register_store, role_session
 from twin.cloud.sagemaker.jobs import FINAL_STATUSES, CompilationJobs
 from twin.cloud.sagemaker.request_shape import mistakes
@@ -56,6 +57,7 @@ class CompilationApi:
             except ValueError as exc:
                 raise ServiceError("SerializationException", f"body must be JSON: {exc}") from exc
             _check_shape(operation, request)
+            _check_role(request, headers, operation)
             return 200, dict(_HEADERS), json.dumps(handler(request)).encode()
         except ServiceError as exc:
             answer = {"__type": exc.code, "message": str(exc)}
@@ -162,6 +164,16 @@ def _check_shape(operation: str, request: Any) -> None:
         plural = "s" if len(found) > 1 else ""
         raise ServiceError(
             "ValidationException", f"{len(found)} validation error{plural} detected: " + "; ".join(found)
+        )
+
+
+def _check_role(request: dict[str, Any], headers: dict[str, str], operation: str) -> None:
+    role = request.get("RoleArn") or request.get("ExecutionRoleArn")
+    if role and not may_pass_role(headers, role, SERVICE_PRINCIPAL):
+        raise ServiceError(
+            "AccessDeniedException",
+            f"User is not authorized to perform: iam:PassRole on resource: {role} because no identity-based policy "
+            f"allows the iam:PassRole action ({operation})",
         )
 
 
