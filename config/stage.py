@@ -42,6 +42,20 @@ class Neo(Section):
     security_groups: tuple[str, ...] = ()
 
 
+class Verification(Section):
+    """The endpoint that a model is verified on.
+
+    Attributes:
+        image: URI of a Triton image; by default the newest of the SageMaker SDK's table for the region.
+        instance_type: Of the endpoint, which lives for one request.
+        tolerance: Largest difference of an output value that is still right.
+    """
+
+    image: Annotated[str, StringConstraints(pattern=r"^\S{1,255}$")] | None = None
+    instance_type: Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")] = "ml.c5.large"
+    tolerance: float = Field(default=1e-3, ge=0)
+
+
 class Model(Section):
     """One model that the stage compiles, packages and deploys.
 
@@ -50,11 +64,15 @@ class Model(Section):
         compiler: What makes the device's artifact: `neo` a SageMaker compilation job, `onnxruntime` the devices' own
             ONNX Runtime, `none` the source as it is.
         neo: The compilation job, with `neo` only.
+        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`.
+        verification: That endpoint.
     """
 
     folder: Slug
     compiler: Literal["neo", "onnxruntime", "none"] = "neo"
     neo: Neo = Neo()
+    verify: Literal["none", "endpoint"] = "none"
+    verification: Verification = Verification()
 
     @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":

@@ -6,15 +6,19 @@ from constructs import Construct
 from config.stage import Model, Stage
 from edge_constructs.compilation_target import CompilationLimits, CompilationTarget
 from edge_constructs.component import component_version
-from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, runtime_archive
+from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive
+from edge_constructs.image_uri import triton_image
 from edge_constructs.model_package import ModelPackage
 from edge_constructs.model_source import ModelSource
+from edge_constructs.model_verification import ModelVerification
 from edge_constructs.neo_compilation import NeoCompilation
 from edge_constructs.onnx_compilation import OnnxCompilation
+from edge_constructs.reproducible_zip import sha256_of
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
 
+SAMPLE = "verification.json"
 #: Part of every model's version: a package of another form needs another one.
 _PACKAGE_FORM = "signed-1"
 
@@ -69,6 +73,7 @@ class ModelStack(StageStack):
         self.version = component_version(
             MODEL_RECIPE, self.recipe_values, [sha256, *compiler, repr(manifest), _PACKAGE_FORM]
         )
+        verification = self._verify(compiled_uri or source_uri) if model.verify == "endpoint" else None
         package = ModelPackage(
             self,
             "Package",
@@ -82,6 +87,8 @@ class ModelStack(StageStack):
             key_arn=storage.key.key.key_arn,
             signing_key=storage.signing_key,
         )
+        if verification:
+            package.node.add_dependency(verification)
         # An export that another stack imports could never change again; a parameter can.
         for construct_id, parameter, value in (
             ("PackageUri", self.names.model_parameter(name), package.uri),
@@ -137,6 +144,31 @@ class ModelStack(StageStack):
 
     def _leave_as_it_is(self, _source_uri: str) -> tuple[str]:
         return ("",)
+
+    def _verify(self, model_uri: str) -> ModelVerification:
+        settings, name = self._model.verification, self.source.name
+        sample = MODELS / name / SAMPLE
+        if not sample.is_file():
+            raise MissingAssetError(
+                f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"
+            )
+        sample_uri = self._storage.store.publish(
+            self, "Sample", file=sample, sha256=sha256_of(sample), prefix=f"sources/{name}"
+        )
+        return ModelVerification(
+            self,
+            "Verification",
+            bucket=self._storage.artifacts,
+            name=self.names.compilation_job(name),
+            model=name,
+            model_uri=model_uri,
+            sample_uri=sample_uri,
+            image=settings.image or triton_image(self._stage.region),
+            instance_type=settings.instance_type,
+            tolerance=settings.tolerance,
+            role_arn=self._identity.compiler.role_arn,
+            key_arn=self._storage.key.key.key_arn,
+        )
 
     def _provenance(self) -> dict[str, str]:
         """The commit that a pipeline builds from, where it says so: then each commit makes a new version."""

@@ -19,6 +19,8 @@ CAPABILITIES = (
     "component_sweep.on_event",
     "device_registry.on_event",
     "model_package.on_event",
+    "model_verification.is_complete",
+    "model_verification.on_event",
     "onnx_compilation.on_event",
     "neo_compilation.is_complete",
     "neo_compilation.on_event",
