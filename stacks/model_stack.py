@@ -7,6 +7,7 @@ from config.stage import Model, Stage
 from edge_constructs.compilation_target import CompilationLimits, CompilationTarget
 from edge_constructs.component import component_version
 from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive
+from edge_constructs.edge_packaging import EdgePackaging
 from edge_constructs.image_uri import triton_image
 from edge_constructs.model_package import ModelPackage
 from edge_constructs.model_source import ModelSource
@@ -97,7 +98,7 @@ class ModelStack(StageStack):
             ssm.CfnParameter(self, construct_id, name=parameter, type="String", value=value)
         self.needs(storage, identity)
 
-    def _compile_by_neo(self, source_uri: str) -> tuple[str, str]:
+    def _compile_by_neo(self, source_uri: str) -> tuple[str, ...]:
         """The artifact's URI, and what decides it besides the source."""
         neo, declaration = self._model.neo, self.source.declaration
         target = CompilationTarget(
@@ -120,9 +121,26 @@ class ModelStack(StageStack):
             key_arn=self._storage.key.key.key_arn,
             limits=CompilationLimits(neo.max_runtime_minutes, neo.subnets, neo.security_groups),
         )
+        if self._model.packager == "edge-manager":
+            return self._pack_by_edge_manager(compilation), repr(target), self._model.packager
         return compilation.artifact_uri, repr(target)
 
-    def _compile_by_onnx_runtime(self, source_uri: str) -> tuple[str, str]:
+    def _pack_by_edge_manager(self, compilation: NeoCompilation) -> str:
+        name = self.source.name
+        packaging = EdgePackaging(
+            self,
+            "EdgePackaging",
+            job=self.names.compilation_job(name),
+            compilation_job=compilation.job_name,
+            model=name,
+            version="1.0",
+            role_arn=self._identity.compiler.role_arn,
+            output_uri=f"s3://{self._storage.artifacts.name}/compiled/edge-manager",
+            key_arn=self._storage.key.key.key_arn,
+        )
+        return packaging.artifact_uri
+
+    def _compile_by_onnx_runtime(self, source_uri: str) -> tuple[str, ...]:
         runtime = self._stage.runtime
         archive: Archive = runtime_archive(runtime.python, runtime.architecture, build_folder(self))
         compilation = OnnxCompilation(
@@ -142,7 +160,7 @@ class ModelStack(StageStack):
         )
         return compilation.artifact_uri, archive.sha256
 
-    def _leave_as_it_is(self, _source_uri: str) -> tuple[str]:
+    def _leave_as_it_is(self, _source_uri: str) -> tuple[str, ...]:
         return ("",)
 
     def _verify(self, model_uri: str) -> ModelVerification:

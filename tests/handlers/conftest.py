@@ -18,6 +18,8 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "component_sweep.on_event",
     "device_registry.on_event",
+    "edge_packaging.is_complete",
+    "edge_packaging.on_event",
     "model_package.on_event",
     "model_verification.is_complete",
     "model_verification.on_event",

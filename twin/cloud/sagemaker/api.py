@@ -13,6 +13,7 @@ from ministack.core.responses import get_account_id, get_region
 
 from twin.cloud.implied_permissions import may_pass_role
 from twin.cloud.registry import Settings, register_background, register_service, register_store, role_session
+from twin.cloud.sagemaker.edge_packaging import EdgePackagingJobs
 from twin.cloud.sagemaker.endpoints import ARN_KINDS, Endpoints
 from twin.cloud.sagemaker.errors import ServiceError
 from twin.cloud.sagemaker.jobs import FINAL_STATUSES, CompilationJobs
@@ -28,7 +29,7 @@ _INVOCATION = re.compile(r"/endpoints/([^/]+)/invocations")
 class CompilationApi:
     """Requests for compilation jobs and endpoints of the request's account and region."""
 
-    def __init__(self, jobs: CompilationJobs, endpoints: Endpoints) -> None:
+    def __init__(self, jobs: CompilationJobs, packagings: EdgePackagingJobs, endpoints: Endpoints) -> None:
         self._jobs = jobs
         self._endpoints = endpoints
         self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -38,6 +39,8 @@ class CompilationApi:
             "StopCompilationJob": self.stop,
             "DeleteCompilationJob": self.delete,
         }
+        for verb in ("create", "describe", "stop"):
+            self._operations[f"{verb.capitalize()}EdgePackagingJob"] = getattr(packagings, verb)
         for kind in ARN_KINDS:
             for verb in ("create", "describe", "delete"):
                 operation = functools.partial(getattr(endpoints, verb), kind)
@@ -205,6 +208,6 @@ def _summary(job: dict[str, Any]) -> dict[str, Any]:
 def install(settings: Settings) -> None:
     """Serve `sagemaker` on the gateway; jobs survive a restart of the cloud."""
     jobs = CompilationJobs(settings)
-    register_service("sagemaker", CompilationApi(jobs, Endpoints(settings)).handle)
+    register_service("sagemaker", CompilationApi(jobs, EdgePackagingJobs(settings, jobs), Endpoints(settings)).handle)
     register_store("compilation_jobs", jobs.records)
     register_background("compilation jobs", start=jobs.start, stop=jobs.close)
