@@ -1,5 +1,7 @@
 """One model: from its source to the package that devices download."""
 
+import shutil
+
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
@@ -170,9 +172,11 @@ class ModelStack(StageStack):
             raise MissingAssetError(
                 f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"
             )
-        sample_uri = self._storage.store.publish(
-            self, "Sample", file=sample, sha256=sha256_of(sample), prefix=f"sources/{name}"
-        )
+        sha256 = sha256_of(sample)
+        copy = build_folder(self) / sha256 / SAMPLE
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample, copy)
+        sample_uri = self._storage.store.publish(self, "Sample", file=copy, sha256=sha256, prefix=f"sources/{name}")
         return ModelVerification(
             self,
             "Verification",
