@@ -29,6 +29,7 @@ class IdentityStack(StageStack):
             "Compiler",
             bucket=storage.artifacts,
             in_vpc=any(model.neo.subnets for model in stage.models),
+            serves=any(model.verify == "endpoint" for model in stage.models),
         )
         TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
         CoreDevicePolicy(
