@@ -28,10 +28,12 @@ class Model(Section):
     Attributes:
         folder: Folder below `edge_assets/models`; also the model's name in topics and jobs.
         compiler: What makes the device's artifact; `neo` is a SageMaker compilation job.
+        serving: Keys of the model's configuration on the device that differ from those of its folder.
     """
 
     folder: Slug
     compiler: Literal["neo"] = "neo"
+    serving: dict[str, str | int | float] = {}
 
 
 class Fleet(Section):

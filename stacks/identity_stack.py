@@ -2,6 +2,7 @@
 
 from constructs import Construct
 
+from config.serving import result_topics
 from config.stage import Stage
 from edge_constructs.core_device_policy import CoreDevicePolicy
 from edge_constructs.edge_instance_role import EdgeInstanceRole
@@ -32,7 +33,7 @@ class IdentityStack(StageStack):
             name=names.iot_policy,
             role_alias=names.role_alias,
             request_topics=[names.request_topic(model) for model in models],
-            response_topics=[names.response_topic(model) for model in models],
+            response_topics=result_topics(names, stage.models),
         )
         self.edge_instance = EdgeInstanceRole(
             self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy

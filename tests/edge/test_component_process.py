@@ -34,7 +34,7 @@ class Component:
         environment["PYTHONPATH"] = str(ROOT / "edge_assets" / "inference")
         command = [sys.executable, "-m", "edge_inference", "--work-root", str(self.folder / "work")]
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, env=environment, stderr=log)
+            return subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
 
     def use_model(self, version: str) -> None:
         point(self.pointer, make_package(self.folder / version, version))
