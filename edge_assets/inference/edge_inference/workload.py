@@ -8,7 +8,7 @@ from edge_inference.answer import Prediction
 from edge_inference.classifier import ImageClassifier, TabularClassifier
 from edge_inference.declaration import TENSORS, ModelPackage
 from edge_inference.model_package import open_package
-from edge_inference.model_runtime import RuntimeLoader
+from edge_inference.model_runtime import ModelRuntime, RuntimeLoader
 from edge_inference.request import Request
 from edge_inference.samples import load_samples
 from edge_inference.signature import SigningKey
@@ -23,6 +23,11 @@ class Workload(Protocol):
     @property
     def package(self) -> ModelPackage:
         """Where it came from."""
+        ...
+
+    @property
+    def runtime(self) -> ModelRuntime:
+        """Runs it."""
         ...
 
     def predict(self, request: Request, count: int) -> Prediction:
