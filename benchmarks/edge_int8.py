@@ -74,12 +74,13 @@ def main() -> None:
     models = ROOT / "edge_assets" / "models"
     digits, iris = split_digits(), split_iris()
     train, held = (
-        [np.float32(image / 16)[np.newaxis, np.newaxis] for image in images]
+        [np.asarray(image / 16, np.float32)[np.newaxis, np.newaxis] for image in images]
         for images in (digits.train_images, digits.held_out_images)
     )
     print(row("digits", (models / "digits" / "model.onnx").read_bytes(), "image", train, held, digits.held_out_labels))
     train, held = (
-        [np.float32(flower)[np.newaxis] for flower in rows] for rows in (iris.train_rows, iris.held_out_rows)
+        [np.asarray(flower, np.float32)[np.newaxis] for flower in rows]
+        for rows in (iris.train_rows, iris.held_out_rows)
     )
     print(row("iris", (models / "iris" / "model.onnx").read_bytes(), "features", train, held, iris.held_out_labels))
     pictures, unseen = crops(8), crops(30, seed=1)
