@@ -69,6 +69,7 @@ class Model(Section):
         packager: `own`, or `edge-manager`: a SageMaker edge packaging job first, which AWS retired in 2024.
         verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`.
         verification: That endpoint.
+        serving: Keys of the model's configuration on the device that differ from those of its folder.
     """
 
     folder: Slug
@@ -77,6 +78,7 @@ class Model(Section):
     packager: Literal["own", "edge-manager"] = "own"
     verify: Literal["none", "endpoint"] = "none"
     verification: Verification = Verification()
+    serving: dict[str, str | int | float] = {}
 
     @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":
