@@ -89,6 +89,11 @@ class Names:
         """Name of a model's compilation jobs without the `-<12 hex>` of their content."""
         return f"{self.prefix}-{model}"
 
+    @property
+    def heartbeat_topic(self) -> str:
+        """MQTT topic of the signs of life of the fleet's inference components."""
+        return f"edgewright/{self.stage}/heartbeat"
+
     def request_topic(self, model: str) -> str:
         """MQTT topic on which the fleet takes requests for a model."""
         return f"edgewright/{self.stage}/{model}/request"

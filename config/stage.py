@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from config import regions
+
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
@@ -42,6 +44,20 @@ class Neo(Section):
     security_groups: tuple[str, ...] = ()
 
 
+class Verification(Section):
+    """The endpoint that a model is verified on.
+
+    Attributes:
+        image: URI of a Triton image; by default the newest of the SageMaker SDK's table for the region.
+        instance_type: Of the endpoint, which lives for one request.
+        tolerance: Largest difference of an output value that is still right.
+    """
+
+    image: Annotated[str, StringConstraints(pattern=r"^\S{1,255}$")] | None = None
+    instance_type: Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")] = "ml.c5.large"
+    tolerance: float = Field(default=1e-3, ge=0)
+
+
 class Model(Section):
     """One model that the stage compiles, packages and deploys.
 
@@ -50,16 +66,26 @@ class Model(Section):
         compiler: What makes the device's artifact: `neo` a SageMaker compilation job, `onnxruntime` the devices' own
             ONNX Runtime, `none` the source as it is.
         neo: The compilation job, with `neo` only.
+        packager: `own`, or `edge-manager`: a SageMaker edge packaging job first, which AWS retired in 2024.
+        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`.
+        verification: That endpoint.
+        serving: Keys of the model's configuration on the device that differ from those of its folder.
     """
 
     folder: Slug
     compiler: Literal["neo", "onnxruntime", "none"] = "neo"
     neo: Neo = Neo()
+    packager: Literal["own", "edge-manager"] = "own"
+    verify: Literal["none", "endpoint"] = "none"
+    verification: Verification = Verification()
+    serving: dict[str, str | int | float] = {}
 
     @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":
         if self.compiler != "neo" and self.neo != Neo():
             raise ValueError(f"neo must be left out with compiler {self.compiler}")
+        if self.compiler != "neo" and self.packager == "edge-manager":
+            raise ValueError(f"packager edge-manager packs what neo compiled: set compiler to neo, got {self.compiler}")
         return self
 
 
@@ -266,6 +292,16 @@ class Stage(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
+
+    @model_validator(mode="after")
+    def _edge_manager_in_its_regions(self) -> "Stage":
+        wanted = [model.folder for model in self.models if model.packager == "edge-manager"]
+        if wanted and self.region not in regions.EDGE_MANAGER:
+            raise ValueError(
+                f"packager edge-manager of {', '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
+                f"{', '.join(regions.EDGE_MANAGER)}, got {self.region}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_architecture(self) -> "Stage":

@@ -2,6 +2,7 @@
 
 from constructs import Construct
 
+from config.serving import result_topics
 from config.stage import Stage
 from edge_constructs.core_device_policy import CoreDevicePolicy
 from edge_constructs.edge_instance_role import EdgeInstanceRole
@@ -29,6 +30,7 @@ class IdentityStack(StageStack):
             "Compiler",
             bucket=storage.artifacts,
             in_vpc=any(model.neo.subnets for model in stage.models),
+            serves=any(model.verify == "endpoint" for model in stage.models),
         )
         TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
         CoreDevicePolicy(
@@ -37,7 +39,10 @@ class IdentityStack(StageStack):
             name=names.iot_policy,
             role_alias=names.role_alias,
             request_topics=[*map(names.request_topic, models), *(t for each in stage.handlers for t in each.subscribe)],
-            response_topics=[*map(names.response_topic, models), *(t for each in stage.handlers for t in each.publish)],
+            response_topics=[
+                *result_topics(names, stage.models),
+                *(t for each in stage.handlers for t in each.publish),
+            ],
         )
         self.edge_instance = EdgeInstanceRole(
             self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy

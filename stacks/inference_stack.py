@@ -7,7 +7,8 @@ from typing import Any
 from aws_cdk import CfnParameter
 from constructs import Construct
 
-from config.stage import Handler, Stage
+from config.serving import result_topics, serving
+from config.stage import Handler, Model, Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_sweep import ComponentSweep
 from edge_constructs.edge_assets import (
@@ -19,12 +20,15 @@ from edge_constructs.edge_assets import (
 )
 from edge_constructs.fleet_deployment import FleetDeployment
 from edge_constructs.handler_component import HandlerComponent
+from edge_constructs.permission import ACCOUNT
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
 
 _ANY_VERSION = ">=1.0.0 <2.0.0"
+#: Part of every nucleus; a component that depends on it is given the device's credentials.
+_TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
 
 
 class InferenceStack(StageStack):
@@ -134,21 +138,26 @@ class InferenceStack(StageStack):
             "COMPONENT": self.names.inference_component,
             "RUNTIME": self.names.runtime_component,
             "AGENT": {"enabled": stage.agent.enabled, "socket": stage.agent.socket},
-            "MODELS": {model.source.name: self._served(model) for model in models},
+            "MODELS": {model.folder: self._served(model) for model in stage.models},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
-            "RESPONSE_TOPICS": [self.names.response_topic(name) for name in names],
+            "RESPONSE_TOPICS": result_topics(self.names, stage.models),
+            "HEARTBEAT_TOPIC": self.names.heartbeat_topic,
+            "CAPTURE_BUCKET": self.names.artifact_bucket("ACCOUNT", stage.region),
             "DEPENDENCIES": {
                 component: {"VersionRequirement": _ANY_VERSION, "DependencyType": "SOFT"}
                 for component in (self.names.runtime_component, *map(self.names.model_component, names))
-            },
+            }
+            | {_TOKEN_EXCHANGE: {"VersionRequirement": ">=2.0.0 <3.0.0", "DependencyType": "SOFT"}},
         }
+        # The account is known only at the deploy, and a version must not depend on how synth stands in for it.
+        version = component_version(INFERENCE_RECIPE, values, [archive.sha256])
         return Component(
             self,
             "Inference",
             name=self.names.inference_component,
-            version=component_version(INFERENCE_RECIPE, values, [archive.sha256]),
+            version=version,
             recipe=INFERENCE_RECIPE,
-            values=values,
+            values=values | {"CAPTURE_BUCKET": self.names.artifact_bucket(ACCOUNT, stage.region)},
             artifact_uri=self._store.publish(
                 self, "InferenceArtifact", file=archive.file, sha256=archive.sha256, prefix="artifacts"
             ),
@@ -169,12 +178,12 @@ class InferenceStack(StageStack):
             after=after,
         ).component
 
-    def _served(self, model: ModelStack) -> dict[str, Any]:
+    def _served(self, model: Model) -> dict[str, Any]:
         """The inference component's configuration of one model."""
-        name = model.source.name
+        name = model.folder
         return {
             "component": self.names.model_component(name),
             "requestTopic": self.names.request_topic(name),
             "responseTopic": self.names.response_topic(name),
-            "topK": model.source.declaration.get("topK", 3),
+            **serving(model),
         }

@@ -1,20 +1,27 @@
 """One model: from its source to the package that devices download."""
 
+import shutil
+
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from config.stage import Model, Stage
 from edge_constructs.compilation_target import CompilationLimits, CompilationTarget
 from edge_constructs.component import component_version
-from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, runtime_archive
+from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive
+from edge_constructs.edge_packaging import EdgePackaging
+from edge_constructs.image_uri import triton_image
 from edge_constructs.model_package import ModelPackage
 from edge_constructs.model_source import ModelSource
+from edge_constructs.model_verification import ModelVerification
 from edge_constructs.neo_compilation import NeoCompilation
 from edge_constructs.onnx_compilation import OnnxCompilation
+from edge_constructs.reproducible_zip import sha256_of
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
 
+SAMPLE = "verification.json"
 #: Part of every model's version: a package of another form needs another one.
 _PACKAGE_FORM = "signed-1"
 
@@ -69,6 +76,7 @@ class ModelStack(StageStack):
         self.version = component_version(
             MODEL_RECIPE, self.recipe_values, [sha256, *compiler, repr(manifest), _PACKAGE_FORM]
         )
+        verification = self._verify(compiled_uri or source_uri) if model.verify == "endpoint" else None
         package = ModelPackage(
             self,
             "Package",
@@ -82,6 +90,8 @@ class ModelStack(StageStack):
             key_arn=storage.key.key.key_arn,
             signing_key=storage.signing_key,
         )
+        if verification:
+            package.node.add_dependency(verification)
         # An export that another stack imports could never change again; a parameter can.
         for construct_id, parameter, value in (
             ("PackageUri", self.names.model_parameter(name), package.uri),
@@ -90,7 +100,7 @@ class ModelStack(StageStack):
             ssm.CfnParameter(self, construct_id, name=parameter, type="String", value=value)
         self.needs(storage, identity)
 
-    def _compile_by_neo(self, source_uri: str) -> tuple[str, str]:
+    def _compile_by_neo(self, source_uri: str) -> tuple[str, ...]:
         """The artifact's URI, and what decides it besides the source."""
         neo, declaration = self._model.neo, self.source.declaration
         target = CompilationTarget(
@@ -113,9 +123,26 @@ class ModelStack(StageStack):
             key_arn=self._storage.key.key.key_arn,
             limits=CompilationLimits(neo.max_runtime_minutes, neo.subnets, neo.security_groups),
         )
+        if self._model.packager == "edge-manager":
+            return self._pack_by_edge_manager(compilation), repr(target), self._model.packager
         return compilation.artifact_uri, repr(target)
 
-    def _compile_by_onnx_runtime(self, source_uri: str) -> tuple[str, str]:
+    def _pack_by_edge_manager(self, compilation: NeoCompilation) -> str:
+        name = self.source.name
+        packaging = EdgePackaging(
+            self,
+            "EdgePackaging",
+            job=self.names.compilation_job(name),
+            compilation_job=compilation.job_name,
+            model=name,
+            version="1.0",
+            role_arn=self._identity.compiler.role_arn,
+            output_uri=f"s3://{self._storage.artifacts.name}/compiled/edge-manager",
+            key_arn=self._storage.key.key.key_arn,
+        )
+        return packaging.artifact_uri
+
+    def _compile_by_onnx_runtime(self, source_uri: str) -> tuple[str, ...]:
         runtime = self._stage.runtime
         archive: Archive = runtime_archive(runtime.python, runtime.architecture, build_folder(self))
         compilation = OnnxCompilation(
@@ -135,8 +162,35 @@ class ModelStack(StageStack):
         )
         return compilation.artifact_uri, archive.sha256
 
-    def _leave_as_it_is(self, _source_uri: str) -> tuple[str]:
+    def _leave_as_it_is(self, _source_uri: str) -> tuple[str, ...]:
         return ("",)
+
+    def _verify(self, model_uri: str) -> ModelVerification:
+        settings, name = self._model.verification, self.source.name
+        sample = MODELS / name / SAMPLE
+        if not sample.is_file():
+            raise MissingAssetError(
+                f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"
+            )
+        sha256 = sha256_of(sample)
+        copy = build_folder(self) / sha256 / SAMPLE
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample, copy)
+        sample_uri = self._storage.store.publish(self, "Sample", file=copy, sha256=sha256, prefix=f"sources/{name}")
+        return ModelVerification(
+            self,
+            "Verification",
+            bucket=self._storage.artifacts,
+            name=self.names.compilation_job(name),
+            model=name,
+            model_uri=model_uri,
+            sample_uri=sample_uri,
+            image=settings.image or triton_image(self._stage.region),
+            instance_type=settings.instance_type,
+            tolerance=settings.tolerance,
+            role_arn=self._identity.compiler.role_arn,
+            key_arn=self._storage.key.key.key_arn,
+        )
 
     def _provenance(self) -> dict[str, str]:
         """The commit that a pipeline builds from, where it says so: then each commit makes a new version."""

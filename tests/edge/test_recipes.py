@@ -14,6 +14,7 @@ from tests.edge.recipe_rules import violations
 
 ASSETS = ROOT / "edge_assets"
 REQUESTS, RESPONSES = "edgewright/prod/digits/request", "edgewright/prod/digits/response"
+HEARTBEAT = "edgewright/prod/heartbeat"
 COMMON = {"VERSION": "1.999999.999999"}
 ARTIFACT = "s3://edgewright-artifacts-0123456789/artifacts/" + "0" * 64
 RANGE = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
@@ -47,8 +48,10 @@ FILLINGS: dict[str, dict[str, Any]] = {
                 "topK": 3,
             }
         },
+        "HEARTBEAT_TOPIC": HEARTBEAT,
+        "CAPTURE_BUCKET": "edgewright-prod-artifacts-0123456789-eu-central-1",
         "REQUEST_TOPICS": [REQUESTS],
-        "RESPONSE_TOPICS": [RESPONSES],
+        "RESPONSE_TOPICS": [RESPONSES, HEARTBEAT],
     },
     "handlers": {
         **recipe_values("edgewright.prod.handler.DigitsV1", HANDLER, "edgewright.prod.Runtime"),
@@ -75,7 +78,7 @@ def test_the_inference_component_may_use_exactly_its_topics() -> None:
 
     assert {tuple(policy["operations"]): policy["resources"] for policy in policies} == {
         ("aws.greengrass#SubscribeToIoTCore",): [REQUESTS],
-        ("aws.greengrass#PublishToIoTCore",): [RESPONSES],
+        ("aws.greengrass#PublishToIoTCore",): [RESPONSES, HEARTBEAT],
     }
 
 

@@ -33,7 +33,7 @@ def test_no_role_has_an_action_with_a_wildcard() -> None:
     assert not [action for service in roles() for action in actions(service) if "*" in action]
 
 
-def test_devices_read_artifacts_and_model_packages_and_write_nothing() -> None:
+def test_devices_read_artifacts_and_model_packages_and_write_captures_only() -> None:
     reads = [each for each in roles()["credentials.iot.amazonaws.com"] if each["Action"] == ["s3:GetObject"]]
 
     assert [resource["Fn::Join"][1][-1] for resource in reads[0]["Resource"]] == [
@@ -41,7 +41,10 @@ def test_devices_read_artifacts_and_model_packages_and_write_nothing() -> None:
         "-us-east-1/models/*",
     ]
     assert len(reads) == 1
-    assert not {each for each in actions("credentials.iot.amazonaws.com") if ":Put" in each or ":Delete" in each}
+    writes = [each for each in roles()["credentials.iot.amazonaws.com"] if "s3:PutObject" in each["Action"]]
+    (written,) = [resource for each in writes for resource in each["Resource"]]
+    assert written["Fn::Join"][1][-1] == "-us-east-1/captures/*"
+    assert not {each for each in actions("credentials.iot.amazonaws.com") if ":Delete" in each}
 
 
 def test_the_compiler_reads_sources_and_writes_compiled_models() -> None:

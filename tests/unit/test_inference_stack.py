@@ -30,6 +30,8 @@ def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
     assert set(pinned) == handlers | {
         f"edgewright.{stage}.Runtime",
         f"edgewright.{stage}.model.Digits",
+        f"edgewright.{stage}.model.Iris",
+        f"edgewright.{stage}.model.ImageClassification",
         f"edgewright.{stage}.Inference",
     }
 
@@ -64,33 +66,49 @@ def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> N
         return direct.union(*(needed(each) for each in direct))
 
     assert all(sweep in needed(name) for name in components)
-    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2, 3]
+    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2, 3, 4, 5]
 
 
 def test_inference_serves_each_model_on_exact_topics() -> None:
     recipe = recipes("twin")["edgewright.twin.Inference"]
     configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
 
-    assert configuration["models"] == {
-        "digits": {
-            "component": "edgewright.twin.model.Digits",
-            "requestTopic": "edgewright/twin/digits/request",
-            "responseTopic": "edgewright/twin/digits/response",
-            "topK": 3,
-        }
+    assert set(configuration["models"]) == {"digits", "iris", "image-classification"}
+    assert configuration["models"]["digits"] == {
+        "component": "edgewright.twin.model.Digits",
+        "requestTopic": "edgewright/twin/digits/request",
+        "responseTopic": "edgewright/twin/digits/response",
+        "topK": 3,
     }
     granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
-    assert sorted(topic for policy in granted for topic in policy["resources"]) == [
-        "edgewright/twin/digits/request",
-        "edgewright/twin/digits/response",
-    ]
+    asked, told = (policy["resources"] for policy in granted)
+    assert asked == [f"edgewright/twin/{model}/request" for model in configuration["models"]]
+    assert sorted(told) == sorted(
+        [
+            *(f"edgewright/twin/{model}/response" for model in configuration["models"]),
+            "gg/sageMakerEdgeManager/image-classification",
+            "edgewright/twin/heartbeat",
+        ]
+    )
+
+
+def test_inference_is_configured_as_a_models_folder_says() -> None:
+    recipe = recipes("twin")["edgewright.twin.Inference"]  # the stage changes the interval
+    served = recipe["ComponentConfiguration"]["DefaultConfiguration"]["models"]["image-classification"]
+
+    assert (served["topK"], served["threshold"], served["InferenceInterval"]) == (5, 0.3, 5)
+    assert served["PublishResultsOnTopic"] == "gg/sageMakerEdgeManager/image-classification"
 
 
 def test_inference_depends_softly_on_what_it_uses() -> None:
     dependencies = recipes("twin")["edgewright.twin.Inference"]["ComponentDependencies"]
 
-    assert set(dependencies) == {"edgewright.twin.Runtime", "edgewright.twin.model.Digits"}
     assert {each["DependencyType"] for each in dependencies.values()} == {"SOFT"}
+    assert dependencies.pop("aws.greengrass.TokenExchangeService")["VersionRequirement"] == ">=2.0.0 <3.0.0"
+    assert set(dependencies) == {
+        "edgewright.twin.Runtime",
+        *(f"edgewright.twin.model.{name}" for name in ("Digits", "Iris", "ImageClassification")),
+    }
     assert {each["VersionRequirement"] for each in dependencies.values()} == {">=1.0.0 <2.0.0"}
 
 

@@ -23,6 +23,7 @@ EXTENSIONS = (
     "twin.cloud.authorization",
     "twin.cloud.access_trail",
     "twin.cloud.implied_permissions",
+    "twin.cloud.function_logs",
     "twin.cloud.buckets",
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",

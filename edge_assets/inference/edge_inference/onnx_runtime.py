@@ -2,16 +2,16 @@
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_inference.model_package import ModelPackage, ModelPackageError
+from edge_inference.declaration import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
 
 log = logging.getLogger(__name__)
-ELEMENT_TYPE = "tensor(float)"
 
 
 class OnnxModel:
@@ -19,14 +19,14 @@ class OnnxModel:
 
     Args:
         session: An `onnxruntime.InferenceSession`.
-        input_name: Name of the input.
-        output_name: Name of the output.
+        input_name: Name of the first input.
+        output_names: Names of the outputs.
     """
 
-    def __init__(self, session: Any, input_name: str, output_name: str) -> None:
+    def __init__(self, session: Any, input_name: str, output_names: Sequence[str]) -> None:
         self._session = session
         self._input_name = input_name
-        self._output_names = [output_name]
+        self._output_names = list(output_names)
 
     @property
     def session(self) -> Any:
@@ -37,6 +37,10 @@ class OnnxModel:
         """Run the model once; see `ModelRuntime.run`."""
         output: NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: values})[0]
         return output
+
+    def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a model with several inputs and outputs once; see `ModelRuntime.run_tensors`."""
+        return dict(zip(self._output_names, self._session.run(self._output_names, dict(values)), strict=True))
 
 
 def open_session(model_file: Path) -> Any:
@@ -80,22 +84,26 @@ def load(package: ModelPackage) -> OnnxModel:
         ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
     """
     session = open_session(package.model_file)
-    _check("input", package.model_input, session.get_inputs(), package)
-    _check("output", package.output, session.get_outputs(), package)
-    return OnnxModel(session, package.model_input.name, package.output.name)
+    for tensor in package.inputs:
+        _check("input", tensor, session.get_inputs(), package)
+    for tensor in package.outputs:
+        _check("output", tensor, session.get_outputs(), package)
+    return OnnxModel(session, package.model_input.name, [tensor.name for tensor in package.outputs])
 
 
-def _check(kind: str, declared: Any, found: list[Any], package: ModelPackage) -> None:
+def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage) -> None:
     tensors = {tensor.name: tensor for tensor in found}
     tensor = tensors.get(declared.name)
     if tensor is None:
         raise ModelPackageError(f"{package.model_file}: {kind} must be named {declared.name!r}, got {sorted(tensors)}")
-    if tensor.type != ELEMENT_TYPE:
-        raise ModelPackageError(f"{package.model_file}: {kind} {tensor.name} must be float32, got {tensor.type}")
+    if tensor.type != DTYPES[declared.dtype]:
+        raise ModelPackageError(
+            f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}"
+        )
     # A size that is not a number is a free one, such as the batch.
     shape = tuple(tensor.shape)
     fits = len(shape) == len(declared.shape) and all(
-        not isinstance(size, int) or size == wanted for size, wanted in zip(shape, declared.shape, strict=True)
+        not isinstance(size, int) or wanted in (size, FREE) for size, wanted in zip(shape, declared.shape, strict=True)
     )
     if not fits:
         raise ModelPackageError(

@@ -10,6 +10,7 @@ from enum import Enum
 from edge_inference import configuration
 from edge_inference.back_off import BackOff
 from edge_inference.configuration import ConfigurationError
+from edge_inference.endpoint import Endpoint
 from edge_inference.ipc import Connect, IpcClient
 from edge_inference.ipc_errors import IpcError, RefusedError
 from edge_inference.outbox import Outbox
@@ -56,6 +57,7 @@ class InferenceService:
         checks: Of the parts of the configuration that are not models'; all pass before any takes effect, and they take
             effect before a model is loaded. Without any by default.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
+        on_watch: Called several times a second with the endpoints in use.
         give_up_s: How long to go without a device.
     """
 
@@ -67,6 +69,7 @@ class InferenceService:
         *,
         checks: Sequence[Check] = (),
         is_outdated: Callable[[], bool] = lambda: False,
+        on_watch: Callable[[list[Endpoint]], None] = lambda _endpoints: None,
         give_up_s: float = GIVE_UP_S,
     ) -> None:
         self._connect = connect
@@ -74,6 +77,7 @@ class InferenceService:
         self._outbox = outbox
         self._checks = checks
         self._is_outdated = is_outdated
+        self._on_watch = on_watch
         self._give_up_s = give_up_s
         # SimpleQueue.put may be called from a signal handler and from the connection's thread.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -183,8 +187,11 @@ class InferenceService:
     def _watch(self) -> None:
         told = False
         while not self._ended.wait(POLL_S):
-            for endpoint in self._router.endpoints:
+            endpoints = self._router.endpoints
+            for endpoint in endpoints:
                 endpoint.store.refresh()
+                endpoint.poll()
+            self._on_watch(endpoints)
             if not told and self._is_outdated():
                 told = True
                 self._events.put(Event.RUNTIME_CHANGED)
