@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from aws_cdk import Stack, Token
 from aws_cdk import aws_iot as iot
 from constructs import Construct
 
@@ -16,8 +17,7 @@ THING = "${iot:Connection.Thing.ThingName}"
 #: the nucleus' thirteen topics one by one would take 2,300, and none of them is another thing's.
 _OWN = f"$aws/things/{THING}/*"
 LIMIT_CHARACTERS = 2048
-#: What the partition, the Region and the account number of an ARN take at most.
-_ARN_CHARACTERS = len("aws-us-gov") + len("ap-southeast-1") + 12
+_ACCOUNT_CHARACTERS = 12
 
 
 class CoreDevicePolicy(Construct):
@@ -64,7 +64,7 @@ class CoreDevicePolicy(Construct):
                 "Resource": "*",
             },
         ]
-        characters = _characters(statements)
+        characters = _characters(statements, Stack.of(self).region)
         if characters > LIMIT_CHARACTERS:
             raise ValueError(
                 f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {characters}: its topics are "
@@ -82,7 +82,10 @@ def _allow(action: str, resources: Sequence[str]) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": action, "Resource": [arn("iot", resource) for resource in resources]}
 
 
-def _characters(statements: Sequence[dict[str, Any]]) -> int:
-    """Length of the document without white space, with the longest values that its tokens can take."""
+def _characters(statements: Sequence[dict[str, Any]], region: str) -> int:
+    """Length of the document without white space, once partition, Region and account number are filled in."""
+    known = "ap-southeast-1" if Token.is_unresolved(region) else region
+    partition = "aws-cn" if known.startswith("cn-") else "aws-us-gov" if known.startswith("us-gov-") else "aws"
     text = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
-    return len(re.sub(r"\$\{Token\[[^]]*\]\}", "", text)) + text.count("arn:") * _ARN_CHARACTERS
+    filled = len(partition) + len(known) + _ACCOUNT_CHARACTERS
+    return len(re.sub(r"\$\{Token\[[^]]*\]\}", "", text)) + text.count('"arn:') * filled
