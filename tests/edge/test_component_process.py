@@ -222,14 +222,17 @@ def test_a_wrong_first_configuration_ends_it_with_every_mistake(tmp_path: Path) 
         assert f"models.digits.{key} must" in log
 
 
-def test_says_what_is_missing_without_a_device() -> None:
+def test_says_what_is_missing_without_a_device(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
     command = [sys.executable, "-m", "edge_inference", "--work-root", "."]
 
-    lone = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    lone = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
     named = subprocess.run(
         command,
         env={**environment, "AWS_IOT_THING_NAME": "t"},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=30,

@@ -136,14 +136,14 @@ def test_a_client_of_the_edge_manager_agent_gets_the_same_answer(deployed: Deplo
         link.symlink_to(socket.parent)
         client = Client(stubs, link / "agent.sock")
         try:
-            (model,) = client.call("ListModels")["models"]
+            models = client.call("ListModels")["models"]
             with np.load(ROOT / "edge_assets" / "models" / "digits" / "samples.npz") as samples:
                 pixels = (samples["images"][5] / 16).astype(np.float32).reshape(1, 1, 8, 8)
             (logits,) = client.predict("digits", tensor(pixels))
         finally:
             client.close()
 
-    assert model["name"] == "digits"
+    assert {model["name"] for model in models} == {"digits", "iris", "image-classification"}
     assert str(int(logits.argmax())) == deployed.ask({"request_id": "as-the-agent", "index": 5})["label"]
 
 
