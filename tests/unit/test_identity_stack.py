@@ -69,7 +69,9 @@ def iot_statements() -> dict[str, list[str]]:
     """Action to the resources that it is allowed on, without the part that all ARNs share."""
     (policy,) = resources("twin", "Identity", "AWS::IoT::Policy")
     return {
-        statement["Action"]: [resource["Fn::Join"][1][-1].lstrip(":") for resource in statement["Resource"]]
+        statement["Action"]: [
+            resource["Fn::Join"][1][-1].removeprefix(":iot:*:*:") for resource in statement["Resource"]
+        ]
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]
         if isinstance(statement["Action"], str)
     }
