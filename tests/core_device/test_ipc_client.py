@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -100,26 +99,15 @@ def test_a_topic_outside_of_the_policies_is_refused(client: Any) -> None:
         client.subscribe_to_topic(topic="pubonly", on_stream_event=print)
 
 
-def test_a_local_message_reaches_others_only_when_asked(client: Any) -> None:
+def test_a_local_message_keeps_a_large_integer(client: Any) -> None:
     events: queue.Queue[Any] = queue.Queue()
     message = model.PublishMessage(json_message=model.JsonMessage(message={"n": 2**53 + 1}))
-    _, own = client.subscribe_to_topic(
-        topic="probe/a", receive_mode="RECEIVE_MESSAGES_FROM_OTHERS", on_stream_event=lambda _: events.put("own")
-    )
-    _, every = client.subscribe_to_topic(topic="probe/+", on_stream_event=events.put)
+    _, subscription = client.subscribe_to_topic(topic="probe/+", on_stream_event=events.put)
 
     client.publish_to_topic(topic="probe/a", publish_message=message)
 
     assert events.get(timeout=5).json_message.message == {"n": 2**53 + 1}
-    time.sleep(0.1)
-    assert events.empty()
-    own.close().result(5)
-    every.close().result(5)
-
-
-def test_a_wrong_token_is_denied(server: tuple[Path, list[str]]) -> None:
-    with pytest.raises(Exception, match="access denied"):
-        connect(ipc_socket=str(server[0]), authtoken="0" * 32)
+    subscription.close().result(5)
 
 
 def _frame(body: bytes, total: int | None = None) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("awsiot", reason="awsiotsdk is part of the checks' requirements")
 
 import awsiot.greengrasscoreipc.model as model
+from awsiot.eventstreamrpc import MessageAmendment
 from awsiot.greengrasscoreipc import connect
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
@@ -23,8 +25,8 @@ HERE = Path(__file__).parent
 
 
 @contextmanager
-def device(folder: Path, dialect: str) -> Iterator[Callable[[], Any]]:
-    """The IPC of a device; makes clients of its probe component."""
+def device(folder: Path, dialect: str) -> Iterator[Callable[..., Any]]:
+    """The IPC of a device; makes clients of its probe component, or with another token."""
     folder.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     command = [sys.executable, str(HERE / "loopback_service.py"), str(folder), dialect]
@@ -35,8 +37,8 @@ def device(folder: Path, dialect: str) -> Iterator[Callable[[], Any]]:
         assert process.stdout
         token = process.stdout.readline().split()[0]
 
-        def client() -> Any:
-            connection = connect(ipc_socket=str(folder / "ipc.socket"), authtoken=token, timeout=5)
+        def client(own_token: str = token) -> Any:
+            connection = connect(ipc_socket=str(folder / "ipc.socket"), authtoken=own_token, timeout=5)
             made = GreengrassCoreIPCClientV2(connection, executor=None)
             stack.callback(end, made)
             return made
@@ -69,6 +71,18 @@ def update_deeply_nested(client: Callable[[], Any]) -> None:
     client().update_configuration(key_path=["deep"], timestamp=datetime.now(UTC), value_to_merge=nested(15))
 
 
+def publish_a_long_list(client: Callable[[], Any]) -> None:
+    message = model.PublishMessage(json_message=model.JsonMessage(message=[1] * 101))
+    client().publish_to_topic(topic="exact/topic", publish_message=message)
+
+
+def send_a_ping(client: Callable[[], Any]) -> None:
+    one = client()
+    one.client._connection.send_ping(MessageAmendment(payload=b"beat"))
+    time.sleep(0.5)
+    one.get_configuration(key_path=["number"])
+
+
 def open_many_clients(client: Callable[[], Any]) -> None:
     for _ in range(51):
         client().get_configuration(key_path=["number"])
@@ -85,7 +99,9 @@ def open_many_subscriptions(client: Callable[[], Any]) -> None:
     [
         (publish_a_large_payload, "at most 6300 bytes"),
         (publish_a_large_local_message, ""),  # the connection is ended, as by the real one
-        (update_deeply_nested, "at most 14 levels"),
+        (update_deeply_nested, "at most 16 levels"),
+        (publish_a_long_list, "at most 100 items"),
+        (send_a_ping, ""),  # the connection is ended, as by the real one
         (open_many_clients, ""),  # the 51st finds no one to answer
         (open_many_subscriptions, "at most 100 subscriptions"),
     ],
@@ -98,3 +114,36 @@ def test_classic_does_what_lite_refuses(tmp_path: Path, ask: Callable[[Callable[
         ask(client)
 
     assert reason in str(getattr(refused.value, "message", refused.value))
+
+
+@pytest.mark.parametrize(("dialect", "own_messages"), [("classic", 0), ("lite", 1)])
+def test_only_classic_leaves_out_a_component_s_own_messages(tmp_path: Path, dialect: str, own_messages: int) -> None:
+    heard: list[str] = []
+    message = model.PublishMessage(json_message=model.JsonMessage(message={}))
+    with device(tmp_path / dialect, dialect) as client:
+        one = client()
+        for mode, name in (("RECEIVE_MESSAGES_FROM_OTHERS", "others"), ("RECEIVE_ALL_MESSAGES", "all")):
+            one.subscribe_to_topic(
+                topic="exact/topic", receive_mode=mode, on_stream_event=lambda _, name=name: heard.append(name)
+            )
+
+        one.publish_to_topic(topic="exact/topic", publish_message=message)
+        time.sleep(0.3)
+
+    assert (heard.count("others"), heard.count("all")) == (own_messages, 1)
+
+
+@pytest.mark.parametrize(("dialect", "reason"), [("classic", "access denied"), ("lite", "AWS_IO_SOCKET_CLOSED")])
+def test_a_wrong_token_is_turned_away(tmp_path: Path, dialect: str, reason: str) -> None:
+    with device(tmp_path / dialect, dialect) as client, pytest.raises(Exception, match=reason):
+        client("0" * 32)
+
+
+@pytest.mark.parametrize("dialect", ["classic", "lite"])
+def test_the_level_before_a_last_wildcard_is_not_allowed_by_it(tmp_path: Path, dialect: str) -> None:
+    with device(tmp_path / dialect, dialect) as client:
+        one = client()
+        one.publish_to_iot_core(topic_name="rest/x", qos="1", payload=b"")
+
+        with pytest.raises(model.UnauthorizedError):
+            one.publish_to_iot_core(topic_name="rest", qos="1", payload=b"")

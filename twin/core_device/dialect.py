@@ -13,6 +13,10 @@ _CLASSIC_IPC = IpcLimits(
     subscriptions=10_000,
     payload_bytes=128 << 10,  # IoT Core's quota
     nesting=None,
+    items=None,
+    receive_modes=True,
+    pings=True,
+    tells_refusal=True,
 )
 
 

@@ -25,7 +25,8 @@ def is_authorized(access_control: Any, service: str, operation: str, resource: s
 
     Returns:
         True when a policy lists the operation (or `*`) and a resource pattern that covers the resource. In a pattern
-        `*` is any text, `${c}` the character c; for the MQTT proxy `+` is one whole level and a last `/#` the rest.
+        `*` is any text, `${c}` the character c; for the MQTT proxy `+` is one whole level and
+        a last `/#` the rest, but not the level before it: nucleus lite refuses `a` where `a/#` is allowed.
     """
     policies = access_control.get(service) if isinstance(access_control, dict) else None
     for policy in policies.values() if isinstance(policies, dict) else ():
@@ -48,7 +49,7 @@ def _pattern(resource: str, mqtt: bool) -> re.Pattern[str]:
     if mqtt and resource == "#":
         resource, rest = "", ".*"
     elif mqtt and resource.endswith("/#"):
-        resource, rest = resource[:-2], "(?:/.*)?"
+        resource, rest = resource[:-2], "/.*"
     expression, at = "", 0
     for wildcard in (_MQTT_WILDCARD if mqtt else _WILDCARD).finditer(resource):
         expression += re.escape(resource[at : wildcard.start()])

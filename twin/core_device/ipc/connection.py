@@ -84,6 +84,9 @@ class Connection:
         try:
             async with asyncio.timeout(self.limits.connect_s):
                 accepted = self._accepts(await self._read())
+            if not (accepted or self.limits.tells_refusal):
+                log.warning("IPC: a client without a valid token is turned away")
+                return
             self.send_message(MessageType.CONNECT_ACK, CONNECTION_ACCEPTED if accepted else 0)
             while accepted:
                 self._receive(await self._read())
@@ -158,7 +161,10 @@ class Connection:
 
     def _receive(self, message: Message) -> None:
         stream = self._streams.get(message.stream_id)
-        if message.stream_id == 0 and message.type == MessageType.PING:
+        if message.stream_id == 0 and message.type == MessageType.PING and not self.limits.pings:
+            log.warning("IPC: %s sent a ping, which ends its connection on nucleus lite", self.component)
+            self.abort()
+        elif message.stream_id == 0 and message.type == MessageType.PING:
             echoed = tuple((name, value) for name, value in message.headers.items() if not name.startswith(":"))
             self.send_message(MessageType.PING_RESPONSE, 0, 0, echoed, message.payload)
         elif message.type != (MessageType.APPLICATION_MESSAGE if message.stream_id > 0 else MessageType.PING_RESPONSE):

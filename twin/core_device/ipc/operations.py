@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .access_control import MQTT_PROXY, PUBSUB, is_authorized
-from .service_model import NAMESPACE, Cancel, InvalidRequestError, IpcError, IpcHandler, Json, Message
+from .service_model import NAMESPACE, Cancel, InvalidRequestError, IpcError, IpcHandler, IpcLimits, Json, Message
 
 _ABSENT = object()
 _RECEIVE_MODES = ("RECEIVE_ALL_MESSAGES", "RECEIVE_MESSAGES_FROM_OTHERS")
@@ -25,7 +25,7 @@ class Call:
         operation: Its name without namespace.
         request: The decoded JSON object.
         emit: Sends an event on the call's stream.
-        payload_limit_bytes: Longest payload for the cloud.
+        limits: What a component may ask.
     """
 
     handler: IpcHandler
@@ -33,7 +33,7 @@ class Call:
     operation: str
     request: dict[str, Any]
     emit: Callable[[dict[str, Any]], None]
-    payload_limit_bytes: int
+    limits: IpcLimits
 
     def field(self, name: str, types: type | tuple[type, ...], default: Any = _ABSENT) -> Any:
         """A field of the request; null counts as absent.
@@ -103,8 +103,7 @@ async def _subscribe_to_configuration_update(call: Call) -> Cancel:
 
 async def _publish_to_iot_core(call: Call) -> None:
     payload, qos = _decode_blob(call.field("payload", str, "")), call.qos()
-    if len(payload) > call.payload_limit_bytes:
-        limit = call.payload_limit_bytes
+    if len(payload) > (limit := call.limits.payload_bytes):
         raise IpcError("ServiceError", f"a payload must be at most {limit} bytes on this nucleus, got {len(payload)}")
     topic = call.topic("topicName", MQTT_PROXY, publish=True)
     properties = {name: value for name, value in call.request.items() if name not in ("topicName", "qos", "payload")}
@@ -134,7 +133,8 @@ async def _subscribe_to_topic(call: Call) -> Cancel:
     if mode not in _RECEIVE_MODES:
         raise InvalidRequestError(f"receiveMode must be one of {', '.join(_RECEIVE_MODES)}, got {mode}")
     topic = call.topic("topic", PUBSUB, publish=False)
-    return call.handler.subscribe_to_topic(call.component, topic, mode == _RECEIVE_MODES[1], deliver)
+    others_only = mode == _RECEIVE_MODES[1] and call.limits.receive_modes
+    return call.handler.subscribe_to_topic(call.component, topic, others_only, deliver)
 
 
 async def _update_state(call: Call) -> None:

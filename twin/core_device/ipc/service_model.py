@@ -85,7 +85,11 @@ class IpcLimits:
         clients: Connections at once; one more is closed at once.
         subscriptions: Open subscriptions of all clients together; one more is refused.
         payload_bytes: Longest payload for the cloud.
-        nesting: How deep the JSON of a request may be nested; None for no limit of its own.
+        nesting: How deep the JSON of a request may be nested, its own levels included; None for no limit of its own.
+        items: Longest list in a request; None for no limit. Nucleus lite took 100 and refused 200.
+        receive_modes: A local subscription may leave out the component's own messages; nucleus lite sends them all.
+        pings: A ping is answered; nucleus lite ends the connection.
+        tells_refusal: A refused token is answered with a reason; nucleus lite closes the socket without a word.
         calls: Calls of one connection under way at once; further ones wait in the socket.
         backlog_bytes: Unread bytes that a client may let pile up before it is disconnected.
         connect_s: Seconds a new connection has to present its token.
@@ -96,7 +100,11 @@ class IpcLimits:
     clients: int = 50
     subscriptions: int = 100
     payload_bytes: int = 6_300
-    nesting: int | None = 14
+    nesting: int | None = 16
+    items: int | None = 100
+    receive_modes: bool = False
+    pings: bool = False
+    tells_refusal: bool = False
     calls: int = 64
     backlog_bytes: int = 8 << 20
     connect_s: float = 10.0

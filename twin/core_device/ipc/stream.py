@@ -60,8 +60,8 @@ class Stream:
         self._event_type = operation.event_type
         try:
             limits = self._client.limits
-            request = _request(message, limits.nesting)
-            call = Call(self._client.handler, self._client.component, name, request, self._emit, limits.payload_bytes)
+            request = _request(message, limits)
+            call = Call(self._client.handler, self._client.component, name, request, self._emit, limits)
             if operation.event_type:
                 self._on_close.append(self._client.take_subscription())
             result = await operation.perform(call)
@@ -117,22 +117,26 @@ class Stream:
             self.close()
 
 
-def _request(message: Message, nesting: int | None) -> dict[str, Any]:
+def _request(message: Message, limits: IpcLimits) -> dict[str, Any]:
     try:
         request = json.loads(message.payload)
     except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
         raise InvalidRequestError("the request is not a JSON object")
-    if nesting is not None and _depth(request) > nesting:
-        raise InvalidRequestError(f"JSON must be nested at most {nesting} levels deep on this nucleus")
+    depth, longest = _shape(request)
+    if limits.nesting is not None and depth > limits.nesting:
+        raise InvalidRequestError(f"JSON must be nested at most {limits.nesting} levels deep on this nucleus")
+    if limits.items is not None and longest > limits.items:
+        raise InvalidRequestError(f"a list must have at most {limits.items} items on this nucleus, got {longest}")
     return request
 
 
-def _depth(value: Any) -> int:
-    """Levels of maps and lists; the decoder has bounded them already."""
-    deepest, level = 0, [value]
+def _shape(value: Any) -> tuple[int, int]:
+    """Levels of maps and lists, and the length of the longest list; the decoder has bounded both already."""
+    depth, longest, level = 0, 0, [value]
     while level:
-        deepest += 1
+        depth += 1
+        longest = max([longest, *(len(v) for v in level if isinstance(v, list))])
         level = [c for v in level for c in (v.values() if isinstance(v, dict) else v) if isinstance(c, dict | list)]
-    return deepest
+    return depth, longest
