@@ -1,5 +1,6 @@
 """`make demo`: from a trained model to predictions on an edge device, on this machine, and gone again."""
 
+import fcntl
 import json
 import os
 import re
@@ -146,6 +147,23 @@ def run(out: Path) -> Report:
     )  # fmt: skip
 
 
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Let one demo at a time work in a folder; the lock goes with the process that holds it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / "demo.lock").open("w")
+    except OSError as error:
+        raise typer.BadParameter(f"the folder of the run must be writable, got {out}: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = f"one demo at a time can run in {out}: wait until the other one has ended, or give --out"
+            raise typer.BadParameter(text) from None
+        yield
+
+
 def has_ended(home: Path) -> bool:
     """Whether the twin was started and does not run any more."""
     state = load_state(home)
@@ -203,6 +221,11 @@ def main(
     report: Annotated[Path, typer.Option(help="Where the figures go.")] = OUT / "demo.json",
 ) -> None:
     """Deploy the twin stage offline, predict held-out digits on the core device, destroy, show what is left."""
+    with alone(out.resolve()):
+        sys.exit(_demonstrate(out, report))
+
+
+def _demonstrate(out: Path, report: Path) -> int:
     started = time.monotonic()
     # A terminal's hang-up or a job runner's stop is an interrupt like Ctrl-C: everything is taken down.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -227,7 +250,7 @@ def main(
         f"{'done' if code == 0 else 'ended'} in {time.monotonic() - started:.1f} s"
         + (f", figures in {report}" if code == 0 else "")
     )
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_amazon_linux_images_have_public_parameters(client: Clients, architectur
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("CREATE_IN_PROGRESS", "CREATE_FAILED"), ("DELETE_IN_PROGRESS", "DELETE_FAILED"), ("UPDATE_COMPLETE", None)],
+    [("CREATE_IN_PROGRESS", "ROLLBACK_FAILED"), ("DELETE_IN_PROGRESS", "DELETE_FAILED"), ("UPDATE_COMPLETE", None)],
 )
 def test_an_interrupted_operation_has_failed(before: str, after: str | None) -> None:
     stack = {"StackStatus": before, "_resources": {"A": {"ResourceStatus": "CREATE_IN_PROGRESS"}}}

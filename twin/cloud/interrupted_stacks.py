@@ -12,7 +12,8 @@ from twin.cloud.registry import Settings, register_background
 logger = logging.getLogger("twin.interrupted_stacks")
 
 _FAILED_STATES = {
-    "CREATE_IN_PROGRESS": "CREATE_FAILED",
+    # In this state the CDK deletes a stack and creates it anew; of CREATE_FAILED it asks a terminal what to do.
+    "CREATE_IN_PROGRESS": "ROLLBACK_FAILED",
     "ROLLBACK_IN_PROGRESS": "ROLLBACK_FAILED",
     "REVIEW_IN_PROGRESS": "REVIEW_IN_PROGRESS",
     "UPDATE_IN_PROGRESS": "UPDATE_FAILED",
@@ -21,7 +22,7 @@ _FAILED_STATES = {
     "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": "UPDATE_ROLLBACK_COMPLETE",
     "DELETE_IN_PROGRESS": "DELETE_FAILED",
 }
-_REASON = "The twin's cloud stopped during the operation; deploy or destroy the stack again"
+_REASON = "The twin's cloud stopped during the operation; deploy (after an update: cdk rollback first) or destroy again"
 
 
 def fail_interrupted(stack: dict[str, Any]) -> bool:
