@@ -24,6 +24,7 @@ EXTENSIONS = (
     "twin.cloud.buckets",
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",
+    "twin.cloud.stack_waits",
     "twin.cloud.public_parameters",
     "twin.cloud.iot",
     "twin.cloud.greengrass",
