@@ -32,7 +32,21 @@ class Names:
 
     @property
     def thing_group(self) -> str:
-        """The group that deployments target."""
+        """The group of the ring `all`, which most devices are in."""
+        return self.ring_group("all")
+
+    def ring_group(self, ring: str) -> str:
+        """The group that the deployment to a ring targets, such as `edgewright-dev-canary`; `all` has the bare name."""
+        return self.prefix if ring == "all" else f"{self.prefix}-{ring}"
+
+    @property
+    def provisioning_template(self) -> str:
+        """The template by which devices that hold a claim certificate get one of their own."""
+        return f"{self.prefix}-claim"
+
+    @property
+    def device_fleet(self) -> str:
+        """The SageMaker device fleet, where the stage still has one."""
         return self.prefix
 
     @property

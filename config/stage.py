@@ -3,9 +3,12 @@
 import platform
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
+
+from config.roster import Device, RosterError, read_roster
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -38,10 +41,33 @@ class Fleet(Section):
     """The devices that the stage registers, besides its edge server.
 
     Attributes:
-        devices: Thing names; empty by default.
+        devices: Thing names; empty by default. They are in the ring `all`.
+        file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
+        registry: `iot` keeps things in AWS IoT; `sagemaker` registers them in a SageMaker device fleet as well, by
+            calls that AWS retired on 2024-04-26.
     """
 
     devices: tuple[ThingName, ...] = ()
+    file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
+    registry: Literal["iot", "sagemaker"] = "iot"
+    _listed: tuple[Device, ...] = PrivateAttr(default=())
+
+    @property
+    def roster(self) -> tuple[Device, ...]:
+        """All devices, those of the file included, sorted by name."""
+        return tuple(sorted({*map(Device, self.devices), *self._listed}))
+
+    def read_file(self, folder: Path) -> None:
+        """Read the file, once, when the stage is loaded.
+
+        Raises:
+            RosterError: It cannot be used.
+        """
+        if self.file is None:
+            return
+        self._listed = read_roster(folder / self.file)
+        if twice := sorted({device.name for device in self._listed} & set(self.devices)):
+            raise RosterError([f"{self.file}: device must be listed once, also in fleet.devices: {', '.join(twice)}"])
 
 
 class Runtime(Section):

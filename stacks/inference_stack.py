@@ -67,7 +67,7 @@ class InferenceStack(StageStack):
             self,
             "Deployment",
             name=self.names.prefix,
-            target_arn=fleet.thing_group_arn,
+            target_arn=fleet.ring_arns["all"],
             components=components,
             rollout=stage.rollout,
         )

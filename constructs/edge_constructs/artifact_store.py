@@ -35,7 +35,7 @@ class ArtifactStore(Construct):
             permissions=[
                 Permission(
                     actions=("s3:GetObject",),
-                    resources=(_asset_objects(),),
+                    resources=(asset_objects(),),
                     wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
                 ),
                 bucket.listing(),
@@ -107,6 +107,6 @@ class ArtifactStore(Construct):
             )
 
 
-def _asset_objects() -> str:
-    """Every object of the bootstrap bucket; its name is the CDK's default."""
+def asset_objects() -> str:
+    """ARN of every object of the bootstrap bucket; its name is the CDK's default."""
     return bucket_arn(f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}/*")

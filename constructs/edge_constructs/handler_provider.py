@@ -31,6 +31,7 @@ class HandlerProvider(Construct):
         limit: How long one event may take in all; with `waits`, how long the awaited work may take.
         waits: Whether the package has an `is_complete` that is asked until the work is done.
         query_interval: Time between two questions, with `waits` only.
+        step: How long one call may take, with `waits` only; one minute unless given.
         memory_mb: Memory of the function, MB.
         disk: Size of `/tmp`, 512 MiB unless given.
     """
@@ -45,6 +46,7 @@ class HandlerProvider(Construct):
         limit: Duration | None = None,
         waits: bool = False,
         query_interval: Duration | None = None,
+        step: Duration | None = None,
         memory_mb: int = 256,
         disk: Size | None = None,
     ) -> None:
@@ -72,7 +74,7 @@ class HandlerProvider(Construct):
             "log_group": self._log_group,
             "memory_size": memory_mb,
             "ephemeral_storage_size": disk,
-            "timeout": Duration.minutes(1) if waits else limit,
+            "timeout": (step or Duration.minutes(1)) if waits else limit,
         }
         on_event = self._function("OnEvent", f"edge_handlers.{capability}.on_event.handler")
         if not waits:

@@ -16,7 +16,7 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "bucket_sweep.on_event",
     "component_sweep.on_event",
-    "device_registry.on_event",
+    "device_registry.is_complete",
     "model_package.on_event",
     "neo_compilation.is_complete",
     "neo_compilation.on_event",

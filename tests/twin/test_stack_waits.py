@@ -29,8 +29,10 @@ class Service:
 
 
 def ask(service: Service, body: bytes, limit_s: float = 5.0) -> str:
-    answer = asyncio.run(waiting(service, limit_s)("POST", "/", {}, body, {}))
-    return str(answer[2])
+    async def answer() -> Response:
+        return await waiting(service, limit_s)("POST", "/", {}, body, {})
+
+    return str(asyncio.run(answer())[2])
 
 
 def test_an_answer_waits_until_the_stack_is_at_rest() -> None:
