@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
+from config.nucleus import Download, nucleus_download
+from config.regions import DEVICE_FLEET_REGIONS, GREENGRASS_REGIONS
 from config.roster import Device, RosterError, read_roster
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
@@ -99,17 +101,14 @@ class Nucleus(Section):
     """The Greengrass release that the edge server installs.
 
     Attributes:
-        version: Version of the classic nucleus.
-        sha256: Digest of its zip; a download that differs is refused.
+        kind: `classic` runs on Java, `lite` needs 15 MB of memory, `docker` is the classic one in a container.
+        version: The release; one with a known digest unless given.
+        sha256: Digest of its zip, required for a release whose digest is not known; a download that differs is refused.
     """
 
-    version: Annotated[str, StringConstraints(pattern=r"^2\.\d+\.\d+$")] = "2.16.0"
-    sha256: Sha256 = "f07742c76eca868617127b5c6c9028e41c45c2b4ec25dd0db6f3b40ef7638b4e"
-
-    @property
-    def url(self) -> str:
-        """Where AWS publishes the release."""
-        return f"https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-{self.version}.zip"
+    kind: Literal["classic", "lite", "docker"] = "classic"
+    version: Annotated[str, StringConstraints(pattern=r"^2\.\d+\.\d+$")] | None = None
+    sha256: Sha256 | None = None
 
 
 class EdgeServer(Section):
@@ -119,11 +118,13 @@ class EdgeServer(Section):
         instance_type: EC2 type of the runtime's architecture; by default the cheapest that holds a nucleus and a model.
         volume_gib: Size of the encrypted gp3 root volume, GiB.
         nucleus: The Greengrass release on it.
+        provisioning_minutes: After so long without a word from the instance the deploy fails.
     """
 
     instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")] | None = None
     volume_gib: int = Field(default=20, ge=8, le=16384)
     nucleus: Nucleus = Nucleus()
+    provisioning_minutes: int = Field(default=15, ge=1, le=720)
 
 
 class Network(Section):
@@ -182,6 +183,12 @@ class Stage(Section):
         cheapest = "t4g.small" if self.runtime.architecture == "aarch64" else "t3.small"
         return self.edge_server.instance_type or cheapest
 
+    @property
+    def nucleus_download(self) -> Download:
+        """What the edge server fetches."""
+        nucleus = self.edge_server.nucleus
+        return nucleus_download(nucleus.kind, nucleus.version, nucleus.sha256, self.runtime.architecture)
+
     @field_validator("models")
     @classmethod
     def _one_entry_a_model(cls, models: tuple[Model, ...]) -> tuple[Model, ...]:
@@ -201,4 +208,20 @@ class Stage(Section):
                 f"edge_server.instance_type {self.instance_type} is {machine}, "
                 f"runtime.architecture is {self.runtime.architecture}: make them agree"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _known_download(self) -> "Stage":
+        _ = self.nucleus_download
+        return self
+
+    @model_validator(mode="after")
+    def _region_has_what_is_switched_on(self) -> "Stage":
+        if self.fleet.registry == "sagemaker" and self.region not in DEVICE_FLEET_REGIONS:
+            raise ValueError(
+                f"fleet.registry sagemaker needs a region with AWS::SageMaker::DeviceFleet, one of "
+                f"{', '.join(DEVICE_FLEET_REGIONS)}: choose one of them, or fleet.registry iot"
+            )
+        if self.region not in GREENGRASS_REGIONS:
+            raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(GREENGRASS_REGIONS)}")
         return self
