@@ -40,16 +40,6 @@ class Names:
         return self.prefix if ring == "all" else f"{self.prefix}-{ring}"
 
     @property
-    def provisioning_template(self) -> str:
-        """The template by which devices that hold a claim certificate get one of their own."""
-        return f"{self.prefix}-claim"
-
-    @property
-    def device_fleet(self) -> str:
-        """The SageMaker device fleet, where the stage still has one."""
-        return self.prefix
-
-    @property
     def thing_type(self) -> str:
         """The type of every core device."""
         return f"{self.prefix}-core"

@@ -1,7 +1,5 @@
 """Where the services are that a stage needs, as CloudFormation's own resource schemas say (cfn-lint 1.58)."""
 
-#: AWS::SageMaker::DeviceFleet.
-DEVICE_FLEET_REGIONS = ("ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-east-2", "us-west-2")
 #: AWS::GreengrassV2::ComponentVersion and ::Deployment.
 GREENGRASS_REGIONS = (
     "ap-northeast-1",

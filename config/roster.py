@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Ring = Literal["canary", "early", "all"]
 #: In the order of a rollout; a device is in exactly one, because two deployments on one device would contradict.
-RINGS = ("canary", "early", "all")
+RINGS: tuple[Ring, ...] = ("canary", "early", "all")
 _LAST = RINGS[-1]
 _NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
 _FIELDS = {"device", "ring"}

@@ -4,13 +4,13 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from config.nucleus import Download, nucleus_download
-from config.regions import DEVICE_FLEET_REGIONS, GREENGRASS_REGIONS
-from config.roster import Device, RosterError, read_roster
+from config.regions import GREENGRASS_REGIONS
+from config.roster import Device, Ring, RosterError, read_roster
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -45,13 +45,10 @@ class Fleet(Section):
     Attributes:
         devices: Thing names; empty by default. They are in the ring `all`.
         file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
-        registry: `iot` keeps things in AWS IoT; `sagemaker` registers them in a SageMaker device fleet as well, by
-            calls that AWS retired on 2024-04-26.
     """
 
     devices: tuple[ThingName, ...] = ()
     file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
-    registry: Literal["iot", "sagemaker"] = "iot"
     _listed: tuple[Device, ...] = PrivateAttr(default=())
 
     @property
@@ -165,12 +162,15 @@ class Stage(Section):
         region: AWS region; the account is the one of the credentials that deploy.
         retain: Whether a destroy keeps the key, the buckets and what they hold.
         models: The models, at least one.
+        configuration: Ring to component to what is merged into the component's configuration on its devices; the
+            component is `inference`.
     """
 
     name: Annotated[Slug, Field(max_length=12)]
     region: Region
     retain: bool = False
     models: tuple[Model, ...]
+    configuration: dict[Ring, dict[Literal["inference"], dict[str, Any]]] = {}
     fleet: Fleet = Fleet()
     runtime: Runtime = Runtime()
     edge_server: EdgeServer = EdgeServer()
@@ -217,11 +217,6 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _region_has_what_is_switched_on(self) -> "Stage":
-        if self.fleet.registry == "sagemaker" and self.region not in DEVICE_FLEET_REGIONS:
-            raise ValueError(
-                f"fleet.registry sagemaker needs a region with AWS::SageMaker::DeviceFleet, one of "
-                f"{', '.join(DEVICE_FLEET_REGIONS)}: choose one of them, or fleet.registry iot"
-            )
         if self.region not in GREENGRASS_REGIONS:
             raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(GREENGRASS_REGIONS)}")
         return self

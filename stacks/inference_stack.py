@@ -1,11 +1,13 @@
 """What devices run: the component versions and the deployment of them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import CfnParameter
 from constructs import Construct
 
+from config.roster import RINGS
 from config.stage import Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_sweep import ComponentSweep
@@ -26,7 +28,7 @@ _ANY_VERSION = ">=1.0.0 <2.0.0"
 
 
 class InferenceStack(StageStack):
-    """Runtime, models and inference code as components, deployed to the thing group.
+    """Runtime, models and inference code as components, deployed to each ring.
 
     Args:
         scope: The app.
@@ -55,7 +57,10 @@ class InferenceStack(StageStack):
         )
         self._store = storage.store
         sweep = ComponentSweep(
-            self, "Sweep", components=f"edgewright.{stage.name}.", thing_group=self.names.thing_group
+            self,
+            "Sweep",
+            components=f"edgewright.{stage.name}.",
+            rings={ring: self.names.ring_group(ring) for ring in RINGS},
         )
         runtime = self._runtime(stage)
         runtime.resource.node.add_dependency(sweep.resource)
@@ -63,15 +68,24 @@ class InferenceStack(StageStack):
         for model in models:
             components.append(self._model(model, after=components[-1]))
         components.append(self._inference(models, after=components[-1]))
-        FleetDeployment(
-            self,
-            "Deployment",
-            name=self.names.prefix,
-            target_arn=fleet.ring_arns["all"],
-            components=components,
-            rollout=stage.rollout,
-        )
+        for ring in RINGS:
+            FleetDeployment(
+                self,
+                "Deployment" if ring == "all" else f"{ring.title()}Deployment",
+                name=self.names.ring_group(ring),
+                target_arn=fleet.ring_arns[ring],
+                components=components,
+                rollout=stage.rollout,
+                configuration={
+                    self._full_name(component): json.dumps(merge)
+                    for component, merge in stage.configuration.get(ring, {}).items()
+                },
+            )
         self.needs(storage, fleet, *models)
+
+    def _full_name(self, component: str) -> str:
+        """Name of the component that a stage's file calls `inference`."""
+        return {"inference": self.names.inference_component}[component]
 
     def _runtime(self, stage: Stage) -> Component:
         archive = runtime_archive(stage.runtime.python, stage.runtime.architecture, build_folder(self))
