@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
-from config.nucleus import Download, nucleus_download
+from config.nucleus import LITE_PYTHON, Download, nucleus_download
 from config.regions import GREENGRASS_REGIONS
 from config.roster import Device, Ring, RosterError, read_roster
 
@@ -213,6 +213,11 @@ class Stage(Section):
     @model_validator(mode="after")
     def _known_download(self) -> "Stage":
         _ = self.nucleus_download
+        if self.edge_server.nucleus.kind == "lite" and self.runtime.python != LITE_PYTHON:
+            raise ValueError(
+                f"runtime.python must be {LITE_PYTHON} with edge_server.nucleus.kind lite, which runs on Ubuntu 24.04, "
+                f"got {self.runtime.python}"
+            )
         return self
 
     @model_validator(mode="after")

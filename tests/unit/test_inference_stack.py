@@ -152,7 +152,7 @@ def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
     from stacks.edgewright import define_stacks
 
     text = (ROOT / "config" / "twin.toml").read_text()
-    (tmp_path / "lab.toml").write_text(f"{text}\n[configuration.canary.inference]\nmaxQueue = 3\n")
+    (tmp_path / "lab.toml").write_text(f"{text}\n[configuration.canary.inference.models.digits]\ntopK = 1\n")
     app = new_app(read_context(), outdir=tmp_path / "out")
     define_stacks(app, load_stage("lab", tmp_path))
     app.synth()
@@ -163,5 +163,5 @@ def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
         if each["Type"] == "AWS::GreengrassV2::Deployment"
     }
 
-    assert merged["edgewright-lab-canary"]["ConfigurationUpdate"] == {"Merge": '{"maxQueue": 3}'}
+    assert merged["edgewright-lab-canary"]["ConfigurationUpdate"] == {"Merge": '{"models": {"digits": {"topK": 1}}}'}
     assert "ConfigurationUpdate" not in merged["edgewright-lab"]

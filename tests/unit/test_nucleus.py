@@ -41,7 +41,8 @@ def test_a_release_without_a_known_digest_is_refused(tmp_path: Path, table: str,
 
 
 def test_a_digest_of_ones_own_is_taken(tmp_path: Path) -> None:
-    table = f'[edge_server.nucleus]\nkind = "lite"\nsha256 = "{"0" * 64}"\n[runtime]\narchitecture = "aarch64"'
+    runtime = '[runtime]\npython = "3.12"\narchitecture = "aarch64"'
+    table = f'[edge_server.nucleus]\nkind = "lite"\nsha256 = "{"0" * 64}"\n{runtime}'
 
     download = load_stage("lab", stage_file(tmp_path, table)).nucleus_download
 
@@ -52,3 +53,10 @@ def test_a_digest_of_ones_own_is_taken(tmp_path: Path) -> None:
 def test_a_region_that_lacks_greengrass_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="region must have AWS IoT Greengrass V2, one of ap-northeast-1"):
         load_stage("lab", stage_file(tmp_path, region="eu-north-1"))
+
+
+def test_nucleus_lite_needs_the_python_of_its_system(tmp_path: Path) -> None:
+    table = f'[edge_server.nucleus]\nkind = "lite"\nsha256 = "{"0" * 64}"'
+
+    with pytest.raises(ConfigurationError, match=r"runtime.python must be 3\.12 .*got 3\.11"):
+        load_stage("lab", stage_file(tmp_path, table))

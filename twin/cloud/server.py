@@ -25,6 +25,7 @@ EXTENSIONS = (
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",
     "twin.cloud.stack_waits",
+    "twin.cloud.failed_custom_resources",
     "twin.cloud.public_parameters",
     "twin.cloud.iot",
     "twin.cloud.greengrass",
