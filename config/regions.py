@@ -1,7 +1,7 @@
-"""Where the services are that a stage needs, as CloudFormation's own resource schemas say (cfn-lint 1.58)."""
+"""Where AWS has what not every region has, as CloudFormation's own resource schemas say (cfn-lint 1.58)."""
 
 #: AWS::GreengrassV2::ComponentVersion and ::Deployment.
-GREENGRASS_REGIONS = (
+GREENGRASS = (
     "ap-northeast-1",
     "ap-northeast-2",
     "ap-south-1",
@@ -18,3 +18,6 @@ GREENGRASS_REGIONS = (
     "us-gov-west-1",
     "us-west-2",
 )
+
+#: Regions with SageMaker Edge Manager's resource types (CloudFormation's registry, November 2026).
+EDGE_MANAGER = ("ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-east-2", "us-west-2")

@@ -42,6 +42,7 @@ class FleetStack(StageStack):
             policy=names.iot_policy,
             devices={names.edge_server: "all", **roster},
             folder=build_folder(self),
+            bootstrap_key=stage.bootstrap.customer_key,
         )
         registry.resource.node.add_dependency(thing_type, *groups.values())
         self.needs(identity)

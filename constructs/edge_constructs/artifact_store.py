@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, FileAssetPackaging, Stack, Stage, Tags
+from aws_cdk import Duration, FileAssetLocation, FileAssetPackaging, Fn, Stack, Stage, Tags
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
@@ -23,9 +23,13 @@ class ArtifactStore(Construct):
         construct_id: Id below it.
         bucket: Where the artifacts go.
         retain: Whether a destroy keeps the bucket; then there is no sweep.
+        bootstrap_key: Whether the CDK's bootstrap bucket is encrypted with a key of the account's own, as
+            `cdk bootstrap --bootstrap-customer-key` makes one.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, retain: bool) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, retain: bool, bootstrap_key: bool = False
+    ) -> None:
         super().__init__(scope, construct_id)
         self._bucket = bucket
         self._copies = HandlerProvider(
@@ -33,11 +37,7 @@ class ArtifactStore(Construct):
             "Copy",
             capability="artifact_copy",
             permissions=[
-                Permission(
-                    actions=("s3:GetObject",),
-                    resources=(asset_objects(),),
-                    wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
-                ),
+                *asset_reading(self, bootstrap_key=bootstrap_key),
                 bucket.listing(),
                 *bucket.writing(
                     "artifacts/",
@@ -63,11 +63,7 @@ class ArtifactStore(Construct):
         Returns:
             The S3 URI, known once the copy is there.
         """
-        # Relative to the assembly, so that it can be moved, and whether its folder was given relative or absolute.
-        name = os.path.relpath(file, cast("Stage", Stage.of(scope)).asset_outdir)
-        asset = Stack.of(scope).synthesizer.add_file_asset(
-            source_hash=sha256, file_name=name, packaging=FileAssetPackaging.FILE, display_name=file.name
-        )
+        asset = file_asset(scope, file, sha256)
         copy = self._copies.resource(
             scope,
             construct_id,
@@ -98,15 +94,47 @@ class ArtifactStore(Construct):
             ],
             limit=Duration.minutes(15),
         )
+        sweeps = {}
         for construct_id, bucket in buckets.items():
             Tags.of(bucket).add(DISPOSABLE_TAG, "true")
-            sweep.resource(
+            sweeps[construct_id] = sweep.resource(
                 self,
                 f"{construct_id}Sweep",
                 properties={"BucketName": bucket.bucket_name, "RequiredTag": DISPOSABLE_TAG},
             )
+        # Deletion runs backwards: the log is emptied when the bucket that fills it is gone.
+        self._bucket.bucket.node.add_dependency(sweeps["AccessLogs"])
 
 
-def asset_objects() -> str:
-    """ARN of every object of the bootstrap bucket; its name is the CDK's default."""
-    return bucket_arn(f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}/*")
+def asset_reading(scope: Construct, *, bootstrap_key: bool) -> list[Permission]:
+    """What reading the CDK's assets takes.
+
+    Args:
+        scope: Whose stack's assets.
+        bootstrap_key: Whether the bootstrap stack's own key encrypts them; that stack exports the key's ARN.
+    """
+    qualifier = Stack.of(scope).synthesizer.bootstrap_qualifier
+    objects = Permission(
+        actions=("s3:GetObject",),
+        resources=(bucket_arn(f"cdk-{qualifier}-assets-{ACCOUNT}-{REGION}/*"),),
+        wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
+    )
+    if not bootstrap_key:
+        return [objects]
+    key = Fn.import_value(f"CdkBootstrap-{qualifier}-FileAssetKeyArn")
+    return [objects, Permission(("kms:Decrypt",), (key,))]
+
+
+def file_asset(scope: Construct, file: Path, sha256: str) -> FileAssetLocation:
+    """Make a file that lies in the assembly's build folder an asset of the scope's stack.
+
+    Args:
+        scope: Whose stack's asset.
+        file: The file, which must stay until the deploy.
+        sha256: Its digest.
+    """
+    # Relative to the assembly, so that it can be moved, and whether its folder was given relative or absolute.
+    name = os.path.relpath(file, cast("Stage", Stage.of(scope)).asset_outdir)
+    return Stack.of(scope).synthesizer.add_file_asset(
+        source_hash=sha256, file_name=name, packaging=FileAssetPackaging.FILE, display_name=file.name
+    )

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from aws_cdk import Duration, FileAssetPackaging, Stack
+from aws_cdk import Duration
 from constructs import Construct
 
-from edge_constructs.artifact_store import asset_objects
+from edge_constructs.artifact_store import asset_reading, file_asset
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
 
@@ -28,6 +28,7 @@ class DeviceRegistry(Construct):
         policy: IoT policy on their certificates.
         devices: Thing name to ring; the list travels as a file, so that the template does not grow with it.
         folder: Gets that file.
+        bootstrap_key: Whether the CDK's bootstrap bucket is encrypted with a key of the account's own.
     """
 
     def __init__(
@@ -40,29 +41,27 @@ class DeviceRegistry(Construct):
         policy: str,
         devices: Mapping[str, str],
         folder: Path,
+        bootstrap_key: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         provider = HandlerProvider(
             self,
             "Handler",
             capability="device_registry",
-            permissions=_permissions(list(rings.values()), thing_type, policy),
+            permissions=[
+                *_permissions(list(rings.values()), thing_type, policy),
+                *asset_reading(self, bootstrap_key=bootstrap_key),
+            ],
             waits=True,
             limit=Duration.minutes(50),
             query_interval=Duration.seconds(5),
-            step=Duration.minutes(5),
         )
         content = json.dumps(dict(sorted(devices.items())), separators=(",", ":")).encode()
         self.list_sha256 = hashlib.sha256(content).hexdigest()
         file = folder / "devices" / f"{self.list_sha256}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        self.asset = Stack.of(self).synthesizer.add_file_asset(
-            source_hash=self.list_sha256,
-            file_name=str(file),
-            packaging=FileAssetPackaging.FILE,
-            display_name="devices.json",
-        )
+        self.asset = file_asset(self, file, self.list_sha256)
         self.resource = provider.resource(
             self,
             "Devices",
@@ -92,7 +91,6 @@ def _permissions(thing_groups: list[str], thing_type: str, policy: str) -> list[
             wildcard_reason=_DEVICES,
         ),
         Permission(_iot("ListThingsInThingGroup"), groups),
-        Permission(("s3:GetObject",), (asset_objects(),), wildcard_reason="keys of CDK assets are content hashes"),
         Permission(
             _iot("DetachPolicy", "UpdateCertificate", "DeleteCertificate"),
             (arn("iot", "cert/*"),),
