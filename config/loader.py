@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from config.roster import RosterError
 from config.stage import Stage
 
 FOLDER = Path(__file__).parent
@@ -48,9 +49,13 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
     if "name" in values:
         raise ConfigurationError(f"{shown}: name: comes from the file's name, got {values['name']!r}: remove it")
     try:
-        return Stage.model_validate({"name": name, **values})
+        stage = Stage.model_validate({"name": name, **values})
+        stage.fleet.read_file(folder)
     except ValidationError as exc:
         raise ConfigurationError("\n".join(f"{shown}: {line}" for line in _mistakes(exc))) from exc
+    except RosterError as exc:
+        raise ConfigurationError("\n".join(f"{shown}: fleet.file: {line}" for line in exc.mistakes)) from exc
+    return stage
 
 
 def _mistakes(error: ValidationError) -> list[str]:

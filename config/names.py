@@ -32,8 +32,12 @@ class Names:
 
     @property
     def thing_group(self) -> str:
-        """The group that deployments target."""
-        return self.prefix
+        """The group of the ring `all`, which most devices are in."""
+        return self.ring_group("all")
+
+    def ring_group(self, ring: str) -> str:
+        """The group that the deployment to a ring targets, such as `edgewright-dev-canary`; `all` has the bare name."""
+        return self.prefix if ring == "all" else f"{self.prefix}-{ring}"
 
     @property
     def thing_type(self) -> str:

@@ -3,11 +3,14 @@
 import platform
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from config import regions
+from config.nucleus import LITE_PYTHON, Download, nucleus_download
+from config.roster import Device, Ring, RosterError, read_roster
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -93,10 +96,30 @@ class Fleet(Section):
     """The devices that the stage registers, besides its edge server.
 
     Attributes:
-        devices: Thing names; empty by default.
+        devices: Thing names; empty by default. They are in the ring `all`.
+        file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
     """
 
     devices: tuple[ThingName, ...] = ()
+    file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
+    _listed: tuple[Device, ...] = PrivateAttr(default=())
+
+    @property
+    def roster(self) -> tuple[Device, ...]:
+        """All devices, those of the file included, sorted by name."""
+        return tuple(sorted({*map(Device, self.devices), *self._listed}))
+
+    def read_file(self, folder: Path) -> None:
+        """Read the file, once, when the stage is loaded.
+
+        Raises:
+            RosterError: It cannot be used.
+        """
+        if self.file is None:
+            return
+        self._listed = read_roster(folder / self.file)
+        if twice := sorted({device.name for device in self._listed} & set(self.devices)):
+            raise RosterError([f"{self.file}: device must be listed once, also in fleet.devices: {', '.join(twice)}"])
 
 
 class Runtime(Section):
@@ -177,17 +200,14 @@ class Nucleus(Section):
     """The Greengrass release that the edge server installs.
 
     Attributes:
-        version: Version of the classic nucleus.
-        sha256: Digest of its zip; a download that differs is refused.
+        kind: `classic` runs on Java, `lite` needs 15 MB of memory, `docker` is the classic one in a container.
+        version: The release; one with a known digest unless given.
+        sha256: Digest of its zip, required for a release whose digest is not known; a download that differs is refused.
     """
 
-    version: Annotated[str, StringConstraints(pattern=r"^2\.\d+\.\d+$")] = "2.16.0"
-    sha256: Sha256 = "f07742c76eca868617127b5c6c9028e41c45c2b4ec25dd0db6f3b40ef7638b4e"
-
-    @property
-    def url(self) -> str:
-        """Where AWS publishes the release."""
-        return f"https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-{self.version}.zip"
+    kind: Literal["classic", "lite", "docker"] = "classic"
+    version: Annotated[str, StringConstraints(pattern=r"^2\.\d+\.\d+$")] | None = None
+    sha256: Sha256 | None = None
 
 
 class Bootstrap(Section):
@@ -207,11 +227,13 @@ class EdgeServer(Section):
         instance_type: EC2 type of the runtime's architecture; by default the cheapest that holds a nucleus and a model.
         volume_gib: Size of the encrypted gp3 root volume, GiB.
         nucleus: The Greengrass release on it.
+        provisioning_minutes: After so long without a word from the instance the deploy fails.
     """
 
     instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")] | None = None
     volume_gib: int = Field(default=20, ge=8, le=16384)
     nucleus: Nucleus = Nucleus()
+    provisioning_minutes: int = Field(default=15, ge=1, le=720)
 
 
 class Network(Section):
@@ -252,6 +274,8 @@ class Stage(Section):
         region: AWS region; the account is the one of the credentials that deploy.
         retain: Whether a destroy keeps the key, the buckets and what they hold.
         models: The models, at least one.
+        configuration: Ring to component to what is merged into the component's configuration on its devices; the
+            component is `inference`.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
     """
@@ -260,6 +284,7 @@ class Stage(Section):
     region: Region
     retain: bool = False
     models: tuple[Model, ...]
+    configuration: dict[Ring, dict[Literal["inference"], dict[str, Any]]] = {}
     fleet: Fleet = Fleet()
     runtime: Runtime = Runtime()
     agent: Agent = Agent()
@@ -274,6 +299,12 @@ class Stage(Section):
         """EC2 type of the edge server: the file's, else a cheap one of the runtime's architecture."""
         cheapest = "t4g.small" if self.runtime.architecture == "aarch64" else "t3.small"
         return self.edge_server.instance_type or cheapest
+
+    @property
+    def nucleus_download(self) -> Download:
+        """What the edge server fetches."""
+        nucleus = self.edge_server.nucleus
+        return nucleus_download(nucleus.kind, nucleus.version, nucleus.sha256, self.runtime.architecture)
 
     @field_validator("models")
     @classmethod
@@ -312,4 +343,20 @@ class Stage(Section):
                 f"edge_server.instance_type {self.instance_type} is {machine}, "
                 f"runtime.architecture is {self.runtime.architecture}: make them agree"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _known_download(self) -> "Stage":
+        _ = self.nucleus_download
+        if self.edge_server.nucleus.kind == "lite" and self.runtime.python != LITE_PYTHON:
+            raise ValueError(
+                f"runtime.python must be {LITE_PYTHON} with edge_server.nucleus.kind lite, which runs on Ubuntu 24.04, "
+                f"got {self.runtime.python}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _region_has_what_is_switched_on(self) -> "Stage":
+        if self.region not in regions.GREENGRASS:
+            raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(regions.GREENGRASS)}")
         return self

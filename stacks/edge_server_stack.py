@@ -1,9 +1,10 @@
 """The core device on EC2 with its network."""
 
+from aws_cdk import Duration
 from constructs import Construct
 
 from config.stage import Stage
-from edge_constructs.edge_assets import USER_DATA
+from edge_constructs.edge_assets import user_data_script
 from edge_constructs.edge_network import EdgeNetwork
 from edge_constructs.edge_server import EdgeServer
 from stacks.fleet_stack import FleetStack
@@ -37,7 +38,7 @@ class EdgeServerStack(StageStack):
         super().__init__(
             scope, construct_id, stage=stage, kind="edge-server", description="Edgewright: a core device on EC2"
         )
-        names, nucleus = self.names, stage.edge_server.nucleus
+        names, nucleus = self.names, stage.nucleus_download
         network = EdgeNetwork(
             self,
             "Network",
@@ -64,7 +65,9 @@ class EdgeServerStack(StageStack):
                 "NUCLEUS_URL": nucleus.url,
                 "NUCLEUS_SHA256": nucleus.sha256,
             },
-            script=USER_DATA,
+            script=user_data_script(stage.edge_server.nucleus.kind),
+            system="ubuntu" if stage.edge_server.nucleus.kind == "lite" else "amazon-linux",
+            patience=Duration.minutes(stage.edge_server.provisioning_minutes),
             name=names.edge_server,
         )
         self.needs(storage, identity, fleet)

@@ -3,14 +3,15 @@
 from aws_cdk import aws_iot as iot
 from constructs import Construct
 
+from config.roster import RINGS
 from config.stage import Stage
 from edge_constructs.device_registry import DeviceRegistry
 from stacks.identity_stack import IdentityStack
-from stacks.stage_stack import StageStack
+from stacks.stage_stack import StageStack, build_folder
 
 
 class FleetStack(StageStack):
-    """Thing type, thing group and the devices in it, the edge server included.
+    """Thing type, a thing group a ring and the devices in them, the edge server included.
 
     Args:
         scope: The app.
@@ -23,15 +24,25 @@ class FleetStack(StageStack):
         super().__init__(scope, construct_id, stage=stage, kind="fleet", description="Edgewright: things and groups")
         names = self.names
         thing_type = iot.CfnThingType(self, "ThingType", thing_type_name=names.thing_type)
-        thing_group = iot.CfnThingGroup(self, "ThingGroup", thing_group_name=names.thing_group)
-        self.thing_group_arn = thing_group.attr_arn
+        groups = {
+            ring: iot.CfnThingGroup(
+                self,
+                "ThingGroup" if ring == "all" else f"{ring.title()}ThingGroup",
+                thing_group_name=names.ring_group(ring),
+            )
+            for ring in RINGS
+        }
+        self.ring_arns = {ring: group.attr_arn for ring, group in groups.items()}
+        roster = {device.name: device.ring for device in stage.fleet.roster}
         registry = DeviceRegistry(
             self,
             "Registry",
-            thing_group=names.thing_group,
+            rings={ring: names.ring_group(ring) for ring in RINGS},
             thing_type=names.thing_type,
             policy=names.iot_policy,
-            devices=sorted({names.edge_server, *stage.fleet.devices}),
+            devices={names.edge_server: "all", **roster},
+            folder=build_folder(self),
+            bootstrap_key=stage.bootstrap.customer_key,
         )
-        registry.resource.node.add_dependency(thing_type, thing_group)
+        registry.resource.node.add_dependency(thing_type, *groups.values())
         self.needs(identity)

@@ -7,6 +7,7 @@ from typing import Any
 from aws_cdk import CfnParameter
 from constructs import Construct
 
+from config.roster import RINGS, Ring
 from config.serving import result_topics, serving
 from config.stage import Handler, Model, Stage
 from edge_constructs.component import Component, component_version
@@ -32,7 +33,7 @@ _TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a compon
 
 
 class InferenceStack(StageStack):
-    """Runtime, models and inference code as components, deployed to the thing group.
+    """Runtime, models and inference code as components, deployed to each ring.
 
     Args:
         scope: The app.
@@ -62,7 +63,10 @@ class InferenceStack(StageStack):
         )
         self._store = storage.store
         sweep = ComponentSweep(
-            self, "Sweep", components=f"edgewright.{stage.name}.", thing_group=self.names.thing_group
+            self,
+            "Sweep",
+            components=f"edgewright.{stage.name}.",
+            rings={ring: self.names.ring_group(ring) for ring in RINGS},
         )
         runtime = self._runtime(stage)
         runtime.resource.node.add_dependency(sweep.resource)
@@ -72,16 +76,23 @@ class InferenceStack(StageStack):
         components.append(self._inference(stage, models, after=components[-1]))
         for handler in stage.handlers:
             components.append(self._handler(stage, handler, after=components[-1]))
-        FleetDeployment(
-            self,
-            "Deployment",
-            name=self.names.prefix,
-            target_arn=fleet.thing_group_arn,
-            components=components,
-            rollout=stage.rollout,
-            configuration={self.names.inference_component: json.dumps({"signingKey": self._signing_key(models[0])})},
-        )
+        signing_key = self._signing_key(models[0])
+        for ring in RINGS:
+            FleetDeployment(
+                self,
+                "Deployment" if ring == "all" else f"{ring.title()}Deployment",
+                name=self.names.ring_group(ring),
+                target_arn=fleet.ring_arns[ring],
+                components=components,
+                rollout=stage.rollout,
+                configuration=self._configuration(stage, ring, signing_key),
+            )
         self.needs(storage, fleet, *models)
+
+    def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, str]:
+        """Component to the JSON merged into its configuration on the ring's devices."""
+        merged = stage.configuration.get(ring, {}).get("inference", {})
+        return {self.names.inference_component: json.dumps({**merged, "signingKey": signing_key})}
 
     def _runtime(self, stage: Stage) -> Component:
         archive = runtime_archive(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, FileAssetPackaging, Fn, Stack, Stage, Tags
+from aws_cdk import Duration, FileAssetLocation, FileAssetPackaging, Fn, Stack, Stage, Tags
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
@@ -32,18 +32,12 @@ class ArtifactStore(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._bucket = bucket
-        qualifier = Stack.of(self).synthesizer.bootstrap_qualifier
         self._copies = HandlerProvider(
             self,
             "Copy",
             capability="artifact_copy",
             permissions=[
-                Permission(
-                    actions=("s3:GetObject",),
-                    resources=(bucket_arn(f"cdk-{qualifier}-assets-{ACCOUNT}-{REGION}/*"),),
-                    wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
-                ),
-                *([_bootstrap_decryption(qualifier)] if bootstrap_key else []),
+                *asset_reading(self, bootstrap_key=bootstrap_key),
                 bucket.listing(),
                 *bucket.writing(
                     "artifacts/",
@@ -69,11 +63,7 @@ class ArtifactStore(Construct):
         Returns:
             The S3 URI, known once the copy is there.
         """
-        # Relative to the assembly, so that it can be moved, and whether its folder was given relative or absolute.
-        name = os.path.relpath(file, cast("Stage", Stage.of(scope)).asset_outdir)
-        asset = Stack.of(scope).synthesizer.add_file_asset(
-            source_hash=sha256, file_name=name, packaging=FileAssetPackaging.FILE, display_name=file.name
-        )
+        asset = file_asset(scope, file, sha256)
         copy = self._copies.resource(
             scope,
             construct_id,
@@ -116,6 +106,35 @@ class ArtifactStore(Construct):
         self._bucket.bucket.node.add_dependency(sweeps["AccessLogs"])
 
 
-def _bootstrap_decryption(qualifier: str | None) -> Permission:
-    """Reading assets that the bootstrap stack's own key encrypts; the stack exports the key's ARN."""
-    return Permission(("kms:Decrypt",), (Fn.import_value(f"CdkBootstrap-{qualifier}-FileAssetKeyArn"),))
+def asset_reading(scope: Construct, *, bootstrap_key: bool) -> list[Permission]:
+    """What reading the CDK's assets takes.
+
+    Args:
+        scope: Whose stack's assets.
+        bootstrap_key: Whether the bootstrap stack's own key encrypts them; that stack exports the key's ARN.
+    """
+    qualifier = Stack.of(scope).synthesizer.bootstrap_qualifier
+    objects = Permission(
+        actions=("s3:GetObject",),
+        resources=(bucket_arn(f"cdk-{qualifier}-assets-{ACCOUNT}-{REGION}/*"),),
+        wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
+    )
+    if not bootstrap_key:
+        return [objects]
+    key = Fn.import_value(f"CdkBootstrap-{qualifier}-FileAssetKeyArn")
+    return [objects, Permission(("kms:Decrypt",), (key,))]
+
+
+def file_asset(scope: Construct, file: Path, sha256: str) -> FileAssetLocation:
+    """Make a file that lies in the assembly's build folder an asset of the scope's stack.
+
+    Args:
+        scope: Whose stack's asset.
+        file: The file, which must stay until the deploy.
+        sha256: Its digest.
+    """
+    # Relative to the assembly, so that it can be moved, and whether its folder was given relative or absolute.
+    name = os.path.relpath(file, cast("Stage", Stage.of(scope)).asset_outdir)
+    return Stack.of(scope).synthesizer.add_file_asset(
+        source_hash=sha256, file_name=name, packaging=FileAssetPackaging.FILE, display_name=file.name
+    )

@@ -1,10 +1,14 @@
 """The things of a fleet, in one resource however many there are."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
 
 from aws_cdk import Duration
 from constructs import Construct
 
+from edge_constructs.artifact_store import asset_reading, file_asset
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
 
@@ -19,10 +23,12 @@ class DeviceRegistry(Construct):
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        thing_group: The group that they join.
+        rings: Ring to its thing group; `all` names the registry.
         thing_type: Their type.
         policy: IoT policy on their certificates.
-        devices: Thing names.
+        devices: Thing name to ring; the list travels as a file, so that the template does not grow with it.
+        folder: Gets that file.
+        bootstrap_key: Whether the CDK's bootstrap bucket is encrypted with a key of the account's own.
     """
 
     def __init__(
@@ -30,33 +36,50 @@ class DeviceRegistry(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        thing_group: str,
+        rings: Mapping[str, str],
         thing_type: str,
         policy: str,
-        devices: Sequence[str],
+        devices: Mapping[str, str],
+        folder: Path,
+        bootstrap_key: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         provider = HandlerProvider(
             self,
             "Handler",
             capability="device_registry",
-            permissions=_permissions(thing_group, thing_type, policy),
-            limit=Duration.minutes(14),
+            permissions=[
+                *_permissions(list(rings.values()), thing_type, policy),
+                *asset_reading(self, bootstrap_key=bootstrap_key),
+            ],
+            waits=True,
+            limit=Duration.minutes(50),
+            query_interval=Duration.seconds(5),
         )
+        content = json.dumps(dict(sorted(devices.items())), separators=(",", ":")).encode()
+        self.list_sha256 = hashlib.sha256(content).hexdigest()
+        file = folder / "devices" / f"{self.list_sha256}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        self.asset = file_asset(self, file, self.list_sha256)
         self.resource = provider.resource(
             self,
             "Devices",
             properties={
-                "ThingGroupName": thing_group,
+                "ThingGroupName": rings["all"],
+                "Rings": json.dumps(dict(rings)),
                 "ThingTypeName": thing_type,
                 "PolicyName": policy,
-                "Devices": list(devices),
+                "ListBucket": self.asset.bucket_name,
+                "ListKey": self.asset.object_key,
+                "ListSha256": self.list_sha256,
             },
         )
 
 
-def _permissions(thing_group: str, thing_type: str, policy: str) -> list[Permission]:
+def _permissions(thing_groups: list[str], thing_type: str, policy: str) -> list[Permission]:
     things = arn("iot", "thing/*")
+    groups = tuple(arn("iot", f"thinggroup/{name}") for name in thing_groups)
     lifecycle = _iot("CreateThing", "UpdateThing", "DescribeThing", "DeleteThing", "DescribeJobExecution")
     membership = _iot("ListThingPrincipals", "ListThingGroupsForThing", "AttachThingPrincipal", "DetachThingPrincipal")
     return [
@@ -64,16 +87,23 @@ def _permissions(thing_group: str, thing_type: str, policy: str) -> list[Permiss
         Permission(_iot("CreateThing", "UpdateThing"), (arn("iot", f"thingtype/{thing_type}"),)),
         Permission(
             _iot("AddThingToThingGroup", "RemoveThingFromThingGroup"),
-            (things, arn("iot", f"thinggroup/{thing_group}")),
+            (things, *groups),
             wildcard_reason=_DEVICES,
         ),
+        Permission(_iot("ListThingsInThingGroup"), groups),
         Permission(
             _iot("DetachPolicy", "UpdateCertificate", "DeleteCertificate"),
             (arn("iot", "cert/*"),),
             wildcard_reason=_CERTIFICATES,
         ),
         Permission(
-            _iot("ListPrincipalThings", "ListAttachedPolicies", "AttachThingPrincipal", "DetachThingPrincipal"),
+            _iot(
+                "ListThings",
+                "ListPrincipalThings",
+                "ListAttachedPolicies",
+                "AttachThingPrincipal",
+                "DetachThingPrincipal",
+            ),
             ("*",),
             wildcard_reason=_PRINCIPALS,
         ),

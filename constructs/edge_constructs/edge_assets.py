@@ -11,11 +11,24 @@ MODELS = ROOT / "models"
 MODEL_RECIPE = MODELS / "recipe.json"
 RUNTIME_RECIPE = ROOT / "runtime" / "recipe.json"
 INFERENCE_RECIPE = ROOT / "inference" / "recipe.json"
-USER_DATA = ROOT / "edge_server" / "user_data.sh"
+EDGE_SERVER = ROOT / "edge_server"
 
 
 class MissingAssetError(FileNotFoundError):
     """An archive that set-up makes is not there."""
+
+
+def user_data_script(nucleus: str) -> str:
+    """Join the scripts that make an instance a core device.
+
+    Args:
+        nucleus: `classic`, `lite` or `docker`.
+
+    Returns:
+        A bash script without its settings.
+    """
+    parts = (f"nucleus_{nucleus}.sh", "user_data.sh")
+    return "\n".join((EDGE_SERVER / part).read_text(encoding="utf-8") for part in parts)
 
 
 @dataclass(frozen=True)

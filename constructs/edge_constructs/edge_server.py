@@ -3,17 +3,40 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
-from aws_cdk import CfnParameter, Fn, Tags
+from aws_cdk import CfnParameter, CfnWaitCondition, CfnWaitConditionHandle, Duration, Fn, Tags
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.edge_network import EdgeNetwork
 
-_AMI = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}"
-_AMI_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
+
+@dataclass(frozen=True)
+class _System:
+    """An operating system: its name, the parameter with its newest image by architecture, its root volume."""
+
+    name: str
+    image: str
+    architectures: Mapping[str, str]
+    root_device: str
+
+
+_SYSTEMS = {
+    "amazon-linux": _System(
+        "Amazon Linux 2023",
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}",
+        {"x86_64": "x86_64", "aarch64": "arm64"},
+        "/dev/xvda",
+    ),
+    "ubuntu": _System(
+        "Ubuntu 24.04",
+        "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id",
+        {"x86_64": "amd64", "aarch64": "arm64"},
+        "/dev/sda1",
+    ),
+}
 #: EC2 refuses longer user data.
 USER_DATA_LIMIT_BYTES = 16384
 #: Stands for a value that CloudFormation fills in; its number changes with unrelated code.
@@ -35,7 +58,9 @@ class EdgeServer(Construct):
         architecture: Of the type, as `uname -m` prints it.
         volume_gib: Size of the root volume, GiB.
         settings: What the script is told: key without `EDGEWRIGHT_` to value, which may be a token.
-        script: The text that follows the settings in the user data.
+        script: The text that follows the settings in the user data; it signals its outcome to EDGEWRIGHT_SIGNAL_URL.
+        system: `amazon-linux` or `ubuntu`.
+        patience: After so long without a signal the stack's deploy fails.
         name: Shown in the console.
 
     Raises:
@@ -53,20 +78,26 @@ class EdgeServer(Construct):
         architecture: str,
         volume_gib: int,
         settings: Mapping[str, str],
-        script: Path,
+        script: str,
+        system: str,
+        patience: Duration,
         name: str,
     ) -> None:
         super().__init__(scope, construct_id)
+        running = _SYSTEMS[system]
         image = CfnParameter(
             self,
             "Image",
             type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
-            default=_AMI.format(_AMI_ARCHITECTURES[architecture]),
-            description="The newest Amazon Linux 2023",
+            default=running.image.format(running.architectures[architecture]),
+            description=f"The newest {running.name}",
         )
-        user_data = compose_user_data(settings, script.read_text(encoding="utf-8"))
-        # User data only runs on a first start, so a new text needs a new instance, and with it a new id.
-        fingerprint = hashlib.sha256(_TOKEN.sub("", user_data).encode()).hexdigest()[:8]
+        # User data only runs on a first start, so a new text needs a new instance, and with it a new id; so does a
+        # wait for it, which CloudFormation never repeats.
+        unsigned = compose_user_data(settings, script)
+        fingerprint = hashlib.sha256(_TOKEN.sub("", unsigned).encode()).hexdigest()[:8]
+        signal = CfnWaitConditionHandle(self, f"Signal{fingerprint}")
+        user_data = compose_user_data({**settings, "SIGNAL_URL": signal.ref}, script)
         self.resource = ec2.CfnInstance(
             self,
             f"Instance{fingerprint}",
@@ -88,7 +119,7 @@ class EdgeServer(Construct):
             ],
             block_device_mappings=[
                 ec2.CfnInstance.BlockDeviceMappingProperty(
-                    device_name="/dev/xvda",
+                    device_name=running.root_device,
                     ebs=ec2.CfnInstance.EbsProperty(
                         volume_size=volume_gib, volume_type="gp3", encrypted=True, delete_on_termination=True
                     ),
@@ -101,6 +132,10 @@ class EdgeServer(Construct):
         self.resource.add_resource_dependency(network.route)
         self.resource.add_resource_dependency(network.route_association)
         Tags.of(self.resource).add("Name", name)
+        self.provisioned = CfnWaitCondition(
+            self, f"Provisioned{fingerprint}", handle=signal.ref, timeout=str(int(patience.to_seconds())), count=1
+        )
+        self.provisioned.add_resource_dependency(self.resource)
         acknowledge(self.resource, _REASONS)
 
 

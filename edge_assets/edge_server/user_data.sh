@@ -1,8 +1,11 @@
 #!/bin/bash
-# Makes a fresh Amazon Linux 2023 instance a Greengrass core device (classic nucleus, manual provisioning: the
-# installer creates no roles, aliases or policies). The lines before this text export, in single quotes:
+# Makes a fresh instance a Greengrass core device (manual provisioning: no installer creates roles, aliases or
+# policies). The lines before this text export, in single quotes:
 #   EDGEWRIGHT_REGION, _STAGE, _THING_NAME, _THING_GROUP, _IOT_POLICY, _ROLE_ALIAS, _ARTIFACT_BUCKET
 #   EDGEWRIGHT_NUCLEUS_URL, _NUCLEUS_SHA256    the nucleus' zip, pinned by its digest
+#   EDGEWRIGHT_SIGNAL_URL                      where CloudFormation waits for the outcome (a signed address)
+# and one of nucleus_classic.sh, nucleus_lite.sh, nucleus_docker.sh defines ROOT, SERVICE, install_packages,
+# prepare_nucleus, write_config and start_nucleus.
 # Rights of the instance's role:
 #   iot:DescribeEndpoint, iot:CreateKeysAndCertificate                   *
 #   iot:AttachPolicy, iot:DetachPolicy                                   cert/* (and the policy, where it is checked)
@@ -11,24 +14,24 @@
 #   iot:UpdateCertificate, iot:DeleteCertificate                         cert/* (only to take a failed attempt back)
 # Safe to run again: what is done is not done twice, and a certificate made by a run that fails is deleted again.
 # Last line in the journal (journalctl -t edgewright-edge-server): "success: …" or "failure: …"; exit code 0 or 1.
+# The same text goes to CloudFormation, whose deploy fails with it.
 set -euo pipefail
 
-ROOT="${EDGEWRIGHT_ROOT:-/greengrass/v2}"
-CA_BUNDLE="${EDGEWRIGHT_CA_BUNDLE:-/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem}"
 # SHA-256 of the DER form of "Amazon Root CA 1", which signs every endpoint a core device talks to.
 CA_SHA256="8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e"
-PACKAGES=(java-17-amazon-corretto-headless python3.11 unzip)
-SERVICE=greengrass
 TAG=edgewright-edge-server
 
 certificate_arn="" # of a certificate that this run made, until the run has succeeded
 doing="start"      # for the last line
+cause=""           # of the failure, where this script knows it
+signalled=""       # an instance that starts again has told its outcome
 scratch=""         # only root can read it: the private key is there for a moment
 journal_pid=""
 
 log() { printf '%s\n' "$*" >&2; }
 
 fail() {
+  cause="$*"
   log "error: $*"
   exit 1
 }
@@ -76,18 +79,32 @@ finish() {
   [[ -n "$scratch" ]] && rm -rf "$scratch"
   if ((status == 0)); then
     log "success: $EDGEWRIGHT_THING_NAME is a core device"
+    signal SUCCESS "$EDGEWRIGHT_THING_NAME is a core device"
   else
     log "failure: could not $doing"
     status=1
+    signal FAILURE "could not $doing${cause:+: $cause}; see journalctl -t $TAG on the instance"
   fi
   exec >&- 2>&-
   wait "$journal_pid"
   exit "$status"
 }
 
+# Tell CloudFormation, which waits for this. $1 SUCCESS or FAILURE, $2 the reason.
+signal() {
+  local reason="${2//[\"\\]/}"
+  if [[ -n "$signalled" || -z "${EDGEWRIGHT_SIGNAL_URL:-}" ]]; then return; fi
+  printf '{"Status": "%s", "Reason": "%s", "UniqueId": "%s", "Data": ""}' \
+    "$1" "${reason:0:1000}" "${EDGEWRIGHT_THING_NAME:-unknown}" |
+    curl --fail --silent --show-error --request PUT --header 'Content-Type:' --data-binary @- --connect-timeout 10 \
+      --max-time 30 --retry 5 --retry-all-errors --retry-max-time 120 "$EDGEWRIGHT_SIGNAL_URL" ||
+    log "the outcome could not be sent to CloudFormation, which waits until its time is over"
+}
+
 check_settings() {
   local key missing=()
-  for key in REGION STAGE THING_NAME THING_GROUP IOT_POLICY ROLE_ALIAS ARTIFACT_BUCKET NUCLEUS_URL NUCLEUS_SHA256; do
+  for key in REGION STAGE THING_NAME THING_GROUP IOT_POLICY ROLE_ALIAS ARTIFACT_BUCKET NUCLEUS_URL NUCLEUS_SHA256 \
+    SIGNAL_URL; do
     key="EDGEWRIGHT_$key"
     if [[ -z "${!key:-}" ]]; then missing+=("$key"); fi
   done
@@ -95,11 +112,6 @@ check_settings() {
   if [[ ! "$EDGEWRIGHT_NUCLEUS_SHA256" =~ ^[0-9a-f]{64}$ ]]; then
     fail "EDGEWRIGHT_NUCLEUS_SHA256 must be 64 lower-case hexadecimal digits, got $EDGEWRIGHT_NUCLEUS_SHA256"
   fi
-}
-
-install_packages() {
-  if rpm --query --quiet "${PACKAGES[@]}"; then return; fi
-  retry dnf install --assumeyes --quiet "${PACKAGES[@]}"
 }
 
 download_nucleus() {
@@ -145,48 +157,21 @@ make_identity() {
   printf '%s\n' "$certificate_arn" >"$ROOT/certificate.arn"
 }
 
-# $1 data endpoint, $2 credential endpoint, $3 version of the nucleus
-write_config() {
-  cat >"$ROOT/config.yaml" <<END
----
-system:
-  certificateFilePath: "$ROOT/device.pem.crt"
-  privateKeyPath: "$ROOT/private.pem.key"
-  rootCaPath: "$ROOT/root_ca.pem"
-  rootpath: "$ROOT"
-  thingName: "$EDGEWRIGHT_THING_NAME"
-services:
-  aws.greengrass.Nucleus:
-    componentType: "NUCLEUS"
-    version: "$3"
-    configuration:
-      awsRegion: "$EDGEWRIGHT_REGION"
-      iotRoleAlias: "$EDGEWRIGHT_ROLE_ALIAS"
-      iotDataEndpoint: "$1"
-      iotCredEndpoint: "$2"
-END
-}
-
-start_nucleus() {
-  java -Droot="$ROOT" -Dlog.store=FILE -jar "$scratch/nucleus/lib/Greengrass.jar" \
-    --init-config "$ROOT/config.yaml" --component-default-user ggc_user:ggc_group --setup-system-service true
-  wait_until_active
-}
-
 wait_until_active() {
   local attempt
   for attempt in {1..30}; do
     if systemctl is-active --quiet "$SERVICE"; then return; fi
     sleep 2
   done
-  fail "the service $SERVICE must be active within 60 seconds, it was not at attempt $attempt; see $ROOT/logs"
+  fail "the service $SERVICE must be active within 60 seconds, it was not at attempt $attempt"
 }
 
 main() {
-  local data_endpoint credential_endpoint version
+  local data_endpoint credential_endpoint
   doing="read the settings"
   check_settings
   if [[ -e "$ROOT/provisioned" ]]; then
+    signalled=1
     doing="start the service again"
     systemctl start "$SERVICE"
     wait_until_active
@@ -195,13 +180,12 @@ main() {
   doing="make the folder $ROOT"
   install -d -m 0755 "$ROOT"
   scratch="$(mktemp -d)"
-  doing="install ${PACKAGES[*]}"
+  doing="install packages"
   install_packages
   doing="download the nucleus"
   download_nucleus
-  version="$(java -jar "$scratch/nucleus/lib/Greengrass.jar" --version)"
-  version="${version##*v}"
-  if [[ ! "$version" =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]]; then fail "the nucleus must tell its version as vN.N.N, got $version"; fi
+  doing="prepare the nucleus"
+  prepare_nucleus
   doing="find Amazon Root CA 1"
   write_root_ca
   doing="look up the endpoints"
@@ -213,9 +197,10 @@ main() {
   doing="put $EDGEWRIGHT_THING_NAME into the thing group $EDGEWRIGHT_THING_GROUP"
   retry iot add-thing-to-thing-group --thing-name "$EDGEWRIGHT_THING_NAME" --thing-group-name "$EDGEWRIGHT_THING_GROUP"
   doing="write $ROOT/config.yaml"
-  write_config "$data_endpoint" "$credential_endpoint" "$version"
+  write_config "$data_endpoint" "$credential_endpoint"
   doing="start the nucleus"
   start_nucleus
+  wait_until_active
   doing="finish"
   touch "$ROOT/provisioned"
   certificate_arn=""

@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "edge_assets" / "edge_server" / "user_data.sh"
+FOLDER = Path(__file__).resolve().parents[2] / "edge_assets" / "edge_server"
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
 ARN = "arn:aws:iot:eu-west-1:111122223333:cert/0123abcd"
 NUCLEUS = b"the nucleus, zipped"
 # The real certificate, public: the script finds it in a trust store by its digest.
@@ -35,14 +36,27 @@ for prefix, times in fails.items():
         sys.exit(f"{name} is told to fail")
 def after(option):
     return sys.argv[sys.argv.index(option) + 1]
-if name == "curl":
+if name == "curl" and "PUT" in sys.argv:
+    (home / "signal").write_text(sys.stdin.read())
+elif name == "curl":
     pathlib.Path(after("--output")).write_bytes((home / "download").read_bytes())
 elif name == "unzip":
     jar = pathlib.Path(after("-d")) / "lib" / "Greengrass.jar"
     jar.parent.mkdir(parents=True)
     jar.touch()
-elif name == "java" and "--version" in sys.argv:
+    (jar.parents[1] / "aws-greengrass-lite-2.6.0-Linux.deb").touch()
+elif name == "java" and "--version" in sys.argv or name == "docker" and "--version" in sys.argv:
     print("AWS Greengrass v2.14.3")
+elif name == "docker" and sys.argv[1] == "import":
+    sys.stdin.buffer.read()
+elif name == "docker" and sys.argv[1] == "inspect":
+    print("true 0")
+elif name == "dnf" and "--installroot" in sys.argv:
+    pathlib.Path(after("--installroot")).mkdir()
+elif name == "install" and "ggcore" in sys.argv:
+    pathlib.Path(sys.argv[-1]).mkdir(parents=True, exist_ok=True)
+elif name == "install":
+    os.execv("/usr/bin/install", sys.argv)
 elif name == "aws" and "create-keys-and-certificate" in sys.argv:
     pathlib.Path(after("--certificate-pem-outfile")).write_text("certificate")
     pathlib.Path(after("--private-key-outfile")).write_text("key")
@@ -51,7 +65,11 @@ elif name == "aws" and "describe-endpoint" in sys.argv:
     kind = after("--endpoint-type")
     print("abc-ats.iot.example" if kind == "iot:Data-ATS" else "abc.credentials.iot.example")
 """
-COMMANDS = ("aws", "curl", "dnf", "java", "logger", "rpm", "sleep", "systemctl", "unzip")
+COMMANDS = (
+    *("apt-get", "aws", "chown", "curl", "dnf", "docker", "dpkg", "install", "java", "logger", "rpm", "sleep"),
+    *("snap", "systemctl", "unzip"),
+)
+SIGNAL_URL = "https://cloudformation-waitcondition.example/signal?Signature=abc"
 
 
 @dataclass
@@ -60,10 +78,12 @@ class System:
 
     Args:
         home: An empty folder.
+        nucleus: What the script installs.
         settings: The exports in front of the script, without their prefix.
     """
 
     home: Path
+    nucleus: str = "classic"
     settings: dict[str, str] = field(
         default_factory=lambda: {
             "REGION": "eu-west-1",
@@ -75,6 +95,7 @@ class System:
             "ARTIFACT_BUCKET": "artifacts-dev",
             "NUCLEUS_URL": "https://downloads.example/nucleus.zip",
             "NUCLEUS_SHA256": hashlib.sha256(NUCLEUS).hexdigest(),
+            "SIGNAL_URL": SIGNAL_URL,
         }
     )
 
@@ -90,7 +111,7 @@ class System:
         self.trust_store = self.home / "bundle.pem"
         another = f"-----BEGIN CERTIFICATE-----\n{other}-----END CERTIFICATE-----"
         self.trust_store.write_text(f"# Another\n{another}\n\n# Amazon\n{ROOT_CA.read_text()}")
-        self.fail({"rpm": 1})
+        self.fail({"rpm": 1, "dpkg": 1})
 
     @property
     def root(self) -> Path:
@@ -105,17 +126,20 @@ class System:
         """Run the exports and the script, as the instance would."""
         (self.home / "calls").write_text("")
         (self.home / "journal").write_text("")
+        (self.home / "signal").unlink(missing_ok=True)
         exports = "".join(f"export EDGEWRIGHT_{key}='{value}'\n" for key, value in self.settings.items())
+        script = "\n".join((FOLDER / name).read_text() for name in (f"nucleus_{self.nucleus}.sh", "user_data.sh"))
         environment = {
             "PATH": f"{self.home / 'bin'}:{os.environ['PATH']}",
             "STAND_IN": str(self.home),
             "STAND_IN_ARN": ARN,
             "TMPDIR": str(self.home / "tmp"),
             "EDGEWRIGHT_ROOT": str(self.root),
+            "EDGEWRIGHT_ETC": str(self.home / "etc"),
             "EDGEWRIGHT_CA_BUNDLE": str(self.trust_store),
         }
         return subprocess.run(
-            ["bash", "-c", exports + SCRIPT.read_text()],
+            ["bash", "-c", exports + script],
             env=environment,
             capture_output=True,
             text=True,
@@ -126,6 +150,11 @@ class System:
     def calls(self, prefix: str = "") -> list[str]:
         """The calls of the last run that start so, in order."""
         return [line for line in (self.home / "calls").read_text().splitlines() if line.startswith(prefix)]
+
+    def signal(self) -> dict[str, str] | None:
+        """What CloudFormation was told, if anything."""
+        sent = self.home / "signal"
+        return json.loads(sent.read_text()) if sent.exists() else None
 
     def journal(self) -> list[str]:
         """The lines that the last run logged."""

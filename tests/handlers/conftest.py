@@ -18,7 +18,7 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "bucket_sweep.on_event",
     "component_sweep.on_event",
-    "device_registry.on_event",
+    "device_registry.is_complete",
     "edge_packaging.is_complete",
     "edge_packaging.on_event",
     "model_package.on_event",

@@ -16,12 +16,16 @@ class FakeIot(FakeService):
         "list_attached_policies": ("policies",),
         "list_targets_for_policy": ("targets",),
         "list_thing_groups_for_thing": ("thingGroups",),
+        "list_things": ("things",),
+        "list_things_in_thing_group": ("things",),
     }
 
     def __init__(self) -> None:
         super().__init__()
         self.things: dict[str, dict[str, Any]] = {}
-        self.groups: dict[str, set[str]] = {"edgewright-dev": set(), "edgewright-dev-canary": set()}
+        self.groups: dict[str, set[str]] = {
+            f"edgewright-{name}": set() for name in ("dev", "dev-canary", "dev-early", "lab", "lab-canary", "lab-early")
+        }
         self.certificates: dict[str, str] = {}  # ARN → status
         self.attached: set[tuple[str, str]] = set()  # thing, principal
         self.policies: dict[str, set[str]] = {"edgewright-dev-core-device": set()}  # name → targets
@@ -65,16 +69,34 @@ class FakeIot(FakeService):
     def update_thing(
         self,
         thingName: str,  # noqa: N803
-        thingTypeName: str,  # noqa: N803
         attributePayload: dict[str, Any],  # noqa: N803
+        thingTypeName: str = "",  # noqa: N803
+        removeThingType: bool = False,  # noqa: N803
     ) -> dict[str, Any]:
         self.record("update_thing", thingName=thingName)
         thing = self._thing(thingName, "UpdateThing")
-        thing["thingTypeName"] = thingTypeName
+        if thingTypeName or removeThingType:
+            thing["thingTypeName"] = thingTypeName
         if not attributePayload.get("merge"):
             thing["attributes"] = {}
         thing["attributes"].update(attributePayload["attributes"])
+        thing["attributes"] = {name: value for name, value in thing["attributes"].items() if value}
         return {}
+
+    def list_things(self, attributeName: str, attributeValue: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_things", attributeName=attributeName, attributeValue=attributeValue)
+        found = [
+            {"thingName": name, "thingTypeName": thing.get("thingTypeName"), "attributes": dict(thing["attributes"])}
+            for name, thing in self.things.items()
+            if thing["attributes"].get(attributeName) == attributeValue
+        ]
+        return {"things": found}
+
+    def list_things_in_thing_group(self, thingGroupName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_things_in_thing_group", thingGroupName=thingGroupName)
+        if thingGroupName not in self.groups:
+            raise refusal("ResourceNotFoundException", "ListThingsInThingGroup")
+        return {"things": sorted(self.groups[thingGroupName])}
 
     def delete_thing(self, thingName: str) -> dict[str, Any]:  # noqa: N803
         self.record("delete_thing", thingName=thingName)

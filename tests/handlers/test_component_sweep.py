@@ -142,3 +142,18 @@ def test_other_refusals_say_what_was_being_done(account: FakeGreengrass, call: s
 def test_stops_by_itself_before_the_function_is_stopped(account: FakeGreengrass) -> None:
     with pytest.raises(DeadlineError, match="delete deployment first; run the same command again"):
         run(event.delete("component_sweep", ID), seconds=1)
+
+
+def test_delete_takes_the_deployments_of_the_other_rings_too(greengrass: FakeGreengrass) -> None:
+    greengrass.deploy("canary", f"{TARGET}-canary")
+    greengrass.deploy("other", OTHER)
+
+    run(event.delete("component_sweep", ID, RingArns=[f"{TARGET}-canary"]))
+
+    assert "canary" not in greengrass.deployments
+    assert "other" in greengrass.deployments
+
+
+def test_refuses_a_ring_that_is_no_thing_group(greengrass: FakeGreengrass) -> None:
+    with pytest.raises(ValueError, match="RingArns must be the ARN of a thing group, got 'canary'"):
+        run(event.create("component_sweep", RingArns=["canary"]))

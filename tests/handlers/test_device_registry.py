@@ -1,164 +1,196 @@
+"""The device registry brings IoT Core to what the list says."""
+
 from typing import Any
 
 import pytest
 
-from edge_handlers.device_registry.logic import OWNER, OwnershipError
-from edge_handlers.device_registry.on_event import handler
+from edge_handlers.device_registry.inventory import ADOPTED, CLAIMED, OWNER
+from edge_handlers.device_registry.logic import OwnershipError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
-from tests.handlers.event import Context
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
+from tests.handlers.fake_s3 import FakeS3
+from tests.handlers.registry_events import DEVICES, GROUP, ID, LAB, SERVER, Registry, rings_of
 
-GROUP = "edgewright-dev"
-CANARY = "edgewright-dev-canary"
-ID = f"registry-{GROUP}"
-SERVER = "edgewright-dev-edge-server"
-
-
-def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
-
-
-@pytest.fixture(autouse=True)
-def services(iot: FakeIot, greengrass: FakeGreengrass) -> None:
-    """Every event of the registry has both."""
+CANARY = f"{GROUP}-canary"
 
 
 @pytest.fixture
-def fleet(iot: FakeIot) -> FakeIot:
+def registry(iot: FakeIot, greengrass: FakeGreengrass, s3: FakeS3) -> Registry:
+    return Registry(s3)
+
+
+@pytest.fixture
+def fleet(registry: Registry, iot: FakeIot) -> FakeIot:
     """The two devices of the event, registered."""
-    run(event.create("device_registry"))
+    registry.create()
     iot.calls.clear()
     return iot
 
 
-def test_create_makes_things_with_type_and_group(iot: FakeIot) -> None:
-    answer = run(event.create("device_registry"))
+def test_create_makes_things_with_type_and_ring(registry: Registry, iot: FakeIot) -> None:
+    answer = registry.create({SERVER: "all", "line-1": "canary"})
 
     assert answer == {"PhysicalResourceId": ID, "Data": {"Count": "2"}}
     assert iot.things == {
         name: {"thingTypeName": "edgewright-dev-core", "attributes": {OWNER: GROUP}} for name in (SERVER, "line-1")
     }
-    assert iot.groups[GROUP] == {SERVER, "line-1"}
+    assert (iot.groups[GROUP], iot.groups[CANARY]) == ({SERVER}, {"line-1"})
 
 
-def test_a_duplicate_event_and_a_repeated_name_change_nothing(fleet: FakeIot) -> None:
-    answer = run(event.create("device_registry", Devices=["line-1", SERVER, "line-1"]))
+def test_thousands_of_devices_take_several_calls_and_each_goes_on_where_the_last_one_ended(
+    registry: Registry, iot: FakeIot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = {f"line-{number}": "all" for number in range(3000)}
+    left = iter([True] * 1000 + [False])
 
-    assert answer["Data"] == {"Count": "2"}
+    def is_over(self: Any, doing: str) -> None:
+        from edge_handlers.deadline import DeadlineError
+
+        if not next(left, True):
+            raise DeadlineError(doing)
+
+    monkeypatch.setattr("edge_handlers.deadline.Deadline.check", is_over)
+    registry.create(devices)
+
+    assert registry.polls > 1
+    assert iot.groups[GROUP] == set(devices)
+    assert len(iot.called("create_thing")) == 3000, "none is made twice"
+
+
+def test_a_duplicate_event_changes_nothing(registry: Registry, fleet: FakeIot) -> None:
+    assert registry.create()["Data"] == {"Count": "2"}
+    assert {name for name, _ in fleet.calls} == {"list_things", "list_things_in_thing_group"}
+
+
+def test_a_device_moves_to_another_ring(registry: Registry, fleet: FakeIot) -> None:
+    registry.update({SERVER: "all", "line-1": "canary"})
+
+    assert (fleet.groups[GROUP], fleet.groups[CANARY]) == ({SERVER}, {"line-1"})
     assert not fleet.called("create_thing")
-    assert not fleet.called("update_thing")
 
 
-def test_create_takes_in_a_thing_that_belongs_to_nobody(iot: FakeIot) -> None:
+def test_create_takes_in_a_thing_that_belongs_to_nobody_and_delete_lets_it_go(registry: Registry, iot: FakeIot) -> None:
     iot.things["line-1"] = {"thingTypeName": "hand-made", "attributes": {"site": "north"}}
+    certificate = iot.provision("one", "line-1")
 
-    run(event.create("device_registry"))
-
+    registry.create()
     assert iot.things["line-1"] == {
         "thingTypeName": "edgewright-dev-core",
-        "attributes": {"site": "north", OWNER: GROUP},
+        "attributes": {"site": "north", OWNER: GROUP, ADOPTED: "true"},
     }
+    registry.delete()
+
+    assert iot.things == {"line-1": {"thingTypeName": "", "attributes": {"site": "north"}}}
+    assert iot.certificates == {certificate: "ACTIVE"}
+    assert not iot.policies["edgewright-dev-core-device"], "the stack deletes the policy next"
+    assert not any(iot.groups.values())
 
 
-def test_create_refuses_a_device_of_another_registry_and_takes_its_things_back(iot: FakeIot) -> None:
-    iot.things["line-1"] = {"thingTypeName": "edgewright-dev-core", "attributes": {OWNER: CANARY}}
-
-    with pytest.raises(OwnershipError, match=f"device line-1 must belong to one registry, got one of .* {CANARY}"):
-        run(event.create("device_registry"))
-
-    assert list(iot.things) == ["line-1"]
-
-
-def test_a_create_that_fails_half_way_leaves_only_what_was_there(iot: FakeIot) -> None:
-    iot.things["line-1"] = {"thingTypeName": "hand-made", "attributes": {}}
-    iot.refuse("update_thing", "AccessDeniedException")
-
-    with pytest.raises(AwsCallError, match=r"cannot register device line-1: .*AccessDenied"):
-        run(event.create("device_registry"))
-
-    assert list(iot.things) == ["line-1"]
-
-
-def test_what_cannot_be_taken_back_does_not_hide_the_first_error(
-    iot: FakeIot, caplog: pytest.LogCaptureFixture
+def test_create_refuses_a_device_of_another_registry_and_its_rollback_leaves_that_alone(
+    registry: Registry, iot: FakeIot
 ) -> None:
-    iot.things["line-2"] = {"thingTypeName": "edgewright-dev-core", "attributes": {OWNER: CANARY}}
-    iot.refuse("delete_thing", "InternalFailureException")
+    iot.things["line-1"] = {"thingTypeName": "edgewright-dev-core", "attributes": {OWNER: LAB}}
 
-    with pytest.raises(OwnershipError, match="line-2"):
-        run(event.create("device_registry", Devices=["line-1", "line-2"]))
+    with pytest.raises(OwnershipError, match=f"device line-1 must belong to one registry, got one of .* {LAB}"):
+        registry.create()
+    registry.delete()
 
-    assert "thing line-1 is left behind" in caplog.text
+    assert list(iot.things) == ["line-1"]
 
 
-def test_update_in_place_adds_and_removes(fleet: FakeIot) -> None:
-    answer = run(event.update("device_registry", ID, Devices=["line-2", SERVER]))
+def test_on_event_changes_nothing_because_nobody_would_undo_it(registry: Registry, iot: FakeIot) -> None:
+    from edge_handlers.device_registry.on_event import handler
+
+    assert handler(event.create("device_registry"), None) == {"PhysicalResourceId": ID}
+    assert iot.calls == []
+
+
+def test_update_in_place_adds_and_removes(registry: Registry, fleet: FakeIot) -> None:
+    answer = registry.update({"line-2": "all", SERVER: "all"})
 
     assert answer == {"PhysicalResourceId": ID, "Data": {"Count": "2"}}
     assert set(fleet.things) == {SERVER, "line-2"}
     assert fleet.groups[GROUP] == {SERVER, "line-2"}
 
 
-def test_an_update_looks_only_at_what_changed(fleet: FakeIot) -> None:
-    run(event.update("device_registry", ID, Devices=[SERVER, "line-1", "line-2"]))
+def test_an_update_touches_only_what_changed(registry: Registry, fleet: FakeIot) -> None:
+    registry.update({**DEVICES, "line-2": "all"})
 
     assert {call["thingName"] for call in fleet.called("describe_thing")} == {"line-2"}
 
 
-def test_another_thing_type_reaches_every_device(fleet: FakeIot) -> None:
-    run(event.update("device_registry", ID, ThingTypeName="edgewright-dev-core-2"))
+def test_a_device_that_joined_by_claim_is_not_missed_in_the_list_and_goes_with_the_registry(
+    registry: Registry, fleet: FakeIot
+) -> None:
+    fleet.things["new"] = {"thingTypeName": "edgewright-dev-core", "attributes": {OWNER: GROUP, CLAIMED: "true"}}
+
+    registry.update({SERVER: "all"})
+    assert set(fleet.things) == {SERVER, "new"}
+    registry.delete()
+
+    assert fleet.things == {}
+
+
+def test_another_thing_type_reaches_every_device(registry: Registry, fleet: FakeIot) -> None:
+    registry.update(ThingTypeName="edgewright-dev-core-2")
 
     assert {thing["thingTypeName"] for thing in fleet.things.values()} == {"edgewright-dev-core-2"}
 
 
-def test_another_group_is_a_replacement_whose_delete_leaves_the_devices_alone(fleet: FakeIot) -> None:
+def test_another_group_is_a_replacement_whose_delete_leaves_the_devices_alone(
+    registry: Registry, fleet: FakeIot
+) -> None:
     certificate = fleet.provision("one", "line-1")
 
-    answer = run(event.update("device_registry", ID, ThingGroupName=CANARY))
-    run(event.delete("device_registry", ID))
+    answer = registry.update(ThingGroupName=LAB, Rings=rings_of(LAB))
+    registry.delete()
 
-    assert answer["PhysicalResourceId"] == f"registry-{CANARY}"
+    assert answer["PhysicalResourceId"] == f"registry-{LAB}"
     assert set(fleet.things) == {SERVER, "line-1"}
     assert fleet.certificates == {certificate: "ACTIVE"}
     assert fleet.policies["edgewright-dev-core-device"] == {certificate}
-    assert (fleet.groups[GROUP], fleet.groups[CANARY]) == (set(), {SERVER, "line-1"})
+    assert (fleet.groups[GROUP], fleet.groups[LAB]) == (set(), {SERVER, "line-1"})
 
 
-def test_a_rollback_of_an_update_restores_the_list(fleet: FakeIot) -> None:
-    run(event.update("device_registry", ID, Devices=[SERVER, "line-2"]))
+def test_a_rollback_of_an_update_restores_the_list(registry: Registry, fleet: FakeIot) -> None:
+    registry.update({SERVER: "all", "line-2": "canary"})
 
-    run(event.update("device_registry", ID, old={"Devices": [SERVER, "line-2"]}))
+    registry.update()
 
     assert set(fleet.things) == {SERVER, "line-1"}
 
 
-def test_a_rollback_of_a_replacement_restores_the_group(fleet: FakeIot) -> None:
-    run(event.update("device_registry", ID, ThingGroupName=CANARY))
-
-    answer = run(event.update("device_registry", f"registry-{CANARY}", old={"ThingGroupName": CANARY}))
-    run(event.delete("device_registry", f"registry-{CANARY}", ThingGroupName=CANARY))
-
-    assert answer["PhysicalResourceId"] == ID
-    assert (fleet.groups[GROUP], fleet.groups[CANARY]) == ({SERVER, "line-1"}, set())
-
-
-@pytest.mark.parametrize("devices", [None, "line-1", ["line-1", 3]])
-def test_old_properties_of_another_release_do_not_matter(fleet: FakeIot, devices: Any) -> None:
-    answer = run(event.update("device_registry", ID, old={"Devices": devices, "ThingTypeName": None}))
+@pytest.mark.parametrize("old", [{"ThingGroupName": None}, {"Rings": None, "Devices": "line-1"}, {"ListKey": None}])
+def test_old_properties_of_another_release_do_not_matter(
+    registry: Registry, fleet: FakeIot, old: dict[str, Any]
+) -> None:
+    answer = registry.update({SERVER: "all"}, old=old)
 
     assert answer["PhysicalResourceId"] == ID
-    assert set(fleet.things) == {SERVER, "line-1"}
+    assert set(fleet.things) == {SERVER}
 
 
-def test_a_missing_group_is_named(iot: FakeIot) -> None:
-    with pytest.raises(AwsCallError, match=f"cannot register device {SERVER}: .*group absent"):
-        run(event.create("device_registry", ThingGroupName="absent"))
+def test_a_missing_group_is_named(registry: Registry, iot: FakeIot) -> None:
+    with pytest.raises(AwsCallError, match=r"cannot register device .*: .*group absent"):
+        registry.create(ThingGroupName="absent", Rings='{"all": "absent"}')
+
+
+def test_a_list_of_another_digest_is_refused(registry: Registry, iot: FakeIot) -> None:
+    with pytest.raises(ValueError, match=r"sha-256 of s3://cdk-assets/.* must be 0000"):
+        registry.run(event.create("device_registry", **{**registry.listed(DEVICES), "ListSha256": "0" * 64}))
+    assert iot.calls == []
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 125, "../x"])
-def test_refuses_names_that_no_core_device_can_have(iot: FakeIot, name: str) -> None:
-    with pytest.raises(ValueError, match="Devices must be"):
-        run(event.create("device_registry", Devices=["line-1", name]))
+def test_refuses_names_that_no_core_device_can_have(registry: Registry, iot: FakeIot, name: str) -> None:
+    with pytest.raises(ValueError, match="must be names of 1 to 124"):
+        registry.create({"line-1": "all", name: "all"})
+    assert iot.calls == []
+
+
+def test_refuses_a_ring_that_the_stack_does_not_have(registry: Registry, iot: FakeIot) -> None:
+    with pytest.raises(ValueError, match="must be of canary, early, all, got late"):
+        registry.create({"line-1": "late"})
     assert iot.calls == []

@@ -2,45 +2,37 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.deadline import DeadlineError
-from edge_handlers.device_registry.on_event import handler
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
-from tests.handlers.event import Context
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
+from tests.handlers.fake_s3 import FakeS3
+from tests.handlers.registry_events import GROUP, ID, SERVER, Registry
 
-GROUP = "edgewright-dev"
-CANARY = "edgewright-dev-canary"
-ID = f"registry-{GROUP}"
-SERVER = "edgewright-dev-edge-server"
-
-
-def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
-
-
-@pytest.fixture(autouse=True)
-def services(iot: FakeIot, greengrass: FakeGreengrass) -> None:
-    """Every event of the registry has both."""
+CANARY = f"{GROUP}-canary"
 
 
 @pytest.fixture
-def fleet(iot: FakeIot) -> FakeIot:
+def registry(iot: FakeIot, greengrass: FakeGreengrass, s3: FakeS3) -> Registry:
+    return Registry(s3)
+
+
+@pytest.fixture
+def fleet(registry: Registry, iot: FakeIot) -> FakeIot:
     """The two devices of the event, registered."""
-    run(event.create("device_registry"))
+    registry.create()
     iot.calls.clear()
     return iot
 
 
-def test_delete_leaves_nothing(fleet: FakeIot, greengrass: FakeGreengrass) -> None:
+def test_delete_leaves_nothing(registry: Registry, fleet: FakeIot, greengrass: FakeGreengrass) -> None:
     greengrass.core_devices = {"line-1"}
     fleet.groups[CANARY].add("line-1")
     for name in ("one", "two", "three"):
         fleet.provision(name, "line-1")
     fleet.provision("one", policy="another-policy")
 
-    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+    assert registry.delete() == {"PhysicalResourceId": ID}
 
     assert (fleet.things, fleet.certificates, fleet.attached, greengrass.core_devices) == ({}, {}, set(), set())
     assert not any(fleet.groups.values())
@@ -48,95 +40,100 @@ def test_delete_leaves_nothing(fleet: FakeIot, greengrass: FakeGreengrass) -> No
 
 
 def test_delete_deactivates_a_certificate_before_the_core_device_goes(
-    fleet: FakeIot, greengrass: FakeGreengrass
+    registry: Registry, fleet: FakeIot, greengrass: FakeGreengrass
 ) -> None:
     certificate = fleet.provision("one", "line-1")
     statuses: list[str | None] = []
     delete_core_device = greengrass.delete_core_device
 
     def note(coreDeviceThingName: str) -> dict[str, Any]:  # noqa: N803
-        statuses.append(fleet.certificates.get(certificate))
+        if coreDeviceThingName == "line-1":
+            statuses.append(fleet.certificates.get(certificate))
         return delete_core_device(coreDeviceThingName)
 
     greengrass.delete_core_device = note  # type: ignore[method-assign]
-    run(event.delete("device_registry", ID, Devices=["line-1"]))
+    registry.delete()
 
     assert statuses == [None], "a device that can still connect would make its core device anew"
 
 
-def test_delete_again_succeeds(fleet: FakeIot) -> None:
-    run(event.delete("device_registry", ID))
+def test_delete_again_succeeds(registry: Registry, fleet: FakeIot) -> None:
+    registry.delete()
     fleet.policies.clear()
 
-    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+    assert registry.delete() == {"PhysicalResourceId": ID}
 
 
-def test_a_removed_device_loses_its_certificate(fleet: FakeIot) -> None:
+def test_a_removed_device_loses_its_certificate(registry: Registry, fleet: FakeIot) -> None:
     fleet.provision("one", "line-1")
 
-    run(event.update("device_registry", ID, Devices=[SERVER]))
+    registry.update({SERVER: "all"})
 
     assert fleet.certificates == {}
 
 
-def test_a_certificate_of_another_thing_too_is_only_detached(fleet: FakeIot) -> None:
+def test_a_certificate_of_another_thing_too_is_only_detached(registry: Registry, fleet: FakeIot) -> None:
     fleet.things["machine"] = {"attributes": {}}
     shared = fleet.provision("shared", "line-1", "machine")
 
-    run(event.delete("device_registry", ID))
+    registry.delete()
 
     assert fleet.certificates == {shared: "ACTIVE"}
     assert fleet.attached == {("machine", shared)}
     assert not fleet.policies["edgewright-dev-core-device"], "the stack deletes the policy next"
 
 
-def test_a_certificate_of_two_devices_keeps_its_policy_until_the_last_goes(fleet: FakeIot) -> None:
+def test_a_certificate_of_two_devices_keeps_its_policy_until_the_last_goes(registry: Registry, fleet: FakeIot) -> None:
     shared = fleet.provision("shared", "line-1", SERVER)
 
-    run(event.update("device_registry", ID, Devices=[SERVER]))
+    registry.update({SERVER: "all"})
     assert fleet.policies["edgewright-dev-core-device"] == {shared}
-    run(event.delete("device_registry", ID, Devices=[SERVER]))
+    registry.delete()
 
     assert fleet.certificates == {}
 
 
-def test_a_principal_that_is_no_certificate_is_only_detached(fleet: FakeIot) -> None:
+def test_a_principal_that_is_no_certificate_is_only_detached(registry: Registry, fleet: FakeIot) -> None:
     fleet.attached.add(("line-1", "eu-west-1:cognito-identity"))
 
-    run(event.delete("device_registry", ID))
+    registry.delete()
 
     assert fleet.attached == set()
     assert not fleet.called("delete_certificate")
 
 
-def test_certificates_that_were_never_attached_are_found_by_the_policy(fleet: FakeIot) -> None:
+def test_certificates_that_were_never_attached_are_found_by_the_policy(registry: Registry, fleet: FakeIot) -> None:
     for name in ("one", "two", "three"):
         fleet.provision(name)
 
-    run(event.delete("device_registry", ID))
+    registry.delete()
 
     assert fleet.certificates == {}
 
 
-def test_a_change_that_has_not_settled_is_waited_for(fleet: FakeIot, greengrass: FakeGreengrass) -> None:
+def test_a_change_that_has_not_settled_is_waited_for(
+    registry: Registry, fleet: FakeIot, greengrass: FakeGreengrass
+) -> None:
     fleet.provision("one", "line-1")
     greengrass.core_devices = {"line-1"}
     fleet.refuse("delete_certificate", "DeleteConflictException", times=2)
     fleet.refuse("delete_thing", "InvalidRequestException", times=2)
     greengrass.refuse("delete_core_device", "ConflictException", times=2)
 
-    run(event.delete("device_registry", ID))
+    registry.delete()
 
     assert (fleet.things, fleet.certificates, greengrass.core_devices) == ({}, {}, set())
 
 
-def test_a_certificate_that_cannot_be_deleted_stays_with_its_thing_so_that_a_retry_finds_it(fleet: FakeIot) -> None:
+def test_a_certificate_that_cannot_be_deleted_stays_with_its_thing_so_that_a_retry_finds_it(
+    registry: Registry, fleet: FakeIot
+) -> None:
     fleet.provision("one", "line-1")
     fleet.refuse("delete_certificate", "DeleteConflictException", times=6)
 
     with pytest.raises(AwsCallError, match=r"cannot remove device line-1: .*DeleteConflictException"):
-        run(event.delete("device_registry", ID))
-    run(event.delete("device_registry", ID))
+        registry.delete()
+    registry.delete()
 
     assert (fleet.things, fleet.certificates) == ({}, {})
 
@@ -145,11 +142,11 @@ def test_a_certificate_that_cannot_be_deleted_stays_with_its_thing_so_that_a_ret
     "call",
     ["list_attached_policies", "detach_policy", "update_certificate", "detach_thing_principal", "delete_certificate"],
 )
-def test_a_certificate_that_vanishes_on_the_way_is_fine(fleet: FakeIot, call: str) -> None:
+def test_a_certificate_that_vanishes_on_the_way_is_fine(registry: Registry, fleet: FakeIot, call: str) -> None:
     certificate = fleet.provision("one", SERVER)
     fleet.before(call, lambda: fleet.lose_certificate(certificate))
 
-    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+    assert registry.delete() == {"PhysicalResourceId": ID}
     assert (fleet.things, fleet.certificates) == ({}, {})
 
 
@@ -163,33 +160,40 @@ def test_a_certificate_that_vanishes_on_the_way_is_fine(fleet: FakeIot, call: st
         "delete_thing",
     ],
 )
-def test_a_thing_that_vanishes_on_the_way_is_fine(fleet: FakeIot, call: str) -> None:
+def test_a_thing_that_vanishes_on_the_way_is_fine(registry: Registry, fleet: FakeIot, call: str) -> None:
     fleet.provision("one", SERVER)
     fleet.before(call, lambda: fleet.lose_thing(SERVER))
 
-    assert run(event.delete("device_registry", ID)) == {"PhysicalResourceId": ID}
+    assert registry.delete() == {"PhysicalResourceId": ID}
     assert (fleet.things, fleet.certificates) == ({}, {})
 
 
-def test_a_dynamic_group_lets_go_by_itself(fleet: FakeIot) -> None:
+def test_a_dynamic_group_lets_go_by_itself(registry: Registry, fleet: FakeIot) -> None:
     fleet.refuse("remove_thing_from_thing_group", "InvalidRequestException")
 
-    run(event.delete("device_registry", ID))
+    registry.delete()
 
     assert fleet.things == {}
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "UnauthorizedException"])
-def test_other_refusals_name_the_device(fleet: FakeIot, greengrass: FakeGreengrass, code: str) -> None:
+def test_other_refusals_name_the_device(
+    registry: Registry, fleet: FakeIot, greengrass: FakeGreengrass, code: str
+) -> None:
     greengrass.refuse("delete_core_device", code)
 
     with pytest.raises(AwsCallError, match=f"cannot remove device {SERVER}: .*{code}"):
-        run(event.delete("device_registry", ID))
+        registry.delete()
 
 
-def test_a_delete_stops_by_itself_and_the_next_goes_on(fleet: FakeIot) -> None:
-    with pytest.raises(DeadlineError, match=rf"remove {SERVER} \(0 of 2 done\); run the same command again"):
-        run(event.delete("device_registry", ID), seconds=1)
+def test_a_delete_that_runs_out_of_time_is_not_complete_and_the_next_call_goes_on(
+    registry: Registry, fleet: FakeIot
+) -> None:
+    from edge_handlers.device_registry.is_complete import handler
+    from tests.handlers.event import Context
 
-    run(event.delete("device_registry", ID))
+    request = event.delete("device_registry", ID)
+
+    assert handler(request, Context(1)) == {"IsComplete": False}
+    assert handler(request, Context(300)) == {"IsComplete": True}
     assert fleet.things == {}

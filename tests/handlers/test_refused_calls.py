@@ -12,7 +12,6 @@ import pytest
 from edge_handlers.artifact_copy.on_event import handler as artifact_copy
 from edge_handlers.bucket_sweep.on_event import handler as bucket_sweep
 from edge_handlers.component_sweep.on_event import handler as component_sweep
-from edge_handlers.device_registry.on_event import handler as device_registry
 from edge_handlers.model_package.on_event import handler as model_package
 from edge_handlers.neo_compilation.on_event import handler as neo_compilation
 from edge_handlers.service_client import AwsCallError
@@ -49,8 +48,6 @@ COPY = event.create("artifact_copy", Sha256=ASSET_SHA)
 PACK = event.create("model_package", CompiledUri=None)
 STOP = event.delete("neo_compilation", "edgewright-dev-digits-running")
 DROP = event.delete("neo_compilation", "edgewright-dev-digits-ended")
-JOIN = event.create("device_registry", Devices=["line-1", "line-2"])
-LEAVE = event.delete("device_registry", "registry-edgewright-dev")
 SWEEP = event.delete("component_sweep", f"sweep-{TARGET}", ComponentNames=["edgewright.dev.*"])
 EMPTY = event.delete("bucket_sweep", "sweep-artifacts-dev", RequiredTag="edgewright:disposable")
 
@@ -65,27 +62,6 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str, tuple[str, ...]]] = [
     ),
     (neo_compilation, STOP, "sagemaker", ("describe_compilation_job", "stop_compilation_job")),
     (neo_compilation, DROP, "sagemaker", ("delete_compilation_job",)),
-    (device_registry, JOIN, "iot", ("describe_thing", "create_thing", "update_thing", "add_thing_to_thing_group")),
-    (
-        device_registry,
-        LEAVE,
-        "iot",
-        (
-            "describe_thing",
-            "list_thing_principals",
-            "list_principal_things",
-            "list_attached_policies",
-            "detach_policy",
-            "update_certificate",
-            "detach_thing_principal",
-            "delete_certificate",
-            "list_thing_groups_for_thing",
-            "remove_thing_from_thing_group",
-            "delete_thing",
-            "list_targets_for_policy",
-        ),
-    ),
-    (device_registry, LEAVE, "greengrassv2", ("delete_core_device",)),
     (
         component_sweep,
         SWEEP,

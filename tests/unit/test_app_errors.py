@@ -33,9 +33,7 @@ def synth(folder: Path, program: str, **context: str) -> subprocess.CompletedPro
 
 LONG_SCRIPT = """
 from stacks import edge_server_stack
-class Long:
-    def read_text(self, encoding): return '#' * 20_000
-edge_server_stack.USER_DATA = Long()
+edge_server_stack.user_data_script = lambda kind: '#' * 20_000
 """
 
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.synthesis import assembly, resources, template
+from tools.cdk_cli import ROOT
 
 
 def recipes(stage: str) -> dict[str, dict[str, Any]]:
@@ -22,22 +24,38 @@ def recipes(stage: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
 def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
-    (deployment,) = resources(stage, "Inference", "AWS::GreengrassV2::Deployment")
-    pinned = {name: each["ComponentVersion"] for name, each in deployment["Properties"]["Components"].items()}
+    for deployment in resources(stage, "Inference", "AWS::GreengrassV2::Deployment"):
+        pinned = {name: each["ComponentVersion"] for name, each in deployment["Properties"]["Components"].items()}
 
-    assert pinned == {name: recipe["ComponentVersion"] for name, recipe in recipes(stage).items()}
-    handlers = {f"edgewright.{stage}.handler.DigitsV1"} if stage == "twin" else set()
-    assert set(pinned) == handlers | {
-        f"edgewright.{stage}.Runtime",
-        f"edgewright.{stage}.model.Digits",
-        f"edgewright.{stage}.model.Iris",
-        f"edgewright.{stage}.model.ImageClassification",
-        f"edgewright.{stage}.Inference",
-    }
+        assert pinned == {name: recipe["ComponentVersion"] for name, recipe in recipes(stage).items()}
+        handlers = {f"edgewright.{stage}.handler.DigitsV1"} if stage == "twin" else set()
+        assert set(pinned) == handlers | {
+            f"edgewright.{stage}.Runtime",
+            f"edgewright.{stage}.model.Digits",
+            f"edgewright.{stage}.model.Iris",
+            f"edgewright.{stage}.model.ImageClassification",
+            f"edgewright.{stage}.Inference",
+        }
+
+
+def test_each_ring_has_one_deployment() -> None:
+    deployments = resources("prod", "Inference", "AWS::GreengrassV2::Deployment")
+    names = [deployment["Properties"]["DeploymentName"] for deployment in deployments]
+
+    assert sorted(names) == ["edgewright-prod", "edgewright-prod-canary", "edgewright-prod-early"]
+    assert len({json.dumps(deployment["Properties"]["TargetArn"]) for deployment in deployments}) == 3
+
+
+def test_sweep_covers_the_deployments_of_every_ring() -> None:
+    (sweep,) = resources("prod", "Inference", "Custom::ComponentSweep")
+    swept = json.dumps([sweep["Properties"]["ThingGroupArn"], *sweep["Properties"]["RingArns"]])
+
+    for group in ("edgewright-prod", "edgewright-prod-canary", "edgewright-prod-early"):
+        assert f':thinggroup/{group}"' in swept
 
 
 def test_deployment_rolls_back_and_aborts() -> None:
-    (deployment,) = resources("prod", "Inference", "AWS::GreengrassV2::Deployment")
+    deployment, *_ = resources("prod", "Inference", "AWS::GreengrassV2::Deployment")
     properties = deployment["Properties"]
 
     assert properties["DeploymentPolicies"] == {
@@ -146,6 +164,35 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
     assert {"Identity"} <= needs["Fleet"]
     assert {"Storage"} <= needs["Identity"]
     assert not needs["ModelDigits"] & {"EdgeServer", "Fleet"}
+
+
+def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
+    from config.loader import load_stage
+    from edge_constructs.feature_flags import read_context
+    from edge_constructs.policy_gate import new_app
+    from stacks.edgewright import define_stacks
+
+    text = (ROOT / "config" / "twin.toml").read_text()
+    (tmp_path / "lab.toml").write_text(f"{text}\n[configuration.canary.inference.models.digits]\ntopK = 1\n")
+    app = new_app(read_context(), outdir=tmp_path / "out")
+    define_stacks(app, load_stage("lab", tmp_path))
+    app.synth()
+    content = json.loads((tmp_path / "out" / "Inference.template.json").read_text())["Resources"].values()
+    merged = {
+        each["Properties"]["DeploymentName"]: each["Properties"]["Components"]["edgewright.lab.Inference"]
+        for each in content
+        if each["Type"] == "AWS::GreengrassV2::Deployment"
+    }
+
+    configuration = {name: _merge(each) for name, each in merged.items()}
+    assert configuration["edgewright-lab-canary"] == {"models": {"digits": {"topK": 1}}, "signingKey": "@"}
+    assert configuration["edgewright-lab-early"] == configuration["edgewright-lab"] == {"signingKey": "@"}
+
+
+def _merge(component: dict[str, Any]) -> Any:
+    """The configuration merged into a component, deploy-time values as `@`."""
+    parts = component["ConfigurationUpdate"]["Merge"]["Fn::Join"][1]
+    return json.loads("".join(part if isinstance(part, str) else "@" for part in parts))
 
 
 def test_the_agent_is_where_the_stage_asks_for_it() -> None:

@@ -27,6 +27,7 @@ EXTENSIONS = (
     "twin.cloud.buckets",
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",
+    "twin.cloud.failed_custom_resources",
     "twin.cloud.public_parameters",
     "twin.cloud.stack_operations",
     "twin.cloud.iot",

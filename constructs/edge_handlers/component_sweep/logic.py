@@ -38,25 +38,27 @@ class ComponentSweep:
     Args:
         names: Component names. `edgewright.dev.*` stands for every component whose name starts so, those of a
             model that has left the configuration included.
-        target_arn: The thing group whose deployments are the stage's.
+        target_arn: The thing group of the ring `all`, whose deployments are the stage's; it names the sweep.
+        ring_arns: The other rings' thing groups, whose deployments are the stage's, too.
     """
 
     names: tuple[str, ...]
     target_arn: str
+    ring_arns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, properties: Properties) -> "ComponentSweep":
-        """Read ComponentNames and ThingGroupArn.
+        """Read ComponentNames, ThingGroupArn and, if given, RingArns.
 
         Raises:
-            ValueError: One is missing, the ARN is not a thing group's, or a name with an asterisk would take in
+            ValueError: One is missing, an ARN is not a thing group's, or a name with an asterisk would take in
                 components of others.
         """
-        sweep = cls(properties.texts("ComponentNames"), properties.text("ThingGroupArn"))
-        if not re.fullmatch(r"arn:[^:]+:iot:[^:]+:\d{12}:thinggroup/.+", sweep.target_arn):
-            raise ValueError(
-                f"{properties.where}.ThingGroupArn must be the ARN of a thing group, got {sweep.target_arn!r}"
-            )
+        rings = properties.texts("RingArns") if "RingArns" in properties.values else ()
+        sweep = cls(properties.texts("ComponentNames"), properties.text("ThingGroupArn"), rings)
+        for name, target in [("ThingGroupArn", sweep.target_arn), *(("RingArns", ring) for ring in rings)]:
+            if not re.fullmatch(r"arn:[^:]+:iot:[^:]+:\d{12}:thinggroup/.+", target):
+                raise ValueError(f"{properties.where}.{name} must be the ARN of a thing group, got {target!r}")
         for name in sweep.names:
             if "*" in name and not re.fullmatch(r"[^*]+\.[^*]+\.\*", name):
                 raise ValueError(
@@ -77,7 +79,7 @@ class ComponentSweep:
 
 
 def sweep_away(sweep: ComponentSweep, greengrass: Any, deadline: Deadline) -> None:
-    """Cancel and delete the target's deployments, then delete every version of the components.
+    """Cancel and delete the targets' deployments, then delete every version of the components.
 
     Args:
         sweep: What belongs to the stage.
@@ -88,11 +90,12 @@ def sweep_away(sweep: ComponentSweep, greengrass: Any, deadline: Deadline) -> No
         AwsCallError: Greengrass refused a call; the text names the deployment or the component.
         DeadlineError: The time is over; a second run goes on.
     """
-    for deployment in _deployments(sweep.target_arn, greengrass):
-        name = deployment["deploymentId"]
-        deadline.check(f"delete deployment {name}")
-        with explaining(f"delete deployment {name} of {sweep.target_arn}"):
-            _delete_deployment(deployment, greengrass)
+    for target in (sweep.target_arn, *sweep.ring_arns):
+        for deployment in _deployments(target, greengrass):
+            name = deployment["deploymentId"]
+            deadline.check(f"delete deployment {name}")
+            with explaining(f"delete deployment {name} of {target}"):
+                _delete_deployment(deployment, greengrass)
     for arn in _version_arns(sweep, greengrass):
         deadline.check(f"delete {arn}")
         with explaining(f"delete component version {arn}"), ignoring(GONE):

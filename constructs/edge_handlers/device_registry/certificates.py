@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 GONE = "ResourceNotFoundException"
 
 
-def release(thing: str, policy: str, iot: Any, is_registered: Callable[[str], bool]) -> int:
+def release(thing: str, policy: str, iot: Any, is_registered: Callable[[str], bool], *, keep: bool = False) -> int:
     """Detach every principal of a thing, and delete the certificates that nothing else uses.
 
     Args:
@@ -22,6 +22,7 @@ def release(thing: str, policy: str, iot: Any, is_registered: Callable[[str], bo
         policy: The fleet's IoT policy.
         iot: A boto3 IoT client.
         is_registered: Whether a thing of that name is a device of a registry, which goes on needing the policy.
+        keep: Only take the policy away: thing and certificates were there before the registry.
 
     Returns:
         How many certificates were deleted.
@@ -29,6 +30,10 @@ def release(thing: str, policy: str, iot: Any, is_registered: Callable[[str], bo
     deleted = 0
     for principal in _principals(thing, iot):
         others = [name for name in _things(principal, iot) if name != thing]
+        if keep:
+            with ignoring(GONE):
+                iot.detach_policy(policyName=policy, target=principal)
+            continue
         if ":cert/" in principal and not others:
             _delete_certificate(principal, thing, iot)
             deleted += 1

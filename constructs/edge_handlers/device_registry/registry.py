@@ -1,9 +1,14 @@
-"""The registry as the stack describes it."""
+"""The registry as the stack describes it, and the list of devices that it points to."""
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from edge_handlers.custom_resource import Properties
+from edge_handlers.s3_location import S3Location
+from edge_handlers.service_client import explaining
 
 # Thing names: `[a-zA-Z0-9:_-]+`, 128 at most (IoT API); Greengrass takes 124 bytes of them.
 THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
@@ -14,38 +19,75 @@ class Registry:
     """The properties of the custom resource.
 
     Args:
-        group: Thing group of all devices; it must exist.
+        group: Thing group of the ring `all`; it names the registry.
+        rings: Ring to its thing group; they must exist.
         thing_type: Thing type of all devices; it must exist.
         policy: IoT policy of the devices' certificates.
-        devices: Thing names, without repetitions.
+        listing: Where the list of devices lies.
+        sha256: Digest of the list.
     """
 
     group: str
+    rings: dict[str, str]
     thing_type: str
     policy: str
-    devices: tuple[str, ...]
+    listing: S3Location
+    sha256: str
 
     @classmethod
     def of(cls, properties: Properties) -> "Registry":
-        """Read ThingGroupName, ThingTypeName, PolicyName and Devices.
+        """Read ThingGroupName, Rings, ThingTypeName, PolicyName, ListBucket, ListKey and ListSha256.
 
         Raises:
-            ValueError: One is missing, or a device's name cannot be a core device's.
+            ValueError: One is missing or has another form.
         """
-        registry = cls(
-            group=properties.text("ThingGroupName"),
+        rings = properties.json_object("Rings")
+        group = properties.text("ThingGroupName")
+        if group not in rings.values() or not all(isinstance(name, str) and name for name in rings.values()):
+            raise ValueError(
+                f"{properties.where}.Rings must map rings to thing groups, {group} among them, got {rings}"
+            )
+        return cls(
+            group=group,
+            rings=rings,
             thing_type=properties.text("ThingTypeName"),
             policy=properties.text("PolicyName"),
-            devices=properties.texts("Devices"),
+            listing=S3Location(properties.text("ListBucket"), properties.text("ListKey")),
+            sha256=properties.text("ListSha256"),
         )
-        wrong = [name for name in registry.devices if not THING_NAME.fullmatch(name)]
-        if wrong:
-            raise ValueError(
-                f"{properties.where}.Devices must be names of 1 to 124 letters, digits, ':', '_' or '-', got {wrong}"
-            )
-        return registry
 
     @property
     def physical_id(self) -> str:
         """The same for the life of the thing group."""
         return f"registry-{self.group}"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The thing groups of all rings."""
+        return tuple(self.rings.values())
+
+    def read_devices(self, s3: Any) -> dict[str, str]:
+        """Read the list: a JSON object of thing name to ring.
+
+        Args:
+            s3: A boto3 S3 client.
+
+        Returns:
+            Thing name to thing group.
+
+        Raises:
+            ValueError: The file has another digest, a device's name cannot be a core device's, or a ring is unknown.
+            AwsCallError: S3 refused the call.
+        """
+        with explaining(f"read the list of devices {self.listing}"):
+            content = s3.get_object(Bucket=self.listing.bucket, Key=self.listing.key)["Body"].read()
+        if (digest := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise ValueError(f"sha-256 of {self.listing} must be {self.sha256}, got {digest}: publish the assets again")
+        devices: dict[str, str] = json.loads(content)
+        if wrong := [name for name in devices if not THING_NAME.fullmatch(name)]:
+            raise ValueError(
+                f"devices in {self.listing} must be names of 1 to 124 letters, digits, ':', '_' or '-', got {wrong[:5]}"
+            )
+        if unknown := sorted(set(devices.values()) - set(self.rings)):
+            raise ValueError(f"rings in {self.listing} must be of {', '.join(self.rings)}, got {', '.join(unknown)}")
+        return {name: self.rings[ring] for name, ring in devices.items()}

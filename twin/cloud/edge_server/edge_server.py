@@ -14,6 +14,7 @@ import yaml
 from ministack.core.responses import request_scope
 from ministack.services import iam
 
+from twin.cloud.edge_server import signal
 from twin.cloud.edge_server.device_process import DeviceProcess
 from twin.cloud.edge_server.provisioning import CONFIG_FILE, ProvisioningError, provision
 from twin.cloud.edge_server.user_data import EdgeServerSettings
@@ -42,6 +43,7 @@ class EdgeServer:
         self._settings = settings
         self._root = instances_folder(settings.home) / instance_id
         self._device = DeviceProcess(self._root)
+        self._signal_url = edge.signal_url
         self._cancelled = False
         self._provisioning: asyncio.Task[None] | None = None
 
@@ -53,6 +55,7 @@ class EdgeServer:
             await asyncio.shield(self._provisioning)
         except (ProvisioningError, PermissionError, OSError) as exc:
             self._note("failed", f"could not be made a core device: {exc}", logging.ERROR)
+            await self._signal(f"could not be made a core device: {exc}", success=False)
             return
         if self._cancelled:
             return
@@ -64,6 +67,7 @@ class EdgeServer:
             if not self._device.alive:
                 self._device.start()
                 self._note("running", "core device started")
+                await self._signal(f"{self._edge.thing_name} is a core device", success=True)
             while self._device.alive:
                 await asyncio.sleep(_WATCH_S)
             delay_s = _FIRST_DELAY_S if time.monotonic() - began > _STABLE_S else delay_s
@@ -90,6 +94,11 @@ class EdgeServer:
         await asyncio.to_thread(self._device.end)
         if not keep_files:
             await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
+
+    async def _signal(self, reason: str, *, success: bool) -> None:
+        """Send the outcome once in the life of this object; later starts change nothing for CloudFormation."""
+        url, self._signal_url = self._signal_url, ""
+        await asyncio.to_thread(signal.send, url, self._edge.thing_name, reason, success=success)
 
     def _provision(self) -> None:
         if self._provisioned():

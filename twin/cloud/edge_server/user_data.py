@@ -24,6 +24,7 @@ class EdgeServerSettings:
     iot_policy: str
     role_alias: str
     stage: str
+    signal_url: str = ""
 
 
 def parse(user_data: str) -> EdgeServerSettings | None:
@@ -45,7 +46,9 @@ def parse(user_data: str) -> EdgeServerSettings | None:
     missing = [f"EDGEWRIGHT_{name}" for name in names if not exports.get(name)]
     if missing:
         raise UserDataError(f"user data must export {', '.join(missing)}, got nothing for it")
-    return EdgeServerSettings(*(exports[name] for name in names))
+    return EdgeServerSettings(
+        **{name.lower(): exports[name] for name in names}, signal_url=exports.get("SIGNAL_URL", "")
+    )
 
 
 def _decoded(user_data: str) -> str:

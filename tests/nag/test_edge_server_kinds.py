@@ -1,0 +1,53 @@
+"""The edge server with every nucleus on every architecture: through the policy gate, with its own image and script."""
+
+import json
+from pathlib import Path
+
+import aws_cdk as cdk
+import pytest
+
+from edge_constructs.edge_assets import user_data_script
+from edge_constructs.edge_network import EdgeNetwork
+from edge_constructs.edge_server import EdgeServer
+from edge_constructs.feature_flags import read_context
+from edge_constructs.policy_gate import PolicyGate, new_app
+
+IMAGES = {
+    ("classic", "x86_64"): "al2023-ami-kernel-default-x86_64",
+    ("classic", "aarch64"): "al2023-ami-kernel-default-arm64",
+    ("docker", "x86_64"): "al2023-ami-kernel-default-x86_64",
+    ("docker", "aarch64"): "al2023-ami-kernel-default-arm64",
+    ("lite", "x86_64"): "24.04/stable/current/amd64/hvm/ebs-gp3/ami-id",
+    ("lite", "aarch64"): "24.04/stable/current/arm64/hvm/ebs-gp3/ami-id",
+}
+MARKS = {"classic": "java-17-amazon-corretto", "docker": "docker import", "lite": "greengrass-lite.target"}
+
+
+@pytest.mark.parametrize(("kind", "architecture"), list(IMAGES))
+def test_passes_the_gate_with_its_image_and_script(tmp_path: Path, kind: str, architecture: str) -> None:
+    app = new_app(read_context(), outdir=tmp_path)
+    gate = PolicyGate(app)
+    stack = cdk.Stack(app, "Lab", env=cdk.Environment(region="eu-west-1"))
+    EdgeServer(
+        stack,
+        "Server",
+        network=EdgeNetwork(stack, "Network", name="lab", cidr="10.0.0.0/24", flow_logs=True),
+        instance_profile="profile",
+        instance_type="t4g.small" if architecture == "aarch64" else "t3.small",
+        architecture=architecture,
+        volume_gib=20,
+        settings={"THING_NAME": "lab"},
+        script=user_data_script(kind),
+        system="ubuntu" if kind == "lite" else "amazon-linux",
+        patience=cdk.Duration.minutes(15),
+        name="lab",
+    )
+
+    gate.synth()
+
+    text = (tmp_path / "Lab.template.json").read_text()
+    content = json.loads(text)
+    assert any(IMAGES[kind, architecture] in str(each.get("Default")) for each in content["Parameters"].values())
+    assert MARKS[kind] in text
+    (wait,) = [each for each in content["Resources"].values() if each["Type"] == "AWS::CloudFormation::WaitCondition"]
+    assert wait["Properties"]["Timeout"] == "900"

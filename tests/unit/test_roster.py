@@ -1,0 +1,87 @@
+"""Lists of devices: what is read, and what a mistake looks like."""
+
+from pathlib import Path
+
+import pytest
+
+from config.loader import ConfigurationError, load_stage
+from config.roster import Device, RosterError, read_roster
+
+GOOD = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n[fleet]\nfile = "lab.csv"\n'
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lab.csv", "device,ring\nline-2,canary\nline-1,\n"),
+        ("lab.csv", "\ufeffdevice, ring\r\nline-2, canary\r\nline-1, all\r\n"),
+        ("lab.yaml", "- {device: line-2, ring: canary}\n- line-1\n"),
+        ("lab.yml", "- device: line-1\n- device: line-2\n  ring: canary\n"),
+    ],
+)
+def test_reads_devices_and_rings_sorted(tmp_path: Path, name: str, text: str) -> None:
+    assert read_roster(written(tmp_path, name, text)) == (Device("line-1", "all"), Device("line-2", "canary"))
+
+
+def test_reports_every_mistake_with_its_row(tmp_path: Path) -> None:
+    path = written(tmp_path, "lab.csv", "device,ring\na b,canary\nline-2,late\nline-1,all\nline-1,early\n")
+
+    with pytest.raises(RosterError) as caught:
+        read_roster(path)
+
+    assert caught.value.mistakes == (
+        "lab.csv line 2: device must be 1 to 124 letters, digits, ':', '_' or '-', got 'a b'",
+        "lab.csv line 3: ring must be one of canary, early, all, got 'late'",
+        "lab.csv line 5: device must be listed once, 'line-1' is there twice",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("lab.csv", "thing\nline-1\n", "the first line must name the columns device and ring, got \\['thing'\\]"),
+        ("lab.csv", "", "the first line must name"),
+        ("lab.csv", "device\nline-1,all,more\n", "a row must have a device and may have a ring"),
+        ("lab.yaml", "devices: {}\n", "must be a list of devices, got dict"),
+        ("lab.yaml", "- [line-1]\n", "entry 1: a row must have a device"),
+        ("lab.yaml", "- {\n", "must be YAML"),
+        ("lab.txt", "line-1", "must be a .csv, .yaml or .yml file"),
+    ],
+)
+def test_says_what_a_file_must_look_like(tmp_path: Path, name: str, text: str, told: str) -> None:
+    with pytest.raises(RosterError, match=told):
+        read_roster(written(tmp_path, name, text))
+
+
+def test_a_long_list_of_mistakes_is_cut(tmp_path: Path) -> None:
+    path = written(tmp_path, "lab.csv", "device\n" + "a b\n" * 100)
+
+    with pytest.raises(RosterError, match=r"lab.csv: and 80 more"):
+        read_roster(path)
+
+
+def test_a_stage_names_its_file_and_field_in_the_error(tmp_path: Path) -> None:
+    written(tmp_path, "lab.toml", GOOD)
+
+    with pytest.raises(ConfigurationError, match=r"lab.toml: fleet.file: lab.csv: must be a readable file in UTF-8"):
+        load_stage("lab", tmp_path)
+
+
+def test_a_stage_takes_devices_of_its_own_and_of_its_file(tmp_path: Path) -> None:
+    written(tmp_path, "lab.toml", GOOD + 'devices = ["bench"]\n')
+    written(tmp_path, "lab.csv", "device,ring\nline-1,early\n")
+
+    assert load_stage("lab", tmp_path).fleet.roster == (Device("bench"), Device("line-1", "early"))
+
+
+def test_a_device_of_both_is_a_mistake(tmp_path: Path) -> None:
+    written(tmp_path, "lab.toml", GOOD + 'devices = ["bench"]\n')
+    written(tmp_path, "lab.csv", "device,ring\nbench,early\n")
+
+    with pytest.raises(ConfigurationError, match=r"also in fleet.devices: bench"):
+        load_stage("lab", tmp_path)
