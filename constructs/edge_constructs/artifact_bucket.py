@@ -11,6 +11,14 @@ from edge_constructs.encryption_key import EncryptionKey
 from edge_constructs.permission import Permission, arn
 
 ACCESS_LOG_DAYS = 90
+_REPLICATION = "NIST.800.53.R5-S3BucketReplicationEnabled"
+_FINDINGS = {_REPLICATION: "every artifact can be built again from this repository, under the same key"}
+_LOG_FINDINGS = {
+    "S1": "this bucket holds the access log: logging it would log itself for ever",
+    _REPLICATION: f"the access log is for looking into incidents here, and kept for {ACCESS_LOG_DAYS} days only",
+    "NIST.800.53.R5-S3BucketVersioningEnabled": "the log delivery writes each object once and nobody may write another",
+    "NIST.800.53.R5-S3DefaultEncryptionKMS": "the log delivery service cannot use a customer's key; S3's own encrypts",
+}
 
 
 class ArtifactBucket(Construct):
@@ -44,7 +52,7 @@ class ArtifactBucket(Construct):
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(ACCESS_LOG_DAYS))],
             removal_policy=removal,
         )
-        acknowledge(self.access_logs, {"S1": "this bucket holds the access log: logging it would log itself for ever"})
+        acknowledge(self.access_logs, _LOG_FINDINGS)
         self.bucket = s3.Bucket(
             self,
             "Resource",
@@ -62,6 +70,7 @@ class ArtifactBucket(Construct):
             lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
             removal_policy=removal,
         )
+        acknowledge(self.bucket, _FINDINGS)
 
     @property
     def arn(self) -> str:
