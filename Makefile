@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev check format lint types pytest integration synth bench lock clean distclean
+.PHONY: help demo test setup setup-dev check format lint types pytest integration synth plan bill bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,11 +64,21 @@ pytest: setup-dev  ## the tests that need no deploy
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m integration
 
-synth: setup  ## templates and policy checks of every stage
+synth: setup  ## templates of every stage, checked by all packs and CloudFormation's schemas
 	@for stage in dev prod twin; do \
-	  CDK_OUTDIR=out/synth/$$stage CDK_CONTEXT_JSON="{\"stage\": \"$$stage\"}" $(BIN)/python app.py || exit 1; \
+	  CDK_OUTDIR=out/synth/$$stage CDK_CONTEXT_JSON="{\"stage\": \"$$stage\", \"validate\": \"true\"}" $(BIN)/python app.py || exit 1; \
 	  echo "  $$stage: templates in out/synth/$$stage"; \
 	done
+
+# The stage that plan and bill are for, and what the plan compares the working tree with.
+STAGE ?= dev
+BASE  ?= main
+plan: setup  ## what this change does to the fleet: make plan BASE=main STAGE=dev
+	@mkdir -p out
+	@$(BIN)/python -m tools.plan --base $(BASE) --stage $(STAGE) --markdown out/plan.md --json out/plan.json
+
+bill: setup  ## what a stage costs in a month
+	@$(BIN)/python -m tools.bill --stage $(STAGE)
 
 bench: setup-dev  ## measure synth, deploy and destroy
 	@$(BIN)/python benchmarks/synth_time.py

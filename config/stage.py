@@ -130,6 +130,18 @@ class Rollout(Section):
     notify_timeout_s: int = Field(default=60, ge=1, le=86400)
 
 
+class Announced(Section):
+    """What `make plan` may find without failing: the reviewers of this file have agreed to it.
+
+    Attributes:
+        removals: Components that devices uninstall, and targets that lose their deployment, by name.
+        replacements: Resources that are deleted or made anew, as the plan names them: `Stack/LogicalId`.
+    """
+
+    removals: tuple[str, ...] = ()
+    replacements: tuple[str, ...] = ()
+
+
 class Stage(Section):
     """One deployment of the whole product.
 
@@ -138,6 +150,7 @@ class Stage(Section):
         region: AWS region; the account is the one of the credentials that deploy.
         retain: Whether a destroy keeps the key, the buckets and what they hold.
         models: The models, at least one.
+        announced: Removals and replacements that a plan expects.
     """
 
     name: Annotated[Slug, Field(max_length=12)]
@@ -149,6 +162,7 @@ class Stage(Section):
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
+    announced: Announced = Announced()
 
     @property
     def instance_type(self) -> str:
