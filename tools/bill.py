@@ -1,4 +1,4 @@
-"""What a stage costs in a month, from its templates and the price table `config/prices.toml`.
+"""What a stage costs in a month, from its templates and the price table `config/tables/prices.toml`.
 
 python -m tools.bill cdk.out        one cloud assembly
 python -m tools.bill --stage prod   synthesises the stage first

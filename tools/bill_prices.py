@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-PRICES = Path(__file__).resolve().parents[1] / "config" / "prices.toml"
+PRICES = Path(__file__).resolve().parents[1] / "config" / "tables" / "prices.toml"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ class Prices:
         """
         if region not in self.tables["factors"]:
             known = ", ".join(self.tables["factors"])
-            raise ValueError(f"config/prices.toml: factors must name the region {region}, it has {known}: add it")
+            raise ValueError(
+                f"config/tables/prices.toml: factors must name the region {region}, it has {known}: add it"
+            )
         if name not in self.tables.get(table, {}):
-            raise ValueError(f"config/prices.toml: [{table}] must have a price for {name}: add it")
+            raise ValueError(f"config/tables/prices.toml: [{table}] must have a price for {name}: add it")
         return self.tables[table][name] * self.tables["factors"][region]
 
     def assumed(self, name: str) -> float:

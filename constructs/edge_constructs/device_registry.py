@@ -73,7 +73,13 @@ def _permissions(thing_group: str, thing_type: str, policy: str) -> list[Permiss
             wildcard_reason=_CERTIFICATES,
         ),
         Permission(
-            _iot("ListPrincipalThings", "ListAttachedPolicies", "AttachThingPrincipal", "DetachThingPrincipal"),
+            _iot(
+                "ListPrincipalThings",
+                "ListThingPrincipals",
+                "ListAttachedPolicies",
+                "AttachThingPrincipal",
+                "DetachThingPrincipal",
+            ),
             ("*",),
             wildcard_reason=_PRINCIPALS,
         ),

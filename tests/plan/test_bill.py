@@ -50,7 +50,9 @@ def test_a_type_without_a_price_is_an_error_that_says_what_to_add(
     fleet.properties("Server")["InstanceType"] = "x9.huge"
 
     assert main([str(fleet.write())]) == 1
-    assert "bill: config/prices.toml: [ec2_hour] must have a price for x9.huge: add it" in capsys.readouterr().err
+    assert (
+        "bill: config/tables/prices.toml: [ec2_hour] must have a price for x9.huge: add it" in capsys.readouterr().err
+    )
 
 
 def test_the_table_is_dated_and_complete() -> None:
