@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev check format lint types pytest integration synth setup-compliance compliance pr plan bill deploy diagram bench lock clean distclean
+.PHONY: help demo test setup bundles setup-dev check format lint types pytest integration synth setup-compliance compliance pr plan bill deploy diagram bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ demo: setup  ## deploy everything to the twin, predict real digits, destroy, sho
 
 test: setup-dev check pytest integration  ## every check and test, offline deploy included
 
-setup: $(VENV)/.ready node_modules/.ready $(VENV)/.wheelhouse  ## install what the demo needs
+setup: $(VENV)/.ready node_modules/.ready $(VENV)/.wheelhouse bundles  ## install what the demo needs
 setup-dev: setup $(VENV)/.ready-dev  ## install what the checks need, too
 
 $(VENV)/bin/python:
@@ -41,10 +41,14 @@ node_modules/.ready: package.json package-lock.json $(VENV)/.ready
 	@touch $@
 
 # The wheels that travel to devices: fetched once, so that synth needs no network.
-$(VENV)/.wheelhouse: edge_assets/runtime/requirements.lock tools/wheelhouse.py $(VENV)/.ready
+$(VENV)/.wheelhouse: edge_assets/runtime/requirements.lock edge_assets/runtime/agent.lock tools/wheelhouse.py $(VENV)/.ready
 	@echo "› wheelhouse of the devices"
 	@$(BIN)/python -m tools.wheelhouse --all-stages
 	@touch $@
+
+# The packages of the Greengrass V1 functions; done in no time when they are there.
+bundles: $(VENV)/.ready
+	@$(BIN)/python -m tools.bundle --all-stages
 
 check: lint types synth  ## format, lint, types, synth of every stage
 
@@ -59,7 +63,7 @@ types: setup-dev
 	@$(BIN)/mypy
 
 pytest: setup-dev  ## the tests that need no deploy
-	@$(BIN)/pytest -n 2 -m "not integration"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration"
 
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m integration
@@ -114,4 +118,4 @@ clean:  ## end the twin, remove what runs made
 	@rm -rf out cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 distclean: clean  ## remove what set-up installed, too
-	@rm -rf $(VENV) .venv-compliance node_modules edge_assets/runtime/wheelhouse .twin
+	@rm -rf $(VENV) .venv-compliance node_modules edge_assets/runtime/wheelhouse edge_assets/handlers/bundles .twin

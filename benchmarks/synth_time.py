@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from config.loader import stage_names  # noqa: E402 (the line above lets it be found)
-from tools.node import node_binary  # noqa: E402
+from config.loader import stage_names
+from tools.node import node_binary
 
 ONE_BUCKET = """
 import aws_cdk as cdk

@@ -69,6 +69,10 @@ class Names:
         """Component of a model, such as `edgewright.dev.model.Digits` for the model `digits`."""
         return f"edgewright.{self.stage}.model.{self.model_package(model)}"
 
+    def handler_component(self, handler: str) -> str:
+        """Component of a V1 function, such as `edgewright.dev.handler.DigitsV1` for the handler `digits-v1`."""
+        return f"edgewright.{self.stage}.handler.{self.model_package(handler)}"
+
     def model_package(self, model: str) -> str:
         """Name of a model's archive without `.zip`, such as `Digits` for the model `digits`."""
         return "".join(part.capitalize() for part in model.split("-"))
@@ -77,9 +81,18 @@ class Names:
         """SSM parameter in which a model's stack leaves the URI of the newest package."""
         return f"/edgewright/{self.stage}/models/{model}/package-uri"
 
+    def signing_key_parameter(self, model: str) -> str:
+        """SSM parameter in which a model's stack leaves the public key that its package is signed with."""
+        return f"/edgewright/{self.stage}/models/{model}/signing-key"
+
     def compilation_job(self, model: str) -> str:
         """Name of a model's compilation jobs without the `-<12 hex>` of their content."""
         return f"{self.prefix}-{model}"
+
+    @property
+    def heartbeat_topic(self) -> str:
+        """MQTT topic of the signs of life of the fleet's inference components."""
+        return f"edgewright/{self.stage}/heartbeat"
 
     def request_topic(self, model: str) -> str:
         """MQTT topic on which the fleet takes requests for a model."""

@@ -3,9 +3,11 @@
 import platform
 import re
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from config import regions
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -22,16 +24,69 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Neo(Section):
+    """A SageMaker compilation job; its rules are the API's, checked when the stack is defined.
+
+    Attributes:
+        device: One of SageMaker's devices, such as `jetson_xavier`; by default Linux on the runtime's architecture.
+        accelerator: `INTEL_GRAPHICS`, `MALI`, `NVIDIA` or `NNA`; the processor by default.
+        compiler_options: The compiler's own.
+        max_runtime_minutes: After so long the job is stopped.
+        subnets: Of the VPC that the job runs in; none by default.
+        security_groups: Of that VPC.
+    """
+
+    device: str = ""
+    accelerator: str = ""
+    compiler_options: dict[str, Any] = Field(default_factory=dict)
+    max_runtime_minutes: int = 30
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
+class Verification(Section):
+    """The endpoint that a model is verified on.
+
+    Attributes:
+        image: URI of a Triton image; by default the newest of the SageMaker SDK's table for the region.
+        instance_type: Of the endpoint, which lives for one request.
+        tolerance: Largest difference of an output value that is still right.
+    """
+
+    image: Annotated[str, StringConstraints(pattern=r"^\S{1,255}$")] | None = None
+    instance_type: Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")] = "ml.c5.large"
+    tolerance: float = Field(default=1e-3, ge=0)
+
+
 class Model(Section):
     """One model that the stage compiles, packages and deploys.
 
     Attributes:
         folder: Folder below `edge_assets/models`; also the model's name in topics and jobs.
-        compiler: What makes the device's artifact; `neo` is a SageMaker compilation job.
+        compiler: What makes the device's artifact: `neo` a SageMaker compilation job, `onnxruntime` the devices' own
+            ONNX Runtime, `none` the source as it is.
+        neo: The compilation job, with `neo` only.
+        packager: `own`, or `edge-manager`: a SageMaker edge packaging job first, which AWS retired in 2024.
+        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`.
+        verification: That endpoint.
+        serving: Keys of the model's configuration on the device that differ from those of its folder.
     """
 
     folder: Slug
-    compiler: Literal["neo"] = "neo"
+    compiler: Literal["neo", "onnxruntime", "none"] = "neo"
+    neo: Neo = Neo()
+    packager: Literal["own", "edge-manager"] = "own"
+    verify: Literal["none", "endpoint"] = "none"
+    verification: Verification = Verification()
+    serving: dict[str, str | int | float] = {}
+
+    @model_validator(mode="after")
+    def _neo_alone_has_settings(self) -> "Model":
+        if self.compiler != "neo" and self.neo != Neo():
+            raise ValueError(f"neo must be left out with compiler {self.compiler}")
+        if self.compiler != "neo" and self.packager == "edge-manager":
+            raise ValueError(f"packager edge-manager packs what neo compiled: set compiler to neo, got {self.compiler}")
+        return self
 
 
 class Fleet(Section):
@@ -69,6 +124,55 @@ class Runtime(Section):
         return machine
 
 
+class Agent(Section):
+    """The Edge Manager agent's gRPC service on the devices, for client programs written for that agent.
+
+    Attributes:
+        enabled: Whether devices get its code and its wheels (about 7 MB) and serve it; off by default.
+        socket: The Unix socket's path, at most 107 bytes; a relative one lies in the inference component's work folder.
+    """
+
+    enabled: bool = False
+    socket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/._-]+$", max_length=107)] = "agent.sock"
+
+
+#: As AWS IoT takes it; exact, because access control names it.
+Topic = Annotated[str, StringConstraints(pattern=r"^[^+#\s$][^+#\s]*$", max_length=256)]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Handler(Section):
+    """A Python function written for Greengrass V1, run unmodified as a component.
+
+    Attributes:
+        name: The function's name, part of its component's.
+        folder: Folder below `edge_assets/handlers/functions`.
+        handler: `module.function` in it.
+        pinned: Whether it is long-lived; else it starts with an event and ends when idle.
+        encoding: `json`: an event is the parsed message; `binary`: its bytes.
+        subscribe: Exact topics in the cloud whose messages are its events.
+        publish: Exact topics in the cloud that it may publish on.
+        environment: Its environment variables.
+        timeout_s: After so long an event's process is killed, s.
+        idle_s: Without an event for so long a function that is not pinned ends, s.
+        queue_size: Events that wait at most.
+        memory_mb: What its context says, MB; not enforced.
+    """
+
+    name: Slug
+    folder: Slug
+    handler: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+    pinned: bool = False
+    encoding: Literal["json", "binary"] = "json"
+    subscribe: tuple[Topic, ...] = ()
+    publish: tuple[Topic, ...] = ()
+    environment: dict[VariableName, str] = Field(default_factory=dict)
+    timeout_s: int = Field(default=3, ge=1, le=3600)
+    idle_s: int = Field(default=60, ge=1, le=86400)
+    queue_size: int = Field(default=64, ge=1, le=10_000)
+    memory_mb: int = Field(default=128, ge=1, le=65_536)
+
+
 class Nucleus(Section):
     """The Greengrass release that the edge server installs.
 
@@ -84,6 +188,16 @@ class Nucleus(Section):
     def url(self) -> str:
         """Where AWS publishes the release."""
         return f"https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-{self.version}.zip"
+
+
+class Bootstrap(Section):
+    """How `cdk bootstrap` prepared the account; the qualifier is CDK's own setting (cdk.json).
+
+    Attributes:
+        customer_key: Whether with `--bootstrap-customer-key`: then its assets need that key to be read.
+    """
+
+    customer_key: bool = False
 
 
 class EdgeServer(Section):
@@ -151,6 +265,8 @@ class Stage(Section):
         retain: Whether a destroy keeps the key, the buckets and what they hold.
         models: The models, at least one.
         announced: Removals and replacements that a plan expects.
+        bootstrap: How the account was prepared.
+        handlers: Functions of Greengrass V1; none by default.
     """
 
     name: Annotated[Slug, Field(max_length=12)]
@@ -159,10 +275,13 @@ class Stage(Section):
     models: tuple[Model, ...]
     fleet: Fleet = Fleet()
     runtime: Runtime = Runtime()
+    agent: Agent = Agent()
+    handlers: tuple[Handler, ...] = ()
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
     announced: Announced = Announced()
+    bootstrap: Bootstrap = Bootstrap()
 
     @property
     def instance_type(self) -> str:
@@ -179,6 +298,24 @@ class Stage(Section):
         if twice := sorted({folder for folder in folders if folders.count(folder) > 1}):
             raise ValueError(f"each model may be listed once, twice there: {', '.join(twice)}")
         return models
+
+    @field_validator("handlers")
+    @classmethod
+    def _one_entry_a_handler(cls, handlers: tuple[Handler, ...]) -> tuple[Handler, ...]:
+        names = [handler.name for handler in handlers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
+        return handlers
+
+    @model_validator(mode="after")
+    def _edge_manager_in_its_regions(self) -> "Stage":
+        wanted = [model.folder for model in self.models if model.packager == "edge-manager"]
+        if wanted and self.region not in regions.EDGE_MANAGER:
+            raise ValueError(
+                f"packager edge-manager of {', '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
+                f"{', '.join(regions.EDGE_MANAGER)}, got {self.region}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_architecture(self) -> "Stage":

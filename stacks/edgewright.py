@@ -27,7 +27,14 @@ def define_stacks(app: Construct, stage: Stage) -> None:
     fleet = FleetStack(app, "Fleet", stage=stage, identity=identity)
     server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
     models = [
-        ModelStack(app, f"Model{model.folder.title()}", stage=stage, model=model, storage=storage, identity=identity)
+        ModelStack(
+            app,
+            f"Model{storage.names.model_package(model.folder)}",
+            stage=stage,
+            model=model,
+            storage=storage,
+            identity=identity,
+        )
         for model in stage.models
     ]
     inference = InferenceStack(app, "Inference", stage=stage, storage=storage, fleet=fleet, models=models)

@@ -2,6 +2,7 @@
 
 from constructs import Construct
 
+from config.serving import result_topics
 from config.stage import Stage
 from edge_constructs.core_device_policy import CoreDevicePolicy
 from edge_constructs.edge_instance_role import EdgeInstanceRole
@@ -24,15 +25,24 @@ class IdentityStack(StageStack):
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: StorageStack) -> None:
         super().__init__(scope, construct_id, stage=stage, kind="identity", description="Edgewright: roles and policy")
         names, models = self.names, [model.folder for model in stage.models]
-        self.compiler = SageMakerExecution(self, "Compiler", bucket=storage.artifacts)
+        self.compiler = SageMakerExecution(
+            self,
+            "Compiler",
+            bucket=storage.artifacts,
+            in_vpc=any(model.neo.subnets for model in stage.models),
+            serves=any(model.verify == "endpoint" for model in stage.models),
+        )
         TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
         CoreDevicePolicy(
             self,
             "CoreDevice",
             name=names.iot_policy,
             role_alias=names.role_alias,
-            request_topics=[names.request_topic(model) for model in models],
-            response_topics=[names.response_topic(model) for model in models],
+            request_topics=[*map(names.request_topic, models), *(t for each in stage.handlers for t in each.subscribe)],
+            response_topics=[
+                *result_topics(names, stage.models),
+                *(t for each in stage.handlers for t in each.publish),
+            ],
         )
         self.edge_instance = EdgeInstanceRole(
             self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy

@@ -1,12 +1,14 @@
 """What devices run: the component versions and the deployment of them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import CfnParameter
 from constructs import Construct
 
-from config.stage import Stage
+from config.serving import result_topics, serving
+from config.stage import Handler, Model, Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_sweep import ComponentSweep
 from edge_constructs.edge_assets import (
@@ -17,12 +19,16 @@ from edge_constructs.edge_assets import (
     runtime_archive,
 )
 from edge_constructs.fleet_deployment import FleetDeployment
+from edge_constructs.handler_component import HandlerComponent
+from edge_constructs.permission import ACCOUNT
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
 
 _ANY_VERSION = ">=1.0.0 <2.0.0"
+#: Part of every nucleus; a component that depends on it is given the device's credentials.
+_TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
 
 
 class InferenceStack(StageStack):
@@ -37,7 +43,8 @@ class InferenceStack(StageStack):
         models: What is to be served.
 
     Raises:
-        MissingAssetError: Set-up has not made the runtime's wheels.
+        MissingAssetError: Set-up has not made the runtime's wheels, or the packages of a handler.
+        HandlerDeclarationError: A handler cannot be deployed as it is declared.
     """
 
     def __init__(
@@ -62,7 +69,9 @@ class InferenceStack(StageStack):
         components = [runtime]
         for model in models:
             components.append(self._model(model, after=components[-1]))
-        components.append(self._inference(models, after=components[-1]))
+        components.append(self._inference(stage, models, after=components[-1]))
+        for handler in stage.handlers:
+            components.append(self._handler(stage, handler, after=components[-1]))
         FleetDeployment(
             self,
             "Deployment",
@@ -70,11 +79,14 @@ class InferenceStack(StageStack):
             target_arn=fleet.thing_group_arn,
             components=components,
             rollout=stage.rollout,
+            configuration={self.names.inference_component: json.dumps({"signingKey": self._signing_key(models[0])})},
         )
         self.needs(storage, fleet, *models)
 
     def _runtime(self, stage: Stage) -> Component:
-        archive = runtime_archive(stage.runtime.python, stage.runtime.architecture, build_folder(self))
+        archive = runtime_archive(
+            stage.runtime.python, stage.runtime.architecture, build_folder(self), agent=stage.agent.enabled
+        )
         values = {"COMPONENT": self.names.runtime_component}
         return Component(
             self,
@@ -109,39 +121,69 @@ class InferenceStack(StageStack):
             after=after,
         )
 
-    def _inference(self, models: Sequence[ModelStack], *, after: Component) -> Component:
-        archive = inference_archive(build_folder(self))
+    def _signing_key(self, model: ModelStack) -> str:
+        """The public key of every package; known at the deploy only, so it is configuration and no part of a recipe."""
+        return CfnParameter(
+            self,
+            "SigningKey",
+            type="AWS::SSM::Parameter::Value<String>",
+            default=self.names.signing_key_parameter(model.source.name),
+            description="The public key that model packages are signed with",
+        ).value_as_string
+
+    def _inference(self, stage: Stage, models: Sequence[ModelStack], *, after: Component) -> Component:
+        archive = inference_archive(build_folder(self), agent=stage.agent.enabled)
         names = [model.source.name for model in models]
         values = {
             "COMPONENT": self.names.inference_component,
             "RUNTIME": self.names.runtime_component,
-            "MODELS": {model.source.name: self._served(model) for model in models},
+            "AGENT": {"enabled": stage.agent.enabled, "socket": stage.agent.socket},
+            "MODELS": {model.folder: self._served(model) for model in stage.models},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
-            "RESPONSE_TOPICS": [self.names.response_topic(name) for name in names],
+            "RESPONSE_TOPICS": result_topics(self.names, stage.models),
+            "HEARTBEAT_TOPIC": self.names.heartbeat_topic,
+            "CAPTURE_BUCKET": self.names.artifact_bucket("ACCOUNT", stage.region),
             "DEPENDENCIES": {
                 component: {"VersionRequirement": _ANY_VERSION, "DependencyType": "SOFT"}
                 for component in (self.names.runtime_component, *map(self.names.model_component, names))
-            },
+            }
+            | {_TOKEN_EXCHANGE: {"VersionRequirement": ">=2.0.0 <3.0.0", "DependencyType": "SOFT"}},
         }
+        # The account is known only at the deploy, and a version must not depend on how synth stands in for it.
+        version = component_version(INFERENCE_RECIPE, values, [archive.sha256])
         return Component(
             self,
             "Inference",
             name=self.names.inference_component,
-            version=component_version(INFERENCE_RECIPE, values, [archive.sha256]),
+            version=version,
             recipe=INFERENCE_RECIPE,
-            values=values,
+            values=values | {"CAPTURE_BUCKET": self.names.artifact_bucket(ACCOUNT, stage.region)},
             artifact_uri=self._store.publish(
                 self, "InferenceArtifact", file=archive.file, sha256=archive.sha256, prefix="artifacts"
             ),
             after=after,
         )
 
-    def _served(self, model: ModelStack) -> dict[str, Any]:
+    def _handler(self, stage: Stage, handler: Handler, *, after: Component) -> Component:
+        return HandlerComponent(
+            self,
+            f"{self.names.model_package(handler.name)}Handler",
+            name=self.names.handler_component(handler.name),
+            handler=handler,
+            runtime=self.names.runtime_component,
+            python=stage.runtime.python,
+            architecture=stage.runtime.architecture,
+            store=self._store,
+            folder=build_folder(self),
+            after=after,
+        ).component
+
+    def _served(self, model: Model) -> dict[str, Any]:
         """The inference component's configuration of one model."""
-        name = model.source.name
+        name = model.folder
         return {
             "component": self.names.model_component(name),
             "requestTopic": self.names.request_topic(name),
             "responseTopic": self.names.response_topic(name),
-            "topK": model.source.declaration.get("topK", 3),
+            **serving(model),
         }

@@ -1,17 +1,29 @@
 """One model: from its source to the package that devices download."""
 
+import shutil
+
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from config.stage import Model, Stage
+from edge_constructs.compilation_target import CompilationLimits, CompilationTarget
 from edge_constructs.component import component_version
-from edge_constructs.edge_assets import MODEL_RECIPE, MODELS
+from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive
+from edge_constructs.edge_packaging import EdgePackaging
+from edge_constructs.image_uri import triton_image
 from edge_constructs.model_package import ModelPackage
 from edge_constructs.model_source import ModelSource
-from edge_constructs.neo_compilation import CompilationTarget, NeoCompilation
+from edge_constructs.model_verification import ModelVerification
+from edge_constructs.neo_compilation import NeoCompilation
+from edge_constructs.onnx_compilation import OnnxCompilation
+from edge_constructs.reproducible_zip import sha256_of
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
+
+SAMPLE = "verification.json"
+#: Part of every model's version: a package of another form needs another one.
+_PACKAGE_FORM = "signed-1"
 
 
 class ModelStack(StageStack):
@@ -27,6 +39,8 @@ class ModelStack(StageStack):
 
     Raises:
         ModelDeclarationError: The model's folder cannot be used.
+        CompilationError: SageMaker would refuse the compilation job.
+        MissingAssetError: Set-up has not made the wheels that `compiler = "onnxruntime"` runs.
     """
 
     def __init__(
@@ -44,33 +58,25 @@ class ModelStack(StageStack):
             scope, construct_id, stage=stage, kind=f"model-{name}", description=f"Edgewright: the model {name}"
         )
         self.source = ModelSource.read(MODELS / name)
+        self._stage, self._model, self._storage, self._identity = stage, model, storage, identity
         archive, sha256 = self.source.write_archive(build_folder(self))
-        target = CompilationTarget(
-            framework=self.source.declaration["framework"],
-            framework_version=self.source.declaration.get("frameworkVersion", ""),
-            input_shapes=self.source.input_shapes,
-            architecture=stage.runtime.architecture,
-        )
         self.recipe_values = {
             "COMPONENT": self.names.model_component(name),
             "MODEL": name,
             "PACKAGE": self.names.model_package(name),
         }
+        source_uri = storage.store.publish(self, "Source", file=archive, sha256=sha256, prefix=f"sources/{name}")
+        compiled_uri, *compiler = {
+            "neo": self._compile_by_neo,
+            "onnxruntime": self._compile_by_onnx_runtime,
+            "none": self._leave_as_it_is,
+        }[model.compiler](source_uri)
+        manifest = {**self.source.declaration, "compiler": model.compiler, **self._provenance()}
         # The package's own digest is known only after the compilation: all that it follows from stands for it.
         self.version = component_version(
-            MODEL_RECIPE, self.recipe_values, [sha256, repr(target), repr(self.source.declaration), model.compiler]
+            MODEL_RECIPE, self.recipe_values, [sha256, *compiler, repr(manifest), _PACKAGE_FORM]
         )
-        source_uri = storage.store.publish(self, "Source", file=archive, sha256=sha256, prefix=f"sources/{name}")
-        compilation = NeoCompilation(
-            self,
-            "Compilation",
-            job=self.names.compilation_job(name),
-            role_arn=identity.compiler.role_arn,
-            source_uri=source_uri,
-            output_uri=f"s3://{storage.artifacts.name}/compiled",
-            target=target,
-            key_arn=storage.key.key.key_arn,
-        )
+        verification = self._verify(compiled_uri or source_uri) if model.verify == "endpoint" else None
         package = ModelPackage(
             self,
             "Package",
@@ -78,11 +84,115 @@ class ModelStack(StageStack):
             model=name,
             package=self.names.model_package(name),
             version=self.version,
-            compiled_uri=compilation.artifact_uri,
+            compiled_uri=compiled_uri,
             source_uri=source_uri,
-            manifest=self.source.declaration,
+            manifest=manifest,
             key_arn=storage.key.key.key_arn,
+            signing_key=storage.signing_key,
         )
+        if verification:
+            package.node.add_dependency(verification)
         # An export that another stack imports could never change again; a parameter can.
-        ssm.CfnParameter(self, "PackageUri", name=self.names.model_parameter(name), type="String", value=package.uri)
+        for construct_id, parameter, value in (
+            ("PackageUri", self.names.model_parameter(name), package.uri),
+            ("SigningKey", self.names.signing_key_parameter(name), package.public_key),
+        ):
+            ssm.CfnParameter(self, construct_id, name=parameter, type="String", value=value)
         self.needs(storage, identity)
+
+    def _compile_by_neo(self, source_uri: str) -> tuple[str, ...]:
+        """The artifact's URI, and what decides it besides the source."""
+        neo, declaration = self._model.neo, self.source.declaration
+        target = CompilationTarget(
+            framework=declaration["framework"],
+            framework_version=declaration.get("frameworkVersion", ""),
+            input_shapes=self.source.input_shapes,
+            architecture=self._stage.runtime.architecture,
+            device=neo.device,
+            accelerator=neo.accelerator,
+            compiler_options=neo.compiler_options,
+        )
+        compilation = NeoCompilation(
+            self,
+            "Compilation",
+            job=self.names.compilation_job(self.source.name),
+            role_arn=self._identity.compiler.role_arn,
+            source_uri=source_uri,
+            output_uri=f"s3://{self._storage.artifacts.name}/compiled",
+            target=target,
+            key_arn=self._storage.key.key.key_arn,
+            limits=CompilationLimits(neo.max_runtime_minutes, neo.subnets, neo.security_groups),
+        )
+        if self._model.packager == "edge-manager":
+            return self._pack_by_edge_manager(compilation), repr(target), self._model.packager
+        return compilation.artifact_uri, repr(target)
+
+    def _pack_by_edge_manager(self, compilation: NeoCompilation) -> str:
+        name = self.source.name
+        packaging = EdgePackaging(
+            self,
+            "EdgePackaging",
+            job=self.names.compilation_job(name),
+            compilation_job=compilation.job_name,
+            model=name,
+            version="1.0",
+            role_arn=self._identity.compiler.role_arn,
+            output_uri=f"s3://{self._storage.artifacts.name}/compiled/edge-manager",
+            key_arn=self._storage.key.key.key_arn,
+        )
+        return packaging.artifact_uri
+
+    def _compile_by_onnx_runtime(self, source_uri: str) -> tuple[str, ...]:
+        runtime = self._stage.runtime
+        archive: Archive = runtime_archive(runtime.python, runtime.architecture, build_folder(self))
+        compilation = OnnxCompilation(
+            self,
+            "Compilation",
+            bucket=self._storage.artifacts,
+            model=self.source.name,
+            job=self.names.compilation_job(self.source.name),
+            source_uri=source_uri,
+            runtime_uri=self._storage.store.publish(
+                self, "Runtime", file=archive.file, sha256=archive.sha256, prefix="artifacts"
+            ),
+            input_shapes=self.source.input_shapes,
+            python=runtime.python,
+            architecture=runtime.architecture,
+            key_arn=self._storage.key.key.key_arn,
+        )
+        return compilation.artifact_uri, archive.sha256
+
+    def _leave_as_it_is(self, _source_uri: str) -> tuple[str, ...]:
+        return ("",)
+
+    def _verify(self, model_uri: str) -> ModelVerification:
+        settings, name = self._model.verification, self.source.name
+        sample = MODELS / name / SAMPLE
+        if not sample.is_file():
+            raise MissingAssetError(
+                f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"
+            )
+        sha256 = sha256_of(sample)
+        copy = build_folder(self) / sha256 / SAMPLE
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample, copy)
+        sample_uri = self._storage.store.publish(self, "Sample", file=copy, sha256=sha256, prefix=f"sources/{name}")
+        return ModelVerification(
+            self,
+            "Verification",
+            bucket=self._storage.artifacts,
+            name=self.names.compilation_job(name),
+            model=name,
+            model_uri=model_uri,
+            sample_uri=sample_uri,
+            image=settings.image or triton_image(self._stage.region),
+            instance_type=settings.instance_type,
+            tolerance=settings.tolerance,
+            role_arn=self._identity.compiler.role_arn,
+            key_arn=self._storage.key.key.key_arn,
+        )
+
+    def _provenance(self) -> dict[str, str]:
+        """The commit that a pipeline builds from, where it says so: then each commit makes a new version."""
+        commit = self.node.try_get_context("source_commit")
+        return {"sourceCommit": commit} if commit else {}

@@ -7,6 +7,7 @@ from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.encryption_key import EncryptionKey
 from edge_constructs.permission import ACCOUNT
+from edge_constructs.signing_key import SigningKey
 from stacks.stage_stack import StageStack
 
 
@@ -22,6 +23,7 @@ class StorageStack(StageStack):
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id, stage=stage, kind="storage", description="Edgewright: key and artifacts")
         self.key = EncryptionKey(self, "Key", retain=stage.retain)
+        self.signing_key = SigningKey(self, "SigningKey", retain=stage.retain)
         self.artifacts = ArtifactBucket(
             self,
             "Artifacts",
@@ -30,4 +32,6 @@ class StorageStack(StageStack):
             key=self.key,
             retain=stage.retain,
         )
-        self.store = ArtifactStore(self, "Store", bucket=self.artifacts, retain=stage.retain)
+        self.store = ArtifactStore(
+            self, "Store", bucket=self.artifacts, retain=stage.retain, bootstrap_key=stage.bootstrap.customer_key
+        )

@@ -9,19 +9,22 @@ findings.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.loader import ConfigurationError, load_stage, stage_names
-from tools.compliance_analysers import AnalyserError, analyse
+from tools.compliance_analysers import AnalyserError, Assembly, analyse
 from tools.compliance_findings import ROOT, Finding, accept, of_report, read_exceptions
 from tools.compliance_output import as_junit, as_markdown, as_sarif
 
 SYNTH_LIMIT_S = 300
+REPORT = "validation-report.json"
 OPEN = 2
 
 
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         stages = options.stage or stage_names()
-        findings = [each for stage in stages for each in check(stage, options.out / stage)]
+        findings = check(stages, options.out.resolve())
         findings = list(accept(findings, read_exceptions()))
     except (AnalyserError, ConfigurationError, ValueError, OSError) as exc:
         print(f"compliance: {exc}", file=sys.stderr)
@@ -52,26 +55,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OPEN if opened else 0
 
 
-def check(stage: str, work: Path) -> Iterator[Finding]:
-    """Synthesise a stage with all packs, and let the analysers look at its templates.
+def check(stages: Sequence[str], work: Path) -> list[Finding]:
+    """Synthesise stages with all packs, and let the analysers look at their templates.
+
+    Args:
+        stages: Names of the stages.
+        work: Gets a folder for each.
 
     Raises:
-        AnalyserError: The synth failed for another reason than findings, or an analyser did.
+        AnalyserError: A synth failed for another reason than findings, or an analyser did.
     """
-    assembly = work / "cdk.out"
-    report = assembly / "validation-report.json"
-    report.unlink(missing_ok=True)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        made = list(pool.map(lambda stage: _synth(stage, work / stage / "cdk.out"), stages))
+    findings = [
+        finding
+        for assembly in made
+        for finding in of_report(assembly.stage, json.loads((assembly.folder / REPORT).read_text(encoding="utf-8")))
+    ]
+    return [*findings, *analyse(made, work)]
+
+
+def _synth(stage: str, folder: Path) -> Assembly:
+    # Stacks that the stage no longer has must not be looked at.
+    shutil.rmtree(folder, ignore_errors=True)
     context = json.dumps({"stage": stage, "validate": "true"})
-    environment = {**os.environ, "CDK_OUTDIR": str(assembly), "CDK_CONTEXT_JSON": context}
+    environment = {**os.environ, "CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": context}
     command = [sys.executable, "app.py"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SYNTH_LIMIT_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SYNTH_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise AnalyserError(f"{stage} must be synthesised within {SYNTH_LIMIT_S} s: run make synth to see why") from exc
     # A synth with findings has written its report and ends with 1; without a report it is another failure.
-    if not report.is_file():
+    if not (folder / REPORT).is_file():
         raise AnalyserError(f"{stage} cannot be synthesised:\n{done.stderr.strip()}")
-    yield from of_report(stage, json.loads(report.read_text(encoding="utf-8")))
-    yield from analyse(stage, load_stage(stage).region, assembly, work)
+    return Assembly(stage, load_stage(stage).region, folder)
 
 
 if __name__ == "__main__":

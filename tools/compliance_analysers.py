@@ -3,6 +3,8 @@
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,63 +21,108 @@ class AnalyserError(Exception):
     """An analyser is missing or did not finish; the text says what to do."""
 
 
-def analyse(stage: str, region: str, assembly: Path, work: Path) -> Iterator[Finding]:
-    """Run all analysers on an assembly.
+@dataclass(frozen=True)
+class Assembly:
+    """The templates of one stage.
+
+    Attributes:
+        stage: Name of the stage.
+        region: Where it is deployed: cfn-lint knows which types a region has.
+        folder: Its `cdk.out`, whose path no other stage has.
+    """
+
+    stage: str
+    region: str
+    folder: Path
+
+    @property
+    def templates(self) -> list[Path]:
+        """Its templates, sorted."""
+        return sorted(self.folder.glob("*.template.json"))
+
+
+def analyse(assemblies: Sequence[Assembly], work: Path) -> Iterator[Finding]:
+    """Run all analysers, two at a time; each is started as seldom as possible, because checkov's start takes seconds.
 
     Args:
-        stage: Its stage.
-        region: Where it is deployed: cfn-lint knows which types a region has.
-        assembly: Folder with `*.template.json`.
-        work: Folder for what the analysers read and write.
+        assemblies: What to look at.
+        work: Folder for what the analysers read.
 
     Raises:
         AnalyserError: One is missing, failed or took too long.
     """
-    templates = sorted(assembly.glob("*.template.json"))
-    yield from _cfn_lint(stage, region, templates)
-    yield from _checkov(stage, templates)
-    yield from _parliament(stage, region, templates, work)
+    places = {template.resolve(): each for each in assemblies for template in each.templates}
+    regions = sorted({each.region for each in assemblies})
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        runs = [
+            pool.submit(_checkov, places),
+            *(pool.submit(_cfn_lint, region, _of_region(places, region)) for region in regions),
+            *(pool.submit(_parliament, each, work / each.stage / "policies") for each in assemblies),
+        ]
+        for run in runs:
+            yield from run.result()
 
 
-def _cfn_lint(stage: str, region: str, templates: Sequence[Path]) -> Iterator[Finding]:
-    output = _run("cfn-lint", "-r", region, "--format", "json", "--", *map(str, templates))
+def _of_region(places: Mapping[Path, Assembly], region: str) -> dict[Path, Assembly]:
+    return {path: each for path, each in places.items() if each.region == region}
+
+
+def _cfn_lint(region: str, places: Mapping[Path, Assembly]) -> list[Finding]:
+    output = _run("cfn-lint", "-r", region, "--format", "json", "--", *map(str, places))
+    findings = []
     for found in json.loads(output or "[]"):
         if found["Level"] in {"Error", "Warning"}:
             path = [str(part) for part in found["Location"]["Path"] or []]
             place = path[1] if path[:1] == ["Resources"] and len(path) > 1 else "/".join(path[:2])
-            yield Finding(
-                stage, "cfn-lint", found["Rule"]["Id"], f"{_stack(found['Filename'])}/{place}", found["Message"][:300]
-            )
+            file = Path(found["Filename"])
+            findings.append(_finding("cfn-lint", found["Rule"]["Id"], places, file, place, found["Message"][:300]))
+    return findings
 
 
-def _checkov(stage: str, templates: Sequence[Path]) -> Iterator[Finding]:
-    files = [argument for template in templates for argument in ("-f", str(template))]
+def _checkov(places: Mapping[Path, Assembly]) -> list[Finding]:
+    files = [argument for template in places for argument in ("-f", str(template))]
     output = _run(
         "checkov", "--framework", "cloudformation", "--compact", "--quiet", "--skip-download", "-o", "json", *files
     )
     reports = json.loads(output or "[]")
-    for report in reports if isinstance(reports, list) else [reports]:
-        for found in report.get("results", {}).get("failed_checks", []):
-            resource = f"{_stack(found['file_path'])}/{found['resource'].split('.')[-1]}"
-            yield Finding(stage, "checkov", found["check_id"], resource, found["check_name"])
+    return [
+        _finding(
+            "checkov",
+            found["check_id"],
+            places,
+            Path(found["file_abs_path"]),
+            found["resource"].split(".")[-1],
+            found["check_name"],
+        )
+        for report in (reports if isinstance(reports, list) else [reports])
+        for found in report.get("results", {}).get("failed_checks", [])
+    ]
 
 
-def _parliament(stage: str, region: str, templates: Sequence[Path], work: Path) -> Iterator[Finding]:
-    folder = work / "policies"
+def _finding(
+    tool: str, rule: str, places: Mapping[Path, Assembly], file: Path, logical_id: str, message: str
+) -> Finding:
+    stack = file.name.removesuffix(".template.json")
+    return Finding(places[file.resolve()].stage, tool, rule, f"{stack}/{logical_id}", message)
+
+
+def _parliament(assembly: Assembly, folder: Path) -> list[Finding]:
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.json"):
         stale.unlink()
     places = {}
-    for number, (place, document) in enumerate(policies(FleetView.read(templates), region)):
+    for number, (place, document) in enumerate(policies(FleetView.read(assembly.templates), assembly.region)):
         name = f"{number:04}.json"
         (folder / name).write_text(json.dumps(document), encoding="utf-8")
         places[name] = place
     output = _run("parliament", "--directory", str(folder), "--json", "--minimum_severity", "MEDIUM")
+    findings = []
     for line in output.splitlines():
         found = json.loads(line)
         file = Path(str((found.get("location") or {}).get("filepath", ""))).name
         message = f"{found.get('title', '')} {found.get('detail') or ''}".strip()
-        yield Finding(stage, "parliament", str(found["issue"]), places.get(file, file), message)
+        findings.append(Finding(assembly.stage, "parliament", str(found["issue"]), places.get(file, file), message))
+    return findings
 
 
 def policies(view: FleetView, region: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,10 +159,6 @@ def _reference(resource: Resource, text: str) -> str:
         "sqs": "arn:aws:sqs:us-east-1:123456789012:name",
     }
     return shapes.get(service, "*")
-
-
-def _stack(file: str) -> str:
-    return Path(file).name.removesuffix(".template.json")
 
 
 def _run(tool: str, *arguments: str) -> str:

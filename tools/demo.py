@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +22,7 @@ from config.names import Names
 from tools.cdk_cli import ROOT, CdkError
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from tools.predictions import Prediction, PredictionError, accuracy, predict_held_out
+from tools.workload_predictions import ClassifiedPicture, next_picture, predict_flowers
 from twin import inventory, lifecycle
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -47,6 +48,9 @@ class Report:
     first_prediction_s: float
     destroy_s: float
     leftovers: list[str]
+    iris: list[Prediction]
+    iris_accuracy: float
+    image_classification: ClassifiedPicture
 
 
 class Progress:
@@ -120,9 +124,16 @@ def run(out: Path) -> Report:
                     progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
             return predictions, first_s
 
+        def predict_others() -> tuple[list[Prediction], ClassifiedPicture]:
+            with OperatorClient(state) as operator:
+                return predict_flowers(operator, names), next_picture(operator)
+
         predictions, first_prediction_s = repeated_if_the_twin_ends(home, predict)
+        flowers, picture = repeated_if_the_twin_ends(home, predict_others)
         words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
+        words.append(f"{len(flowers)} iris flowers, accuracy {accuracy(flowers):.3f},")
     show(predictions)
+    show_others(flowers, picture)
     with progress.step("destroy"):
         destroy_s = repeated_if_the_twin_ends(home, deploy.destroy)
     with progress.step("inventory") as words:
@@ -131,7 +142,7 @@ def run(out: Path) -> Report:
         words.append(f"left: {', '.join(leftovers) or 'nothing'} (and the CDK bootstrap stack),")
     return Report(
         predictions, accuracy(predictions), round(bootstrap_s, 2), round(deploy_s, 2), round(first_prediction_s, 2),
-        round(destroy_s, 2), leftovers,
+        round(destroy_s, 2), leftovers, flowers, accuracy(flowers), picture,
     )  # fmt: skip
 
 
@@ -176,6 +187,17 @@ def show(predictions: list[Prediction]) -> None:
     console.print(table)
 
 
+def show_others(flowers: list[Prediction], picture: ClassifiedPicture) -> None:
+    """Print one flower of each species, and what the device says of its photograph."""
+    table = Table("iris", "predicted", "probability", "latency", box=None, pad_edge=False)
+    for flower in {flower["expected"]: flower for flower in flowers}.values():
+        probability, latency = f"{flower['probability']:.3f}", f"{flower['latency_ms']:.2f} ms"
+        table.add_row(flower["expected"], flower["label"], probability, latency)
+    console.print(table)
+    results = ", ".join(f"{each['Label']} {each['Score']:.3f}" for each in picture.results) or "none"
+    console.print(f"photograph: {picture.description}: {results}")
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run: templates, logs, the twin's state.")] = OUT / "demo",
     report: Annotated[Path, typer.Option(help="Where the figures go.")] = OUT / "demo.json",
@@ -189,7 +211,7 @@ def main(
     try:
         result = run(out.resolve())
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(vars(result), indent=1) + "\n")
+        report.write_text(json.dumps(asdict(result), indent=1) + "\n")
         code = 1 if result.leftovers else 0
     except KeyboardInterrupt:
         console.print("[yellow]interrupted: taking everything down[/yellow]")

@@ -37,6 +37,7 @@ class OfflineDeploy:
         stage: the stage to deploy.
         on_line: called with each line that a command prints.
         twin_has_ended: asked now and then while a command runs; once it says so, the command is ended.
+        context: more of the app's context, besides the stage.
     """
 
     environment: Mapping[str, str]
@@ -45,6 +46,7 @@ class OfflineDeploy:
     stage: str = "twin"
     on_line: Callable[[str], None] = field(default=lambda _line: None)
     twin_has_ended: Callable[[], bool] = field(default=lambda: False)
+    context: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def assembly(self) -> Path:
@@ -63,7 +65,7 @@ class OfflineDeploy:
             **self.environment,
             "JSII_NODE": str(node_binary()),
             "CDK_OUTDIR": str(self.assembly),
-            "CDK_CONTEXT_JSON": json.dumps({"stage": self.stage}),
+            "CDK_CONTEXT_JSON": json.dumps({"stage": self.stage, **self.context}),
         }
         self.out.mkdir(parents=True, exist_ok=True)
         result = subprocess.run(

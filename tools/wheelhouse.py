@@ -1,6 +1,6 @@
 """Builds the runtime component's artifact: the wheels that a device installs without network.
 
-python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64]
+python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64] [--agent]
 """
 
 import argparse
@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tools.requirement_lock import locked_wheels, read_locks
 
 RUNTIME = Path(__file__).resolve().parents[1] / "edge_assets" / "runtime"
 LOCKS = ("requirements.lock", "installer.lock")
+AGENT_LOCK = "agent.lock"
 ARCHITECTURES = ("x86_64", "aarch64")
 #: glibc 2.28 and older: Debian 10, Amazon Linux 2023 and all later ones have it; the newest first.
 MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
@@ -35,10 +36,12 @@ class Target:
     Args:
         python: Its version, such as `3.11`.
         architecture: The machine's name as `uname -m` prints it.
+        agent: Whether the device serves the Edge Manager agent's clients.
     """
 
     python: str
     architecture: str
+    agent: bool = False
 
     def __post_init__(self) -> None:
         major, _, minor = self.python.partition(".")
@@ -62,6 +65,11 @@ class Target:
         """Name of the target in file names, such as `cp311-x86_64`."""
         return f"cp{self.python.replace('.', '')}-{self.architecture}"
 
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Names of the locks whose wheels the target gets."""
+        return (*LOCKS, AGENT_LOCK) if self.agent else LOCKS
+
 
 def archive_path(target: Target, runtime: Path = RUNTIME) -> Path:
     """Say where the artifact of a target lies once it is built.
@@ -73,7 +81,7 @@ def archive_path(target: Target, runtime: Path = RUNTIME) -> Path:
     Returns:
         Path of the zip; beside it `<name>.sha256` in the format of `sha256sum`.
     """
-    return runtime / "wheelhouse" / f"runtime-{target.name}.zip"
+    return runtime / "wheelhouse" / f"runtime-{target.name}{'-agent' if target.agent else ''}.zip"
 
 
 def build(target: Target, runtime: Path = RUNTIME) -> Path:
@@ -84,20 +92,20 @@ def build(target: Target, runtime: Path = RUNTIME) -> Path:
         runtime: Folder with requirements.lock, installer.lock and install.sh.
 
     Returns:
-        Path of the archive: requirements.lock, target, install.sh and wheels/*.whl.
+        Path of the archive: the locks, target, install.sh and wheels/*.whl.
 
     Raises:
         WheelhouseError: A wheel is missing for the target, has another hash, or the registry cannot be reached.
     """
     archive = archive_path(target, runtime)
-    texts = {name: (runtime / name).read_bytes() for name in (*LOCKS, "install.sh")}
+    texts = {name: (runtime / name).read_bytes() for name in (*target.locks, "install.sh")}
     texts["target"] = f"{target.python} {target.architecture}\n".encode()
     if is_current(archive, texts):
         return archive
     wheels = archive.parent / f"wheels-{target.name}"
-    _download(target, runtime, wheels)
+    download(target, [runtime / name for name in target.locks], wheels)
     try:
-        chosen = locked_wheels(wheels, read_locks(runtime / name for name in LOCKS))
+        chosen = locked_wheels(wheels, read_locks(runtime / name for name in target.locks))
     except ValueError as exc:
         raise WheelhouseError(f"{exc}: delete {wheels} and try again") from exc
     digest = write_zip(archive, {**texts, **{f"wheels/{wheel.name}": wheel for wheel in chosen}})
@@ -138,10 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.wheelhouse", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--python", default=here.python, help="version of the device's Python (default: %(default)s)")
     parser.add_argument("--arch", default=here.architecture, help="x86_64 or aarch64 (default: %(default)s)")
+    parser.add_argument("--agent", action="store_true", help="add what the Edge Manager agent's clients need")
     parser.add_argument("--all-stages", action="store_true", help="build what each stage's configuration asks for")
     options = parser.parse_args(arguments)
     try:
-        targets = stage_targets() if options.all_stages else [Target(options.python, options.arch)]
+        targets = stage_targets() if options.all_stages else [Target(options.python, options.arch, options.agent)]
         for target in targets:
             archive = build(target)
             print(f"{archive}  {archive.stat().st_size / 1e6:.1f} MB")
@@ -157,15 +166,27 @@ def stage_targets() -> list[Target]:
     Raises:
         ConfigurationError: A stage's file has mistakes.
     """
-    runtimes = (load_stage(name).runtime for name in stage_names())
-    return sorted({Target(runtime.python, runtime.architecture) for runtime in runtimes}, key=str)
+    stages = (load_stage(name) for name in stage_names())
+    return sorted(
+        {Target(stage.runtime.python, stage.runtime.architecture, stage.agent.enabled) for stage in stages}, key=str
+    )
 
 
 def _sidecar(archive: Path) -> Path:
     return archive.with_suffix(".sha256")
 
 
-def _download(target: Target, runtime: Path, folder: Path) -> None:
+def download(target: Target, locks: Iterable[Path], folder: Path) -> None:
+    """Fetch the wheels of locks for a target; those that are there already are kept.
+
+    Args:
+        target: What the wheels are for.
+        locks: Requirement files with hashes.
+        folder: Gets the wheels.
+
+    Raises:
+        WheelhouseError: A wheel is missing for the target, has another hash, or the registry cannot be reached.
+    """
     print(f"wheelhouse: collecting the wheels for {target.name}", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
@@ -173,8 +194,8 @@ def _download(target: Target, runtime: Path, folder: Path) -> None:
     command += ["--python-version", target.python, "--implementation", "cp"]
     for tag in MANYLINUX:
         command += ["--platform", f"{tag}_{target.architecture}"]
-    for name in LOCKS:
-        command += ["--requirement", str(runtime / name)]
+    for lock in locks:
+        command += ["--requirement", str(lock)]
     try:
         # pip's progress goes to standard error: standard output is for the archive's path.
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, logs, inventory, down, env."""
+"""The command line of the twin: up, status, logs, inventory, join, leave, down, env."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,8 @@ from rich.table import Table
 
 from twin import inventory as inventory_module
 from twin import lifecycle, log_files
+from twin.devices import bundle, simulated
+from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.state import TwinState, default_home, load_state, remove_state
 from twin.status import TwinStatus, take_status
@@ -40,13 +43,30 @@ def _running() -> TwinState:
 
 
 @application.command()
-def up(as_json: AsJson = False) -> None:
+def up(
+    as_json: AsJson = False,
+    devices: Annotated[
+        int | None, typer.Option("--devices", help="Let there be so many core devices beside the edge servers.")
+    ] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Thing group of new devices, made if missing.")] = None,
+    dialect: Annotated[
+        str, typer.Option("--dialect", help="Whose limits and quirks new devices have: lite or classic.")
+    ] = "lite",
+) -> None:
     """Start the twin; one that runs already is left as it is. TWIN_AUTH=1 evaluates IAM policies."""
     began = time.monotonic()
     state = load_state(default_home())
     was_running = state is not None and state.running
     with _messages.status("twin") as spinner:
         state = lifecycle.start(default_home(), progress=lambda text: spinner.update(f"twin: {text}"))
+        if devices is not None:
+            simulated.set_count(
+                state,
+                devices,
+                group=group,
+                dialect=dialect,
+                progress=lambda text: spinner.update(f"twin: {text}"),
+            )
     if as_json:
         typer.echo(json.dumps(take_status(state).as_json()))
         return
@@ -75,8 +95,13 @@ def _show_status(current: TwinStatus) -> None:
     state = current.state
     _output.print(f"The twin runs: {state.gateway_url} (pid {state.pid}), account {state.account}, {state.region}")
     _output.print("  ports: " + ", ".join(f"{name.removesuffix('_port')} {port}" for name, port in state.ports.items()))
+    if current.devices:
+        ended = [device.thing_name for device in current.devices if device.pid is None]
+        _output.print(
+            f"  devices: {len(current.devices)}" + (f", not running: {', '.join(ended)}" if ended else ", all running")
+        )
     if not current.edge_servers:
-        _output.print("  edge devices: none")
+        _output.print("  edge servers: none")
         return
     table = Table("instance", "thing", "state", "pid", "last event", box=None)
     for server in current.edge_servers:
@@ -121,6 +146,42 @@ def inventory(as_json: AsJson = False) -> None:
             _output.print(f"  {name}", markup=False)
     if found.get("bootstrap"):
         _output.print(f"Apart from that, of the CDK bootstrap: {len(found['bootstrap'])} resources")
+
+
+@application.command()
+def join(
+    thing: Annotated[str, typer.Argument(help="Name of the device's thing, new in the account.")],
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Thing group, made if missing; default: that of the deployed stage, if any."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the device's files; default: ./THING.")] = None,
+    root: Annotated[
+        str | None, typer.Option("--root", help="The nucleus' root folder on the device; default: its usual one.")
+    ] = None,
+    stage: Annotated[str, typer.Option("--stage", help="Whose role alias, policy and group the device gets.")] = "twin",
+) -> None:
+    """Let a real device join: make its identity and a folder with its files and a README of three commands."""
+    state = _running()
+    folder = (out or Path(thing)).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TwinError(f"--out must be a new or empty folder, got {folder}: name another one")
+    membership = Membership(state, stage)
+    identity = membership.join(thing, group)
+    try:
+        bundle.write(folder, identity, state.proxy_port, root)
+    except TwinError:
+        membership.leave(thing)
+        raise
+    groups = ", ".join(identity.groups) or "no group: give --group for deployments to one"
+    _output.print(f"{thing} may join (thing groups: {groups}). Next: {folder / 'README.md'}", markup=False)
+
+
+@application.command()
+def leave(thing: Annotated[str, typer.Argument(help="The name given to `join`.")]) -> None:
+    """Undo `join`: certificate, attachments, core device and thing go; the device's own files stay where they are."""
+    left = Membership(_running()).leave(thing)
+    _output.print(f"{thing} has left." if left else f"There is no thing {thing}; nothing of it is left.", markup=False)
 
 
 @application.command()

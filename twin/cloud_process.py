@@ -52,6 +52,12 @@ def cloud_environment(home: Path, ports: dict[str, int], *, region: str, account
         "MINISTACK_ACCOUNT_ID": account,
         "GATEWAY_PORT": str(ports["gateway_port"]),
         "IOT_MTLS_PORT": str(ports["mqtt_port"]),
+        # glibc keeps freed memory for each thread: uploads of tens of MB would stay in the process for good.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+        # A packet of IoT Core has at most 128 KiB; twice that bounds what a connection may let pile up.
+        "IOT_WS_FRAME_MAX_BYTES": str(256 << 10),
         "TWIN_DATA_PORT": str(ports["data_port"]),
         "TWIN_FRONT_PORT": str(ports["front_port"]),
         "TWIN_PROXY_PORT": str(ports["proxy_port"]),

@@ -18,6 +18,11 @@ def instances_folder(home: Path) -> Path:
     return home / "instances"
 
 
+def devices_folder(home: Path) -> Path:
+    """Where the root folders of the devices of `up --devices` lie, one for each thing."""
+    return home / "devices"
+
+
 def end_edge_processes(folder: Path) -> int:
     """End the core devices with a root folder below a folder, and their components.
 

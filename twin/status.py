@@ -1,12 +1,15 @@
-"""What a running twin looks like from outside: its cloud and its edge servers."""
+"""What a running twin looks like from outside: its cloud, its edge servers and its other devices."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from twin.edge_processes import instances_folder
+from twin.devices import simulated
+from twin.edge_processes import devices_folder, instances_folder
+from twin.process import ProcessIdentity
 from twin.state import TwinState
 
 
@@ -26,11 +29,20 @@ class EdgeServerStatus:
 
 
 @dataclass(frozen=True)
+class DeviceStatus:
+    """A device of `up --devices`; without a pid it does not run at the moment."""
+
+    thing_name: str
+    pid: int | None
+
+
+@dataclass(frozen=True)
 class TwinStatus:
     """A running twin."""
 
     state: TwinState
     edge_servers: list[EdgeServerStatus]
+    devices: list[DeviceStatus]
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -44,6 +56,7 @@ class TwinStatus:
             "account": state.account,
             **state.ports,
             "edge_servers": [asdict(server) for server in self.edge_servers],
+            "devices": [asdict(device) for device in self.devices],
         }
 
 
@@ -62,7 +75,18 @@ def take_status(state: TwinState) -> TwinStatus:
             servers.append(EdgeServerStatus(**json.loads(path.read_text("utf-8"))))
         except (OSError, ValueError, TypeError):
             continue
-    return TwinStatus(state, servers)
+    devices = [DeviceStatus(thing, _pid(devices_folder(state.home) / thing)) for thing in simulated.names(state.home)]
+    return TwinStatus(state, servers, devices)
+
+
+def _pid(root: Path) -> int | None:
+    """Of the device on a root folder, as it noted it itself."""
+    try:
+        noted = json.loads((root / "core_device.pid").read_text("utf-8"))
+        process = ProcessIdentity(int(noted["pid"]), float(noted["started"])).process()
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return process.pid if process else None
 
 
 STATUS_FILE = "edge_server.json"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
@@ -19,6 +20,12 @@ _LOG_FINDINGS = {
     "NIST.800.53.R5-S3BucketVersioningEnabled": "the log delivery writes each object once and nobody may write another",
     "NIST.800.53.R5-S3DefaultEncryptionKMS": "the log delivery service cannot use a customer's key; S3's own encrypts",
 }
+#: Keys of what devices capture: inputs and results that are looked at for drift, and seldom later.
+CAPTURES = "captures/"
+CAPTURE_COLD_DAYS = 90
+CAPTURE_DAYS = 365
+#: Artifacts are content-addressed: an old version is only what was overwritten or deleted by mistake.
+OLD_VERSION_DAYS = 30
 
 
 class ArtifactBucket(Construct):
@@ -67,10 +74,11 @@ class ArtifactBucket(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             server_access_logs_bucket=self.access_logs,
             server_access_logs_prefix="artifacts/",
-            lifecycle_rules=[s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(7))],
+            lifecycle_rules=_lifecycle(),
             removal_policy=removal,
         )
         acknowledge(self.bucket, _FINDINGS)
+        _refuse_foreign_encryption(self.bucket, key)
 
     @property
     def arn(self) -> str:
@@ -96,9 +104,22 @@ class ArtifactBucket(Construct):
         """
         return [self._objects(actions, prefixes), *self._key.writing()]
 
+    def access(self, *, reads: Sequence[str], writes: Sequence[str]) -> Sequence[Permission]:
+        """What a role needs that reads some objects and writes others, without a statement twice.
+
+        Args:
+            reads: Key prefixes with a trailing `/`.
+            writes: Key prefixes with a trailing `/`; they may be read, too, and an upload in parts ended.
+        """
+        return [
+            self._objects(("s3:GetObject",), (*reads, *writes)),
+            self._objects(("s3:PutObject", "s3:AbortMultipartUpload"), tuple(writes)),
+            *self._key.writing(),
+        ]
+
     def listing(self) -> Permission:
         """What a role needs so that a missing key answers 404, not 403."""
-        return Permission(actions=("s3:ListBucket", "s3:GetBucketLocation"), resources=(self.arn,))
+        return Permission(actions=("s3:ListBucket",), resources=(self.arn,))
 
     def _objects(self, actions: tuple[str, ...], prefixes: tuple[str, ...]) -> Permission:
         return Permission(
@@ -111,3 +132,39 @@ class ArtifactBucket(Construct):
 def bucket_arn(name: str) -> str:
     """Compose the ARN of a bucket."""
     return arn("s3", name, region="", account="")
+
+
+def _lifecycle() -> list[s3.LifecycleRule]:
+    """What leaves the bucket by itself; current artifacts stay, because a device may be offline for months."""
+    old = Duration.days(OLD_VERSION_DAYS)
+    cold = [
+        s3.Transition(storage_class=s3.StorageClass.INFREQUENT_ACCESS, transition_after=Duration.days(30)),
+        s3.Transition(
+            storage_class=s3.StorageClass.GLACIER_INSTANT_RETRIEVAL, transition_after=Duration.days(CAPTURE_COLD_DAYS)
+        ),
+    ]
+    return [
+        s3.LifecycleRule(id="uploads-that-never-ended", abort_incomplete_multipart_upload_after=Duration.days(7)),
+        s3.LifecycleRule(id="old-versions", noncurrent_version_expiration=old, expired_object_delete_marker=True),
+        s3.LifecycleRule(id="captures", prefix=CAPTURES, transitions=cold, expiration=Duration.days(CAPTURE_DAYS)),
+    ]
+
+
+def _refuse_foreign_encryption(bucket: s3.Bucket, key: EncryptionKey) -> None:
+    """Deny uploads that name another kind of encryption or another key; without a header the bucket's own applies."""
+    header = "s3:x-amz-server-side-encryption"
+    for sid, name, wanted in (
+        ("OnlyKms", header, "aws:kms"),
+        ("OnlyThisKey", f"{header}-aws-kms-key-id", key.key.key_arn),
+    ):
+        bucket.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid=sid,
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[bucket.arn_for_objects("*")],
+                # A negated operator alone would deny a request without the header, too.
+                conditions={"StringNotEquals": {name: wanted}, "Null": {name: "false"}},
+            )
+        )

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, FileAssetPackaging, Stack, Stage, Tags
+from aws_cdk import Duration, FileAssetPackaging, Fn, Stack, Stage, Tags
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
@@ -23,11 +23,16 @@ class ArtifactStore(Construct):
         construct_id: Id below it.
         bucket: Where the artifacts go.
         retain: Whether a destroy keeps the bucket; then there is no sweep.
+        bootstrap_key: Whether the CDK's bootstrap bucket is encrypted with a key of the account's own, as
+            `cdk bootstrap --bootstrap-customer-key` makes one.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, retain: bool) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, retain: bool, bootstrap_key: bool = False
+    ) -> None:
         super().__init__(scope, construct_id)
         self._bucket = bucket
+        qualifier = Stack.of(self).synthesizer.bootstrap_qualifier
         self._copies = HandlerProvider(
             self,
             "Copy",
@@ -35,9 +40,10 @@ class ArtifactStore(Construct):
             permissions=[
                 Permission(
                     actions=("s3:GetObject",),
-                    resources=(_asset_objects(),),
+                    resources=(bucket_arn(f"cdk-{qualifier}-assets-{ACCOUNT}-{REGION}/*"),),
                     wildcard_reason="the keys of CDK assets are content hashes, which change with every build",
                 ),
+                *([_bootstrap_decryption(qualifier)] if bootstrap_key else []),
                 bucket.listing(),
                 *bucket.writing(
                     "artifacts/",
@@ -98,15 +104,18 @@ class ArtifactStore(Construct):
             ],
             limit=Duration.minutes(15),
         )
+        sweeps = {}
         for construct_id, bucket in buckets.items():
             Tags.of(bucket).add(DISPOSABLE_TAG, "true")
-            sweep.resource(
+            sweeps[construct_id] = sweep.resource(
                 self,
                 f"{construct_id}Sweep",
                 properties={"BucketName": bucket.bucket_name, "RequiredTag": DISPOSABLE_TAG},
             )
+        # Deletion runs backwards: the log is emptied when the bucket that fills it is gone.
+        self._bucket.bucket.node.add_dependency(sweeps["AccessLogs"])
 
 
-def _asset_objects() -> str:
-    """Every object of the bootstrap bucket; its name is the CDK's default."""
-    return bucket_arn(f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}/*")
+def _bootstrap_decryption(qualifier: str | None) -> Permission:
+    """Reading assets that the bootstrap stack's own key encrypts; the stack exports the key's ARN."""
+    return Permission(("kms:Decrypt",), (Fn.import_value(f"CdkBootstrap-{qualifier}-FileAssetKeyArn"),))

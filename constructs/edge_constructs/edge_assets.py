@@ -31,7 +31,9 @@ class Archive:
     sha256: str
 
 
-def runtime_archive(python: str, architecture: str, folder: Path, runtime: Path = ROOT / "runtime") -> Archive:
+def runtime_archive(
+    python: str, architecture: str, folder: Path, runtime: Path = ROOT / "runtime", *, agent: bool = False
+) -> Archive:
     """Take the archive of wheels that set-up made for a kind of device.
 
     Args:
@@ -39,6 +41,7 @@ def runtime_archive(python: str, architecture: str, folder: Path, runtime: Path 
         architecture: Of the device, as `uname -m` prints it.
         folder: Gets `runtime.zip`, a hard link where the file system allows.
         runtime: The runtime component's folder.
+        agent: Whether the device serves the Edge Manager agent's clients.
 
     Returns:
         The archive. Its digest is the one noted when it was made; the copy into the bucket verifies it.
@@ -46,7 +49,8 @@ def runtime_archive(python: str, architecture: str, folder: Path, runtime: Path 
     Raises:
         MissingAssetError: It has not been made.
     """
-    made = runtime / "wheelhouse" / f"runtime-cp{python.replace('.', '')}-{architecture}.zip"
+    kind = f"cp{python.replace('.', '')}-{architecture}{'-agent' if agent else ''}"
+    made = runtime / "wheelhouse" / f"runtime-{kind}.zip"
     note = made.with_suffix(".sha256")
     if not (made.is_file() and note.is_file()):
         raise MissingAssetError(
@@ -64,16 +68,21 @@ def runtime_archive(python: str, architecture: str, folder: Path, runtime: Path 
     return Archive(file, sha256)
 
 
-def inference_archive(folder: Path, inference: Path = ROOT / "inference") -> Archive:
+def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, agent: bool = False) -> Archive:
     """Archive the inference component's code.
 
     Args:
         folder: Gets `inference.zip`.
         inference: The component's folder.
+        agent: Whether the device serves the Edge Manager agent's clients; without it their code stays here.
 
     Returns:
         The archive; equal code gives equal bytes.
     """
-    members = {f"edge_inference/{name}": file for name, file in files_below(inference / "edge_inference").items()}
+    members = {
+        f"edge_inference/{name}": file
+        for name, file in files_below(inference / "edge_inference").items()
+        if agent or not name.startswith("agent/")
+    }
     file = folder / "inference" / "inference.zip"
     return Archive(file, write_zip(file, {**members, "run.sh": inference / "run.sh"}))

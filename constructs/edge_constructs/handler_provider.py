@@ -19,6 +19,10 @@ from edge_constructs.waiter import harden_waiter
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 #: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.
 _MARGIN = 60
+#: One question of a waiter: a handler's call to AWS may take 241 s (edge_handlers/service_client.py).
+POLL_LIMIT = Duration.minutes(5)
+
+_ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
 
 
 class HandlerProvider(Construct):
@@ -34,6 +38,9 @@ class HandlerProvider(Construct):
         query_interval: Time between two questions, with `waits` only.
         memory_mb: Memory of the function, MB.
         disk: Size of `/tmp`, 512 MiB unless given.
+        python: Version of the function's Python where it matters, such as `3.11`.
+        architecture: Of the function where it matters, as `uname -m` prints it; x86_64 unless given.
+        accepted: Findings on the handler's role that its purpose brings along, see `acknowledge`.
     """
 
     def __init__(
@@ -48,6 +55,9 @@ class HandlerProvider(Construct):
         query_interval: Duration | None = None,
         memory_mb: int = 256,
         disk: Size | None = None,
+        python: str = "3.13",
+        architecture: str = "x86_64",
+        accepted: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         limit = limit or Duration.minutes(5)
@@ -63,8 +73,10 @@ class HandlerProvider(Construct):
         role = ServiceRole(
             self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
         )
+        acknowledge(role, accepted or {})
         self._function_defaults: dict[str, Any] = {
-            "runtime": lambda_.Runtime.PYTHON_3_13,
+            "runtime": lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
+            "architecture": _ARCHITECTURES[architecture],
             "code": lambda_.Code.from_asset(
                 str(SOURCE_ROOT),
                 exclude=["/*", "!/edge_handlers", "__pycache__"],
@@ -74,7 +86,7 @@ class HandlerProvider(Construct):
             "log_group": self._log_group,
             "memory_size": memory_mb,
             "ephemeral_storage_size": disk,
-            "timeout": Duration.minutes(1) if waits else limit,
+            "timeout": POLL_LIMIT if waits else limit,
         }
         on_event = self._function("OnEvent", f"edge_handlers.{capability}.on_event.handler")
         if not waits:

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
+from edge_constructs.signing_key import SigningKey
 
 #: The packer unpacks both archives and writes the package beside them.
 DISK = Size.gibibytes(4)
@@ -28,6 +29,7 @@ class ModelPackage(Construct):
         source_uri: S3 URI of the source archive.
         manifest: What devices must know of the model: inputs, outputs, labels, pre-processing.
         key_arn: Encrypts the package.
+        signing_key: Signs the manifest.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ModelPackage(Construct):
         source_uri: str,
         manifest: Mapping[str, Any],
         key_arn: str,
+        signing_key: SigningKey,
     ) -> None:
         super().__init__(scope, construct_id)
         prefix = f"models/{model}"
@@ -51,9 +54,9 @@ class ModelPackage(Construct):
             "Handler",
             capability="model_package",
             permissions=[
-                *bucket.reading("compiled/", f"sources/{model}/"),
-                *bucket.writing(f"{prefix}/", actions=("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload")),
+                *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{prefix}/",)),
                 bucket.listing(),
+                *signing_key.signing(),
             ],
             limit=Duration.minutes(10),
             memory_mb=1024,
@@ -71,6 +74,9 @@ class ModelPackage(Construct):
                 "Version": version,
                 "Manifest": json.dumps(manifest, sort_keys=True),
                 "KmsKeyId": key_arn,
+                "SigningKeyId": signing_key.arn,
             },
         )
+        #: Base64 of the DER form, as the inference component is told it.
+        self.public_key = resource.get_att_string("PublicKey")
         self.uri = resource.get_att_string("Uri")

@@ -11,7 +11,7 @@ from typing import Any
 
 DECLARATION = "model.json"
 ARCHIVE = "model.tar.gz"
-_REQUIRED = ("name", "framework", "source", "inputs", "outputs", "labels")
+_REQUIRED = ("name", "framework", "source", "inputs", "outputs")
 
 
 class ModelDeclarationError(ValueError):
@@ -52,10 +52,11 @@ class ModelSource:
             raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, got none") from exc
         except json.JSONDecodeError as exc:
             raise ModelDeclarationError(f"{folder.name}/{DECLARATION}: must be JSON: {exc}") from exc
-        mistakes = [f"{field}: is required, got nothing" for field in _REQUIRED if not declaration.get(field)]
+        required = _REQUIRED if declaration.get("task") == "tensors" else (*_REQUIRED, "labels")
+        mistakes = [f"{field}: is required, got nothing" for field in required if not declaration.get(field)]
         if declaration.get("name") not in (None, folder.name):
             mistakes.append(f"name: must be the folder's, {folder.name!r}, got {declaration['name']!r}")
-        names = [declaration.get("source"), declaration.get("samples", {}).get("file")]
+        names = [declaration.get("source"), declaration.get("samples", {}).get("file"), *declaration.get("extras", ())]
         files = [folder / name for name in names if name]
         mistakes += [f"{file.name}: is named in the declaration, but missing" for file in files if not file.is_file()]
         if mistakes:

@@ -12,13 +12,13 @@ CREDENTIALS_LIFETIME = Duration.hours(1)
 
 
 class TokenExchange(Construct):
-    """Lets core devices fetch artifacts, and nothing else.
+    """Lets core devices fetch artifacts and write captures, and nothing else.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
         alias: Name of the role alias.
-        bucket: The artifacts.
+        bucket: The artifacts, and the captures below `captures/`.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, alias: str, bucket: ArtifactBucket) -> None:
@@ -29,6 +29,7 @@ class TokenExchange(Construct):
             service="credentials.iot.amazonaws.com",
             permissions=[
                 *bucket.reading("artifacts/", "models/"),
+                *bucket.writing("captures/", actions=("s3:PutObject",)),
                 Permission(("s3:GetBucketLocation",), (bucket.arn,)),
                 Permission(
                     ("greengrass:ListThingGroupsForCoreDevice",),

@@ -30,6 +30,10 @@ class Deadline:
         """
         return cls(share * (context.get_remaining_time_in_millis() / 1000 - MARGIN_S))
 
+    def remaining(self) -> float:
+        """Seconds that are left, below zero when there are none."""
+        return self._end - time.monotonic()
+
     def check(self, doing: str) -> None:
         """Go on only while there is time.
 

@@ -39,7 +39,7 @@ def read_wheelhouse(archive: Path) -> Wheelhouse | None:
         wheels = tuple(name.rsplit("/", 1)[-1] for name in names if name.endswith(".whl"))
         if not wheels:
             return None
-        locks = [name for name in names if re.search(r"(^|/)\w*(requirements|installer)[\w.-]*\.(lock|txt)$", name)]
+        locks = [name for name in names if re.search(r"(^|/)([\w.-]+\.lock|\w*requirements[\w.-]*\.txt)$", name)]
         text = "\n".join(members.read(name).decode() for name in locks)
         python, _, architecture = (members.read("target").decode() if "target" in names else "").strip().partition(" ")
     lines = (line.split(" #")[0].strip() for line in text.replace("\\\n", " ").splitlines())

@@ -12,6 +12,7 @@ from typing import Any, cast
 from twin.core_device.component_environment import Tokens
 from twin.core_device.configuration_store import ConfigurationStore
 from twin.core_device.connection import Connection
+from twin.core_device.dialect import DIALECTS, Dialect
 from twin.core_device.ipc.server import IpcServer
 from twin.core_device.ipc.service_model import IpcLimits
 from twin.core_device.ipc_service import IpcService
@@ -98,12 +99,12 @@ async def serve(folder: Path, limits: IpcLimits | None = None) -> AsyncIterator[
         await server.stop()
 
 
-async def _main(folder: Path) -> None:
-    async with serve(folder) as loopback:
+async def _main(folder: Path, dialect: Dialect) -> None:
+    async with serve(folder, dialect.ipc) as loopback:
         sys.stdout.write(f"{loopback.tokens.of(PROBE)} {loopback.tokens.of(OTHER)}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(_main(Path(sys.argv[1]), DIALECTS[sys.argv[2]]))

@@ -5,33 +5,35 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
 
+from twin.cloud.greengrass.version_range import satisfies
 from twin.core_device.artifacts import ArtifactStore
 from twin.core_device.cloud_http import CloudHttp
 from twin.core_device.component import Component
+from twin.core_device.component_environment import ComponentEnvironment, Tokens
 from twin.core_device.component_log import ComponentLog
 from twin.core_device.component_state import Patience
 from twin.core_device.component_supervisor import ComponentSupervisor
+from twin.core_device.configuration import Configuration
 from twin.core_device.configuration_store import ConfigurationStore
 from twin.core_device.data_plane import DataPlane
 from twin.core_device.deployment import Deployer
 from twin.core_device.deployment_document import DeploymentDocument, parse_document
+from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
-from twin.core_device.interpolation import interpolate, recipe_variables
 from twin.core_device.layout import Layout
 from twin.core_device.process_registry import ProcessRegistry
 from twin.core_device.recipe import Recipe, Step
 from twin.core_device.resolution import Resolver
 from twin.core_device.token_exchange import Credentials, TokenExchange
-from twin.core_device.version import satisfies
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
 
@@ -49,7 +51,7 @@ class OfflineCloud:
         self._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
 
     def add(self, name: str, version: str = "1.0.0", **parts: Any) -> None:
-        """Add a component version; `steps`, `artifacts`, `defaults`, `dependencies` as in a recipe."""
+        """Add a component version; `steps`, `artifacts`, `defaults`, `dependencies`, `platform` as in a recipe."""
         self.recipes[name, version] = {
             "ComponentName": name,
             "ComponentVersion": version,
@@ -57,7 +59,7 @@ class OfflineCloud:
             "ComponentDependencies": parts.get("dependencies", {}),
             "Manifests": [
                 {
-                    "Platform": {"os": "linux", "runtime": "*"},
+                    "Platform": parts.get("platform", {"os": "linux", "runtime": "*"}),
                     "Lifecycle": parts.get("steps", {}),
                     "Artifacts": parts.get("artifacts", []),
                 }
@@ -108,11 +110,15 @@ async def _stream(content: bytes) -> AsyncIterator[bytes]:
 class Device:
     """What is left of a core device without its connections."""
 
-    def __init__(self, root: Path, cloud: OfflineCloud) -> None:
+    def __init__(self, root: Path, cloud: OfflineCloud, dialect: Dialect = LITE) -> None:
+        configuration = SimpleNamespace(
+            system=SimpleNamespace(thing_name="thing-1", root_ca_path=root / "ca.pem"),
+            nucleus=SimpleNamespace(region="us-east-1", proxy_url=None, dialect=dialect),
+        )
         self.layout, self.cloud = Layout(root), cloud
         self.store = ConfigurationStore(self.layout.configuration_file)
         self.registry = ProcessRegistry(self.layout.processes_file)
-        self.supervisor = ComponentSupervisor(self._make, lambda _: None)
+        self.supervisor = ComponentSupervisor(self._make, lambda _: None, binds_to=dialect.binds_to)
         data_plane = cast(DataPlane, cloud)
         self.artifacts = ArtifactStore(
             self.layout, "us-east-1", cast(CloudHttp, cloud), cast(TokenExchange, cloud), data_plane
@@ -120,11 +126,21 @@ class Device:
         self.deployer = Deployer(
             self.layout,
             "thing-1",
-            Resolver(self.layout, data_plane),
+            Resolver(self.layout, data_plane, dialect),
             self.artifacts,
             self.store,
             self.supervisor,
             data_plane,
+        )
+        components = self.supervisor.components
+        self.environment = ComponentEnvironment(
+            cast(Configuration, configuration),
+            self.layout,
+            root / "ipc.socket",
+            "",
+            Tokens(),
+            self.store.get,
+            lambda name: components[name].recipe.version if name in components else None,
         )
 
     def work(self, component: str, name: str) -> str:
@@ -133,15 +149,12 @@ class Device:
         return path.read_text() if path.exists() else ""
 
     def _make(self, recipe: Recipe) -> Component:
-        variables = recipe_variables(self.layout, recipe.name, recipe.version, "thing-1")
-
-        def prepare(step: Step) -> tuple[str, dict[str, str]]:
-            script = interpolate(step.script, variables, lambda path: self.store.get(recipe.name, path))
-            return script, {"PATH": os.environ["PATH"]}
+        def prepare(step: Step) -> tuple[str, Mapping[str, str]]:
+            return self.environment.prepare(recipe, step)
 
         log = ComponentLog(self.layout.component_log(recipe.name))
         work = self.layout.work(recipe.name)
-        return Component(recipe, work, prepare, log, self.registry, lambda _: None, QUICK)
+        return Component(recipe, work, prepare, log, self.registry, self.supervisor.component_changed, QUICK)
 
 
 def deployment(components: Mapping[str, Any], group: str = "g", created: int = 1, **changes: Any) -> DeploymentDocument:

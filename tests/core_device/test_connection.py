@@ -12,14 +12,17 @@ import pytest
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.backoff import Backoff
 from twin.core_device.connection import QUEUE_LIMIT_BYTES, Connection
+from twin.core_device.dialect import CLASSIC, LITE
 from twin.core_device.errors import RequestRejectedError
 
 
-def run(folder: Path, scenario: Callable[[SmallBroker, Connection], Awaitable[None]]) -> None:
+def run(
+    folder: Path, scenario: Callable[[SmallBroker, Connection], Awaitable[None]], packet_bytes: int | None = None
+) -> None:
     async def main() -> None:
         broker = SmallBroker()
         async with running_broker(broker, folder) as configuration:
-            connection = Connection(configuration, Backoff(0.05, 0.1))
+            connection = Connection(configuration, Backoff(0.05, 0.1), packet_bytes)
             task = asyncio.create_task(connection.run())
             try:
                 async with asyncio.timeout(20):
@@ -35,6 +38,29 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("packet_bytes", "arrives"), [(CLASSIC.packet_bytes, True), (LITE.packet_bytes, False)])
+def test_a_packet_above_nucleus_lites_limit_drops_the_link(
+    tmp_path: Path, packet_bytes: int | None, arrives: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        received: list[bytes] = []
+        await connection.subscribe("a/b", 1, lambda _, payload: received.append(payload))
+
+        broker.send("a/b", b"x" * 4_900)
+        await until(lambda: received)
+        broker.send("a/b", b"x" * 5_100)
+
+        if arrives:
+            await until(lambda: len(received) == 2)
+        else:
+            await until(lambda: len(broker.client_ids) == 2)  # it has connected again
+            assert len(received) == 1
+            assert "nucleus lite takes at most 5000" in caplog.text
+
+    run(tmp_path, scenario, packet_bytes)
 
 
 def test_connects_through_the_proxy_as_the_thing(tmp_path: Path) -> None:

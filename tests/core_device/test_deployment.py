@@ -11,15 +11,16 @@ import pytest
 from tests.core_device.offline_cloud import Device, OfflineCloud, deployment
 from twin.core_device.component_state import State
 from twin.core_device.deployment_document import parse_document
+from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import DeploymentError
 
 FOREVER = {"run": "echo $$ >> pids; exec sleep 600"}
 
 
-def run(root: Path, scenario: Callable[[Device, OfflineCloud], Awaitable[None]]) -> None:
+def run(root: Path, scenario: Callable[[Device, OfflineCloud], Awaitable[None]], dialect: Dialect = LITE) -> None:
     async def main() -> None:
         cloud = OfflineCloud()
-        device = Device(root, cloud)
+        device = Device(root, cloud, dialect)
         try:
             async with asyncio.timeout(30):
                 await scenario(device, cloud)
@@ -81,7 +82,7 @@ def test_a_failing_update_is_rolled_back_with_its_configuration(tmp_path: Path) 
 
 def test_without_rollback_the_failed_state_stays(tmp_path: Path) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
-        cloud.add("com.a", steps={"install": "exit 9"})
+        cloud.add("com.a", steps={"install": "exit 9", **FOREVER})
 
         outcome = await device.deployer.run(deployment({"com.a": "1.0.0"}, failureHandlingPolicy="DO_NOTHING"))
 
@@ -137,7 +138,7 @@ def test_dependencies_are_brought_along_and_started_first(tmp_path: Path) -> Non
         assert (tmp_path / "work" / "order").read_text() == "base\ntop\n"
         assert device.deployer.deployed.components == {"com.base": "1.5.0", "com.top": "1.0.0"}
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, CLASSIC)
 
 
 def test_a_circle_of_dependencies_changes_nothing(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, lis
     folder = tmp_path_factory.mktemp("ipc")
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "loopback_service.py"), str(folder)],
+        [sys.executable, str(HERE / "loopback_service.py"), str(folder), "lite"],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

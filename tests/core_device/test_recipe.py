@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from twin.core_device.dialect import CLASSIC
 from twin.core_device.errors import DeploymentError
 from twin.core_device.interpolation import interpolate, recipe_variables
 from twin.core_device.layout import Layout
@@ -57,13 +58,14 @@ def test_reads_steps_dependencies_and_artifacts() -> None:
             ComponentDependencies={"a": {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}, "b": {}},
         ),
         PLATFORM,
+        CLASSIC,
     )
 
     assert recipe.steps["install"].timeout_s == 7
     assert recipe.steps["install"].environment == {"A": "1", "B": "2"}
     assert [(d.name, d.hard) for d in recipe.dependencies] == [("a", False), ("b", True)]
     assert (recipe.artifacts[0].file_name, recipe.artifacts[0].unzip) == ("model.zip", True)
-    assert recipe.ignored_steps == ("shutdown",)
+    assert recipe.steps["shutdown"].script == "bye"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def test_an_answer_holds_what_clients_need() -> None:
     answer = json.loads(success("id", "thing-1", "digits", Prediction("1.2.3", scores), 1.23456))
 
     assert answer.pop("timestamp").endswith("Z")
+    assert len(answer.pop("id")) == 32
     assert answer == {
         "request_id": "id",
         "device": "thing-1",

@@ -1,8 +1,10 @@
 """The component as a process of its own, with the real SDK client on a real IPC socket."""
 
 import base64
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -34,7 +36,7 @@ class Component:
         environment["PYTHONPATH"] = str(ROOT / "edge_assets" / "inference")
         command = [sys.executable, "-m", "edge_inference", "--work-root", str(self.folder / "work")]
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, env=environment, stderr=log)
+            return subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
 
     def use_model(self, version: str) -> None:
         point(self.pointer, make_package(self.folder / version, version))
@@ -152,6 +154,44 @@ def test_follows_its_configuration_and_keeps_the_old_one_when_the_new_one_is_wro
         assert time.monotonic() < deadline
 
 
+def test_a_changed_interval_takes_effect_at_once_and_a_bad_one_is_named(component: Component) -> None:
+    device = component.device
+    (component.folder / "seven.png").write_bytes(digit_png(np.load(DIGITS / "samples.npz")["images"][0]))
+    picture = {"ImageName": "seven.png", "ImageDirectory": str(component.folder), "resultFormat": "edge-manager"}
+
+    device.configure(configuration(**picture, InferenceInterval=0.2))
+    assert [device.answer()["inference-results"][0]["Label"] for _ in range(3)] == ["7", "7", "7"]
+    device.configure(configuration(**picture, InferenceInterval="often"))
+
+    component.wait_for_log("models.digits.InferenceInterval must be a number from 0 to 3.1536e+07, got 'often'")
+    assert device.answer()["inference-type"] == "image-classification"
+
+
+def test_results_survive_an_outage_and_a_kill_in_order(component: Component) -> None:
+    device = component.device
+    device.refused_publishes = 10**6
+    for index in range(20):
+        device.send({"request_id": str(index), "index": index})
+    deadline = time.monotonic() + 20
+    while spooled(component.folder / "spool.sqlite") < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    component.process.kill()
+    component.process.wait(10)
+    device.refused_publishes = 0
+    component.process = component._start()
+
+    answers = [device.answer() for _ in range(20)]
+    assert [answer["request_id"] for answer in answers] == [str(index) for index in range(20)]
+    assert len({answer["id"] for answer in answers}) == 20
+
+
+def spooled(file: Path) -> int:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        return int(database.execute("SELECT count(*) FROM messages").fetchone()[0])
+
+
 def test_ends_with_0_when_told_to_and_answers_first_what_waits(component: Component) -> None:
     for index in range(20):
         component.device.send({"index": index})
@@ -182,14 +222,17 @@ def test_a_wrong_first_configuration_ends_it_with_every_mistake(tmp_path: Path) 
         assert f"models.digits.{key} must" in log
 
 
-def test_says_what_is_missing_without_a_device() -> None:
+def test_says_what_is_missing_without_a_device(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
     command = [sys.executable, "-m", "edge_inference", "--work-root", "."]
 
-    lone = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    lone = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
     named = subprocess.run(
         command,
         env={**environment, "AWS_IOT_THING_NAME": "t"},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=30,

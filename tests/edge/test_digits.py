@@ -8,9 +8,9 @@ import onnx
 import pytest
 from sklearn.datasets import load_digits
 
-from edge_inference.classifier import load_classifier
 from edge_inference.onnx_runtime import load
 from edge_inference.request import Request
+from edge_inference.workload import load_workload
 from tests.edge.model_folder import DIGITS, make_package
 from tools import train_digits
 from tools.digits import digit_png
@@ -19,10 +19,10 @@ from tools.digits import digit_png
 @pytest.fixture(scope="module")
 def committed_accuracy(tmp_path_factory: pytest.TempPathFactory) -> float:
     """Share of held-out pictures that the component recognises, as clients send them."""
-    classifier = load_classifier(make_package(tmp_path_factory.mktemp("model") / "package"), load)
+    classifier = load_workload(make_package(tmp_path_factory.mktemp("model") / "package"), load)
     with np.load(DIGITS / "samples.npz") as samples:
         images, labels = samples["images"], samples["labels"]
-    answers = [classifier.classify(Request(None, image=digit_png(image)), 1).scores[0].label for image in images]
+    answers = [classifier.predict(Request(None, image=digit_png(image)), 1).scores[0].label for image in images]
     return float(np.mean([answer == str(label) for answer, label in zip(answers, labels, strict=True)]))
 
 

@@ -33,7 +33,7 @@ class FakeModel:
         self.gate.set()
         self.failure: Exception | None = None
 
-    def classify(self, request: Request, count: int) -> Prediction:
+    def predict(self, request: Request, count: int) -> Prediction:
         assert self.gate.wait(10)
         if self.failure:
             raise self.failure

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from edge_inference.image import decode
+from edge_inference.image import Pixels
+from edge_inference.image import decode as decode_pixels
 from edge_inference.request import ErrorCode, RequestError
 from tools.digits import digit_png
+
+
+def decode(data: bytes, width: int, height: int, mode: str, resize: int | None = None) -> NDArray[np.float32]:
+    """Decoded pixels from 0 to 1, however they are held."""
+    pixels: Pixels = decode_pixels(data, width, height, mode, resize)
+    unit: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
+    return unit
+
 
 DIGIT = np.arange(64).reshape(8, 8) % 17
 
@@ -103,3 +113,14 @@ def test_a_damaged_picture_is_a_picture_or_an_error(seed: bytes, data: st.DataOb
         damaged[place] = data.draw(st.integers(0, 255))
 
     assert outcome(bytes(damaged)) in ((8, 8, 1), ErrorCode.INVALID_IMAGE)
+
+
+def test_cuts_the_centre_out_of_a_picture_whose_shorter_side_was_scaled() -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 20:60] = 255  # the centre of the width
+
+    cut = decode(encoded(Image.fromarray(pixels)), 8, 8, "RGB", resize=10)
+    whole = decode(encoded(Image.fromarray(pixels)), 8, 8, "RGB")
+
+    assert cut.min() == 1
+    assert whole[0, 0, 0] == 0

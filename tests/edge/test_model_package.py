@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_inference.classifier import load_classifier
 from edge_inference.model_package import ModelPackageError, open_package
 from edge_inference.onnx_runtime import load
 from edge_inference.request import ErrorCode, Request, RequestError
+from edge_inference.workload import load_workload
 from tests.edge.model_folder import DIGITS, describe, make_package
 from tools.onnx_classifier import perceptron
 
@@ -99,7 +99,7 @@ REFUSED: dict[str, Callable[[Path], Any]] = {
     "input must be named 'image', got": lambda folder: _other_model(folder, name="x"),
     "input image must have the shape": lambda folder: _other_model(folder, shape=(1, 64)),
     "must answer with finite values": lambda folder: _other_model(folder, bias=np.inf),
-    "images must have the shape": lambda folder: np.savez(folder / "samples.npz", images=np.zeros((3, 9, 9))),
+    "samples must have the shape": lambda folder: np.savez(folder / "samples.npz", images=np.zeros((3, 9, 9))),
     "must hold an array named images": lambda folder: np.savez(folder / "samples.npz", other=np.zeros(1)),
     "samples.npz must hold": lambda folder: (folder / "samples.npz").write_bytes(b"no zip"),
 }
@@ -112,30 +112,30 @@ def test_refuses_a_model_that_is_not_the_one_described(reason: str, tmp_path: Pa
     describe(folder)
 
     with pytest.raises(ModelPackageError, match=reason):
-        load_classifier(folder, load)
+        load_workload(folder, load)
 
 
 def test_answers_for_a_sample_as_for_its_picture_and_refuses_others(tmp_path: Path) -> None:
-    classifier = load_classifier(make_package(tmp_path / "package"), load)
+    classifier = load_workload(make_package(tmp_path / "package"), load)
     with np.load(DIGITS / "samples.npz") as samples:
         count = len(samples["images"])
 
-    assert classifier.classify(Request("a", index=count - 1), 3).scores[0].probability > 0
+    assert classifier.predict(Request("a", index=count - 1), 3).scores[0].probability > 0
     for index in (-1, count, 10**400):
         with pytest.raises(RequestError, match=f"index must be from 0 to {count - 1}") as caught:
-            classifier.classify(Request("a", index=index), 3)
+            classifier.predict(Request("a", index=index), 3)
         assert caught.value.code is ErrorCode.INDEX_OUT_OF_RANGE
         assert caught.value.request_id == "a"
 
 
 def test_a_model_without_samples_says_so(tmp_path: Path) -> None:
-    classifier = load_classifier(make_package(tmp_path / "package", samples=None), load)
+    classifier = load_workload(make_package(tmp_path / "package", samples=None), load)
 
     with pytest.raises(RequestError, match="this model has no samples"):
-        classifier.classify(Request(None, index=0), 3)
+        classifier.predict(Request(None, index=0), 3)
 
 
 def test_takes_the_portable_model_of_a_package_compiled_for_another_runtime(tmp_path: Path) -> None:
-    classifier = load_classifier(make_package(tmp_path / "package", runtime="dlr"), load)
+    classifier = load_workload(make_package(tmp_path / "package", runtime="dlr"), load)
 
-    assert classifier.classify(Request(None, index=0), 1).scores
+    assert classifier.predict(Request(None, index=0), 1).scores

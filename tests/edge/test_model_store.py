@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from edge_inference.classifier import Classifier
 from edge_inference.model_package import ModelPackageError
 from edge_inference.model_store import ModelStore
+from edge_inference.workload import Workload
 from tests.edge.model_folder import point
 
 
@@ -26,7 +26,7 @@ class FakeLoader:
         self.asked: list[str] = []
         self.broken: dict[str, Exception] = {}
 
-    def __call__(self, folder: Path) -> Classifier:
+    def __call__(self, folder: Path) -> Workload:
         self.asked.append(folder.name)
         if folder.name in self.broken:
             raise self.broken[folder.name]
@@ -148,7 +148,7 @@ def test_keeps_the_model_when_the_pointer_vanishes(store: ModelStore, pointer: P
 
 def test_who_waits_gets_the_first_model(pointer: Path, loader: FakeLoader) -> None:
     store = ModelStore(pointer, loader)
-    found: list[Classifier | None] = []
+    found: list[Workload | None] = []
     waiting = threading.Thread(target=lambda: found.append(store.wait(time.monotonic() + 10)))
     waiting.start()
 

@@ -6,15 +6,26 @@ from typing import Any
 
 import pytest
 
+from config.stage import Handler
+from edge_constructs.handler_component import recipe_values
 from edge_constructs.recipe import fill_recipe
 from tests.edge.model_folder import ROOT
 from tests.edge.recipe_rules import violations
 
 ASSETS = ROOT / "edge_assets"
 REQUESTS, RESPONSES = "edgewright/prod/digits/request", "edgewright/prod/digits/response"
+HEARTBEAT = "edgewright/prod/heartbeat"
 COMMON = {"VERSION": "1.999999.999999"}
 ARTIFACT = "s3://edgewright-artifacts-0123456789/artifacts/" + "0" * 64
 RANGE = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
+HANDLER = Handler(
+    name="digits-v1",
+    folder="digits",
+    handler="gg_ml_predict.function_handler",
+    subscribe=(REQUESTS,),
+    publish=(RESPONSES,),
+    environment={"RESULT_TOPIC": RESPONSES},
+)
 FILLINGS: dict[str, dict[str, Any]] = {
     "runtime": {"COMPONENT": "edgewright.prod.Runtime", "ARTIFACT_URI": f"{ARTIFACT}/runtime.zip"},
     "models": {
@@ -27,6 +38,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "COMPONENT": "edgewright.prod.Inference",
         "ARTIFACT_URI": f"{ARTIFACT}/inference.zip",
         "RUNTIME": "edgewright.prod.Runtime",
+        "AGENT": {"enabled": True, "socket": "agent.sock"},
         "DEPENDENCIES": {"edgewright.prod.Runtime": RANGE, "edgewright.prod.model.Digits": RANGE},
         "MODELS": {
             "digits": {
@@ -36,8 +48,15 @@ FILLINGS: dict[str, dict[str, Any]] = {
                 "topK": 3,
             }
         },
+        "HEARTBEAT_TOPIC": HEARTBEAT,
+        "CAPTURE_BUCKET": "edgewright-prod-artifacts-0123456789-eu-central-1",
         "REQUEST_TOPICS": [REQUESTS],
-        "RESPONSE_TOPICS": [RESPONSES],
+        "RESPONSE_TOPICS": [RESPONSES, HEARTBEAT],
+    },
+    "handlers": {
+        **recipe_values("edgewright.prod.handler.DigitsV1", HANDLER, "edgewright.prod.Runtime"),
+        "ARTIFACT_URI": f"{ARTIFACT}/handler.zip",
+        "DEPENDENCIES_URI": f"{ARTIFACT}/dependencies.zip",
     },
 }
 
@@ -59,7 +78,7 @@ def test_the_inference_component_may_use_exactly_its_topics() -> None:
 
     assert {tuple(policy["operations"]): policy["resources"] for policy in policies} == {
         ("aws.greengrass#SubscribeToIoTCore",): [REQUESTS],
-        ("aws.greengrass#PublishToIoTCore",): [RESPONSES],
+        ("aws.greengrass#PublishToIoTCore",): [RESPONSES, HEARTBEAT],
     }
 
 
@@ -111,6 +130,10 @@ def test_the_lint_finds(expected: str) -> None:
 
 
 def test_no_script_of_a_component_is_missing_from_its_recipe() -> None:
-    for kind, script in (("runtime", "install.sh"), ("inference", "run.sh")):
+    for kind, folder, script in (
+        ("runtime", "runtime", "install.sh"),
+        ("inference", "inference", "run.sh"),
+        ("handlers", "handler", "run.sh"),
+    ):
         assert Path(ASSETS / kind / script).is_file()
-        assert f"/{kind}/{script}" in json.dumps(filled(kind))
+        assert f"/{folder}/{script}" in json.dumps(filled(kind))

@@ -39,8 +39,12 @@ def test_leaves_requests_of_other_devices_alone_even_wrong_ones() -> None:
     ("message", "code", "text"),
     [
         ([], ErrorCode.INVALID_REQUEST, "a request must be a JSON object, got a list"),
-        ({}, ErrorCode.INVALID_REQUEST, "an index or an image, got neither"),
-        ({"index": 1, "image": ""}, ErrorCode.INVALID_REQUEST, "an index or an image, got both"),
+        ({}, ErrorCode.INVALID_REQUEST, "one of index, image, features, inputs, got none"),
+        (
+            {"index": 1, "image": ""},
+            ErrorCode.INVALID_REQUEST,
+            "got index and image",
+        ),
         ({"index": True}, ErrorCode.INVALID_REQUEST, "index must be a whole number, got true"),
         ({"index": 1.5}, ErrorCode.INVALID_REQUEST, "index must be a whole number, got 1.5"),
         ({"index": "1"}, ErrorCode.INVALID_REQUEST, 'index must be a whole number, got "1"'),

@@ -65,6 +65,25 @@ def test_installs_what_the_component_imports_and_nothing_more(work: Path) -> Non
     assert result.stdout.split() == ["awscrt", "awsiotsdk", "numpy", "onnxruntime", "pillow"]
 
 
+def test_installs_the_agents_packages_where_the_archive_brings_them(tmp_path: Path) -> None:
+    here = Target.here()
+    try:
+        archive = wheelhouse.build(Target(here.python, here.architecture, agent=True))
+    except wheelhouse.WheelhouseError as exc:
+        pytest.skip(f"the wheels are not here and cannot be fetched: {exc}")
+    with zipfile.ZipFile(archive) as members:
+        members.extractall(tmp_path / "runtime")
+
+    result = sh(tmp_path / "runtime" / "install.sh", "install", tmp_path / "work", "1.0.0")
+
+    assert result.returncode == 0, result.stderr
+    python = tmp_path / "work" / "venv-1.0.0" / "bin" / "python"
+    code = "import edge_inference.agent.server"
+    environment = {**os.environ, "PYTHONPATH": str(RUN.parent)}
+    run = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert run.stderr == ""
+
+
 def test_a_complete_environment_is_kept(unpacked: Path, work: Path) -> None:
     before = (work / "venv-1.0.0").stat().st_ino
 

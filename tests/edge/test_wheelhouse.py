@@ -13,7 +13,7 @@ from tools.wheelhouse import RUNTIME, Target, WheelhouseError
 def test_the_devices_lock_pins_what_the_repository_pins() -> None:
     pinned = read_locks([ROOT / "requirements-twin.txt", ROOT / "requirements-dev.txt"])
 
-    for name, pin in read_lock(RUNTIME / "requirements.lock").items():
+    for name, pin in read_locks([RUNTIME / "requirements.lock", RUNTIME / "agent.lock"]).items():
         assert pin == pinned[name], name
 
 
@@ -21,6 +21,7 @@ def test_no_package_comes_to_the_device_that_the_component_does_not_need() -> No
     names = set(read_lock(RUNTIME / "requirements.lock"))
 
     assert names == {"awscrt", "awsiotsdk", "numpy", "onnxruntime", "pillow"}
+    assert set(read_lock(RUNTIME / "agent.lock")) == {"grpcio", "protobuf", "typing-extensions"}
     assert set(read_lock(RUNTIME / "installer.lock")) == {"pip"}
 
 
@@ -58,7 +59,7 @@ def test_builds_once_and_again_when_a_source_or_the_archive_changes(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloads: list[Target] = []
-    monkeypatch.setattr(wheelhouse, "_download", lambda target, *_: downloads.append(target))
+    monkeypatch.setattr(wheelhouse, "download", lambda target, *_: downloads.append(target))
     archive = wheelhouse.build(TARGET, runtime)
     digest = sha256_of(archive)
     assert archive.with_suffix(".sha256").read_text() == f"{digest}  {archive.name}\n"
@@ -83,7 +84,7 @@ def test_builds_once_and_again_when_a_source_or_the_archive_changes(
 
 
 def test_a_wheel_with_another_hash_is_named(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheelhouse, "_download", lambda *_: None)
+    monkeypatch.setattr(wheelhouse, "download", lambda *_: None)
     next((runtime / "wheelhouse" / "wheels-cp311-x86_64").glob("*.whl")).write_bytes(b"other")
 
     with pytest.raises(WheelhouseError, match="got none for some-thing"):

@@ -76,6 +76,11 @@ def start(text: str) -> Break:
     return lambda fleet: setattr(fleet, "script", text)
 
 
+def second_lock(fleet: Fleet) -> None:
+    fleet.wheels.append("grpcio-1.85.1-cp311-cp311-manylinux2014_aarch64.whl")
+    fleet.other_locks["agent.lock"] = f"grpcio==1.85.1{HASH}\n"
+
+
 def wheels(*names: str) -> Break:
     return lambda fleet: fleet.wheels.extend(names)
 
@@ -215,6 +220,7 @@ KEEPS: dict[str, Break] = {
     ),
     "an exponential rate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {"ExponentialRate": {}}),
     "a wheel with an older stable ABI": stable_abi_wheel,
+    "a wheel of a second lock file": second_lock,
     "an install without network": script('pip install --no-index "{artifacts:decompressedPath}/code/x.whl"'),
     "a longer recipe for the classic nucleus": lambda fleet: (
         fleet.manifest["Platform"].update(runtime="classic"),

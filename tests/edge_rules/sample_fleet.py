@@ -76,6 +76,7 @@ class Fleet:
         self.runtime, self.inference = deepcopy(RUNTIME_RECIPE), deepcopy(INFERENCE_RECIPE)
         self.wheels = ["numpy-2.4.6-cp311-cp311-manylinux_2_28_aarch64.whl", "six-1.17.0-py2.py3-none-any.whl"]
         self.lock = [f"numpy==2.4.6{HASH}", f"six==1.17.0{HASH}"]
+        self.other_locks: dict[str, str] = {}
         self.target = "3.11 aarch64"
         self.code = f'client.subscribe_to_iot_core(topic_name="{TOPIC}", qos=1)\nprint(topic=5)\n'
         self.script = "java -jar Greengrass.jar --component-default-user ggc_user:ggc_group --provision false"
@@ -108,7 +109,8 @@ class Fleet:
             self.properties(logical_id).setdefault("InlineRecipe", inline(recipe))
         self.properties("Server")["UserData"] = {"Fn::Base64": f"#!/bin/bash\n{self.script}\n"}
         lock = "# made by a tool\n" + "\n".join(self.lock) + "\n"
-        members = {"target": self.target, "requirements.lock": lock, **{f"wheels/{name}": "" for name in self.wheels}}
+        members = {"target": self.target, "requirements.lock": lock, **self.other_locks}
+        members |= {f"wheels/{name}": "" for name in self.wheels}
         runtime = _zip(self.folder / "runtime.zip", members)
         code = _zip(self.folder / "code.zip", {"inference/main.py": self.code, "run.sh": "exec python3 -m inference"})
         template = {"Parameters": self.parameters, "Resources": self.resources}

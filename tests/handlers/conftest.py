@@ -1,5 +1,6 @@
 """Services in memory in place of AWS: no test of a handler opens a connection."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -8,6 +9,7 @@ import pytest
 from edge_handlers import service_client
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
+from tests.handlers.fake_kms import FakeKms
 from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.fake_sagemaker import FakeSageMaker
 
@@ -17,7 +19,12 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "component_sweep.on_event",
     "device_registry.on_event",
+    "edge_packaging.is_complete",
+    "edge_packaging.on_event",
     "model_package.on_event",
+    "model_verification.is_complete",
+    "model_verification.on_event",
+    "onnx_compilation.on_event",
     "neo_compilation.is_complete",
     "neo_compilation.on_event",
 )
@@ -25,9 +32,10 @@ CAPABILITIES = (
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that the code under test would have slept."""
+    """Seconds that the code under test would have slept; threads that other tests left go on sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+    ours, sleep = threading.get_ident(), time.sleep
+    monkeypatch.setattr(time, "sleep", lambda s: slept.append(s) if threading.get_ident() == ours else sleep(s))
     return slept
 
 
@@ -35,6 +43,13 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def s3(serve: Callable[..., None]) -> FakeS3:
     fake = FakeS3()
     serve(s3=fake)
+    return fake
+
+
+@pytest.fixture
+def kms(serve: Callable[..., None]) -> FakeKms:
+    fake = FakeKms()
+    serve(kms=fake)
     return fake
 
 
@@ -62,7 +77,8 @@ def greengrass(serve: Callable[..., None]) -> FakeGreengrass:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Make the handlers' clients fakes: `serve(s3=fake)`."""
-    services: dict[str, object] = {}
+    # A client alone calls nobody: what a test does not use may be asked for.
+    services: dict[str, object] = {"kms": FakeKms()}
     for module in CAPABILITIES:
         monkeypatch.setattr(f"edge_handlers.{module}.client", services.__getitem__)
     service_client.client.cache_clear()

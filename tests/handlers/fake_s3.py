@@ -88,6 +88,13 @@ class FakeS3(FakeService):
         self.record("upload_fileobj", Bucket=Bucket, Key=Key, **ExtraArgs)
         self.put(Bucket, Key, Fileobj.read(), **ExtraArgs.get("Metadata", {}))
 
+    def download_fileobj(self, Bucket: str, Key: str, Fileobj: Any) -> None:  # noqa: N803
+        self.record("download_fileobj", Bucket=Bucket, Key=Key)
+        content = self.content(Bucket, Key)
+        if content is None:
+            raise refusal("404", "HeadObject", "Not Found")
+        Fileobj.write(content)
+
     def delete_object(self, Bucket: str, Key: str, VersionId: str | None = None) -> dict[str, Any]:  # noqa: N803
         self.record("delete_object", Bucket=Bucket, Key=Key, VersionId=VersionId)
         self._drop(Bucket, Key, VersionId)

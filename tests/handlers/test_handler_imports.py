@@ -20,6 +20,8 @@ def _imported(tree: ast.AST) -> set[str]:
 
 def test_handlers_import_only_what_lambda_provides() -> None:
     modules = list(HANDLERS.rglob("*.py"))
+    # A program of its own, run with the devices' wheels on its path.
+    modules.remove(HANDLERS / "onnx_compilation" / "optimise.py")
     foreign = {
         module.relative_to(HANDLERS).as_posix(): sorted(extra)
         for module in modules

@@ -79,6 +79,7 @@ def test_tells_where_the_package_is_by_the_digest_of_its_bytes(bucket: FakeS3) -
             "Sha256": sha,
             "Bytes": str(len(content)),
             "Runtime": "onnxruntime",
+            "PublicKey": "",
         },
     }
     manifest = bucket.content("artifacts-dev", f"models/digits/{sha}/manifest.json")

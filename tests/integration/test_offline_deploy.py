@@ -6,16 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from config.names import Names
+from tests.edge_agent.conftest import PROTO, Client, tensor
 from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import accuracy, predict_held_out
@@ -119,6 +122,43 @@ def test_predicts_held_out_digits_on_the_device(deployed: Deployed) -> None:
     assert len(predictions) >= 100
     assert accuracy(predictions) >= 0.95
     assert all(0 < p["probability"] <= 1 and p["latency_ms"] > 0 for p in predictions)
+
+
+def test_a_client_of_the_edge_manager_agent_gets_the_same_answer(deployed: Deployed, tmp_path: Path) -> None:
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"--python_out={stubs}"]
+    subprocess.run([*command, f"--grpc_python_out={stubs}", "agent.proto"], check=True, timeout=60)
+    (socket,) = deployed.home.glob(f"instances/*/**/work/{NAMES.inference_component}/agent.sock")
+    # A socket's path has at most 107 bytes, and a test's folder is deep.
+    with tempfile.TemporaryDirectory() as short:
+        link = Path(short) / "work"
+        link.symlink_to(socket.parent)
+        client = Client(stubs, link / "agent.sock")
+        try:
+            models = client.call("ListModels")["models"]
+            with np.load(ROOT / "edge_assets" / "models" / "digits" / "samples.npz") as samples:
+                pixels = (samples["images"][5] / 16).astype(np.float32).reshape(1, 1, 8, 8)
+            (logits,) = client.predict("digits", tensor(pixels))
+        finally:
+            client.close()
+
+    assert {model["name"] for model in models} == {"digits", "iris", "image-classification"}
+    assert str(int(logits.argmax())) == deployed.ask({"request_id": "as-the-agent", "index": 5})["label"]
+
+
+def test_a_function_of_greengrass_v1_answers_on_the_device(deployed: Deployed) -> None:
+    request, response = NAMES.request_topic("digits-v1"), NAMES.response_topic("digits-v1")
+    with deployed.operator.listen(response) as answers:
+        for index in range(10):
+            deployed.operator.publish(request, json.dumps({"index": index}).encode())
+
+        digits = [json.loads(answers.get(timeout=30)) for _ in range(10)]
+
+    assert [answer["index"] for answer in digits] == list(range(10))
+    with np.load(ROOT / "edge_assets" / "models" / "digits" / "samples.npz") as samples:
+        labels = samples["labels"][:10].tolist()
+    assert sum(answer["digit"] == label for answer, label in zip(digits, labels, strict=True)) >= 9
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,16 @@ from tests.synthesis import stacks, template
 FOLDER = Path(__file__).parent / "templates"
 #: The twin's templates depend on the machine that runs the synth; dev's do not.
 STAGE = "dev"
-STACKS = ("EdgeServer", "Fleet", "Identity", "Inference", "ModelDigits", "Storage")
+STACKS = (
+    "EdgeServer",
+    "Fleet",
+    "Identity",
+    "Inference",
+    "ModelDigits",
+    "ModelImageClassification",
+    "ModelIris",
+    "Storage",
+)
 
 
 def normalised(content: dict[str, Any]) -> str:

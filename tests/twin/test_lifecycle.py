@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import boto3
 import psutil
 import pytest
 
+from tests.twin.conftest import wait_until
 from twin import lifecycle
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
 from twin.errors import TwinError
@@ -49,7 +49,8 @@ def test_a_killed_cloud_comes_up_again_with_what_it_had(home: Path) -> None:
     iot.create_thing(thingName="survivor")
     certificate = iot.create_keys_and_certificate(setAsActive=True)["certificateId"]
     authority = certificate_authority(state)
-    time.sleep(2.5)  # at least one snapshot
+    files = home / "state"  # what it had means: what the last snapshot has
+    wait_until(lambda: any(certificate in path.read_text() for path in files.glob("*.json")))
 
     os.kill(state.pid, signal.SIGKILL)
     os.waitpid(state.pid, 0)

@@ -70,8 +70,8 @@ def make_device(
     iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
     if group:
         iot.add_thing_to_thing_group(thingGroupName=group, thingName=thing)
-    if policy:
-        iot.attach_policy(policyName=policy, target=made["certificateArn"])
+    if keys is None:
+        iot.attach_policy(policyName=policy or cloud.open_policy(), target=made["certificateArn"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cert.pem").write_text(made["certificatePem"])
     (folder / "key.pem").write_text(made["keyPair"]["PrivateKey"])

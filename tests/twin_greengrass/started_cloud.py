@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,22 @@ class Cloud:
         with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
             return str(answer.read().decode())
 
+    def open_policy(self) -> str:
+        """An IoT policy that allows everything, for devices of tests that are not about policies."""
+        iot, name = self.client("iot"), "everything"
+        statement = {"Effect": "Allow", "Action": ["iot:*", "greengrass:*"], "Resource": "*"}
+        with suppress(iot.exceptions.ResourceAlreadyExistsException):
+            document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+            iot.create_policy(policyName=name, policyDocument=document)
+        return name
+
     def log(self) -> str:
         return (self.state.home / CLOUD_LOG).read_text()
 
 
 @contextmanager
-def started_cloud(home: Path, *, auth: bool = False) -> Iterator[Cloud]:
+def started_cloud(home: Path, *, auth: bool | None = None) -> Iterator[Cloud]:
+    """A cloud of the block's own; policies are evaluated if `auth` says so, by default if TWIN_AUTH is 1."""
     try:
         yield Cloud(lifecycle.start(home, auth=auth))
     finally:

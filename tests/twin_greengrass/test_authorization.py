@@ -82,7 +82,7 @@ def test_the_data_plane_follows_the_policy(cloud: Cloud, group: str, tmp_path: P
 
 
 def test_credentials_follow_the_policy_and_work_where_the_role_allows(cloud: Cloud, tmp_path: Path) -> None:
-    alias = make_alias(cloud)
+    alias = make_alias(cloud, s3_rights=False)
     allowed = guarded(
         cloud, tmp_path / "allowed", statement("iot:AssumeRoleWithCertificate", f"{IOT}rolealias/{alias}")
     )

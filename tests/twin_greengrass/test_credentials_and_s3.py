@@ -25,9 +25,14 @@ def trust(service: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def make_alias(cloud: Cloud, service: str = "credentials.iot.amazonaws.com", **more: Any) -> str:
+def make_alias(
+    cloud: Cloud, service: str = "credentials.iot.amazonaws.com", *, s3_rights: bool = True, **more: Any
+) -> str:
     name = f"alias-{uuid.uuid4().hex[:8]}"
     role = cloud.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=trust(service))["Role"]
+    allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    if s3_rights:
+        cloud.client("iam").put_role_policy(RoleName=name, PolicyName="s3", PolicyDocument=json.dumps(allowed))
     cloud.client("iot").create_role_alias(roleAlias=name, roleArn=role["Arn"], **more)
     return name
 

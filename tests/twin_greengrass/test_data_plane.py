@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -137,6 +138,20 @@ def test_a_malformed_request_is_a_validation_error(device: Device, body: bytes, 
 
     assert answer.status_code == 400
     assert said in answer.json()["message"]
+
+
+def test_an_artifact_has_a_location_that_needs_no_credentials(
+    device: Device, component: Callable[..., dict[str, Any]]
+) -> None:
+    arn = component()["arn"]
+
+    answer = device.data("GET", f"/greengrass/v2/components/{quote(arn, safe='')}/artifacts/app.zip")
+
+    assert answer.status_code == 200, answer.text
+    with device.https(certificate=False) as client:
+        assert client.get(answer.json()["preSignedUrl"]).content == b"an artifact"
+    missing = device.data("GET", f"/greengrass/v2/components/{quote(arn, safe='')}/artifacts/other.zip")
+    assert missing.status_code == 404
 
 
 def test_what_is_not_there_is_not_found(device: Device) -> None:

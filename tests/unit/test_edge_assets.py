@@ -1,5 +1,7 @@
 """Archives of what ships to devices."""
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -47,3 +49,29 @@ def test_inference_archive_holds_package_and_start_script_and_is_reproducible(tm
     assert "run.sh" in names
     assert "edge_inference/__init__.py" in names
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_a_device_without_the_agent_neither_ships_nor_imports_it(tmp_path: Path) -> None:
+    archive = inference_archive(tmp_path / "a")
+    with zipfile.ZipFile(archive.file) as members:
+        assert not [name for name in members.namelist() if name.startswith("edge_inference/agent/")]
+        members.extractall(tmp_path / "device")
+    code = "import sys, edge_inference.__main__; print(sorted({'grpc', 'google'} & set(sys.modules)))"
+
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "device", capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (run.stdout, run.stderr) == ("[]\n", "")
+
+
+def test_a_device_with_the_agent_gets_its_code_and_its_wheels(tmp_path: Path) -> None:
+    made = runtime(tmp_path) / "wheelhouse" / "runtime-cp312-x86_64-agent.zip"
+    made.write_bytes(b"wheels")
+    made.with_suffix(".sha256").write_text(f"{'ab' * 32}  {made.name}\n")
+
+    archive = inference_archive(tmp_path / "a", agent=True)
+
+    with zipfile.ZipFile(archive.file) as members:
+        assert {"edge_inference/agent/server.py", "edge_inference/agent/agent.proto"} <= set(members.namelist())
+    assert runtime_archive("3.12", "x86_64", tmp_path / "out", made.parents[1], agent=True).sha256 == "ab" * 32

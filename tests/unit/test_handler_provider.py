@@ -91,3 +91,27 @@ def test_every_handler_that_a_stack_names_exists(stage: str) -> None:
     for path in named:
         module, _, function_name = path.rpartition(".")
         assert callable(getattr(importlib.import_module(module), function_name))
+
+
+def test_every_function_outlives_its_longest_call_to_aws() -> None:
+    from edge_handlers import service_client as calls
+
+    back_off_s = 31  # as service_client tells
+    longest_s = calls.ATTEMPTS * (calls.CONNECT_TIMEOUT_S + calls.READ_TIMEOUT_S) + back_off_s
+
+    assert {function["Properties"]["Timeout"] >= longest_s for function in of_all_stacks("AWS::Lambda::Function")} == {
+        True
+    }
+
+
+def test_the_packer_has_room_for_the_largest_model() -> None:
+    from edge_handlers.model_package.archive import MAX_BYTES
+
+    sizes = [
+        function["Properties"]["EphemeralStorage"]["Size"] * 2**20
+        for function in resources("twin", "ModelDigits", "AWS::Lambda::Function")
+        if "model_package" in function["Properties"]["Handler"]
+    ]
+
+    assert len(sizes) == 1
+    assert sizes[0] >= 2 * MAX_BYTES, "the unpacked archives and the zip lie beside each other"

@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+import aws_cdk as cdk
+import pytest
+
+from edge_constructs.core_device_policy import CoreDevicePolicy
 from tests.synthesis import resources
 
 
@@ -29,7 +33,7 @@ def test_no_role_has_an_action_with_a_wildcard() -> None:
     assert not [action for service in roles() for action in actions(service) if "*" in action]
 
 
-def test_devices_read_artifacts_and_model_packages_and_write_nothing() -> None:
+def test_devices_read_artifacts_and_model_packages_and_write_captures_only() -> None:
     reads = [each for each in roles()["credentials.iot.amazonaws.com"] if each["Action"] == ["s3:GetObject"]]
 
     assert [resource["Fn::Join"][1][-1] for resource in reads[0]["Resource"]] == [
@@ -37,7 +41,10 @@ def test_devices_read_artifacts_and_model_packages_and_write_nothing() -> None:
         "-us-east-1/models/*",
     ]
     assert len(reads) == 1
-    assert not {each for each in actions("credentials.iot.amazonaws.com") if ":Put" in each or ":Delete" in each}
+    writes = [each for each in roles()["credentials.iot.amazonaws.com"] if "s3:PutObject" in each["Action"]]
+    (written,) = [resource for each in writes for resource in each["Resource"]]
+    assert written["Fn::Join"][1][-1] == "-us-east-1/captures/*"
+    assert not {each for each in actions("credentials.iot.amazonaws.com") if ":Delete" in each}
 
 
 def test_the_compiler_reads_sources_and_writes_compiled_models() -> None:
@@ -62,7 +69,9 @@ def iot_statements() -> dict[str, list[str]]:
     """Action to the resources that it is allowed on, without the part that all ARNs share."""
     (policy,) = resources("twin", "Identity", "AWS::IoT::Policy")
     return {
-        statement["Action"]: [resource["Fn::Join"][1][-1].lstrip(":") for resource in statement["Resource"]]
+        statement["Action"]: [
+            resource["Fn::Join"][1][-1].removeprefix(":iot:*:*:") for resource in statement["Resource"]
+        ]
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]
         if isinstance(statement["Action"], str)
     }
@@ -78,18 +87,26 @@ def test_a_device_connects_only_as_its_own_thing() -> None:
 def test_every_reserved_topic_is_the_devices_own() -> None:
     topics = [each for resources_ in iot_statements().values() for each in resources_ if "/$aws/" in each]
 
-    assert len(topics) > 10
+    assert len(topics) == 3
     assert all("/$aws/things/${iot:Connection.Thing.ThingName}/" in topic for topic in topics)
 
 
 def test_a_device_may_follow_its_jobs_and_report_its_health() -> None:
-    own = "$aws/things/${iot:Connection.Thing.ThingName}"
+    own = "$aws/things/${iot:Connection.Thing.ThingName}/*"
     statements = iot_statements()
 
-    assert f"topicfilter/{own}/jobs/notify-next-namespace-aws-gg-deployment" in statements["iot:Subscribe"]
-    assert f"topic/{own}/jobs/$next/namespace-aws-gg-deployment/get" in statements["iot:Publish"]
-    assert f"topic/{own}/jobs/*/namespace-aws-gg-deployment/update" in statements["iot:Publish"]
-    assert f"topic/{own}/greengrassv2/health/json" in statements["iot:Publish"]
+    assert f"topicfilter/{own}" in statements["iot:Subscribe"]
+    assert f"topic/{own}" in statements["iot:Publish"]
+    assert f"topic/{own}" in statements["iot:Receive"]
+
+
+def test_an_iot_policy_longer_than_aws_allows_is_refused() -> None:
+    topics = [f"edgewright/prod/a-model-with-quite-a-long-name-{number}/request" for number in range(20)]
+
+    with pytest.raises(ValueError, match=r"IoT policy long must have at most 2048 characters, got \d{4}"):
+        CoreDevicePolicy(
+            cdk.Stack(), "Policy", name="long", role_alias="alias", request_topics=topics, response_topics=topics
+        )
 
 
 def test_model_topics_are_exact_and_one_way() -> None:

@@ -26,9 +26,12 @@ def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
     pinned = {name: each["ComponentVersion"] for name, each in deployment["Properties"]["Components"].items()}
 
     assert pinned == {name: recipe["ComponentVersion"] for name, recipe in recipes(stage).items()}
-    assert set(pinned) == {
+    handlers = {f"edgewright.{stage}.handler.DigitsV1"} if stage == "twin" else set()
+    assert set(pinned) == handlers | {
         f"edgewright.{stage}.Runtime",
         f"edgewright.{stage}.model.Digits",
+        f"edgewright.{stage}.model.Iris",
+        f"edgewright.{stage}.model.ImageClassification",
         f"edgewright.{stage}.Inference",
     }
 
@@ -63,33 +66,49 @@ def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> N
         return direct.union(*(needed(each) for each in direct))
 
     assert all(sweep in needed(name) for name in components)
-    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2]
+    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2, 3, 4, 5]
 
 
 def test_inference_serves_each_model_on_exact_topics() -> None:
     recipe = recipes("twin")["edgewright.twin.Inference"]
     configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
 
-    assert configuration["models"] == {
-        "digits": {
-            "component": "edgewright.twin.model.Digits",
-            "requestTopic": "edgewright/twin/digits/request",
-            "responseTopic": "edgewright/twin/digits/response",
-            "topK": 3,
-        }
+    assert set(configuration["models"]) == {"digits", "iris", "image-classification"}
+    assert configuration["models"]["digits"] == {
+        "component": "edgewright.twin.model.Digits",
+        "requestTopic": "edgewright/twin/digits/request",
+        "responseTopic": "edgewright/twin/digits/response",
+        "topK": 3,
     }
     granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
-    assert sorted(topic for policy in granted for topic in policy["resources"]) == [
-        "edgewright/twin/digits/request",
-        "edgewright/twin/digits/response",
-    ]
+    asked, told = (policy["resources"] for policy in granted)
+    assert asked == [f"edgewright/twin/{model}/request" for model in configuration["models"]]
+    assert sorted(told) == sorted(
+        [
+            *(f"edgewright/twin/{model}/response" for model in configuration["models"]),
+            "gg/sageMakerEdgeManager/image-classification",
+            "edgewright/twin/heartbeat",
+        ]
+    )
+
+
+def test_inference_is_configured_as_a_models_folder_says() -> None:
+    recipe = recipes("twin")["edgewright.twin.Inference"]  # the stage changes the interval
+    served = recipe["ComponentConfiguration"]["DefaultConfiguration"]["models"]["image-classification"]
+
+    assert (served["topK"], served["threshold"], served["InferenceInterval"]) == (5, 0.3, 5)
+    assert served["PublishResultsOnTopic"] == "gg/sageMakerEdgeManager/image-classification"
 
 
 def test_inference_depends_softly_on_what_it_uses() -> None:
     dependencies = recipes("twin")["edgewright.twin.Inference"]["ComponentDependencies"]
 
-    assert set(dependencies) == {"edgewright.twin.Runtime", "edgewright.twin.model.Digits"}
     assert {each["DependencyType"] for each in dependencies.values()} == {"SOFT"}
+    assert dependencies.pop("aws.greengrass.TokenExchangeService")["VersionRequirement"] == ">=2.0.0 <3.0.0"
+    assert set(dependencies) == {
+        "edgewright.twin.Runtime",
+        *(f"edgewright.twin.model.{name}" for name in ("Digits", "Iris", "ImageClassification")),
+    }
     assert {each["VersionRequirement"] for each in dependencies.values()} == {">=1.0.0 <2.0.0"}
 
 
@@ -109,6 +128,8 @@ def test_artifacts_lie_in_the_assembly_under_their_digest() -> None:
     assert {copy["Properties"]["DestinationKey"].rsplit("/", 1)[-1] for copy in copies} == {
         "runtime.zip",
         "inference.zip",
+        "handler.zip",
+        "dependencies.zip",
     }
     for copy in copies:
         sha256 = copy["Properties"]["Sha256"]
@@ -125,3 +146,29 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
     assert {"Identity"} <= needs["Fleet"]
     assert {"Storage"} <= needs["Identity"]
     assert not needs["ModelDigits"] & {"EdgeServer", "Fleet"}
+
+
+def test_the_agent_is_where_the_stage_asks_for_it() -> None:
+    def agent(stage: str) -> object:
+        recipe = recipes(stage)[f"edgewright.{stage}.Inference"]
+        return recipe["ComponentConfiguration"]["DefaultConfiguration"]["agent"]
+
+    assert agent("twin") == {"enabled": True, "socket": "agent.sock"}
+    assert agent("prod") == {"enabled": False, "socket": "agent.sock"}
+
+
+def test_a_handler_takes_and_publishes_exactly_its_topics() -> None:
+    recipe = recipes("twin")["edgewright.twin.handler.DigitsV1"]
+    configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
+    (policy,) = resources("twin", "Identity", "AWS::IoT::Policy")
+
+    topics = {
+        "aws.greengrass#SubscribeToIoTCore": ["edgewright/twin/digits-v1/request"],
+        "aws.greengrass#PublishToIoTCore": ["edgewright/twin/digits-v1/response"],
+    }
+    granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
+    assert {each["operations"][0]: each["resources"] for each in granted} == topics
+    assert [configuration["subscribe"], configuration["publish"]] == list(topics.values())
+    assert "topic/edgewright/twin/digits-v1/response" in json.dumps(policy)
+    assert "topicfilter/edgewright/twin/digits-v1/request" in json.dumps(policy)
+    assert len(recipe["Manifests"][0]["Artifacts"]) == 2

@@ -39,7 +39,7 @@ def test_manifest_is_what_the_models_folder_declares() -> None:
     (package,) = resources("twin", "ModelDigits", "Custom::ModelPackage")
 
     declared = json.loads((MODELS / "digits" / "model.json").read_text())
-    assert json.loads(package["Properties"]["Manifest"]) == declared
+    assert json.loads(package["Properties"]["Manifest"]) == {**declared, "compiler": "neo"}
 
 
 def test_dev_is_compiled_for_its_own_machine() -> None:
@@ -49,9 +49,12 @@ def test_dev_is_compiled_for_its_own_machine() -> None:
 
 
 def test_package_reaches_other_stacks_by_a_parameter_and_no_export() -> None:
-    (parameter,) = resources("twin", "ModelDigits", "AWS::SSM::Parameter")
+    parameters = resources("twin", "ModelDigits", "AWS::SSM::Parameter")
 
-    assert parameter["Properties"]["Name"] == "/edgewright/twin/models/digits/package-uri"
+    assert [parameter["Properties"]["Name"] for parameter in parameters] == [
+        "/edgewright/twin/models/digits/package-uri",
+        "/edgewright/twin/models/digits/signing-key",
+    ]
     assert "Outputs" not in template("twin", "ModelDigits")
 
 

@@ -61,7 +61,7 @@ def test_all_mistakes_are_reported_at_once_with_field_rule_and_value(tmp_path: P
     assert "region: string should match pattern" in told
     assert "got 'moon'" in told
     assert "retian: extra inputs are not permitted, got True" in told
-    assert "models.0.compiler: input should be 'neo', got 'gcc'" in told
+    assert "models.0.compiler: input should be 'neo', 'onnxruntime' or 'none', got 'gcc'" in told
     assert "edge_server.volume_gib: input should be greater than or equal to 8, got 2" in told
     assert "rollout.devices_per_minute: " in told
 

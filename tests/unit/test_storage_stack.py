@@ -1,8 +1,15 @@
 """What is stored is encrypted, private and swept or kept as the stage says."""
 
+import json
+from typing import Any
+
 import pytest
 from aws_cdk.assertions import Match, Template
 
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.artifact_store import ArtifactStore
+from edge_constructs.encryption_key import EncryptionKey
+from edge_constructs.feature_flags import read_context
 from tests.synthesis import resources, template
 
 
@@ -66,3 +73,93 @@ def test_prod_keeps_key_and_buckets_and_sweeps_nothing(prod: Template) -> None:
     prod.all_resources("AWS::S3::Bucket", {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"})
     prod.all_resources("AWS::KMS::Key", {"DeletionPolicy": "Retain"})
     assert "edgewright:disposable" not in str(template("prod", "Storage"))
+
+
+def test_uploads_with_another_key_or_another_encryption_are_denied(twin: Template) -> None:
+    header = "s3:x-amz-server-side-encryption"
+    denials = {
+        statement["Sid"]: statement
+        for policy in resources("twin", "Storage", "AWS::S3::BucketPolicy")
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "Sid" in statement
+    }
+
+    assert denials["OnlyKms"]["Condition"] == {"StringNotEquals": {header: "aws:kms"}, "Null": {header: "false"}}
+    only_this_key = denials["OnlyThisKey"]["Condition"]
+    assert only_this_key["Null"] == {f"{header}-aws-kms-key-id": "false"}
+    assert "Fn::GetAtt" in only_this_key["StringNotEquals"][f"{header}-aws-kms-key-id"]
+    assert {(each["Effect"], each["Action"]) for each in denials.values()} == {("Deny", "s3:PutObject")}
+
+
+def test_captures_grow_cold_and_go_while_artifacts_stay(twin: Template) -> None:
+    (rules,) = [
+        bucket["Properties"]["LifecycleConfiguration"]["Rules"]
+        for bucket in resources("twin", "Storage", "AWS::S3::Bucket")
+        if "-artifacts-" in json.dumps(bucket["Properties"]["BucketName"])
+    ]
+    by_id = {rule["Id"]: rule for rule in rules}
+
+    assert by_id["captures"]["Prefix"] == "captures/"
+    assert [each["StorageClass"] for each in by_id["captures"]["Transitions"]] == ["STANDARD_IA", "GLACIER_IR"]
+    assert by_id["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert by_id["uploads-that-never-ended"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert [rule["Id"] for rule in rules if "ExpirationInDays" in rule] == ["captures"]
+
+
+def test_packages_are_signed_with_a_key_that_a_throwaway_stage_gives_up(twin: Template, prod: Template) -> None:
+    signing = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY"}
+
+    twin.has_resource("AWS::KMS::Key", {"Properties": signing, "DeletionPolicy": "Delete"})
+    prod.has_resource("AWS::KMS::Key", {"Properties": signing, "DeletionPolicy": "Retain"})
+
+
+def role_of(function: str) -> list[dict[str, Any]]:
+    (role,) = [
+        each
+        for name, each in template("twin", "Storage")["Resources"].items()
+        if name.startswith(f"Store{function}Role")
+    ]
+    statements: list[dict[str, Any]] = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    return statements
+
+
+@pytest.mark.parametrize("name", ["artifacts", "access-logs"])
+def test_the_sweep_may_list_and_delete_in_each_bucket_that_it_sweeps(name: str) -> None:
+    for action, end in (("s3:ListBucketVersions", ""), ("s3:DeleteObjectVersion", "/*")):
+        (statement,) = [each for each in role_of("Sweep") if action in each["Action"]]
+        named = [json.dumps(each) for each in statement["Resource"]]
+        assert len([each for each in named if f"edgewright-twin-{name}-" in each and f'-us-east-1{end}"' in each]) == 1
+
+
+def test_the_access_log_is_swept_after_the_bucket_that_fills_it_is_gone() -> None:
+    content = template("twin", "Storage")["Resources"]
+    (artifacts,) = [each for name, each in content.items() if name.startswith("Artifacts80")]
+    (sweep,) = [name for name in content if name.startswith("StoreAccessLogsSweep")]
+
+    assert sweep in artifacts["DependsOn"]
+
+
+def store(context: dict[str, str], *, bootstrap_key: bool) -> str:
+    """The copy's permissions in an app with other bootstrap settings."""
+    import aws_cdk as cdk
+
+    stack = cdk.Stack(cdk.App(context={**read_context(), **context}), "Other")
+    key = EncryptionKey(stack, "Key", retain=False)
+    bucket = ArtifactBucket(stack, "Artifacts", name="artifacts", log_name="logs", key=key, retain=False)
+    ArtifactStore(stack, "Store", bucket=bucket, retain=True, bootstrap_key=bootstrap_key)
+    return json.dumps(Template.from_stack(stack).find_resources("AWS::IAM::Role"))
+
+
+def test_the_copy_reads_the_bootstrap_bucket_of_the_apps_own_qualifier() -> None:
+    told = store({"@aws-cdk/core:bootstrapQualifier": "team42"}, bootstrap_key=False)
+
+    assert ":s3:::cdk-team42-assets-" in told
+    assert "hnb659fds" not in told
+    assert "Fn::ImportValue" not in told
+
+
+def test_a_bootstrap_with_a_key_of_its_own_can_be_read() -> None:
+    told = store({"@aws-cdk/core:bootstrapQualifier": "team42"}, bootstrap_key=True)
+
+    assert '"Action": ["kms:Decrypt"]' in told
+    assert '{"Fn::ImportValue": "CdkBootstrap-team42-FileAssetKeyArn"}' in told

@@ -15,6 +15,16 @@ _GREENGRASS_ARN = re.compile(r"/(arn:aws:greengrass:[^/]+)")
 _GREENGRASS_DEPLOYMENT = re.compile(r"/greengrass/v2/deployments/([^/]+)")
 _GREENGRASS_CORE_DEVICE = re.compile(r"/greengrass/v2/coreDevices/([^/]+)")
 _IOT_ROLE_ALIAS = re.compile(r"/role-aliases/([\w=,@-]+)")
+_SAGEMAKER_ENDPOINT = re.compile(r"/endpoints/([^/]+)/invocations")
+_SAGEMAKER_KINDS = (
+    ("EdgePackagingJobName", "edge-packaging-job"),
+    ("CompilationJobName", "compilation-job"),
+    ("EndpointName", "endpoint"),
+    ("EndpointConfigName", "endpoint-config"),
+    ("ModelName", "model"),
+)
+_IOT_POLICY_TARGETS = re.compile(r"/policy-targets/([\w+=,.@-]+)")
+_IOT_ATTACHMENT = re.compile(r"/target-policies/[\w+=,.@-]+")
 
 
 def resource_arn(service: str, path: str, body: bytes, region: str, account: str) -> str | None:
@@ -40,20 +50,48 @@ def resource_arn(service: str, path: str, body: bytes, region: str, account: str
             return f"arn:aws:greengrass:{region}:{account}:coreDevices:{core[1]}"
         return "*"
     if service == "sagemaker":
-        try:
-            name = json.loads(body or b"{}").get("CompilationJobName")
-        except (ValueError, AttributeError):
-            name = None
-        return f"arn:aws:sagemaker:{region}:{account}:compilation-job/{name}" if name else "*"
-    if service == "iot" and (alias := _IOT_ROLE_ALIAS.fullmatch(path)):
-        return f"arn:aws:iot:{region}:{account}:rolealias/{alias[1]}"
+        return _sagemaker_arn(path, body, region, account)
+    if service == "iot":
+        return _iot_arn(path, body, region, account)
     return None
+
+
+def _sagemaker_arn(path: str, body: bytes, region: str, account: str) -> str:
+    """What a call is about; the first name of the list wins, because an endpoint names its configuration, too."""
+    prefix = f"arn:aws:sagemaker:{region}:{account}"
+    if invoked := _SAGEMAKER_ENDPOINT.fullmatch(path):
+        return f"{prefix}:endpoint/{invoked[1]}"
+    for member, kind in _SAGEMAKER_KINDS:
+        if name := _field(body, member):
+            return f"{prefix}:{kind}/{name}"
+    return "*"
+
+
+def _iot_arn(path: str, body: bytes, region: str, account: str) -> str | None:
+    """What MiniStack leaves out: role aliases, and the two ends of a policy's attachment."""
+    if alias := _IOT_ROLE_ALIAS.fullmatch(path):
+        return f"arn:aws:iot:{region}:{account}:rolealias/{alias[1]}"
+    if policy := _IOT_POLICY_TARGETS.fullmatch(path):
+        return f"arn:aws:iot:{region}:{account}:policy/{policy[1]}"
+    if _IOT_ATTACHMENT.fullmatch(path):
+        # AttachPolicy and DetachPolicy are authorised on the certificate or group, not on the policy.
+        return str(_field(body, "target") or "*")
+    return None
+
+
+def _field(body: bytes, name: str) -> Any:
+    """A member of a JSON body; None where there is none."""
+    try:
+        return json.loads(body or b"{}").get(name)
+    except (ValueError, AttributeError):
+        return None
 
 
 def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
     """Name the services' actions and resources, and take loopback for a secure transport."""
     iam_actions.SERVICE_TO_IAM_NAMESPACE.update({"greengrass": "greengrass", "sagemaker": "sagemaker"})
     iam_actions._BOTOCORE_SERVICE_MAP["greengrass"] = ["greengrassv2"]
+    iam_actions._BOTOCORE_SERVICE_MAP["sagemaker"] = ["sagemaker-runtime"]
     ministacks_resource_arn = iam_actions.extract_resource_arn
     ministacks_condition_key = iam_evaluator._resolve_condition_key
 

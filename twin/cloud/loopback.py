@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
+BACKLOG = 1024
 
 
 class LoopbackEventLoop(asyncio.SelectorEventLoop):
@@ -26,6 +27,8 @@ class LoopbackEventLoop(asyncio.SelectorEventLoop):
             ValueError: If a ready-made socket listens on another address.
         """
         if sock is None:
+            # A crowd of clients must not fill the queue: the ones that come after it would wait for seconds.
+            options.setdefault("backlog", BACKLOG)
             return await super().create_server(protocol_factory, LOOPBACK, port, **options)
         if sock.getsockname()[0] != LOOPBACK:
             raise ValueError(f"listeners of the twin must be on {LOOPBACK}, got {sock.getsockname()[0]}")

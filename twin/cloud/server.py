@@ -21,10 +21,14 @@ logger = logging.getLogger("twin.server")
 
 EXTENSIONS = (
     "twin.cloud.authorization",
+    "twin.cloud.access_trail",
+    "twin.cloud.implied_permissions",
+    "twin.cloud.function_logs",
     "twin.cloud.buckets",
     "twin.cloud.instance_profiles",
     "twin.cloud.interrupted_stacks",
     "twin.cloud.public_parameters",
+    "twin.cloud.stack_operations",
     "twin.cloud.iot",
     "twin.cloud.greengrass",
     "twin.cloud.sagemaker",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,6 +71,17 @@ class Component:
             self._reported = state is State.RUNNING
             self._set(state)
 
+    def stop_bound(self, dependency: str) -> None:
+        """Stop for good because a HARD dependency has ended, as systemd's `BindsTo` does on nucleus lite."""
+        if self._task and not self._task.done():
+            self._task.cancel()
+            self._break(
+                self._text(
+                    f"stopped because its HARD dependency {dependency} has ended, which nucleus lite does even after "
+                    "exit status 0: make the dependency SOFT"
+                )
+            )
+
     async def install(self) -> None:
         """Run the install step.
 
@@ -94,11 +106,26 @@ class Component:
         """End the component's processes, within the grace period and a little."""
         if self._task and not self._task.done():
             self._set(State.STOPPING)
+            await self._shut_down()
             self._task.cancel()
+        if self._task:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._task = None
         self._output.close()
+
+    async def _shut_down(self) -> None:
+        """Run the shutdown step of a classic component; what it leaves running is ended all the same."""
+        await self._attend("shutdown")
+
+    async def _attend(self, name: str) -> None:
+        """Run a step whose failure changes nothing."""
+        step = self.recipe.steps.get(name)
+        if step:
+            try:
+                await self._complete(step)
+            except DeploymentError as exc:
+                log.warning("%s", exc)
 
     async def _live(self) -> None:
         backoff, failures = Backoff(2 * self._patience.restart_s, 60.0, self._patience.restart_s), 0
@@ -124,6 +151,7 @@ class Component:
             self.failure = failure
             log.warning("%s; it is started again", failure)
             self._set(State.ERRORED)
+            await self._attend("recover")
             await asyncio.sleep(backoff.next_s())
             self._set(State.STARTING)
 
@@ -155,6 +183,9 @@ class Component:
             script, environment = self._prepare(step)
         except DeploymentError as exc:
             raise DeploymentError(self._text(f"the {step.name} step: {exc}"), exc.kind) from exc
+        if _is_skipped(step, environment):
+            self._output.note(f"{self.recipe.version} {step.name}: left out, {step.skip_if}")
+            return 0
         self._folder.mkdir(parents=True, exist_ok=True)
         self._output.forget_output()
         process = await self._spawn(script, environment)
@@ -205,3 +236,10 @@ class Component:
 
     def _text(self, what: str) -> str:
         return f"component {self.recipe.name} {self.recipe.version}: {what}"
+
+
+def _is_skipped(step: Step, environment: Mapping[str, str]) -> bool:
+    kind, _, what = step.skip_if.strip().partition(" ")
+    if kind == "onpath":
+        return shutil.which(what.strip(), path=environment.get("PATH")) is not None
+    return kind == "exists" and Path(what.strip()).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .configuration import Configuration
-from .interpolation import interpolate, recipe_variables
+from .errors import DeploymentError
+from .interpolation import FOREIGN_VARIABLE, interpolate, recipe_variables
 from .layout import Layout
 from .recipe import Recipe, Step
 
@@ -52,6 +54,7 @@ class ComponentEnvironment:
         credentials_url: The local token exchange endpoint.
         tokens: The components' tokens.
         component_configuration: The value at a key path of a component's configuration; `KeyError` when absent.
+        component_version: The version of another component on the device, or None.
     """
 
     configuration: Configuration
@@ -60,6 +63,7 @@ class ComponentEnvironment:
     credentials_url: str
     tokens: Tokens
     component_configuration: Callable[[str, tuple[str, ...]], Any]
+    component_version: Callable[[str], str | None] = lambda _component: None
 
     def prepare(self, recipe: Recipe, step: Step) -> tuple[str, Mapping[str, str]]:
         """A step's script and environment, variables replaced; nothing else of the device's environment leaks in.
@@ -67,13 +71,26 @@ class ComponentEnvironment:
         Raises:
             DeploymentError: The recipe uses a variable that does not exist.
         """
-        variables = recipe_variables(self.layout, recipe.name, recipe.version, self.configuration.system.thing_name)
 
         def replace(text: str) -> str:
-            return interpolate(text, variables, lambda path: self.component_configuration(recipe.name, path))
+            if self.configuration.nucleus.dialect.all_steps:
+                text = FOREIGN_VARIABLE.sub(lambda match: self._foreign(recipe, match), text)
+            return self._interpolated(text, recipe.name, recipe.version)
 
         own = {name: replace(value) for name, value in step.environment.items()}
         return replace(step.script), {**self._given(recipe), **own}
+
+    def _interpolated(self, text: str, component: str, version: str) -> str:
+        variables = recipe_variables(self.layout, component, version, self.configuration.system.thing_name)
+        return interpolate(text, variables, lambda path: self.component_configuration(component, path))
+
+    def _foreign(self, recipe: Recipe, match: re.Match[str]) -> str:
+        """The value of `{<dependency>:<variable>}`; the classic nucleus knows those of dependencies only."""
+        name, variable = match[1], match[2]
+        version = self.component_version(name)
+        if version is None or name not in {dependency.name for dependency in recipe.dependencies}:
+            raise DeploymentError(f"{match[0]} must be a variable of a dependency, {recipe.name} has no such one")
+        return self._interpolated(f"{{{variable}}}", name, version)
 
     def _given(self, recipe: Recipe) -> dict[str, str]:
         nucleus, system = self.configuration.nucleus, self.configuration.system

@@ -24,10 +24,13 @@ class ComponentSupervisor:
     Args:
         make: Makes a component that is not started yet.
         on_stopped: Called with the name of each component that has been stopped.
+        binds_to: Whether a component is stopped when a HARD dependency of it ends.
     """
 
-    def __init__(self, make: Callable[[Recipe], Component], on_stopped: Callable[[str], None]) -> None:
-        self._make, self._on_stopped = make, on_stopped
+    def __init__(
+        self, make: Callable[[Recipe], Component], on_stopped: Callable[[str], None], *, binds_to: bool = True
+    ) -> None:
+        self._make, self._on_stopped, self._binds_to = make, on_stopped, binds_to
         self._components: dict[str, Component] = {}
 
     @property
@@ -67,6 +70,18 @@ class ComponentSupervisor:
             if name not in installed:
                 await component.install()
             component.start()
+            self.component_changed(name)
+            for dependency in recipe.dependencies:
+                self.component_changed(dependency.name)
+
+    def component_changed(self, name: str) -> None:
+        """Note a component's new state: one that has ended takes those with it that are bound to it."""
+        component = self._components.get(name)
+        if not self._binds_to or component is None or component.state is not State.FINISHED:
+            return
+        for dependent in self._components.values():
+            if any(d.hard and d.name == name for d in dependent.recipe.dependencies):
+                dependent.stop_bound(name)
 
     async def wait_settled(self, limit_s: float) -> None:
         """Wait until every component runs steadily or has finished.

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from .dialect import DIALECTS, LITE, Dialect
 from .errors import ConfigurationError
 
 _NUCLEUS = "services.aws.greengrass.NucleusLite"
@@ -45,6 +46,7 @@ class Nucleus:
         data_plane_port: Port of the Greengrass data plane.
         mqtt_port: Port of IoT Core.
         proxy_url: HTTP proxy that every connection goes through; None to connect directly.
+        dialect: The nucleus whose limits the device has; not a field of the real one's file.
     """
 
     region: str
@@ -54,6 +56,7 @@ class Nucleus:
     data_plane_port: int = 8443
     mqtt_port: int = 8883
     proxy_url: str | None = None
+    dialect: Dialect = LITE
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def _read(reader: _Reader) -> Configuration:
             data_plane_port=reader.port(f"{nucleus}.greengrassDataPlanePort", 8443),
             mqtt_port=reader.port(f"{nucleus}.mqttPort", 8883),
             proxy_url=reader.proxy(f"{nucleus}.networkProxy.proxy.url"),
+            dialect=reader.dialect(f"{nucleus}.dialect"),
         ),
     )
 
@@ -162,6 +166,13 @@ class _Reader:
         if not valid:
             self._note(name, "must be http://<host>:<port> without credentials", value)
         return str(value)
+
+    def dialect(self, name: str) -> Dialect:
+        value = self._find(name)
+        found = LITE if value is None else DIALECTS.get(str(value))
+        if found is None:
+            self._note(name, f"must be one of {', '.join(DIALECTS)}", value)
+        return found or LITE
 
     def _find(self, name: str) -> Any:
         # The service's name has dots of its own.

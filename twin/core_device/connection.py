@@ -24,6 +24,7 @@ PAYLOAD_LIMIT_BYTES = 128 << 10  # IoT Core's quota
 QUEUE_LIMIT_BYTES = 2_621_440  # the classic nucleus' spooler
 _MESSAGE_OVERHEAD_BYTES = 256
 _ACKNOWLEDGE_LIMIT_S = 10.0
+_PACKET_OVERHEAD_BYTES = 8  # fixed header, topic length, packet id, no properties
 
 Receiver = Callable[[str, bytes], None]
 
@@ -39,11 +40,16 @@ class Connection:
 
     Args:
         configuration: Endpoint, identity and proxy.
+        packet_bytes: Longest packet that the device can receive; a longer one drops the link, as on nucleus lite.
+            None for no limit.
         backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (30 s for 300 s),
             because a cloud on a laptop is away for seconds.
     """
 
-    def __init__(self, configuration: Configuration, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, backoff: Backoff | None = None, packet_bytes: int | None = None
+    ) -> None:
+        self._packet_bytes = packet_bytes
         self.connected = asyncio.Event()
         self._host, self._port = configuration.nucleus.data_endpoint, configuration.nucleus.mqtt_port
         self._backoff = backoff or Backoff(5.0, 30.0)
@@ -201,6 +207,17 @@ class Connection:
             acknowledged.set_result(None)
 
     def _on_message(self, topic: str, payload: bytes) -> None:
+        size = len(topic.encode()) + len(payload) + _PACKET_OVERHEAD_BYTES
+        if self._packet_bytes is not None and size > self._packet_bytes:
+            log.error(
+                "a packet of about %d bytes on %s drops the link: nucleus lite takes at most %d; a larger deployment "
+                "document does so at every reconnect until the deployment is cancelled",
+                size,
+                topic,
+                self._packet_bytes,
+            )
+            self._client.disconnect()
+            return
         for topic_filter, subscription in list(self._subscriptions.items()):
             if matches(topic_filter, topic):
                 for receiver in list(subscription.receivers):

@@ -10,8 +10,10 @@ from typing import Any
 
 from .deployment import Deployer, Outcome
 from .deployment_document import DeploymentDocument, parse_document
+from .dialect import LITE, Dialect
 from .errors import DeploymentError
 from .jobs import Job, JobQueue
+from .lite_rules import check_document
 from .state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,17 @@ class DeploymentWorker:
         path: The file that remembers.
         deployer: Carries them out.
         on_done: Called with the document and the outcome of each.
+        dialect: Which documents work.
     """
 
-    def __init__(self, path: Path, deployer: Deployer, on_done: Callable[[DeploymentDocument, Outcome], None]) -> None:
-        self._path, self._deployer, self._on_done = path, deployer, on_done
+    def __init__(
+        self,
+        path: Path,
+        deployer: Deployer,
+        on_done: Callable[[DeploymentDocument, Outcome], None],
+        dialect: Dialect = LITE,
+    ) -> None:
+        self._path, self._deployer, self._on_done, self._dialect = path, deployer, on_done, dialect
         self._last: dict[str, Any] = read_json(path) or {}
         self._active: tuple[str, int] | None = None
         self._next: Job | None = None
@@ -86,6 +95,12 @@ class DeploymentWorker:
         except DeploymentError as exc:
             log.error("job %s: %s", job.job_id, exc)
             return None, Outcome("FAILED_NO_STATE_CHANGE", str(exc), exc.kind)
+        try:
+            if self._dialect is LITE:
+                check_document(job.document)
+        except DeploymentError as exc:
+            log.error("job %s: %s", job.job_id, exc)
+            return document, Outcome("FAILED_NO_STATE_CHANGE", str(exc), exc.kind)
         return document, await self._deployer.run(document)
 
     def _remember(self, job: Job, status: str, details: dict[str, str]) -> None:

@@ -48,15 +48,16 @@ class CoreDevice:
         self._tokens = Tokens()
         self._store = ConfigurationStore(layout.configuration_file)
         self._http = CloudHttp(configuration)
-        self._connection = Connection(configuration)
+        dialect = configuration.nucleus.dialect
+        self._connection = Connection(configuration, packet_bytes=dialect.packet_bytes)
         token_exchange = TokenExchange(configuration, self._http)
         data_plane = DataPlane(configuration, self._http)
         self._credential_endpoint = CredentialEndpoint(token_exchange, self._tokens.component)
-        self._supervisor = ComponentSupervisor(self._make_component, self._on_stopped)
+        self._supervisor = ComponentSupervisor(self._make_component, self._on_stopped, binds_to=dialect.binds_to)
         self._deployer = Deployer(
             layout,
             thing_name,
-            Resolver(layout, data_plane),
+            Resolver(layout, data_plane, dialect),
             ArtifactStore(layout, configuration.nucleus.region, self._http, token_exchange, data_plane),
             self._store,
             self._supervisor,
@@ -64,12 +65,17 @@ class CoreDevice:
         )
         components = self._supervisor.components
         self._health = FleetStatus(
-            self._connection, thing_name, components, lambda: self._deployer.deployed, lambda: self._deployer.busy
+            self._connection,
+            thing_name,
+            components,
+            lambda: self._deployer.deployed,
+            lambda: self._deployer.busy,
+            dialect,
         )
-        self._worker = DeploymentWorker(layout.job_file, self._deployer, self._health.deployment_done)
+        self._worker = DeploymentWorker(layout.job_file, self._deployer, self._health.deployment_done, dialect)
         self._jobs = JobQueue(self._connection, thing_name, self._worker.offer)
         service = IpcService(self._tokens, self._store, self._save_configuration, self._connection, components)
-        self._ipc = IpcServer(service)
+        self._ipc = IpcServer(service, dialect.ipc)
         self._environment: ComponentEnvironment | None = None
 
     async def run(self) -> None:
@@ -87,6 +93,7 @@ class CoreDevice:
             await self._credential_endpoint.start(),
             self._tokens,
             self._store.get,
+            self._component_version,
         )
         await self._ipc.start(socket)
         await self._jobs.start()
@@ -115,8 +122,16 @@ class CoreDevice:
             lambda step: environment.prepare(recipe, step),
             ComponentLog(self._layout.component_log(recipe.name)),
             self._registry,
-            self._health.component_changed,
+            self._component_changed,
         )
+
+    def _component_changed(self, name: str) -> None:
+        self._supervisor.component_changed(name)
+        self._health.component_changed(name)
+
+    def _component_version(self, name: str) -> str | None:
+        component = self._supervisor.components.get(name)
+        return component.recipe.version if component else None
 
     def _on_stopped(self, component: str) -> None:
         self._tokens.revoke(component)

@@ -16,6 +16,7 @@ from .connection import Connection
 from .deployed_set import DeployedSet
 from .deployment import Outcome
 from .deployment_document import DeploymentDocument
+from .dialect import LITE, Dialect
 from .errors import RequestRejectedError
 from .recipe import device_platform
 
@@ -35,6 +36,7 @@ class FleetStatus:
         components: The components on the device.
         deployed: Who wants them.
         quiet: True while a deployment is under way, whose end sends everything anyway.
+        dialect: Names the runtime.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class FleetStatus:
         components: Mapping[str, Component],
         deployed: Callable[[], DeployedSet],
         quiet: Callable[[], bool],
+        dialect: Dialect = LITE,
     ) -> None:
+        self._dialect = dialect
         self._connection, self._thing_name = connection, thing_name
         self._components, self._deployed, self._quiet = components, deployed, quiet
         self._sequence = 0
@@ -94,7 +98,7 @@ class FleetStatus:
         self, message_type: str, trigger: str, names: Iterable[str], deployment: Mapping[str, Any] | None = None
     ) -> None:
         self._sequence += 1
-        platform = device_platform()
+        platform = device_platform(self._dialect)
         broken = any(component.state in (State.BROKEN, State.ERRORED) for component in self._components.values())
         message = {
             "ggcVersion": NUCLEUS_VERSION,

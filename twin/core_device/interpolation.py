@@ -10,7 +10,9 @@ from typing import Any
 from .errors import DeploymentError
 from .layout import Layout
 
-_VARIABLE = re.compile(r"\{(artifacts|work|kernel|iot|configuration):([^{}\s]+)\}")
+VARIABLE = re.compile(r"\{(artifacts|work|kernel|iot|configuration):([^{}\s]+)\}")
+FOREIGN_VARIABLE = re.compile(r"\{([A-Za-z0-9_.-]+):((?:artifacts|work|configuration):[^{}\s]+)\}")
+"""A variable of another component; only the classic nucleus knows them."""
 
 
 def recipe_variables(layout: Layout, component: str, version: str, thing_name: str) -> dict[str, str]:
@@ -50,4 +52,4 @@ def interpolate(text: str, variables: Mapping[str, str], configuration: Callable
             raise DeploymentError(f"{{{name}}} is not a recipe variable, known are {known}, {{configuration:/<key>}}")
         return variables[name]
 
-    return _VARIABLE.sub(value, text)
+    return VARIABLE.sub(value, text)

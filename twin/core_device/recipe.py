@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .dialect import LITE, Dialect
 from .errors import DeploymentError
+from .lite_rules import check_recipe
 from .version import is_version
 
-DEFAULT_STEP_TIMEOUT_S = 120.0  # the nucleus' default for every step but run
+DEFAULT_STEP_TIMEOUT_S = 120.0  # the nucleus' default for every step but run and these
+_DEFAULT_TIMEOUTS_S = {"shutdown": 15.0, "recover": 60.0}
 STEP_NAMES = ("install", "startup", "run")
-_IGNORED_STEPS = ("bootstrap", "shutdown", "recover")
+CLASSIC_STEP_NAMES = (*STEP_NAMES, "shutdown", "recover")
 _COMPONENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,128}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "aarch64", "armv7l": "arm"}
 
@@ -51,12 +54,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Step:
-    """A lifecycle step: a shell script with its own variables."""
+    """A lifecycle step: a shell script with its own variables.
+
+    `skip_if` is `onpath <program>` or `exists <file>`; the step is left out where that is so. Empty: never.
+    """
 
     name: str
     script: str
     timeout_s: float
     environment: Mapping[str, str]
+    skip_if: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,10 @@ class Recipe:
     ignored_steps: tuple[str, ...] = ()
 
 
-def device_platform() -> dict[str, str]:
-    """The attributes that manifests are selected by; the runtime is that of nucleus lite, whose rules are kept."""
+def device_platform(dialect: Dialect = LITE) -> dict[str, str]:
+    """The attributes that manifests are selected by; the runtime is that of the nucleus whose rules are kept."""
     machine = python_platform.machine()
-    return {"os": "linux", "architecture": _ARCHITECTURES.get(machine, machine), "runtime": "aws_nucleus_lite"}
+    return {"os": "linux", "architecture": _ARCHITECTURES.get(machine, machine), "runtime": dialect.runtime}
 
 
 def is_component_name(name: Any) -> bool:
@@ -83,12 +90,13 @@ def is_component_name(name: Any) -> bool:
     return isinstance(name, str) and _COMPONENT_NAME.fullmatch(name) is not None
 
 
-def parse_recipe(document: Any, platform: Mapping[str, str]) -> Recipe:
+def parse_recipe(document: Any, platform: Mapping[str, str], dialect: Dialect = LITE) -> Recipe:
     """Read a recipe in canonical JSON form and select its manifest for a platform.
 
     Raises:
-        DeploymentError: The recipe is malformed, or none of its manifests fits.
+        DeploymentError: The recipe is malformed, none of its manifests fits, or it does not work with the dialect.
     """
+    step_names = CLASSIC_STEP_NAMES if dialect.all_steps else STEP_NAMES
     try:
         name, version = document["ComponentName"], str(document["ComponentVersion"])
         if not is_component_name(name) or not is_version(version):
@@ -96,7 +104,9 @@ def parse_recipe(document: Any, platform: Mapping[str, str]) -> Recipe:
         configuration = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration") or {}
         if not isinstance(configuration, dict):
             raise ValueError("DefaultConfiguration must be a map")
-        manifest = _select(document.get("Manifests") or [], platform, f"{name} {version}")
+        manifest = _select(document.get("Manifests") or [], platform, f"{name} {version}", dialect)
+        if dialect is LITE:
+            check_recipe(document, manifest)
         lifecycle = {key.lower(): value for key, value in (manifest.get("Lifecycle") or {}).items()}
         shared = _environment(lifecycle.get("setenv"))
         return Recipe(
@@ -105,30 +115,32 @@ def parse_recipe(document: Any, platform: Mapping[str, str]) -> Recipe:
             default_configuration=configuration,
             dependencies=_dependencies(document.get("ComponentDependencies") or {}),
             artifacts=tuple(_artifact(entry) for entry in manifest.get("Artifacts") or []),
-            steps={step: _step(step, lifecycle[step], shared) for step in STEP_NAMES if lifecycle.get(step)},
-            ignored_steps=tuple(step for step in _IGNORED_STEPS if lifecycle.get(step)),
+            steps={step: _step(step, lifecycle[step], shared) for step in step_names if lifecycle.get(step)},
+            ignored_steps=("bootstrap",) if lifecycle.get("bootstrap") else (),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as exc:
         raise DeploymentError(f"a recipe is malformed: {type(exc).__name__}: {exc}", "COMPONENT_RECIPE_ERROR") from exc
 
 
-def _select(manifests: list[Any], platform: Mapping[str, str], name: str) -> dict[str, Any]:
+def _select(manifests: list[Any], platform: Mapping[str, str], name: str, dialect: Dialect) -> dict[str, Any]:
     offered = []
     for manifest in manifests:
         wanted = {key.lower(): str(value) for key, value in (manifest.get("Platform") or {}).items()}
         offered.append(wanted)
         # nucleus lite takes only a manifest that names its runtime or all of them
         wanted.setdefault("runtime", "aws_nucleus_classic")
-        if all(_fits(attribute, value, platform.get(attribute)) for attribute, value in wanted.items()):
+        if all(_fits(attribute, value, platform.get(attribute), dialect) for attribute, value in wanted.items()):
             return dict(manifest)
     raise DeploymentError(
         f"component {name} has no manifest for the platform {dict(platform)}, it offers {offered}: "
-        'add a manifest with "os": "linux" and "runtime": "*"',
+        'add a manifest with "os": "linux" and "runtime": "*"; nucleus lite knows no regular expressions in it',
         "UNSUPPORTED_PLATFORM",
     )
 
 
-def _fits(attribute: str, wanted: str, actual: str | None) -> bool:
+def _fits(attribute: str, wanted: str, actual: str | None, dialect: Dialect) -> bool:
+    if dialect.patterns and actual is not None and len(wanted) > 1 and wanted[0] == wanted[-1] == "/":
+        return re.fullmatch(wanted[1:-1], actual) is not None
     return wanted == "*" or (attribute == "os" and wanted == "all") or wanted == actual
 
 
@@ -161,14 +173,16 @@ def _artifact(entry: dict[str, Any]) -> Artifact:
 
 
 def _step(name: str, entry: Any, shared: Mapping[str, str]) -> Step:
+    default_s = _DEFAULT_TIMEOUTS_S.get(name, DEFAULT_STEP_TIMEOUT_S)
     if isinstance(entry, str):
-        return Step(name, entry, DEFAULT_STEP_TIMEOUT_S, shared)
+        return Step(name, entry, default_s, shared)
     fields = {key.lower(): value for key, value in entry.items()}
     script = fields.get("script")
     if not isinstance(script, str):
         raise ValueError(f"step {name} has no script")
-    timeout_s = float(fields.get("timeout") or DEFAULT_STEP_TIMEOUT_S)
-    return Step(name, script, timeout_s, {**shared, **_environment(fields.get("setenv"))})
+    timeout_s = float(fields.get("timeout") or default_s)
+    environment = {**shared, **_environment(fields.get("setenv"))}
+    return Step(name, script, timeout_s, environment, str(fields.get("skipif") or ""))
 
 
 def _environment(entries: Any) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from .data_plane import DataPlane
+from .dialect import LITE, Dialect
 from .errors import DeploymentError
 from .layout import Layout
 from .recipe import Recipe, device_platform, parse_recipe
@@ -30,11 +31,12 @@ class Resolver:
     Args:
         layout: Where recipes are kept; one that is there is never fetched again.
         data_plane: Where others come from.
+        dialect: Which recipes work.
     """
 
-    def __init__(self, layout: Layout, data_plane: DataPlane) -> None:
-        self._layout, self._data_plane = layout, data_plane
-        self._platform = device_platform()
+    def __init__(self, layout: Layout, data_plane: DataPlane, dialect: Dialect = LITE) -> None:
+        self._layout, self._data_plane, self._dialect = layout, data_plane, dialect
+        self._platform = device_platform(dialect)
 
     async def resolve(self, wanted: Mapping[str, Mapping[str, str]], present: Mapping[str, str]) -> dict[str, Recipe]:
         """Choose one version of each component that is needed.
@@ -72,7 +74,7 @@ class Resolver:
     def recipe(self, name: str, version: str) -> Recipe | None:
         """The recipe of a version in the device's store, or None."""
         document = read_json(self._layout.recipe(name, version))
-        return parse_recipe(document, self._platform) if document else None
+        return parse_recipe(document, self._platform, self._dialect) if document else None
 
     def arn(self, name: str, version: str) -> str:
         """The ARN of a version in the device's store."""
@@ -86,7 +88,7 @@ class Resolver:
                 if stored:
                     return stored
         document = await self._data_plane.resolve(name, ranges, self._platform)
-        recipe = parse_recipe(document, self._platform)
+        recipe = parse_recipe(document, self._platform, self._dialect)
         if recipe.name != name:
             raise DeploymentError(f"asked for component {name}, the cloud answered with {recipe.name}")
         write_json(self._layout.recipe(name, recipe.version), document)

@@ -7,6 +7,7 @@ from edge_handlers.s3_location import S3Location
 
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 COMPILED = "compiled"
 
 
@@ -59,8 +60,9 @@ def arrange(source: Unpacked, compiled: Unpacked | None) -> tuple[dict[str, Path
             f"model archive {archive.place} must hold exactly one .onnx file, got {chosen or 'none'}; pack it again"
         )
     _add(files, MODEL, archive.folder / chosen[0], archive)
-    if MANIFEST in files:
-        raise LayoutError(f"model archive {source.place} must not hold {MANIFEST}, which is written here; leave it out")
+    for name in (MANIFEST, SIGNATURE):
+        if name in files:
+            raise LayoutError(f"model archive {source.place} must not hold {name}, which is written here; leave it out")
     return files, "dlr" if compiled is not None and not optimised else "onnxruntime"
 
 

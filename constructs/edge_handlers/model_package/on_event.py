@@ -13,4 +13,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"PhysicalResourceId": request.known_id}
-    return build(ModelPackage.of(request.properties), client("s3"), Deadline.of(context))
+    return build(ModelPackage.of(request.properties), client("s3"), client("kms"), Deadline.of(context))

@@ -28,7 +28,7 @@ class PackageStore:
         self._bucket = bucket
         self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id} if kms_key_id else {}
 
-    def put_file(self, key: str, path: Path, sha256: str) -> S3Location:
+    def put_file(self, key: str, path: Path, sha256: str, content_type: str = "application/zip") -> S3Location:
         """Upload a file in parts, unless it lies there already.
 
         Raises:
@@ -41,13 +41,30 @@ class PackageStore:
                 config = TransferConfig(
                     multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, use_threads=False
                 )
-                extra = {**self._encryption, "Metadata": {DIGEST: sha256}, "ContentType": "application/zip"}
+                extra = {**self._encryption, "Metadata": {DIGEST: sha256}, "ContentType": content_type}
                 with path.open("rb") as file:
                     self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra, Config=config)
         return place
 
-    def put_bytes(self, key: str, content: bytes) -> S3Location:
-        """Write a JSON document, unless it lies there already.
+    def get_bytes(self, key: str) -> bytes | None:
+        """Read a small object; None where there is none.
+
+        Raises:
+            AwsCallError: S3 refused the call.
+        """
+        with explaining(f"read {S3Location(self._bucket, key)}"):
+            try:
+                body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
+            except ClientError as exc:
+                if error_code(exc) in ("404", "NoSuchKey", "NotFound"):
+                    return None
+                raise
+            with body:
+                content: bytes = body.read()
+        return content
+
+    def put_bytes(self, key: str, content: bytes, content_type: str = "application/json") -> S3Location:
+        """Write a small object, unless it lies there already.
 
         Raises:
             AwsCallError: S3 refused a call.
@@ -60,7 +77,7 @@ class PackageStore:
                     Bucket=self._bucket,
                     Key=key,
                     Body=content,
-                    ContentType="application/json",
+                    ContentType=content_type,
                     Metadata={DIGEST: sha256},
                     **self._encryption,
                 )

@@ -19,6 +19,7 @@ ARTIFACT_FIELDS = (
     "framework",
     "framework_version",
     "data_input_config",
+    "target_device",
     "target_os",
     "target_arch",
     "target_accelerator",
@@ -37,14 +38,17 @@ class CompilationJob:
         source_uri: The model archive, s3://…/model.tar.gz.
         output_uri: Prefix under which the job gets a folder of its own name.
         framework: SageMaker's name, such as ONNX.
-        data_input_config: Names and shapes of the model's inputs, JSON text.
+        max_runtime_s: SageMaker stops the job after that many seconds.
+        data_input_config: Names and shapes of the model's inputs, JSON text; None where the model knows them.
+        target_device: One of SageMaker's devices, in place of system, architecture and accelerator.
         target_os: LINUX or ANDROID.
         target_arch: X86_64, X86, ARM64, ARM_EABI or ARM_EABIHF.
-        max_runtime_s: SageMaker stops the job after that many seconds.
         framework_version: None leaves it to SageMaker.
         target_accelerator: INTEL_GRAPHICS, MALI, NVIDIA or NNA; None for the processor.
         compiler_options: JSON text; None for none.
         kms_key_id: Encrypts the output; None for the bucket's default.
+        subnets: Of the VPC that the job runs in; none for SageMaker's own network.
+        security_group_ids: Of that VPC.
     """
 
     name_prefix: str
@@ -52,14 +56,17 @@ class CompilationJob:
     source_uri: str
     output_uri: str
     framework: str
-    data_input_config: str
-    target_os: str
-    target_arch: str
     max_runtime_s: int
+    data_input_config: str | None = None
+    target_device: str | None = None
+    target_os: str | None = None
+    target_arch: str | None = None
     framework_version: str | None = None
     target_accelerator: str | None = None
     compiler_options: str | None = None
     kms_key_id: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_group_ids: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, properties: Properties) -> "CompilationJob":
@@ -68,20 +75,26 @@ class CompilationJob:
         Raises:
             ValueError: One is missing or malformed, or the name it makes is not one of SageMaker's.
         """
+        device = properties.optional_text("TargetDevice")
+        inputs = properties.json_object("DataInputConfig") if properties.optional_text("DataInputConfig") else None
+        in_vpc = "Subnets" in properties.values
         job = cls(
             name_prefix=properties.text("JobNamePrefix").rstrip("-"),
             role_arn=properties.text("RoleArn"),
             source_uri=properties.text("SourceUri"),
             output_uri=properties.text("OutputUri").rstrip("/"),
             framework=properties.text("Framework"),
-            data_input_config=json.dumps(properties.json_object("DataInputConfig"), separators=(",", ":")),
-            target_os=properties.text("TargetOs"),
-            target_arch=properties.text("TargetArch"),
+            data_input_config=None if inputs is None else json.dumps(inputs, separators=(",", ":")),
+            target_device=device,
+            target_os=None if device else properties.text("TargetOs"),
+            target_arch=None if device else properties.text("TargetArch"),
             max_runtime_s=properties.integer("MaxRuntimeSeconds", minimum=1),
             framework_version=properties.optional_text("FrameworkVersion"),
             target_accelerator=properties.optional_text("TargetAccelerator"),
             compiler_options=properties.optional_text("CompilerOptions"),
             kms_key_id=properties.optional_text("KmsKeyId"),
+            subnets=properties.texts("Subnets") if in_vpc else (),
+            security_group_ids=properties.texts("SecurityGroupIds") if in_vpc else (),
         )
         if not NAME_PATTERN.fullmatch(job.name):
             raise ValueError(
@@ -98,7 +111,8 @@ class CompilationJob:
 
     def creation_arguments(self) -> dict[str, Any]:
         """The arguments of CreateCompilationJob."""
-        target = {"Os": self.target_os, "Arch": self.target_arch, "Accelerator": self.target_accelerator}
+        platform = _given(Os=self.target_os, Arch=self.target_arch, Accelerator=self.target_accelerator)
+        vpc = {"SecurityGroupIds": list(self.security_group_ids), "Subnets": list(self.subnets)}
         return {
             "CompilationJobName": self.name,
             "RoleArn": self.role_arn,
@@ -110,10 +124,12 @@ class CompilationJob:
             ),
             "OutputConfig": _given(
                 S3OutputLocation=f"{self.output_uri}/{self.name}/",
-                TargetPlatform=_given(**target),
+                TargetDevice=self.target_device,
+                TargetPlatform=None if self.target_device else platform,
                 CompilerOptions=self.compiler_options,
                 KmsKeyId=self.kms_key_id,
             ),
+            **({"VpcConfig": vpc} if self.subnets else {}),
             "StoppingCondition": {"MaxRuntimeInSeconds": self.max_runtime_s},
         }
 

@@ -5,18 +5,27 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from edge_inference.classifier import load_classifier
+from edge_inference.agent_switch import AgentSwitch
+from edge_inference.capture import CaptureQueue
+from edge_inference.capture_folder import CaptureFolder
+from edge_inference.capture_upload import CaptureUpload
 from edge_inference.configuration import ModelSettings
 from edge_inference.endpoint import Endpoint
 from edge_inference.environment import EnvironmentPointer
+from edge_inference.heartbeat import Heartbeat
 from edge_inference.model_store import ModelStore
 from edge_inference.outbox import Outbox
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
+from edge_inference.service_settings import ServiceSettings, parse_service
+from edge_inference.signature import SigningKeys
+from edge_inference.spool import Spool
+from edge_inference.workload import load_workload
 
 log = logging.getLogger("edge_inference")
 
@@ -42,19 +51,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_inference import greengrass_ipc, onnx_runtime
+    from edge_inference.s3_objects import S3Objects
 
-    outbox = Outbox()
+    # A component is started in its own work folder.
+    own = Path.cwd() if options.state is None else options.state
+    outbox = Outbox(spool=Spool(own / "spool.sqlite"))
+    folder = CaptureFolder(own / "captures")
+    captures = CaptureQueue(folder, device)
+    upload = CaptureUpload(captures, folder, S3Objects(), device)
+    keys = SigningKeys()
+    heartbeat = Heartbeat(device, outbox, upload.counts)
+    threading.Thread(target=upload.run, name="captures", daemon=True).start()
 
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
-        store = ModelStore(pointer, partial(load_classifier, load_runtime=onnx_runtime.load))
-        endpoint = Endpoint(settings, device, store, outbox)
+        store = ModelStore(pointer, lambda folder: load_workload(folder, onnx_runtime.load, keys.current))
+        endpoint = Endpoint(settings, device, store, outbox, captures)
         endpoint.start()
         return endpoint
 
+    def apply_service(settings: ServiceSettings) -> None:
+        heartbeat.settings = upload.settings = settings
+
+    def check_service(configuration: object) -> Callable[[], None]:
+        return partial(apply_service, parse_service(configuration))
+
     environment = EnvironmentPointer(options.runtime_pointer)
+    router = Router(make_endpoint)
+    agent = AgentSwitch(lambda: router.endpoints, keys)
     service = InferenceService(
-        greengrass_ipc.connect, Router(make_endpoint), outbox, is_outdated=environment.is_outdated
+        greengrass_ipc.connect,
+        router,
+        outbox,
+        checks=[keys.check, agent.check, check_service],
+        is_outdated=environment.is_outdated,
+        on_watch=heartbeat.beat,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
@@ -63,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServiceError as exc:
         log.error("%s", exc)
         return 1
+    finally:
+        agent.stop()
     if ending is Event.RUNTIME_CHANGED:
         environment.restart()
     log.info("stopped")
@@ -73,6 +106,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edge_inference", description=(__doc__ or "").split(":")[0])
     parser.add_argument("--work-root", type=Path, required=True, help="folder with the work folders of all components")
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
+    parser.add_argument("--state", type=Path, help="folder of what outlives the process (default: the working folder)")
     parser.add_argument("--log-level", choices=LEVELS, default="INFO", help="least severe messages (default: INFO)")
     return parser.parse_args(arguments)
 

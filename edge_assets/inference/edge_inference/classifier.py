@@ -1,99 +1,130 @@
-"""A model that names what a picture shows."""
+"""Models that name what a picture shows or which class a row of a table belongs to."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_inference import image
 from edge_inference.answer import Prediction
-from edge_inference.model_package import ModelPackage, ModelPackageError, open_package
-from edge_inference.model_runtime import ModelRuntime, RuntimeLoader
+from edge_inference.declaration import ModelPackage, ModelPackageError
+from edge_inference.model_runtime import ModelRuntime
 from edge_inference.postprocessing import top_k
+from edge_inference.preprocessing import Preprocessing
 from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.samples import load_samples
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A loaded model with everything that its predictions need.
+class ImageClassifier:
+    """A loaded model of pictures.
 
     Args:
         package: Where it came from.
         runtime: Runs it.
         samples: Held-out pictures, shape (count, height, width, channels), 0 to 1; count may be 0.
+        preprocessing: From pixels to the input.
+    """
+
+    package: ModelPackage
+    runtime: ModelRuntime
+    samples: NDArray[np.float32]
+    preprocessing: Preprocessing
+
+    def predict(self, request: Request, count: int) -> Prediction:
+        """Name what the picture of a request shows; see `Workload.predict`."""
+        return _prediction(self.package, self.runtime, self.preprocessing.apply(self._pixels(request)), count)
+
+    def warm_up(self) -> None:
+        """Classify an empty picture; see `Workload.warm_up`."""
+        wanted = self.preprocessing
+        empty = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
+        _warm_up(self.package, self.runtime, wanted.apply(empty), "an empty picture")
+
+    def _pixels(self, request: Request) -> image.Pixels:
+        if request.image is not None:
+            wanted = self.preprocessing
+            try:
+                return image.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
+            except RequestError as exc:
+                raise RequestError(exc.code, str(exc), request.request_id) from exc
+        request.needs("index", "image")
+        pixels: NDArray[np.float32] = sample(self.samples, request)
+        return pixels
+
+
+@dataclass(frozen=True)
+class TabularClassifier:
+    """A loaded model of a table's rows.
+
+    Args:
+        package: Where it came from; its features are the row's columns.
+        runtime: Runs it.
+        samples: Held-out rows, shape (count, features); count may be 0.
     """
 
     package: ModelPackage
     runtime: ModelRuntime
     samples: NDArray[np.float32]
 
-    def classify(self, request: Request, count: int) -> Prediction:
-        """Answer a request.
-
-        Args:
-            request: Asks for a sample or brings a picture.
-            count: How many labels to name.
-
-        Returns:
-            The prediction.
-
-        Raises:
-            RequestError: IndexOutOfRange or InvalidImage.
-            ValueError: The model's output is not finite.
-        """
-        logits = self.runtime.run(self.package.preprocessing.apply(self._pixels(request)))
-        return Prediction(self.package.version, top_k(logits[0], self.package.labels, count))
+    def predict(self, request: Request, count: int) -> Prediction:
+        """Name the class of a request's row; see `Workload.predict`."""
+        request.needs("index", "features")
+        row = sample(self.samples, request) if request.features is None else self._row(request)
+        return _prediction(self.package, self.runtime, row[np.newaxis], count)
 
     def warm_up(self) -> None:
-        """Run the model once on an empty picture, so that the first request pays for nothing.
+        """Classify a row of zeros; see `Workload.warm_up`."""
+        _warm_up(self.package, self.runtime, np.zeros((1, len(self.package.features)), np.float32), "a row of zeros")
 
-        Raises:
-            ModelPackageError: The model fails, or its output has another shape than declared or is not finite.
-        """
-        preprocessing = self.package.preprocessing
-        _, channels, height, width = preprocessing.shape
-        try:
-            output = self.runtime.run(preprocessing.apply(np.zeros((height, width, channels), np.float32)))
-        except Exception as exc:
-            raise ModelPackageError(f"{self.package.model_file} fails on an empty picture: {exc}") from exc
-        if output.shape != self.package.output.shape or not np.isfinite(output).all():
-            raise ModelPackageError(
-                f"{self.package.model_file} must answer with finite values of shape {self.package.output.shape}, "
-                f"got {output.shape}"
+    def _row(self, request: Request) -> NDArray[np.float32]:
+        names, given = self.package.features, request.features
+        if isinstance(given, dict):
+            if set(given) != set(names):
+                raise RequestError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"features must be exactly {', '.join(names)}, got {', '.join(map(str, given))[:200] or 'none'}",
+                    request.request_id,
+                )
+            given = [given[name] for name in names]
+        if given is None or len(given) != len(names):
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"features must have {len(names)} values ({', '.join(names)}), got {len(given or ())}",
+                request.request_id,
             )
-
-    def _pixels(self, request: Request) -> NDArray[np.float32]:
-        if request.image is not None:
-            wanted = self.package.preprocessing
-            try:
-                return image.decode(request.image, wanted.width, wanted.height, wanted.mode)
-            except RequestError as exc:
-                raise RequestError(exc.code, str(exc), request.request_id) from exc
-        index, count = request.index, len(self.samples)
-        if index is None or not 0 <= index < count:
-            known = f"from 0 to {count - 1}" if count else "left out, this model has no samples"
-            shown = index if index is None or abs(index) < 1 << 64 else "a very large number"
-            raise RequestError(ErrorCode.INDEX_OUT_OF_RANGE, f"index must be {known}, got {shown}", request.request_id)
-        pixels: NDArray[np.float32] = self.samples[index]
-        return pixels
+        return np.asarray(given, np.float32)
 
 
-def load_classifier(folder: Path, load_runtime: RuntimeLoader) -> Classifier:
-    """Verify, load and warm a model.
+def sample(samples: NDArray[np.float32], request: Request) -> NDArray[np.float32]:
+    """Choose the held-out sample that a request asks for.
 
     Args:
-        folder: The unpacked package.
-        load_runtime: Makes a runtime of a verified package.
-
-    Returns:
-        A model that has run once.
+        samples: One a row.
+        request: Has an index.
 
     Raises:
-        ModelPackageError: Any part of it is not usable.
+        RequestError: IndexOutOfRange.
     """
-    package = open_package(folder)
-    classifier = Classifier(package, load_runtime(package), load_samples(package))
-    classifier.warm_up()
-    return classifier
+    index, count = request.index, len(samples)
+    if index is None or not 0 <= index < count:
+        known = f"from 0 to {count - 1}" if count else "left out, this model has no samples"
+        shown = index if index is None or abs(index) < 1 << 64 else "a very large number"
+        raise RequestError(ErrorCode.INDEX_OUT_OF_RANGE, f"index must be {known}, got {shown}", request.request_id)
+    chosen: NDArray[np.float32] = samples[index]
+    return chosen
+
+
+def _prediction(package: ModelPackage, runtime: ModelRuntime, values: NDArray[np.float32], count: int) -> Prediction:
+    scores = top_k(runtime.run(values)[0], package.labels, count, probabilities=package.probabilities)
+    return Prediction(package.version, scores, notice=package.notice)
+
+
+def _warm_up(package: ModelPackage, runtime: ModelRuntime, values: NDArray[np.float32], what: str) -> None:
+    try:
+        output = runtime.run(values)
+    except Exception as exc:
+        raise ModelPackageError(f"{package.model_file} fails on {what}: {exc}") from exc
+    if output.shape != package.output.shape or not np.isfinite(output).all():
+        raise ModelPackageError(
+            f"{package.model_file} must answer with finite values of shape {package.output.shape}, got {output.shape}"
+        )

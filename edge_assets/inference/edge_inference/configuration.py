@@ -4,9 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_inference import setting_rules as rules
+from edge_inference.scheduled_result import FORMATS, OWN
+from edge_inference.setting_rules import shown
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
-TOPIC_BYTES = 256
 #: The largest message that AWS IoT Core carries.
 MQTT_BYTES = 128 * 1024
 
@@ -17,6 +20,18 @@ NUMBERS = {
     "maxRequestBytes": (MQTT_BYTES, 1024, 16 * 1024 * 1024),
     "modelWaitSeconds": (10, 0, 300),
 }
+#: Optional numbers, in the same way.
+SHARES = {
+    "threshold": (0.0, 0.0, 1.0),
+    "InferenceInterval": (3600.0, 0.0, 31_536_000.0),
+    "captureShare": (0.0, 0.0, 1.0),
+    "captureBelow": (0.0, 0.0, 1.0),
+}
+PATHS = ("ImageName", "ImageDirectory", "WatchDirectory")
+#: Every key of a model that this module reads.
+KEYS = frozenset(
+    ("component", "requestTopic", "responseTopic", "PublishResultsOnTopic", "resultFormat", *NUMBERS, *SHARES, *PATHS)
+)
 
 
 class ConfigurationError(Exception):
@@ -36,6 +51,15 @@ class ModelSettings:
         queue_size: Requests that wait at most; one more gets an error answer.
         max_request_bytes: A larger request gets an error answer unread.
         model_wait_s: How long a request waits for the first model, from its arrival.
+        threshold: Labels of a smaller probability are left out, 0 to 1.
+        image_name: File that is predicted at the start and then every `interval_s`; empty for none.
+        image_directory: Folder of that file; empty for the model's package.
+        interval_s: Seconds between two predictions of that file; 0 for one at the start and one at each change of it.
+        watch_directory: Folder whose files are predicted and removed, in the order of their names; empty for none.
+        result_topic: Where the predictions of files go.
+        result_format: Their form.
+        capture_share: Share of predictions whose input and output are captured, 0 to 1.
+        capture_below: Predictions of a smaller probability are captured in any case.
     """
 
     name: str
@@ -46,24 +70,33 @@ class ModelSettings:
     queue_size: int
     max_request_bytes: int
     model_wait_s: int
+    threshold: float = 0
+    image_name: str = ""
+    image_directory: str = ""
+    interval_s: float = 3600
+    watch_directory: str = ""
+    result_topic: str = ""
+    result_format: str = OWN
+    capture_share: float = 0
+    capture_below: float = 0
 
 
 def parse(value: object) -> dict[str, ModelSettings]:
     """Check a configuration.
 
     Args:
-        value: What the device holds: `{"models": {name: {"component", "requestTopic", "responseTopic", "topK"?,
-            "queueSize"?, "maxRequestBytes"?, "modelWaitSeconds"?}}}`; other keys are not this module's business.
+        value: What the device holds: `{"models": {name: {...}}}`, see docs/workloads.md; other keys are not this
+            module's business.
 
     Returns:
-        Settings by model name.
+        Settings by model name, complete with defaults.
 
     Raises:
         ConfigurationError: Every mistake at once.
     """
     models = value.get("models") if isinstance(value, Mapping) else None
     if not isinstance(models, Mapping):
-        raise ConfigurationError(f"models must be an object, got {_shown(models)}")
+        raise ConfigurationError(f"models must be an object, got {shown(models)}")
     mistakes: list[str] = []
     settings = {str(name): _model(str(name), entry, mistakes) for name, entry in models.items()}
     if not mistakes:
@@ -76,18 +109,27 @@ def parse(value: object) -> dict[str, ModelSettings]:
 def _model(name: str, entry: object, mistakes: list[str]) -> ModelSettings:
     where = f"models.{name}"
     if not NAME.fullmatch(name):
-        mistakes.append(f"{where}: a name must be letters, digits, '_' and '-', at most 63, got {_shown(name)}")
+        mistakes.append(f"{where}: a name must be letters, digits, '_' and '-', at most 63, got {shown(name)}")
     if not isinstance(entry, Mapping):
-        mistakes.append(f"{where} must be an object, got {_shown(entry)}")
+        mistakes.append(f"{where} must be an object, got {shown(entry)}")
         entry = {}
     component = entry.get("component")
     # It becomes a folder's name: nothing may lead out of the work folder.
     if not (isinstance(component, str) and COMPONENT.fullmatch(component)):
-        mistakes.append(f"{where}.component must be a component's name, got {_shown(component)}")
-    topics = {key: _topic(f"{where}.{key}", entry.get(key), mistakes) for key in ("requestTopic", "responseTopic")}
+        mistakes.append(f"{where}.component must be a component's name, got {shown(component)}")
+    topics = {key: rules.topic(f"{where}.{key}", entry.get(key), mistakes) for key in ("requestTopic", "responseTopic")}
     numbers = {
-        key: _number(f"{where}.{key}", entry.get(key, limits[0]), limits, mistakes) for key, limits in NUMBERS.items()
+        key: rules.whole_number(f"{where}.{key}", entry.get(key, limits[0]), limits, mistakes)
+        for key, limits in NUMBERS.items()
     }
+    shares = {
+        key: rules.number(f"{where}.{key}", entry.get(key, limits[0]), limits, mistakes)
+        for key, limits in SHARES.items()
+    }
+    paths = {key: rules.path(f"{where}.{key}", entry.get(key, ""), mistakes) for key in PATHS}
+    result_topic = entry.get("PublishResultsOnTopic") or topics["responseTopic"]
+    if "PublishResultsOnTopic" in entry:
+        rules.topic(f"{where}.PublishResultsOnTopic", result_topic, mistakes)
     return ModelSettings(
         name=name,
         component=str(component),
@@ -97,25 +139,16 @@ def _model(name: str, entry: object, mistakes: list[str]) -> ModelSettings:
         queue_size=numbers["queueSize"],
         max_request_bytes=numbers["maxRequestBytes"],
         model_wait_s=numbers["modelWaitSeconds"],
+        threshold=shares["threshold"],
+        image_name=paths["ImageName"],
+        image_directory=paths["ImageDirectory"],
+        interval_s=shares["InferenceInterval"],
+        watch_directory=paths["WatchDirectory"],
+        result_topic=str(result_topic),
+        result_format=rules.choice(f"{where}.resultFormat", entry.get("resultFormat", OWN), FORMATS, mistakes),
+        capture_share=shares["captureShare"],
+        capture_below=shares["captureBelow"],
     )
-
-
-def _topic(where: str, value: object, mistakes: list[str]) -> str:
-    if not isinstance(value, str) or not value or len(value.encode(errors="replace")) > TOPIC_BYTES:
-        mistakes.append(f"{where} must be a topic of 1 to {TOPIC_BYTES} bytes, got {_shown(value)}")
-    elif any(character in value for character in "+#\0"):
-        mistakes.append(f"{where} must be an exact topic, without wildcards, got {_shown(value)}")
-    return str(value)
-
-
-def _number(where: str, value: object, limits: tuple[int, int, int], mistakes: list[str]) -> int:
-    default, least, largest = limits
-    # A device may store every number as a floating-point one.
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    if not isinstance(whole, int) or isinstance(whole, bool) or not least <= whole <= largest:
-        mistakes.append(f"{where} must be a whole number from {least} to {largest}, got {_shown(value)}")
-        return default
-    return whole
 
 
 def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) -> None:
@@ -125,14 +158,9 @@ def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) ->
         if other != model.name:
             mistakes.append(f"models.{model.name}.requestTopic must be its own, got that of models.{other}")
     for model in settings.values():
-        if model.response_topic in owners:
-            # The component would answer its own answers, for ever.
-            mistakes.append(
-                f"models.{model.name}.responseTopic must not be a request topic, "
-                f"got that of models.{owners[model.response_topic]}"
-            )
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+        for key, topic in (("responseTopic", model.response_topic), ("PublishResultsOnTopic", model.result_topic)):
+            if topic in owners:
+                # The component would answer its own answers, for ever.
+                mistakes.append(
+                    f"models.{model.name}.{key} must not be a request topic, got that of models.{owners[topic]}"
+                )

@@ -1,4 +1,4 @@
-"""One model's requests: a bounded queue and the thread that answers them."""
+"""One model's work: a bounded queue of requests and files, and the thread that answers them."""
 
 import logging
 import queue
@@ -6,11 +6,16 @@ import threading
 import time
 from dataclasses import dataclass
 
-from edge_inference import answer
+from edge_inference import answer, scheduled_result
+from edge_inference.answer import Prediction
+from edge_inference.capture import Captures, NoCaptures
 from edge_inference.configuration import ModelSettings
+from edge_inference.file_source import FileJob, FileSource
+from edge_inference.latency import Latencies
 from edge_inference.model_store import ModelStore
 from edge_inference.outbox import Outbox
-from edge_inference.request import ErrorCode, RequestError, check_size, parse
+from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse, read_file
+from edge_inference.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +36,32 @@ class Endpoint:
     """Takes messages without ever blocking, answers them one after the other.
 
     Args:
-        settings: How the model is served; may be replaced at any time, `queue_size` and `component` excepted.
+        settings: How the model is served; may be replaced at any time, `component` excepted.
         device: Thing name of this device.
         store: Holds the model.
         outbox: Takes the answers.
+        captures: Takes samples of inputs and outputs; none by default.
     """
 
-    def __init__(self, settings: ModelSettings, device: str, store: ModelStore, outbox: Outbox) -> None:
+    def __init__(
+        self, settings: ModelSettings, device: str, store: ModelStore, outbox: Outbox, captures: Captures | None = None
+    ) -> None:
         self.settings = settings
         self.store = store
         self.counts = Counts()
+        self.latencies = Latencies()
         self._device = device
         self._outbox = outbox
-        self._requests: queue.Queue[tuple[bytes, float] | None] = queue.Queue()
+        self._captures = captures or NoCaptures()
+        self._source = FileSource()
+        self._files = 0
+        self._jobs: queue.Queue[tuple[bytes | FileJob, float] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name=f"endpoint-{settings.name}", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests and files wait."""
+        return self._jobs.qsize()
 
     def start(self) -> None:
         """Start answering."""
@@ -59,16 +76,25 @@ class Endpoint:
         settings = self.settings
         try:
             check_size(payload, settings.max_request_bytes)
-            if self._requests.qsize() < settings.queue_size:
-                self._requests.put((payload, time.monotonic()))
+            if self._jobs.qsize() < settings.queue_size:
+                self._jobs.put((payload, time.monotonic()))
             else:
                 self._turn_away(payload, settings.queue_size)
         except RequestError as error:
             self._refuse(error)
 
+    def poll(self) -> None:
+        """Take the files that are due, once those taken before are done and a model is there; for one thread."""
+        model = self.store.wait(0)
+        if model is None or self._files:
+            return
+        for job in self._source.due(self.settings, model.package.folder, time.monotonic()):
+            self._files += 1
+            self._jobs.put((job, time.monotonic()))
+
     def finish(self) -> None:
         """Let the thread end behind the last of the waiting messages."""
-        self._requests.put(None)
+        self._jobs.put(None)
 
     def join(self, timeout_s: float) -> int:
         """Wait for the thread after `finish`.
@@ -80,12 +106,18 @@ class Endpoint:
             How many messages are left unanswered.
         """
         self._thread.join(max(timeout_s, 0))
-        return self._requests.qsize() if self._thread.is_alive() else 0
+        return self._jobs.qsize() if self._thread.is_alive() else 0
 
     def _work(self) -> None:
-        while (item := self._requests.get()) is not None:
-            payload, arrived = item
-            response = self._answer(payload, arrived)
+        while (item := self._jobs.get()) is not None:
+            subject, arrived = item
+            if isinstance(subject, FileJob):
+                try:
+                    self._publish_file(subject, arrived)
+                finally:
+                    self._files -= 1
+                continue
+            response = self._answer(subject, arrived)
             if response is not None:
                 self._outbox.put(self.settings.response_topic, response, OUTBOX_WAIT_S)
 
@@ -96,27 +128,65 @@ class Endpoint:
             if request is None:
                 return None
             request_id = request.request_id
-            model = self.store.wait(arrived + self.settings.model_wait_s)
-            if model is None:
-                raise RequestError(
-                    ErrorCode.MODEL_UNAVAILABLE, f"no model is loaded yet: {self.store.problem}", request_id
-                )
-            started = time.perf_counter()
-            prediction = model.classify(request, self.settings.top_k)
-            latency_ms = (time.perf_counter() - started) * 1000
-            response = answer.success(request_id, self._device, self.settings.name, prediction, latency_ms)
-        except RequestError as error:
-            self.counts.refused += 1
-            log.info("request refused: %s: %s", error.code, error)
+            settings = self.settings
+            prediction, latency_ms = self._predict(self._model(request, arrived), request)
+            response = answer.success(
+                request_id, self._device, settings.name, prediction, latency_ms, settings.threshold
+            )
+        except Exception as exc:  # noqa: BLE001 - counted, logged and answered
+            error = self._counted(exc, request_id)
             return answer.failure(error.request_id, self._device, error)
-        except Exception as exc:
-            # Whatever one request does, the next ones are answered; the log has the trace, the client the kind.
-            self.counts.failed += 1
-            log.exception("request failed")
-            failed = RequestError(ErrorCode.INTERNAL_ERROR, f"inference failed: {type(exc).__name__}: {exc}")
-            return answer.failure(request_id, self._device, failed)
         self.counts.answered += 1
         return response
+
+    def _publish_file(self, job: FileJob, arrived: float) -> None:
+        settings = self.settings
+        try:
+            request = read_file(job.path, settings.max_request_bytes)
+            model = self._model(request, arrived)
+            prediction, latency_ms = self._predict(model, request)
+            if settings.result_format == scheduled_result.EDGE_MANAGER:
+                result = scheduled_result.edge_manager(
+                    model.package.task, prediction, settings.top_k, settings.threshold
+                )
+            else:
+                result = answer.success(
+                    job.path.name, self._device, settings.name, prediction, latency_ms, settings.threshold
+                )
+            self.counts.answered += 1
+            if self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S):
+                job.done()
+        except Exception as exc:  # noqa: BLE001 - counted, logged and answered
+            job.failed()
+            error = self._counted(exc, job.path.name)
+            self._outbox.put(settings.response_topic, answer.failure(job.path.name, self._device, error))
+
+    def _model(self, request: Request, arrived: float) -> Workload:
+        model = self.store.wait(arrived + self.settings.model_wait_s)
+        if model is None:
+            raise RequestError(
+                ErrorCode.MODEL_UNAVAILABLE, f"no model is loaded yet: {self.store.problem}", request.request_id
+            )
+        return model
+
+    def _predict(self, model: Workload, request: Request) -> tuple[Prediction, float]:
+        started = time.perf_counter()
+        prediction = model.predict(request, self.settings.top_k)
+        latency_ms = (time.perf_counter() - started) * 1000
+        self.latencies.add(latency_ms)
+        self._captures.offer(self.settings, request, prediction)
+        return prediction, latency_ms
+
+    def _counted(self, exc: Exception, request_id: str | None) -> RequestError:
+        if isinstance(exc, RequestError):
+            self.counts.refused += 1
+            log.info("request refused: %s: %s", exc.code, exc)
+            exc.request_id = exc.request_id or request_id
+            return exc
+        # Whatever one request does, the next ones are answered; the log has the trace, the client the kind.
+        self.counts.failed += 1
+        log.error("request failed", exc_info=exc)
+        return RequestError(ErrorCode.INTERNAL_ERROR, f"inference failed: {type(exc).__name__}: {exc}", request_id)
 
     def _turn_away(self, payload: bytes, size: int) -> None:
         request = parse(payload, self._device)

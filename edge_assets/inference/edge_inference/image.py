@@ -13,17 +13,22 @@ FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 25_000_000
 
 
-def decode(data: bytes, width: int, height: int, mode: str) -> NDArray[np.float32]:
-    """Decode a picture and fit it to a size, without keeping its proportions.
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+
+def decode(data: bytes, width: int, height: int, mode: str, resize: int | None = None) -> Pixels:
+    """Decode a picture and fit it to a size.
 
     Args:
         data: A PNG or JPEG file; any bytes.
         width: Wanted width in pixels.
         height: Wanted height in pixels.
         mode: `L` for grey, `RGB` for colour.
+        resize: Size of the picture's shorter side before the centre of the wanted size is cut out; by default both
+            sides are scaled, without keeping proportions.
 
     Returns:
-        Values from 0 to 1, shape (height, width, channels).
+        Bytes, or for pictures with 16 bits a pixel float32 from 0 to 1; shape (height, width, channels).
 
     Raises:
         RequestError: InvalidImage: not a picture, cut off, damaged, or with more than 25 million pixels.
@@ -36,8 +41,8 @@ def decode(data: bytes, width: int, height: int, mode: str) -> NDArray[np.float3
                 f"an image must have at most {MAX_PIXELS} pixels, got {picture.width}x{picture.height}",
             )
         # A JPEG is decoded at the smallest scale that is still large enough: several times faster for a photograph.
-        picture.draft(mode, (width, height))
-        fitted = _fitted(picture, width, height, mode)
+        picture.draft(mode, (resize or width, resize or height))
+        fitted = _fitted(picture, width, height, mode, resize)
     except UnidentifiedImageError as exc:
         raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be a {' or '.join(FORMATS)} file") from exc
     except Image.DecompressionBombError as exc:
@@ -48,18 +53,26 @@ def decode(data: bytes, width: int, height: int, mode: str) -> NDArray[np.float3
     return fitted
 
 
-def _fitted(picture: Image.Image, width: int, height: int, mode: str) -> NDArray[np.float32]:
-    scale = 255.0
-    if picture.mode.startswith("I"):
+def _fitted(picture: Image.Image, width: int, height: int, mode: str, resize: int | None) -> Pixels:
+    deep = picture.mode.startswith("I")
+    if deep:
         # 16 bits a pixel: a conversion to 8 bits would clip instead of scale.
-        picture, scale = picture.convert("F"), 65535.0
+        picture = picture.convert("F")
         if mode != "L":
-            picture, scale = Image.fromarray(np.uint8(np.asarray(picture) * (255 / scale))).convert(mode), 255.0
+            picture, deep = Image.fromarray(np.uint8(np.asarray(picture) * (255 / 65535))).convert(mode), False
     elif picture.mode != mode:
         picture = picture.convert(mode)
     if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, _box(picture, width, height, resize))
     picture.load()
-    pixels = np.asarray(picture, dtype=np.float32).reshape(height, width, -1)
-    unit: NDArray[np.float32] = np.clip(pixels / np.float32(scale), 0, 1)
-    return unit
+    pixels = np.asarray(picture).reshape(height, width, -1)
+    return np.clip(pixels / np.float32(65535), 0, 1, dtype=np.float32) if deep else pixels
+
+
+def _box(picture: Image.Image, width: int, height: int, resize: int | None) -> tuple[float, float, float, float] | None:
+    """The part of the picture that is scaled: all of it, or the centre that is left of a scaled shorter side."""
+    if resize is None:
+        return None
+    scale = min(picture.size) / resize
+    left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
+    return (left, top, left + width * scale, top + height * scale)

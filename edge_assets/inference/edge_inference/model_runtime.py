@@ -1,6 +1,7 @@
 """What runs a model: the seam between the component and an inference engine."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,17 @@ class ModelRuntime(Protocol):
 
         Returns:
             The output, in the shape that the package declares.
+        """
+        ...
+
+    def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a model with any number of inputs and outputs once.
+
+        Args:
+            values: Name of each input to its value.
+
+        Returns:
+            Name of each declared output to its value.
         """
         ...
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_inference.back_off import BackOff
-from edge_inference.classifier import Classifier
 from edge_inference.model_package import ModelPackageError
+from edge_inference.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +29,37 @@ class ModelStore:
     """
 
     def __init__(
-        self, pointer: Path, load: Callable[[Path], Classifier], clock: Callable[[], float] = time.monotonic
+        self, pointer: Path, load: Callable[[Path], Workload], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._pointer = pointer
         self._load = load
         self._clock = clock
         self._ready = threading.Condition()
-        self._model: Classifier | None = None
+        self._model: Workload | None = None
         self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
         self._seen: tuple[str, int] | None = None
         self._retry_at: float | None = None
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
+        self.loads = 0
+        self.failed_loads = 0
+
+    @property
+    def version(self) -> str | None:
+        """Version of the model in use; None before the first one."""
+        model = self._model
+        return model.package.version if model else None
+
+    @property
+    def model(self) -> Workload | None:
+        """The model in use."""
+        return self._model
 
     @property
     def problem(self) -> str:
         """Why the model that the pointer names is not in use; empty when it is."""
         return self._problem
 
-    def wait(self, until: float) -> Classifier | None:
+    def wait(self, until: float) -> Workload | None:
         """Get the model, waiting for the first one.
 
         Args:
@@ -91,6 +104,7 @@ class ModelStore:
             model = self._load(folder)
         except Exception as exc:
             # Whatever is wrong with a new model, the one in use must go on.
+            self.failed_loads += 1
             self._problem = str(exc) or type(exc).__name__
             pause_s = self._back_off.pause_s()
             self._retry_at = self._clock() + pause_s
@@ -105,6 +119,7 @@ class ModelStore:
             return
         with self._ready:
             self._model = model
+            self.loads += 1
             self._problem = ""
             self._retry_at = None
             self._ready.notify_all()

@@ -2,15 +2,16 @@
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_inference.model_package import ModelPackage, ModelPackageError
+from edge_inference.declaration import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
 
 log = logging.getLogger(__name__)
-ELEMENT_TYPE = "tensor(float)"
 
 
 class OnnxModel:
@@ -18,19 +19,56 @@ class OnnxModel:
 
     Args:
         session: An `onnxruntime.InferenceSession`.
-        input_name: Name of the input.
-        output_name: Name of the output.
+        input_name: Name of the first input.
+        output_names: Names of the outputs.
     """
 
-    def __init__(self, session: Any, input_name: str, output_name: str) -> None:
+    def __init__(self, session: Any, input_name: str, output_names: Sequence[str]) -> None:
         self._session = session
         self._input_name = input_name
-        self._output_names = [output_name]
+        self._output_names = list(output_names)
+
+    @property
+    def session(self) -> Any:
+        """The `onnxruntime.InferenceSession`, for who serves its tensors as they are."""
+        return self._session
 
     def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the model once; see `ModelRuntime.run`."""
         output: NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: values})[0]
         return output
+
+    def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a model with several inputs and outputs once; see `ModelRuntime.run_tensors`."""
+        return dict(zip(self._output_names, self._session.run(self._output_names, dict(values)), strict=True))
+
+
+def open_session(model_file: Path) -> Any:
+    """Load a model file.
+
+    Args:
+        model_file: A verified file.
+
+    Returns:
+        The `onnxruntime.InferenceSession`.
+
+    Raises:
+        ModelPackageError: ONNX Runtime refuses the file.
+    """
+    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # Imported with the first model: it takes a third of a second and 30 MB.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # A device has other work for its cores, and one small input does not fill a second thread.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(model_file), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as exc:
+        raise ModelPackageError(f"{model_file} does not load: {exc}") from exc
 
 
 def load(package: ModelPackage) -> OnnxModel:
@@ -45,38 +83,27 @@ def load(package: ModelPackage) -> OnnxModel:
     Raises:
         ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
     """
-    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # Imported with the first model: it takes a third of a second and 30 MB.
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    # A device has other work for its cores, and one small input does not fill a second thread.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            str(package.model_file), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as exc:
-        raise ModelPackageError(f"{package.model_file} does not load: {exc}") from exc
-    _check("input", package.model_input, session.get_inputs(), package)
-    _check("output", package.output, session.get_outputs(), package)
-    return OnnxModel(session, package.model_input.name, package.output.name)
+    session = open_session(package.model_file)
+    for tensor in package.inputs:
+        _check("input", tensor, session.get_inputs(), package)
+    for tensor in package.outputs:
+        _check("output", tensor, session.get_outputs(), package)
+    return OnnxModel(session, package.model_input.name, [tensor.name for tensor in package.outputs])
 
 
-def _check(kind: str, declared: Any, found: list[Any], package: ModelPackage) -> None:
+def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage) -> None:
     tensors = {tensor.name: tensor for tensor in found}
     tensor = tensors.get(declared.name)
     if tensor is None:
         raise ModelPackageError(f"{package.model_file}: {kind} must be named {declared.name!r}, got {sorted(tensors)}")
-    if tensor.type != ELEMENT_TYPE:
-        raise ModelPackageError(f"{package.model_file}: {kind} {tensor.name} must be float32, got {tensor.type}")
+    if tensor.type != DTYPES[declared.dtype]:
+        raise ModelPackageError(
+            f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}"
+        )
     # A size that is not a number is a free one, such as the batch.
     shape = tuple(tensor.shape)
     fits = len(shape) == len(declared.shape) and all(
-        not isinstance(size, int) or size == wanted for size, wanted in zip(shape, declared.shape, strict=True)
+        not isinstance(size, int) or wanted in (size, FREE) for size, wanted in zip(shape, declared.shape, strict=True)
     )
     if not fits:
         raise ModelPackageError(

@@ -1,19 +1,20 @@
-"""Answers on their way out: kept until they are published."""
+"""Messages on their way out: kept until they are published, over outages of connection and process."""
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from edge_inference.back_off import BackOff
 from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_inference.spool import Spool
 
 log = logging.getLogger(__name__)
 
-CAPACITY = 256
-GIVE_UP_S = 300.0
+CAPACITY = 4096
+#: A message that is refused for a day is broken; an outage of the connection does not count.
+GIVE_UP_S = 86_400.0
 FIRST_RETRY_S = 0.05
 LONGEST_RETRY_S = 5.0
 
@@ -42,6 +43,7 @@ class Outbox:
         capacity: Messages that wait at most.
         give_up_s: How long the first message may block the others before it is dropped, with an error in the log.
         clock: Monotonic seconds.
+        spool: Where messages wait; in memory by default.
     """
 
     def __init__(
@@ -49,12 +51,13 @@ class Outbox:
         capacity: int = CAPACITY,
         give_up_s: float = GIVE_UP_S,
         clock: Callable[[], float] = time.monotonic,
+        spool: Spool | None = None,
     ) -> None:
         self._capacity = capacity
         self._give_up_s = give_up_s
         self._clock = clock
         self._changed = threading.Condition()
-        self._messages: deque[tuple[str, bytes]] = deque()
+        self._messages = Spool() if spool is None else spool
         self._publisher: Publisher | None = None
         self._closed = False
         self.dropped = 0
@@ -82,7 +85,7 @@ class Outbox:
         """
         with self._changed:
             if self._changed.wait_for(lambda: len(self._messages) < self._capacity, timeout_s):
-                self._messages.append((topic, payload))
+                self._messages.append(topic, payload)
                 self._changed.notify_all()
                 return True
             self.dropped += 1
@@ -99,8 +102,18 @@ class Outbox:
             How many messages are left.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._messages, timeout_s)
+            self._changed.wait_for(lambda: not len(self._messages), timeout_s)
             return len(self._messages)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are on their way."""
+        return len(self._messages)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a way out."""
+        return self._publisher is not None
 
     def close(self) -> None:
         """Let `run` end."""
@@ -131,15 +144,18 @@ class Outbox:
             since = None
 
     def _head(self) -> tuple[Publisher, str, bytes] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._messages and self._publisher))
-            if self._closed or self._publisher is None:
-                return None
-            return (self._publisher, *self._messages[0])
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or bool(len(self._messages) and self._publisher))
+                if self._closed or self._publisher is None:
+                    return None
+                message = self._messages.first()
+                if message is not None:
+                    return (self._publisher, *message)
 
     def _remove_head(self) -> None:
         with self._changed:
-            self._messages.popleft()
+            self._messages.remove_first()
             self._changed.notify_all()
 
     def _pause(self, pause_s: float) -> None:

@@ -27,25 +27,36 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     Raises:
         ValueError: A value is not finite, which no input may cause in a sound model.
     """
-    values = np.asarray(logits, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("a model's output must be finite, got NaN or infinity")
+    values = _finite(logits)
     exponentials = np.exp(values - values.max())
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
     return probabilities
 
 
-def top_k(logits: NDArray[np.float32], labels: Sequence[str], count: int) -> list[Score]:
+def top_k(
+    values: NDArray[np.float32], labels: Sequence[str], count: int, *, probabilities: bool = False
+) -> list[Score]:
     """Choose the most probable labels.
 
     Args:
-        logits: Shape (classes,).
+        values: Shape (classes,): logits, or probabilities.
         labels: One a class, in the order of the classes.
         count: How many to return, at least 1; all when there are fewer.
+        probabilities: Whether the values are probabilities already.
 
     Returns:
         The best first; equal probabilities in the order of the classes.
+
+    Raises:
+        ValueError: A value is not finite.
     """
-    probabilities = softmax(logits)
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [Score(labels[place], float(probabilities[place])) for place in order]
+    shares = _finite(values) if probabilities else softmax(values)
+    order = np.argsort(-shares, kind="stable")[:count]
+    return [Score(labels[place], float(shares[place])) for place in order]
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    finite = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(finite).all():
+        raise ValueError("a model's output must be finite, got NaN or infinity")
+    return finite

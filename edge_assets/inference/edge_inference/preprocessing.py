@@ -1,11 +1,13 @@
 """From pixels to a model's input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHANNELS = {"L": 1, "RGB": 3}
+ORDERS = ("RGB", "BGR")
+LAYOUTS = ("NCHW", "NHWC")
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,12 @@ class Preprocessing:
         width: Pixels.
         height: Pixels.
         mode: `L` (grey) or `RGB`.
-        mean: Subtracted, one value a channel, on the scale 0 to 1.
+        mean: Subtracted, one value a channel of the model's order, on the scale 0 to 1.
         std: Divided by, one value a channel, not 0.
+        order: Order of the channels that the model was trained with; no matter for grey pictures.
+        layout: `NCHW`, channels first, or `NHWC`, channels last.
+        resize: Size to which the picture's shorter side is scaled before its centre is cut out, as is the custom for
+            ImageNet (256 for 224); None to scale both sides, without keeping proportions.
     """
 
     width: int
@@ -25,37 +31,71 @@ class Preprocessing:
     mode: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    order: str = "RGB"
+    layout: str = "NCHW"
+    resize: int | None = None
+    _scale: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _offset: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"preprocessing width and height must be at least 1, got {self.width}x{self.height}")
-        if self.mode not in CHANNELS:
-            raise ValueError(f"preprocessing mode must be one of {', '.join(CHANNELS)}, got {self.mode!r}")
+        for name, value, known in (
+            ("mode", self.mode, tuple(CHANNELS)),
+            ("order", self.order, ORDERS),
+            ("layout", self.layout, LAYOUTS),
+        ):
+            if value not in known:
+                raise ValueError(f"preprocessing {name} must be one of {', '.join(known)}, got {value!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != CHANNELS[self.mode]:
                 raise ValueError(f"preprocessing {name} must have {CHANNELS[self.mode]} values, got {len(values)}")
         if 0 in self.std:
             raise ValueError("preprocessing std must not be 0")
+        if self.resize is not None and self.resize < max(self.width, self.height):
+            raise ValueError(
+                f"preprocessing resize must be at least {max(self.width, self.height)}, the larger side that is cut "
+                f"out, got {self.resize}"
+            )
+        # (p - mean) / std as one multiplication and one addition, and for bytes the division by 255 in the former.
+        std = np.array(self.std, np.float64)
+        object.__setattr__(self, "_scale", (1 / std).astype(np.float32))
+        object.__setattr__(self, "_offset", (-np.array(self.mean, np.float64) / std).astype(np.float32))
+
+    @property
+    def channels(self) -> int:
+        """Values a pixel."""
+        return CHANNELS[self.mode]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the model's input: (1, channels, height, width)."""
-        return (1, CHANNELS[self.mode], self.height, self.width)
+        """Shape of the model's input for one picture, in its layout."""
+        if self.layout == "NHWC":
+            return (1, self.height, self.width, self.channels)
+        return (1, self.channels, self.height, self.width)
 
-    def apply(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalise one picture and bring its channels first.
+    def apply(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalise one picture and bring it into the model's layout.
 
         Args:
-            pixels: Values from 0 to 1, shape (height, width, channels).
+            pixels: Bytes, or float32 from 0 to 1; shape (height, width, channels), red first.
 
         Returns:
-            Shape (1, channels, height, width), contiguous.
+            float32 of `shape`, contiguous.
 
         Raises:
             ValueError: The shape is another one.
         """
-        if pixels.shape != (self.height, self.width, CHANNELS[self.mode]):
-            wanted = (self.height, self.width, CHANNELS[self.mode])
+        wanted = (self.height, self.width, self.channels)
+        if pixels.shape != wanted:
             raise ValueError(f"pixels must have the shape {wanted}, got {pixels.shape}")
-        normal = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return np.ascontiguousarray(normal.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
+        scale = self._scale / np.float32(255) if pixels.dtype == np.uint8 else self._scale
+        if self.order == "BGR":
+            pixels = pixels[..., ::-1]
+        result = np.empty(self.shape, np.float32)
+        for channel in range(self.channels):
+            # A channel at a time: the intermediate values stay in the processor's cache.
+            plane = result[0, :, :, channel] if self.layout == "NHWC" else result[0, channel]
+            np.multiply(pixels[..., channel], scale[channel], out=plane)
+            plane += self._offset[channel]
+        return result

@@ -5,8 +5,12 @@ import binascii
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 REQUEST_ID_CHARACTERS = 128
+PICTURE_BYTES = 16 << 20
+FLOAT32_MAX = 3.4028234e38
+SUBJECTS = ("index", "image", "features", "inputs")
 
 
 class ErrorCode(StrEnum):
@@ -18,6 +22,7 @@ class ErrorCode(StrEnum):
     REQUEST_TOO_LARGE = "RequestTooLarge"
     MODEL_UNAVAILABLE = "ModelUnavailable"
     OVERLOADED = "Overloaded"
+    RESULT_TOO_LARGE = "ResultTooLarge"
     INTERNAL_ERROR = "InternalError"
 
 
@@ -38,17 +43,36 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A valid request: exactly one of the two subjects is set.
+    """A valid request: exactly one of the subjects is set.
 
     Args:
         request_id: Chosen by the client, at most 128 characters; it comes back in the answer.
         index: Position among the held-out samples of the model package, at least 0.
         image: An encoded picture.
+        features: A table's row, in the order of the model's features or by their names.
+        inputs: Name of each tensor to its nested lists of numbers.
     """
 
     request_id: str | None
     index: int | None = None
     image: bytes | None = None
+    features: list[float] | dict[str, float] | None = None
+    inputs: dict[str, object] | None = None
+
+    def needs(self, *subjects: str) -> None:
+        """Check that the request has a subject that a model understands.
+
+        Args:
+            subjects: Those that it does.
+
+        Raises:
+            RequestError: InvalidRequest.
+        """
+        given = next((name for name in SUBJECTS if getattr(self, name) is not None), "nothing")
+        if given not in subjects:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, f"this model needs {' or '.join(subjects)}, got {given}", self.request_id
+            )
 
 
 def check_size(payload: bytes, max_bytes: int) -> None:
@@ -95,18 +119,65 @@ def parse(payload: bytes, device: str) -> Request | None:
         raise RequestError(
             ErrorCode.INVALID_REQUEST, f"device must be a thing name, got {_shown(addressee)}", request_id
         )
-    index, image = message.get("index"), message.get("image")
-    if (index is None) == (image is None):
-        got = "neither" if index is None else "both"
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"a request must have an index or an image, got {got}", request_id
-        )
-    if image is not None:
-        return Request(request_id, image=_image_bytes(image, request_id))
+    return _request(message, request_id)
+
+
+def read_file(path: Path, max_bytes: int) -> Request:
+    """Read a file as a request: JSON as on the request topic, anything else is taken for a picture.
+
+    Args:
+        path: The file; its name is the request's id.
+        max_bytes: The largest JSON that is accepted; a picture may have 16 MiB.
+
+    Returns:
+        The request.
+
+    Raises:
+        RequestError: It is missing, too large or not a request.
+    """
+    is_json = path.suffix.lower() == ".json"
+    limit = max_bytes if is_json else PICTURE_BYTES
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as exc:
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} cannot be read: {exc.strerror}", path.name) from exc
+    check_size(content, limit)
+    return _request(_json_object(content), path.name) if is_json else Request(path.name, image=content)
+
+
+def _request(message: dict[str, object], request_id: str | None) -> Request:
+    given = [name for name in SUBJECTS if message.get(name) is not None]
+    if len(given) != 1:
+        rule = f"a request must have one of {', '.join(SUBJECTS)}, got {' and '.join(given) or 'none'}"
+        raise RequestError(ErrorCode.INVALID_REQUEST, rule, request_id)
+    subject, value = given[0], message[given[0]]
+    if subject == "image":
+        return Request(request_id, image=_image_bytes(value, request_id))
+    if subject == "features":
+        return Request(request_id, features=_features(value, request_id))
+    if subject == "inputs":
+        if not isinstance(value, dict):
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs must be an object, got {_shown(value)}", request_id)
+        return Request(request_id, inputs=value)
     # bool is a subclass of int: {"index": true} would be a request for sample 1.
-    if not isinstance(index, int) or isinstance(index, bool):
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"index must be a whole number, got {_shown(index)}", request_id)
-    return Request(request_id, index=index)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"index must be a whole number, got {_shown(value)}", request_id)
+    return Request(request_id, index=value)
+
+
+def _features(value: object, request_id: str | None) -> list[float] | dict[str, float]:
+    values = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(values, list):
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, f"features must be a list or an object, got {_shown(value)}", request_id
+        )
+    for each in values:
+        if not isinstance(each, (int, float)) or isinstance(each, bool) or not abs(each) <= FLOAT32_MAX:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, f"features must be finite numbers, got {_shown(each)}", request_id
+            )
+    return value  # type: ignore[return-value] # every value of it was looked at
 
 
 def _json_object(payload: bytes) -> dict[str, object]:

@@ -4,12 +4,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from edge_inference import configuration
 from edge_inference.back_off import BackOff
 from edge_inference.configuration import ConfigurationError
+from edge_inference.endpoint import Endpoint
 from edge_inference.ipc import Connect, IpcClient
 from edge_inference.ipc_errors import IpcError, RefusedError
 from edge_inference.outbox import Outbox
@@ -36,6 +37,9 @@ class Event(Enum):
     CONFIGURATION_CHANGED = "configuration changed"
 
 
+#: Checks a part of the configuration that is not a model's: raises ConfigurationError, or returns what makes it so.
+Check = Callable[[object], Callable[[], None]]
+
 ENDINGS = (Event.STOP, Event.RUNTIME_CHANGED)
 
 
@@ -50,7 +54,10 @@ class InferenceService:
         connect: Makes a connection to the device.
         router: Endpoints and subscriptions.
         outbox: Answers on their way.
+        checks: Of the parts of the configuration that are not models'; all pass before any takes effect, and they take
+            effect before a model is loaded. Without any by default.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
+        on_watch: Called several times a second with the endpoints in use.
         give_up_s: How long to go without a device.
     """
 
@@ -60,13 +67,17 @@ class InferenceService:
         router: Router,
         outbox: Outbox,
         *,
+        checks: Sequence[Check] = (),
         is_outdated: Callable[[], bool] = lambda: False,
+        on_watch: Callable[[list[Endpoint]], None] = lambda _endpoints: None,
         give_up_s: float = GIVE_UP_S,
     ) -> None:
         self._connect = connect
         self._router = router
         self._outbox = outbox
+        self._checks = checks
         self._is_outdated = is_outdated
+        self._on_watch = on_watch
         self._give_up_s = give_up_s
         # SimpleQueue.put may be called from a signal handler and from the connection's thread.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -150,7 +161,11 @@ class InferenceService:
 
     def _configure(self, client: IpcClient) -> None:
         try:
-            self._router.apply(client, configuration.parse(client.configuration()))
+            value = client.configuration()
+            models = configuration.parse(value)
+            for make_so in [check(value) for check in self._checks]:
+                make_so()
+            self._router.apply(client, models)
         except ConfigurationError as exc:
             if not self._configured:
                 raise ServiceError(f"the configuration is not accepted:\n{exc}") from exc
@@ -172,8 +187,11 @@ class InferenceService:
     def _watch(self) -> None:
         told = False
         while not self._ended.wait(POLL_S):
-            for endpoint in self._router.endpoints:
+            endpoints = self._router.endpoints
+            for endpoint in endpoints:
                 endpoint.store.refresh()
+                endpoint.poll()
+            self._on_watch(endpoints)
             if not told and self._is_outdated():
                 told = True
                 self._events.put(Event.RUNTIME_CHANGED)

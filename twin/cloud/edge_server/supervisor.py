@@ -10,6 +10,7 @@ from pathlib import Path
 from ministack.services import ec2
 
 from twin.cloud.edge_server.edge_server import EdgeServer
+from twin.cloud.edge_server.simulated_devices import SimulatedDevices
 from twin.cloud.edge_server.user_data import UserDataError, parse
 from twin.cloud.registry import Settings, register_background
 from twin.edge_processes import end_edge_processes, instances_folder
@@ -110,3 +111,5 @@ def install(settings: Settings) -> None:
         await supervisor.start()
 
     register_background("edge servers", start=start, stop=supervisor.stop)
+    simulated = SimulatedDevices(settings)
+    register_background("devices", start=simulated.start, stop=simulated.stop)

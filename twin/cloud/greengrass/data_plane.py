@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
+from twin.cloud.greengrass.artifact_location import artifact_location
 from twin.cloud.greengrass.request_model import read_request
 from twin.cloud.greengrass.resolution import resolve_component_candidates
 from twin.cloud.greengrass.routing import without_none
@@ -65,8 +66,7 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
         if head.method == "GET" and (match := _ARTIFACT.fullmatch(path)):
             component = match[1].partition(":components:")[2]
             _require(identity, "GetComponentVersionArtifact", f"components:{component}", identity.things()[0])
-            # Components of the twin have S3 artifacts only, which devices fetch by themselves.
-            raise NotFoundError("artifact", f"{match[1]} {match[2]}: the twin stores no greengrass: artifacts")
+            return artifact_location(match[1], match[2])
     raise NotFoundError("resource", f"{head.method} {path}")
 
 

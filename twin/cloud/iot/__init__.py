@@ -19,6 +19,7 @@ def install(settings: Settings) -> None:
     from twin.cloud.iot.aws_front import front
     from twin.cloud.iot.connect_proxy import connect_proxy
     from twin.cloud.iot.job_notification import JobNotifier
+    from twin.cloud.iot.keep_alive import KeepAlive
     from twin.cloud.iot.listener import Listener
     from twin.cloud.registry import register_background
 
@@ -34,6 +35,9 @@ def install(settings: Settings) -> None:
     )
     for listener in listeners:
         register_background(listener.name, start=listener.start, stop=listener.stop)
+    keep_alive = KeepAlive()
+    keep_alive.install()
+    register_background("MQTT keep-alive", start=keep_alive.start, stop=keep_alive.stop)
     register_background("job notifications", start=_nothing, stop=notifier.stop)
 
 

@@ -1,15 +1,21 @@
-"""The SageMaker API: create, describe, list, stop and delete compilation jobs (JSON 1.1)."""
+"""The SageMaker API: compilation jobs and endpoints (JSON 1.1), and the endpoints' invocation (REST)."""
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
 
+from twin.cloud.implied_permissions import may_pass_role
 from twin.cloud.registry import Settings, register_background, register_service, register_store, role_session
+from twin.cloud.sagemaker.edge_packaging import EdgePackagingJobs
+from twin.cloud.sagemaker.endpoints import ARN_KINDS, Endpoints
+from twin.cloud.sagemaker.errors import ServiceError
 from twin.cloud.sagemaker.jobs import FINAL_STATUSES, CompilationJobs
 from twin.cloud.sagemaker.request_shape import mistakes
 
@@ -17,21 +23,15 @@ SERVICE_PRINCIPAL = "sagemaker.amazonaws.com"
 
 _HEADERS = {"Content-Type": "application/x-amz-json-1.1"}
 _PAGE_SIZE = 10
-
-
-class ServiceError(Exception):
-    """An error that SageMaker answers with; `code` is its name on the wire."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+_INVOCATION = re.compile(r"/endpoints/([^/]+)/invocations")
 
 
 class CompilationApi:
-    """Requests for compilation jobs of the request's account and region."""
+    """Requests for compilation jobs and endpoints of the request's account and region."""
 
-    def __init__(self, jobs: CompilationJobs) -> None:
+    def __init__(self, jobs: CompilationJobs, packagings: EdgePackagingJobs, endpoints: Endpoints) -> None:
         self._jobs = jobs
+        self._endpoints = endpoints
         self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "CreateCompilationJob": self.create,
             "DescribeCompilationJob": self.describe,
@@ -39,14 +39,24 @@ class CompilationApi:
             "StopCompilationJob": self.stop,
             "DeleteCompilationJob": self.delete,
         }
+        for verb in ("create", "describe", "stop"):
+            self._operations[f"{verb.capitalize()}EdgePackagingJob"] = getattr(packagings, verb)
+        for kind in ARN_KINDS:
+            for verb in ("create", "describe", "delete"):
+                operation = functools.partial(getattr(endpoints, verb), kind)
+                self._operations[f"{verb.capitalize()}{kind}"] = operation
+            self._operations[f"List{kind}s"] = functools.partial(self._list_names, kind)
 
     async def handle(
         self, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
     ) -> tuple[int, dict[str, str], bytes]:
         """Answer a request; a mistake in it is a 400 with SageMaker's error code."""
-        del method, path, query
+        del method, query
         operation = headers.get("x-amz-target", "").rpartition(".")[2]
         try:
+            if invoked := _INVOCATION.fullmatch(path):
+                content = await self._endpoints.invoke(invoked[1], body)
+                return 200, {"Content-Type": "application/json", "x-Amzn-Invoked-Production-Variant": "only"}, content
             handler = self._operations.get(operation)
             if handler is None:
                 served = ", ".join(self._operations)
@@ -56,10 +66,15 @@ class CompilationApi:
             except ValueError as exc:
                 raise ServiceError("SerializationException", f"body must be JSON: {exc}") from exc
             _check_shape(operation, request)
+            _check_role(request, headers, operation)
             return 200, dict(_HEADERS), json.dumps(handler(request)).encode()
         except ServiceError as exc:
             answer = {"__type": exc.code, "message": str(exc)}
             return 400, {**_HEADERS, "x-amzn-errortype": exc.code}, json.dumps(answer).encode()
+
+    def _list_names(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+        del request
+        return {f"{kind}s": [{f"{kind}Name": name} for name in self._endpoints.names(kind)]}
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """CreateCompilationJob."""
@@ -165,6 +180,16 @@ def _check_shape(operation: str, request: Any) -> None:
         )
 
 
+def _check_role(request: dict[str, Any], headers: dict[str, str], operation: str) -> None:
+    role = request.get("RoleArn") or request.get("ExecutionRoleArn")
+    if role and not may_pass_role(headers, role, SERVICE_PRINCIPAL):
+        raise ServiceError(
+            "AccessDeniedException",
+            f"User is not authorized to perform: iam:PassRole on resource: {role} because no identity-based policy "
+            f"allows the iam:PassRole action ({operation})",
+        )
+
+
 def _summary(job: dict[str, Any]) -> dict[str, Any]:
     output = job["OutputConfig"]
     platform = output.get("TargetPlatform", {})
@@ -183,6 +208,6 @@ def _summary(job: dict[str, Any]) -> dict[str, Any]:
 def install(settings: Settings) -> None:
     """Serve `sagemaker` on the gateway; jobs survive a restart of the cloud."""
     jobs = CompilationJobs(settings)
-    register_service("sagemaker", CompilationApi(jobs).handle)
+    register_service("sagemaker", CompilationApi(jobs, EdgePackagingJobs(settings, jobs), Endpoints(settings)).handle)
     register_store("compilation_jobs", jobs.records)
     register_background("compilation jobs", start=jobs.start, stop=jobs.close)

@@ -73,7 +73,7 @@ class Connection:
     ) -> None:
         self.component = ""
         self.handler = handler
-        self._limits, self._budget = limits, budget
+        self.limits, self._budget = limits, budget
         self._reader, self._writer = reader, writer
         self._streams: dict[int, Stream] = {}
         self._last_stream_id = 0
@@ -82,13 +82,13 @@ class Connection:
     async def run(self) -> None:
         """Serve the client until it leaves, breaks the protocol, or is cancelled."""
         try:
-            async with asyncio.timeout(self._limits.connect_s):
+            async with asyncio.timeout(self.limits.connect_s):
                 accepted = self._accepts(await self._read())
             self.send_message(MessageType.CONNECT_ACK, CONNECTION_ACCEPTED if accepted else 0)
             while accepted:
                 self._receive(await self._read())
                 await self._writer.drain()
-                if len(self._tasks) >= self._limits.calls:
+                if len(self._tasks) >= self.limits.calls:
                     await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._linger()
         except ProtocolError as error:
@@ -117,7 +117,7 @@ class Connection:
         if self._writer.is_closing():
             return
         self._writer.write(encode_message(message_type, flags, stream_id, headers, payload))
-        if self._writer.transport.get_write_buffer_size() > self._limits.backlog_bytes:
+        if self._writer.transport.get_write_buffer_size() > self.limits.backlog_bytes:
             log.warning("IPC: %s does not read its messages, its connection is ended", self.component)
             self.abort()
 
@@ -135,13 +135,13 @@ class Connection:
 
     async def _read(self) -> Message:
         prelude = await self._reader.readexactly(PRELUDE.size)
-        total, headers_length = decode_prelude(prelude, self._limits.message_bytes)
+        total, headers_length = decode_prelude(prelude, self.limits.message_bytes)
         return decode_message(prelude, headers_length, await self._reader.readexactly(total - PRELUDE.size))
 
     async def _linger(self) -> None:
         """Let the client close first: a socket that closes on it hides what it was just told."""
         with contextlib.suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(self._limits.linger_s):
+            async with asyncio.timeout(self.limits.linger_s):
                 while await self._reader.read(1 << 16):
                     pass
 

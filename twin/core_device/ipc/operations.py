@@ -25,6 +25,7 @@ class Call:
         operation: Its name without namespace.
         request: The decoded JSON object.
         emit: Sends an event on the call's stream.
+        payload_limit_bytes: Longest payload for the cloud.
     """
 
     handler: IpcHandler
@@ -32,6 +33,7 @@ class Call:
     operation: str
     request: dict[str, Any]
     emit: Callable[[dict[str, Any]], None]
+    payload_limit_bytes: int
 
     def field(self, name: str, types: type | tuple[type, ...], default: Any = _ABSENT) -> Any:
         """A field of the request; null counts as absent.
@@ -101,6 +103,9 @@ async def _subscribe_to_configuration_update(call: Call) -> Cancel:
 
 async def _publish_to_iot_core(call: Call) -> None:
     payload, qos = _decode_blob(call.field("payload", str, "")), call.qos()
+    if len(payload) > call.payload_limit_bytes:
+        limit = call.payload_limit_bytes
+        raise IpcError("ServiceError", f"a payload must be at most {limit} bytes on this nucleus, got {len(payload)}")
     topic = call.topic("topicName", MQTT_PROXY, publish=True)
     properties = {name: value for name, value in call.request.items() if name not in ("topicName", "qos", "payload")}
     await call.handler.publish_to_iot_core(topic, payload, qos, properties)

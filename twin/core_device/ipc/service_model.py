@@ -84,6 +84,8 @@ class IpcLimits:
         message_bytes: Longest message of a client; a longer one ends its connection.
         clients: Connections at once; one more is closed at once.
         subscriptions: Open subscriptions of all clients together; one more is refused.
+        payload_bytes: Longest payload for the cloud.
+        nesting: How deep the JSON of a request may be nested; None for no limit of its own.
         calls: Calls of one connection under way at once; further ones wait in the socket.
         backlog_bytes: Unread bytes that a client may let pile up before it is disconnected.
         connect_s: Seconds a new connection has to present its token.
@@ -93,6 +95,8 @@ class IpcLimits:
     message_bytes: int = 10_012
     clients: int = 50
     subscriptions: int = 100
+    payload_bytes: int = 6_300
+    nesting: int | None = 14
     calls: int = 64
     backlog_bytes: int = 8 << 20
     connect_s: float = 10.0

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .eventstream import TERMINATE_STREAM, Message, MessageType
 from .operations import OPERATIONS, Call, Operation
-from .service_model import NAMESPACE, Cancel, InvalidRequestError, IpcError, IpcHandler
+from .service_model import NAMESPACE, Cancel, InvalidRequestError, IpcError, IpcHandler, IpcLimits
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Client(Protocol):
 
     component: str
     handler: IpcHandler
+    limits: IpcLimits
 
     def send_message(
         self, message_type: int, flags: int, stream_id: int, headers: tuple[tuple[str, str], ...], payload: bytes
@@ -58,7 +59,9 @@ class Stream:
         operation = OPERATIONS.get(name, _UNSUPPORTED)
         self._event_type = operation.event_type
         try:
-            call = Call(self._client.handler, self._client.component, name, _request(message), self._emit)
+            limits = self._client.limits
+            request = _request(message, limits.nesting)
+            call = Call(self._client.handler, self._client.component, name, request, self._emit, limits.payload_bytes)
             if operation.event_type:
                 self._on_close.append(self._client.take_subscription())
             result = await operation.perform(call)
@@ -114,11 +117,22 @@ class Stream:
             self.close()
 
 
-def _request(message: Message) -> dict[str, Any]:
+def _request(message: Message, nesting: int | None) -> dict[str, Any]:
     try:
         request = json.loads(message.payload)
     except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
         raise InvalidRequestError("the request is not a JSON object")
+    if nesting is not None and _depth(request) > nesting:
+        raise InvalidRequestError(f"JSON must be nested at most {nesting} levels deep on this nucleus")
     return request
+
+
+def _depth(value: Any) -> int:
+    """Levels of maps and lists; the decoder has bounded them already."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [c for v in level for c in (v.values() if isinstance(v, dict) else v) if isinstance(c, dict | list)]
+    return deepest

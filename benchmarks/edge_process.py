@@ -1,0 +1,100 @@
+"""Start and memory of the component's process, with the real SDK client on a real IPC socket.
+
+Rerun with `.venv/bin/python benchmarks/edge_process.py`.
+"""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (".", "constructs", "edge_assets/inference"):
+    sys.path.insert(0, str(ROOT / folder))
+
+from benchmarks.edge_model import mobilenet_package, photograph
+from tests.edge.local_device import LocalDevice, configuration
+from tests.edge.model_folder import make_package, point
+
+
+def start(folder: Path, device: LocalDevice) -> subprocess.Popen[bytes]:
+    """Start the component as a device does."""
+    environment = {**os.environ, **device.environment(), "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    command = [sys.executable, "-m", "edge_inference", "--work-root", str(folder / "work")]
+    with (folder / "component.log").open("ab") as log:
+        return subprocess.Popen(command, env=environment, stderr=log, cwd=folder)
+
+
+def resident_mb(process: subprocess.Popen[bytes]) -> float:
+    """Memory of a process in RAM, MB."""
+    return float(psutil.Process(process.pid).memory_info().rss / 1e6)
+
+
+def with_two_models(picture: Path) -> dict[str, Any]:
+    """The digit model, and beside it the large one, which looks at a photograph."""
+    config = configuration(queueSize=1000)
+    topics = {"requestTopic": "edgewright/test/digits/request2", "responseTopic": "edgewright/test/digits/response"}
+    large = {"component": "large", **topics, "ImageName": picture.name, "ImageDirectory": str(picture.parent)}
+    config["models"]["large"] = large
+    config["accessControl"]["aws.greengrass.ipc.mqttproxy"]["in"]["resources"].append(topics["requestTopic"])
+    return config
+
+
+def main(
+    starts: int = typer.Option(5, min=1, help="Starts to measure."),
+    inferences: int = typer.Option(100_000, min=1000, help="Requests for the flatness of memory."),
+) -> None:
+    """Print start times, resident memory with two models, and its change over many inferences."""
+    folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
+    (folder / "photo.jpg").write_bytes(photograph())
+    package = mobilenet_package(ROOT / "out" / "bench" / "mobilenet")
+    point(folder / "work" / "large" / "current", package.resolve())
+    point(folder / "work" / "edgewright.test.model.Digits" / "current", make_package(folder / "digits"))
+    times = []
+    with LocalDevice(folder / "ipc.sock", with_two_models(folder / "photo.jpg")) as device:
+        for number in range(starts):
+            started = time.perf_counter()
+            process = start(folder, device)
+            device.answer(60)  # of the photograph
+            times.append(time.perf_counter() - started)
+            if number < starts - 1:
+                process.send_signal(signal.SIGTERM)
+                process.wait(20)
+        print(f"process start to first prediction: median {statistics.median(times):.2f} s, max {max(times):.2f} s")
+        try:
+            device.wait_for_subscription()
+            marks = [answered(device, process, 1000)]
+            print(f"resident with two models, MobileNetV2-sized int8 and digits: {marks[0]:.1f} MB (target 100)")
+            for _ in range(10):
+                marks.append(answered(device, process, inferences // 10))
+            slope = np.polyfit(range(len(marks)), marks, 1)[0] * 10
+            print(
+                f"over {inferences} inferences: {marks[0]:.1f} to {marks[-1]:.1f} MB, peak {max(marks):.1f}, ", end=""
+            )
+            print(f"trend {slope:+.1f} MB (target ± 5)")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+def answered(device: LocalDevice, process: subprocess.Popen[bytes], count: int) -> float:
+    """Send requests, 50 in flight, take the answers, and measure the memory."""
+    for batch in range(0, count, 50):
+        for number in range(50):
+            device.send({"index": (batch + number) % 360})
+        for _ in range(50):
+            device.answer(60)
+    return resident_mb(process)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,81 @@
+"""The archives of a Greengrass V1 function: its code with what runs it, and the packages bundled for it."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+from edge_constructs.edge_assets import ROOT, Archive, MissingAssetError
+from edge_constructs.module_closure import module_closure
+from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
+
+HANDLERS = ROOT / "handlers"
+FUNCTIONS = HANDLERS / "functions"
+HANDLER_RECIPE = HANDLERS / "recipe.json"
+LOCK = "requirements.lock"
+#: What the handler component takes from the inference component; the rest follows from their imports.
+SHARED = ("back_off", "greengrass_ipc", "ipc", "ipc_errors", "outbox")
+
+
+def handler_archive(name: str, function: Path, folder: Path) -> Archive:
+    """Archive a function with what runs it.
+
+    Args:
+        name: The handler's name.
+        function: The function's folder.
+        folder: Gets `<name>/handler.zip`.
+
+    Returns:
+        The archive; equal code gives equal bytes.
+
+    Raises:
+        ValueError: The function's folder is missing or empty.
+    """
+    members = {f"function/{path}": file for path, file in files_below(function).items() if path != LOCK}
+    for part in ("v1_handler", "shim"):
+        members |= {f"{part}/{path}": file for path, file in files_below(HANDLERS / part).items()}
+    members |= module_closure(ROOT / "inference" / "edge_inference", SHARED)
+    file = folder / "handlers" / name / "handler.zip"
+    return Archive(file, write_zip(file, {**members, "run.sh": HANDLERS / "run.sh"}))
+
+
+def dependencies_archive(
+    name: str, function: Path, python: str, architecture: str, folder: Path, bundles: Path = HANDLERS / "bundles"
+) -> Archive:
+    """Take the packages that set-up bundled for a function.
+
+    Args:
+        name: The handler's name.
+        function: The function's folder; without a requirements.lock in it there is nothing to bundle.
+        python: Version of the device's interpreter, such as `3.11`.
+        architecture: Of the device, as `uname -m` prints it.
+        folder: Gets `<name>/dependencies.zip`.
+        bundles: Where set-up leaves them.
+
+    Returns:
+        The archive.
+
+    Raises:
+        MissingAssetError: It has not been made, or not from this lock.
+    """
+    file = folder / "handlers" / name / "dependencies.zip"
+    lock = function / LOCK
+    if not lock.is_file():
+        return Archive(file, write_zip(file, {LOCK: b""}))
+    made = bundles / f"{function.name}-cp{python.replace('.', '')}-{architecture}.zip"
+    try:
+        with zipfile.ZipFile(made) as members:
+            current = members.read(LOCK) == lock.read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile):
+        current = False
+    if not current:
+        raise MissingAssetError(
+            f"the packages of the function {function.name} for Python {python} on {architecture} are missing or out of "
+            f"date at {made}: run make setup"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    try:
+        file.hardlink_to(made)
+    except OSError:
+        shutil.copyfile(made, file)
+    return Archive(file, sha256_of(made))

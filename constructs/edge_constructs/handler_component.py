@@ -1,0 +1,144 @@
+"""A Greengrass V1 function as a component."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from constructs import Construct
+
+from config.stage import Handler
+from edge_constructs.artifact_store import ArtifactStore
+from edge_constructs.component import Component, component_version
+from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
+from edge_constructs.recipe import fill_recipe
+
+_SERVICE = "aws.greengrass.ipc.mqttproxy"
+_OPERATIONS = {"subscribe": "aws.greengrass#SubscribeToIoTCore", "publish": "aws.greengrass#PublishToIoTCore"}
+
+
+class HandlerDeclarationError(ValueError):
+    """A handler that cannot be deployed as it is declared."""
+
+
+class HandlerComponent(Construct):
+    """Archives a function and makes a version of its component.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The component's name.
+        handler: The function as the stage declares it.
+        runtime: Name of the runtime component, in whose environment it runs.
+        python: Version of the device's interpreter.
+        architecture: Of the device.
+        store: Takes the archives.
+        folder: Where archives are made.
+        after: The component to create before this one.
+
+    Raises:
+        HandlerDeclarationError: The function's folder or module is missing, or a topic is not covered by the recipe's
+            access control.
+        MissingAssetError: Set-up has not bundled the function's packages.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        handler: Handler,
+        runtime: str,
+        python: str,
+        architecture: str,
+        store: ArtifactStore,
+        folder: Path,
+        after: Component | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        function = FUNCTIONS / handler.folder
+        check_function(handler, function)
+        code = handler_archive(handler.name, function, folder)
+        dependencies = dependencies_archive(handler.name, function, python, architecture, folder)
+        values = recipe_values(name, handler, runtime)
+        digests = [code.sha256, dependencies.sha256]
+        version = component_version(HANDLER_RECIPE, {**values, "DEPENDENCIES_URI": ""}, digests)
+        filled = {**values, "VERSION": version, "ARTIFACT_URI": "", "DEPENDENCIES_URI": ""}
+        check_access(json.loads(fill_recipe(HANDLER_RECIPE, filled)))
+        uri = store.publish(
+            self, "DependenciesArtifact", file=dependencies.file, sha256=dependencies.sha256, prefix="artifacts"
+        )
+        self.component = Component(
+            self,
+            "Component",
+            name=name,
+            version=version,
+            recipe=HANDLER_RECIPE,
+            values={**values, "DEPENDENCIES_URI": uri},
+            artifact_uri=store.publish(self, "Artifact", file=code.file, sha256=code.sha256, prefix="artifacts"),
+            after=after,
+        )
+
+
+def recipe_values(name: str, handler: Handler, runtime: str) -> dict[str, Any]:
+    """What the recipe's placeholders stand for, all but VERSION, ARTIFACT_URI and DEPENDENCIES_URI.
+
+    Args:
+        name: The component's name.
+        handler: The function as the stage declares it.
+        runtime: Name of the runtime component.
+    """
+    return {
+        "COMPONENT": name,
+        "NAME": handler.name,
+        "HANDLER": handler.handler,
+        "PINNED": handler.pinned,
+        "ENCODING": handler.encoding,
+        "TIMEOUT": handler.timeout_s,
+        "IDLE": handler.idle_s,
+        "QUEUE": handler.queue_size,
+        "MEMORY": handler.memory_mb,
+        "ENVIRONMENT": dict(handler.environment),
+        "SUBSCRIBE": list(handler.subscribe),
+        "PUBLISH": list(handler.publish),
+        "RUNTIME": runtime,
+    }
+
+
+def check_function(handler: Handler, function: Path) -> None:
+    """Check that a declared function exists.
+
+    Raises:
+        HandlerDeclarationError: Its folder or its module is missing.
+    """
+    module = handler.handler.rpartition(".")[0].replace(".", "/")
+    if not ((function / f"{module}.py").is_file() or (function / module / "__init__.py").is_file()):
+        raise HandlerDeclarationError(
+            f"handlers.{handler.name}: {handler.handler} must be in edge_assets/handlers/functions/{handler.folder}, "
+            f"got no {module}.py there"
+        )
+
+
+def check_access(recipe: Mapping[str, Any]) -> None:
+    """Check that the device will allow what the function's configuration says.
+
+    Args:
+        recipe: The filled recipe.
+
+    Raises:
+        HandlerDeclarationError: A subscribed or published topic is not in the access control.
+    """
+    configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
+    policies = configuration.get("accessControl", {}).get(_SERVICE, {}).values()
+    for key, operation in _OPERATIONS.items():
+        allowed = {topic for policy in policies if operation in policy["operations"] for topic in policy["resources"]}
+        if missing := _missing(configuration.get(key, []), allowed):
+            raise HandlerDeclarationError(
+                f"{recipe['ComponentName']}: accessControl must allow {operation} on each topic of {key}, "
+                f"not on {', '.join(missing)}"
+            )
+
+
+def _missing(topics: Sequence[str], allowed: set[str]) -> list[str]:
+    return [topic for topic in topics if topic not in allowed]

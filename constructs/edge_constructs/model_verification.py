@@ -1,0 +1,102 @@
+"""Proof on a SageMaker endpoint that a model answers as expected, as part of the deploy."""
+
+from aws_cdk import Duration
+from constructs import Construct
+
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.handler_provider import HandlerProvider
+from edge_constructs.permission import Permission, arn
+
+#: An endpoint takes 5 to 15 minutes to come up.
+LIMIT = Duration.minutes(40)
+_NAMES = "a name ends with a digest of what is verified"
+
+
+class ModelVerification(Construct):
+    """Brings a model up on an endpoint, asks it its sample once, and takes the endpoint away again.
+
+    A wrong answer fails the deploy.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        bucket: Holds model and sample, takes the server's form of the model.
+        name: What the endpoint's name starts with, at most 50 characters.
+        model: The model's name.
+        model_uri: S3 URI of the archive with the ONNX model.
+        sample_uri: S3 URI of the sample.
+        image: URI of the server's image.
+        instance_type: Of the endpoint.
+        tolerance: Largest difference of a value that is still right.
+        role_arn: The role that the endpoint runs with.
+        key_arn: Encrypts what is written.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        bucket: ArtifactBucket,
+        name: str,
+        model: str,
+        model_uri: str,
+        sample_uri: str,
+        image: str,
+        instance_type: str,
+        tolerance: float,
+        role_arn: str,
+        key_arn: str,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        output = f"verification/{model}"
+        provider = HandlerProvider(
+            self,
+            "Handler",
+            capability="model_verification",
+            permissions=[
+                *_endpoint(name),
+                Permission(
+                    ("iam:PassRole",),
+                    (role_arn,),
+                    conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+                ),
+                *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{output}/",)),
+                bucket.listing(),
+            ],
+            waits=True,
+            limit=LIMIT,
+            query_interval=Duration.seconds(10),
+            memory_mb=512,
+        )
+        self.resource = provider.resource(
+            self,
+            "Verification",
+            properties={
+                "NamePrefix": name,
+                "RoleArn": role_arn,
+                "ModelUri": model_uri,
+                "SampleUri": sample_uri,
+                "OutputUri": f"s3://{bucket.name}/{output}",
+                "Image": image,
+                "InstanceType": instance_type,
+                "Tolerance": str(tolerance),
+                "KmsKeyId": key_arn,
+            },
+        )
+
+
+def _endpoint(name: str) -> list[Permission]:
+    parts = {
+        "model": ("CreateModel", "DeleteModel"),
+        "endpoint-config": ("CreateEndpointConfig", "DeleteEndpointConfig", "CreateEndpoint"),
+        "endpoint": ("CreateEndpoint", "DescribeEndpoint", "DeleteEndpoint", "InvokeEndpoint"),
+    }
+    return [
+        Permission(
+            tuple(f"sagemaker:{verb}" for verb in verbs),
+            (arn("sagemaker", f"{kind}/{name}-*"),),
+            wildcard_reason=_NAMES,
+        )
+        for kind, verbs in parts.items()
+    ]

@@ -1,0 +1,68 @@
+"""The client of `greengrasssdk.client("iot-data")`."""
+
+from typing import Any
+
+from v1_handler import publishing
+
+from .Lambda import InvocationException
+
+
+class ShadowError(Exception):
+    """A shadow that cannot be had."""
+
+
+class Client:
+    """Publishes through the handler's component."""
+
+    def publish(self, **kwargs: Any) -> None:
+        """Publish a message.
+
+        Args:
+            kwargs: `topic`, required; `payload`: bytes, a text or a file-like object, empty by default;
+                `queueFullPolicy`: `AllOrException` raises when the queue is full, `BestEffort` and the default drop.
+
+        Raises:
+            ValueError: topic is missing, or the policy is unknown.
+            InvocationException: The message was not taken.
+        """
+        topic = _required("topic", kwargs)
+        payload = kwargs.get("payload", b"")
+        policy = kwargs.get("queueFullPolicy", "")
+        if policy not in ("AllOrException", "BestEffort", ""):
+            raise ValueError(f"Invalid value for queueFullPolicy: {policy}")
+        try:
+            publishing.publish(topic, _bytes(payload), policy)
+        except publishing.NotPublishedError as exc:
+            raise InvocationException(f"Failed to invoke function due to {exc}") from exc
+
+    def get_thing_shadow(self, **kwargs: Any) -> Any:
+        """Refuse; see `_no_shadow`."""
+        return _no_shadow(kwargs)
+
+    def update_thing_shadow(self, **kwargs: Any) -> Any:
+        """Refuse; see `_no_shadow`."""
+        _required("thingName", kwargs)
+        _required("payload", kwargs)
+        return _no_shadow(kwargs)
+
+    def delete_thing_shadow(self, **kwargs: Any) -> Any:
+        """Refuse; see `_no_shadow`."""
+        return _no_shadow(kwargs)
+
+
+def _no_shadow(kwargs: dict[str, Any]) -> Any:
+    """Shadows are not served by the leanest nucleus, so no handler may count on them."""
+    raise ShadowError(
+        f"Request for the shadow of {_required('thingName', kwargs)}: shadows are not served to handler components"
+    )
+
+
+def _required(name: str, kwargs: dict[str, Any]) -> Any:
+    if name not in kwargs:
+        raise ValueError(f'Parameter "{name}" is a required parameter but was not provided.')
+    return kwargs[name]
+
+
+def _bytes(payload: Any) -> bytes:
+    content = payload.read() if hasattr(payload, "read") else payload
+    return content.encode() if isinstance(content, str) else bytes(content)

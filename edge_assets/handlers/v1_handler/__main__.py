@@ -1,0 +1,59 @@
+"""Starts the handler component: python -m v1_handler --function FOLDER --dependencies FOLDER."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_inference.outbox import Outbox
+from v1_handler.dispatcher import Dispatcher, Folders
+from v1_handler.outgoing import Outgoing
+from v1_handler.service import HandlerService, ServiceError
+from v1_handler.settings import HandlerSettings
+
+log = logging.getLogger("v1_handler")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the objects and serve.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 stopped by a signal, 1 with the reason in the log.
+    """
+    parser = argparse.ArgumentParser(prog="python -m v1_handler", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--function", type=Path, required=True, help="folder with the function's files")
+    parser.add_argument("--dependencies", type=Path, required=True, help="folder with the packages bundled for it")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", stream=sys.stderr
+    )
+    # The SDK takes a while to import; a wrong command line should not wait for it.
+    from edge_inference import greengrass_ipc
+
+    here = Path(__file__).resolve().parents[1]
+    folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here)
+    outbox = Outbox()
+    outgoing = Outgoing(outbox, lambda: service.topics)
+
+    def make_dispatcher(settings: HandlerSettings) -> Dispatcher:
+        return Dispatcher(settings, folders, outgoing.publish)
+
+    service = HandlerService(greengrass_ipc.connect, outbox, make_dispatcher)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    try:
+        service.run()
+    except ServiceError as exc:
+        log.error("%s", exc)
+        return 1
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

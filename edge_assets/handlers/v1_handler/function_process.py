@@ -1,0 +1,144 @@
+"""The component's end of a function's process: started, fed, ended."""
+
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from v1_handler.channel import Channel, ChannelClosedError
+from v1_handler.errors import FunctionEndedError, FunctionError
+
+log = logging.getLogger(__name__)
+KILL_LIMIT_S = 5.0
+
+#: Takes a publication (topic, payload in base64, policy); returns why it was not taken, or None.
+OnPublish = Callable[[str, str, str], str | None]
+
+
+class FunctionProcess:
+    """A process with one function; for one thread.
+
+    Args:
+        folder: The function's files; its working directory.
+        environment: Of the process, complete.
+        on_publish: Called from a thread of this object.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], on_publish: OnPublish) -> None:
+        ours, theirs = socket.socketpair()
+        self._on_publish = on_publish
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.ready = False
+        try:
+            # -P: the function's folder must not come before the shim of greengrasssdk.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "v1_handler.child", str(theirs.fileno())],
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._channel = Channel(ours.detach())
+        self._thread = threading.Thread(target=self._receive, name="function", daemon=True)
+        self._thread.start()
+        log.info("function started, pid %d", self._process.pid)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the function is imported.
+
+        Args:
+            timeout_s: How long at most.
+
+        Returns:
+            Whether it is.
+
+        Raises:
+            FunctionEndedError: It cannot be imported, or its process ended.
+        """
+        if not self.ready:
+            message = self._next(timeout_s)
+            if message is None:
+                return False
+            if "failed" in message:
+                self.stop()
+                raise FunctionEndedError(f"the function cannot be imported: {message['failed']}")
+            self.ready = True
+        return True
+
+    def invoke(self, event: Mapping[str, Any], timeout_s: float) -> None:
+        """Give it an event and wait until it is done.
+
+        Args:
+            event: `event` (a number), `payload` (base64), `encoding`, `context`.
+            timeout_s: After which its process is killed.
+
+        Raises:
+            FunctionEndedError: The process ended, or was killed at the time-out.
+            FunctionError: The function raised.
+        """
+        try:
+            self._channel.send(dict(event))
+        except ChannelClosedError as exc:
+            raise FunctionEndedError(self._ending()) from exc
+        message = self._next(timeout_s)
+        if message is None:
+            self.stop()
+            raise FunctionEndedError(f"timed out after {timeout_s:.0f} s: its process was killed")
+        if message["error"] is not None:
+            raise FunctionError(str(message["error"]))
+
+    def stop(self) -> None:
+        """End the process and all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(KILL_LIMIT_S)
+        self._thread.join(KILL_LIMIT_S)
+        self._channel.close()
+
+    def _next(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next message; None when there is none in time."""
+        try:
+            message = self._messages.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if message is None:
+            ending = self._ending()
+            self.stop()
+            raise FunctionEndedError(ending)
+        return message
+
+    def _ending(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_LIMIT_S)
+        return f"its process ended with {self._process.returncode}"
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                message = self._channel.receive()
+                if "publish" in message:
+                    error = self._on_publish(message["topic"], message["payload"], message["policy"])
+                    self._channel.send({"published": message["publish"], "error": error})
+                else:
+                    self._messages.put(message)
+        except ChannelClosedError:
+            self._messages.put(None)

@@ -1,0 +1,68 @@
+"""The way out of a function's process, which the shim of greengrasssdk uses."""
+
+import base64
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+#: How long the component may take to queue a message; it never waits for the network.
+ACKNOWLEDGE_LIMIT_S = 30.0
+
+
+class NotPublishedError(Exception):
+    """The component did not take a message."""
+
+
+class Publishing:
+    """Hands messages to the component and waits until it has them; safe for any thread.
+
+    Args:
+        send: Sends to the component.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send = send
+        self._numbers = itertools.count()
+        self._waiting: dict[int, tuple[threading.Event, list[str | None]]] = {}
+
+    def publish(self, topic: str, payload: bytes, queue_full_policy: str) -> None:
+        """Hand over a message.
+
+        Args:
+            topic: Where to.
+            payload: What.
+            queue_full_policy: `AllOrException`: raise when there is no room; else such a message is dropped and logged.
+
+        Raises:
+            NotPublishedError: It was not taken.
+        """
+        number, arrived, error = next(self._numbers), threading.Event(), list[str | None]()
+        self._waiting[number] = (arrived, error)
+        content = base64.b64encode(payload).decode("ascii")
+        self._send({"publish": number, "topic": topic, "payload": content, "policy": queue_full_policy})
+        try:
+            if not arrived.wait(ACKNOWLEDGE_LIMIT_S):
+                raise NotPublishedError(f"the component did not take a message within {ACKNOWLEDGE_LIMIT_S:.0f} s")
+        finally:
+            del self._waiting[number]
+        if error[0] is not None:
+            raise NotPublishedError(error[0])
+
+    def acknowledge(self, number: int, error: str | None) -> None:
+        """Tell who waits."""
+        waiting = self._waiting.get(number)
+        if waiting:
+            waiting[1].append(error)
+            waiting[0].set()
+
+
+#: Set once, before the function is imported.
+current: Publishing | None = None
+
+
+def publish(topic: str, payload: bytes, queue_full_policy: str) -> None:
+    """Publish from the function of this process; see `Publishing.publish`."""
+    if current is None:
+        raise NotPublishedError("this process runs no function: greengrasssdk works in a handler component only")
+    current.publish(topic, payload, queue_full_policy)

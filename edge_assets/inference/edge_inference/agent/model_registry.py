@@ -1,0 +1,160 @@
+"""The models that the agent's clients see: those that clients loaded, and those that the device serves anyway."""
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edge_inference.agent.agent_error import AgentError, Status
+from edge_inference.agent.tensor_model import TensorModel
+from edge_inference.model_package import MANIFEST, MODEL_FILE
+
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+NAME_CHARACTERS = 255
+POINTER = "current"
+POINTER_BYTES = 4096
+#: Weights are held once by the session and once, for a moment, by the reader of the file.
+MEMORY_FACTOR = 2
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping.
+
+    Returns:
+        Bytes; a very large number where the kernel does not say.
+    """
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+class ModelRegistry:
+    """Models by name; safe for any thread.
+
+    A model that the device serves is there from the start under its name. A client may unload it: then it is gone for
+    the agent's clients, while the device goes on serving it.
+
+    Args:
+        served: The models that the device serves now, by name.
+        load: Verifies and loads an unpacked package.
+        max_models: Models that clients may load.
+        memory: Bytes that are free.
+    """
+
+    def __init__(
+        self,
+        served: Callable[[], Mapping[str, TensorModel]],
+        load: Callable[[Path], TensorModel],
+        max_models: int,
+        memory: Callable[[], int] = available_bytes,
+    ) -> None:
+        self._served = served
+        self._load = load
+        self._max_models = max_models
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._loaded: dict[str, TensorModel | None] = {}
+        self._hidden: set[str] = set()
+
+    def models(self) -> dict[str, TensorModel]:
+        """All models, by name."""
+        served = self._served()
+        with self._lock:
+            visible = {name: model for name, model in served.items() if name not in self._hidden}
+            return {**visible, **{name: model for name, model in self._loaded.items() if model is not None}}
+
+    def model(self, name: str) -> TensorModel:
+        """Find a model.
+
+        Raises:
+            AgentError: NOT_FOUND.
+        """
+        try:
+            return self.models()[name]
+        except KeyError:
+            raise AgentError(Status.NOT_FOUND, f"model {_shown(name)} is not loaded") from None
+
+    def load(self, url: str, name: str) -> TensorModel:
+        """Load a package under a name.
+
+        Args:
+            url: Absolute path of an unpacked package, or of a model component's work folder.
+            name: The client's choice.
+
+        Returns:
+            The model.
+
+        Raises:
+            AgentError: INVALID_ARGUMENT: the name is none; ALREADY_EXISTS; NOT_FOUND: there is no package;
+                RESOURCE_EXHAUSTED: too many models, or too little memory; FAILED_PRECONDITION: the package is refused.
+        """
+        if len(name) > NAME_CHARACTERS or not NAME.fullmatch(name):
+            raise AgentError(
+                Status.INVALID_ARGUMENT,
+                f"a model's name must be letters and digits with '-' between them, got {_shown(name)}",
+            )
+        self._reserve(name)
+        model = None
+        try:
+            folder = _package_folder(url)
+            model = self._shared(folder) or self._load_anew(folder)
+        finally:
+            with self._lock:
+                if model is None:
+                    del self._loaded[name]
+                else:
+                    self._loaded[name] = model
+        return model
+
+    def unload(self, name: str) -> None:
+        """Forget a model.
+
+        Raises:
+            AgentError: NOT_FOUND.
+        """
+        self.model(name)
+        with self._lock:
+            if self._loaded.pop(name, None) is None:
+                self._hidden.add(name)
+
+    def _reserve(self, name: str) -> None:
+        existing = self.models()
+        with self._lock:
+            if name in existing or name in self._loaded:
+                raise AgentError(Status.ALREADY_EXISTS, f"model {name} is loaded already: unload it first")
+            if len(self._loaded) >= self._max_models:
+                raise AgentError(
+                    Status.RESOURCE_EXHAUSTED, f"at most {self._max_models} models may be loaded: unload one first"
+                )
+            self._loaded[name] = None
+
+    def _shared(self, folder: Path) -> TensorModel | None:
+        """The same package may be in memory already: one copy is enough, and it was verified."""
+        return next((model for model in self.models().values() if model.folder == folder), None)
+
+    def _load_anew(self, folder: Path) -> TensorModel:
+        needed, free = (folder / MODEL_FILE).stat().st_size * MEMORY_FACTOR, self._memory()
+        if needed > free:
+            raise AgentError(Status.RESOURCE_EXHAUSTED, f"the model needs about {needed} bytes, {free} are free")
+        return self._load(folder)
+
+
+def _package_folder(url: str) -> Path:
+    folder = Path(url)
+    try:
+        if folder.is_absolute() and not (folder / MANIFEST).exists():
+            with (folder / POINTER).open(encoding="utf-8", errors="replace") as pointer:
+                folder = Path(pointer.read(POINTER_BYTES).strip())
+        if folder.is_absolute() and (folder / MANIFEST).is_file() and (folder / MODEL_FILE).is_file():
+            return folder.resolve()
+    except (OSError, ValueError):
+        pass
+    raise AgentError(
+        Status.NOT_FOUND,
+        f"url must be the absolute path of a folder with {MANIFEST} and {MODEL_FILE}, got {_shown(url)}",
+    )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:100]}…")

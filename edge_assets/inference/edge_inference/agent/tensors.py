@@ -1,0 +1,122 @@
+"""Tensors on the wire and in memory."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_inference.agent import agent_pb2 as wire
+from edge_inference.agent import shared_memory
+from edge_inference.agent.agent_error import AgentError, Status
+from edge_inference.agent.tensor_model import TensorSpec
+
+#: The wire's DataType to the element type; the wire is little-endian.
+ELEMENTS = {
+    wire.UINT8: np.dtype(np.uint8),
+    wire.INT16: np.dtype(np.int16),
+    wire.INT32: np.dtype(np.int32),
+    wire.INT64: np.dtype(np.int64),
+    wire.FLOAT16: np.dtype(np.float16),
+    wire.FLOAT32: np.dtype(np.float32),
+    wire.FLOAT64: np.dtype(np.float64),
+}
+DATA_TYPES = {element: number for number, element in ELEMENTS.items()}
+ANY_SIZE = -1
+
+
+def metadata(spec: TensorSpec) -> Any:
+    """Describe an input or output; a free size is -1."""
+    shape = [ANY_SIZE if size is None else size for size in spec.shape]
+    return wire.TensorMetadata(name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=shape)
+
+
+def encode(spec: TensorSpec, values: NDArray[Any]) -> Any:
+    """Write an output."""
+    described = wire.TensorMetadata(name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=values.shape)
+    return wire.Tensor(tensor_metadata=described, byte_data=np.ascontiguousarray(values).tobytes())
+
+
+def decode(tensors: Sequence[Any], inputs: Sequence[TensorSpec], limit_bytes: int) -> dict[str, NDArray[Any]]:
+    """Read a request's tensors.
+
+    Args:
+        tensors: As they came; one without metadata, or without a name in it, stands for the input at its place.
+        inputs: What the model takes.
+        limit_bytes: The largest tensor that is taken.
+
+    Returns:
+        Input name to tensor.
+
+    Raises:
+        AgentError: INVALID_ARGUMENT: a tensor is missing, unknown or twice there, or has another type, shape or length.
+    """
+    if len(tensors) != len(inputs):
+        raise _wrong(f"the model takes {len(inputs)} tensors ({_names(inputs)}), got {len(tensors)}")
+    by_name = {spec.name: spec for spec in inputs}
+    values: dict[str, NDArray[Any]] = {}
+    for place, tensor in zip(inputs, tensors, strict=True):
+        name = tensor.tensor_metadata.name or place.name
+        if name not in by_name:
+            raise _wrong(f"a tensor's name must be one of {_names(inputs)}, got {name[:100]!r}")
+        if name in values:
+            raise _wrong(f"each tensor must be there once, got {name} twice")
+        values[name] = _array(tensor, by_name[name], limit_bytes)
+    return values
+
+
+def content(data: Any, limit_bytes: int) -> bytes:
+    """Take the bytes of a tensor or of auxiliary data, from the message or from shared memory.
+
+    Raises:
+        AgentError: INVALID_ARGUMENT: they cannot be read.
+    """
+    if data.WhichOneof("data") == "shared_memory_handle":
+        handle = data.shared_memory_handle
+        return shared_memory.read(handle.segment_id, handle.offset, handle.size, limit_bytes)
+    inline: bytes = data.byte_data
+    return inline
+
+
+def _array(tensor: Any, spec: TensorSpec, limit_bytes: int) -> NDArray[Any]:
+    raw = content(tensor, limit_bytes)
+    if tensor.HasField("tensor_metadata"):
+        described = tensor.tensor_metadata
+        if ELEMENTS.get(described.data_type) != spec.dtype:
+            known = wire.DataType.Name(described.data_type) if described.data_type in ELEMENTS else "an unknown one"
+            raise _wrong(f"{spec.name}: data_type must be {wire.DataType.Name(DATA_TYPES[spec.dtype])}, got {known}")
+        shape = tuple(described.shape)
+        if any(size < 0 for size in shape) or not spec.fits(shape):
+            raise _wrong(f"{spec.name}: shape must be {_shown(spec)}, got {list(shape)[:16]}")
+    else:
+        shape = _shape_of(spec, len(raw))
+    expected = math.prod(shape) * spec.dtype.itemsize
+    if len(raw) != expected:
+        raise _wrong(f"{spec.name}: {list(shape)} of {spec.dtype.name} must have {expected} bytes, got {len(raw)}")
+    return np.frombuffer(raw, spec.dtype.newbyteorder("<")).reshape(shape)
+
+
+def _shape_of(spec: TensorSpec, length: int) -> tuple[int, ...]:
+    """Find the one free size, such as the batch, from the length."""
+    free = [place for place, size in enumerate(spec.shape) if size is None]
+    if len(free) > 1:
+        raise _wrong(f"{spec.name}: a tensor of shape {_shown(spec)} must come with its metadata")
+    step = math.prod(size for size in spec.shape if size is not None) * spec.dtype.itemsize
+    if free and (step == 0 or length % step):
+        raise _wrong(
+            f"{spec.name}: {_shown(spec)} of {spec.dtype.name} must have a multiple of {step} bytes, got {length}"
+        )
+    return tuple(length // step if size is None else size for size in spec.shape)
+
+
+def _shown(spec: TensorSpec) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in spec.shape) + "]"
+
+
+def _names(inputs: Sequence[TensorSpec]) -> str:
+    return ", ".join(spec.name for spec in inputs)
+
+
+def _wrong(message: str) -> AgentError:
+    return AgentError(Status.INVALID_ARGUMENT, message)

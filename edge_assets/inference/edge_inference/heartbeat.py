@@ -1,0 +1,101 @@
+"""A sign of life at an interval: what each model does, and how the process is."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from edge_inference.answer import PAYLOAD_BYTES, encode, now
+from edge_inference.endpoint import Endpoint
+from edge_inference.outbox import Outbox
+from edge_inference.service_settings import ServiceSettings
+
+STATM = Path("/proc/self/statm")
+PROBLEM_CHARACTERS = 200
+
+
+class Heartbeat:
+    """Publishes a message every so often, while there is a connection.
+
+    Args:
+        device: Thing name of this device.
+        outbox: Takes the message.
+        captures: What became of captures.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        outbox: Outbox,
+        captures: Callable[[], dict[str, object]] = dict,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = ServiceSettings()
+        self._device = device
+        self._outbox = outbox
+        self._captures = captures
+        self._clock = clock
+        self._started = clock()
+        self._next = self._started
+
+    def beat(self, endpoints: Iterable[Endpoint]) -> None:
+        """Publish if it is time; heartbeats do not pile up during an outage.
+
+        Args:
+            endpoints: The models in service.
+        """
+        moment = self._clock()
+        if not self.settings.heartbeat_topic or moment < self._next or not self._outbox.connected:
+            return
+        self._next = moment + self.settings.heartbeat_s
+        self._outbox.put(self.settings.heartbeat_topic, self.message(list(endpoints)))
+
+    def message(self, endpoints: list[Endpoint]) -> bytes:
+        """Write the message.
+
+        Args:
+            endpoints: The models in service.
+
+        Returns:
+            JSON of at most 6,000 bytes; with very many models those that come last are left out.
+        """
+        for count in range(len(endpoints), -1, -1):
+            payload = encode(
+                {
+                    "device": self._device,
+                    "timestamp": now(),
+                    "uptime_s": round(self._clock() - self._started, 1),
+                    "rss_mb": resident_mb(),
+                    "outbox": {"waiting": self._outbox.waiting, "dropped": self._outbox.dropped},
+                    "captures": self._captures(),
+                    "models": {each.settings.name: _model(each) for each in endpoints[:count]},
+                }
+            )
+            if len(payload) <= PAYLOAD_BYTES:
+                break
+        return payload
+
+
+def resident_mb(statm: Path = STATM) -> float:
+    """Memory of this process that is in RAM, in MB; 0 where the system does not tell."""
+    try:
+        pages = int(statm.read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+def _model(endpoint: Endpoint) -> dict[str, object]:
+    store, counts = endpoint.store, endpoint.counts
+    return {
+        "version": store.version,
+        "loads": store.loads,
+        "failed_loads": store.failed_loads,
+        **({"problem": store.problem[:PROBLEM_CHARACTERS]} if store.problem else {}),
+        "answered": counts.answered,
+        "refused": counts.refused,
+        "failed": counts.failed,
+        "waiting": endpoint.waiting,
+        "latency_ms": endpoint.latencies.percentiles(),
+    }

@@ -1,0 +1,132 @@
+"""Messages on disk until they are published: they outlive an outage and the process."""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections import deque
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+TABLE = "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)"
+
+
+class Spool:
+    """A first-in first-out store of messages.
+
+    What cannot be written, because the disk is full or broken, waits in memory behind what is on disk, so that a live
+    connection goes on. A file that is damaged is put aside and a new one begun. Safe from any thread.
+
+    Args:
+        file: The store; None for memory only.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._lock = threading.Lock()
+        self._memory: deque[tuple[str, bytes]] = deque()
+        self._published = 0
+        self._database = _open(file) if file else None
+        self._on_disk = self._counted()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._on_disk + len(self._memory)
+
+    def append(self, topic: str, payload: bytes) -> None:
+        """Add a message behind all others.
+
+        Args:
+            topic: Where to.
+            payload: What.
+        """
+        with self._lock:
+            if self._database is not None and not self._memory:
+                try:
+                    self._database.execute("INSERT INTO messages (topic, payload) VALUES (?, ?)", (topic, payload))
+                except sqlite3.Error as exc:
+                    log.error("a message waits in memory, the spool cannot be written: %s", exc)
+                else:
+                    self._on_disk += 1
+                    return
+            self._memory.append((topic, payload))
+
+    def first(self) -> tuple[str, bytes] | None:
+        """Get the oldest message, which stays.
+
+        Returns:
+            Topic and payload, or None when there is none.
+        """
+        with self._lock:
+            row = self._row()
+            if row is not None:
+                return row[1], row[2]
+            return self._memory[0] if self._memory else None
+
+    def remove_first(self) -> None:
+        """Forget the oldest message: it is published."""
+        with self._lock:
+            row = self._row()
+            if row is None:
+                self._memory.popleft()
+                return
+            # Remembered, too: a delete that fails on a full disk must not publish the message for ever.
+            self._published = row[0]
+            self._on_disk -= 1
+            with contextlib.suppress(sqlite3.Error):
+                if self._database is not None:
+                    self._database.execute("DELETE FROM messages WHERE number <= ?", (self._published,))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database, self._on_disk = None, 0
+
+    def _row(self) -> tuple[int, str, bytes] | None:
+        if self._database is None or not self._on_disk:
+            return None
+        query = "SELECT number, topic, payload FROM messages WHERE number > ? ORDER BY number LIMIT 1"
+        try:
+            row: tuple[int, str, bytes] | None = self._database.execute(query, (self._published,)).fetchone()
+        except sqlite3.Error as exc:
+            log.error("%d messages are lost, the spool cannot be read: %s", self._on_disk, exc)
+            row = None
+        if row is None:
+            self._on_disk = 0
+        return row
+
+    def _counted(self) -> int:
+        if self._database is None:
+            return 0
+        return int(self._database.execute("SELECT count(*) FROM messages").fetchone()[0])
+
+
+def _open(file: Path) -> sqlite3.Connection | None:
+    """Open the store; a damaged one is put aside, and without a usable disk there is none."""
+    for attempt in range(2):
+        try:
+            return _connected(file)
+        except (sqlite3.Error, OSError) as exc:
+            log.error("the spool %s cannot be used: %s", file, exc)
+            if attempt == 0 and isinstance(exc, sqlite3.DatabaseError):
+                with contextlib.suppress(OSError):
+                    file.replace(file.with_suffix(".damaged"))
+    return None
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(file, timeout=1, isolation_level=None, check_same_thread=False)
+    try:
+        # Write-ahead log without a sync a message: a killed process loses nothing, a power cut the last moments.
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute("PRAGMA cache_size=-512")
+        database.execute(TABLE)
+        database.execute("SELECT count(*) FROM messages").fetchone()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database

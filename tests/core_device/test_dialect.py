@@ -1,0 +1,174 @@
+"""What works on the classic nucleus and fails on nucleus lite, each by a component that does it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.core_device.offline_cloud import Device, OfflineCloud
+from tests.core_device.test_deployment import run
+from twin.core_device.deployment_worker import DeploymentWorker
+from twin.core_device.dialect import CLASSIC, LITE, Dialect
+from twin.core_device.jobs import Job, JobQueue
+
+FOREVER = "echo ran > ran; sleep 600"
+HARD = {"VersionRequirement": ">=1.0.0 <2.0.0"}
+
+
+def ran(device: Device) -> bool:
+    return "ran" in device.work("com.a", "ran")
+
+
+@dataclass
+class Quirk:
+    """A component, how one sees that it worked, and what lite says of it."""
+
+    reason: str
+    parts: dict[str, Any]
+    entry: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
+    worked: Callable[[Device], bool] = ran
+
+
+def step(script: str, **more: Any) -> dict[str, Any]:
+    return {"steps": {"run": {"Script": script, **more}}}
+
+
+QUIRKS = {
+    "a manifest without runtime": Quirk("has no manifest", {**step(FOREVER), "platform": {"os": "linux"}}),
+    "a pattern for the architecture": Quirk(
+        "no regular expressions",
+        {**step(FOREVER), "platform": {"os": "linux", "runtime": "*", "architecture": "/amd64|aarch64/"}},
+    ),
+    "a variable of another component": Quirk(
+        "cut at character 6, before '{com.base:artifacts:path}",
+        {**step("echo {com.base:artifacts:path} > ran; sleep 600"), "dependencies": {"com.base": HARD}},
+        others={"com.base": step("sleep 600")},
+        worked=lambda device: "com.base/1.0.0" in device.work("com.a", "ran"),
+    ),
+    "a shutdown step": Quirk("shutdown is never run", {"steps": {"run": FOREVER, "shutdown": "echo bye > bye"}}),
+    "a recover step": Quirk(
+        "recover is never run",
+        {"steps": {"run": "test -e recovered && echo ran > ran && sleep 600", "recover": "touch recovered"}},
+    ),
+    "a Skipif": Quirk(
+        "Skipif of the step install is not known",
+        {"steps": {"install": {"Skipif": "onpath sh", "Script": "exit 1"}, "run": FOREVER}},
+    ),
+    "a shell variable in braces": Quirk("cut at character 8", step('echo "${PWD}" > ran; echo ran >> ran; sleep 600')),
+    "a shell function": Quirk("cut at character 5", step("f() { echo ran > ran; }; f; sleep 600")),
+    "JSON in a script": Quirk("cut at character 7", step("echo '{\"ran\": 1}' > ran; sleep 600")),
+    "an install step only": Quirk("never becomes healthy", {"steps": {"install": "echo ran > ran"}}),
+    "a number in setenv": Quirk("setenv.N must be a string", step('echo "ran$N" > ran; sleep 600', Setenv={"N": 5})),
+    "a space in setenv": Quirk("must be without spaces", step('echo "ran$S" > ran; sleep 600', Setenv={"S": "a b"})),
+    "a quote in setenv": Quirk("must be without quotes", step('echo "ran$S" > ran; sleep 600', Setenv={"S": "it's"})),
+    "a default value above 1 kB": Quirk(
+        "DefaultConfiguration.long must be at most 1024 bytes, got 1025",
+        {**step(FOREVER), "defaults": {"long": "x" * 1025}},
+    ),
+    "a deployed value above 1 kB": Quirk(
+        "merge.long must be at most 1024 bytes", step(FOREVER), entry={"merge": {"long": "x" * 1025}}
+    ),
+    "a recipe above 8 kB": Quirk(
+        "a recipe must be at most 8192 bytes", {**step(FOREVER), "defaults": {str(n): "x" * 900 for n in range(10)}}
+    ),
+    "more than 255 keys in a document": Quirk(
+        "at most 255 keys in all", step(FOREVER), entry={"merge": {f"k{n}": n for n in range(250)}}
+    ),
+    "a caret range": Quirk(
+        "must be made of >= and <, got '^1.0.0'",
+        {**step(FOREVER), "dependencies": {"com.base": {"VersionRequirement": "^1.0.0"}}},
+        others={"com.base": step("sleep 600")},
+    ),
+    "a tilde range": Quirk(
+        "must be made of >= and <, got '~1.0'",
+        {**step(FOREVER), "dependencies": {"com.base": {"VersionRequirement": "~1.0"}}},
+        others={"com.base": step("sleep 600")},
+    ),
+    "a HARD dependency that ends": Quirk(
+        "stopped because its HARD dependency com.base has ended",
+        {**step(FOREVER), "dependencies": {"com.base": HARD}},
+        others={"com.base": step("sleep 0.2")},
+    ),
+}
+
+
+async def deploy(device: Device, path: Path, dialect: Dialect, quirk: Quirk) -> tuple[str, dict[str, str]]:
+    """Through the worker, as a job of the cloud; returns the job's last status and its details."""
+    entry = {"version": "1.0.0", **({"configurationUpdate": quirk.entry} if quirk.entry else {})}
+    document = {
+        "deploymentId": "d",
+        "configurationArn": "arn:aws:greengrass:us-east-1:000000000000:configuration:thinggroup/g:1",
+        "creationTimestamp": 1,
+        "components": {"com.a": entry},
+    }
+    done: asyncio.Future[tuple[str, dict[str, str]]] = asyncio.get_running_loop().create_future()
+
+    class Queue:
+        async def report(self, _job: str, status: str, details: dict[str, str]) -> bool:
+            if status != "IN_PROGRESS":
+                done.set_result((status, details))
+            return True
+
+    worker = DeploymentWorker(path / "job.json", device.deployer, lambda _d, _o: None, dialect)
+    worker.offer(Job("j", 1, "QUEUED", json.loads(json.dumps(document))))
+    task = asyncio.create_task(worker.run(cast(JobQueue, Queue())))
+    try:
+        return await done
+    finally:
+        task.cancel()
+
+
+@pytest.mark.parametrize("name", QUIRKS)
+def test_works_on_classic_and_fails_on_lite_with_its_reason(tmp_path: Path, name: str) -> None:
+    quirk = QUIRKS[name]
+
+    def scenario(dialect: Dialect) -> Callable[[Device, OfflineCloud], Any]:
+        async def play(device: Device, cloud: OfflineCloud) -> None:
+            for other, parts in {"com.a": quirk.parts, **quirk.others}.items():
+                cloud.add(other, **parts)
+
+            status, details = await deploy(device, tmp_path / dialect.name, dialect, quirk)
+
+            if dialect is CLASSIC:
+                assert status == "SUCCEEDED", details
+                assert quirk.worked(device)
+            else:
+                assert status == "FAILED"
+                assert quirk.reason in details["deployment-failure-cause"]
+
+        return play
+
+    run(tmp_path / "classic", scenario(CLASSIC), CLASSIC)
+    run(tmp_path / "lite", scenario(LITE), LITE)
+
+
+def test_a_shutdown_step_runs_when_its_component_is_stopped(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        quirk = QUIRKS["a shutdown step"]
+        cloud.add("com.a", **quirk.parts)
+        await deploy(device, tmp_path, CLASSIC, quirk)
+
+        await device.supervisor.stop_all()
+
+        assert device.work("com.a", "bye") == "bye\n"
+
+    run(tmp_path / "classic", scenario, CLASSIC)
+
+
+def test_every_broken_rule_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps={"run": "echo ${HOME}", "shutdown": "true"}, defaults={"long": "x" * 2000})
+
+        _status, details = await deploy(device, tmp_path, LITE, Quirk("", {}))
+
+        for part in ("com.a 1.0.0", "never run", "is cut at", "1024 bytes, got 2000"):
+            assert part in details["deployment-failure-cause"]
+
+    run(tmp_path / "lite", scenario)

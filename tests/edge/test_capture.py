@@ -1,0 +1,188 @@
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from edge_inference.answer import Prediction
+from edge_inference.capture import WAITING, CaptureQueue, NoCaptures
+from edge_inference.capture_folder import CaptureFolder
+from edge_inference.capture_upload import CaptureUpload
+from edge_inference.configuration import ModelSettings, parse
+from edge_inference.postprocessing import Score
+from edge_inference.request import Request
+from edge_inference.service_settings import ServiceSettings
+from tests.edge.local_device import configuration
+
+MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+JPEG, PNG = b"\xff\xd8jpeg", b"\x89PNGpng"
+SURE, UNSURE = Prediction("1.0.0", [Score("7", 0.9)]), Prediction("1.0.0", [Score("7", 0.4)])
+
+
+def serving(**changes: object) -> ModelSettings:
+    return parse(configuration(**changes))["digits"]
+
+
+class FakeStore:
+    """An S3 that can refuse."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.failure: OSError | None = None
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        assert bucket == "bucket"
+        if self.failure:
+            raise self.failure
+        self.objects[key] = body
+
+
+class Bench:
+    def __init__(self, path: Path) -> None:
+        self.folder = CaptureFolder(path / "captures")
+        self.captures = CaptureQueue(self.folder, "thing-1", chance=lambda: 0.5)
+        self.store = FakeStore()
+        self.now = 0.0
+        self.upload = CaptureUpload(self.captures, self.folder, self.store, "thing-1", lambda: self.now)
+        self.upload.settings = ServiceSettings(capture_bucket="bucket")
+
+    def capture(self, request: Request, prediction: Prediction = SURE, limit: int = 1 << 20) -> bool:
+        self.captures.offer(serving(captureShare=1), request, prediction)
+        return self.captures.write_next(limit, 0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "prediction", "kept"),
+    [
+        ({}, SURE, False),
+        ({"captureShare": 0.6}, SURE, True),
+        ({"captureShare": 0.4}, SURE, False),
+        ({"captureBelow": 0.5}, SURE, False),
+        ({"captureBelow": 0.5}, UNSURE, True),
+        ({"captureBelow": 0.5}, Prediction("1", outputs={"y": [1]}), False),
+    ],
+)
+def test_keeps_a_share_and_what_the_model_is_unsure_of(
+    bench: Bench, changes: dict[str, object], prediction: Prediction, kept: bool
+) -> None:
+    bench.captures.offer(serving(**changes), Request("id", index=1), prediction)
+
+    assert bench.captures.write_next(1 << 20, 0) is kept
+
+
+def test_uploads_records_as_json_lines_with_their_pictures(bench: Bench) -> None:
+    bench.capture(Request("a", image=JPEG))
+    bench.capture(Request("b", image=PNG))
+    bench.capture(Request("c", features=[1.0, 2.0]))
+
+    bench.upload.upload()
+
+    keys = sorted(bench.store.objects)
+    assert all(key.startswith("captures/thing-1/digits/20") for key in keys)
+    (lines,) = [key for key in keys if key.endswith(".jsonl")]
+    records = [json.loads(line) for line in bench.store.objects[lines].splitlines()]
+    assert [record["request_id"] for record in records] == ["a", "b", "c"]
+    folder = lines.rsplit("/", 1)[0]
+    assert bench.store.objects[f"{folder}/{records[0]['picture']}"] == JPEG
+    assert records[1]["picture"].endswith(".png")
+    assert records[2]["input"] == {"features": [1.0, 2.0]}
+    assert records[0]["output"] == {"top_k": [{"label": "7", "probability": 0.9}]}
+    assert (records[0]["reason"], records[0]["device"]) == ("sampled", "thing-1")
+    assert bench.folder.waiting() == []
+    assert bench.upload.counts() == {"uploaded": 3, "dropped": 0}
+
+
+def test_a_refusing_s3_is_asked_again_and_nothing_is_lost(bench: Bench) -> None:
+    bench.capture(Request("a", image=JPEG))
+    bench.store.failure = OSError("403 AccessDenied")
+    bench.upload.upload()
+    assert bench.upload.counts()["problem"] == "403 AccessDenied"
+    assert len(bench.folder.waiting()) == 1
+
+    bench.store.failure = None
+    again = CaptureUpload(bench.captures, CaptureFolder(bench.folder.path), bench.store, "thing-1", lambda: 0)
+    again.settings = ServiceSettings(capture_bucket="bucket")
+    again.upload()
+
+    assert again.uploaded == 1
+    assert bench.folder.waiting() == []
+
+
+def test_nothing_is_uploaded_without_a_bucket(bench: Bench) -> None:
+    bench.upload.settings = ServiceSettings()
+    bench.capture(Request("a", image=JPEG))
+
+    bench.upload.upload()
+
+    assert (bench.store.objects, len(bench.folder.waiting())) == ({}, 1)
+
+
+def test_a_batch_holds_one_model_and_one_hour(bench: Bench) -> None:
+    for number, hours in enumerate((0, 0, 1)):
+        bench.folder.add("digits", f"{number}", {}, None, MOMENT + timedelta(hours=hours, seconds=number))
+    bench.folder.add("iris", "9", {}, None, MOMENT + timedelta(hours=2))
+
+    for _ in range(3):
+        bench.upload.upload()
+
+    assert sorted(bench.store.objects) == [
+        "captures/thing-1/digits/2026/03/04/05/0.jsonl",
+        "captures/thing-1/digits/2026/03/04/06/2.jsonl",
+        "captures/thing-1/iris/2026/03/04/07/9.jsonl",
+    ]
+
+
+def test_a_full_folder_drops_the_oldest_first(bench: Bench) -> None:
+    for number in range(6):
+        bench.capture(Request(str(number), image=JPEG + bytes(1000)), limit=5000)
+
+    left = [json.loads(capture.record.read_text())["request_id"] for capture in bench.folder.waiting()]
+    assert left == ["3", "4", "5"] or left == ["2", "3", "4", "5"]
+    assert bench.folder.dropped == 6 - len(left)
+    assert sum(file.stat().st_size for file in bench.folder.path.iterdir()) <= 5000
+
+
+def test_remains_of_a_killed_write_do_not_count_for_ever(bench: Bench) -> None:
+    bench.folder.path.mkdir()
+    (bench.folder.path / ".20260304T050607000000.digits.x").write_bytes(bytes(9000))
+
+    bench.capture(Request("a"), limit=2000)
+
+    assert sum(file.stat().st_size for file in bench.folder.path.iterdir()) <= 2000
+
+
+def test_a_disk_that_cannot_be_written_costs_the_capture_only(tmp_path: Path) -> None:
+    (tmp_path / "captures").write_text("not a folder")
+    bench = Bench(tmp_path)
+
+    assert bench.capture(Request("a", image=JPEG))
+
+    assert bench.captures.dropped == 1
+
+
+def test_never_holds_up_an_answer(bench: Bench) -> None:
+    for _ in range(WAITING + 3):
+        bench.captures.offer(serving(captureShare=1), Request("a"), SURE)
+
+    assert bench.captures.dropped == 3
+    NoCaptures().offer(serving(captureShare=1), Request("a"), SURE)
+
+
+def test_the_thread_writes_and_uploads_until_it_is_closed(bench: Bench) -> None:
+    bench.capture(Request("a"))
+    bench.now = 100.0
+    put = bench.store.put
+
+    def put_once(bucket: str, key: str, body: bytes) -> None:
+        put(bucket, key, body)
+        bench.upload.close()
+
+    bench.store.put = put_once  # type: ignore[method-assign]
+    bench.upload.run()
+
+    assert len(bench.store.objects) == 1

@@ -1,0 +1,67 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.edge.model_folder import ROOT
+from tools import export_resnet18, model, train_iris
+
+MODELS = ROOT / "edge_assets" / "models"
+FOLDERS = sorted(path.parent for path in MODELS.glob("*/model.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_committed_model_works_as_its_folder_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert model.main(["check", str(folder)]) == 0
+
+    assert "loaded and warm" in capsys.readouterr().out
+
+
+def test_predicts_requests_and_pictures_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert model.main(["check", str(MODELS / "iris"), '{"features": [5.1, 3.5, 1.4, 0.2]}']) == 0
+    assert "setosa 0.9" in capsys.readouterr().out
+
+    picture = MODELS / "image-classification" / "image.jpg"
+    assert model.main(["check", str(MODELS / "image-classification"), str(picture)]) == 0
+    assert "notice: random weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"serving": {"topk": 3}}, "serving must hold known keys, got topk"),
+        ({"serving": {"threshold": 2}}, "threshold must be a number from 0 to 1"),
+        ({"labels": ["one"]}, "one value a label"),
+        ({"extras": ["lost.jpg"]}, "lost.jpg: is named in the declaration, but missing"),
+    ],
+)
+def test_says_what_is_wrong_with_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], reason: str
+) -> None:
+    folder = tmp_path / "iris"
+    shutil.copytree(MODELS / "iris", folder)
+    declaration = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(declaration | changes))
+
+    assert model.main(["check", str(folder)]) == 1
+
+    assert reason in capsys.readouterr().err
+
+
+def test_the_narrow_classifier_is_made_the_same_at_every_run(tmp_path: Path) -> None:
+    committed = MODELS / "image-classification"
+
+    assert export_resnet18.main(["--output", str(tmp_path)]) == 0
+
+    assert (tmp_path / "model.onnx").read_bytes() == (committed / "model.onnx").read_bytes()
+    assert json.loads((tmp_path / "model.json").read_text()) == json.loads((committed / "model.json").read_text())
+
+
+def test_training_the_iris_classifier_again_gives_the_same_model(tmp_path: Path) -> None:
+    assert train_iris.main(["--output", str(tmp_path)]) == 0
+
+    assert model.main(["check", str(MODELS / "iris")]) == 0
+    size = (tmp_path / "model.onnx").stat().st_size
+    assert size == (MODELS / "iris" / "model.onnx").stat().st_size

@@ -1,0 +1,267 @@
+"""The agent in the running component, and a client in a process of its own."""
+
+import base64
+import os
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from tests.edge.local_device import LocalDevice, configuration
+from tests.edge.model_folder import DIGITS, make_package
+from tests.edge.signing import Signer
+from tests.edge.test_component_process import Component
+from tests.edge_agent.agent_models import adder, doubler
+from tests.edge_agent.conftest import Client, RefusedError, array, tensor
+
+pytestmark = pytest.mark.timeout(120)
+SIGNER = Signer()
+
+
+def agent(socket: Path, **changes: Any) -> dict[str, Any]:
+    return {"socket": str(socket), "captureFolder": str(socket.parent / "captures"), "maxModels": 3, **changes}
+
+
+@pytest.fixture
+def component(tmp_path: Path) -> Iterator[Component]:
+    config = {**configuration(), "agent": agent(tmp_path / "a.sock"), "signingKey": SIGNER.public_key}
+    with LocalDevice(tmp_path / "ipc.sock", config) as device:
+        running = Component(tmp_path, device)
+        try:
+            running.wait_for_log("agent: serving")
+            device.wait_for_subscription()
+            yield running
+        finally:
+            if running.process.poll() is None:
+                running.process.kill()
+                running.process.wait(10)
+
+
+@pytest.fixture
+def client(component: Component, connect: Callable[[Path], Client]) -> Client:
+    return connect(component.folder / "a.sock")
+
+
+def signed(folder: Path) -> str:
+    return str(SIGNER.sign_package(folder))
+
+
+def refused(client: Client, verb: str, **request: Any) -> str:
+    with pytest.raises(RefusedError) as caught:
+        client.call(verb, **request)
+    return caught.value.code
+
+
+def test_loads_describes_predicts_lists_and_unloads(client: Client, tmp_path: Path) -> None:
+    url = signed(doubler(tmp_path / "m"))
+    described = {
+        "url": url,
+        "name": "twice",
+        "input_tensor_metadatas": [{"name": "x", "data_type": "FLOAT32", "shape": [-1, 3]}],
+        "output_tensor_metadatas": [{"name": "y", "data_type": "FLOAT32", "shape": [-1, 3]}],
+    }
+
+    assert client.call("ListModels") == {}
+    assert client.call("LoadModel", url=url, name="twice") == {"model": described}
+    assert client.call("ListModels") == {"models": [described]}
+    assert client.call("DescribeModel", name="twice") == {"model": described}
+    for batch in (1, 2, 17):
+        values = np.random.default_rng(batch).random((batch, 3), np.float32)
+        np.testing.assert_array_equal(client.predict("twice", tensor(values, "x"))[0], values * 2)
+    assert client.call("UnLoadModel", name="twice") == {}
+    assert client.call("ListModels") == {}
+    assert refused(client, "Predict", name="twice") == "NOT_FOUND"
+
+
+def test_a_tensor_without_metadata_takes_its_batch_from_its_length(client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(doubler(tmp_path / "m")), name="m")
+    values = np.arange(12, dtype=np.float32)
+
+    answer = client.call("Predict", name="m", tensors=[{"byte_data": base64.b64encode(values.tobytes()).decode()}])
+
+    assert array(answer["tensors"][0]).tolist() == (values * 2).reshape(4, 3).tolist()
+
+
+def test_inputs_are_told_apart_by_name_and_type(client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(adder(tmp_path / "m")), name="sum")
+    a, b = np.array([0.5, 1.5], np.float32), np.array([1, 2], np.int64)
+
+    (both,) = client.predict("sum", tensor(b, "b"), tensor(a, "a"))
+
+    assert both.tolist() == [1.5, 3.5]
+
+
+@pytest.mark.parametrize("element", ["UINT8", "INT16", "INT32", "INT64", "FLOAT16", "FLOAT", "DOUBLE"])
+def test_carries_every_type_of_the_protocol(client: Client, tmp_path: Path, element: str) -> None:
+    # ONNX adds no 8- and 16-bit integers: those go in and out unchanged.
+    from onnx import helper
+
+    from tests.edge_agent.agent_models import make_package as raw_package
+
+    number = getattr(TensorProto, element)
+    info = [helper.make_tensor_value_info(name, number, [2]) for name in "xy"]
+    folder = raw_package(tmp_path / "m", [helper.make_node("Identity", ["x"], ["y"])], info[:1], info[1:])
+    client.call("LoadModel", url=signed(folder), name="m")
+    values = np.array([1, 2], helper.tensor_dtype_to_np_dtype(number))
+
+    (out,) = client.predict("m", tensor(values))
+
+    assert (out.dtype, out.tolist()) == (values.dtype, values.tolist())
+
+
+X = np.zeros((1, 3), np.float32)
+WRONG: dict[str, list[dict[str, Any]]] = {
+    "no tensor": [],
+    "two tensors": [tensor(X), tensor(X)],
+    "unknown input": [tensor(X, "z")],
+    "wrong type": [tensor(X.astype(np.float64), "x")],
+    "unknown type": [tensor(X, "x", data_type=99)],
+    "wrong shape": [tensor(np.zeros((1, 4), np.float32), "x")],
+    "wrong rank": [tensor(np.zeros(3, np.float32), "x")],
+    "negative size": [tensor(X, "x", shape=[-1, 3])],
+    "too short": [tensor(X, "x", shape=[2, 3])],
+    "a huge shape": [tensor(X, "x", shape=[2**31 - 1, 3])],
+    "no data": [{"tensor_metadata": {"name": "x", "data_type": "FLOAT32", "shape": [1, 3]}}],
+    "odd length": [{"byte_data": base64.b64encode(b"12345").decode()}],
+    "unknown segment": [{"shared_memory_handle": {"segment_id": 2**31 - 1, "size": 12}}],
+    "segment id out of range": [{"shared_memory_handle": {"segment_id": 2**63, "size": 12}}],
+    "segment size out of range": [{"shared_memory_handle": {"segment_id": 0, "size": 2**63}}],
+}
+
+
+def test_every_wrong_tensor_is_an_invalid_argument_and_the_next_call_works(client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(doubler(tmp_path / "m")), name="m")
+
+    codes = {what: refused(client, "Predict", name="m", tensors=tensors) for what, tensors in WRONG.items()}
+
+    assert codes == dict.fromkeys(WRONG, "INVALID_ARGUMENT")
+    assert client.predict("m", tensor(X))[0].shape == (1, 3)
+
+
+def test_each_way_to_fail_to_load_has_its_code(client: Client, tmp_path: Path) -> None:
+    good = signed(doubler(tmp_path / "good"))
+    unsigned = str(doubler(tmp_path / "unsigned"))
+    truncated = signed(doubler(tmp_path / "truncated"))
+    (Path(truncated) / "model.onnx").write_bytes(b"cut")
+    no_model = doubler(tmp_path / "no-model")
+    boolean = signed(doubler(tmp_path / "int8", TensorProto.UINT32, [2]))
+    client.call("LoadModel", url=good, name="taken")
+
+    def code(url: str, name: str = "other") -> str:
+        return refused(client, "LoadModel", url=url, name=name)
+
+    assert code(good, "taken") == "ALREADY_EXISTS"
+    assert code("/no/such/folder") == "NOT_FOUND"
+    assert code("relative/folder") == "NOT_FOUND"
+    assert code("") == "NOT_FOUND"
+    assert code("/\0") == "NOT_FOUND"
+    (no_model / "model.onnx").unlink()
+    assert code(str(no_model)) == "NOT_FOUND"
+    assert code(unsigned) == "FAILED_PRECONDITION"
+    assert code(truncated) == "FAILED_PRECONDITION"
+    assert code(boolean) == "FAILED_PRECONDITION"
+    for name in ("", "a_b", "-a", "a-", "a b", "x" * 300):
+        assert code(good, name) == "INVALID_ARGUMENT"
+    client.call("LoadModel", url=good, name="second")
+    client.call("LoadModel", url=good, name="third")
+    assert code(good, "fourth") == "RESOURCE_EXHAUSTED"
+    assert refused(client, "UnLoadModel", name="other") == "NOT_FOUND"
+    assert refused(client, "DescribeModel", name="other") == "NOT_FOUND"
+
+
+def test_the_models_of_the_device_are_there_and_stay_with_the_device(component: Component, client: Client) -> None:
+    SIGNER.sign_package(make_package(component.folder / "1.0.0", "1.0.0"))
+    component.pointer.parent.mkdir(parents=True)
+    component.pointer.write_text(f"{component.folder / '1.0.0'}/\n")
+    component.wait_for_log("model digits 1.0.0 in use")
+    with np.load(DIGITS / "samples.npz") as samples:
+        pixels = (samples["images"][3] / 16).astype(np.float32).reshape(1, 1, 8, 8)
+
+    logits = client.predict("digits", tensor(pixels, "image"))[0]
+    component.device.send({"index": 3})
+    assert component.device.answer()["label"] == str(int(logits.argmax()))
+    assert refused(client, "LoadModel", url=str(component.pointer.parent), name="digits") == "ALREADY_EXISTS"
+
+    client.call("UnLoadModel", name="digits")
+    assert client.call("ListModels") == {}
+    component.device.send({"index": 3})
+    assert component.device.answer()["label"]
+    # The work folder of the model's component, which holds the pointer, is a url as well.
+    client.call("LoadModel", url=str(component.pointer.parent), name="digits")
+    assert client.predict("digits", tensor(pixels))[0].tolist() == logits.tolist()
+
+
+def test_captures_are_written_and_their_outcome_told(client: Client, tmp_path: Path) -> None:
+    capture_id = str(uuid.uuid4())
+    request = {
+        "model_name": "m",
+        "capture_id": capture_id,
+        "inference_timestamp": {"seconds": 1_700_000_000, "nanos": 5_000},
+        "input_tensors": [tensor(X, "x")],
+        "inputs": [{"name": "note", "encoding": "JSON", "byte_data": base64.b64encode(b"{}").decode()}],
+    }
+
+    assert refused(client, "GetCaptureDataStatus", capture_id=capture_id) == "NOT_FOUND"
+    client.call("CaptureData", **request)
+    assert refused(client, "CaptureData", **request) == "ALREADY_EXISTS"
+    deadline = time.monotonic() + 10
+    while client.call("GetCaptureDataStatus", capture_id=capture_id)["status"] == "IN_PROGRESS":
+        assert time.monotonic() < deadline
+    assert client.call("GetCaptureDataStatus", capture_id=capture_id) == {"status": "SUCCESS"}
+    (written,) = (tmp_path / "captures").rglob("*.json")
+    assert written.relative_to(tmp_path / "captures") == Path(f"m/2023/11/14/22/{capture_id}.json")
+
+    assert refused(client, "CaptureData", **{**request, "capture_id": "7"}) == "INVALID_ARGUMENT"
+    assert refused(client, "CaptureData", **{**request, "model_name": "../x"}) == "INVALID_ARGUMENT"
+    future = {"seconds": int(time.time()) + 60}
+    later = {**request, "capture_id": str(uuid.uuid4()), "inference_timestamp": future}
+    assert refused(client, "CaptureData", **later) == "OUT_OF_RANGE"
+
+
+def test_the_socket_is_for_user_and_group_and_goes_with_the_component(component: Component, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "a.sock").stat().st_mode) == 0o660
+
+    assert component.stop() == 0
+
+    assert not (tmp_path / "a.sock").exists()
+
+
+def test_a_killed_component_leaves_a_socket_that_the_next_one_takes(component: Component, client: Client) -> None:
+    component.process.kill()
+    component.process.wait(10)
+    assert (component.folder / "a.sock").exists()
+
+    component.process = component._start()
+
+    assert client.call("ListModels") == {}
+
+
+def test_a_change_of_the_configuration_moves_the_agent_and_a_bad_one_does_not(
+    component: Component, connect: Callable[[Path], Client], tmp_path: Path
+) -> None:
+    device = component.device
+    before = device.config
+
+    device.configure({**before, "agent": agent(tmp_path / "b.sock", maxModels=0)})
+    component.wait_for_log("agent.maxModels must be a whole number from 1 to 64, got 0")
+    assert (tmp_path / "a.sock").exists()
+    device.configure({**before, "signingKey": "nonsense"})
+    component.wait_for_log("signingKey must be base64 of a P-256 public key in DER, got 'nonsense'")
+    device.configure({**before, "agent": agent(tmp_path / "b.sock")})
+    assert connect(tmp_path / "b.sock").call("ListModels") == {}
+    assert not (tmp_path / "a.sock").exists()
+
+    device.configure({key: value for key, value in before.items() if key != "agent"})
+    component.wait_for_log("agent: stopped")
+    deadline = time.monotonic() + 10
+    while (tmp_path / "b.sock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert os.path.lexists(tmp_path / "ipc.sock")
+    assert component.process.poll() is None

@@ -1,0 +1,213 @@
+"""The bundler, on wheels made here; `pip download` itself is covered by the wheelhouse."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from edge_constructs.reproducible_zip import sha256_of
+from tools import bundle
+from tools.bundle import BundleError, build, unpack
+from tools.bundle_report import BundleTooLargeError, check_size, largest_parts
+from tools.bundle_trim import loadable, strip, trim
+from tools.wheelhouse import Target
+
+TARGET = Target.here()
+FILES = {
+    "pkg/__init__.py": b"VALUE = 42\n",
+    "pkg/core/big.py": b"#" * 5000,
+    "pkg/tests/test_it.py": b"assert False\n",
+    "pkg/include/it.h": b"int x;\n",
+    "pkg/it.pyx": b"x\n",
+    "pkg/it.pyi": b"x: int\n",
+    "pkg/docs/it.rst": b"text\n",
+    "pkg-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n",
+    "pkg-1.0.dist-info/RECORD": b"",
+    "pkg-1.0.dist-info/licenses/LICENSE": b"free\n",
+    "pkg-1.0.data/purelib/more.py": b"MORE = 1\n",
+    "pkg-1.0.data/scripts/run": b"#!python\n",
+    "docs.py": b"a module of that name stays\n",
+}
+
+
+def make_wheel(folder: Path, files: dict[str, bytes], name: str = "pkg") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    return wheel
+
+
+@pytest.fixture
+def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A function whose one wheel is there already."""
+    folder = tmp_path / "fn"
+    folder.mkdir()
+    wheel = make_wheel(tmp_path / "registry", FILES)
+    (folder / "requirements.lock").write_text(f"pkg==1.0 \\\n    --hash=sha256:{sha256_of(wheel)}\n")
+
+    def download(target: Target, locks: Iterable[Path], wheels: Path) -> None:
+        wheels.mkdir(parents=True, exist_ok=True)
+        for each in (tmp_path / "registry").iterdir():
+            shutil.copy(each, wheels)
+
+    monkeypatch.setattr(bundle, "download", download)
+    return folder
+
+
+def test_bundles_what_an_import_needs_and_says_what_was_cut(function: Path, tmp_path: Path) -> None:
+    archive, report = build(function, TARGET, tmp_path / "bundles")
+
+    assert report is not None
+    with zipfile.ZipFile(archive) as members:
+        names = set(members.namelist())
+        members.extractall(tmp_path / "device")
+    assert names == {
+        "requirements.lock",
+        "dependencies/docs.py",
+        "dependencies/more.py",
+        "dependencies/pkg/__init__.py",
+        "dependencies/pkg/core/big.py",
+        "dependencies/pkg-1.0.dist-info/METADATA",
+        "dependencies/pkg-1.0.dist-info/licenses/LICENSE",
+    }
+    assert {cut.rule: cut.files for cut in report.cuts} == {
+        "tests": 1,
+        "headers and static libraries": 1,
+        "sources of extensions": 1,
+        "type stubs": 1,
+        "documentation and examples": 1,
+        "installers' files": 1,
+    }
+    assert report.before_bytes - report.after_bytes == sum(cut.size_bytes for cut in report.cuts)
+    assert report.largest[0] == ("pkg/core", 5000)
+    assert "- tests" in report.text()
+    assert json.loads(archive.with_suffix(".json").read_text())["after_bytes"] == report.after_bytes
+    code = "import importlib.metadata as m, pkg, more; print(pkg.VALUE, m.version('pkg'))"
+    folder = tmp_path / "device" / "dependencies"
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["42", "1.0"], run.stderr
+
+
+def test_is_reproducible_and_done_once(function: Path, tmp_path: Path) -> None:
+    first, _ = build(function, TARGET, tmp_path / "a")
+    second, _ = build(function, TARGET, tmp_path / "b")
+
+    assert sha256_of(first) == sha256_of(second)
+    assert build(function, TARGET, tmp_path / "a") == (first, None)
+    (function / "requirements.lock").write_text("# more\n" + (function / "requirements.lock").read_text())
+    assert build(function, TARGET, tmp_path / "a")[1] is not None
+
+
+def test_a_rule_can_be_left_out(function: Path, tmp_path: Path) -> None:
+    archive, _ = build(function, TARGET, tmp_path / "bundles", frozenset({"tests"}))
+
+    with zipfile.ZipFile(archive) as members:
+        assert "dependencies/pkg/tests/test_it.py" in members.namelist()
+
+
+def test_a_wheel_with_another_hash_is_refused(function: Path, tmp_path: Path) -> None:
+    make_wheel(tmp_path / "registry", {**FILES, "pkg/__init__.py": b"VALUE = 43\n"})
+
+    with pytest.raises(BundleError, match=r"fn: every wheel must have one of the hashes in .* not so pkg-1\.0"):
+        build(function, TARGET, tmp_path / "bundles")
+
+
+def test_a_lock_without_hashes_is_refused(function: Path, tmp_path: Path) -> None:
+    (function / "requirements.lock").write_text("pkg==1.0\n")
+
+    with pytest.raises(BundleError, match="a lock must hold requirements such as"):
+        build(function, TARGET, tmp_path / "bundles")
+
+
+def test_a_wheel_may_not_write_outside_or_over_another_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="a path must lie inside the wheel"):
+        unpack(make_wheel(tmp_path, {"../evil.py": b""}), tmp_path / "out")
+    unpack(make_wheel(tmp_path, {"shared.py": b"1"}, "a"), tmp_path / "out")
+    unpack(make_wheel(tmp_path, {"shared.py": b"1"}, "b"), tmp_path / "out")
+    with pytest.raises(BundleError, match=r"shared\.py is in another wheel"):
+        unpack(make_wheel(tmp_path, {"shared.py": b"2"}, "c"), tmp_path / "out")
+
+
+def test_more_than_greengrass_takes_is_refused_with_the_largest_parts(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"p{number:02}").mkdir()
+        (tmp_path / f"p{number:02}" / "x.so").write_bytes(b"x" * (100 + number))
+    parts = largest_parts(tmp_path)
+
+    assert len(parts) == 10
+    assert parts[0] == ("p11/x.so", 111)
+    with pytest.raises(
+        BundleTooLargeError, match=r"fn: a component may have 2000 MB, got 2000\.0 MB; .*p11/x\.so 0\.0 MB"
+    ):
+        check_size("fn", 2_000_000_001, parts)
+    warning = check_size("fn", 250_000_001, parts)
+    assert warning is not None
+    assert "more than the 250 MB" in warning
+    assert check_size("fn", 250_000_000, parts) is None
+
+
+@pytest.mark.skipif(shutil.which("strip") is None, reason="binutils are not installed")
+def test_strips_a_shared_object_that_still_loads_and_leaves_others_alone(tmp_path: Path) -> None:
+    import numpy as np
+
+    source = Path(np.__file__).parent / "random"
+    library = next(source.glob("mtrand*.so"))
+    shutil.copy(library, tmp_path / library.name)
+    (tmp_path / "broken.so").write_bytes(library.read_bytes()[:2000])
+    (tmp_path / "text.so").write_text("INPUT(libc.so)")
+
+    cut, note = strip(tmp_path, TARGET.architecture)
+
+    assert loadable(tmp_path / library.name)
+    assert (tmp_path / library.name).stat().st_size == library.stat().st_size - cut.size_bytes
+    assert (tmp_path / "broken.so").stat().st_size == 2000
+    assert "left as they are" in note
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([library.name, "broken.so", "text.so"])
+
+
+def test_without_strip_the_report_says_so(tmp_path: Path) -> None:
+    cut, note = strip(tmp_path, TARGET.architecture, program="no-such-strip")
+
+    assert (cut.files, note) == (0, "no-such-strip is not installed: shared objects keep their symbols")
+
+
+def test_an_object_whose_segments_do_not_fit_the_pages_is_not_loadable(tmp_path: Path) -> None:
+    import numpy as np
+
+    good = next((Path(np.__file__).parent / "random").glob("mtrand*.so"))
+    content = bytearray(good.read_bytes())
+    table = int.from_bytes(content[32:40], "little")
+    for number in range(int.from_bytes(content[56:58], "little")):
+        entry = table + number * 56
+        if content[entry : entry + 4] == b"\1\0\0\0":
+            content[entry + 16] ^= 0x08  # one bit of the segment's address
+    (tmp_path / "bad.so").write_bytes(content)
+    (tmp_path / "no.so").write_bytes(b"text")
+
+    assert loadable(good)
+    assert not loadable(tmp_path / "bad.so")
+    assert not loadable(tmp_path / "no.so")
+
+
+def test_trimming_removes_folders_that_are_left_empty(tmp_path: Path) -> None:
+    (tmp_path / "pkg" / "tests" / "deep").mkdir(parents=True)
+    (tmp_path / "pkg" / "tests" / "deep" / "t.py").touch()
+
+    trim(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_reports_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert bundle.main([str(tmp_path / "nothing")]) == 1
+    assert "bundle: nothing: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bundle.main([])
+    assert bundle.main(["--all-stages"]) == 0

@@ -1,0 +1,133 @@
+import io
+import json
+import platform
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from edge_handlers.deadline import DeadlineError
+from edge_handlers.onnx_compilation.logic import SourceError
+from edge_handlers.onnx_compilation.on_event import handler
+from edge_handlers.onnx_compilation.optimiser import OptimiserError
+from edge_handlers.onnx_compilation.wheels import WheelError
+from edge_handlers.service_client import AwsCallError
+from tests.handlers import event
+from tests.handlers.event import Context
+from tests.handlers.fake_s3 import FakeS3
+from tests.handlers.model_archive import targz
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = (ROOT / "edge_assets" / "models" / "digits" / "model.onnx").read_bytes()
+VERSION = f"cp{sys.version_info.major}{sys.version_info.minor}"
+RUNTIME = ROOT / "edge_assets/runtime/wheelhouse" / f"runtime-{VERSION}-{platform.machine()}.zip"
+SOURCE = "sources/digits/SHA/model.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def runtime() -> bytes:
+    """The archive that devices install, as set-up made it."""
+    return RUNTIME.read_bytes()
+
+
+@pytest.fixture
+def bucket(s3: FakeS3, runtime: bytes) -> FakeS3:
+    s3.put("artifacts-dev", SOURCE, targz({"model.onnx": MODEL, "samples.npz": b"samples"}))
+    s3.put("artifacts-dev", "artifacts/SHA/runtime.zip", runtime)
+    return s3
+
+
+def run(seconds: float = 300, **changes: Any) -> dict[str, Any]:
+    return handler(event.create("onnx_compilation", **changes), Context(seconds))
+
+
+def test_the_devices_own_runtime_writes_a_model_that_it_can_load(bucket: FakeS3) -> None:
+    answer = run()
+
+    key = answer["Data"]["ArtifactUri"].removeprefix("s3://artifacts-dev/")
+    assert key.startswith("compiled/edgewright-dev-digits-")
+    with tarfile.open(fileobj=io.BytesIO(bucket.content("artifacts-dev", key) or b""), mode="r:gz") as archive:
+        assert archive.getnames() == ["model.onnx"]
+        member = archive.extractfile("model.onnx")
+        assert member is not None
+        optimised = member.read()
+    assert optimised != MODEL
+    session = onnxruntime.InferenceSession(optimised, providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_inputs()] == ["image"]
+
+
+def test_the_same_model_gives_the_same_artifact(bucket: FakeS3) -> None:
+    first = run()
+    content = bucket.content("artifacts-dev", first["PhysicalResourceId"].removeprefix("s3://artifacts-dev/"))
+
+    assert run() == first
+    assert len(bucket.called("upload_fileobj")) == 1
+    assert content
+
+
+def test_delete_keeps_what_a_package_was_made_of(s3: FakeS3) -> None:
+    request = event.delete("onnx_compilation", "s3://artifacts-dev/compiled/x/model.tar.gz")
+
+    assert handler(request, Context()) == {"PhysicalResourceId": "s3://artifacts-dev/compiled/x/model.tar.gz"}
+    assert s3.calls == []
+
+
+@pytest.mark.parametrize(
+    ("shapes", "error"),
+    [
+        ({"image": [1, 3, 8, 8]}, r"shape of input image must fit the model's .*declared is \[1, 3, 8, 8\]"),
+        ({"picture": [1, 1, 8, 8]}, r"inputs must be the model's \['image'\], declared are \['picture'\]"),
+    ],
+)
+def test_shapes_that_are_not_the_models_are_refused(bucket: FakeS3, shapes: dict[str, Any], error: str) -> None:
+    with pytest.raises(OptimiserError, match=error):
+        run(DataInputConfig=json.dumps(shapes))
+    assert not bucket.called("upload_fileobj")
+
+
+def test_a_model_that_is_none_fails_with_the_runtimes_words(bucket: FakeS3) -> None:
+    bucket.put("artifacts-dev", SOURCE, targz({"model.onnx": b"no model"}))
+
+    with pytest.raises(OptimiserError, match=r"cannot compile model\.onnx .*INVALID_PROTOBUF"):
+        run()
+
+
+def test_two_models_in_one_archive_are_refused(bucket: FakeS3) -> None:
+    bucket.put("artifacts-dev", SOURCE, targz({"a.onnx": MODEL, "b.onnx": MODEL}))
+
+    with pytest.raises(SourceError, match=r"exactly one \.onnx file"):
+        run()
+
+
+def test_a_runtime_without_a_library_is_refused(bucket: FakeS3) -> None:
+    empty = io.BytesIO()
+    with zipfile.ZipFile(empty, "w") as archive:
+        archive.writestr("wheels/pillow-1.whl", b"")
+    bucket.put("artifacts-dev", "artifacts/SHA/runtime.zip", empty.getvalue())
+
+    with pytest.raises(WheelError, match="must hold one wheel of numpy, got none"):
+        run()
+
+
+def test_a_runtime_that_is_no_zip_is_refused(bucket: FakeS3) -> None:
+    bucket.put("artifacts-dev", "artifacts/SHA/runtime.zip", b"no zip")
+
+    with pytest.raises(WheelError, match="must be a zip of wheels"):
+        run()
+
+
+@pytest.mark.parametrize("call", ["get_object", "download_fileobj", "head_object", "upload_fileobj"])
+def test_access_denied_names_the_object(bucket: FakeS3, call: str) -> None:
+    bucket.refuse(call, "AccessDenied")
+
+    with pytest.raises(AwsCallError, match=r"s3://artifacts-dev/.*AccessDenied"):
+        run()
+
+
+def test_stops_before_the_function_is_stopped(bucket: FakeS3) -> None:
+    with pytest.raises(DeadlineError, match=r"read s3://artifacts-dev/artifacts/SHA/runtime.zip"):
+        run(seconds=1)

@@ -1,0 +1,104 @@
+"""`up --devices`: several core devices, each with its own identity, in one twin."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+
+from tests.twin.conftest import wait_until
+from twin import inventory, lifecycle
+from twin.devices import simulated
+from twin.edge_processes import DEVICE_VARIABLE
+from twin.errors import TwinError
+from twin.process import processes_where
+from twin.state import TwinState
+from twin.status import take_status
+
+RECIPE = """{"RecipeFormatVersion": "2020-01-25", "ComponentName": "com.example.Hello", "ComponentVersion": "%s",
+"Manifests": [{"Platform": {"os": "linux", "runtime": "*"}, "Artifacts": [], "Lifecycle": {"run": "%s"}}]}"""
+
+
+@pytest.fixture
+def small_twin(home: Path) -> TwinState:
+    return lifecycle.start(home)
+
+
+def pids(state: TwinState) -> dict[str, int | None]:
+    return {device.thing_name: device.pid for device in take_status(state).devices}
+
+
+def status_of(greengrass: Any, thing: str, deployment: str) -> str:
+    try:
+        found = greengrass.list_effective_deployments(coreDeviceThingName=thing)["effectiveDeployments"]
+    except greengrass.exceptions.ResourceNotFoundException:
+        return "not joined"
+    return next((e["coreDeviceExecutionStatus"] for e in found if e["deploymentId"] == deployment), "none")
+
+
+def deploy(state: TwinState, group: str, version: str, script: str) -> str:
+    greengrass = boto3.client("greengrassv2", **state.client_arguments())
+    greengrass.create_component_version(inlineRecipe=RECIPE % (version, script))
+    target = f"arn:aws:iot:{state.region}:{state.account}:thinggroup/{group}"
+    components = {"com.example.Hello": {"componentVersion": version}}
+    return str(greengrass.create_deployment(targetArn=target, components=components)["deploymentId"])
+
+
+def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_left(small_twin: TwinState) -> None:
+    greengrass = boto3.client("greengrassv2", **small_twin.client_arguments())
+    simulated.set_count(small_twin, 2, group="ring-a", dialect="lite")
+    simulated.set_count(small_twin, 3, group="ring-b", dialect="classic")
+    wait_until(lambda: all(pids(small_twin).values()) and len(greengrass.list_core_devices()["coreDevices"]) == 3)
+    offline = pids(small_twin)["device-02"]
+    assert offline is not None
+    os.kill(offline, signal.SIGSTOP)
+
+    deployment = deploy(small_twin, "ring-a", "1.0.0", "sleep 600")
+
+    wait_until(lambda: status_of(greengrass, "device-01", deployment) == "SUCCEEDED")
+    assert status_of(greengrass, "device-02", deployment) == "QUEUED"
+    assert status_of(greengrass, "device-03", deployment) == "none"
+    runtimes = {d["coreDeviceThingName"]: d["runtime"] for d in greengrass.list_core_devices()["coreDevices"]}
+    assert (runtimes["device-01"], runtimes["device-03"]) == ("aws_nucleus_lite", "aws_nucleus_classic")
+
+    os.kill(offline, signal.SIGCONT)
+
+    wait_until(lambda: status_of(greengrass, "device-02", deployment) == "SUCCEEDED")
+
+    os.kill(offline, signal.SIGKILL)
+
+    wait_until(lambda: pids(small_twin)["device-02"] not in (None, offline))
+
+    lifecycle.stop(small_twin.home)
+
+    assert processes_where(lambda e: str(e.get(DEVICE_VARIABLE)).startswith(str(small_twin.home))) == []
+
+
+def test_fewer_devices_means_that_the_others_leave(small_twin: TwinState) -> None:
+    simulated.set_count(small_twin, 2, group=None, dialect="lite")
+    wait_until(lambda: all(pids(small_twin).values()))
+    gone = pids(small_twin)["device-02"]
+
+    simulated.set_count(small_twin, 1, group=None, dialect="lite")
+
+    assert list(pids(small_twin)) == ["device-01"]
+    assert gone is not None
+    assert not psutil.pid_exists(gone)
+    assert inventory.take(small_twin)["things"] == ["device-01"]
+
+    simulated.set_count(small_twin, 0, group=None, dialect="lite")
+
+    assert inventory.is_empty(inventory.take(small_twin))
+
+
+@pytest.mark.parametrize(("count", "dialect"), [(-1, "lite"), (101, "lite"), (1, "heavy")])
+def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, count: int, dialect: str) -> None:
+    state = TwinState(tmp_path, 1, 0.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000")
+
+    with pytest.raises(TwinError, match="must be"):
+        simulated.set_count(state, count, group=None, dialect=dialect)

@@ -1,0 +1,110 @@
+"""`join` and `leave`: a device of plain clients joins with the bundle's files only, and nothing is left of it after."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.twin.conftest import Clients
+from twin import inventory
+from twin.cli import application
+from twin.devices import bundle
+from twin.devices.membership import Membership
+from twin.errors import TwinError
+from twin.state import TwinState
+
+
+@pytest.fixture
+def run(twin: TwinState, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TWIN_HOME", str(twin.home))
+    return lambda *words: CliRunner().invoke(application, list(words))
+
+
+def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_a_trace(
+    twin: TwinState, run: Any, tmp_path: Path
+) -> None:
+    before = inventory.take(twin)
+
+    result = run("join", "board-1", "--group", "ring-a", "--out", str(tmp_path / "b"), "--root", str(tmp_path / "b"))
+
+    assert result.exit_code == 0, result.output
+    config = yaml.safe_load((tmp_path / "b" / bundle.LITE_CONFIG).read_text())
+    classic = yaml.safe_load((tmp_path / "b" / bundle.CLASSIC_CONFIG).read_text())
+    system, nucleus = config["system"], config["services"]["aws.greengrass.NucleusLite"]["configuration"]
+    assert classic["system"]["thingName"] == system["thingName"] == "board-1"
+    assert Path(system["privateKeyPath"]).stat().st_mode & 0o077 == 0
+    context = ssl.create_default_context(cafile=system["rootCaPath"])
+    context.load_cert_chain(system["certificateFilePath"], system["privateKeyPath"])
+    proxy = nucleus["networkProxy"]["proxy"]["url"]
+    with httpx.Client(proxy=proxy, verify=context, timeout=15) as client:
+        data = f"https://{nucleus['iotDataEndpoint']}:{nucleus['greengrassDataPlanePort']}/greengrass/v2"
+        groups = client.get(f"{data}/coreDevices/board-1/thingGroups").json()["thingGroups"]
+        url = f"https://{nucleus['iotCredEndpoint']}/role-aliases/{nucleus['iotRoleAlias']}/credentials"
+        answer = client.get(url, headers={"x-amzn-iot-thingname": "board-1"})
+    assert [group["thingGroupName"] for group in groups] == ["ring-a"]
+    assert len(answer.json()["credentials"]["accessKeyId"]) == 20
+
+    result = run("leave", "board-1")
+
+    assert result.exit_code == 0, result.output
+    assert inventory.take(twin) == before
+    assert "nothing of it is left" in run("leave", "board-1").output
+    with httpx.Client(proxy=proxy, verify=context, timeout=15) as client:
+        assert client.get(f"{data}/coreDevices/board-1/thingGroups").status_code == 403
+
+
+def test_a_device_of_a_deployed_stage_gets_its_policy_alias_and_group(twin: TwinState, client: Clients) -> None:
+    iot, iam = client("iot"), client("iam")
+    role = iam.create_role(RoleName="r", AssumeRolePolicyDocument='{"Version": "2012-10-17", "Statement": []}')["Role"]
+    iot.create_role_alias(roleAlias="edgewright-stage-token-exchange", roleArn=role["Arn"])
+    iot.create_policy(policyName="edgewright-stage-core-device", policyDocument='{"Version": "2012-10-17"}')
+    iot.create_thing_group(thingGroupName="edgewright-stage")
+    membership = Membership(twin, "stage")
+    try:
+        identity = membership.join("board-2")
+
+        assert (identity.role_alias, identity.groups) == ("edgewright-stage-token-exchange", ("edgewright-stage",))
+        assert "twin-devices" not in iot.list_role_aliases()["roleAliases"]
+
+        membership.leave("board-2")
+
+        groups = [group["groupName"] for group in iot.list_thing_groups()["thingGroups"]]
+        assert "edgewright-stage" in groups, "a group that `join` did not make stays"
+    finally:
+        iot.delete_thing_group(thingGroupName="edgewright-stage")
+        iot.delete_policy(policyName="edgewright-stage-core-device")
+        iot.delete_role_alias(roleAlias="edgewright-stage-token-exchange")
+        iam.delete_role(RoleName="r")
+
+
+def test_a_thing_of_somebody_else_can_neither_join_nor_leave(twin: TwinState, client: Clients) -> None:
+    client("iot").create_thing(thingName="theirs")
+    try:
+        for act in (Membership(twin).join, Membership(twin).leave):
+            with pytest.raises(TwinError, match="THING must be"):
+                act("theirs")
+
+        assert client("iot").describe_thing(thingName="theirs")["thingName"] == "theirs"
+    finally:
+        client("iot").delete_thing(thingName="theirs")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "x" * 125])
+def test_a_name_that_is_none_is_refused_before_anything_is_made(twin: TwinState, name: str) -> None:
+    with pytest.raises(TwinError, match="THING must be 1 to 124"):
+        Membership(twin).join(name)
+
+
+def test_a_folder_that_cannot_be_written_leaves_no_identity_behind(twin: TwinState, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    result = run("join", "board-3", "--out", str(tmp_path / "file" / "below"))
+
+    assert isinstance(result.exception, TwinError)
+    assert "things" not in inventory.take(twin)

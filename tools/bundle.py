@@ -1,0 +1,179 @@
+"""Bundles the packages of the Greengrass V1 functions: hash-pinned wheels, unpacked, trimmed, archived.
+
+python -m tools.bundle FUNCTION_FOLDER [--python 3.11] [--arch x86_64|aarch64] [--keep RULE]
+python -m tools.bundle --all-stages
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from config.loader import ConfigurationError, load_stage, stage_names
+from edge_constructs.handler_assets import FUNCTIONS, HANDLERS, LOCK
+from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
+from tools.bundle_report import BundleTooLargeError, Report, check_size, largest_parts, size_of
+from tools.bundle_trim import RULES, strip, trim
+from tools.requirement_lock import read_lock
+from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download
+
+#: Where the functions' packages lie on a device, below the archive's folder.
+FOLDER = "dependencies"
+
+
+class BundleError(Exception):
+    """A function's packages could not be bundled."""
+
+
+def build(
+    function: Path, target: Target, bundles: Path = HANDLERS / "bundles", keep: frozenset[str] = frozenset()
+) -> tuple[Path, Report | None]:
+    """Bundle a function's packages, unless that is done already.
+
+    Args:
+        function: The function's folder, with a requirements.lock: exact versions and SHA-256 hashes.
+        target: The device.
+        bundles: Gets `<function>-<target>.zip` and beside it the report as JSON.
+        keep: Rules of `tools.bundle_trim` to leave out.
+
+    Returns:
+        The archive, and the report when it was made now.
+
+    Raises:
+        BundleError: The lock is not usable, a wheel is missing for the target, or has another hash.
+        BundleTooLargeError: Greengrass would refuse it.
+    """
+    lock = function / LOCK
+    archive = bundles / f"{function.name}-{target.name}.zip"
+    if _is_current(archive, lock):
+        return archive, None
+    bundles.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bundles) as temporary:
+        wheels, folder = Path(temporary) / "wheels", Path(temporary) / FOLDER
+        folder.mkdir()
+        for wheel in _fetch(function.name, lock, target, wheels):
+            unpack(wheel, folder)
+        before = size_of(folder)
+        cuts = trim(folder, keep)
+        stripped, note = strip(folder, target.architecture)
+        if stripped.files:
+            cuts.append(stripped)
+        size, largest = size_of(folder), largest_parts(folder)
+        warning = check_size(function.name, size, largest)
+        report = Report(before, size, tuple(cuts), largest, tuple(text for text in (note, warning) if text))
+        members = {f"{FOLDER}/{name}": file for name, file in files_below(folder).items()}
+        archive.with_suffix(".json").write_text(report.json(), encoding="utf-8")
+        write_zip(archive, {**members, LOCK: lock})
+    return archive, report
+
+
+def _fetch(name: str, lock: Path, target: Target, wheels: Path) -> list[Path]:
+    try:
+        # One package may be pinned twice, for two kinds of device: pip knows which one is for this target.
+        pinned = read_lock(lock)
+        download(target, [lock], wheels)
+        found = sorted(wheels.glob("*.whl"))
+    except (OSError, ValueError, WheelhouseError) as exc:
+        raise BundleError(f"{name}: {exc}") from exc
+    allowed = set(re.findall(r"sha256:([0-9a-f]{64})", lock.read_text(encoding="utf-8")))
+    if wrong := [wheel.name for wheel in found if sha256_of(wheel) not in allowed]:
+        raise BundleError(f"{name}: every wheel must have one of the hashes in {lock}, not so {', '.join(wrong)}")
+    if not found:
+        raise BundleError(f"{name}: {lock} must have packages for {target.name}, got none of {', '.join(pinned)}")
+    return found
+
+
+def unpack(wheel: Path, folder: Path) -> None:
+    """Unpack a wheel as an installer does, for import only (PEP 427).
+
+    Args:
+        wheel: The file, whose digest was verified.
+        folder: Gets its packages; scripts and headers of its `.data` folder are left out.
+
+    Raises:
+        BundleError: A path leads out of the folder, or a file is there already with other contents.
+    """
+    with zipfile.ZipFile(wheel) as members:
+        for member in members.infolist():
+            target = _place(member.filename)
+            if member.is_dir() or target is None:
+                continue
+            if target.is_absolute() or ".." in target.parts:
+                raise BundleError(f"{wheel.name}: a path must lie inside the wheel, got {member.filename!r}")
+            file, content = folder / target, members.read(member)
+            if file.exists() and file.read_bytes() != content:
+                raise BundleError(f"{wheel.name}: {target} is in another wheel, too, with other contents")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+
+
+def _place(name: str) -> PurePosixPath | None:
+    """Where a wheel's member goes; None for what no import needs."""
+    path = PurePosixPath(name)
+    if path.parts and path.parts[0].endswith(".data"):
+        return PurePosixPath(*path.parts[2:]) if path.parts[1:2] in (("purelib",), ("platlib",)) else None
+    return path
+
+
+def _is_current(archive: Path, lock: Path) -> bool:
+    try:
+        with zipfile.ZipFile(archive) as members:
+            return members.read(LOCK) == lock.read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 bundled or complete already, 1 with the reason on standard error.
+    """
+    here = Target.here()
+    parser = argparse.ArgumentParser(prog="python -m tools.bundle", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("function", nargs="?", type=Path, help="folder with the function and its requirements.lock")
+    parser.add_argument("--python", default=here.python, help="version of the device's Python (default: %(default)s)")
+    parser.add_argument("--arch", default=here.architecture, choices=ARCHITECTURES, help="(default: %(default)s)")
+    parser.add_argument("--keep", action="append", default=[], choices=sorted(RULES), help="a rule to leave out")
+    parser.add_argument("--all-stages", action="store_true", help="bundle what the stages' configurations ask for")
+    options = parser.parse_args(arguments)
+    if bool(options.function) == options.all_stages:
+        parser.error("either a function's folder or --all-stages must be given")
+    try:
+        wanted = stage_bundles() if options.all_stages else [(options.function, Target(options.python, options.arch))]
+        for function, target in wanted:
+            archive, report = build(function, target, keep=frozenset(options.keep))
+            print(f"{archive}  {archive.stat().st_size / 1e6:.1f} MB")
+            if report:
+                print(report.text())
+    except (BundleError, BundleTooLargeError, ConfigurationError, ValueError, OSError, shutil.Error) as exc:
+        print(f"bundle: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def stage_bundles() -> list[tuple[Path, Target]]:
+    """The functions with packages that the stages deploy, each once a kind of device.
+
+    Raises:
+        ConfigurationError: A stage's file has mistakes.
+    """
+    stages = [load_stage(name) for name in stage_names()]
+    wanted = {
+        (FUNCTIONS / handler.folder, Target(stage.runtime.python, stage.runtime.architecture))
+        for stage in stages
+        for handler in stage.handlers
+        if (FUNCTIONS / handler.folder / LOCK).is_file()
+    }
+    return sorted(wanted, key=str)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

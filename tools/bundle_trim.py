@@ -1,0 +1,149 @@
+"""What a function's packages can do without on a device: found, cut, and counted."""
+
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+STRIP_LIMIT_S = 120
+ELF = b"\x7fELF"
+PT_LOAD = 1
+#: e_machine of the ELF header by the name that `uname -m` prints.
+MACHINES = {"x86_64": 62, "aarch64": 183}
+
+
+@dataclass
+class Cut:
+    """What a rule took away.
+
+    Args:
+        rule: In words.
+        files: How many files it took, or made smaller.
+        size_bytes: How much smaller that made the whole.
+    """
+
+    rule: str
+    files: int = 0
+    size_bytes: int = 0
+
+
+def _folder(*names: str) -> Callable[[PurePosixPath], bool]:
+    return lambda path: any(part in names for part in path.parts[:-1])
+
+
+def _suffix(*suffixes: str) -> Callable[[PurePosixPath], bool]:
+    return lambda path: path.suffix in suffixes
+
+
+_INSTALLER_FILES = re.compile(
+    r"(RECORD|WHEEL|INSTALLER|REQUESTED|top_level\.txt|entry_points\.txt|direct_url\.json|zip-safe)$"
+)
+#: Rule in words to whether it takes a file, by its path below the packages' folder; the first that takes it counts.
+#: Licences stay, and so does each package's METADATA: programs ask importlib.metadata for versions.
+RULES: dict[str, Callable[[PurePosixPath], bool]] = {
+    "bytecode": lambda path: path.suffix == ".pyc" or "__pycache__" in path.parts,
+    "tests": _folder("tests", "test", "testing_data"),
+    "headers and static libraries": _suffix(".h", ".hpp", ".hh", ".a", ".lib"),
+    "sources of extensions": _suffix(".c", ".cc", ".cpp", ".pyx", ".pxd", ".pxi", ".f", ".f90"),
+    "type stubs": lambda path: path.suffix == ".pyi" or path.name == "py.typed",
+    "documentation and examples": lambda path: (
+        len(path.parts) > 2 and any(p in ("doc", "docs", "examples") for p in path.parts[:-1])
+    ),
+    "installers' files": lambda path: path.parts[0].endswith(".dist-info") and bool(_INSTALLER_FILES.search(path.name)),
+    "scripts": lambda path: path.parts[0] == "bin",
+}
+
+
+def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
+    """Delete what the rules take.
+
+    Args:
+        folder: The packages' folder.
+        keep: Names of rules to leave out; a package may need its own tests.
+
+    Returns:
+        One cut a rule that took something.
+    """
+    cuts = {rule: Cut(rule) for rule in RULES}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        rule = next((name for name, takes in RULES.items() if name not in keep and takes(relative)), None)
+        if rule:
+            cuts[rule].files += 1
+            cuts[rule].size_bytes += path.stat().st_size
+            path.unlink()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    return [cut for cut in cuts.values() if cut.files]
+
+
+def strip(folder: Path, architecture: str, program: str = "strip") -> tuple[Cut, str]:
+    """Take the symbols out of shared objects that nobody links against on a device.
+
+    A wheel's libraries were edited by its builder, and some releases of `strip` leave such a file unloadable: a result
+    whose segments do not fit the pages is thrown away, and the file stays as it was.
+
+    Args:
+        folder: The packages' folder.
+        architecture: Of the device; another than this `strip` knows is left alone by it.
+        program: The binutils' strip.
+
+    Returns:
+        The cut, and a note where something was left alone; empty otherwise.
+    """
+    cut, kept = Cut("symbols of shared objects"), 0
+    if shutil.which(program) is None:
+        return cut, f"{program} is not installed: shared objects keep their symbols"
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.is_symlink() or not _is_shared_object(path, architecture):
+            continue
+        stripped = path.with_name(f"{path.name}.stripped")
+        command = [program, "--strip-unneeded", "-o", str(stripped), str(path)]
+        result = subprocess.run(command, capture_output=True, timeout=STRIP_LIMIT_S, check=False)
+        saved = path.stat().st_size - stripped.stat().st_size if stripped.exists() else 0
+        if result.returncode == 0 and saved > 0 and loadable(stripped):
+            stripped.chmod(path.stat().st_mode & 0o777)
+            stripped.replace(path)
+            cut.files += 1
+            cut.size_bytes += saved
+        else:
+            stripped.unlink(missing_ok=True)
+            kept += result.returncode != 0 or saved > 0
+    return cut, f"{kept} shared objects were left as they are: {program} does not manage them" if kept else ""
+
+
+def loadable(path: Path) -> bool:
+    """Tell whether a 64-bit little-endian ELF file's segments lie where a loader can map them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Whether each loaded segment's offset and address agree modulo its alignment (ELF specification, part 1).
+    """
+    content = path.read_bytes()
+    if content[:6] != ELF + b"\x02\x01":
+        return False
+    (table,) = struct.unpack_from("<Q", content, 32)
+    entry_bytes, entries = struct.unpack_from("<HH", content, 54)
+    for number in range(entries):
+        kind, _, offset, address, _, in_file, _, alignment = struct.unpack_from(
+            "<IIQQQQQQ", content, table + number * entry_bytes
+        )
+        if kind == PT_LOAD and (
+            offset % max(alignment, 1) != address % max(alignment, 1) or offset + in_file > len(content)
+        ):
+            return False
+    return True
+
+
+def _is_shared_object(path: Path, architecture: str) -> bool:
+    with path.open("rb") as stream:
+        header = stream.read(20)
+    return len(header) == 20 and header[:4] == ELF and struct.unpack_from("<H", header, 18)[0] == MACHINES[architecture]

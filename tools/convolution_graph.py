@@ -1,0 +1,98 @@
+"""Builds convolutional networks as ONNX graphs, layer by layer, with weights drawn at random."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
+
+from tools.onnx_classifier import IR_VERSION, OPSET
+
+
+class ConvolutionGraph:
+    """A graph under construction; each method adds one layer behind a value and names the new one.
+
+    Batch normalisation is not written: at inference it is a factor and an addend of the convolution before it.
+
+    Args:
+        seed: Of the weights.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._nodes: list[NodeProto] = []
+        self._weights: list[TensorProto] = []
+
+    def convolution(self, value: str, inputs: int, outputs: int, size: int, *, stride: int = 1, groups: int = 1) -> str:
+        """Add a square convolution with bias that keeps width and height at stride 1."""
+        fan_in = inputs // groups * size * size
+        weights = self._random.normal(0, np.sqrt(2 / fan_in), (outputs, inputs // groups, size, size))
+        return self._node(
+            "Conv",
+            [value, self._constant(weights), self._constant(self._random.normal(0, 0.05, outputs))],
+            kernel_shape=[size, size],
+            pads=[size // 2] * 4,
+            strides=[stride, stride],
+            group=groups,
+        )
+
+    def relu(self, value: str) -> str:
+        """Add a rectifier."""
+        return self._node("Relu", [value])
+
+    def relu6(self, value: str) -> str:
+        """Add a rectifier that ends at 6."""
+        return self._node("Clip", [value, self._constant(np.array(0.0)), self._constant(np.array(6.0))])
+
+    def max_pool(self, value: str) -> str:
+        """Halve width and height by the maximum of 3x3 pixels."""
+        return self._node("MaxPool", [value], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2])
+
+    def add(self, first: str, second: str, scale: float = 1.0) -> str:
+        """Add two values; the scale of the second keeps random networks from growing with their depth."""
+        if scale != 1.0:
+            second = self._node("Mul", [second, self._constant(np.array(scale))])
+        return self._node("Add", [first, second])
+
+    def classes(self, value: str, inputs: int, count: int, spread: float, output: str) -> None:
+        """Add the head: average over all pixels, then a matrix product whose logits have about a given spread."""
+        pooled = self._node("Flatten", [self._node("GlobalAveragePool", [value])], axis=1)
+        weights = self._random.normal(0, spread / np.sqrt(inputs), (inputs, count))
+        self._nodes.append(
+            helper.make_node("Gemm", [pooled, self._constant(weights), self._constant(np.zeros(count))], [output])
+        )
+
+    def model(self, name: str, input_shape: Sequence[int], classes: int, output: str) -> ModelProto:
+        """Finish the graph.
+
+        Args:
+            name: Name of the graph.
+            input_shape: Of the float32 input `image`.
+            classes: Size of the output.
+            output: Name of the output, as given to `classes`.
+
+        Returns:
+            The checked model.
+        """
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, list(input_shape))],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [input_shape[0], classes])],
+            self._weights,
+        )
+        model = helper.make_model(
+            graph, producer_name="edgewright", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        checker.check_model(model, full_check=True)
+        return model
+
+    def _constant(self, values: NDArray[np.floating]) -> str:
+        name = f"weights_{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
+        return name
+
+    def _node(self, kind: str, inputs: list[str], **attributes: object) -> str:
+        output = f"value_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output

@@ -1,0 +1,157 @@
+"""Makes the image classifier: ResNet-18 from torchvision, or a narrow one with random weights that says so.
+
+python -m tools.export_resnet18 [--output edge_assets/models/image-classification] [--weights pretrained|random|narrow]
+
+`pretrained` and `random` need `requirements-model.txt`, the former the network too; without that it becomes
+the latter.
+`narrow`, the default, needs neither: the same graph with 8 instead of 64 channels, 1 MB instead of 47 MB.
+"""
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from tools.random_networks import CLASSES, INPUT, resnet18
+
+FOLDER = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "image-classification"
+NARROW_WIDTH = 8
+PRETRAINED, RANDOM, NARROW = "pretrained", "random", "narrow"
+NOTICE = "random weights: the labels mean nothing"
+#: Neo's documentation names ONNX 1.7: operator set 12.
+OPSET = 12
+
+
+def torch_model(weights: str) -> tuple[bytes, list[str], str]:
+    """Export torchvision's ResNet-18.
+
+    Args:
+        weights: `pretrained` or `random`; without network the former becomes the latter.
+
+    Returns:
+        ONNX, labels, and the notice for every output, empty for pretrained weights.
+
+    Raises:
+        ImportError: requirements-model.txt is not installed.
+    """
+    import torch
+    from torchvision.models import ResNet18_Weights
+    from torchvision.models import resnet18 as network
+
+    chosen: Any = ResNet18_Weights.IMAGENET1K_V1 if weights == PRETRAINED else None
+    try:
+        model = network(weights=chosen)
+    except (URLError, OSError) as exc:
+        print(f"no pretrained weights ({exc}): taking random ones", file=sys.stderr)
+        chosen = None
+        torch.manual_seed(0)
+        model = network(weights=None)
+    output = io.BytesIO()
+    torch.onnx.export(
+        model.eval(),
+        (torch.zeros(INPUT),),
+        output,
+        input_names=["image"],
+        output_names=["logits"],
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    if chosen is None:
+        return output.getvalue(), random_labels(), NOTICE
+    return output.getvalue(), list(chosen.meta["categories"]), ""
+
+
+def random_labels() -> list[str]:
+    """Name the classes of a network that has learned nothing."""
+    return [f"class {number}" for number in range(CLASSES)]
+
+
+def declaration(labels: Sequence[str], notice: str) -> dict[str, Any]:
+    """Compose the model's declaration.
+
+    Args:
+        labels: In the order of the classes.
+        notice: What every output must say; empty for nothing.
+
+    Returns:
+        The content of model.json.
+    """
+    return {
+        "name": "image-classification",
+        "description": "ResNet-18 with ImageNet's pre-processing" + (f"; {notice}" if notice else ""),
+        "task": "image-classification",
+        "framework": "ONNX",
+        "source": "model.onnx",
+        "extras": ["image.jpg"],
+        "inputs": [{"name": "image", "dtype": "float32", "shape": list(INPUT)}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": [1, len(labels)]}],
+        "preprocessing": {
+            "width": INPUT[3],
+            "height": INPUT[2],
+            "mode": "RGB",
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "resize": 256,
+        },
+        **({"notice": notice} if notice else {}),
+        "serving": {
+            "topK": 5,
+            "threshold": 0.3,
+            "ImageName": "image.jpg",
+            "InferenceInterval": 3600,
+            "PublishResultsOnTopic": "gg/sageMakerEdgeManager/image-classification",
+            "resultFormat": "edge-manager",
+        },
+        "labels": list(labels),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export, and write model.onnx, model.json and image.jpg.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 written, 1 with the reason on standard error.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tools.export_resnet18", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: %(default)s)")
+    parser.add_argument("--weights", choices=(PRETRAINED, RANDOM, NARROW), default=NARROW)
+    options = parser.parse_args(arguments)
+    output: Path = options.output
+    if options.weights == NARROW:
+        content = resnet18(NARROW_WIDTH).SerializeToString(deterministic=True)
+        labels, notice = random_labels(), NOTICE
+    else:
+        try:
+            content, labels, notice = torch_model(options.weights)
+        except ImportError as exc:
+            print(f"export: {exc}: pip install -r requirements-model.txt, or --weights narrow", file=sys.stderr)
+            return 1
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "model.onnx").write_bytes(content)
+    (output / "model.json").write_text(_json(declaration(labels, notice)), encoding="utf-8")
+    picture = output / "image.jpg"
+    if not picture.exists():
+        # A photograph that scikit-learn ships, by its credits under CC BY.
+        Image.fromarray(load_sample_image("china.jpg")).save(picture, quality=80)
+    print(f"{output}: {len(content) / 1e6:.1f} MB, {notice or 'pretrained on ImageNet'}")
+    return 0
+
+
+def _json(content: dict[str, Any]) -> str:
+    """A line a field: a thousand labels a line each would bury the rest."""
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+    return f"{{\n{lines}\n}}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

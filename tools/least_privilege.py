@@ -1,0 +1,177 @@
+"""Finds permissions that nothing needs.
+
+Deploys, predicts, updates and destroys on a twin that evaluates IAM policies, then takes each statement of each role
+away and asks which of the recorded requests would have been denied without it.
+
+    python -m tools.least_privilege        exit code 1 if a statement is needed by nothing
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
+from ministack.services.iot import _parsed_iot_policy
+from rich.console import Console
+from rich.table import Table
+
+from config.names import Names
+from tools.cdk_cli import ROOT
+from tools.offline_deploy import OfflineDeploy
+from tools.predictions import predict_held_out
+from tools.unseen_permissions import why_unseen
+from twin import lifecycle
+from twin.operator import OperatorClient
+
+STAGE, MODEL = "twin", "digits"
+DEVICE = "Certificate"
+Statement = Mapping[str, Any]
+console = Console(highlight=False, width=200)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One statement of one principal.
+
+    Attributes:
+        principal: Name of the role as the stack names it, or `Certificate` for the devices' IoT policy.
+        number: Place in the policy document, from 0.
+        statement: As deployed.
+        needed_by: A recorded request that is denied without it, or why none can be recorded; None if nothing needs it.
+    """
+
+    principal: str
+    number: int
+    statement: Statement
+    needed_by: str | None
+
+
+def examine(policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping[str, Any]]) -> list[Grant]:
+    """Take each statement away in turn.
+
+    Args:
+        policies: Principal to the statements of its policies.
+        trail: Requests as twin.cloud.access_trail records them.
+
+    Returns:
+        Every statement with what needs it.
+    """
+    found = []
+    for principal, statements in policies.items():
+        requests = [each for each in trail if each["principal"] == principal and each["allowed"]]
+        for number, statement in enumerate(statements):
+            rest = [other for place, other in enumerate(statements) if place != number]
+            lost = next((each for each in requests if _allows(statements, each) and not _allows(rest, each)), None)
+            logical_id = principal.removeprefix(f"edgewright-{STAGE}-").partition("-")[2]
+            needed = f"{lost['action']} on {lost['resource']}" if lost else why_unseen(logical_id, statement)
+            found.append(Grant(principal, number, statement, needed))
+    return found
+
+
+def denials(trail: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Requests that were denied, whoever made them."""
+    return sorted(
+        f"{each['principal']}: {each['action']} on {each['resource']}" for each in trail if not each["allowed"]
+    )
+
+
+def _allows(statements: Sequence[Statement], request: Mapping[str, Any]) -> bool:
+    context = EvalContext(
+        principal_arn=request["principal"],
+        principal_type=request["type"],
+        principal_account=request["account"],
+        action=request["action"],
+        resource_arn=request["resource"],
+        region=request["region"],
+        service_context=dict(request["context"]),
+    )
+    text = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+    if request["principal"] == DEVICE:
+        parsed = _parsed_iot_policy(text, tuple(sorted(request["context"].items())))
+    else:
+        parsed = parse_policy_document(text)
+    return bool(evaluate(context, [parsed]).decision == "Allow")
+
+
+def deployed_policies(deploy: OfflineDeploy, names: Names) -> dict[str, list[Statement]]:
+    """Read the statements of the stage's roles and of its IoT policy from a running twin."""
+    iam, policies = deploy.client("iam"), {}
+    for page in iam.get_paginator("list_roles").paginate():
+        for role in page["Roles"]:
+            if role["RoleName"].startswith(f"{names.prefix}-"):
+                policies[role["RoleName"]] = list(_statements(iam, role["RoleName"]))
+    document = deploy.client("iot").get_policy(policyName=names.iot_policy)["policyDocument"]
+    return {**policies, DEVICE: json.loads(document)["Statement"]}
+
+
+def _statements(iam: Any, role: str) -> Iterator[Statement]:
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        yield from iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]
+    for attached in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        version = iam.get_policy(PolicyArn=attached["PolicyArn"])["Policy"]["DefaultVersionId"]
+        document = iam.get_policy_version(PolicyArn=attached["PolicyArn"], VersionId=version)["PolicyVersion"]
+        yield from document["Document"]["Statement"]
+
+
+def read_trail(home: Path) -> list[dict[str, Any]]:
+    """Read what the twin in a state folder recorded."""
+    lines = (home / "log" / "access.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def run(out: Path) -> tuple[list[Grant], list[str]]:
+    """Go through a stage's life on a twin of its own; returns the statements and the denied requests."""
+    names, home = Names(STAGE), out / "twin"
+    lifecycle.stop(home)
+    (home / "log" / "access.jsonl").unlink(missing_ok=True)
+    state = lifecycle.start(home, auth=True)
+    try:
+        deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE)
+        for step in (deploy.synth, deploy.bootstrap, deploy.deploy):
+            console.print(f"{step.__name__}: {step():.1f} s")
+        deploy.wait_for_device(names.edge_server, timeout_s=180)
+        with OperatorClient(state) as operator:
+            next(iter(predict_held_out(operator, names, MODEL)))
+        # Another commit is another version of the model: then there is something to sweep.
+        update = replace(deploy, context={"source_commit": "0" * 40})
+        update.synth()
+        console.print(f"update: {update.deploy():.1f} s")
+        deploy.wait_for_device(names.edge_server, timeout_s=180)
+        policies = deployed_policies(deploy, names)
+        console.print(f"destroy: {deploy.destroy():.1f} s")
+    finally:
+        lifecycle.stop(home)
+    trail = read_trail(home)
+    return examine(policies, trail), denials(trail)
+
+
+def show(grants: Sequence[Grant]) -> None:
+    """Print each statement with what needs it."""
+    table = Table("role", "#", "actions", "needed by", box=None, pad_edge=False)
+    for grant in grants:
+        actions = grant.statement["Action"]
+        told = actions if isinstance(actions, str) else ", ".join(actions)
+        needed = grant.needed_by or "[red]nothing[/red]"
+        table.add_row(grant.principal.removeprefix("edgewright-")[:60], str(grant.number), told[:70], needed[:110])
+    console.print(table)
+
+
+def main(out: Annotated[Path, typer.Option(help="Folder of the run.")] = ROOT / "out" / "least-privilege") -> None:
+    """Report the statements that nothing needs."""
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+    grants, denied = run(out.resolve())
+    show(grants)
+    for request in denied:
+        console.print(f"denied: {request}")
+    superfluous = [grant for grant in grants if grant.needed_by is None]
+    console.print(f"{len(grants)} statements, {len(superfluous)} that nothing needs")
+    sys.exit(1 if superfluous else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

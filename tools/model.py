@@ -1,0 +1,166 @@
+"""Runs a model folder on this machine with the device's own code, before anything is deployed.
+
+python -m tools.model check FOLDER [INPUT …]
+
+INPUT is a picture, a file with a request as JSON, or a request itself such as '{"features": [5.1, 3.5, 1.4, 0.2]}';
+without one the folder's own samples are predicted, and compared with their labels where they have some.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
+from edge_constructs.reproducible_zip import sha256_of
+
+# What ships to devices is a source root, too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "edge_assets" / "inference"))
+
+from edge_inference import onnx_runtime
+from edge_inference.configuration import KEYS, ConfigurationError, parse
+from edge_inference.declaration import MODEL_FILE, ModelPackageError
+from edge_inference.request import Request, RequestError, read_file
+from edge_inference.request import parse as parse_request
+from edge_inference.workload import Workload, load_workload
+
+SHOWN = 5
+REQUEST_BYTES = 1 << 20
+
+
+def package(source: ModelSource, folder: Path) -> Path:
+    """Unpack a model folder as a device would find it.
+
+    Args:
+        source: The folder, read.
+        folder: Gets the files and a manifest with their digests.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in source.files.items():
+        (folder / (MODEL_FILE if name.endswith(".onnx") else name)).write_bytes(content)
+    files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in folder.iterdir()}
+    manifest = {**source.declaration, "version": "0.0.0", "runtime": "onnxruntime", "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what a folder says of its configuration with the device's own rules.
+
+    Args:
+        name: The model's name.
+        serving: Keys of the model's configuration.
+
+    Returns:
+        Top-k and threshold.
+
+    Raises:
+        ConfigurationError: A key is unknown or its value breaks a rule.
+    """
+    if unknown := sorted(set(serving) - KEYS):
+        raise ConfigurationError(f"serving must hold known keys, got {', '.join(unknown)}")
+    topics = {"component": "local", "requestTopic": "local/request", "responseTopic": "local/response"}
+    settings = parse({"models": {name: {**topics, **serving}}})[name]
+    return {"count": settings.top_k, "threshold": settings.threshold}
+
+
+def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
+    """Load a folder's model and predict.
+
+    Args:
+        folder: The model's folder.
+        inputs: Pictures, files with requests, or requests.
+
+    Yields:
+        Lines for people.
+
+    Raises:
+        ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError: What is wrong with the folder.
+    """
+    source = ModelSource.read(folder)
+    serving = {"topK": source.declaration.get("topK", 3), **source.declaration.get("serving", {})}
+    settings = check_serving(source.name, serving)
+    with tempfile.TemporaryDirectory() as scratch:
+        started = time.perf_counter()
+        model = load_workload(package(source, Path(scratch) / "package"), onnx_runtime.load)
+        loaded_ms = (time.perf_counter() - started) * 1000
+        size = sum(map(len, source.files.values()))
+        yield f"{source.name}: {model.package.task}, {size / 1e6:.2f} MB, loaded and warm in {loaded_ms:.0f} ms"
+        if model.package.notice:
+            yield f"notice: {model.package.notice}"
+        picture = Path(scratch) / "package" / str(serving.get("ImageName", ""))
+        if not inputs and picture.is_file():
+            inputs = [str(picture)]
+        for text in inputs:
+            yield _line(Path(text).name if os.path.sep in text else text, model, _request(text), **settings)
+        if not inputs and model.package.samples is not None:
+            yield from _samples(model, **settings)
+
+
+def _request(text: str) -> Request:
+    if not text.lstrip().startswith("{"):
+        return read_file(Path(text), REQUEST_BYTES)
+    request = parse_request(text.encode(), "local")
+    return request or Request(None)
+
+
+def _line(name: str, model: Workload, request: Request, count: int, threshold: float) -> str:
+    started = time.perf_counter()
+    prediction = model.predict(request, count)
+    latency_ms = (time.perf_counter() - started) * 1000
+    found = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.above(threshold))
+    if not prediction.scores:
+        found = json.dumps(prediction.outputs)[:200]
+    return f"{name}: {found or f'nothing with a score of {threshold:g} or above'} ({latency_ms:.2f} ms)"
+
+
+def _samples(model: Workload, count: int, threshold: float) -> Iterator[str]:
+    file = model.package.samples[0] if model.package.samples else Path()
+    with np.load(file, allow_pickle=False) as arrays:
+        size = len(arrays["images" if "images" in arrays else "rows"])
+        labels = arrays["labels"].tolist() if "labels" in arrays else None
+    for index in range(min(size, SHOWN)):
+        expected = f" (is {model.package.labels[labels[index]]})" if labels else ""
+        yield _line(f"sample {index}{expected}", model, Request(None, index=index), count, threshold)
+    if labels:
+        answers = [model.predict(Request(None, index=index), 1).scores[0].label for index in range(size)]
+        right = sum(answer == model.package.labels[label] for answer, label in zip(answers, labels, strict=True))
+        yield f"{right} of {size} samples right ({right / size:.4f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 the model works, 1 with the reason on standard error.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tools.model", description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("check", help="load a model folder and print what it predicts")
+    command.add_argument("folder", type=Path)
+    command.add_argument("inputs", nargs="*", metavar="INPUT", help="a picture, a JSON file or a JSON request")
+    options = parser.parse_args(arguments)
+    try:
+        for line in check(options.folder, options.inputs):
+            print(line)
+    except (ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError) as exc:
+        print(f"{options.folder}: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Writes the sample that `verify: endpoint` asks a model: one held-out input, and what the source model answers.
+
+python -m tools.verification_sample digits        writes edge_assets/models/digits/verification.json
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import typer
+
+from edge_constructs.edge_assets import MODELS
+
+FILE = "verification.json"
+
+
+def make_sample(folder: Path, index: int = 0) -> dict[str, Any]:
+    """Ask a model one of its samples.
+
+    Args:
+        folder: The model's, with its declaration, its model and its samples.
+        index: Which sample.
+
+    Returns:
+        Inputs and outputs in the form of the inference protocol.
+    """
+    declaration = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    told = declaration["inputs"][0]
+    with np.load(folder / declaration["samples"]["file"]) as samples:
+        pixels = samples["images"][index].astype(np.float32) / declaration["samples"]["maximum"]
+    value = pixels.reshape(told["shape"])
+    session = onnxruntime.InferenceSession(str(folder / declaration["source"]), providers=["CPUExecutionProvider"])
+    answers = session.run(None, {told["name"]: value})
+    names = [node.name for node in session.get_outputs()]
+    return {
+        "inputs": [_tensor(told["name"], value)],
+        "outputs": [_tensor(name, answer) for name, answer in zip(names, answers, strict=True)],
+    }
+
+
+def _tensor(name: str, value: Any) -> dict[str, Any]:
+    data = [round(float(number), 6) for number in value.ravel()]
+    return {"name": name, "shape": list(value.shape), "datatype": "FP32", "data": data}
+
+
+def main(model: Annotated[str, typer.Argument(help="Folder below edge_assets/models.")]) -> None:
+    """Write the sample of a model."""
+    path = MODELS / model / FILE
+    path.write_text(json.dumps(make_sample(path.parent)) + "\n", encoding="utf-8")
+    print(f"{path}: written")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,119 @@
+"""MQTT clients that fall silent: MiniStack keeps them connected for ever, IoT Core drops them.
+
+IoT Core waits one and a half keep-alive intervals, which it holds within 30 to 1,200 seconds, 1,200 for none (AWS IoT
+Core quotas, MQTT keep-alive). A client that never says CONNECT is dropped as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextvars import ContextVar
+from typing import Any
+
+from ministack.services import iot
+
+logger = logging.getLogger("twin.iot")
+
+SHORTEST_S, LONGEST_S = 30, 1_200
+CONNECT_LIMIT_S = 10.0
+_FACTOR = 1.5
+_LOOK_S = 1.0
+_HEAD_BYTES = 16  # of a CONNECT packet; the keep-alive interval is in it
+
+
+class _Client:
+    """What is known of a connection: when it last sent something, and how long it may be silent."""
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.limit_s = CONNECT_LIMIT_S
+        self.heard_at = time.monotonic()
+
+    def hear(self, data: bytes) -> None:
+        self.heard_at = time.monotonic()
+        if len(self.head) < _HEAD_BYTES:
+            self.head += data[: _HEAD_BYTES - len(self.head)]
+            interval_s = keep_alive_s(self.head)
+            if interval_s is not None:
+                self.limit_s = _FACTOR * interval_s
+
+
+def keep_alive_s(head: bytes) -> int | None:
+    """The interval that a CONNECT packet asks for, held within IoT Core's limits.
+
+    Args:
+        head: The first bytes of the packet (MQTT 3.1.1 and 5.0, section 3.1).
+
+    Returns:
+        Seconds, or None if the bytes do not reach that far or are of another packet.
+    """
+    if not head or head[0] >> 4 != 1:
+        return None
+    at = 1
+    while at < len(head) and head[at] & 0x80:
+        at += 1
+    at += 1
+    name_bytes = int.from_bytes(head[at : at + 2], "big")
+    at += 2 + name_bytes + 2  # the name, level and flags
+    if len(head) < at + 2 or name_bytes > len("MQIsdp"):
+        return None
+    asked_s = int.from_bytes(head[at : at + 2], "big")
+    return min(max(asked_s or LONGEST_S, SHORTEST_S), LONGEST_S)
+
+
+class KeepAlive:
+    """Watches the broker's TLS connections and ends the silent ones."""
+
+    def __init__(self) -> None:
+        self._clients: dict[asyncio.StreamWriter, _Client] = {}
+        self._of_this_task: ContextVar[_Client | None] = ContextVar("twin_iot_client", default=None)
+        self._task: asyncio.Task[None] | None = None
+
+    def install(self) -> None:
+        """Note what every connection sends."""
+        serve_by_ministack, feed_by_ministack = iot._mtls_serve_conn, iot._feed_session
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            client = self._clients[writer] = _Client()
+            self._of_this_task.set(client)
+            try:
+                await serve_by_ministack(reader, writer)
+            finally:
+                del self._clients[writer]
+
+        async def feed(session: Any, data: bytes, max_buffer: int) -> bool:
+            client = self._of_this_task.get()
+            if client is not None:
+                client.hear(data)
+            return bool(await feed_by_ministack(session, data, max_buffer))
+
+        iot._mtls_serve_conn, iot._feed_session = serve, feed
+
+    async def start(self) -> None:
+        """Begin to look every second."""
+        self._task = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self.end_silent(time.monotonic())
+
+    def end_silent(self, now: float) -> None:
+        """End every connection that has been silent for too long; its session ends as if the network had failed.
+
+        Args:
+            now: The present time on the clock of `time.monotonic`.
+        """
+        for writer, client in list(self._clients.items()):
+            if now - client.heard_at > client.limit_s:
+                peer = writer.get_extra_info("peername")
+                logger.warning("MQTT: %s was silent for more than %.0f s and is disconnected", peer, client.limit_s)
+                writer.transport.abort()

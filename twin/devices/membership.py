@@ -1,0 +1,211 @@
+"""A device's identity in the twin's account: thing, certificate, attachments; made by `join`, undone by `leave`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from config.names import Names
+from twin.devices import shared_rights
+from twin.errors import TwinError
+from twin.state import TwinState
+
+BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+_MARK = {"madeBy": "twin-join"}
+"""Attribute of the things and groups that `join` made: `leave` touches no others."""
+
+_THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a device needs to join: its certificate and key (PEM), the trusted root, and the names of its cloud."""
+
+    thing: str
+    certificate: str
+    private_key: str
+    root_ca: str
+    region: str
+    data_endpoint: str
+    credential_endpoint: str
+    role_alias: str
+    groups: tuple[str, ...]
+
+
+class Membership:
+    """The IoT and Greengrass calls of joining and leaving.
+
+    Args:
+        state: Of a running twin.
+        stage: Whose role alias, policy and thing group a device gets where `cdk deploy` has made them.
+    """
+
+    def __init__(self, state: TwinState, stage: str = "twin") -> None:
+        self._state, self._names = state, Names(stage)
+        self._iot = boto3.client("iot", config=BOUNDED, **state.client_arguments())
+        self._greengrass = boto3.client("greengrassv2", config=BOUNDED, **state.client_arguments())
+
+    def join(self, thing: str, group: str | None = None) -> Identity:
+        """Make thing, certificate and attachments; a failure half way takes back what was made.
+
+        Args:
+            thing: Name of the thing, which must not exist.
+            group: Thing group, made if missing; by default that of the stage if it is deployed, else none.
+
+        Returns:
+            The identity; the private key is not kept anywhere else.
+
+        Raises:
+            TwinError: If the name breaks the rule or is taken, or a call fails.
+        """
+        if not _THING_NAME.fullmatch(thing):
+            raise TwinError(f"THING must be 1 to 124 of letters, digits, ':', '_', '-', got {thing!r}")
+        if self._thing_attributes(thing) is not None:
+            raise TwinError(f"THING must be new, got {thing}, which exists: `python -m twin leave {thing}`, or another")
+        with _explained(f"joining {thing}"):
+            try:
+                return self._join(thing, group)
+            except BaseException:
+                with contextlib.suppress(ClientError, BotoCoreError):
+                    self._remove(thing)
+                raise
+
+    def _join(self, thing: str, group: str | None) -> Identity:
+        policy, alias = self._rights()
+        self._iot.create_thing(thingName=thing, attributePayload={"attributes": _MARK})
+        made = self._iot.create_keys_and_certificate(setAsActive=True)
+        self._iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
+        self._iot.attach_policy(policyName=policy, target=made["certificateArn"])
+        groups = [group] if group else [self._names.thing_group] if self._group_exists(self._names.thing_group) else []
+        for name in groups:
+            if not self._group_exists(name):
+                properties = {"attributePayload": {"attributes": _MARK}}
+                self._iot.create_thing_group(thingGroupName=name, thingGroupProperties=properties)
+            self._iot.add_thing_to_thing_group(thingName=thing, thingGroupName=name)
+        return Identity(
+            thing=thing,
+            certificate=made["certificatePem"],
+            private_key=made["keyPair"]["PrivateKey"],
+            root_ca=_certificate_authority(self._state),
+            region=self._state.region,
+            data_endpoint=self._endpoint("iot:Data-ATS"),
+            credential_endpoint=self._endpoint("iot:CredentialProvider"),
+            role_alias=alias,
+            groups=tuple(groups),
+        )
+
+    def leave(self, thing: str) -> bool:
+        """Undo `join`: core device, deployments to the thing, certificates, thing, and rights and groups nobody needs.
+
+        Returns:
+            Whether there was such a thing.
+
+        Raises:
+            TwinError: If the thing was made by somebody else, or a call fails.
+        """
+        attributes = self._thing_attributes(thing)
+        if attributes is not None and attributes.get("madeBy") != _MARK["madeBy"]:
+            raise TwinError(f"THING must be one that `join` made, got {thing}: delete it where it was made")
+        with _explained(f"leaving of {thing}"):
+            self._remove(thing)
+        return attributes is not None
+
+    def _remove(self, thing: str) -> None:
+        account = self._state.account
+        target = f"arn:aws:iot:{self._state.region}:{account}:thing/{thing}"
+        for deployment in self._deployments(target):
+            with _missing_is_fine("ConflictException"):
+                self._greengrass.cancel_deployment(deploymentId=deployment)
+            with _missing_is_fine():
+                self._greengrass.delete_deployment(deploymentId=deployment)
+        with _missing_is_fine():
+            self._greengrass.delete_core_device(coreDeviceThingName=thing)
+        groups: list[str] = []
+        with _missing_is_fine():
+            groups = [g["groupName"] for g in self._iot.list_thing_groups_for_thing(thingName=thing)["thingGroups"]]
+        principals: list[str] = []
+        with _missing_is_fine():
+            principals = self._iot.list_thing_principals(thingName=thing)["principals"]
+        for principal in principals:
+            self._delete_certificate(thing, principal)
+        with _missing_is_fine():
+            self._iot.delete_thing(thingName=thing)
+        for group in groups:
+            self._delete_empty_group(group)
+        shared_rights.remove_unused(self._state, BOUNDED)
+
+    def _delete_certificate(self, thing: str, arn: str) -> None:
+        identifier = arn.rsplit("/", 1)[-1]
+        for policy in self._iot.list_attached_policies(target=arn)["policies"]:
+            self._iot.detach_policy(policyName=policy["policyName"], target=arn)
+        self._iot.detach_thing_principal(thingName=thing, principal=arn)
+        self._iot.update_certificate(certificateId=identifier, newStatus="INACTIVE")
+        self._iot.delete_certificate(certificateId=identifier, forceDelete=True)
+
+    def _delete_empty_group(self, group: str) -> None:
+        found = self._iot.describe_thing_group(thingGroupName=group)
+        attributes = found.get("thingGroupProperties", {}).get("attributePayload", {}).get("attributes", {})
+        needed = self._iot.list_things_in_thing_group(thingGroupName=group)["things"]
+        if attributes == _MARK and not needed and not self._deployments(found["thingGroupArn"]):
+            self._iot.delete_thing_group(thingGroupName=group)
+
+    def _deployments(self, target: str) -> list[str]:
+        pages = self._greengrass.get_paginator("list_deployments").paginate(targetArn=target, historyFilter="ALL")
+        return [entry["deploymentId"] for page in pages for entry in page["deployments"]]
+
+    def _rights(self) -> tuple[str, str]:
+        """IoT policy and role alias: those of the deployed stage, else the twin's own."""
+        aliases = self._iot.list_role_aliases()["roleAliases"]
+        policies = [p["policyName"] for p in self._iot.list_policies(pageSize=250)["policies"]]
+        if self._names.role_alias in aliases and self._names.iot_policy in policies:
+            return self._names.iot_policy, self._names.role_alias
+        shared_rights.make(self._state, BOUNDED)
+        return shared_rights.NAME, shared_rights.NAME
+
+    def _thing_attributes(self, thing: str) -> dict[str, str] | None:
+        try:
+            attributes: dict[str, str] = self._iot.describe_thing(thingName=thing).get("attributes", {})
+        except self._iot.exceptions.ResourceNotFoundException:
+            return None
+        except (ClientError, BotoCoreError) as exc:
+            raise TwinError(f"thing {thing} must be readable, got: {exc}") from exc
+        return attributes
+
+    def _group_exists(self, name: str) -> bool:
+        try:
+            self._iot.describe_thing_group(thingGroupName=name)
+        except self._iot.exceptions.ResourceNotFoundException:
+            return False
+        return True
+
+    def _endpoint(self, kind: str) -> str:
+        return str(self._iot.describe_endpoint(endpointType=kind)["endpointAddress"])
+
+
+def _certificate_authority(state: TwinState) -> str:
+    with urllib.request.urlopen(f"{state.gateway_url}/_ministack/iot/ca.pem", timeout=20) as answer:  # noqa: S310
+        return str(answer.read().decode())
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError, OSError) as exc:
+        raise TwinError(f"{what} must be possible, got: {exc}: see `python -m twin logs cloud`") from exc
+
+
+@contextlib.contextmanager
+def _missing_is_fine(*also: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] not in ("ResourceNotFoundException", *also):
+            raise
