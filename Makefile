@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup bundles setup-dev check format lint types pytest integration synth bench lock clean distclean
+.PHONY: help demo test setup bundles setup-dev check format lint types pytest integration synth setup-compliance compliance pr plan bill deploy diagram bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,17 +68,47 @@ pytest: setup-dev  ## the tests that need no deploy
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m integration
 
-synth: setup  ## templates and policy checks of every stage
+synth: setup  ## templates of every stage, checked by all packs and CloudFormation's schemas
 	@for stage in dev prod twin; do \
-	  CDK_OUTDIR=out/synth/$$stage CDK_CONTEXT_JSON="{\"stage\": \"$$stage\"}" $(BIN)/python app.py || exit 1; \
+	  CDK_OUTDIR=out/synth/$$stage CDK_CONTEXT_JSON="{\"stage\": \"$$stage\", \"validate\": \"true\"}" $(BIN)/python app.py || exit 1; \
 	  echo "  $$stage: templates in out/synth/$$stage"; \
 	done
+
+# The analysers have an environment of their own: checkov pins another boto3 than the twin.
+setup-compliance: setup .venv-compliance/.ready
+.venv-compliance/.ready: requirements-compliance.txt
+	@echo "› analysers of templates and policies"
+	@$(PYTHON) -m venv .venv-compliance
+	@.venv-compliance/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-compliance.txt
+	@touch $@
+
+compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
+	@$(BIN)/python -m tools.compliance
+
+pr: check pytest compliance integration  ## what a pull request must pass, the offline deploy and the plan included
+	@$(MAKE) --no-print-directory plan
+
+deploy: synth  ## deploy STAGE with the credentials of this shell
+	@npx cdk deploy --all --app out/synth/$(STAGE) --require-approval never --concurrency 5
+
+diagram: setup  ## docs/architecture.svg from the assembly
+	@$(BIN)/python -m tools.diagram
+
+# The stage that plan and bill are for, and what the plan compares the working tree with.
+STAGE ?= dev
+BASE  ?= main
+plan: setup  ## what this change does to the fleet: make plan BASE=main STAGE=dev
+	@mkdir -p out
+	@$(BIN)/python -m tools.plan --base $(BASE) --stage $(STAGE) --markdown out/plan.md --json out/plan.json
+
+bill: setup  ## what a stage costs in a month
+	@$(BIN)/python -m tools.bill --stage $(STAGE)
 
 bench: setup-dev  ## measure synth, deploy and destroy
 	@$(BIN)/python benchmarks/synth_time.py
 
 lock: requirements.in requirements-twin.in requirements-dev.in  ## renew the pinned requirements (needs uv)
-	@for extra in "" -twin -dev -sagemaker; do \
+	@for extra in "" -twin -dev -sagemaker -compliance; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet \
 	    --no-emit-index-url --no-emit-find-links requirements$$extra.in -o requirements$$extra.txt || exit 1; \
 	done
@@ -88,4 +118,4 @@ clean:  ## end the twin, remove what runs made
 	@rm -rf out cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 distclean: clean  ## remove what set-up installed, too
-	@rm -rf $(VENV) node_modules edge_assets/runtime/wheelhouse edge_assets/handlers/bundles .twin
+	@rm -rf $(VENV) .venv-compliance node_modules edge_assets/runtime/wheelhouse edge_assets/handlers/bundles .twin

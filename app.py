@@ -2,7 +2,8 @@
 
     .venv/bin/python app.py     is a full synth: context in CDK_CONTEXT_JSON, output in CDK_OUTDIR
 
-`-c validate=true` checks the templates against CloudFormation's schemas, too; `-c debug=true` shows tracebacks.
+`-c validate=true` checks the templates against CloudFormation's schemas, too; `-c debug=true`, or `--debug` with
+`python app.py`, shows the traceback of a failure.
 """
 
 # ruff: noqa: E402 (the lines between the imports must come before the next ones)
@@ -25,32 +26,27 @@ os.environ.setdefault("JSII_NODE", str(node_binary()))
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.feature_flags import read_context
+from edge_constructs.model_source import ModelDeclarationError
 from edge_constructs.policy_gate import PolicyGate, PolicyViolationError, new_app
+from edge_constructs.synth_error import describe
 from stacks.edgewright import define_stacks
+
+#: Mistakes of the user: their text says all.
+_EXPECTED = (ConfigurationError, MissingAssetError, ModelDeclarationError, PolicyViolationError)
 
 
 def main() -> None:
-    """Synthesise the stage; whatever is wrong with it ends with exit code 1 and its text.
-
-    With `-c debug=true` an error ends with its traceback instead.
-    """
+    """Synthesise the stage; a failure ends with exit code 1 and what, where and how to fix it, not with a traceback."""
     app = new_app(read_context())
+    debug = "--debug" in sys.argv[1:] or app.node.try_get_context("debug") == "true"
     gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
     try:
         define_stacks(app, load_stage(app.node.try_get_context("stage") or DEFAULT_STAGE))
         gate.synth()
     except Exception as exc:
-        if app.node.try_get_context("debug") == "true":
+        if debug:
             raise
-        sys.exit(describe(exc))
-
-
-def describe(error: Exception) -> str:
-    """Say what is wrong: errors of this app speak for themselves, others are named."""
-    if isinstance(error, (ConfigurationError, MissingAssetError, PolicyViolationError, ValueError)):
-        return str(error)
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}; -c debug=true shows where"
+        sys.exit(str(exc) if isinstance(exc, _EXPECTED) else describe(exc, Path(__file__).parent))
 
 
 if __name__ == "__main__":

@@ -266,6 +266,18 @@ class Rollout(Section):
     notify_timeout_s: int = Field(default=60, ge=1, le=86400)
 
 
+class Announced(Section):
+    """What `make plan` may find without failing: the reviewers of this file have agreed to it.
+
+    Attributes:
+        removals: Components that devices uninstall, and targets that lose their deployment, by name.
+        replacements: Resources that are deleted or made anew, as the plan names them: `Stack/LogicalId`.
+    """
+
+    removals: tuple[str, ...] = ()
+    replacements: tuple[str, ...] = ()
+
+
 class Stage(Section):
     """One deployment of the whole product.
 
@@ -276,6 +288,7 @@ class Stage(Section):
         models: The models, at least one.
         configuration: Ring to component to what is merged into the component's configuration on its devices; the
             component is `inference`.
+        announced: Removals and replacements that a plan expects.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
     """
@@ -292,6 +305,7 @@ class Stage(Section):
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
+    announced: Announced = Announced()
     bootstrap: Bootstrap = Bootstrap()
 
     @property

@@ -12,6 +12,14 @@ from edge_constructs.encryption_key import EncryptionKey
 from edge_constructs.permission import Permission, arn
 
 ACCESS_LOG_DAYS = 90
+_REPLICATION = "NIST.800.53.R5-S3BucketReplicationEnabled"
+_FINDINGS = {_REPLICATION: "every artifact can be built again from this repository, under the same key"}
+_LOG_FINDINGS = {
+    "S1": "this bucket holds the access log: logging it would log itself for ever",
+    _REPLICATION: f"the access log is for looking into incidents here, and kept for {ACCESS_LOG_DAYS} days only",
+    "NIST.800.53.R5-S3BucketVersioningEnabled": "the log delivery writes each object once and nobody may write another",
+    "NIST.800.53.R5-S3DefaultEncryptionKMS": "the log delivery service cannot use a customer's key; S3's own encrypts",
+}
 #: Keys of what devices capture: inputs and results that are looked at for drift, and seldom later.
 CAPTURES = "captures/"
 CAPTURE_COLD_DAYS = 90
@@ -51,7 +59,7 @@ class ArtifactBucket(Construct):
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(ACCESS_LOG_DAYS))],
             removal_policy=removal,
         )
-        acknowledge(self.access_logs, {"S1": "this bucket holds the access log: logging it would log itself for ever"})
+        acknowledge(self.access_logs, _LOG_FINDINGS)
         self.bucket = s3.Bucket(
             self,
             "Resource",
@@ -69,6 +77,7 @@ class ArtifactBucket(Construct):
             lifecycle_rules=_lifecycle(),
             removal_policy=removal,
         )
+        acknowledge(self.bucket, _FINDINGS)
         _refuse_foreign_encryption(self.bucket, key)
 
     @property

@@ -100,6 +100,7 @@ def _permissions(thing_groups: list[str], thing_type: str, policy: str) -> list[
             _iot(
                 "ListThings",
                 "ListPrincipalThings",
+                "ListThingPrincipals",
                 "ListAttachedPolicies",
                 "AttachThingPrincipal",
                 "DetachThingPrincipal",

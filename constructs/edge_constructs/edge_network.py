@@ -11,6 +11,21 @@ from edge_constructs.service_role import ServiceRole
 
 #: What a core device opens connections to: AWS APIs and S3, IoT Core, the Greengrass data plane.
 _EGRESS_PORTS = {"https": 443, "mqtt": 8883, "greengrass": 8443}
+_VPC_FINDINGS = {
+    "NIST.800.53.R5-VPCDefaultSecurityGroupClosed": "nothing uses the default group: the server has one of its own",
+}
+_WITHOUT_FLOW_LOGS = {
+    "VPC7": "network.flow_logs is off for this stage: its cloud cannot deploy flow logs (the twin)",
+    "NIST.800.53.R5-VPCFlowLogsEnabled": "network.flow_logs is off for this stage: the twin cannot deploy flow logs",
+}
+_ROUTE_FINDINGS = {
+    "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW": "a core device calls AWS from behind a group without inbound rules; "
+    "NAT costs more than the server",
+}
+_FLOW_LOG_FINDINGS = {
+    "NIST.800.53.R5-CloudWatchLogGroupEncrypted": "the log holds addresses and ports; CloudWatch encrypts it with a "
+    "key of its own",
+}
 
 
 class EdgeNetwork(Construct):
@@ -38,13 +53,9 @@ class EdgeNetwork(Construct):
         self.security_group_id = self._security_group(vpc)
         self.subnet_id = subnet.ref
         Tags.of(self).add("Name", name)
+        acknowledge(vpc, _VPC_FINDINGS if flow_logs else {**_VPC_FINDINGS, **_WITHOUT_FLOW_LOGS})
         if flow_logs:
             self._log_flows(vpc)
-        else:
-            acknowledge(
-                vpc,
-                {"VPC7": "network.flow_logs is off for this stage: its cloud cannot deploy flow logs (the twin)"},
-            )
 
     def _open_way_out(self, vpc: ec2.CfnVPC, subnet: ec2.CfnSubnet) -> None:
         gateway = ec2.CfnInternetGateway(self, "Gateway")
@@ -59,6 +70,7 @@ class EdgeNetwork(Construct):
             destination_cidr_block="0.0.0.0/0",
             gateway_id=gateway.ref,
         )
+        acknowledge(self.route, _ROUTE_FINDINGS)
         self.route.add_resource_dependency(attachment)
         self.route_association = ec2.CfnSubnetRouteTableAssociation(
             self, "RouteTableAssociation", route_table_id=table.ref, subnet_id=subnet.ref
@@ -82,6 +94,7 @@ class EdgeNetwork(Construct):
     def _log_flows(self, vpc: ec2.CfnVPC) -> None:
         log_group = logs.CfnLogGroup(self, "FlowLog", retention_in_days=30)
         log_group.apply_removal_policy(RemovalPolicy.DESTROY)
+        acknowledge(log_group, _FLOW_LOG_FINDINGS)
         role = ServiceRole(
             self,
             "FlowLogRole",

@@ -42,6 +42,8 @@ USER_DATA_LIMIT_BYTES = 16384
 #: Stands for a value that CloudFormation fills in; its number changes with unrelated code.
 _TOKEN = re.compile(r"\$\{Token\[[^\]]*\]\}")
 _REASONS = {
+    "NIST.800.53.R5-EC2InstanceNoPublicIp": "an address without any inbound rule costs less than a NAT gateway",
+    "NIST.800.53.R5-EC2InstancesInVPC": "it is in the stage's VPC: the network interface names the subnet",
     "EC29": "a core device holds nothing of its own: a new instance provisions itself as the same thing",
 }
 

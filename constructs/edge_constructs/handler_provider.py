@@ -11,6 +11,7 @@ from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
+from edge_constructs.handler_findings import FRAMEWORK, HANDLER, LOG
 from edge_constructs.permission import Permission
 from edge_constructs.service_role import ServiceRole
 from edge_constructs.waiter import harden_waiter
@@ -39,6 +40,7 @@ class HandlerProvider(Construct):
         disk: Size of `/tmp`, 512 MiB unless given.
         python: Version of the function's Python where it matters, such as `3.11`.
         architecture: Of the function where it matters, as `uname -m` prints it; x86_64 unless given.
+        accepted: Findings on the handler's role that its purpose brings along, see `acknowledge`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class HandlerProvider(Construct):
         disk: Size | None = None,
         python: str = "3.13",
         architecture: str = "x86_64",
+        accepted: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         limit = limit or Duration.minutes(5)
@@ -63,12 +66,14 @@ class HandlerProvider(Construct):
         self._log_group = logs.LogGroup(
             self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
         )
+        acknowledge(self._log_group, LOG)
         self._log_permission = Permission(
             actions=("logs:CreateLogStream", "logs:PutLogEvents"), resources=(self._log_group.log_group_arn,)
         )
         role = ServiceRole(
             self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
         )
+        acknowledge(role, accepted or {})
         self._function_defaults: dict[str, Any] = {
             "runtime": lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
             "architecture": _ARCHITECTURES[architecture],
@@ -112,7 +117,7 @@ class HandlerProvider(Construct):
 
     def _function(self, construct_id: str, handler: str) -> lambda_.Function:
         function = lambda_.Function(self, construct_id, handler=handler, **self._function_defaults)
-        acknowledge(function, {"L1": "the handlers are tested on this runtime, which is supported until 2029"})
+        acknowledge(function, HANDLER)
         return function
 
     def _framework_role(self, construct_id: str, functions: Sequence[lambda_.Function]) -> ServiceRole:
@@ -125,13 +130,15 @@ class HandlerProvider(Construct):
 
     def _synchronous(self, on_event: lambda_.Function) -> cr.Provider:
         role = self._framework_role("FrameworkRole", [on_event])
-        return cr.Provider(
+        provider = cr.Provider(
             self,
             "Provider",
             on_event_handler=on_event,
             log_group=self._log_group,
             framework_on_event_role=role.as_role(),
         )
+        acknowledge(provider.node.find_child("framework-onEvent"), FRAMEWORK)
+        return provider
 
     def _waiting(
         self, on_event: lambda_.Function, is_complete: lambda_.Function, limit: Duration, query_interval: Duration
@@ -149,5 +156,7 @@ class HandlerProvider(Construct):
             query_interval=query_interval,
             total_timeout=limit,
         )
+        for name in ("onEvent", "isComplete", "onTimeout"):
+            acknowledge(provider.node.find_child(f"framework-{name}"), FRAMEWORK)
         harden_waiter(provider, role)
         return provider

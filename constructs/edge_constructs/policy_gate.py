@@ -1,4 +1,4 @@
-"""Fails a synth that breaks a security rule, with a report that says what to do about it."""
+"""Fails a synth that breaks a security rule or an edge rule, with a report that says what to do about it."""
 
 import json
 from collections.abc import Mapping
@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
-from cdk_nag import AwsSolutionsChecks
+from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
+
+from edge_rules import EdgeChecks
 
 REPORT = "validation-report.json"
 #: CDK's own reaction to a finding is a traceback; the gate reads the same report and raises its own error.
 _FAIL_IN_CDK = "@aws-cdk/core:failSynthOnValidationErrors"
+_PACKS = (AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks, EdgeChecks)
+#: Of CDK's own checks only these fail; the packs' warnings are findings like any other.
 _FAILING = {"error", "fatal"}
+_PACK_NAMES = {"AwsSolutions", "NIST.800.53.R5", "Serverless", "EdgeChecks"}
 
 
 def new_app(context: Mapping[str, Any] | None = None, *, outdir: Path | None = None) -> cdk.App:
@@ -41,18 +46,18 @@ class PolicyViolationError(Exception):
 
 
 class PolicyGate:
-    """Checks every resource of an app against the AWS Solutions rules when it is synthesised.
+    """Checks an app against AwsSolutions, NIST 800-53 R5, Serverless and the edge rules when it is synthesised.
 
     Args:
         app: The app that `new_app` made.
         templates: Whether to check the templates against CloudFormation's own schemas as well. That takes as long as
-            everything else together, so tests and CI do it and a synth at the desk does not.
+            everything else together, so `make synth` and CI do it and a synth at the desk does not.
     """
 
     def __init__(self, app: cdk.App, *, templates: bool = False) -> None:
         self._app = app
         validations = cdk.Validations.of(app)
-        validations.add_plugins(AwsSolutionsChecks(app))
+        validations.add_plugins(*(pack(app) for pack in _PACKS))
         if templates:
             validations.add_plugins(cdk.CloudFormationValidatePlugin())
 
@@ -74,16 +79,30 @@ class PolicyGate:
         return folder
 
 
-def _findings(report: dict[str, Any]) -> list[str]:
+def open_violations(report: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The findings of a validation report that fail a synth, each with the name of its pack."""
+    return [
+        (plugin["pluginName"], violation)
+        for plugin in report["pluginReports"]
+        for violation in plugin["violations"]
+        if plugin["pluginName"] in _PACK_NAMES or violation.get("severity", "error") in _FAILING
+    ]
+
+
+def _findings(report: Mapping[str, Any]) -> list[str]:
     """Describe the failing findings of a report, one text a resource."""
     return [
         f"{violation['ruleName']}\n"
-        f"  resource: {place.get('constructPath') or place.get('resourceLogicalId', 'unknown')}\n"
+        f"  resource: {place.get('constructPath') or place.get('resourceLogicalId', 'unknown')}{_property(place)}\n"
         f"  message:  {violation['description']}\n"
-        f"  fix:      change the resource, or acknowledge {plugin['pluginName']}::{violation['ruleName']} "
-        "with a reason on it"
-        for plugin in report["pluginReports"]
-        for violation in plugin["violations"]
-        if violation.get("severity", "error") in _FAILING
+        f"  fix:      {violation.get('suggestedFix') or 'change the resource'}, or acknowledge "
+        f"{pack}::{violation['ruleName']} with a reason on it"
+        for pack, violation in open_violations(report)
         for place in violation["violatingConstructs"]
     ]
+
+
+def _property(place: Mapping[str, Any]) -> str:
+    """Where in the resource it is, if the pack says so."""
+    paths = (place.get("cloudFormationResource") or {}).get("propertyPaths") or []
+    return f" ({', '.join(paths)})" if paths else ""

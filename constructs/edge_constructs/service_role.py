@@ -9,6 +9,9 @@ from constructs import Construct
 from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.permission import Permission
 
+INLINE_POLICY = "NIST.800.53.R5-IAMNoInlinePolicy"
+_INLINE_REASON = "the policy is of this role alone and ends with it; a managed one could be attached to others"
+
 
 class ServiceRole(Construct):
     """A role whose whole policy is inline.
@@ -35,13 +38,14 @@ class ServiceRole(Construct):
         )
         self.arn = self.resource.attr_arn
         self.name = self.resource.ref
-        self._acknowledge(permissions)
+        self._of_function = service == "lambda.amazonaws.com"
+        acknowledge(self.resource, {INLINE_POLICY: _INLINE_REASON, **self._findings(permissions)})
 
     def allow(self, permission: Permission) -> None:
         """Add what could not be known when the role was defined, such as the name of a resource that refers to it."""
         self._permissions.append(permission)
         self.resource.policies = self._policies()
-        self._acknowledge([permission])
+        acknowledge(self.resource, self._findings([permission]))
 
     def as_role(self, construct_id: str = "Role") -> iam.IRole:
         """Return the role for constructs of the CDK, which cannot add to it."""
@@ -52,6 +56,9 @@ class ServiceRole(Construct):
         document = {"Version": "2012-10-17", "Statement": statements}
         return [iam.CfnRole.PolicyProperty(policy_name="Permissions", policy_document=document)]
 
-    def _acknowledge(self, permissions: Sequence[Permission]) -> None:
+    def _findings(self, permissions: Sequence[Permission]) -> dict[str, str]:
         reasons = {finding: reason for permission in permissions for finding, reason in permission.findings.items()}
-        acknowledge(self.resource, reasons)
+        wild = (permission.wildcard_reason for permission in permissions if "*" in permission.resources)
+        if self._of_function and (reason := next(wild, "")):
+            reasons["Serverless-LambdaStarPermissions"] = reason
+        return reasons

@@ -1,0 +1,177 @@
+"""Rules on recipes as a whole: format, size, platform, dependencies."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edge_rules.fleet_view import FleetView
+from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.rule import Finding, rule
+
+LITE_RECIPE_BYTES = 8 * 1024
+RECIPE_BYTES = 16 * 1024
+CONFIGURATION_VALUE_BYTES = 1024
+COMPONENT_BYTES = 2 * 1024**3
+_RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+|\d+\.\d+\.\d+")
+_NAMES = {"amd64", "aarch64", "arm", "x86", "*"}
+
+
+@rule(
+    "RecipeJson",
+    "a recipe must be a JSON object",
+    reason="in YAML nucleus lite reads every number and boolean as a string",
+    fix="write the recipe in JSON",
+)
+def recipe_is_json(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        if recipe.document is None:
+            yield Finding(recipe.resource, PLACE, f"starts with {recipe.text[:40]!r}")
+
+
+@rule(
+    "RecipeSize",
+    "a recipe must fit into 16 KiB, and into 8 KiB where nucleus lite runs",
+    reason="Greengrass refuses longer ones, and nucleus lite fails the deployment",
+    fix="move scripts and settings into an artifact",
+)
+def recipe_fits(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        size = len(recipe.text.encode())
+        # Only a component that names another nucleus than lite never meets its lower limit.
+        runtimes = {str((manifest.get("Platform") or {}).get("runtime", "classic")) for _, manifest in recipe.manifests}
+        limit = RECIPE_BYTES if runtimes == {"classic"} else LITE_RECIPE_BYTES
+        if size > limit:
+            yield Finding(recipe.resource, PLACE, f"{size} bytes, at most {limit}")
+
+
+@rule(
+    "ArtifactsTotal",
+    "the artifacts of a component must not exceed 2 GiB",
+    reason="Greengrass fails the deployment on every device",
+    fix="split the component, or ship a smaller model",
+)
+def artifacts_fit(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        files = {fleet.asset(str(artifact.get("Uri", ""))) for _, artifact in recipe.artifacts()}
+        total = sum(file.stat().st_size for file in files if file and file.is_file())
+        if total > COMPONENT_BYTES:
+            yield Finding(recipe.resource, f"{PLACE}/Artifacts", f"{total} bytes, at most {COMPONENT_BYTES}")
+
+
+@rule(
+    "ArtifactsList",
+    "every manifest must have a list of Artifacts, empty if need be",
+    reason="nucleus lite logs an error and skips a manifest without one",
+    fix='add "Artifacts": []',
+)
+def artifacts_are_listed(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, manifest in recipe.manifests:
+            if not isinstance(manifest.get("Artifacts"), list):
+                yield Finding(recipe.resource, place, "no list of Artifacts")
+
+
+@rule(
+    "ArtifactKey",
+    "the key of an artifact must hold a digest of its content",
+    reason="a device that comes back later gets other bytes than the recipe was tested with, and refuses them",
+    fix="publish the artifact under <prefix>/<sha256>/<name>",
+)
+def artifacts_are_addressed_by_content(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, artifact in recipe.artifacts():
+            uri = str(artifact.get("Uri", ""))
+            if uri.startswith("s3://") and "<" not in uri.split("/", 3)[-1] and not re.search(r"[0-9a-f]{32}", uri):
+                yield Finding(recipe.resource, place, uri)
+
+
+@rule(
+    "ArchitectureArm64",
+    "a recipe must call 64-bit Arm aarch64",
+    reason="no device matches arm64: the deployment fails with no applicable manifest",
+    fix='write "architecture": "aarch64"',
+)
+def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, manifest in recipe.manifests:
+            if "arm64" in str((manifest.get("Platform") or {}).get("architecture", "")):
+                yield Finding(recipe.resource, f"{place}/Platform/architecture", "arm64")
+
+
+@rule(
+    "ArchitectureRegex",
+    "an architecture must be a plain name",
+    reason="nucleus lite compares it as text: a regular expression matches no device",
+    fix="write one manifest for each architecture",
+)
+def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, manifest in recipe.manifests:
+            name = str((manifest.get("Platform") or {}).get("architecture", "*"))
+            if name not in _NAMES and not re.fullmatch(r"\w+", name):
+                yield Finding(recipe.resource, f"{place}/Platform/architecture", name)
+
+
+@rule(
+    "PlatformRuntime",
+    'a manifest must say for which "os" and "runtime" it is',
+    reason='without "runtime": "*" nucleus lite finds no applicable manifest',
+    fix='write "Platform": {"os": "linux", "runtime": "*"}',
+)
+def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, manifest in recipe.manifests:
+            platform = manifest.get("Platform") or {}
+            if "os" not in platform or "runtime" not in platform:
+                yield Finding(recipe.resource, f"{place}/Platform", json.dumps(platform))
+
+
+@rule(
+    "HardDependency",
+    "a component must not depend HARD on another one",
+    reason="on nucleus lite the dependent is stopped when the run step of the other ends, and the deployment "
+    "still reports success",
+    fix='write "DependencyType": "SOFT" and wait for what is needed at start',
+)
+def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for name, dependency in (recipe.body.get("ComponentDependencies") or {}).items():
+            if dependency.get("DependencyType", "HARD") != "SOFT" and not name.startswith("aws.greengrass."):
+                yield Finding(recipe.resource, f"{PLACE}/ComponentDependencies/{name}", "HARD")
+
+
+@rule(
+    "DependencyRange",
+    "a dependency's version must be exact or a range with >= and <",
+    reason="nucleus lite understands no other operator",
+    fix='write "VersionRequirement": ">=1.0.0 <2.0.0"',
+)
+def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for name, dependency in (recipe.body.get("ComponentDependencies") or {}).items():
+            wanted = str(dependency.get("VersionRequirement", ""))
+            if not _RANGE.fullmatch(wanted):
+                yield Finding(recipe.resource, f"{PLACE}/ComponentDependencies/{name}", wanted or "no version")
+
+
+@rule(
+    "ConfigurationValueSize",
+    "one value of a configuration must fit into 1 KiB",
+    reason="nucleus lite cannot store a longer one: the deployment fails",
+    fix="split the value, or ship it in an artifact",
+)
+def configuration_values_fit(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for path, value in _leaves(recipe.configuration, "ComponentConfiguration"):
+            size = len(json.dumps(value).encode())
+            if size > CONFIGURATION_VALUE_BYTES:
+                yield Finding(recipe.resource, f"{PLACE}/{path}", f"{size} bytes")
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _leaves(child, f"{path}/{key}")
+    else:
+        yield path, node

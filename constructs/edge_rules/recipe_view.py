@@ -1,0 +1,89 @@
+"""Greengrass recipes as the rules see them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from edge_rules.fleet_view import FleetView, Resource
+
+COMPONENT = "AWS::GreengrassV2::ComponentVersion"
+PLACE = "Properties/InlineRecipe"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The inline recipe of one component version.
+
+    Attributes:
+        resource: The component version.
+        text: The recipe as written; what CloudFormation fills in stands in angle brackets.
+    """
+
+    resource: Resource
+    text: str = field(repr=False)
+
+    @cached_property
+    def document(self) -> Mapping[str, Any] | None:
+        """The parsed recipe, None if it is not a JSON object."""
+        try:
+            document = json.loads(self.text)
+        except json.JSONDecodeError:
+            return None
+        return document if isinstance(document, dict) else None
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The parsed recipe, empty if it is not a JSON object (a rule of its own says so)."""
+        return self.document or {}
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return str(self.body.get("ComponentName", ""))
+
+    @property
+    def version(self) -> str:
+        """The component's version."""
+        return str(self.body.get("ComponentVersion", ""))
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The default configuration, access control included."""
+        return (self.body.get("ComponentConfiguration") or {}).get("DefaultConfiguration") or {}
+
+    @property
+    def manifests(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Location and content of each manifest."""
+        return [(f"{PLACE}/Manifests/{place}", found) for place, found in enumerate(self.body.get("Manifests") or [])]
+
+    def steps(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """Location, name and content of every lifecycle step but `setenv`; a bare script counts as `Script`."""
+        for place, manifest in self.manifests:
+            for name, step in (manifest.get("Lifecycle") or {}).items():
+                if name.lower() != "setenv":
+                    yield f"{place}/Lifecycle/{name}", name, step if isinstance(step, dict) else {"Script": str(step)}
+
+    def scripts(self) -> Iterator[tuple[str, str]]:
+        """Location and text of every script."""
+        return ((place, str(step["Script"])) for place, _, step in self.steps() if "Script" in step)
+
+    def artifacts(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Location and content of every artifact."""
+        for place, manifest in self.manifests:
+            for number, artifact in enumerate(manifest.get("Artifacts") or []):
+                yield f"{place}/Artifacts/{number}", artifact
+
+    def access(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """Location, service and content of every access control policy."""
+        for service, policies in (self.configuration.get("accessControl") or {}).items():
+            for name, policy in policies.items():
+                yield f"{PLACE}/accessControl/{name}", service, policy
+
+
+def recipes(fleet: FleetView) -> Iterator[Recipe]:
+    """The recipes of all component versions that are defined inline."""
+    for resource in fleet.of_type(COMPONENT):
+        if "InlineRecipe" in resource.properties:
+            yield Recipe(resource, resource.text(resource.properties["InlineRecipe"]))

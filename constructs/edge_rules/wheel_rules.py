@@ -1,0 +1,140 @@
+"""Rules on the wheels that travel to devices: an asset with `*.whl` members is a wheelhouse."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from edge_rules.fleet_view import FleetView, Resource
+from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.rule import Finding, rule
+
+_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+)")
+
+
+@dataclass(frozen=True)
+class Wheelhouse:
+    """Wheels in an archive with what they are for.
+
+    Attributes:
+        wheels: File names.
+        requirements: Logical lines of the lock files in it.
+        python: Version of the device's interpreter from its member `target`, empty if it does not say.
+        architecture: Of the device, likewise.
+    """
+
+    wheels: tuple[str, ...]
+    requirements: tuple[str, ...]
+    python: str
+    architecture: str
+
+
+@lru_cache(maxsize=16)
+def read_wheelhouse(archive: Path) -> Wheelhouse | None:
+    """Read the wheelhouse in a zip; None if it holds no wheels."""
+    with zipfile.ZipFile(archive) as members:
+        names = members.namelist()
+        wheels = tuple(name.rsplit("/", 1)[-1] for name in names if name.endswith(".whl"))
+        if not wheels:
+            return None
+        locks = [name for name in names if re.search(r"(^|/)([\w.-]+\.lock|\w*requirements[\w.-]*\.txt)$", name)]
+        text = "\n".join(members.read(name).decode() for name in locks)
+        python, _, architecture = (members.read("target").decode() if "target" in names else "").strip().partition(" ")
+    lines = (line.split(" #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    return Wheelhouse(wheels, tuple(line for line in lines if line and line[0] not in "#-"), python, architecture)
+
+
+def _wheelhouses(fleet: FleetView) -> Iterator[tuple[Resource, str, Wheelhouse]]:
+    for recipe in recipes(fleet):
+        for place, artifact in recipe.artifacts():
+            file = fleet.asset(str(artifact.get("Uri", "")))
+            found = read_wheelhouse(file) if file and file.suffix == ".zip" and file.is_file() else None
+            if found:
+                yield recipe.resource, place or PLACE, found
+
+
+@rule(
+    "RequirementPinned",
+    "every requirement of a device must be pinned with ==",
+    reason="two devices of one deployment run different code",
+    fix="pin it, for instance with pip-compile or uv pip compile",
+)
+def requirements_are_pinned(fleet: FleetView) -> Iterator[Finding]:
+    for resource, place, house in _wheelhouses(fleet):
+        for line in house.requirements:
+            if not _PIN.match(line):
+                yield Finding(resource, place, line[:60])
+
+
+@rule(
+    "RequirementHashed",
+    "every requirement of a device must have a hash",
+    reason="a wheel that was exchanged on the way is installed unseen",
+    fix="lock with --generate-hashes and install with --require-hashes",
+)
+def requirements_are_hashed(fleet: FleetView) -> Iterator[Finding]:
+    for resource, place, house in _wheelhouses(fleet):
+        for line in house.requirements:
+            if "--hash=sha256:" not in line:
+                yield Finding(resource, place, line[:60])
+
+
+@rule(
+    "WheelLocked",
+    "every wheel must belong to a locked requirement",
+    reason="what nobody pinned travels to devices",
+    fix="build the wheelhouse from the lock file",
+)
+def wheels_are_locked(fleet: FleetView) -> Iterator[Finding]:
+    for resource, place, house in _wheelhouses(fleet):
+        pins = [_PIN.match(line) for line in house.requirements]
+        locked = {(_normal(pin.group(1)), pin.group(2)) for pin in pins if pin}
+        for wheel in house.wheels:
+            name, version = wheel.split("-")[:2]
+            if (_normal(name), version) not in locked:
+                yield Finding(resource, place, wheel)
+
+
+@rule(
+    "WheelPython",
+    "every wheel must be for the device's Python",
+    reason="pip on the device finds no matching distribution",
+    fix="build the wheelhouse for the stage's runtime.python",
+)
+def wheels_fit_the_python(fleet: FleetView) -> Iterator[Finding]:
+    for resource, place, house in _wheelhouses(fleet):
+        for wheel in house.wheels:
+            if house.python and not _fits_python(wheel, house.python):
+                yield Finding(resource, place, f"{wheel} for Python {house.python}")
+
+
+@rule(
+    "WheelArchitecture",
+    "every wheel must be for the device's architecture",
+    reason="pip on the device finds no matching distribution",
+    fix="build the wheelhouse for the stage's runtime.architecture",
+)
+def wheels_fit_the_architecture(fleet: FleetView) -> Iterator[Finding]:
+    for resource, place, house in _wheelhouses(fleet):
+        for wheel in house.wheels:
+            platform = wheel.removesuffix(".whl").rsplit("-", 1)[-1]
+            if house.architecture and platform != "any" and house.architecture not in platform:
+                yield Finding(resource, place, f"{wheel} for {house.architecture}")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _fits_python(wheel: str, python: str) -> bool:
+    tag, abi = wheel.removesuffix(".whl").split("-")[-3:-1]
+    minor = int(python.split(".")[1])
+    for each in tag.split("."):
+        if each in {"py3", f"py3{minor}", f"cp3{minor}"}:
+            return True
+        # The stable ABI of an older Python is the one of every later one.
+        if abi == "abi3" and (old := re.fullmatch(r"cp3(\d+)", each)) and int(old.group(1)) <= minor:
+            return True
+    return False

@@ -1,0 +1,237 @@
+"""One way to break each rule, alone: what is done to the sample fleet, and where the finding must be."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.edge_rules.sample_fleet import CODE_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
+
+Break = Callable[[Fleet], Any]
+
+
+def script(text: str) -> Break:
+    return lambda fleet: fleet.manifest["Lifecycle"]["run"].update(Script=text)
+
+
+def platform(**values: str) -> Break:
+    return lambda fleet: fleet.manifest["Platform"].update(values)
+
+
+def deployment(path: str, value: Any) -> Break:
+    def change(fleet: Fleet) -> None:
+        node: Any = fleet.properties("Deployment")
+        *parents, last = path.split("/")
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+
+    return change
+
+
+def access(**values: Any) -> Break:
+    def change(fleet: Fleet) -> None:
+        control = fleet.inference["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"]
+        control["aws.greengrass.ipc.mqttproxy"]["other"] = {
+            "operations": ["aws.greengrass#PublishToIoTCore"],
+            "resources": ["plant/other"],
+            **values,
+        }
+
+    return change
+
+
+def configuration(**values: Any) -> Break:
+    return lambda fleet: fleet.inference["ComponentConfiguration"]["DefaultConfiguration"].update(values)
+
+
+def device_policy(action: str, resource: str) -> Break:
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return lambda fleet: fleet.properties("DevicePolicy")["PolicyDocument"]["Statement"].append(statement)
+
+
+def token_exchange(action: str, resource: str) -> Break:
+    statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
+
+    def change(fleet: Fleet) -> None:
+        fleet.properties("TokenExchange")["Policies"][0]["PolicyDocument"]["Statement"].append(statement)
+
+    return change
+
+
+def token_exchange_policy(action: str, resource: str) -> Break:
+    """A policy of its own that names the role."""
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    properties = {"Roles": [{"Ref": "TokenExchange"}], "PolicyDocument": {"Statement": statement}}
+    return add("Extra", "AWS::IAM::Policy", properties)
+
+
+def no_groups(fleet: Fleet) -> None:
+    fleet.properties("TokenExchange")["Policies"][0]["PolicyDocument"]["Statement"].pop()
+
+
+def add(logical_id: str, kind: str, properties: dict[str, Any]) -> Break:
+    return lambda fleet: fleet.resources.update({logical_id: {"Type": kind, "Properties": properties}})
+
+
+def start(text: str) -> Break:
+    return lambda fleet: setattr(fleet, "script", text)
+
+
+def second_lock(fleet: Fleet) -> None:
+    fleet.wheels.append("grpcio-1.85.1-cp311-cp311-manylinux2014_aarch64.whl")
+    fleet.other_locks["agent.lock"] = f"grpcio==1.85.1{HASH}\n"
+
+
+def wheels(*names: str) -> Break:
+    return lambda fleet: fleet.wheels.extend(names)
+
+
+def large_artifact(fleet: Fleet) -> None:
+    file = fleet.folder / "model.zip"
+    with file.open("wb") as sparse:
+        sparse.truncate(2 * 1024**3 + 1)
+    fleet.properties("RuntimeCopy")["SourceKey"] = f"{'c' * 64}.bin"
+    written = fleet.view
+
+    def view() -> Any:
+        found = written()
+        return type(found)(found.templates, {**found.assets, "c" * 64: file.rename(file.with_suffix(".bin"))})
+
+    fleet.view = view  # type: ignore[method-assign]
+
+
+def stable_abi_wheel(fleet: Fleet) -> None:
+    fleet.wheels.append("crypt-1.0-cp38-abi3-manylinux_2_28_aarch64.whl")
+    fleet.lock.append(f"crypt==1.0{HASH}")
+
+
+def second_deployment(fleet: Fleet) -> None:
+    fleet.resources["Second"] = fleet.resources["Deployment"]
+
+
+def same_version_again(fleet: Fleet) -> None:
+    recipe = {**RUNTIME_RECIPE, "ComponentDescription": "not the same"}
+    fleet.resources["Again"] = {**fleet.resources["Runtime"], "Properties": {"InlineRecipe": inline(recipe)}}
+
+
+def code(text: str) -> Break:
+    return lambda fleet: setattr(fleet, "code", text)
+
+
+ON_INFERENCE: dict[str, Break] = {
+    "RecipeJson": lambda fleet: fleet.properties("Inference").update(InlineRecipe="ComponentName: plant.Inference"),
+    "RecipeSize": lambda fleet: fleet.inference.update(ComponentDescription="x" * 8192),
+    "ArtifactsList": lambda fleet: fleet.manifest.pop("Artifacts"),
+    "ArtifactKey": lambda fleet: fleet.manifest["Artifacts"].append({"Uri": "s3://plant/models/latest/model.zip"}),
+    "ArchitectureArm64": platform(architecture="arm64"),
+    "ArchitectureRegex": platform(architecture="/(amd64|aarch64)/"),
+    "PlatformRuntime": lambda fleet: fleet.manifest["Platform"].pop("runtime"),
+    "HardDependency": lambda fleet: fleet.inference["ComponentDependencies"]["plant.Runtime"].pop("DependencyType"),
+    "DependencyRange": lambda fleet: fleet.inference["ComponentDependencies"]["plant.Runtime"].update(
+        VersionRequirement="^1.0.0"
+    ),
+    "ConfigurationValueSize": configuration(labels="x" * 1024),
+    "CrossComponentVariable": script('cp "{plant.Runtime:artifacts:path}/x" .'),
+    "ScriptBrace": script('echo "${HOME}"'),
+    "InstallOnly": lambda fleet: fleet.manifest.update(Lifecycle={"install": "true"}),
+    "LifecycleStep": lambda fleet: fleet.manifest["Lifecycle"].update(shutdown="true"),
+    "RequiresPrivilege": lambda fleet: fleet.manifest["Lifecycle"]["run"].update(RequiresPrivilege=True),
+    "SetenvValue": lambda fleet: fleet.manifest["Lifecycle"].update(setenv={"OPTIONS": "-a -b"}),
+    "UnpackedPath": script('exec sh "{artifacts:decompressedPath}/"'),
+    "PathSlash": script('cd "{work:path}"'),
+    "Bash": script("bash start"),
+    "NetworkInstall": script("pip3 install numpy"),
+    "IpcOperationWildcard": access(operations=["*"]),
+    "IpcTopicWildcard": access(resources=["plant/+/request"]),
+    "TopicAccess": configuration(models={"digits": {"responseTopic": "plant/digits/response"}}),
+    "CodeTopicAccess": code('publish_to_iot_core(topic_name="plant/forgotten", payload=b"")\n'),
+    "GreengrassV1Sdk": script("python3 -c 'import greengrasssdk'"),
+    "ComponentRetain": lambda fleet: fleet.resources["Inference"].update(UpdateReplacePolicy="Delete"),
+}
+ON_RUNTIME: dict[str, Break] = {
+    "ArtifactsTotal": large_artifact,
+    "RequirementPinned": lambda fleet: fleet.lock.append(f"pillow>=13{HASH}"),
+    "RequirementHashed": lambda fleet: fleet.lock.append("pillow==13.0.0"),
+    "WheelLocked": wheels("pillow-13.0.0-py3-none-any.whl"),
+    "WheelPython": wheels("numpy-2.4.6-cp313-cp313-manylinux_2_28_aarch64.whl"),
+    "WheelArchitecture": wheels("numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl"),
+}
+ON_DEPLOYMENT: dict[str, Break] = {
+    "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
+    "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
+    "Rollback": deployment("DeploymentPolicies/FailureHandlingPolicy", "DO_NOTHING"),
+    "UpdatePolicy": deployment("DeploymentPolicies/ComponentUpdatePolicy/Action", "SKIP_NOTIFY_COMPONENTS"),
+    "RolloutRate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {}),
+    "VersionPin": deployment("Components/plant.Runtime/ComponentVersion", ">=1.0.0"),
+    "VersionDefined": deployment("Components/plant.Runtime/ComponentVersion", "1.4.8"),
+}
+ELSEWHERE: dict[str, tuple[str, Break]] = {
+    "OneDeployment": ("Second", second_deployment),
+    "VersionTwice": ("Again", same_version_again),
+    "IotPolicyAction": ("DevicePolicy", device_policy("iot:*", "arn:aws:iot:::topic/plant/digits/response")),
+    "IotPolicyResource": ("DevicePolicy", device_policy("iot:Publish", "arn:aws:iot:::topic/*")),
+    "IotClientId": ("DevicePolicy", device_policy("iot:Connect", "arn:aws:iot:::client/*")),
+    "TokenExchangeScope": ("TokenExchange", token_exchange("s3:GetObject", "arn:aws:s3:::plant/*")),
+    "TokenExchangeManaged": (
+        "TokenExchange",
+        lambda fleet: fleet.properties("TokenExchange")["ManagedPolicyArns"].append("policy/AmazonS3FullAccess"),
+    ),
+    "TokenExchangeGroups": ("TokenExchange", no_groups),
+    "InstallerProvision": ("Server", start("java -jar Greengrass.jar --provision true")),
+    "InstallerRoleAlias": ("Server", start("java -jar Greengrass.jar --tes-role-alias-name Alias")),
+    "GreengrassImage": ("Server", start("docker run --rm amazon/aws-iot-greengrass:latest")),
+    "EdgeManager": ("Fleet", add("Fleet", "AWS::SageMaker::DeviceFleet", {})),
+    "NeoVersion": ("Compilation", lambda fleet: fleet.properties("Compilation").update(FrameworkVersion="2.0")),
+    "GreengrassV1": ("Core", add("Core", "AWS::Greengrass::CoreDefinition", {})),
+    "Panorama": ("Camera", add("Camera", "AWS::Panorama::ApplicationInstance", {})),
+    "AmazonLinux2": ("Server", lambda fleet: fleet.parameters["Image"].update(Default="amzn2-ami-hvm-x86_64-gp2")),
+    "AmiTyped": ("Server", lambda fleet: fleet.properties("Server").update(ImageId="ami-0abcdef1234567890")),
+}
+BREAKS: dict[str, tuple[str, Break]] = {
+    **{name: ("Inference", each) for name, each in ON_INFERENCE.items()},
+    **{name: ("Runtime", each) for name, each in ON_RUNTIME.items()},
+    **{name: ("Deployment", each) for name, each in ON_DEPLOYMENT.items()},
+    **ELSEWHERE,
+}
+
+#: More ways to break a rule.
+ALSO: list[tuple[str, str, Break]] = [
+    ("TokenExchangeScope", "TokenExchange", token_exchange("s3:*", "arn:aws:s3:::plant/artifacts/*")),
+    ("TokenExchangeScope", "TokenExchange", token_exchange_policy("s3:GetObject", "*")),
+    ("TokenExchangeScope", "TokenExchange", token_exchange("s3:DeleteObject", "arn:aws:s3:::plant/artifacts/*")),
+    ("EdgeManager", "TokenExchange", token_exchange("sagemaker:CreateEdgePackagingJob", "arn:aws:sagemaker:::job/x")),
+    ("RolloutRate", "Deployment", deployment("IotJobConfiguration/JobExecutionsRolloutConfig/MaximumPerMinute", 2000)),
+    ("AbortCriteria", "Deployment", deployment("IotJobConfiguration/AbortConfig/CriteriaList", [])),
+    ("VersionPin", "Deployment", deployment("Components/aws.greengrass.Nucleus/ComponentVersion", "LATEST")),
+    ("ScriptBrace", "Inference", script("f() { true; }")),
+    ("NetworkInstall", "Inference", script("curl -o model https://example.com/model")),
+    ("LifecycleStep", "Inference", lambda fleet: fleet.manifest["Lifecycle"]["run"].update(Skipif="exists /x")),
+    ("SetenvValue", "Inference", lambda fleet: fleet.manifest["Lifecycle"].update(setenv={"COUNT": 3})),
+    ("InstallerRoleAlias", "Server", start("java -jar Greengrass.jar -trn Role")),
+    ("IotPolicyResource", "DevicePolicy", device_policy("iot:Subscribe", "arn:aws:iot:::topicfilter/#")),
+]
+
+#: Near misses: changes that keep every rule.
+KEEPS: dict[str, Break] = {
+    "an abort on ALL": deployment(
+        "IotJobConfiguration/AbortConfig/CriteriaList", [{"Action": "CANCEL", "FailureType": "ALL"}]
+    ),
+    "a thing needs neither rate nor abort": lambda fleet: fleet.properties("Deployment").update(
+        TargetArn="arn:aws:iot:::thing/press", IotJobConfiguration={}
+    ),
+    "an exponential rate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {"ExponentialRate": {}}),
+    "a wheel with an older stable ABI": stable_abi_wheel,
+    "a wheel of a second lock file": second_lock,
+    "an install without network": script('pip install --no-index "{artifacts:decompressedPath}/code/x.whl"'),
+    "a longer recipe for the classic nucleus": lambda fleet: (
+        fleet.manifest["Platform"].update(runtime="classic"),
+        fleet.inference.update(ComponentDescription="x" * 8192),
+    ),
+    "an artifact under its digest": lambda fleet: fleet.manifest["Artifacts"].append(
+        {"Uri": f"s3://plant/artifacts/{CODE_DIGEST}/more.zip"}
+    ),
+    "a topic that is computed": code("publish_to_iot_core(topic_name=topics.response)\n"),
+    "code that this Python cannot parse": code("publish(topic_name='x'\n"),
+    "a framework without a matrix": lambda fleet: fleet.properties("Compilation").update(
+        Framework="XGBOOST", FrameworkVersion="3.2"
+    ),
+}

@@ -1,0 +1,45 @@
+"""Every rule both ways: the sample fleet keeps all of them, and one change breaks exactly one."""
+
+import pytest
+
+from edge_rules.rule_book import RULES
+from tests.edge_rules.breaks import ALSO, BREAKS, KEEPS, Break
+from tests.edge_rules.sample_fleet import Fleet
+
+
+def test_the_sample_fleet_keeps_every_rule(fleet: Fleet) -> None:
+    assert fleet.findings() == []
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_break_of_one_rule_is_found_by_that_rule_alone(name: str, fleet: Fleet) -> None:
+    logical_id, change = BREAKS[name]
+
+    change(fleet)
+
+    assert fleet.findings() == [(f"Edge-{name}", logical_id)]
+
+
+@pytest.mark.parametrize(("name", "logical_id", "change"), ALSO)
+def test_other_ways_to_break_a_rule_are_found_too(name: str, logical_id: str, change: Break, fleet: Fleet) -> None:
+    change(fleet)
+
+    assert fleet.findings() == [(f"Edge-{name}", logical_id)]
+
+
+@pytest.mark.parametrize("what", KEEPS)
+def test_a_near_miss_breaks_no_rule(what: str, fleet: Fleet) -> None:
+    KEEPS[what](fleet)
+
+    assert fleet.findings() == []
+
+
+def test_every_rule_is_broken_by_a_test() -> None:
+    assert {f"Edge-{name}" for name in BREAKS} == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.id)
+def test_every_rule_says_why_and_what_to_do(rule: object) -> None:
+    texts = [getattr(rule, name) for name in ("says", "reason", "fix")]
+
+    assert all(len(text) > 10 and not text.endswith(".") for text in texts)

@@ -1,0 +1,156 @@
+"""Plans as they were last agreed on, and what ends with which exit code.
+
+UPDATE_SNAPSHOTS=1 .venv/bin/pytest tests/plan     accepts what is there now
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from config.stage import Announced
+from tests.plan.sample_assembly import CHANGES, PlannedFleet, remove_component
+from tools.plan import UNANNOUNCED, main
+from tools.plan_assembly import read_assembly
+from tools.plan_changes import Plan, compare
+from tools.plan_report import unannounced
+
+GOLDEN = Path(__file__).parent / "golden"
+FAILING = {"removal", "replacement", "reused-version"}
+
+
+def assemblies(folder: Path, change: str) -> tuple[Path, Path]:
+    before, after = PlannedFleet(folder / "before"), PlannedFleet(folder / "after")
+    CHANGES[change](after)
+    return before.write(), after.write()
+
+
+def planned(folder: Path, change: str) -> Plan:
+    before, after = assemblies(folder, change)
+    return compare(read_assembly(before), read_assembly(after))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_plan_is_the_agreed_one(change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = assemblies(tmp_path, change)
+    markdown = tmp_path / "plan.md"
+
+    code = main(["--before", str(before), "--after", str(after), "--markdown", str(markdown), "--stage", "plant"])
+
+    now = f"{capsys.readouterr().out}\n{markdown.read_text()}"
+    agreed = GOLDEN / f"{change}.md"
+    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
+        GOLDEN.mkdir(exist_ok=True)
+        agreed.write_text(now, encoding="utf-8")
+    assert now == agreed.read_text(encoding="utf-8"), "if it is meant: UPDATE_SNAPSHOTS=1 .venv/bin/pytest tests/plan"
+    assert code == (UNANNOUNCED if change in FAILING else 0)
+
+
+def test_code_only_ships_the_code_and_restarts_only_it(tmp_path: Path) -> None:
+    (target,) = planned(tmp_path, "code-only").targets
+
+    assert [each.name for each in target.upgraded] == ["plant.Inference"]
+    assert target.restarted == ("plant.Inference",)
+    assert target.bytes_per_device == (tmp_path / "after" / "code.zip").stat().st_size
+    assert target.fleet_bytes == 120 * target.bytes_per_device
+    assert target.rollout_minutes == 3
+
+
+def test_model_only_finds_the_model_behind_the_parameter(tmp_path: Path) -> None:
+    (target,) = planned(tmp_path, "model-only").targets
+
+    assert [each.name for each in target.upgraded] == ["plant.Model"]
+    assert target.bytes_per_device == (tmp_path / "after" / "model.zip").stat().st_size
+
+
+def test_an_announced_removal_passes(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "removal")
+
+    assert unannounced(plan, Announced(removals=("plant.Model",))) == []
+
+
+def test_an_announced_replacement_passes(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "replacement")
+
+    complaints = unannounced(plan, Announced(replacements=("Plant/Server",)))
+
+    assert [each.split(" ")[0] for each in complaints] == ["Plant/Log"]
+    assert unannounced(plan, Announced(replacements=("Plant/Server", "Plant/Log"))) == []
+
+
+def test_a_target_without_its_deployment_must_be_announced(tmp_path: Path) -> None:
+    before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
+    del after.resources["Deployment"]
+    plan = compare(read_assembly(before.write()), read_assembly(after.write()))
+
+    assert unannounced(plan, Announced()) == [
+        "target plant loses its deployment: list it in announced.removals",
+    ]
+    assert unannounced(plan, Announced(removals=("plant",))) == []
+
+
+def test_json_holds_everything(tmp_path: Path) -> None:
+    before, after = assemblies(tmp_path, "removal")
+    path = tmp_path / "plan.json"
+
+    main(["--before", str(before), "--after", str(after), "--json", str(path)])
+
+    content = json.loads(path.read_text())
+    assert content["targets"][0]["removed"] == {"plant.Model": "1.0.1"}
+    assert content["bill"]["currency"] == "USD"
+    assert len(content["unannounced"]) == 1
+
+
+def test_a_number_of_devices_can_be_given(tmp_path: Path) -> None:
+    before, after = assemblies(tmp_path, "code-only")
+    path = tmp_path / "plan.json"
+
+    main(["--before", str(before), "--after", str(after), "--json", str(path), "--devices", "plant=5000"])
+
+    assert json.loads(path.read_text())["targets"][0]["rollout_minutes"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give --base REF, or both --before and --after"),
+        (["--base", "no-such-ref"], "--base must be a commit, branch or tag of this repository, got 'no-such-ref'"),
+        (["--before", "/nonexistent", "--after", "/nonexistent"], "/nonexistent must be a cloud assembly"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_says_why(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+
+    assert f"plan: {says}" in capsys.readouterr().err
+
+
+def test_a_wrong_number_of_devices_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = assemblies(tmp_path, "no-change")
+
+    assert main(["--before", str(before), "--after", str(after), "--devices", "plant=many"]) == 1
+    assert "--devices must be TARGET=NUMBER, got 'plant=many'" in capsys.readouterr().err
+
+
+def test_a_restart_takes_hard_dependents_with_it(tmp_path: Path) -> None:
+    before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
+    for fleet in (before, after):
+        fleet.inference["ComponentDependencies"]["plant.Model"] = {"DependencyType": "HARD"}
+    after.new_model()
+
+    (target,) = compare(read_assembly(before.write()), read_assembly(after.write())).targets
+
+    assert target.restarted == ("plant.Inference", "plant.Model")
+
+
+def test_removing_a_component_is_said_in_the_words_of_an_operator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
+    remove_component(after)
+
+    main(["--before", str(before.write()), "--after", str(after.write())])
+
+    assert "- plant.Model 1.0.1: this uninstalls plant.Model" in capsys.readouterr().out

@@ -1,0 +1,168 @@
+"""The difference between two assemblies as their devices feel it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tools.plan_assembly import Assembly, Target
+from tools.plan_resources import Replacement, SecurityChange, replacements, security_changes
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """A component that gets another version.
+
+    Attributes:
+        name: The component.
+        before: Version now.
+        after: Version then.
+    """
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """What happens to one target.
+
+    Attributes:
+        name: Thing group or thing.
+        state: `added`, `removed`, `changed` or `unchanged`.
+        added: Component to version.
+        removed: Component to version: these are uninstalled.
+        upgraded: Components with another version.
+        reconfigured: Components whose configuration is merged anew.
+        restarted: Components that stop and start, sorted.
+        rollout: What of rate, abort and policies changes, a line each.
+        bytes_per_device: What a device downloads.
+        devices: How many; None if unknown.
+        fleet_bytes: What all devices download; None if their number is unknown.
+        rollout_minutes: Until the last device is told, from the rate; None if unknown.
+    """
+
+    name: str
+    state: str
+    added: Mapping[str, str] = field(default_factory=dict)
+    removed: Mapping[str, str] = field(default_factory=dict)
+    upgraded: tuple[Upgrade, ...] = ()
+    reconfigured: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    rollout: tuple[str, ...] = ()
+    bytes_per_device: int = 0
+    devices: int | None = None
+    fleet_bytes: int | None = None
+    rollout_minutes: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a change would do.
+
+    Attributes:
+        targets: One for each target of either assembly, by name.
+        reused_versions: Components whose content changes under the version that devices have already.
+        security: Statements and rules that come and go.
+        replaced: Resources that CloudFormation deletes, or deletes and makes anew.
+    """
+
+    targets: tuple[TargetPlan, ...]
+    reused_versions: tuple[str, ...]
+    security: tuple[SecurityChange, ...]
+    replaced: tuple[Replacement, ...]
+
+
+def compare(before: Assembly, after: Assembly, devices: Mapping[str, int] | None = None) -> Plan:
+    """Compare two assemblies.
+
+    Args:
+        before: What is deployed.
+        after: What would be.
+        devices: Target to its number of devices, where the templates do not say or are wrong.
+    """
+    names = sorted({*before.targets, *after.targets})
+    return Plan(
+        targets=tuple(_target(before, after, name, devices or {}) for name in names),
+        reused_versions=tuple(
+            f"{name} {version}"
+            for (name, version), found in sorted(after.components.items())
+            if (old := before.components.get((name, version))) and old.content != found.content
+        ),
+        security=security_changes(before.view, after.view),
+        replaced=replacements(before.view, after.view),
+    )
+
+
+def _target(before: Assembly, after: Assembly, name: str, devices: Mapping[str, int]) -> TargetPlan:
+    nothing = Target(name, {}, {}, {})
+    old, new = before.targets.get(name, nothing), after.targets.get(name, nothing)
+    added = {each: version for each, version in new.components.items() if each not in old.components}
+    removed = {each: version for each, version in old.components.items() if each not in new.components}
+    upgraded = tuple(
+        Upgrade(each, old.components[each], version)
+        for each, version in new.components.items()
+        if old.components.get(each, version) != version
+    )
+    reconfigured = tuple(
+        each
+        for each in new.components
+        if each in old.components and old.configuration.get(each) != new.configuration.get(each)
+    )
+    rollout = tuple(_differences(old.rollout, new.rollout)) if old is not nothing and new is not nothing else ()
+    changed = {*added, *(each.name for each in upgraded)}
+    count = devices.get(name, new.devices if new.devices is not None else old.devices)
+    downloads = sum(_download(after, new, each) for each in changed)
+    anything = bool(changed or removed or reconfigured or rollout)
+    state = "added" if old is nothing else "removed" if new is nothing else "changed" if anything else "unchanged"
+    return TargetPlan(
+        name=name,
+        state=state,
+        added=added,
+        removed=removed,
+        upgraded=upgraded,
+        reconfigured=reconfigured,
+        restarted=_restarted(after, new, {*changed, *reconfigured} - set(added)),
+        rollout=rollout,
+        bytes_per_device=downloads,
+        devices=count,
+        fleet_bytes=None if count is None else downloads * count,
+        rollout_minutes=_minutes(new, count) if anything and new is not nothing else None,
+    )
+
+
+def _download(after: Assembly, new: Target, name: str) -> int:
+    """Bytes of a component's artifacts; a device fetches every version into a folder of its own."""
+    found = after.components.get((name, new.components[name]))
+    return found.artifact_bytes if found else 0
+
+
+def _restarted(assembly: Assembly, target: Target, changed: set[str]) -> tuple[str, ...]:
+    """The changed components and all that depend HARD on them."""
+    found = set(changed)
+    while True:
+        more = {
+            name
+            for name, version in target.components.items()
+            if (each := assembly.components.get((name, version))) and found & set(each.depends_hard)
+        } - found
+        if not more:
+            return tuple(sorted(found))
+        found |= more
+
+
+def _minutes(target: Target, devices: int | None) -> int | None:
+    rollout = (target.rollout.get("IotJobConfiguration") or {}).get("JobExecutionsRolloutConfig") or {}
+    rate = rollout.get("MaximumPerMinute")
+    return math.ceil(devices / float(rate)) if devices and rate else None
+
+
+def _differences(old: object, new: object, path: str = "") -> list[str]:
+    """Leaves that differ, as `path: before → after`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}/{key}")]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for place, (one, two) in pairs for line in _differences(one, two, f"{path}/{place}")]
+    return [] if old == new else [f"{path.removeprefix('/')}: {old} → {new}"]
