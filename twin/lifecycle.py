@@ -18,7 +18,7 @@ from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines
 from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
 from twin.ports import accepts_connections, free_ports, is_free
-from twin.process import ProcessIdentity, end_processes, processes_where, with_descendants
+from twin.process import ProcessIdentity, end_processes, heads, processes_where, with_descendants
 from twin.state import PORT_NAMES, TwinState, load_state, remove_state, save_state
 
 REGION = "us-east-1"
@@ -188,7 +188,7 @@ def _end_cloud_processes(home: Path) -> int:
         TwinError: If one cannot be ended.
     """
     family = with_descendants(processes_where(lambda environment: environment.get(OWNER_VARIABLE) == str(home)))
-    cloud = [process for process in family if process.ppid() not in {member.pid for member in family}]
+    cloud = heads(family)
     left = end_processes(cloud, term_s=STOP_LIMIT_S)
     left += end_processes([process for process in family if process not in cloud], term_s=2.0)
     for process in cloud:

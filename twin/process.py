@@ -69,6 +69,20 @@ def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process
     return list(family.values())
 
 
+def heads(family: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that no other of them has started; one that has ended meanwhile is none of them."""
+    members = list(family)
+    pids = {member.pid for member in members}
+    found = []
+    for member in members:
+        try:
+            if member.ppid() not in pids:
+                found.append(member)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
 def end_processes(processes: Iterable[psutil.Process], *, term_s: float, kill_s: float = 5.0) -> list[psutil.Process]:
     """End processes: SIGTERM, a bounded wait, SIGKILL for those that are left.
 

@@ -67,13 +67,10 @@ class SimulatedDevices:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _take_over(self) -> None:
-        running = {
-            process.environ().get(DEVICE_VARIABLE) for process in processes_where(lambda e: DEVICE_VARIABLE in e)
-        }
         for path in self._folder.glob(f"*/{CONFIG_FILE}"):
             device = self._devices[path.parent.name] = _Device(path.parent)
             moved = self._point_at_proxy(path)
-            if str(path.parent) not in running:
+            if not _runs(path.parent):
                 continue
             if moved:
                 end_edge_processes(path.parent)
@@ -113,3 +110,7 @@ class SimulatedDevices:
             device = self._devices.setdefault(thing, _Device(root))
             with contextlib.suppress(psutil.NoSuchProcess):
                 device.keep_running(thing)
+
+
+def _runs(folder: Path) -> bool:
+    return bool(processes_where(lambda environment: environment.get(DEVICE_VARIABLE) == str(folder)))
