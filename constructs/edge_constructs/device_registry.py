@@ -49,7 +49,7 @@ class DeviceRegistry(Construct):
             "Handler",
             capability="device_registry",
             permissions=[
-                *_permissions(list(rings.values()), thing_type, policy),
+                *_permissions(list(rings.values()), policy),
                 *asset_reading(self, bootstrap_key=bootstrap_key),
             ],
             waits=True,
@@ -77,14 +77,13 @@ class DeviceRegistry(Construct):
         )
 
 
-def _permissions(thing_groups: list[str], thing_type: str, policy: str) -> list[Permission]:
+def _permissions(thing_groups: list[str], policy: str) -> list[Permission]:
     things = arn("iot", "thing/*")
     groups = tuple(arn("iot", f"thinggroup/{name}") for name in thing_groups)
     lifecycle = _iot("CreateThing", "UpdateThing", "DescribeThing", "DeleteThing", "DescribeJobExecution")
-    membership = _iot("ListThingPrincipals", "ListThingGroupsForThing", "AttachThingPrincipal", "DetachThingPrincipal")
+    membership = _iot("ListThingGroupsForThing", "AttachThingPrincipal", "DetachThingPrincipal")
     return [
         Permission(lifecycle + membership, (things,), wildcard_reason=_DEVICES),
-        Permission(_iot("CreateThing", "UpdateThing"), (arn("iot", f"thingtype/{thing_type}"),)),
         Permission(
             _iot("AddThingToThingGroup", "RemoveThingFromThingGroup"),
             (things, *groups),
