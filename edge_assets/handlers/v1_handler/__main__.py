@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make_dispatcher(settings: HandlerSettings) -> Dispatcher:
         return Dispatcher(settings, folders, outgoing.publish)
 
-    service = HandlerService(greengrass_ipc.connect, outbox, make_dispatcher)
+    service = HandlerService(greengrass_ipc.Connector(), outbox, make_dispatcher)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     try:

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     router = Router(make_endpoint)
     agent = AgentSwitch(lambda: router.endpoints, keys)
     service = InferenceService(
-        greengrass_ipc.connect,
+        greengrass_ipc.Connector(),
         router,
         outbox,
         checks=[keys.check, agent.check, check_service],

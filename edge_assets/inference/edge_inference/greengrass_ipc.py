@@ -10,12 +10,15 @@ from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 from awsiot.greengrasscoreipc.model import QOS, ResourceNotFoundError, UnauthorizedError
 
-from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_inference.ipc import Connect, IpcClient
+from edge_inference.ipc_errors import HungUpError, IpcError, RefusedError
 
 log = logging.getLogger(__name__)
 
 CALL_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 2.0
+#: A device that hangs up so often in a row will not take this process any more.
+HANG_UPS = 5
 REFUSALS = (UnauthorizedError, ResourceNotFoundError, AccessDeniedError)
 
 Answer = TypeVar("Answer")
@@ -148,6 +151,7 @@ def connect(on_lost: Callable[[], None]) -> GreengrassIpc:
 
     Raises:
         RefusedError: The device does not know this process.
+        HungUpError: The device ended the connection before it was made.
         IpcError: There is no device to connect to within 10 s.
     """
     lifecycle = _Lifecycle(on_lost)
@@ -158,9 +162,36 @@ def connect(on_lost: Callable[[], None]) -> GreengrassIpc:
     except AccessDeniedError as exc:
         raise RefusedError("the device does not know this process: an earlier one has started it") from exc
     except Exception as exc:
-        raise IpcError(f"connecting to the device: {_text(exc)}") from exc
+        kind = HungUpError if getattr(exc, "name", "") == "AWS_IO_SOCKET_CLOSED" else IpcError
+        raise kind(f"connecting to the device: {_text(exc)}") from exc
     # Without an executor the callbacks keep their order; none of ours blocks.
     return GreengrassIpc(GreengrassCoreIPCClientV2(connection, executor=None), lifecycle)
+
+
+class Connector:
+    """Connects, until the device has hung up too often; see `Connect`.
+
+    Args:
+        connect: Makes one connection.
+    """
+
+    def __init__(self, connect: Connect = connect) -> None:
+        self._connect = connect
+        self._hang_ups = 0
+
+    def __call__(self, on_lost: Callable[[], None]) -> IpcClient:
+        """Connect to the device; raises RefusedError, too, once it has hung up five times in a row."""
+        try:
+            client = self._connect(on_lost)
+        except HungUpError as exc:
+            self._hang_ups += 1
+            if self._hang_ups < HANG_UPS:
+                raise
+            raise RefusedError(
+                f"the device does not know this process, or has no place for it: it hung up {HANG_UPS} times"
+            ) from exc
+        self._hang_ups = 0
+        return client
 
 
 def _result(what: str, future: "Future[Any]") -> Any:

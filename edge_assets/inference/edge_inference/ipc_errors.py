@@ -7,3 +7,10 @@ class IpcError(Exception):
 
 class RefusedError(IpcError):
     """The device refuses the call, and would refuse it again: another topic or another policy is needed."""
+
+
+class HungUpError(IpcError):
+    """The device took the connection and ended it without a word.
+
+    Nucleus lite does that with a process that it does not know, and with one client too many.
+    """
