@@ -85,8 +85,7 @@ setup-compliance: setup .venv-compliance/.ready
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: check pytest compliance integration  ## what a pull request must pass, the offline deploy and the plan included
-	@$(MAKE) --no-print-directory plan
+pr: check pytest compliance integration plan  ## what a pull request must pass, the offline deploy and the plan included
 
 deploy: synth  ## deploy STAGE with the credentials of this shell
 	@npx cdk deploy --all --app out/synth/$(STAGE) --require-approval never --concurrency 5
