@@ -85,17 +85,17 @@ setup-compliance: setup .venv-compliance/.ready
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: check pytest compliance integration  ## what a pull request must pass, the offline deploy and the plan included
-	@$(MAKE) --no-print-directory plan
+pr: check pytest compliance integration plan  ## what a pull request must pass, the offline deploy and the plan included
 
-deploy: synth  ## deploy STAGE with the credentials of this shell
-	@npx cdk deploy --all --app out/synth/$(STAGE) --require-approval never --concurrency 5
+deploy: synth  ## deploy STAGE with the credentials of this shell; STACKS="…" deploys only these
+	@npx cdk deploy $(STACKS) --app out/synth/$(STAGE) --require-approval never --concurrency 5
 
 diagram: setup  ## docs/architecture.svg from the assembly
 	@$(BIN)/python -m tools.diagram
 
 # The stage that plan and bill are for, and what the plan compares the working tree with.
 STAGE ?= dev
+STACKS ?= --all
 BASE  ?= main
 plan: setup  ## what this change does to the fleet: make plan BASE=main STAGE=dev
 	@mkdir -p out

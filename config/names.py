@@ -22,6 +22,11 @@ class Names:
         """Name of a stack, such as `edgewright-dev-storage` for the kind `storage`."""
         return f"{self.prefix}-{kind}"
 
+    @property
+    def pipeline(self) -> str:
+        """The pipeline inside AWS that deploys the stage; its bucket folder is named after the first 20 characters."""
+        return f"{self.prefix}-deploy"
+
     def artifact_bucket(self, account: str, region: str) -> str:
         """Name of the bucket that recipes, devices and roles refer to (unique among all accounts)."""
         return f"{self.prefix}-artifacts-{account}-{region}"

@@ -278,6 +278,27 @@ class Announced(Section):
     replacements: tuple[str, ...] = ()
 
 
+class Pipeline(Section):
+    """A CodePipeline in the stage's account that checks and deploys the stage; leave the table out for none.
+
+    Attributes:
+        connection_arn: A connection to the Git host, made in the console and confirmed there by a person.
+        repository: `owner/name` at the Git host.
+        branch: What is deployed when it changes.
+        approval: Whether a person must agree between the checks and the deploy.
+    """
+
+    connection_arn: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^arn:aws[a-z-]*:(codeconnections|codestar-connections):[a-z0-9-]+:\d{12}:connection/[a-f0-9-]{36}$"
+        ),
+    ]
+    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)+$", max_length=256)]
+    branch: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$", max_length=255)] = "main"
+    approval: bool = True
+
+
 class Stage(Section):
     """One deployment of the whole product.
 
@@ -289,6 +310,7 @@ class Stage(Section):
         configuration: Ring to component to what is merged into the component's configuration on its devices; the
             component is `inference`.
         announced: Removals and replacements that a plan expects.
+        pipeline: A pipeline inside AWS; none by default.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
     """
@@ -306,6 +328,7 @@ class Stage(Section):
     network: Network = Network()
     rollout: Rollout = Rollout()
     announced: Announced = Announced()
+    pipeline: Pipeline | None = None
     bootstrap: Bootstrap = Bootstrap()
 
     @property

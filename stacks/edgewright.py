@@ -8,6 +8,8 @@ from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
 from stacks.inference_stack import InferenceStack
 from stacks.model_stack import ModelStack
+from stacks.pipeline_stack import PipelineStack
+from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack
 
 
@@ -40,3 +42,13 @@ def define_stacks(app: Construct, stage: Stage) -> None:
     inference = InferenceStack(app, "Inference", stage=stage, storage=storage, fleet=fleet, models=models)
     # A destroy takes the deployment away while the server can still be told.
     inference.needs(server)
+    if stage.pipeline:
+        stacks: list[StageStack] = [storage, identity, fleet, server, *models, inference]
+        PipelineStack(
+            app,
+            "Pipeline",
+            stage=stage,
+            pipeline=stage.pipeline,
+            storage=storage,
+            stacks=[stack.node.id for stack in stacks],
+        )

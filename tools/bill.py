@@ -42,7 +42,7 @@ class Bill:
 
     def text(self) -> str:
         """Write the bill for a terminal, with what it assumes."""
-        lines = [f"a month in {self.region}, list prices of {self.prices.date} without free tiers:"]
+        lines = [f"a month in {self.region}, list {self.prices.standing}, without free tiers:"]
         lines += [f"  {each.usd:9.2f} USD  {each.name:28} {each.basis}" for each in self.items]
         lines += [f"  {self.total:9.2f} USD  in all, with", f"                 {_assumed(self.prices)}"]
         return "\n".join(lines) + "\n"
@@ -63,9 +63,7 @@ class BillDifference:
 
     def text(self) -> str:
         """One line a change, for a terminal."""
-        head = (
-            f"bill: {self.before.total:.2f} → {self.after.total:.2f} USD a month (prices of {self.after.prices.date})"
-        )
+        head = f"bill: {self.before.total:.2f} → {self.after.total:.2f} USD a month ({self.after.prices.standing})"
         return "\n".join([head, *(f"  {name}: {old:.2f} → {new:.2f}" for name, old, new in self.changed())]) + "\n"
 
     def markdown(self) -> str:
@@ -75,7 +73,7 @@ class BillDifference:
         if rows := self.changed():
             lines += ["", "| item | before | after |", "|---|--:|--:|"]
             lines += [f"| {name} | {old:.2f} | {new:.2f} |" for name, old, new in rows]
-        lines += ["", f"<sub>List prices of {self.after.prices.date}; {_assumed(self.after.prices)}.</sub>"]
+        lines += ["", f"<sub>List {self.after.prices.standing}; {_assumed(self.after.prices)}.</sub>"]
         return "\n".join(lines) + "\n"
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,6 +81,7 @@ class BillDifference:
         return {
             "currency": "USD",
             "prices_of": self.after.prices.date.isoformat(),
+            "prices_compared": self.after.prices.compared,
             "before": round(self.before.total, 2),
             "after": round(self.after.total, 2),
             "changed": [{"item": name, "before": old, "after": new} for name, old, new in self.changed()],

@@ -12,17 +12,24 @@ PRICES = Path(__file__).resolve().parents[1] / "config" / "tables" / "prices.tom
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices in US dollars with the day they were checked.
+    """Prices in US dollars with the day they stand for.
 
     Attributes:
         date: That day.
+        compared: Whether somebody compared them with AWS's price pages on that day.
         tables: Service to its prices; `factors` and `assumptions` are tables of their own.
         hours: Hours a month.
     """
 
     date: date
+    compared: bool
     tables: Mapping[str, Mapping[str, float]]
     hours: float
+
+    @property
+    def standing(self) -> str:
+        """How far the prices may be trusted, for whoever reads a sum."""
+        return f"prices of {self.date}" + ("" if self.compared else ", not compared with AWS's price pages")
 
     def price(self, table: str, name: str, region: str) -> float:
         """Give a price.
@@ -48,7 +55,7 @@ def read_prices(path: Path = PRICES) -> Prices:
     """Read a price table.
 
     Raises:
-        ValueError: It is no TOML, has no valid date, or a figure is missing or negative.
+        ValueError: It is no TOML, lacks the date or whether it was compared, or a figure is missing or negative.
     """
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +70,10 @@ def read_prices(path: Path = PRICES) -> Prices:
             if not isinstance(value, (int, float)) or value < 0:
                 raise ValueError(f"{path.name}: {name}.{key}: must be a number of at least 0, got {value!r}")
     try:
-        checked = date.fromisoformat(content.get("date", ""))
+        day = date.fromisoformat(content.get("date", ""))
     except (TypeError, ValueError) as exc:
         raise ValueError(f"{path.name}: date: must be a day as 2026-11-01, got {content.get('date')!r}") from exc
-    return Prices(checked, tables, float(content.get("hours_a_month", 730)))
+    compared = content.get("compared")
+    if not isinstance(compared, bool):
+        raise ValueError(f"{path.name}: compared: must be true or false, got {compared!r}")
+    return Prices(day, compared, tables, float(content.get("hours_a_month", 730)))

@@ -72,7 +72,8 @@ def check(stages: Sequence[str], work: Path) -> list[Finding]:
         for assembly in made
         for finding in of_report(assembly.stage, json.loads((assembly.folder / REPORT).read_text(encoding="utf-8")))
     ]
-    return [*findings, *analyse(made, work)]
+    # Analysers answer stages in an order of their own; the reports have one order.
+    return sorted([*findings, *analyse(made, work)], key=lambda finding: stages.index(finding.stage))
 
 
 def _synth(stage: str, folder: Path) -> Assembly:

@@ -1,6 +1,7 @@
 """The analysers that look at finished templates: cfn-lint, checkov, parliament. Each runs in its own environment."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,7 @@ def analyse(assemblies: Sequence[Assembly], work: Path) -> Iterator[Finding]:
     regions = sorted({each.region for each in assemblies})
     with ThreadPoolExecutor(max_workers=2) as pool:
         runs = [
-            pool.submit(_checkov, places),
+            pool.submit(_checkov, places, work),
             *(pool.submit(_cfn_lint, region, _of_region(places, region)) for region in regions),
             *(pool.submit(_parliament, each, work / each.stage / "policies") for each in assemblies),
         ]
@@ -79,10 +80,20 @@ def _cfn_lint(region: str, places: Mapping[Path, Assembly]) -> list[Finding]:
     return findings
 
 
-def _checkov(places: Mapping[Path, Assembly]) -> list[Finding]:
-    files = [argument for template in places for argument in ("-f", str(template))]
+def _checkov(places: Mapping[Path, Assembly], work: Path) -> list[Finding]:
+    # checkov searches the file's name for secrets, too: 40 characters of an absolute path can look like an AWS key.
+    files = [argument for template in places for argument in ("-f", os.path.relpath(template, work.resolve()))]
     output = _run(
-        "checkov", "--framework", "cloudformation", "--compact", "--quiet", "--skip-download", "-o", "json", *files
+        "checkov",
+        "--framework",
+        "cloudformation",
+        "--compact",
+        "--quiet",
+        "--skip-download",
+        "-o",
+        "json",
+        *files,
+        cwd=work,
     )
     reports = json.loads(output or "[]")
     return [
@@ -90,7 +101,7 @@ def _checkov(places: Mapping[Path, Assembly]) -> list[Finding]:
             "checkov",
             found["check_id"],
             places,
-            Path(found["file_abs_path"]),
+            work / found["file_abs_path"],
             found["resource"].split(".")[-1],
             found["check_name"],
         )
@@ -161,14 +172,14 @@ def _reference(resource: Resource, text: str) -> str:
     return shapes.get(service, "*")
 
 
-def _run(tool: str, *arguments: str) -> str:
+def _run(tool: str, *arguments: str, cwd: Path = ROOT) -> str:
     """Run an analyser; its exit code only says that it found something."""
     program = BIN / tool
     if not program.exists():
         raise AnalyserError(f"{tool} must be installed in {BIN.parent.name}: run make setup-compliance")
     try:
         done = subprocess.run(
-            [str(program), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
+            [str(program), *arguments], cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as exc:
         raise AnalyserError(f"{tool} must finish within {LIMIT_S} s: run it by hand to see why") from exc

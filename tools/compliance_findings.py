@@ -73,7 +73,7 @@ def read_exceptions(path: Path = EXCEPTIONS) -> list[ReviewedException]:
     """Read the reviewed file.
 
     Raises:
-        ValueError: An entry lacks a field or a reason that explains something.
+        ValueError: An entry lacks a field or a reason that explains something, or is about every resource.
     """
     text = path.read_text(encoding="utf-8")
     lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == "[[exception]]"]
@@ -84,6 +84,8 @@ def read_exceptions(path: Path = EXCEPTIONS) -> list[ReviewedException]:
             raise ValueError(f"{where}: an exception must have {', '.join(sorted(missing))}")
         if len(entry["reason"]) <= 30:
             raise ValueError(f"{where}: reason must explain the risk that is taken, got {entry['reason']!r}")
+        if wide := [pattern for pattern in entry["resources"] if not pattern.strip("*?/")]:
+            raise ValueError(f"{where}: resources must say which resources, got {wide[0]!r}, which is all of them")
         found.append(ReviewedException(entry["tool"], entry["rule"], tuple(entry["resources"]), entry["reason"], where))
     return found
 

@@ -85,13 +85,14 @@ class ArtifactBucket(Construct):
         """ARN composed of the name, so that other stacks need no export of it."""
         return bucket_arn(self.name)
 
-    def reading(self, *prefixes: str) -> Sequence[Permission]:
+    def reading(self, *prefixes: str, actions: tuple[str, ...] = ("s3:GetObject",)) -> Sequence[Permission]:
         """What a role needs to read objects.
 
         Args:
             prefixes: Key prefixes with a trailing `/`.
+            actions: Object actions.
         """
-        return [self._objects(("s3:GetObject",), prefixes), *self._key.reading()]
+        return [self._objects(actions, prefixes), *self._key.reading()]
 
     def writing(
         self, *prefixes: str, actions: tuple[str, ...] = ("s3:GetObject", "s3:PutObject")

@@ -44,6 +44,15 @@ def test_an_exception_must_explain_itself(tmp_path: Path) -> None:
         read_exceptions(exceptions(tmp_path, "false positive"))
 
 
+@pytest.mark.parametrize("pattern", ["*", "*/*", "", "?*"])
+def test_an_exception_for_every_resource_is_refused(tmp_path: Path, pattern: str) -> None:
+    path = exceptions(tmp_path)
+    path.write_text(path.read_text().replace("Storage/*", pattern))
+
+    with pytest.raises(ValueError, match=r"resources must say which resources, got '"):
+        read_exceptions(path)
+
+
 def test_an_exception_without_a_rule_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "compliance.toml"
     path.write_text('[[exception]]\ntool = "checkov"\n')

@@ -1,5 +1,6 @@
 """The monthly estimate: every line from the templates and the dated table."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_a_type_without_a_price_is_an_error_that_says_what_to_add(
     )
 
 
+@pytest.mark.parametrize(
+    ("compared", "says"),
+    [("false", "prices of 2026-11-01, not compared with AWS's price pages"), ("true", "prices of 2026-11-01")],
+)
+def test_every_sum_says_how_far_its_prices_may_be_trusted(compared: str, says: str, tmp_path: Path) -> None:
+    table = tmp_path / "prices.toml"
+    table.write_text(PRICES.read_text(encoding="utf-8").replace("compared = false", f"compared = {compared}"))
+
+    bill = replace(bill_of(PlannedFleet(tmp_path / "app").write()), prices=read_prices(table))
+
+    assert bill.text().startswith(f"a month in us-east-1, list {says}, without free tiers:")
+
+
 def test_the_table_is_dated_and_complete() -> None:
     prices = read_prices(PRICES)
 
@@ -69,6 +83,7 @@ def test_the_table_is_dated_and_complete() -> None:
         (("key_month = 1.0", "key_month = -1"), "kms.key_month: must be a number of at least 0, got -1"),
         (("[factors]", "[factor]"), "must have a table [factors]"),
         (("[kms]", "[kms"), "must be TOML"),
+        (("compared = false", 'compared = "no"'), "compared: must be true or false, got 'no'"),
     ],
 )
 def test_a_broken_table_is_refused(change: tuple[str, str], says: str, tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""A CodePipeline that checks a branch, waits for a person and deploys a stage: the workflows' steps inside AWS."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aws_cdk import aws_codepipeline as codepipeline
+from constructs import Construct
+
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.build_project import BuildProject
+from edge_constructs.encryption_key import EncryptionKey
+from edge_constructs.permission import ACCOUNT, Permission, arn
+from edge_constructs.service_role import ServiceRole
+
+_SOURCE = "Source"
+#: CodePipeline's folder in the bucket is the first characters of the pipeline's name.
+_FOLDER_LENGTH = 20
+
+
+def deploying(qualifier: str, region: str) -> Permission:
+    """All that whoever runs `cdk deploy` needs: the bootstrap's roles (docs/deployer-policy.json).
+
+    Args:
+        qualifier: Of the bootstrap.
+        region: Of the stage.
+    """
+    roles = (f"cdk-{qualifier}-{kind}-role-{ACCOUNT}-{region}" for kind in ("deploy", "file-publishing"))
+    return Permission(("sts:AssumeRole",), tuple(arn("iam", f"role/{role}", region="") for role in roles))
+
+
+class DeployPipeline(Construct):
+    """Source, checks, approval and deploy of one stage.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: Of the pipeline.
+        connection_arn: Connection to the Git host, made and confirmed by a person.
+        repository: `owner/name` there.
+        branch: What is deployed when it changes.
+        stage: The stage.
+        stacks: Ids of the stacks to deploy. The pipeline's own is not among them: an execution must not change
+            the pipeline that it runs in.
+        bucket: Holds what the steps hand over.
+        key: Encrypts it.
+        deployer: What the deploy may do.
+        approval: Whether a person must agree after the checks.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        connection_arn: str,
+        repository: str,
+        branch: str,
+        stage: str,
+        stacks: Sequence[str],
+        bucket: ArtifactBucket,
+        key: EncryptionKey,
+        deployer: Permission,
+        approval: bool,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        folder = f"{name[:_FOLDER_LENGTH]}/"
+        connection = Permission((f"{connection_arn.split(':')[2]}:UseConnection",), (connection_arn,))
+        key_arn = key.key.key_arn
+        # The history comes along, so that a plan can compare with the commit before; only a clone has it.
+        sources = [connection, *bucket.reading(folder, actions=("s3:GetObject", "s3:GetObjectVersion"))]
+        check = BuildProject(
+            self,
+            "Check",
+            description=f"Everything that a pull request must pass, and the plan of {stage}",
+            commands=["make setup-dev", "make check", "make pytest", "make compliance", "make plan BASE=HEAD~1"],
+            variables={"STAGE": stage},
+            permissions=sources,
+            key_arn=key_arn,
+        )
+        deploy = BuildProject(
+            self,
+            "Deploy",
+            description=f"Deploys {stage}",
+            commands=["make setup", "make deploy"],
+            variables={"STAGE": stage, "STACKS": " ".join(stacks)},
+            permissions=[*sources, deployer],
+            key_arn=key_arn,
+        )
+        role = self._role(connection, bucket, folder, [check, deploy])
+        source = {
+            "ConnectionArn": connection_arn,
+            "FullRepositoryId": repository,
+            "BranchName": branch,
+            "OutputArtifactFormat": "CODEBUILD_CLONE_REF",
+        }
+        steps = [
+            ("Source", _action("Source", "CodeStarSourceConnection", source, outputs=_SOURCE)),
+            ("Check", _action("Build", "CodeBuild", {"ProjectName": check.name}, inputs=_SOURCE)),
+            *([("Approve", _action("Approval", "Manual", {}))] if approval else []),
+            ("Deploy", _action("Build", "CodeBuild", {"ProjectName": deploy.name}, inputs=_SOURCE)),
+        ]
+        codepipeline.CfnPipeline(
+            self,
+            "Resource",
+            name=name,
+            pipeline_type="V2",
+            # Executions wait for each other: a deploy that is cut off leaves stacks half way.
+            execution_mode="QUEUED",
+            role_arn=role.arn,
+            artifact_store=codepipeline.CfnPipeline.ArtifactStoreProperty(
+                type="S3",
+                location=bucket.name,
+                encryption_key=codepipeline.CfnPipeline.EncryptionKeyProperty(type="KMS", id=key_arn),
+            ),
+            stages=[
+                codepipeline.CfnPipeline.StageDeclarationProperty(name=step, actions=[{"name": step, **action}])
+                for step, action in steps
+            ],
+        )
+
+    def _role(
+        self, connection: Permission, bucket: ArtifactBucket, folder: str, projects: Sequence[BuildProject]
+    ) -> ServiceRole:
+        return ServiceRole(
+            self,
+            "Role",
+            service="codepipeline.amazonaws.com",
+            permissions=[
+                connection,
+                *bucket.writing(folder, actions=("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject")),
+                Permission(("s3:GetBucketVersioning", "s3:GetBucketAcl", "s3:GetBucketLocation"), (bucket.arn,)),
+                Permission(
+                    ("codebuild:BatchGetBuilds", "codebuild:StartBuild"), tuple(project.arn for project in projects)
+                ),
+            ],
+        )
+
+
+def _action(
+    category: str, provider: str, configuration: dict[str, Any], *, inputs: str = "", outputs: str = ""
+) -> dict[str, Any]:
+    return {
+        "actionTypeId": {"category": category, "owner": "AWS", "provider": provider, "version": "1"},
+        "configuration": configuration,
+        "inputArtifacts": [{"name": inputs}] if inputs else [],
+        "outputArtifacts": [{"name": outputs}] if outputs else [],
+    }
