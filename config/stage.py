@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraint
 
 from config import regions
 from config.nucleus import LITE_PYTHON, Download, nucleus_download
-from config.roster import Device, Ring, RosterError, read_roster
+from config.roster import RINGS, Device, Ring, RosterError, read_roster
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -266,6 +266,21 @@ class Rollout(Section):
     notify_timeout_s: int = Field(default=60, ge=1, le=86400)
 
 
+class Health(Section):
+    """What a deploy waits for; without it `cdk deploy` ends before the first device has heard of the deployment.
+
+    Attributes:
+        rings: The rings whose devices must be healthy before the next ring's turn and before the deploy ends; empty to
+            wait for none. A ring without a core device is passed at once.
+        timeout_minutes: After so long a ring that is not healthy fails the deploy.
+        healthy_percentage: Share of a ring's core devices, in per cent, that is enough.
+    """
+
+    rings: tuple[Ring, ...] = RINGS
+    timeout_minutes: int = Field(default=20, ge=1, le=50)
+    healthy_percentage: int = Field(default=100, ge=1, le=100)
+
+
 class Stage(Section):
     """One deployment of the whole product.
 
@@ -292,6 +307,7 @@ class Stage(Section):
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
+    health: Health = Health()
     bootstrap: Bootstrap = Bootstrap()
 
     @property

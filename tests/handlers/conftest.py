@@ -10,6 +10,7 @@ from edge_handlers import service_client
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
 from tests.handlers.fake_kms import FakeKms
+from tests.handlers.fake_rollout import TARGET, FakeRollout
 from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.fake_sagemaker import FakeSageMaker
 
@@ -18,6 +19,7 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "bucket_sweep.on_event",
     "component_sweep.on_event",
+    "deployment_health.is_complete",
     "device_registry.is_complete",
     "edge_packaging.is_complete",
     "edge_packaging.on_event",
@@ -71,6 +73,15 @@ def iot(serve: Callable[..., None]) -> FakeIot:
 def greengrass(serve: Callable[..., None]) -> FakeGreengrass:
     fake = FakeGreengrass()
     serve(greengrassv2=fake)
+    return fake
+
+
+@pytest.fixture
+def rollout(serve: Callable[..., None]) -> FakeRollout:
+    """A rollout of the deployment `new`."""
+    fake = FakeRollout()
+    serve(greengrassv2=fake, iot=fake)
+    fake.deploy("new", TARGET)
     return fake
 
 
