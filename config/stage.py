@@ -3,6 +3,7 @@
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,11 +99,30 @@ class Fleet(Section):
     Attributes:
         devices: Thing names; empty by default. They are in the ring `all`.
         file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
+        registry: `iot`, or `sagemaker`: the things are devices of a SageMaker device fleet as well, which AWS retired
+            in 2024.
     """
 
     devices: tuple[ThingName, ...] = ()
     file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
+    registry: Literal["iot", "sagemaker"] = "iot"
     _listed: tuple[Device, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _names_for_sagemaker(self) -> "Fleet":
+        if wrong := self._not_for_sagemaker(self.devices):
+            raise ValueError(wrong)
+        return self
+
+    def _not_for_sagemaker(self, names: Iterable[str]) -> str:
+        """What is wrong with names if they are to be SageMaker's, too."""
+        wrong = [name for name in names if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name)]
+        if self.registry == "iot" or not wrong:
+            return ""
+        return (
+            "devices must have names of 1 to 63 letters, digits and inner dashes with registry sagemaker: "
+            f"{', '.join(wrong[:5])}"
+        )
 
     @property
     def roster(self) -> tuple[Device, ...]:
@@ -120,6 +140,8 @@ class Fleet(Section):
         self._listed = read_roster(folder / self.file)
         if twice := sorted({device.name for device in self._listed} & set(self.devices)):
             raise RosterError([f"{self.file}: device must be listed once, also in fleet.devices: {', '.join(twice)}"])
+        if wrong := self._not_for_sagemaker(device.name for device in self._listed):
+            raise RosterError([f"{self.file}: {wrong}"])
 
 
 class Runtime(Section):
@@ -342,10 +364,11 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _edge_manager_in_its_regions(self) -> "Stage":
-        wanted = [model.folder for model in self.models if model.packager == "edge-manager"]
+        wanted = [f"packager edge-manager of {each.folder}" for each in self.models if each.packager == "edge-manager"]
+        wanted += ["fleet.registry sagemaker"] if self.fleet.registry == "sagemaker" else []
         if wanted and self.region not in regions.EDGE_MANAGER:
             raise ValueError(
-                f"packager edge-manager of {', '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
+                f"{' and '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
                 f"{', '.join(regions.EDGE_MANAGER)}, got {self.region}"
             )
         return self

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,7 @@ CAPABILITIES = (
     "onnx_compilation.on_event",
     "neo_compilation.is_complete",
     "neo_compilation.on_event",
+    "sagemaker_devices.on_event",
 )
 
 
@@ -37,6 +39,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that the code under test would have slept; threads that other tests left go on sleeping."""
     slept: list[float] = []
     ours, sleep = threading.get_ident(), time.sleep
+    # A handler's own worker threads pause here.
+    monkeypatch.setattr("edge_handlers.service_client.time", SimpleNamespace(sleep=slept.append))
     monkeypatch.setattr(time, "sleep", lambda s: slept.append(s) if threading.get_ident() == ours else sleep(s))
     return slept
 
