@@ -64,7 +64,8 @@ def _mistakes(error: ValidationError) -> list[str]:
     for mistake in error.errors(include_url=False):
         field = ".".join(str(part) for part in mistake["loc"])
         rule = mistake["msg"].removeprefix("Value error, ")
-        # A missing field has no value of its own: pydantic shows the table that lacks it.
-        value = "" if mistake["type"] == "missing" else f", got {mistake['input']!r}"
-        lines.append(f"{field}: {rule[0].lower()}{rule[1:]}{value}")
+        # A missing field, or a rule about several, has no value of its own: pydantic shows the whole table.
+        several = mistake["type"] in ("missing", "value_error") and isinstance(mistake["input"], dict)
+        value = "" if several else f", got {mistake['input']!r}"
+        lines.append(f"{field}: {rule[0].lower()}{rule[1:]}{value}".removeprefix(": "))
     return lines

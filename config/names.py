@@ -50,6 +50,11 @@ class Names:
         return f"{self.prefix}-core"
 
     @property
+    def device_fleet(self) -> str:
+        """The SageMaker device fleet, where a stage has one."""
+        return f"{self.prefix}-devices"
+
+    @property
     def role_alias(self) -> str:
         """The alias by which core devices take the token exchange role."""
         return f"{self.prefix}-token-exchange"

@@ -3,6 +3,7 @@
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraint
 
 from config import regions
 from config.nucleus import LITE_PYTHON, Download, nucleus_download
-from config.roster import Device, Ring, RosterError, read_roster
+from config.roster import RINGS, Device, Ring, RosterError, read_roster
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -98,11 +99,30 @@ class Fleet(Section):
     Attributes:
         devices: Thing names; empty by default. They are in the ring `all`.
         file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
+        registry: `iot`, or `sagemaker`: the things are devices of a SageMaker device fleet as well, which AWS retired
+            in 2024.
     """
 
     devices: tuple[ThingName, ...] = ()
     file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
+    registry: Literal["iot", "sagemaker"] = "iot"
     _listed: tuple[Device, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _names_for_sagemaker(self) -> "Fleet":
+        if wrong := self._not_for_sagemaker(self.devices):
+            raise ValueError(wrong)
+        return self
+
+    def _not_for_sagemaker(self, names: Iterable[str]) -> str:
+        """What is wrong with names if they are to be SageMaker's, too."""
+        wrong = [name for name in names if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name)]
+        if self.registry == "iot" or not wrong:
+            return ""
+        return (
+            "devices must have names of 1 to 63 letters, digits and inner dashes with registry sagemaker: "
+            f"{', '.join(wrong[:5])}"
+        )
 
     @property
     def roster(self) -> tuple[Device, ...]:
@@ -120,6 +140,8 @@ class Fleet(Section):
         self._listed = read_roster(folder / self.file)
         if twice := sorted({device.name for device in self._listed} & set(self.devices)):
             raise RosterError([f"{self.file}: device must be listed once, also in fleet.devices: {', '.join(twice)}"])
+        if wrong := self._not_for_sagemaker(device.name for device in self._listed):
+            raise RosterError([f"{self.file}: {wrong}"])
 
 
 class Runtime(Section):
@@ -299,6 +321,21 @@ class Pipeline(Section):
     approval: bool = True
 
 
+class Health(Section):
+    """What a deploy waits for; without it `cdk deploy` ends before the first device has heard of the deployment.
+
+    Attributes:
+        rings: The rings whose devices must be healthy before the next ring's turn and before the deploy ends; empty to
+            wait for none. A ring without a core device is passed at once.
+        timeout_minutes: After so long a ring that is not healthy fails the deploy.
+        healthy_percentage: Share of a ring's core devices, in per cent, that is enough.
+    """
+
+    rings: tuple[Ring, ...] = RINGS
+    timeout_minutes: int = Field(default=20, ge=1, le=50)
+    healthy_percentage: int = Field(default=100, ge=1, le=100)
+
+
 class Stage(Section):
     """One deployment of the whole product.
 
@@ -329,6 +366,7 @@ class Stage(Section):
     rollout: Rollout = Rollout()
     announced: Announced = Announced()
     pipeline: Pipeline | None = None
+    health: Health = Health()
     bootstrap: Bootstrap = Bootstrap()
 
     @property
@@ -363,10 +401,11 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _edge_manager_in_its_regions(self) -> "Stage":
-        wanted = [model.folder for model in self.models if model.packager == "edge-manager"]
+        wanted = [f"packager edge-manager of {each.folder}" for each in self.models if each.packager == "edge-manager"]
+        wanted += ["fleet.registry sagemaker"] if self.fleet.registry == "sagemaker" else []
         if wanted and self.region not in regions.EDGE_MANAGER:
             raise ValueError(
-                f"packager edge-manager of {', '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
+                f"{' and '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
                 f"{', '.join(regions.EDGE_MANAGER)}, got {self.region}"
             )
         return self

@@ -26,7 +26,7 @@ def define_stacks(app: Construct, stage: Stage) -> None:
     """
     storage = StorageStack(app, "Storage", stage=stage)
     identity = IdentityStack(app, "Identity", stage=stage, storage=storage)
-    fleet = FleetStack(app, "Fleet", stage=stage, identity=identity)
+    fleet = FleetStack(app, "Fleet", stage=stage, identity=identity, storage=storage)
     server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
     models = [
         ModelStack(

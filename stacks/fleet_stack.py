@@ -6,8 +6,10 @@ from constructs import Construct
 from config.roster import RINGS
 from config.stage import Stage
 from edge_constructs.device_registry import DeviceRegistry
+from edge_constructs.sagemaker_fleet import SageMakerFleet
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
+from stacks.storage_stack import StorageStack
 
 
 class FleetStack(StageStack):
@@ -18,9 +20,12 @@ class FleetStack(StageStack):
         construct_id: Id below it.
         stage: The stage's configuration.
         identity: Its policy outlives the certificates that it is attached to.
+        storage: Takes what the devices of a SageMaker fleet send.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, identity: IdentityStack) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, stage: Stage, identity: IdentityStack, storage: StorageStack
+    ) -> None:
         super().__init__(scope, construct_id, stage=stage, kind="fleet", description="Edgewright: things and groups")
         names = self.names
         thing_type = iot.CfnThingType(self, "ThingType", thing_type_name=names.thing_type)
@@ -45,4 +50,15 @@ class FleetStack(StageStack):
             bootstrap_key=stage.bootstrap.customer_key,
         )
         registry.resource.node.add_dependency(thing_type, *groups.values())
+        if stage.fleet.registry == "sagemaker":
+            SageMakerFleet(
+                self,
+                "SageMaker",
+                name=names.device_fleet,
+                registry=registry,
+                role_arn=identity.compiler.role_arn,
+                output_uri=f"s3://{storage.artifacts.name}/captures/",
+                key_arn=storage.key.key.key_arn,
+                bootstrap_key=stage.bootstrap.customer_key,
+            )
         self.needs(identity)

@@ -12,6 +12,7 @@ from config.serving import result_topics, serving
 from config.stage import Handler, Model, Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_sweep import ComponentSweep
+from edge_constructs.deployment_health import DeploymentHealth
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
     MODEL_RECIPE,
@@ -76,9 +77,18 @@ class InferenceStack(StageStack):
         components.append(self._inference(stage, models, after=components[-1]))
         for handler in stage.handlers:
             components.append(self._handler(stage, handler, after=components[-1]))
-        signing_key = self._signing_key(models[0])
+        self._roll_out(stage, fleet, components, self._signing_key(models[0]))
+        self.needs(storage, fleet, *models)
+
+    def _roll_out(self, stage: Stage, fleet: FleetStack, components: Sequence[Component], signing_key: str) -> None:
+        """Deploy to one ring after the other, each when the one before is healthy."""
+        targets = [fleet.ring_arns[ring] for ring in RINGS]
+        health = (
+            DeploymentHealth(self, "Health", health=stage.health, target_arns=targets) if stage.health.rings else None
+        )
+        before: Construct | None = None
         for ring in RINGS:
-            FleetDeployment(
+            deployment = FleetDeployment(
                 self,
                 "Deployment" if ring == "all" else f"{ring.title()}Deployment",
                 name=self.names.ring_group(ring),
@@ -87,7 +97,13 @@ class InferenceStack(StageStack):
                 rollout=stage.rollout,
                 configuration=self._configuration(stage, ring, signing_key),
             )
-        self.needs(storage, fleet, *models)
+            if before:
+                deployment.resource.node.add_dependency(before)
+            before = deployment.resource
+            if health and ring in stage.health.rings:
+                # It has told CloudFormation that it is a core device, so its first report is on the way.
+                expected = [self.names.edge_server] if ring == "all" else []
+                before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
 
     def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, str]:
         """Component to the JSON merged into its configuration on the ring's devices."""

@@ -77,6 +77,17 @@ UNSEEN = (
         r"iot:(CancelJob|DeleteJob|DescribeJob|UpdateJob|DescribeThing|DescribeThingGroup|\w+ThingShadow)",
         "Greengrass cancels a deployment's job with its caller's rights (test_a_sweep_may_end_the_jobs_of_deployments)",
     ),
+    Unseen(
+        "HealthHandlerRole",
+        r"greengrass:List(EffectiveDeployments|InstalledComponents)|iot:DescribeJobExecution",
+        "they tell why a device failed (tests/handlers/test_deployment_health.py)",
+    ),
+    Unseen(
+        "HealthHandlerRole",
+        r"iot:(DescribeJob|DescribeThing|DescribeThingGroup|GetThingShadow)",
+        "Greengrass reads a deployment's job and target with its caller's rights "
+        "(test_a_health_check_reads_jobs_and_targets_and_changes_nothing)",
+    ),
 )
 
 

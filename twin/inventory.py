@@ -48,6 +48,7 @@ _LISTINGS = (
     _Listing("deployments", "greengrassv2", "list_deployments", "deployments[].deploymentId", {"historyFilter": "ALL"}),
     _Listing("core devices", "greengrassv2", "list_core_devices", "coreDevices[].coreDeviceThingName"),
     _Listing("compilation jobs", "sagemaker", "list_compilation_jobs", "CompilationJobSummaries[].CompilationJobName"),
+    _Listing("device fleets", "sagemaker", "list_device_fleets", "DeviceFleetSummaries[].DeviceFleetName"),
     _Listing("log groups", "logs", "describe_log_groups", "logGroups[].logGroupName"),
     _Listing("buckets", "s3", "list_buckets", "Buckets[].Name"),
     _Listing("IAM roles", "iam", "list_roles", "Roles[?!starts_with(Path, '/aws-service-role/')].RoleName"),

@@ -37,6 +37,7 @@ class FleetDeployment(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         merge = configuration or {}
+        self.target_arn = target_arn
         self.resource = _Deployment(
             self,
             "Resource",

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from edge_handlers import service_client
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
 from tests.handlers.fake_kms import FakeKms
+from tests.handlers.fake_rollout import TARGET, FakeRollout
 from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.fake_sagemaker import FakeSageMaker
 
@@ -18,6 +20,7 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "bucket_sweep.on_event",
     "component_sweep.on_event",
+    "deployment_health.is_complete",
     "device_registry.is_complete",
     "edge_packaging.is_complete",
     "edge_packaging.on_event",
@@ -27,6 +30,7 @@ CAPABILITIES = (
     "onnx_compilation.on_event",
     "neo_compilation.is_complete",
     "neo_compilation.on_event",
+    "sagemaker_devices.on_event",
 )
 
 
@@ -35,6 +39,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that the code under test would have slept; threads that other tests left go on sleeping."""
     slept: list[float] = []
     ours, sleep = threading.get_ident(), time.sleep
+    # A handler's own worker threads pause here.
+    monkeypatch.setattr("edge_handlers.service_client.time", SimpleNamespace(sleep=slept.append))
     monkeypatch.setattr(time, "sleep", lambda s: slept.append(s) if threading.get_ident() == ours else sleep(s))
     return slept
 
@@ -71,6 +77,15 @@ def iot(serve: Callable[..., None]) -> FakeIot:
 def greengrass(serve: Callable[..., None]) -> FakeGreengrass:
     fake = FakeGreengrass()
     serve(greengrassv2=fake)
+    return fake
+
+
+@pytest.fixture
+def rollout(serve: Callable[..., None]) -> FakeRollout:
+    """A rollout of the deployment `new`."""
+    fake = FakeRollout()
+    serve(greengrassv2=fake, iot=fake)
+    fake.deploy("new", TARGET)
     return fake
 
 

@@ -1,4 +1,4 @@
-"""What a destroy leaves behind after a deploy that was killed half way."""
+"""What a destroy leaves behind, whatever became of the deploy. The tests run in this order, on one twin."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_offline_deploy import copy_app
+from tools.cdk_cli import CdkError
 from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
 from twin.state import TwinState
@@ -58,5 +59,28 @@ def test_a_deploy_that_was_killed_half_way_is_taken_away(first: OfflineDeploy, t
     assert left(twin), "nothing was deployed before the kill: the test would prove nothing"
 
     first.destroy()
+
+    assert left(twin) == []
+
+
+def test_a_deploy_that_fails_on_the_device_fails_with_its_reason_and_is_taken_away(
+    twin: TwinState, tmp_path: Path
+) -> None:
+    app = copy_app(tmp_path / "app")
+    script = app / "edge_assets" / "inference" / "run.sh"
+    script.write_text(script.read_text().replace("set -eu\n", "set -eu\necho 'broken on purpose' >&2; exit 3\n", 1))
+    broken = OfflineDeploy(environment=twin.environment(), out=tmp_path / "out", app=app)
+    broken.synth()
+    events: list[str] = []
+
+    with pytest.raises(CdkError):
+        replace(broken, on_line=events.append).deploy()
+
+    (told,) = {line[line.index("deployment ") :] for line in events if "CREATE_FAILED" in line and "Health" in line}
+    assert "of ring all failed on 1 of 1 devices: edgewright-twin-edge-server FAILED" in told
+    assert "component edgewright.twin.Inference 1." in told
+    assert "the run step exited with 3, its last output was: broken on purpose" in told
+
+    broken.destroy()
 
     assert left(twin) == []

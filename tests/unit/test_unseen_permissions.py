@@ -89,3 +89,11 @@ def test_devices_may_list_their_groups() -> None:
 def test_a_sweep_may_end_the_jobs_of_deployments() -> None:
     assert {"iot:CancelJob", "iot:DeleteJob", "iot:DescribeJob", "iot:UpdateJob"} <= actions("SweepHandlerRole")
     assert {"iot:DescribeThingGroup", "iot:GetThingShadow", "iot:UpdateThingShadow"} <= actions("SweepHandlerRole")
+
+
+def test_a_health_check_reads_jobs_and_targets_and_changes_nothing() -> None:
+    found = actions("HealthHandlerRole")
+
+    assert {"iot:DescribeJob", "iot:DescribeThing", "iot:DescribeThingGroup", "iot:GetThingShadow"} <= found
+    verbs = {action.split(":")[1] for action in found if action.startswith(("iot:", "greengrass:"))}
+    assert all(verb.startswith(("List", "Get", "Describe")) for verb in verbs)

@@ -1,14 +1,11 @@
 """The registry as the stack describes it, and the list of devices that it points to."""
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from edge_handlers.custom_resource import Properties
-from edge_handlers.s3_location import S3Location
-from edge_handlers.service_client import explaining
+from edge_handlers.device_list import DeviceList
 
 # Thing names: `[a-zA-Z0-9:_-]+`, 128 at most (IoT API); Greengrass takes 124 bytes of them.
 THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
@@ -24,15 +21,13 @@ class Registry:
         thing_type: Thing type of all devices; it must exist.
         policy: IoT policy of the devices' certificates.
         listing: Where the list of devices lies.
-        sha256: Digest of the list.
     """
 
     group: str
     rings: dict[str, str]
     thing_type: str
     policy: str
-    listing: S3Location
-    sha256: str
+    listing: DeviceList
 
     @classmethod
     def of(cls, properties: Properties) -> "Registry":
@@ -52,8 +47,7 @@ class Registry:
             rings=rings,
             thing_type=properties.text("ThingTypeName"),
             policy=properties.text("PolicyName"),
-            listing=S3Location(properties.text("ListBucket"), properties.text("ListKey")),
-            sha256=properties.text("ListSha256"),
+            listing=DeviceList.of(properties),
         )
 
     @property
@@ -79,15 +73,14 @@ class Registry:
             ValueError: The file has another digest, a device's name cannot be a core device's, or a ring is unknown.
             AwsCallError: S3 refused the call.
         """
-        with explaining(f"read the list of devices {self.listing}"):
-            content = s3.get_object(Bucket=self.listing.bucket, Key=self.listing.key)["Body"].read()
-        if (digest := hashlib.sha256(content).hexdigest()) != self.sha256:
-            raise ValueError(f"sha-256 of {self.listing} must be {self.sha256}, got {digest}: publish the assets again")
-        devices: dict[str, str] = json.loads(content)
+        devices = self.listing.read(s3)
         if wrong := [name for name in devices if not THING_NAME.fullmatch(name)]:
             raise ValueError(
-                f"devices in {self.listing} must be names of 1 to 124 letters, digits, ':', '_' or '-', got {wrong[:5]}"
+                f"devices in {self.listing.location} must be names of 1 to 124 letters, digits, ':', '_' or '-', "
+                f"got {wrong[:5]}"
             )
         if unknown := sorted(set(devices.values()) - set(self.rings)):
-            raise ValueError(f"rings in {self.listing} must be of {', '.join(self.rings)}, got {', '.join(unknown)}")
+            raise ValueError(
+                f"rings in {self.listing.location} must be of {', '.join(self.rings)}, got {', '.join(unknown)}"
+            )
         return {name: self.rings[ring] for name, ring in devices.items()}

@@ -13,6 +13,7 @@ from ministack.core.responses import get_account_id, get_region
 
 from twin.cloud.implied_permissions import may_pass_role
 from twin.cloud.registry import Settings, register_background, register_service, register_store, role_session
+from twin.cloud.sagemaker.device_fleets import DeviceFleets
 from twin.cloud.sagemaker.edge_packaging import EdgePackagingJobs
 from twin.cloud.sagemaker.endpoints import ARN_KINDS, Endpoints
 from twin.cloud.sagemaker.errors import ServiceError
@@ -29,7 +30,9 @@ _INVOCATION = re.compile(r"/endpoints/([^/]+)/invocations")
 class CompilationApi:
     """Requests for compilation jobs and endpoints of the request's account and region."""
 
-    def __init__(self, jobs: CompilationJobs, packagings: EdgePackagingJobs, endpoints: Endpoints) -> None:
+    def __init__(
+        self, jobs: CompilationJobs, packagings: EdgePackagingJobs, endpoints: Endpoints, fleets: DeviceFleets
+    ) -> None:
         self._jobs = jobs
         self._endpoints = endpoints
         self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -38,6 +41,13 @@ class CompilationApi:
             "ListCompilationJobs": self.list,
             "StopCompilationJob": self.stop,
             "DeleteCompilationJob": self.delete,
+            "CreateDeviceFleet": fleets.create,
+            "DescribeDeviceFleet": fleets.describe,
+            "DeleteDeviceFleet": fleets.delete,
+            "ListDeviceFleets": fleets.list,
+            "RegisterDevices": fleets.register,
+            "DeregisterDevices": fleets.deregister,
+            "ListDevices": fleets.list_devices,
         }
         for verb in ("create", "describe", "stop"):
             self._operations[f"{verb.capitalize()}EdgePackagingJob"] = getattr(packagings, verb)
@@ -208,6 +218,9 @@ def _summary(job: dict[str, Any]) -> dict[str, Any]:
 def install(settings: Settings) -> None:
     """Serve `sagemaker` on the gateway; jobs survive a restart of the cloud."""
     jobs = CompilationJobs(settings)
-    register_service("sagemaker", CompilationApi(jobs, EdgePackagingJobs(settings, jobs), Endpoints(settings)).handle)
+    fleets = DeviceFleets()
+    fleets.install_type()
+    api = CompilationApi(jobs, EdgePackagingJobs(settings, jobs), Endpoints(settings), fleets)
+    register_service("sagemaker", api.handle)
     register_store("compilation_jobs", jobs.records)
     register_background("compilation jobs", start=jobs.start, stop=jobs.close)

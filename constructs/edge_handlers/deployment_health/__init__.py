@@ -1,0 +1,1 @@
+"""Custom resource: waits until the core devices of a ring run its deployment."""

@@ -1,0 +1,159 @@
+"""Every combination of a stage's switches synthesises through the policy gate, or is refused with the reason.
+
+A stage's model stacks do not know its other switches, so one app of each nucleus, architecture and registry holds a
+model stack of each combination of compiler, packager and verification: twelve apps, 96 combinations.
+"""
+
+import json
+import platform
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.loader import ConfigurationError, load_stage
+from config.stage import Model, Stage
+from edge_constructs.edge_assets import Archive, runtime_archive
+from edge_constructs.feature_flags import read_context
+from edge_constructs.policy_gate import PolicyGate, new_app
+from stacks import edgewright
+from stacks.model_stack import ModelStack
+
+IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
+REGISTRIES, NUCLEI, MACHINES = ("iot", "sagemaker"), ("classic", "lite", "docker"), ("x86_64", "aarch64")
+COMPILERS, PACKAGERS, CHECKS = ("neo", "onnxruntime", "none"), ("own", "edge-manager"), ("none", "endpoint")
+PYTHON = {"classic": "3.11", "docker": "3.11", "lite": "3.12"}
+MODELS = [each for each in product(COMPILERS, PACKAGERS, CHECKS) if each[1] == "own" or each[0] == "neo"]
+
+
+def stage_file(folder: Path, *, region: str = "eu-west-1", **switches: str) -> Path:
+    """A stage with one model and the given switches."""
+    chosen = {"registry": "iot", "nucleus": "classic", "machine": "x86_64", "compiler": "neo", "packager": "own"}
+    chosen |= {"verify": "none"} | switches
+    (folder / "lab.toml").write_text(
+        f'region = "{region}"\n[[models]]\nfolder = "digits"\ncompiler = "{chosen["compiler"]}"\n'
+        f'packager = "{chosen["packager"]}"\nverify = "{chosen["verify"]}"\n'
+        f'[models.verification]\nimage = "{IMAGE}"\n'
+        f'[fleet]\nregistry = "{chosen["registry"]}"\ndevices = ["line-1"]\n'
+        f'[runtime]\npython = "{PYTHON[chosen["nucleus"]]}"\narchitecture = "{chosen["machine"]}"\n'
+        f'[edge_server.nucleus]\nkind = "{chosen["nucleus"]}"\nsha256 = "{"5" * 64}"\n',
+        encoding="utf-8",
+    )
+    return folder
+
+
+def kinds(assembly: Path, stack: str) -> set[str]:
+    content: dict[str, Any] = json.loads((assembly / f"{stack}.template.json").read_text(encoding="utf-8"))
+    return {resource["Type"] for resource in content["Resources"].values()}
+
+
+@pytest.fixture(autouse=True)
+def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's wheels for those of any device: set-up makes only the ones that the stages need."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+    def archive(_python: str, _machine: str, folder: Path, *, agent: bool = False) -> Archive:
+        return runtime_archive(here, platform.machine(), folder, agent=agent)
+
+    for module in ("inference_stack", "model_stack"):
+        monkeypatch.setattr(f"stacks.{module}.runtime_archive", archive)
+
+
+@pytest.fixture
+def more_models(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str, str]]:
+    """Let an app hold one model stack more of each combination; stack to combination."""
+    combinations = {f"Model{number}": each for number, each in enumerate(MODELS)}
+    define_one = ModelStack.__init__
+
+    def define(self: ModelStack, scope: Any, construct_id: str, *, stage: Stage, **needed: Any) -> None:
+        define_one(self, scope, construct_id, stage=stage, **needed)
+        if construct_id in combinations:
+            return
+        for name, (compiler, packager, verify) in combinations.items():
+            switches = {"compiler": compiler, "packager": packager, "verify": verify}
+            model = Model.model_validate({**needed["model"].model_dump(), **switches})
+            ModelStack(scope, name, stage=stage, **{**needed, "model": model})
+
+    monkeypatch.setattr(ModelStack, "__init__", define)
+    return combinations
+
+
+@pytest.mark.parametrize(("registry", "nucleus", "machine"), list(product(REGISTRIES, NUCLEI, MACHINES)))
+def test_every_combination_passes_the_gate_with_exactly_its_resources(
+    tmp_path: Path, more_models: dict[str, tuple[str, str, str]], registry: str, nucleus: str, machine: str
+) -> None:
+    stage = load_stage("lab", stage_file(tmp_path, registry=registry, nucleus=nucleus, machine=machine))
+    app = new_app(read_context(), outdir=tmp_path / "out")
+    gate = PolicyGate(app)
+    edgewright.define_stacks(app, stage)
+
+    assembly = gate.synth()
+
+    assert ("AWS::SageMaker::DeviceFleet" in kinds(assembly, "Fleet")) == (registry == "sagemaker")
+    assert ("Custom::SagemakerDevices" in kinds(assembly, "Fleet")) == (registry == "sagemaker")
+    assert stage.instance_type in (assembly / "EdgeServer.template.json").read_text()
+    for stack, (compiler, packager, verify) in more_models.items():
+        found = kinds(assembly, stack)
+        assert ("Custom::NeoCompilation" in found) == (compiler == "neo"), stack
+        assert ("Custom::OnnxCompilation" in found) == (compiler == "onnxruntime"), stack
+        assert ("Custom::EdgePackaging" in found) == (packager == "edge-manager"), stack
+        assert ("Custom::ModelVerification" in found) == (verify == "endpoint"), stack
+
+
+def test_every_combination_of_a_file_is_taken_or_refused_with_the_reason(tmp_path: Path) -> None:
+    refused = 0
+    for registry, nucleus, machine, compiler, packager, verify in product(
+        REGISTRIES, NUCLEI, MACHINES, COMPILERS, PACKAGERS, CHECKS
+    ):
+        switches = {"registry": registry, "nucleus": nucleus, "machine": machine}
+        switches |= {"compiler": compiler, "packager": packager, "verify": verify}
+        stage_file(tmp_path, **switches)
+        if (compiler, packager, verify) in MODELS:
+            assert load_stage("lab", tmp_path).fleet.registry == registry
+            continue
+        refused += 1
+        with pytest.raises(ConfigurationError, match="packager edge-manager packs what neo compiled"):
+            load_stage("lab", tmp_path)
+    assert refused == 48
+
+
+@pytest.mark.parametrize(
+    ("region", "switches", "message"),
+    [
+        ("eu-north-1", {}, "region must have AWS IoT Greengrass V2, one of ap-northeast-1, "),
+        ("eu-west-2", {"registry": "sagemaker"}, "fleet.registry sagemaker needs a region with SageMaker Edge Manager"),
+        (
+            "ap-south-1",
+            {"registry": "sagemaker", "packager": "edge-manager"},
+            "packager edge-manager of digits and fleet.registry sagemaker needs a region with SageMaker Edge Manager, "
+            "one of ap-northeast-1, eu-central-1, eu-west-1, us-east-1, us-east-2, us-west-2, got ap-south-1",
+        ),
+    ],
+)
+def test_a_region_without_what_is_switched_on_is_refused_with_those_that_have_it(
+    tmp_path: Path, region: str, switches: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load_stage("lab", stage_file(tmp_path, region=region, **switches))
+
+
+@pytest.mark.parametrize("device", ["line_1", "line:1", "-line", "line-", "l" * 64])
+def test_a_device_fleet_takes_no_thing_that_it_cannot_name(tmp_path: Path, device: str) -> None:
+    file = stage_file(tmp_path, registry="sagemaker") / "lab.toml"
+    file.write_text(file.read_text().replace("line-1", device))
+
+    with pytest.raises(ConfigurationError, match="inner dashes with registry sagemaker: "):
+        load_stage("lab", tmp_path)
+    file.write_text(file.read_text().replace('registry = "sagemaker"', 'registry = "iot"'))
+    assert load_stage("lab", tmp_path).fleet.devices == (device,)
+
+
+def test_the_names_of_a_file_are_checked_too(tmp_path: Path) -> None:
+    file = stage_file(tmp_path, registry="sagemaker") / "lab.toml"
+    file.write_text(file.read_text().replace("[fleet]\n", '[fleet]\nfile = "lab.csv"\n'))
+    (tmp_path / "lab.csv").write_text("device\nline_2\n")
+
+    with pytest.raises(ConfigurationError, match=r"lab.csv: devices must have names .* registry sagemaker: line_2"):
+        load_stage("lab", tmp_path)
