@@ -4,10 +4,16 @@ from aws_cdk import Duration
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.artifact_store import asset_reading
 from edge_constructs.device_registry import DeviceRegistry
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+
+_ACCEPTED = {
+    "Edge-EdgeManager": "a stage asks for it by its registry, in an account where the service still answers; by "
+    "default the registry is IoT's own"
+}
 
 
 class SageMakerFleet(Construct):
@@ -46,6 +52,7 @@ class SageMakerFleet(Construct):
                 s3_output_location=output_uri, kms_key_id=key_arn
             ),
         )
+        acknowledge(self.resource, _ACCEPTED)
         fleet = arn("sagemaker", f"device-fleet/{name}")
         provider = HandlerProvider(
             self,
@@ -63,6 +70,7 @@ class SageMakerFleet(Construct):
                 *asset_reading(self, bootstrap_key=bootstrap_key),
             ],
             limit=Duration.minutes(14),
+            accepted=_ACCEPTED,
         )
         devices = provider.resource(
             self,
