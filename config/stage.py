@@ -270,22 +270,51 @@ class Network(Section):
     cidr: Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/(1[6-9]|2[0-8])$")] = "10.42.0.0/24"
 
 
+class Growth(Section):
+    """A rollout that starts slowly and gets faster while it succeeds.
+
+    Attributes:
+        devices_per_minute: Devices notified a minute at first.
+        factor: By which that grows, 1.1 to 5.
+        after_devices: It grows each time so many devices more have succeeded.
+    """
+
+    devices_per_minute: int = Field(ge=1, le=1000)
+    factor: float = Field(default=2, ge=1.1, le=5)
+    after_devices: int = Field(default=10, ge=1)
+
+
 class Rollout(Section):
-    """How fast a deployment reaches the thing group.
+    """How fast a deployment reaches a ring, and what becomes of a device or a rollout that fails.
 
     Attributes:
         devices_per_minute: Upper bound of devices notified a minute.
+        growth: How the rate grows up to that bound; it is constant by default.
         timeout_minutes: After so long a device that is still busy counts as failed.
         abort_percentage: Failed devices, in per cent, that cancel the rollout.
         abort_after: Devices that must have finished before that share counts.
+        on_failure: What a failed device does: `rollback` to what it ran before, or `keep`s the new state.
+        notify: Whether a component is asked before it is updated; else it is updated at once.
         notify_timeout_s: How long a component may put off its own update, s.
     """
 
     devices_per_minute: int = Field(default=50, ge=1, le=1000)
+    growth: Growth | None = None
     timeout_minutes: int = Field(default=60, ge=1, le=10080)
     abort_percentage: float = Field(default=10, gt=0, le=100)
     abort_after: int = Field(default=10, ge=1)
+    on_failure: Literal["rollback", "keep"] = "rollback"
+    notify: bool = True
     notify_timeout_s: int = Field(default=60, ge=1, le=86400)
+
+    @model_validator(mode="after")
+    def _grows_up_to_the_bound(self) -> "Rollout":
+        if self.growth and self.growth.devices_per_minute > self.devices_per_minute:
+            raise ValueError(
+                f"growth.devices_per_minute must be at most devices_per_minute {self.devices_per_minute}, up to which "
+                f"the rate grows, got {self.growth.devices_per_minute}"
+            )
+        return self
 
 
 class Announced(Section):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from aws_cdk import aws_greengrassv2 as greengrass
 from constructs import Construct
 
-from config.stage import Rollout
+from config.stage import Growth, Rollout
 from edge_constructs.component import Component
 
 _Deployment = greengrass.CfnDeployment
@@ -53,9 +53,10 @@ class FleetDeployment(Construct):
                 for component in components
             },
             deployment_policies=_Deployment.DeploymentPoliciesProperty(
-                failure_handling_policy="ROLLBACK",
+                failure_handling_policy="ROLLBACK" if rollout.on_failure == "rollback" else "DO_NOTHING",
                 component_update_policy=_Deployment.DeploymentComponentUpdatePolicyProperty(
-                    action="NOTIFY_COMPONENTS", timeout_in_seconds=rollout.notify_timeout_s
+                    action="NOTIFY_COMPONENTS" if rollout.notify else "SKIP_NOTIFY_COMPONENTS",
+                    timeout_in_seconds=rollout.notify_timeout_s,
                 ),
             ),
             iot_job_configuration=_job(rollout),
@@ -67,7 +68,8 @@ class FleetDeployment(Construct):
 def _job(rollout: Rollout) -> greengrass.CfnDeployment.DeploymentIoTJobConfigurationProperty:
     return _Deployment.DeploymentIoTJobConfigurationProperty(
         job_executions_rollout_config=_Deployment.IoTJobExecutionsRolloutConfigProperty(
-            maximum_per_minute=rollout.devices_per_minute
+            maximum_per_minute=rollout.devices_per_minute,
+            exponential_rate=_growing(rollout.growth) if rollout.growth else None,
         ),
         abort_config=_Deployment.IoTJobAbortConfigProperty(
             criteria_list=[
@@ -81,4 +83,13 @@ def _job(rollout: Rollout) -> greengrass.CfnDeployment.DeploymentIoTJobConfigura
             ]
         ),
         timeout_config=_Deployment.IoTJobTimeoutConfigProperty(in_progress_timeout_in_minutes=rollout.timeout_minutes),
+    )
+
+
+def _growing(growth: Growth) -> greengrass.CfnDeployment.IoTJobExponentialRolloutRateProperty:
+    return _Deployment.IoTJobExponentialRolloutRateProperty(
+        base_rate_per_minute=growth.devices_per_minute,
+        increment_factor=growth.factor,
+        # Plain JSON to the CDK, so the names are CloudFormation's.
+        rate_increase_criteria={"NumberOfSucceededThings": growth.after_devices},
     )

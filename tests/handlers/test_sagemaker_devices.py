@@ -26,7 +26,7 @@ def fleets(s3: FakeS3, serve: Callable[..., None]) -> FakeDeviceFleets:
     return fake
 
 
-def listing(s3: FakeS3, *names: str) -> dict[str, str]:
+def listing(s3: FakeS3, *names: str) -> dict[str, Any]:
     """Publish a list of devices; the properties that point to it."""
     content = json.dumps(dict.fromkeys(names, "all")).encode()
     sha256 = hashlib.sha256(content).hexdigest()

@@ -63,7 +63,17 @@ def test_deployment_rolls_back_and_aborts() -> None:
         "ComponentUpdatePolicy": {"Action": "NOTIFY_COMPONENTS", "TimeoutInSeconds": 60},
     }
     job = properties["IotJobConfiguration"]
-    assert job["JobExecutionsRolloutConfig"] == {"MaximumPerMinute": 20}
+    assert job["JobExecutionsRolloutConfig"] == {
+        "MaximumPerMinute": 20,
+        "ExponentialRate": {
+            "BaseRatePerMinute": 5,
+            "IncrementFactor": 2,
+            "RateIncreaseCriteria": {"NumberOfSucceededThings": 10},
+        },
+    }
+    assert {
+        (each["ThresholdPercentage"], each["MinNumberOfExecutedThings"]) for each in job["AbortConfig"]["CriteriaList"]
+    } == {(5, 20)}
     assert job["TimeoutConfig"] == {"InProgressTimeoutInMinutes": 120}
     assert {each["FailureType"] for each in job["AbortConfig"]["CriteriaList"]} == {"FAILED", "REJECTED", "TIMED_OUT"}
 

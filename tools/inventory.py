@@ -1,0 +1,150 @@
+"""`python -m tools.inventory --stage dev`: what of a stage is left in the account that the credentials lead to.
+
+It only lists. Other stages and everything that is not Edgewright's are left out, so it fits a shared account; a stage
+with `retain = true` keeps its key, its buckets and what they hold. Exit code 0 when nothing is left, 1 when something
+is, 2 when the account cannot be read. SageMaker's edge packaging jobs are left out: AWS has no call that deletes one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from config.loader import FOLDER, ConfigurationError, load_stage, stage_names
+from config.names import Names
+from config.roster import RINGS
+from config.stage import Stage
+from twin.account import LISTINGS, VPC_PARTS, Account, Listing
+from twin.errors import TwinError
+
+TAG = "edgewright:stage"
+_BY_TAG = ("instances", "volumes", "launch templates", "VPCs")
+#: Told by another question than for all names: what they are called does not show whose they are.
+_APART = ("things", "certificates", "deployments", "core devices", "IoT jobs")
+
+
+def take(stage: Stage, account: Account, others: Iterable[str] = ()) -> dict[str, list[str]]:
+    """List what a stage has in an account.
+
+    Args:
+        stage: The stage.
+        account: The account, in the stage's region.
+        others: Names of the other stages: one may start with this one's name, as `dev-2` does with `dev`.
+
+    Returns:
+        Sorted names or ids by kind, kinds without any left out.
+
+    Raises:
+        TwinError: A listing failed; the text names the call.
+    """
+    names = Names(stage.name)
+    is_ours = name_filter(stage.name, others)
+    found: dict[str, list[str]] = {}
+    for listing in LISTINGS:
+        if listing.kind in _APART:
+            continue
+        if listing.kind in _BY_TAG:
+            found[listing.kind] = account.names(_tagged(listing, stage.name))
+        else:
+            found[listing.kind] = [name for name in account.names(listing) if is_ours(name)]
+    for part in VPC_PARTS:
+        found[part.kind] = [identifier for identifier, _vpc in account.names(_tagged(part, stage.name))]
+    found["component versions"] = [
+        version for version in account.component_versions() if version.startswith(f"edgewright.{stage.name}.")
+    ]
+    found["KMS keys"] = [key for key in account.usable_keys() if _has_tag(account, key, stage.name)]
+    found.update(_fleet(stage, names, account))
+    return {kind: sorted(set(left)) for kind, left in sorted(found.items()) if left}
+
+
+def name_filter(stage: str, others: Iterable[str] = ()) -> Callable[[str], bool]:
+    """Make the test whether a name, path or ARN is one of a stage's.
+
+    Args:
+        stage: The stage's name.
+        others: The other stages' names; the longest one that fits has the name.
+    """
+
+    def pattern(name: str) -> re.Pattern[str]:
+        return re.compile(rf"(^|[/:])edgewright[-/_]{re.escape(name)}($|[-/_:])")
+
+    ours = pattern(stage)
+    longer = [pattern(other) for other in others if other.startswith(f"{stage}-")]
+    return lambda name: bool(ours.search(name)) and not any(other.search(name) for other in longer)
+
+
+def _fleet(stage: Stage, names: Names, account: Account) -> dict[str, list[str]]:
+    """What is found by the thing groups, the policy and the list of devices."""
+    groups = [names.ring_group(ring) for ring in RINGS]
+    mark = {"attributeName": "edgewright-registry", "attributeValue": names.thing_group}
+    things = account.names(Listing("", "iot", "list_things", "things[].thingName", mark))
+    known = {*things, names.edge_server, *(device.name for device in stage.fleet.roster)}
+    cores = account.names(Listing("", "greengrassv2", "list_core_devices", "coreDevices[].coreDeviceThingName"))
+    deployments = account.names(
+        Listing(
+            "",
+            "greengrassv2",
+            "list_deployments",
+            "deployments[].[deploymentId, targetArn]",
+            {"historyFilter": "ALL"},
+        )
+    )
+    there = set(account.names(Listing("", "iot", "list_thing_groups", "thingGroups[].groupName")))
+    jobs = [
+        job
+        for group in groups
+        if group in there
+        for job in account.names(Listing("", "iot", "list_jobs", "jobs[].jobId", {"thingGroupName": group}))
+    ]
+    certificates: list[str] = []
+    if names.iot_policy in account.names(Listing("", "iot", "list_policies", "policies[].policyName")):
+        policy = {"policyName": names.iot_policy}
+        targets = account.names(Listing("", "iot", "list_targets_for_policy", "targets[]", policy))
+        certificates = [target.rpartition("/")[2] for target in targets if ":cert/" in target]
+    return {
+        "things": things,
+        "core devices": [core for core in cores if core in known],
+        "deployments": [name for name, target in deployments if target.rpartition("/")[2] in groups],
+        "IoT jobs": jobs,
+        "certificates": certificates,
+    }
+
+
+def _tagged(listing: Listing, stage: str) -> Listing:
+    return replace(listing, arguments={"Filters": [{"Name": f"tag:{TAG}", "Values": [stage]}]})
+
+
+def _has_tag(account: Account, key: str, stage: str) -> bool:
+    tags = account.names(Listing("", "kms", "list_resource_tags", "Tags[].[TagKey, TagValue]", {"KeyId": key}))
+    return [TAG, stage] in tags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what is left of a stage; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.inventory", description=__doc__.partition("\n")[0])
+    parser.add_argument("--stage", required=True, help="the stage's name")
+    parser.add_argument("--config", type=Path, default=FOLDER, help="folder of the stages' files; config/ by default")
+    parser.add_argument("--json", action="store_true", help="names by kind, as JSON")
+    chosen = parser.parse_args(arguments)
+    try:
+        stage = load_stage(chosen.stage, chosen.config)
+        found = take(stage, Account({"region_name": stage.region}), stage_names(chosen.config))
+    except (ConfigurationError, TwinError) as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    if chosen.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for kind, left in found.items():
+            print(f"{kind}: {', '.join(left)}")
+        print(f"left of stage {stage.name}: {sum(map(len, found.values())) or 'nothing'}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
