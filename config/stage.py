@@ -3,29 +3,23 @@
 import platform
 import re
 import sys
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config import regions
+from config.delivery import Announced, Pipeline
+from config.fleet import Fleet, Health, Rollout
 from config.nucleus import LITE_PYTHON, Download, nucleus_download
-from config.roster import RINGS, Device, Ring, RosterError, read_roster
+from config.roster import Ring
+from config.section import Section
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
-ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 HOST = "host"
 MACHINES = ("x86_64", "aarch64")
-
-
-class Section(BaseModel):
-    """A table of the file: unknown fields are mistakes, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Neo(Section):
@@ -82,7 +76,7 @@ class Model(Section):
     packager: Literal["own", "edge-manager"] = "own"
     verify: Literal["none", "endpoint"] = "none"
     verification: Verification = Verification()
-    serving: dict[str, str | int | float] = {}
+    serving: dict[str, str | int | float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":
@@ -91,57 +85,6 @@ class Model(Section):
         if self.compiler != "neo" and self.packager == "edge-manager":
             raise ValueError(f"packager edge-manager packs what neo compiled: set compiler to neo, got {self.compiler}")
         return self
-
-
-class Fleet(Section):
-    """The devices that the stage registers, besides its edge server.
-
-    Attributes:
-        devices: Thing names; empty by default. They are in the ring `all`.
-        file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
-        registry: `iot`, or `sagemaker`: the things are devices of a SageMaker device fleet as well, which AWS retired
-            in 2024.
-    """
-
-    devices: tuple[ThingName, ...] = ()
-    file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
-    registry: Literal["iot", "sagemaker"] = "iot"
-    _listed: tuple[Device, ...] = PrivateAttr(default=())
-
-    @model_validator(mode="after")
-    def _names_for_sagemaker(self) -> "Fleet":
-        if wrong := self._not_for_sagemaker(self.devices):
-            raise ValueError(wrong)
-        return self
-
-    def _not_for_sagemaker(self, names: Iterable[str]) -> str:
-        """What is wrong with names if they are to be SageMaker's, too."""
-        wrong = [name for name in names if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name)]
-        if self.registry == "iot" or not wrong:
-            return ""
-        return (
-            "devices must have names of 1 to 63 letters, digits and inner dashes with registry sagemaker: "
-            f"{', '.join(wrong[:5])}"
-        )
-
-    @property
-    def roster(self) -> tuple[Device, ...]:
-        """All devices, those of the file included, sorted by name."""
-        return tuple(sorted({*map(Device, self.devices), *self._listed}))
-
-    def read_file(self, folder: Path) -> None:
-        """Read the file, once, when the stage is loaded.
-
-        Raises:
-            RosterError: It cannot be used.
-        """
-        if self.file is None:
-            return
-        self._listed = read_roster(folder / self.file)
-        if twice := sorted({device.name for device in self._listed} & set(self.devices)):
-            raise RosterError([f"{self.file}: device must be listed once, also in fleet.devices: {', '.join(twice)}"])
-        if wrong := self._not_for_sagemaker(device.name for device in self._listed):
-            raise RosterError([f"{self.file}: {wrong}"])
 
 
 class Runtime(Section):
@@ -270,101 +213,6 @@ class Network(Section):
     cidr: Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/(1[6-9]|2[0-8])$")] = "10.42.0.0/24"
 
 
-class Growth(Section):
-    """A rollout that starts slowly and gets faster while it succeeds.
-
-    Attributes:
-        devices_per_minute: Devices notified a minute at first.
-        factor: By which that grows, 1.1 to 5.
-        after_devices: It grows each time so many devices more have succeeded.
-    """
-
-    devices_per_minute: int = Field(ge=1, le=1000)
-    factor: float = Field(default=2, ge=1.1, le=5)
-    after_devices: int = Field(default=10, ge=1)
-
-
-class Rollout(Section):
-    """How fast a deployment reaches a ring, and what becomes of a device or a rollout that fails.
-
-    Attributes:
-        devices_per_minute: Upper bound of devices notified a minute.
-        growth: How the rate grows up to that bound; it is constant by default.
-        timeout_minutes: After so long a device that is still busy counts as failed.
-        abort_percentage: Failed devices, in per cent, that cancel the rollout.
-        abort_after: Devices that must have finished before that share counts.
-        on_failure: What a failed device does: `rollback` to what it ran before, or `keep`s the new state.
-        notify: Whether a component is asked before it is updated; else it is updated at once.
-        notify_timeout_s: How long a component may put off its own update, s.
-    """
-
-    devices_per_minute: int = Field(default=50, ge=1, le=1000)
-    growth: Growth | None = None
-    timeout_minutes: int = Field(default=60, ge=1, le=10080)
-    abort_percentage: float = Field(default=10, gt=0, le=100)
-    abort_after: int = Field(default=10, ge=1)
-    on_failure: Literal["rollback", "keep"] = "rollback"
-    notify: bool = True
-    notify_timeout_s: int = Field(default=60, ge=1, le=86400)
-
-    @model_validator(mode="after")
-    def _grows_up_to_the_bound(self) -> "Rollout":
-        if self.growth and self.growth.devices_per_minute > self.devices_per_minute:
-            raise ValueError(
-                f"growth.devices_per_minute must be at most devices_per_minute {self.devices_per_minute}, up to which "
-                f"the rate grows, got {self.growth.devices_per_minute}"
-            )
-        return self
-
-
-class Announced(Section):
-    """What `make plan` may find without failing: the reviewers of this file have agreed to it.
-
-    Attributes:
-        removals: Components that devices uninstall, and targets that lose their deployment, by name.
-        replacements: Resources that are deleted or made anew, as the plan names them: `Stack/LogicalId`.
-    """
-
-    removals: tuple[str, ...] = ()
-    replacements: tuple[str, ...] = ()
-
-
-class Pipeline(Section):
-    """A CodePipeline in the stage's account that checks and deploys the stage; leave the table out for none.
-
-    Attributes:
-        connection_arn: A connection to the Git host, made in the console and confirmed there by a person.
-        repository: `owner/name` at the Git host.
-        branch: What is deployed when it changes.
-        approval: Whether a person must agree between the checks and the deploy.
-    """
-
-    connection_arn: Annotated[
-        str,
-        StringConstraints(
-            pattern=r"^arn:aws[a-z-]*:(codeconnections|codestar-connections):[a-z0-9-]+:\d{12}:connection/[a-f0-9-]{36}$"
-        ),
-    ]
-    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)+$", max_length=256)]
-    branch: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$", max_length=255)] = "main"
-    approval: bool = True
-
-
-class Health(Section):
-    """What a deploy waits for; without it `cdk deploy` ends before the first device has heard of the deployment.
-
-    Attributes:
-        rings: The rings whose devices must be healthy before the next ring's turn and before the deploy ends; empty to
-            wait for none. A ring without a core device is passed at once.
-        timeout_minutes: After so long a ring that is not healthy fails the deploy.
-        healthy_percentage: Share of a ring's core devices, in per cent, that is enough.
-    """
-
-    rings: tuple[Ring, ...] = RINGS
-    timeout_minutes: int = Field(default=20, ge=1, le=50)
-    healthy_percentage: int = Field(default=100, ge=1, le=100)
-
-
 class Stage(Section):
     """One deployment of the whole product.
 
@@ -385,7 +233,7 @@ class Stage(Section):
     region: Region
     retain: bool = False
     models: tuple[Model, ...]
-    configuration: dict[Ring, dict[Literal["inference"], dict[str, Any]]] = {}
+    configuration: dict[Ring, dict[Literal["inference"], dict[str, Any]]] = Field(default_factory=dict)
     fleet: Fleet = Fleet()
     runtime: Runtime = Runtime()
     agent: Agent = Agent()
@@ -409,6 +257,13 @@ class Stage(Section):
         """What the edge server fetches."""
         nucleus = self.edge_server.nucleus
         return nucleus_download(nucleus.kind, nucleus.version, nucleus.sha256, self.runtime.architecture)
+
+    @field_validator("configuration")
+    @classmethod
+    def _key_is_the_stacks(cls, value: dict[Ring, dict[str, dict[str, Any]]]) -> dict[Ring, dict[str, dict[str, Any]]]:
+        if rings := [ring for ring, components in value.items() if "signingKey" in components.get("inference", {})]:
+            raise ValueError(f"signingKey must be left to the stack, which knows the key: remove it of {rings[0]}")
+        return value
 
     @field_validator("models")
     @classmethod

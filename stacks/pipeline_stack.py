@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from constructs import Construct
 
-from config.stage import Pipeline, Stage
+from config.delivery import Pipeline
+from config.stage import Stage
 from edge_constructs.deploy_pipeline import DeployPipeline, deploying
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack

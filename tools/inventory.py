@@ -100,6 +100,7 @@ def _fleet(stage: Stage, names: Names, account: Account) -> dict[str, list[str]]
         for group in groups
         if group in there
         for job in account.names(Listing("", "iot", "list_jobs", "jobs[].jobId", {"thingGroupName": group}))
+        if _has_target(account, job, group)  # MiniStack lists them all
     ]
     certificates: list[str] = []
     if names.iot_policy in account.names(Listing("", "iot", "list_policies", "policies[].policyName")):
@@ -113,6 +114,11 @@ def _fleet(stage: Stage, names: Names, account: Account) -> dict[str, list[str]]
         "IoT jobs": jobs,
         "certificates": certificates,
     }
+
+
+def _has_target(account: Account, job: str, group: str) -> bool:
+    targets = account.names(Listing("", "iot", "describe_job", "job.targets", {"jobId": job}))
+    return group in (target.rpartition("/")[2] for target in targets)
 
 
 def _tagged(listing: Listing, stage: str) -> Listing:

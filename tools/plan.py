@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
+from config.delivery import Announced
 from config.loader import ConfigurationError, load_stage
-from config.stage import Announced
 from tools.bill import difference
 from tools.plan_assembly import read_assembly
 from tools.plan_changes import compare

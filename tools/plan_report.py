@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.stage import Announced
+from config.delivery import Announced
 from tools.plan_changes import Plan, TargetPlan
 
 _SECURITY_SHOWN = 40

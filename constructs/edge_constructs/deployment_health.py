@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from aws_cdk import Duration
 from constructs import Construct
 
-from config.stage import Health
+from config.fleet import Health
 from edge_constructs.fleet_deployment import FleetDeployment
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn

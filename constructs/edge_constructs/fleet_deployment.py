@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from aws_cdk import aws_greengrassv2 as greengrass
 from constructs import Construct
 
-from config.stage import Growth, Rollout
+from config.fleet import Growth, Rollout
 from edge_constructs.component import Component
 
 _Deployment = greengrass.CfnDeployment

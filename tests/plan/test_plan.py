@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.stage import Announced
+from config.delivery import Announced
 from tests.plan.sample_assembly import CHANGES, PlannedFleet, remove_component
 from tools.plan import UNANNOUNCED, main
 from tools.plan_assembly import read_assembly

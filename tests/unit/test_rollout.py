@@ -108,3 +108,11 @@ def test_refuses_what_the_service_would_refuse(tmp_path: Path, rollout: str, mes
 
     with pytest.raises(ConfigurationError, match=message):
         load_stage("lab", tmp_path)
+
+
+def test_a_ring_cannot_bring_a_signing_key_of_its_own(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "twin.toml").read_text()
+    (tmp_path / "lab.toml").write_text(f"{text}\n[configuration.canary.inference]\nsigningKey = 'x'\n")
+
+    with pytest.raises(ConfigurationError, match=r"configuration: signingKey must be left to the stack, .*of canary"):
+        load_stage("lab", tmp_path)

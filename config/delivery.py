@@ -1,0 +1,40 @@
+"""What a stage's file may say of the way a change takes to it."""
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from config.section import Section
+
+
+class Announced(Section):
+    """What `make plan` may find without failing: the reviewers of this file have agreed to it.
+
+    Attributes:
+        removals: Components that devices uninstall, and targets that lose their deployment, by name.
+        replacements: Resources that are deleted or made anew, as the plan names them: `Stack/LogicalId`.
+    """
+
+    removals: tuple[str, ...] = ()
+    replacements: tuple[str, ...] = ()
+
+
+class Pipeline(Section):
+    """A CodePipeline in the stage's account that checks and deploys the stage; leave the table out for none.
+
+    Attributes:
+        connection_arn: A connection to the Git host, made in the console and confirmed there by a person.
+        repository: `owner/name` at the Git host.
+        branch: What is deployed when it changes.
+        approval: Whether a person must agree between the checks and the deploy.
+    """
+
+    connection_arn: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^arn:aws[a-z-]*:(codeconnections|codestar-connections):[a-z0-9-]+:\d{12}:connection/[a-f0-9-]{36}$"
+        ),
+    ]
+    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)+$", max_length=256)]
+    branch: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$", max_length=255)] = "main"
+    approval: bool = True

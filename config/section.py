@@ -1,0 +1,9 @@
+"""What every table of a stage's file has in common."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A table of the file: unknown fields are mistakes, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,67 @@
+"""SageMaker device fleets: through CloudFormation and the API, with the refusals that a destroy must get right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.twin.conftest import Clients
+
+Deploy = Callable[..., dict[str, Any]]
+ROLE = "arn:aws:iam::000000000000:role/somebody"
+
+
+def fleet(name: str, **properties: Any) -> dict[str, Any]:
+    output = {"S3OutputLocation": "s3://somewhere/captures/"}
+    properties = {"DeviceFleetName": name, "RoleArn": ROLE, "OutputConfig": output, **properties}
+    return {"Fleet": {"Type": "AWS::SageMaker::DeviceFleet", "Properties": properties}}
+
+
+def names(sagemaker: Any, fleet_name: str) -> list[str]:
+    pages = sagemaker.get_paginator("list_devices").paginate(DeviceFleetName=fleet_name)
+    return [device["DeviceName"] for page in pages for device in page["DeviceSummaries"]]
+
+
+def test_a_stack_makes_updates_and_deletes_a_fleet(deploy: Deploy, client: Clients) -> None:
+    sagemaker = client("sagemaker")
+    stack = deploy("fleet-of-devices", fleet("pumps"))
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    assert sagemaker.describe_device_fleet(DeviceFleetName="pumps")["RoleArn"] == ROLE
+
+    client("cloudformation").delete_stack(StackName=stack["StackId"])
+    client("cloudformation").get_waiter("stack_delete_complete").wait(
+        StackName=stack["StackId"], WaiterConfig={"Delay": 1, "MaxAttempts": 20}
+    )
+
+    assert "pumps" not in [each["DeviceFleetName"] for each in sagemaker.list_device_fleets()["DeviceFleetSummaries"]]
+    with pytest.raises(ClientError, match=r"\(ValidationException\).*Device fleet pumps does not exist"):
+        sagemaker.list_devices(DeviceFleetName="pumps")
+
+
+def test_devices_come_and_go_page_by_page_and_hold_their_fleet(client: Clients) -> None:
+    sagemaker = client("sagemaker")
+    sagemaker.create_device_fleet(
+        DeviceFleetName="valves", RoleArn=ROLE, OutputConfig={"S3OutputLocation": "s3://somewhere/"}
+    )
+    many = [f"valve-{number:02}" for number in range(25)]
+    sagemaker.register_devices(
+        DeviceFleetName="valves", Devices=[{"DeviceName": name, "IotThingName": name} for name in many]
+    )
+
+    assert names(sagemaker, "valves") == many
+    with pytest.raises(ClientError, match="ResourceInUse"):
+        sagemaker.delete_device_fleet(DeviceFleetName="valves")
+
+    sagemaker.deregister_devices(DeviceFleetName="valves", DeviceNames=[*many, "valve-never"])
+    assert names(sagemaker, "valves") == []
+    sagemaker.delete_device_fleet(DeviceFleetName="valves")
+
+
+def test_a_name_that_breaks_the_services_rules_is_refused(client: Clients) -> None:
+    with pytest.raises(ClientError, match="ValidationException"):
+        client("sagemaker").create_device_fleet(
+            DeviceFleetName="no_underscore", RoleArn=ROLE, OutputConfig={"S3OutputLocation": "s3://somewhere/"}
+        )
