@@ -5,9 +5,11 @@ import re
 import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config import regions
+from config.observability import Observability
+from config.section import Section
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]
 ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
@@ -16,12 +18,6 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 HOST = "host"
 MACHINES = ("x86_64", "aarch64")
-
-
-class Section(BaseModel):
-    """A table of the file: unknown fields are mistakes, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Neo(Section):
@@ -78,7 +74,7 @@ class Model(Section):
     packager: Literal["own", "edge-manager"] = "own"
     verify: Literal["none", "endpoint"] = "none"
     verification: Verification = Verification()
-    serving: dict[str, str | int | float] = {}
+    serving: dict[str, str | int | float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":
@@ -254,6 +250,7 @@ class Stage(Section):
         models: The models, at least one.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
+        observability: Rules, alarms and who is told.
     """
 
     name: Annotated[Slug, Field(max_length=12)]
@@ -268,6 +265,7 @@ class Stage(Section):
     network: Network = Network()
     rollout: Rollout = Rollout()
     bootstrap: Bootstrap = Bootstrap()
+    observability: Observability = Observability()
 
     @property
     def instance_type(self) -> str:
@@ -292,6 +290,13 @@ class Stage(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
+
+    @model_validator(mode="after")
+    def _thresholds_of_listed_models(self) -> "Stage":
+        listed = [model.folder for model in self.models]
+        if unknown := sorted(set(self.observability.models) - set(listed)):
+            raise ValueError(f"observability.models may name {', '.join(listed)} only, got {', '.join(unknown)}")
+        return self
 
     @model_validator(mode="after")
     def _edge_manager_in_its_regions(self) -> "Stage":

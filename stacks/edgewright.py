@@ -8,6 +8,7 @@ from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
 from stacks.inference_stack import InferenceStack
 from stacks.model_stack import ModelStack
+from stacks.observability_stack import ObservabilityStack
 from stacks.storage_stack import StorageStack
 
 
@@ -38,5 +39,6 @@ def define_stacks(app: Construct, stage: Stage) -> None:
         for model in stage.models
     ]
     inference = InferenceStack(app, "Inference", stage=stage, storage=storage, fleet=fleet, models=models)
+    ObservabilityStack(app, "Observability", stage=stage, storage=storage)
     # A destroy takes the deployment away while the server can still be told.
     inference.needs(server)

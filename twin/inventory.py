@@ -68,6 +68,8 @@ _LISTINGS = (
     _Listing("KMS aliases", "kms", "list_aliases", "Aliases[?!starts_with(AliasName, 'alias/aws/')].AliasName"),
     _Listing("topics", "sns", "list_topics", "Topics[].TopicArn"),
     _Listing("alarms", "cloudwatch", "describe_alarms", "MetricAlarms[].AlarmName"),
+    _Listing("dashboards", "cloudwatch", "list_dashboards", "DashboardEntries[].DashboardName"),
+    _Listing("event rules", "events", "list_rules", "Rules[].Name"),
     _Listing("container repositories", "ecr", "describe_repositories", "repositories[].repositoryName"),
 )
 

@@ -26,6 +26,7 @@ STACKS = (
     "ModelDigits",
     "ModelImageClassification",
     "ModelIris",
+    "Observability",
     "Storage",
 )
 
