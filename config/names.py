@@ -51,6 +51,11 @@ class Names:
         return f"{self.prefix}-core-device"
 
     @property
+    def claim(self) -> str:
+        """The provisioning template by which devices join, and the policy of the claim certificates for it."""
+        return f"{self.prefix}-claim"
+
+    @property
     def edge_server(self) -> str:
         """Thing name of the core device that runs on EC2."""
         return f"{self.prefix}-edge-server"

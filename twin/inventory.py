@@ -70,6 +70,12 @@ _LISTINGS = (
     _Listing("alarms", "cloudwatch", "describe_alarms", "MetricAlarms[].AlarmName"),
     _Listing("dashboards", "cloudwatch", "list_dashboards", "DashboardEntries[].DashboardName"),
     _Listing("event rules", "events", "list_rules", "Rules[].Name"),
+    _Listing(
+        "fleet indexing",
+        "iot",
+        "get_indexing_configuration",
+        "[thingIndexingConfiguration.thingIndexingMode][?@ && @ != 'OFF']",
+    ),
     _Listing("container repositories", "ecr", "describe_repositories", "repositories[].repositoryName"),
 )
 
