@@ -9,6 +9,7 @@ from stacks.identity_stack import IdentityStack
 from stacks.inference_stack import InferenceStack
 from stacks.model_stack import ModelStack
 from stacks.observability_stack import ObservabilityStack
+from stacks.provisioning_stack import ProvisioningStack
 from stacks.storage_stack import StorageStack
 
 
@@ -26,6 +27,7 @@ def define_stacks(app: Construct, stage: Stage) -> None:
     storage = StorageStack(app, "Storage", stage=stage)
     identity = IdentityStack(app, "Identity", stage=stage, storage=storage)
     fleet = FleetStack(app, "Fleet", stage=stage, identity=identity)
+    ProvisioningStack(app, "Provisioning", stage=stage, fleet=fleet)
     server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
     models = [
         ModelStack(

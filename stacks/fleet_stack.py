@@ -5,7 +5,6 @@ from constructs import Construct
 
 from config.stage import Stage
 from edge_constructs.device_registry import DeviceRegistry
-from edge_constructs.fleet_provisioning import FleetProvisioning
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack
 
@@ -35,5 +34,4 @@ class FleetStack(StageStack):
             devices=sorted({names.edge_server, *stage.fleet.devices}),
         )
         registry.resource.node.add_dependency(thing_type, thing_group)
-        FleetProvisioning(self, "Provisioning", names=names)
         self.needs(identity)

@@ -27,6 +27,7 @@ STACKS = (
     "ModelImageClassification",
     "ModelIris",
     "Observability",
+    "Provisioning",
     "Storage",
 )
 

@@ -24,14 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STACK, BUCKET, GROUP, NAME = "claims", "hook-code", "edgewright-twin", "edgewright-twin-claim"
 CREATE = "$aws/certificates/create/json"
 PROVISION = f"$aws/provisioning-templates/{NAME}/provision/json"
-KEPT = (
-    "ThingType",
-    "ThingGroup",
-    "ProvisioningClaimPolicy",
-    "ProvisioningHook",
-    "ProvisioningRole",
-    "ProvisioningTempl",
-)
+#: Of the Provisioning stack; the rest is the custom resource of fleet indexing.
+KEPT = ("ProvisioningClaimPolicy", "ProvisioningHook", "ProvisioningRole", "ProvisioningTemplate")
 
 
 def hook_code() -> bytes:
@@ -43,13 +37,14 @@ def hook_code() -> bytes:
 
 
 def provisioning_template() -> dict[str, Any]:
-    """Of the Fleet stack what concerns provisioning, with the hook's code in a bucket of the test's own."""
-    found = template("twin", "Fleet")["Resources"]
+    """What concerns provisioning of three stacks, with the hook's code in a bucket of the test's own."""
+    found = template("twin", "Provisioning")["Resources"]
     kept = {name: each for name, each in found.items() if name.startswith(KEPT)}
+    fleet = template("twin", "Fleet")["Resources"]
+    kept |= {name: each for name, each in fleet.items() if name in ("ThingType", "ThingGroup")}
     for each in kept.values():
         if each["Type"] == "AWS::Lambda::Function":
-            each = each["Properties"]
-            each["Code"] = {"S3Bucket": BUCKET, "S3Key": "hook.zip"}
+            each["Properties"] = {**each["Properties"], "Code": {"S3Bucket": BUCKET, "S3Key": "hook.zip"}}
     document = template("twin", "Identity")["Resources"]
     (policy,) = [each["Properties"] for each in document.values() if each["Type"] == "AWS::IoT::Policy"]
     kept["CorePolicy"] = {"Type": "AWS::IoT::Policy", "Properties": policy}

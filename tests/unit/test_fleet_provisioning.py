@@ -7,7 +7,7 @@ from tests.synthesis import resources, template
 
 
 def policy() -> dict[str, Any]:
-    (found,) = resources("dev", "Fleet", "AWS::IoT::Policy")
+    (found,) = resources("dev", "Provisioning", "AWS::IoT::Policy")
     return dict(found["Properties"])
 
 
@@ -38,7 +38,7 @@ def test_a_claim_certificate_may_trade_itself_for_another_and_nothing_else() -> 
 
 
 def test_the_template_gives_a_registered_thing_the_devices_policy() -> None:
-    (found,) = resources("dev", "Fleet", "AWS::IoT::ProvisioningTemplate")
+    (found,) = resources("dev", "Provisioning", "AWS::IoT::ProvisioningTemplate")
     body = json.loads(found["Properties"]["TemplateBody"])["Resources"]
 
     assert found["Properties"]["TemplateName"] == policy()["PolicyName"] == "edgewright-dev-claim"
@@ -48,7 +48,7 @@ def test_the_template_gives_a_registered_thing_the_devices_policy() -> None:
 
 
 def test_only_this_template_may_call_the_hook() -> None:
-    (permission,) = resources("dev", "Fleet", "AWS::Lambda::Permission")
+    (permission,) = resources("dev", "Provisioning", "AWS::Lambda::Permission")
 
     assert permission["Properties"]["Principal"] == "iot.amazonaws.com"
     assert permission["Properties"]["SourceAccount"] == {"Ref": "AWS::AccountId"}
@@ -58,7 +58,7 @@ def test_only_this_template_may_call_the_hook() -> None:
 def test_the_hook_reads_the_register_and_writes_its_log() -> None:
     (role,) = [
         each["Properties"]
-        for name, each in template("dev", "Fleet")["Resources"].items()
+        for name, each in template("dev", "Provisioning")["Resources"].items()
         if name.startswith("ProvisioningHookRole")
     ]
     log, register = role["Policies"][0]["PolicyDocument"]["Statement"]
@@ -71,7 +71,7 @@ def test_the_hook_reads_the_register_and_writes_its_log() -> None:
 def test_the_hook_answers_before_aws_iot_gives_up() -> None:
     (hook,) = [
         each["Properties"]
-        for each in resources("dev", "Fleet", "AWS::Lambda::Function")
+        for each in resources("dev", "Provisioning", "AWS::Lambda::Function")
         if "provisioning_hook" in each["Properties"]["Handler"]
     ]
 
@@ -84,7 +84,7 @@ def test_the_hook_answers_before_aws_iot_gives_up() -> None:
 
 
 def test_claim_certificates_go_before_their_policy() -> None:
-    (settings,) = resources("dev", "Fleet", "Custom::FleetProvisioning")
+    (settings,) = resources("dev", "Provisioning", "Custom::FleetProvisioning")
 
     assert settings["Properties"]["PolicyName"] == "edgewright-dev-claim"
     assert any(name.startswith("ProvisioningClaimPolicy") for name in settings["DependsOn"])
