@@ -95,6 +95,11 @@ class ObservedFleet:
         )["Datapoints"]
         return points[0][statistic] if points else None
 
+    def states(self, alarms: set[str]) -> set[str]:
+        """The states that these alarms are in."""
+        found = self.client("cloudwatch").describe_alarms(AlarmNames=sorted(alarms))["MetricAlarms"]
+        return {each["StateValue"] for each in found}
+
     def lines(self, group: str) -> list[dict[str, Any]]:
         """The lines of a log group, parsed."""
         events = self.client("logs").filter_log_events(logGroupName=f"/edgewright/twin/{group}")["events"]
