@@ -65,6 +65,11 @@ class Names:
         return f"{self.prefix}-core-device"
 
     @property
+    def claim(self) -> str:
+        """The provisioning template by which devices join, and the policy of the claim certificates for it."""
+        return f"{self.prefix}-claim"
+
+    @property
     def edge_server(self) -> str:
         """Thing name of the core device that runs on EC2."""
         return f"{self.prefix}-edge-server"
@@ -107,6 +112,24 @@ class Names:
     def heartbeat_topic(self) -> str:
         """MQTT topic of the signs of life of the fleet's inference components."""
         return f"edgewright/{self.stage}/heartbeat"
+
+    @property
+    def namespace(self) -> str:
+        """CloudWatch namespace of the stage's own metrics; those of single devices lie in `<namespace>/devices`."""
+        return f"Edgewright/{self.stage}"
+
+    @property
+    def response_topics(self) -> str:
+        """MQTT topic filter of all answers."""
+        return f"edgewright/{self.stage}/+/response"
+
+    def rule(self, kind: str) -> str:
+        """Name of an IoT rule, such as `edgewright_dev_Results`: it has no hyphens, and shows in the rule's errors."""
+        return f"{self.prefix}_{kind}".replace("-", "_")
+
+    def alarm(self, kind: str) -> str:
+        """Name of an alarm, such as `edgewright-dev-digits-latency`: whoever is told reads it."""
+        return f"{self.prefix}-{kind}"
 
     def request_topic(self, model: str) -> str:
         """MQTT topic on which the fleet takes requests for a model."""

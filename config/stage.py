@@ -11,6 +11,7 @@ from config import regions
 from config.delivery import Announced, Pipeline
 from config.fleet import Fleet, Health, Rollout
 from config.nucleus import LITE_PYTHON, Download, nucleus_download
+from config.observability import Observability
 from config.roster import Ring
 from config.section import Section
 
@@ -227,6 +228,7 @@ class Stage(Section):
         pipeline: A pipeline inside AWS; none by default.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
+        observability: Rules, alarms and who is told.
     """
 
     name: Annotated[Slug, Field(max_length=12)]
@@ -245,6 +247,7 @@ class Stage(Section):
     pipeline: Pipeline | None = None
     health: Health = Health()
     bootstrap: Bootstrap = Bootstrap()
+    observability: Observability = Observability()
 
     @property
     def instance_type(self) -> str:
@@ -282,6 +285,13 @@ class Stage(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
+
+    @model_validator(mode="after")
+    def _thresholds_of_listed_models(self) -> "Stage":
+        listed = [model.folder for model in self.models]
+        if unknown := sorted(set(self.observability.models) - set(listed)):
+            raise ValueError(f"observability.models may name {', '.join(listed)} only, got {', '.join(unknown)}")
+        return self
 
     @model_validator(mode="after")
     def _edge_manager_in_its_regions(self) -> "Stage":

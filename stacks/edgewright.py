@@ -8,7 +8,9 @@ from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
 from stacks.inference_stack import InferenceStack
 from stacks.model_stack import ModelStack
+from stacks.observability_stack import ObservabilityStack
 from stacks.pipeline_stack import PipelineStack
+from stacks.provisioning_stack import ProvisioningStack
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack
 
@@ -27,6 +29,7 @@ def define_stacks(app: Construct, stage: Stage) -> None:
     storage = StorageStack(app, "Storage", stage=stage)
     identity = IdentityStack(app, "Identity", stage=stage, storage=storage)
     fleet = FleetStack(app, "Fleet", stage=stage, identity=identity, storage=storage)
+    provisioning = ProvisioningStack(app, "Provisioning", stage=stage, fleet=fleet)
     server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
     models = [
         ModelStack(
@@ -40,10 +43,11 @@ def define_stacks(app: Construct, stage: Stage) -> None:
         for model in stage.models
     ]
     inference = InferenceStack(app, "Inference", stage=stage, storage=storage, fleet=fleet, models=models)
+    observability = ObservabilityStack(app, "Observability", stage=stage, storage=storage)
     # A destroy takes the deployment away while the server can still be told.
     inference.needs(server)
     if stage.pipeline:
-        stacks: list[StageStack] = [storage, identity, fleet, server, *models, inference]
+        stacks: list[StageStack] = [storage, identity, fleet, provisioning, server, *models, inference, observability]
         PipelineStack(
             app,
             "Pipeline",

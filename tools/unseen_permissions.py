@@ -33,6 +33,31 @@ UNSEEN = (
         "(test_every_function_may_write_its_own_log_and_no_other)",
     ),
     Unseen(
+        r"Rules\w+RuleRole",
+        r"logs:(CreateLogStream|DescribeLogStreams|PutLogEvents)",
+        "a rule writes down what it could not do (tests/twin/test_observability.py)",
+    ),
+    Unseen(
+        "RulesErrorsRuleRole",
+        "cloudwatch:PutMetricData",
+        "an error of a device is counted (tests/twin/test_observability.py)",
+    ),
+    Unseen(
+        "ProvisioningRole",
+        r"iot:.*",
+        "AWS IoT makes a device of a claim (tests/twin/test_provisioning_by_claim.py, with TWIN_AUTH=1)",
+    ),
+    Unseen(
+        "ProvisioningHookRole",
+        r"iot:(DescribeThing|ListThingPrincipals)",
+        "the hook reads the register when a device joins (tests/twin/test_provisioning_by_claim.py, with TWIN_AUTH=1)",
+    ),
+    Unseen(
+        "ProvisioningSettingsRole",
+        r"iot:(DetachPolicy|UpdateCertificate|DeleteCertificate|ListPrincipalThings|ListAttachedPolicies)",
+        "claim certificates are deleted with the fleet (tests/handlers/test_fleet_provisioning.py)",
+    ),
+    Unseen(
         "CompilerRole",
         r"logs:(CreateLogGroup|CreateLogStream|DescribeLogStreams|PutLogEvents)",
         "SageMaker writes the job's log with the execution role (test_the_compiler_may_log_its_jobs)",

@@ -68,6 +68,14 @@ LISTINGS = (
     Listing("KMS aliases", "kms", "list_aliases", "Aliases[?!starts_with(AliasName, 'alias/aws/')].AliasName"),
     Listing("topics", "sns", "list_topics", "Topics[].TopicArn"),
     Listing("alarms", "cloudwatch", "describe_alarms", "MetricAlarms[].AlarmName"),
+    Listing("dashboards", "cloudwatch", "list_dashboards", "DashboardEntries[].DashboardName"),
+    Listing("event rules", "events", "list_rules", "Rules[].Name"),
+    Listing(
+        "fleet indexing",
+        "iot",
+        "get_indexing_configuration",
+        "[thingIndexingConfiguration.thingIndexingMode][?@ && @ != 'OFF']",
+    ),
     Listing("container repositories", "ecr", "describe_repositories", "repositories[].repositoryName"),
 )
 

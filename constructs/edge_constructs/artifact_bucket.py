@@ -22,6 +22,8 @@ _LOG_FINDINGS = {
 }
 #: Keys of what devices capture: inputs and results that are looked at for drift, and seldom later.
 CAPTURES = "captures/"
+#: Keys of the results that the rules engine stores: `results/model=<model>/day=<day>/<device>/<id>.json`.
+RESULTS = "results/"
 CAPTURE_COLD_DAYS = 90
 CAPTURE_DAYS = 365
 #: Artifacts are content-addressed: an old version is only what was overwritten or deleted by mistake.
@@ -105,6 +107,14 @@ class ArtifactBucket(Construct):
         """
         return [self._objects(actions, prefixes), *self._key.writing()]
 
+    def adding(self, prefix: str) -> Sequence[Permission]:
+        """What a role needs to write objects in one piece, and no more.
+
+        Args:
+            prefix: Key prefix with a trailing `/`.
+        """
+        return [self._objects(("s3:PutObject",), (prefix,)), *self._key.adding()]
+
     def access(self, *, reads: Sequence[str], writes: Sequence[str]) -> Sequence[Permission]:
         """What a role needs that reads some objects and writes others, without a statement twice.
 
@@ -147,6 +157,7 @@ def _lifecycle() -> list[s3.LifecycleRule]:
     return [
         s3.LifecycleRule(id="uploads-that-never-ended", abort_incomplete_multipart_upload_after=Duration.days(7)),
         s3.LifecycleRule(id="old-versions", noncurrent_version_expiration=old, expired_object_delete_marker=True),
+        s3.LifecycleRule(id="results", prefix=RESULTS, expiration=Duration.days(CAPTURE_DAYS)),
         s3.LifecycleRule(id="captures", prefix=CAPTURES, transitions=cold, expiration=Duration.days(CAPTURE_DAYS)),
     ]
 

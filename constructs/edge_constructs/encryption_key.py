@@ -36,3 +36,7 @@ class EncryptionKey(Construct):
     def writing(self) -> Sequence[Permission]:
         """What a role needs to write encrypted objects and read them back."""
         return [Permission(actions=("kms:Decrypt", "kms:GenerateDataKey"), resources=(self.key.key_arn,))]
+
+    def adding(self) -> Sequence[Permission]:
+        """What a role needs to write encrypted objects in one piece, and no more."""
+        return [Permission(actions=("kms:GenerateDataKey",), resources=(self.key.key_arn,))]

@@ -1,6 +1,6 @@
 """What a role may do: one statement, and the names of AWS resources that it speaks of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,3 +70,19 @@ def _printed(resource: str) -> str:
     for token, text in _PRINTED.items():
         resource = resource.replace(token, text)
     return resource
+
+
+def merged(permissions: Iterable[Permission]) -> list[Permission]:
+    """Leave out what is said twice.
+
+    Args:
+        permissions: Any.
+
+    Returns:
+        Each statement once, in order.
+    """
+    found: list[Permission] = []
+    for permission in permissions:
+        if permission not in found:
+            found.append(permission)
+    return found

@@ -1,6 +1,7 @@
 """A role for one AWS service, complete in one resource."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aws_cdk import IResolvable
 from aws_cdk import aws_iam as iam
@@ -24,11 +25,22 @@ class ServiceRole(Construct):
         construct_id: Id below it.
         service: Who may assume the role, such as `lambda.amazonaws.com`.
         permissions: All that the role may do.
+        trust_conditions: When the service may assume it, as in a policy document; always by default.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, service: str, permissions: Sequence[Permission]) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        service: str,
+        permissions: Sequence[Permission],
+        trust_conditions: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(scope, construct_id)
-        trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+        trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+        if trust_conditions:
+            trust["Condition"] = dict(trust_conditions)
         self._permissions = list(permissions)
         self.resource = iam.CfnRole(
             self,

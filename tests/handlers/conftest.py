@@ -24,6 +24,7 @@ CAPABILITIES = (
     "device_registry.is_complete",
     "edge_packaging.is_complete",
     "edge_packaging.on_event",
+    "fleet_provisioning.on_event",
     "model_package.on_event",
     "model_verification.is_complete",
     "model_verification.on_event",
@@ -96,6 +97,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     services: dict[str, object] = {"kms": FakeKms()}
     for module in CAPABILITIES:
         monkeypatch.setattr(f"edge_handlers.{module}.client", services.__getitem__)
+    monkeypatch.setattr("edge_handlers.provisioning_hook.on_request.quick_client", services.__getitem__)
     service_client.client.cache_clear()
     yield services.update
     service_client.client.cache_clear()

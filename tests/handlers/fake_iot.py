@@ -18,6 +18,7 @@ class FakeIot(FakeService):
         "list_thing_groups_for_thing": ("thingGroups",),
         "list_things": ("things",),
         "list_things_in_thing_group": ("things",),
+        "list_thing_groups": ("thingGroups",),
     }
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class FakeIot(FakeService):
         }
         self.certificates: dict[str, str] = {}  # ARN → status
         self.attached: set[tuple[str, str]] = set()  # thing, principal
+        self.indexing: dict[str, Any] = {"thingIndexingConfiguration": {"thingIndexingMode": "OFF"}}
         self.policies: dict[str, set[str]] = {"edgewright-dev-core-device": set()}  # name → targets
 
     def provision(self, name: str, *things: str, policy: str = "edgewright-dev-core-device") -> str:
@@ -128,10 +130,23 @@ class FakeIot(FakeService):
         self._thing(thingName, "ListThingGroupsForThing")
         return {"thingGroups": [{"groupName": name} for name, things in self.groups.items() if thingName in things]}
 
-    def list_thing_principals(self, thingName: str) -> dict[str, Any]:  # noqa: N803
+    def list_thing_groups(self, namePrefixFilter: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_thing_groups", namePrefixFilter=namePrefixFilter)
+        return {"thingGroups": [{"groupName": name} for name in self.groups if name.startswith(namePrefixFilter)]}
+
+    def get_indexing_configuration(self) -> dict[str, Any]:
+        self.record("get_indexing_configuration")
+        return self.indexing
+
+    def update_indexing_configuration(self, **configuration: Any) -> dict[str, Any]:
+        self.record("update_indexing_configuration", **configuration)
+        self.indexing.update(configuration)
+        return {}
+
+    def list_thing_principals(self, thingName: str, maxResults: int = 25) -> dict[str, Any]:  # noqa: N803
         self.record("list_thing_principals", thingName=thingName)
         self._thing(thingName, "ListThingPrincipals")
-        return {"principals": sorted(principal for thing, principal in self.attached if thing == thingName)}
+        return {"principals": sorted(cert for thing, cert in self.attached if thing == thingName)[:maxResults]}
 
     def list_principal_things(self, principal: str) -> dict[str, Any]:
         self.record("list_principal_things", principal=principal)

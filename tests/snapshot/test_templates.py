@@ -26,6 +26,8 @@ STACKS = (
     "ModelDigits",
     "ModelImageClassification",
     "ModelIris",
+    "Observability",
+    "Provisioning",
     "Storage",
 )
 

@@ -91,7 +91,7 @@ def test_uploads_with_another_key_or_another_encryption_are_denied(twin: Templat
     assert {(each["Effect"], each["Action"]) for each in denials.values()} == {("Deny", "s3:PutObject")}
 
 
-def test_captures_grow_cold_and_go_while_artifacts_stay(twin: Template) -> None:
+def test_captures_and_results_go_while_artifacts_stay(twin: Template) -> None:
     (rules,) = [
         bucket["Properties"]["LifecycleConfiguration"]["Rules"]
         for bucket in resources("twin", "Storage", "AWS::S3::Bucket")
@@ -103,7 +103,8 @@ def test_captures_grow_cold_and_go_while_artifacts_stay(twin: Template) -> None:
     assert [each["StorageClass"] for each in by_id["captures"]["Transitions"]] == ["STANDARD_IA", "GLACIER_IR"]
     assert by_id["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
     assert by_id["uploads-that-never-ended"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
-    assert [rule["Id"] for rule in rules if "ExpirationInDays" in rule] == ["captures"]
+    assert by_id["results"]["Prefix"] == "results/"
+    assert {rule["Id"] for rule in rules if "ExpirationInDays" in rule} == {"captures", "results"}
 
 
 def test_packages_are_signed_with_a_key_that_a_throwaway_stage_gives_up(twin: Template, prod: Template) -> None:

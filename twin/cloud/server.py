@@ -32,6 +32,7 @@ EXTENSIONS = (
     "twin.cloud.stack_operations",
     "twin.cloud.iot",
     "twin.cloud.greengrass",
+    "twin.cloud.observability",
     "twin.cloud.sagemaker",
     "twin.cloud.ec2",
     "twin.cloud.edge_server",

@@ -10,6 +10,7 @@ from typing import Any
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
+from twin.cloud.greengrass import deployment_event
 from twin.cloud.greengrass.core_device import report
 
 logger = logging.getLogger("twin.greengrass")
@@ -36,6 +37,9 @@ def ingest(thing: str, payload: bytes) -> None:
         logger.warning("fleet status: thing must exist, got %r: message dropped", thing)
         return
     try:
-        report(thing, json.loads(payload))
+        message = json.loads(payload)
+        before = deployment_event.last_reported(thing, message)
+        report(thing, message)
+        deployment_event.tell(thing, message, before)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         logger.warning("fleet status of %s must be the JSON of a health message: %r, message dropped", thing, error)

@@ -1,0 +1,101 @@
+"""What a stage's file may say about watching the fleet: notifications, thresholds, what is stored."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from config.section import Section
+
+#: The interval at which a device's inference component tells that it is alive, s: its own default.
+HEARTBEAT_S = 60
+
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s.]+$", max_length=254)]
+
+
+class Thresholds(Section):
+    """Where a model's alarms go off.
+
+    Attributes:
+        error_rate: Share of answers that are errors, 0 to 1.
+        latency_p95_ms: 95th percentile of the time from taking a request to having its prediction, ms.
+        minimum_confidence: Average probability of the best label below which the inputs have drifted, 0 to 1;
+            0 for no such alarm.
+    """
+
+    error_rate: float = Field(default=0.05, ge=0, lt=1)
+    latency_p95_ms: float = Field(default=500, gt=0)
+    minimum_confidence: float = Field(default=0.5, ge=0, le=1)
+
+
+class ModelThresholds(Section):
+    """A model's own thresholds; those left out are the stage's.
+
+    Attributes:
+        error_rate: As in Thresholds.
+        latency_p95_ms: As in Thresholds.
+        minimum_confidence: As in Thresholds.
+    """
+
+    error_rate: float | None = Field(default=None, ge=0, lt=1)
+    latency_p95_ms: float | None = Field(default=None, gt=0)
+    minimum_confidence: float | None = Field(default=None, ge=0, le=1)
+
+
+class Observability(Section):
+    """How a stage's fleet is watched.
+
+    Attributes:
+        emails: Who is told when an alarm goes off or a deployment fails; each must confirm once.
+        store_results: Whether every result becomes an object below `results/` of the artifact bucket.
+        device_metrics: Whether every device has a metric of its own: a line on the dashboard, and a price a device.
+        period_s: What an alarm looks at, s: a multiple of 60.
+        periods: So many of those in a row must be bad for an error rate, a latency or a confidence alarm.
+        expected_devices: How many devices send heartbeats; by default those that the stage registers.
+        silent_devices: So many silent devices are an alarm.
+        thresholds: For every model.
+        models: A model's folder to its own thresholds.
+    """
+
+    emails: tuple[Email, ...] = ()
+    store_results: bool = True
+    device_metrics: bool = True
+    period_s: int = Field(default=300, ge=2 * HEARTBEAT_S, le=86400)
+    periods: int = Field(default=3, ge=1, le=100)
+    expected_devices: int | None = Field(default=None, ge=1)
+    silent_devices: int = Field(default=1, ge=1)
+    thresholds: Thresholds = Thresholds()
+    models: dict[str, ModelThresholds] = Field(default_factory=dict)
+
+    @field_validator("period_s")
+    @classmethod
+    def _whole_minutes(cls, value: int) -> int:
+        if value % 60:
+            raise ValueError("must be a multiple of 60: the rules engine puts metrics of one minute's resolution")
+        return value
+
+    @model_validator(mode="after")
+    def _within_a_day(self) -> "Observability":
+        if self.period_s * self.periods > 86400:
+            raise ValueError(f"period_s * periods must be at most 86400 s, got {self.period_s} * {self.periods}")
+        return self
+
+    def of_model(self, folder: str) -> Thresholds:
+        """The thresholds of a model, its own before the stage's.
+
+        Args:
+            folder: Of the model.
+        """
+        own = self.models.get(folder, ModelThresholds()).model_dump(exclude_none=True)
+        return self.thresholds.model_copy(update=own)
+
+    def least_heartbeats(self, registered: int) -> float:
+        """How few heartbeats in a period mean that too many devices are silent.
+
+        Args:
+            registered: Devices that the stage registers.
+
+        Returns:
+            Half a device's heartbeats above what is left when `silent_devices` send none, at least one heartbeat.
+        """
+        speaking = (self.expected_devices or registered) - self.silent_devices + 0.5
+        return max(1.0, speaking * self.period_s / HEARTBEAT_S)

@@ -1,0 +1,1 @@
+"""Custom resource: fleet indexing, and the claim certificates that must not outlive the fleet."""
