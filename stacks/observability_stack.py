@@ -59,7 +59,9 @@ class ObservabilityStack(StageStack):
             names=names,
             topic_arn=topic.arn,
             settings=settings,
-            least_heartbeats=settings.least_heartbeats(len(devices)),
+            least_heartbeats=settings.least_heartbeats(
+                len({*devices, *(device.name for device in stage.fleet.roster)})
+            ),
             models={model: settings.of_model(model) for model in models},
             failures=rules.failures,
         )

@@ -5,6 +5,7 @@ from typing import Any
 from aws_cdk import aws_iot as iot
 from constructs import Construct
 
+from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.permission import arn
 
 
@@ -37,6 +38,13 @@ class ClaimPolicy(Construct):
             "Resource",
             policy_name=name,
             policy_document={"Version": "2012-10-17", "Statement": statements},
+        )
+        acknowledge(
+            self.resource,
+            {
+                "Edge-IotClientId": "a device with a claim is no thing yet, and Greengrass' plug-in connects under a "
+                "random name; names of the stage's things are denied"
+            },
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from aws_cdk import aws_events as events
 from constructs import Construct
 
+from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.permission import arn
 
 DETAIL_TYPE = "Greengrass V2 Effective Deployment Status Change"
@@ -72,6 +73,13 @@ class DeploymentNotice(Construct):
                     ),
                 )
             ],
+        )
+        acknowledge(
+            self.resource,
+            {
+                "Serverless-EventBusDLQ": "EventBridge tries to tell the topic for 24 hours; the deployment's own "
+                "status keeps the failure, and the health resource of the deploy has told it before"
+            },
         )
 
 

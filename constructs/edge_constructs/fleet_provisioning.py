@@ -12,6 +12,7 @@ from constructs import Construct
 from config.names import Names
 from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.claim_policy import ClaimPolicy
+from edge_constructs.handler_findings import HANDLER, LOG
 from edge_constructs.handler_provider import SOURCE_ROOT, HandlerProvider
 from edge_constructs.permission import ACCOUNT, Permission, arn
 from edge_constructs.service_role import ServiceRole
@@ -19,6 +20,12 @@ from edge_constructs.service_role import ServiceRole
 #: What thing groups of every stage begin with.
 GROUPS = "edgewright-"
 PARAMETER = "SerialNumber"
+_HOOK = {
+    **HANDLER,
+    "NIST.800.53.R5-LambdaConcurrency": "AWS IoT calls it once for each device that joins, and throttles them itself",
+    "NIST.800.53.R5-LambdaDLQ": "AWS IoT waits for the answer: no answer refuses the device, which tries again",
+    "Serverless-LambdaDLQ": "AWS IoT waits for the answer: no answer refuses the device, which tries again",
+}
 _DEVICES = "the device is known only when it joins"
 _PRINCIPALS = "the service knows no resource for these actions"
 
@@ -109,7 +116,8 @@ class FleetProvisioning(Construct):
                 "RESERVED_THINGS": names.edge_server,
             },
         )
-        acknowledge(function, {"L1": "the handlers are tested on this runtime, which is supported until 2029"})
+        acknowledge(log, LOG)
+        acknowledge(function, _HOOK)
         return function
 
     def _role(self) -> ServiceRole:

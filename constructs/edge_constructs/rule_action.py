@@ -8,6 +8,7 @@ from aws_cdk import aws_iot as iot
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.artifact_bucket import RESULTS, ArtifactBucket
 from edge_constructs.permission import Permission, arn
 
@@ -82,6 +83,13 @@ class RuleLog(Construct):
         self.name = name
         self.resource = logs.CfnLogGroup(self, "Resource", log_group_name=name, retention_in_days=30)
         self.resource.apply_removal_policy(RemovalPolicy.DESTROY)
+        acknowledge(
+            self.resource,
+            {
+                "NIST.800.53.R5-CloudWatchLogGroupEncrypted": "the lines name devices, models and error codes, neither "
+                "images nor features; CloudWatch encrypts them with a key of its own"
+            },
+        )
 
     @property
     def action(self) -> RuleAction:
