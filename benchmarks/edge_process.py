@@ -28,8 +28,10 @@ from tests.edge.model_folder import make_package, point
 
 def start(folder: Path, device: LocalDevice) -> subprocess.Popen[bytes]:
     """Start the component as a device does."""
-    environment = {**os.environ, **device.environment(), "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
-    command = [sys.executable, "-m", "edge_inference", "--work-root", str(folder / "work")]
+    environment = {**os.environ, **device.environment()}
+    # By the script of the recipe, in this environment in place of the runtime component's.
+    point(folder / "work" / "runtime" / "current", Path(sys.prefix))
+    command = ["/bin/sh", str(ROOT / "edge_assets" / "inference" / "run.sh"), str(folder / "work"), "runtime"]
     with (folder / "component.log").open("ab") as log:
         return subprocess.Popen(command, env=environment, stderr=log, cwd=folder)
 

@@ -85,4 +85,4 @@ def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, age
         if agent or not name.startswith("agent/")
     }
     file = folder / "inference" / "inference.zip"
-    return Archive(file, write_zip(file, {**members, "run.sh": inference / "run.sh"}))
+    return Archive(file, write_zip(file, {**members, "run.sh": inference / "run.sh"}, compress=True))

@@ -35,7 +35,7 @@ def handler_archive(name: str, function: Path, folder: Path) -> Archive:
         members |= {f"{part}/{path}": file for path, file in files_below(HANDLERS / part).items()}
     members |= module_closure(ROOT / "inference" / "edge_inference", SHARED)
     file = folder / "handlers" / name / "handler.zip"
-    return Archive(file, write_zip(file, {**members, "run.sh": HANDLERS / "run.sh"}))
+    return Archive(file, write_zip(file, {**members, "run.sh": HANDLERS / "run.sh"}, compress=True))
 
 
 def dependencies_archive(

@@ -29,4 +29,6 @@ while :; do
     waited_s=$((waited_s + 1))
 done
 
+# Fewer heaps for the threads, no threads for a BLAS that nothing here uses: 5 MB and more.
+export MALLOC_ARENA_MAX=2 OPENBLAS_NUM_THREADS=1
 PYTHONPATH=$here exec "$venv/bin/python" -m edge_inference --work-root "$work_root" --runtime-pointer "$pointer"

@@ -43,7 +43,7 @@ class Bench:
         self.captures = CaptureQueue(self.folder, "thing-1", chance=lambda: 0.5)
         self.store = FakeStore()
         self.now = 0.0
-        self.upload = CaptureUpload(self.captures, self.folder, self.store, "thing-1", lambda: self.now)
+        self.upload = CaptureUpload(self.captures, self.folder, lambda: self.store, "thing-1", lambda: self.now)
         self.upload.settings = ServiceSettings(capture_bucket="bucket")
 
     def capture(self, request: Request, prediction: Prediction = SURE, limit: int = 1 << 20) -> bool:
@@ -105,7 +105,7 @@ def test_a_refusing_s3_is_asked_again_and_nothing_is_lost(bench: Bench) -> None:
     assert len(bench.folder.waiting()) == 1
 
     bench.store.failure = None
-    again = CaptureUpload(bench.captures, CaptureFolder(bench.folder.path), bench.store, "thing-1", lambda: 0)
+    again = CaptureUpload(bench.captures, CaptureFolder(bench.folder.path), lambda: bench.store, "thing-1", lambda: 0)
     again.settings = ServiceSettings(capture_bucket="bucket")
     again.upload()
 

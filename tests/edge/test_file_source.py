@@ -21,6 +21,7 @@ from edge_inference.service_settings import ServiceSettings, parse_service
 from edge_inference.workload import load_workload
 from tests.edge.local_device import configuration
 from tests.edge.model_folder import DIGITS, make_package, point
+from tests.edge.publications import Published
 from tools.digits import digit_png
 
 RESULTS = "edgewright/test/digits/results"
@@ -69,8 +70,9 @@ class Sent:
     def __init__(self) -> None:
         self.items: list[tuple[str, dict[str, Any]]] = []
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes) -> Published:
         self.items.append((topic, json.loads(payload)))
+        return Published()
 
 
 class Bench:
@@ -91,9 +93,11 @@ class Bench:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         found = []
-        while (message := self.outbox._messages.first()) is not None:
-            found.append((message[0], json.loads(message[1])))
-            self.outbox._messages.remove_first()
+        while self.outbox._memory:
+            message = self.outbox._memory.popleft()
+            found.append((message.topic, json.loads(message.payload)))
+            if message.on_safe:
+                message.on_safe()
         return found
 
 

@@ -48,7 +48,7 @@ class CaptureUpload:
     Args:
         captures: Where predictions come from.
         folder: Where they wait.
-        store: Where they go.
+        open_store: Opens the place where they go, with the first upload: a device that captures nothing pays nothing.
         device: Thing name of this device.
         clock: Monotonic seconds.
     """
@@ -57,7 +57,7 @@ class CaptureUpload:
         self,
         captures: CaptureQueue,
         folder: CaptureFolder,
-        store: ObjectStore,
+        open_store: Callable[[], ObjectStore],
         device: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,7 +66,8 @@ class CaptureUpload:
         self.problem = ""
         self._captures = captures
         self._folder = folder
-        self._store = store
+        self._open_store = open_store
+        self._store: ObjectStore | None = None
         self._device = device
         self._clock = clock
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
@@ -118,10 +119,11 @@ class CaptureUpload:
             self._next_s = self._clock()
 
     def _send(self, bucket: str, prefix: str, batch: list[Capture]) -> None:
+        store = self._store = self._store or self._open_store()
         for capture in batch:
             if capture.picture is not None:
                 name = capture.picture.name.split(".", 2)[2]
-                self._store.put(bucket, f"{prefix}/{name}", capture.picture.read_bytes())
+                store.put(bucket, f"{prefix}/{name}", capture.picture.read_bytes())
         lines = b"".join(capture.record.read_bytes() + b"\n" for capture in batch)
         identifier = batch[0].record.name.split(".")[2]
-        self._store.put(bucket, f"{prefix}/{identifier}.jsonl", lines)
+        store.put(bucket, f"{prefix}/{identifier}.jsonl", lines)

@@ -82,6 +82,7 @@ class InferenceService:
         # SimpleQueue.put may be called from a signal handler and from the connection's thread.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ended = threading.Event()
+        self._look = threading.Event()
         self._back_off = BackOff(FIRST_RECONNECT_S, LONGEST_RECONNECT_S)
         self._served_at = time.monotonic()
         self._configured = False
@@ -100,8 +101,12 @@ class InferenceService:
             ServiceError: The first configuration is not usable, the device does not know this process, or there is no
                 device for `give_up_s`.
         """
-        for name, work in (("outbox", self._outbox.run), ("watch", self._watch)):
-            threading.Thread(target=work, name=name, daemon=True).start()
+        threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("outbox", self._outbox.run), ("watch", self._watch))
+        ]
+        for thread in threads:
+            thread.start()
         try:
             while True:
                 ending = self._connect_and_serve() or self._ending_within(self._back_off.pause_s())
@@ -111,7 +116,9 @@ class InferenceService:
                     raise ServiceError(f"no device for {self._give_up_s:.0f} s: it must start this component anew")
         finally:
             self._ended.set()
+            self._look.set()
             self._outbox.close()
+            threads[0].join(FINISH_LIMIT_S)  # it brings to disk what is left
 
     def _connect_and_serve(self) -> Event | None:
         """Serve on one connection; None when there is none, or no longer."""
@@ -166,6 +173,7 @@ class InferenceService:
             for make_so in [check(value) for check in self._checks]:
                 make_so()
             self._router.apply(client, models)
+            self._look.set()
         except ConfigurationError as exc:
             if not self._configured:
                 raise ServiceError(f"the configuration is not accepted:\n{exc}") from exc
@@ -186,7 +194,10 @@ class InferenceService:
 
     def _watch(self) -> None:
         told = False
-        while not self._ended.wait(POLL_S):
+        while not self._ended.is_set():
+            # A new configuration does not wait for the next look.
+            self._look.wait(POLL_S)
+            self._look.clear()
             endpoints = self._router.endpoints
             for endpoint in endpoints:
                 endpoint.store.refresh()
