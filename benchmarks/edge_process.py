@@ -45,7 +45,10 @@ def with_two_models(picture: Path) -> dict[str, Any]:
     """The digit model, and beside it the large one, which looks at a photograph."""
     config = configuration(queueSize=1000)
     topics = {"requestTopic": "edgewright/test/digits/request2", "responseTopic": "edgewright/test/digits/response"}
+    watched = picture.parent / "watched"
+    watched.mkdir()
     large = {"component": "large", **topics, "ImageName": picture.name, "ImageDirectory": str(picture.parent)}
+    large["WatchDirectory"] = str(watched)
     config["models"]["large"] = large
     config["accessControl"]["aws.greengrass.ipc.mqttproxy"]["in"]["resources"].append(topics["requestTopic"])
     return config
@@ -53,7 +56,8 @@ def with_two_models(picture: Path) -> dict[str, Any]:
 
 def main(
     starts: int = typer.Option(5, min=1, help="Starts to measure."),
-    inferences: int = typer.Option(100_000, min=1000, help="Requests for the flatness of memory."),
+    inferences: int = typer.Option(100_000, min=1000, help="Requests to the small model for the flatness of memory."),
+    photographs: int = typer.Option(5_000, min=0, help="Photographs for the large model, after those."),
 ) -> None:
     """Print start times, resident memory with two models, and its change over many inferences."""
     folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
@@ -78,14 +82,30 @@ def main(
             print(f"resident with two models, MobileNetV2-sized int8 and digits: {marks[0]:.1f} MB (target 100)")
             for _ in range(10):
                 marks.append(answered(device, process, inferences // 10))
-            slope = np.polyfit(range(len(marks)), marks, 1)[0] * 10
-            print(
-                f"over {inferences} inferences: {marks[0]:.1f} to {marks[-1]:.1f} MB, peak {max(marks):.1f}, ", end=""
-            )
-            print(f"trend {slope:+.1f} MB (target ± 5)")
+            tell(f"{inferences} inferences of the small model", marks)
+            if photographs:
+                share = max(photographs // 10, 1)
+                large = [classified(device, process, folder, share, part) for part in range(10)]
+                tell(f"{photographs} photographs by the large model", large)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
+
+
+def tell(what: str, marks: list[float]) -> None:
+    """Print how the memory went."""
+    slope = np.polyfit(range(len(marks)), marks, 1)[0] * (len(marks) - 1)
+    print(f"over {what}: {marks[0]:.1f} to {marks[-1]:.1f} MB, peak {max(marks):.1f}, ", end="")
+    print(f"trend {slope:+.1f} MB (target ± 5)")
+
+
+def classified(device: LocalDevice, process: subprocess.Popen[bytes], folder: Path, count: int, part: int) -> float:
+    """Have the photograph classified from the watched folder, and measure the memory."""
+    for number in range(count):
+        os.link(folder / "photo.jpg", folder / "watched" / f"{part}-{number:06}.jpg")
+    for _ in range(count):
+        device.answer(60)
+    return resident_mb(process)
 
 
 def answered(device: LocalDevice, process: subprocess.Popen[bytes], count: int) -> float:

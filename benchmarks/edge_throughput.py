@@ -124,7 +124,22 @@ def main(
     with RecordingDevice(folder / "ipc.sock", cores - {max(cores)} or cores) as device:
         component = Component(folder, package, device)
         throughput(rounds, frames, timed, component)
+        processor_time(timed, component)
         latency(seconds, timed, component)
+
+
+def processor_time(timed: Timed, component: Component) -> None:
+    """Print what a frame costs in time of the processor, which other work on the machine hardly changes: quartiles."""
+    costs: dict[str, list[float]] = {"bare": [], "component": []}
+    ways: dict[str, Callable[[], float]] = {"bare": lambda: timed(bare, 20), "component": lambda: component.seconds(20)}
+    for _ in range(16):
+        for name, way in ways.items():
+            started = time.process_time()
+            way()
+            costs[name].append((time.process_time() - started) * 1000 / 20)
+    first = {name: np.percentile(values, 25) for name, values in costs.items()}
+    print(f"\nprocessor ms a frame: bare {first['bare']:.2f}, component {first['component']:.2f}, ", end="")
+    print(f"bare / component {first['bare'] / first['component']:.3f}")
 
 
 def throughput(rounds: int, frames: int, timed: Timed, component: Component) -> None:

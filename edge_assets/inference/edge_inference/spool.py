@@ -90,10 +90,11 @@ class Spool:
                 self._database.close()
                 self._database, self._file, self._on_disk = None, None, 0
 
-    @staticmethod
-    def _write(database: sqlite3.Connection, messages: Sequence[tuple[str, bytes]]) -> None:
+    def _write(self, database: sqlite3.Connection, messages: Sequence[tuple[str, bytes]]) -> None:
         try:
             database.execute("BEGIN IMMEDIATE")
+            # What a full disk did not let go of.
+            database.execute("DELETE FROM messages WHERE number <= ?", (self._published,))
             database.executemany("INSERT INTO messages (topic, payload) VALUES (?, ?)", messages)
             database.execute("COMMIT")
         except sqlite3.Error:
