@@ -63,7 +63,7 @@ types: setup-dev
 	@$(BIN)/mypy
 
 pytest: setup-dev  ## the tests that need no deploy
-	@$(BIN)/pytest -n 2 -m "not integration"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration"
 
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m integration

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -206,7 +206,7 @@ def clock_jumps(folder: Path, library: Path) -> Report:
     }  # fmt: skip
     outcomes: Report = {}
     (folder / "request.json").write_text('{"index": 1}')
-    picture = {"ImageName": "request.json", "ImageDirectory": str(folder), "InferenceInterval": 1}
+    picture: dict[str, Any] = {"ImageName": "request.json", "ImageDirectory": str(folder), "InferenceInterval": 1}
     with RunningComponent(folder / "device", environment=faked, **picture) as component:
         component.device.answer(20)
         for jump in ("+1d", "-2d", "-3650d", "+0s"):
@@ -244,7 +244,7 @@ def main(
     seed: int = typer.Option(1, help="Of the kills' moments."),
 ) -> None:
     """Bring the faults about, one after the other, and print the report."""
-    faults = {
+    faults: dict[str, Callable[[Path], Report]] = {
         "kill -9 at random": lambda folder: kills(folder, kill_count, seed),
         "broker away": lambda folder: broker_away(folder, away),
         "disk full": disk_full,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ for folder in (".", "constructs", "edge_assets/inference"):
     sys.path.insert(0, str(ROOT / folder))
 
 from benchmarks.edge_model import mobilenet_package, photograph
+from edge_constructs.edge_assets import inference_archive
 from tests.edge.local_device import LocalDevice, configuration
 from tests.edge.model_folder import make_package, point
 
@@ -31,7 +33,7 @@ def start(folder: Path, device: LocalDevice) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **device.environment()}
     # By the script of the recipe, in this environment in place of the runtime component's.
     point(folder / "work" / "runtime" / "current", Path(sys.prefix))
-    command = ["/bin/sh", str(ROOT / "edge_assets" / "inference" / "run.sh"), str(folder / "work"), "runtime"]
+    command = ["/bin/sh", str(folder / "inference" / "run.sh"), str(folder / "work"), "runtime", "edge_inference"]
     with (folder / "component.log").open("ab") as log:
         return subprocess.Popen(command, env=environment, stderr=log, cwd=folder)
 
@@ -62,6 +64,8 @@ def main(
     """Print start times, resident memory with two models, and its change over many inferences."""
     folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
     (folder / "photo.jpg").write_bytes(photograph())
+    with zipfile.ZipFile(inference_archive(folder / "archive").file) as members:
+        members.extractall(folder / "inference")
     package = mobilenet_package(ROOT / "out" / "bench" / "mobilenet")
     point(folder / "work" / "large" / "current", package.resolve())
     point(folder / "work" / "edgewright.test.model.Digits" / "current", make_package(folder / "digits"))

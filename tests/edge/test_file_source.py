@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge_inference.capture import NoCaptures
-from edge_inference.configuration import ConfigurationError, ModelSettings, parse
+from edge_inference.configuration import ModelSettings, parse
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.endpoint import Endpoint
 from edge_inference.file_source import BATCH, FileSource
 from edge_inference.heartbeat import Heartbeat, resident_mb

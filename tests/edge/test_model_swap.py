@@ -2,11 +2,12 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.edge.local_device import LocalDevice, configuration
-from tests.edge.test_component_process import Component
+from tests.edge.test_component_process import Component, end
 
 VERSIONS = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"]
 
@@ -35,12 +36,11 @@ def test_every_request_is_answered_once_while_models_are_swapped(tmp_path: Path)
             swapped.set()
             traffic.join()
             device.send({"request_id": "last", "index": 1})
-            answers = []
+            answers: list[dict[str, Any]] = []
             while not answers or answers[-1]["request_id"] != "last":
                 answers.append(device.answer())
         finally:
-            component.process.kill()
-            component.process.wait(10)
+            end(component.process)
 
     assert [answer["request_id"] for answer in answers] == [*sent, "last"], "all, in order, once"
     assert all("label" in answer for answer in answers), "the old model serves until the new one has run"

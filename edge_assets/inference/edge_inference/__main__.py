@@ -1,4 +1,4 @@
-"""Starts the inference component: python -m edge_inference --work-root FOLDER."""
+"""Starts the inference component: python -m edge_inference --runtime-pointer FILE."""
 
 import argparse
 import logging
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     environment = EnvironmentPointer(options.runtime_pointer)
     router = Router(make_endpoint)
-    agent = AgentSwitch(lambda: router.endpoints, keys)
+    agent = AgentSwitch(lambda: router.endpoints, keys, upload=upload.store)
     service = InferenceService(
         greengrass_ipc.connect,
         router,
@@ -120,11 +120,17 @@ def open_s3() -> ObjectStore:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edge_inference", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--work-root", type=Path, required=True, help="folder with the work folders of all components")
+    work_help = "folder with the work folders of all components (default: two above the runtime pointer)"
+    parser.add_argument("--work-root", type=Path, help=work_help)
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
     parser.add_argument("--state", type=Path, help="folder of what outlives the process (default: the working folder)")
     parser.add_argument("--log-level", choices=LEVELS, default="INFO", help="least severe messages (default: INFO)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.work_root is None:
+        if options.runtime_pointer is None:
+            parser.error("--work-root or --runtime-pointer must be given")
+        options.work_root = options.runtime_pointer.parents[1]
+    return options
 
 
 if __name__ == "__main__":

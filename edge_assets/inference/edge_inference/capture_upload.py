@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Protocol
 
@@ -20,6 +21,8 @@ LONGEST_RETRY_S = 300.0
 #: Records of the same minute travel together.
 GATHER_S = 5.0
 PREFIX = "captures"
+#: A device whose clock is not set says so by an earlier year, and a year of fewer digits makes no key.
+EPOCH_YEAR = 1970
 
 
 class ObjectStore(Protocol):
@@ -81,6 +84,27 @@ class CaptureUpload:
             "dropped": self._captures.dropped + self._folder.dropped,
         }
         return {**counts, **({"problem": self.problem[:200]} if self.problem else {})}
+
+    def store(self, model: str, capture_id: str, moment: datetime, record: Mapping[str, object]) -> bool:
+        """Take a record that another part of the process made, from any thread.
+
+        Args:
+            model: The model's name: letters, digits, `_` and `-`.
+            capture_id: Its own, without a dot.
+            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
+            record: What is JSON.
+
+        Returns:
+            False where captures are not uploaded: nothing was kept.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        if not self.settings.capture_bucket:
+            return False
+        self._folder.add(model, capture_id, record, None, moment if moment.year >= EPOCH_YEAR else datetime.now(UTC))
+        self._folder.shrink(self.settings.capture_bytes)
+        return True
 
     def run(self) -> None:
         """Write and upload until closed; the body of the capture's thread."""
