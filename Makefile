@@ -77,8 +77,8 @@ synth: setup  ## templates and policy checks of every stage
 bench: setup-dev  ## measure synth, deploy and destroy
 	@$(BIN)/python benchmarks/synth_time.py
 
-lock: requirements.in requirements-twin.in requirements-dev.in  ## renew the pinned requirements (needs uv)
-	@for extra in "" -twin -dev -sagemaker; do \
+lock: requirements.in requirements-twin.in requirements-dev.in requirements-model.in  ## renew the pinned requirements (needs uv)
+	@for extra in "" -twin -dev -model -sagemaker; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet \
 	    --no-emit-index-url --no-emit-find-links requirements$$extra.in -o requirements$$extra.txt || exit 1; \
 	done

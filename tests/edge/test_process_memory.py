@@ -11,7 +11,7 @@ def test_what_was_imported_is_frozen_once_and_a_model_stays_visible() -> None:
     try:
         process_memory.freeze()
         frozen = gc.get_freeze_count()
-        model = [[] for _ in range(1000)]
+        model: list[list[int]] = [[] for _ in range(1000)]
         process_memory.freeze()
 
         assert frozen > 1000
