@@ -107,8 +107,8 @@ bill: setup  ## what a stage costs in a month
 bench: setup-dev  ## measure synth, deploy and destroy
 	@$(BIN)/python benchmarks/synth_time.py
 
-lock: requirements.in requirements-twin.in requirements-dev.in  ## renew the pinned requirements (needs uv)
-	@for extra in "" -twin -dev -sagemaker -compliance; do \
+lock: requirements.in requirements-twin.in requirements-dev.in requirements-model.in  ## renew the pinned requirements (needs uv)
+	@for extra in "" -twin -dev -model -sagemaker -compliance; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet \
 	    --no-emit-index-url --no-emit-find-links requirements$$extra.in -o requirements$$extra.txt || exit 1; \
 	done

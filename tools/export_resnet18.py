@@ -45,6 +45,7 @@ def torch_model(weights: str) -> tuple[bytes, list[str], str]:
     from torchvision.models import ResNet18_Weights
     from torchvision.models import resnet18 as network
 
+    torch.manual_seed(0)  # the same random weights at every run
     chosen: Any = ResNet18_Weights.IMAGENET1K_V1 if weights == PRETRAINED else None
     try:
         model = network(weights=chosen)

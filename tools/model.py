@@ -25,7 +25,8 @@ from edge_constructs.reproducible_zip import sha256_of
 sys.path.append(str(Path(__file__).resolve().parents[1] / "edge_assets" / "inference"))
 
 from edge_inference import onnx_runtime
-from edge_inference.configuration import KEYS, ConfigurationError, parse
+from edge_inference.configuration import KEYS, parse
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.declaration import MODEL_FILE, ModelPackageError
 from edge_inference.request import Request, RequestError, read_file
 from edge_inference.request import parse as parse_request

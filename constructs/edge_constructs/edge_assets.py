@@ -7,6 +7,8 @@ from pathlib import Path
 from edge_constructs.reproducible_zip import files_below, write_zip
 
 ROOT = Path(__file__).resolve().parents[2] / "edge_assets"
+#: Starts every Python component; part of each one's archive.
+RUN = ROOT / "run.sh"
 MODELS = ROOT / "models"
 MODEL_RECIPE = MODELS / "recipe.json"
 RUNTIME_RECIPE = ROOT / "runtime" / "recipe.json"
@@ -98,4 +100,4 @@ def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, age
         if agent or not name.startswith("agent/")
     }
     file = folder / "inference" / "inference.zip"
-    return Archive(file, write_zip(file, {**members, "run.sh": inference / "run.sh"}))
+    return Archive(file, write_zip(file, {**members, "run.sh": RUN}, compress=True))

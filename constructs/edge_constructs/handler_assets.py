@@ -4,7 +4,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from edge_constructs.edge_assets import ROOT, Archive, MissingAssetError
+from edge_constructs.edge_assets import ROOT, RUN, Archive, MissingAssetError
 from edge_constructs.module_closure import module_closure
 from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
 
@@ -13,7 +13,7 @@ FUNCTIONS = HANDLERS / "functions"
 HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
 #: What the handler component takes from the inference component; the rest follows from their imports.
-SHARED = ("back_off", "greengrass_ipc", "ipc", "ipc_errors", "outbox")
+SHARED = ("connected_service", "environment", "greengrass_ipc")
 
 
 def handler_archive(name: str, function: Path, folder: Path) -> Archive:
@@ -35,7 +35,7 @@ def handler_archive(name: str, function: Path, folder: Path) -> Archive:
         members |= {f"{part}/{path}": file for path, file in files_below(HANDLERS / part).items()}
     members |= module_closure(ROOT / "inference" / "edge_inference", SHARED)
     file = folder / "handlers" / name / "handler.zip"
-    return Archive(file, write_zip(file, {**members, "run.sh": HANDLERS / "run.sh"}))
+    return Archive(file, write_zip(file, {**members, "run.sh": RUN}, compress=True))
 
 
 def dependencies_archive(

@@ -37,15 +37,17 @@ def files_below(folder: Path) -> dict[str, Path]:
     return found
 
 
-def write_zip(destination: Path, members: Mapping[str, Path | bytes]) -> str:
+def write_zip(destination: Path, members: Mapping[str, Path | bytes], *, compress: bool = False) -> str:
     """Write an archive; the same members give the same bytes on every machine, at any time.
 
-    Members are stored, not compressed: the output of a deflate library changes with its version, and with it a
+    Members are stored, not compressed: the output of a deflate library may change with its version, and with it a
     component's version would. The file appears complete or not at all.
 
     Args:
         destination: The archive; its folder is made when missing, an existing file is replaced.
         members: Path in the archive to the file, or to its contents.
+        compress: Whether to deflate: for small archives of text that travel often, where the worst that another deflate
+            library does is one more download of some kilobytes.
 
     Returns:
         SHA-256 of the archive, 64 lower-case hex digits.
@@ -62,7 +64,7 @@ def write_zip(destination: Path, members: Mapping[str, Path | bytes]) -> str:
     try:
         with os.fdopen(descriptor, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(members):
-                _add(archive, name, members[name])
+                _add(archive, name, members[name], zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED)
         Path(partial).chmod(0o644)
         Path(partial).replace(destination)
     except BaseException:
@@ -88,8 +90,9 @@ def _is_left_out(path: Path) -> bool:
     return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes) -> None:
+def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes, method: int) -> None:
     entry = zipfile.ZipInfo(name, TIMESTAMP)
+    entry.compress_type = method
     entry.create_system = 3  # Unix, whatever the machine that builds: the mode below is a Unix one.
     entry.external_attr = FILE_MODE << 16
     if isinstance(content, bytes):

@@ -43,7 +43,7 @@ class Bench:
         self.captures = CaptureQueue(self.folder, "thing-1", chance=lambda: 0.5)
         self.store = FakeStore()
         self.now = 0.0
-        self.upload = CaptureUpload(self.captures, self.folder, self.store, "thing-1", lambda: self.now)
+        self.upload = CaptureUpload(self.captures, self.folder, lambda: self.store, "thing-1", lambda: self.now)
         self.upload.settings = ServiceSettings(capture_bucket="bucket")
 
     def capture(self, request: Request, prediction: Prediction = SURE, limit: int = 1 << 20) -> bool:
@@ -105,7 +105,7 @@ def test_a_refusing_s3_is_asked_again_and_nothing_is_lost(bench: Bench) -> None:
     assert len(bench.folder.waiting()) == 1
 
     bench.store.failure = None
-    again = CaptureUpload(bench.captures, CaptureFolder(bench.folder.path), bench.store, "thing-1", lambda: 0)
+    again = CaptureUpload(bench.captures, CaptureFolder(bench.folder.path), lambda: bench.store, "thing-1", lambda: 0)
     again.settings = ServiceSettings(capture_bucket="bucket")
     again.upload()
 
@@ -186,3 +186,39 @@ def test_the_thread_writes_and_uploads_until_it_is_closed(bench: Bench) -> None:
     bench.upload.run()
 
     assert len(bench.store.objects) == 1
+
+
+def test_a_file_that_is_no_capture_does_not_stop_the_upload(bench: Bench) -> None:
+    assert bench.capture(Request("1", index=1))
+    for name in ("notes.json", "a.b.c.json", "x.y.json.part"):
+        (bench.folder.path / name).write_text("{}")
+    bench.now = 10
+
+    bench.upload.upload()
+
+    assert len(bench.store.objects) == 1
+    assert bench.upload.uploaded == 1
+
+
+def test_records_of_others_are_kept_only_where_captures_are_uploaded(bench: Bench) -> None:
+    assert bench.upload.store("m", "id-1", MOMENT, {"x": 1})
+    assert bench.upload.store("m", "id-2", MOMENT.replace(year=1), {"x": 2})
+    for moment in (10, 20):
+        bench.now = moment
+        bench.upload.upload()
+
+    assert "captures/thing-1/m/2026/03/04/05/id-1.jsonl" in bench.store.objects
+    assert [json.loads(body)["x"] for body in bench.store.objects.values()] == [1, 2]
+    bench.upload.settings = ServiceSettings()
+    assert not bench.upload.store("m", "id-3", MOMENT, {})
+    assert bench.folder.waiting() == []
+
+
+def test_records_of_others_count_for_the_bound(bench: Bench) -> None:
+    bench.upload.settings = ServiceSettings(capture_bucket="bucket", capture_bytes=3000)
+
+    for number in range(10):
+        bench.upload.store("m", f"id-{number}", MOMENT + timedelta(seconds=number), {"x": "y" * 1000})
+
+    assert [capture.record.name.split(".")[2] for capture in bench.folder.waiting()] == ["id-8", "id-9"]
+    assert bench.folder.dropped == 8

@@ -21,6 +21,16 @@ from tools.digits import digit_png
 pytestmark = pytest.mark.timeout(90)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process in good order, so that the coverage of what it ran is kept, or else by force."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+
+
 class Component:
     """A running component and what belongs to it."""
 
@@ -61,9 +71,7 @@ def component(tmp_path: Path) -> Iterator[Component]:
             device.wait_for_subscription()
             yield running
         finally:
-            if running.process.poll() is None:
-                running.process.kill()
-                running.process.wait(10)
+            end(running.process)
 
 
 def test_recognises_held_out_digits_by_index_and_by_picture(component: Component) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_inference.configuration import ConfigurationError, parse
+from edge_inference.configuration import parse
+from edge_inference.configuration_error import ConfigurationError
 from tests.edge.local_device import REQUEST, RESPONSE, configuration
 
 VALUES = st.recursive(

@@ -19,6 +19,7 @@ from edge_inference.postprocessing import Score
 from edge_inference.request import Request
 from tests.edge.local_device import RESPONSE, configuration
 from tests.edge.model_folder import point
+from tests.edge.publications import Published
 
 SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSeconds=0))["digits"]
 
@@ -46,9 +47,10 @@ class Answers:
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes) -> Published:
         assert topic == RESPONSE
         self.items.append(json.loads(payload))
+        return Published()
 
 
 class Bench:

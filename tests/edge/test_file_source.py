@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from edge_inference.capture import NoCaptures
-from edge_inference.configuration import ConfigurationError, ModelSettings, parse
+from edge_inference.configuration import ModelSettings, parse
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.endpoint import Endpoint
-from edge_inference.file_source import BATCH, FileSource
+from edge_inference.file_source import BATCH, FileJob, FileSource
 from edge_inference.heartbeat import Heartbeat, resident_mb
 from edge_inference.latency import Latencies
 from edge_inference.model_store import ModelStore
@@ -21,6 +22,7 @@ from edge_inference.service_settings import ServiceSettings, parse_service
 from edge_inference.workload import load_workload
 from tests.edge.local_device import configuration
 from tests.edge.model_folder import DIGITS, make_package, point
+from tests.edge.publications import Published
 from tools.digits import digit_png
 
 RESULTS = "edgewright/test/digits/results"
@@ -65,12 +67,49 @@ def test_a_watched_folder_gives_complete_files_in_order_and_not_all_at_once(tmp_
     assert names(FileSource(), serving(WatchDirectory="/nowhere"), tmp_path, 0) == []
 
 
+def test_a_file_that_stays_where_it_is_is_told_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A folder in a file's place cannot be removed as one, and in the place of the new name nothing can be put.
+    (tmp_path / "1.png").mkdir()
+    (tmp_path / "2.png").write_bytes(b"")
+    (tmp_path / "2.png.failed" / "x").mkdir(parents=True)
+
+    FileJob(tmp_path / "1.png", watched=True).done()
+    FileJob(tmp_path / "2.png", watched=True).failed()
+    FileJob(tmp_path / "gone.png", watched=True).failed()
+
+    assert "1.png is predicted again, it cannot be removed" in caplog.text
+    assert "2.png is tried again, it cannot be put aside" in caplog.text
+    assert "gone.png" not in caplog.text
+
+
+def test_a_watched_file_stays_until_its_result_is_safe(make: Callable[..., "Bench"], tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    (watched / "1.json").write_text('{"index": 1}')
+    bench = make(WatchDirectory=str(watched))
+    deadline = time.monotonic() + 10
+    while not bench.outbox.waiting:
+        bench.endpoint.poll()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for _ in range(3):
+        bench.endpoint.poll()
+
+    assert (watched / "1.json").exists(), "a kill now must not lose it"
+    assert bench.outbox.waiting == 1, "and it is predicted once"
+    bench.messages(1)
+    assert not (watched / "1.json").exists()
+
+
 class Sent:
     def __init__(self) -> None:
         self.items: list[tuple[str, dict[str, Any]]] = []
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes) -> Published:
         self.items.append((topic, json.loads(payload)))
+        return Published()
 
 
 class Bench:
@@ -91,9 +130,11 @@ class Bench:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         found = []
-        while (message := self.outbox._messages.first()) is not None:
-            found.append((message[0], json.loads(message[1])))
-            self.outbox._messages.remove_first()
+        while self.outbox._memory:
+            message = self.outbox._memory.popleft()
+            found.append((message.topic, json.loads(message.payload)))
+            if message.on_safe:
+                message.on_safe()
         return found
 
 

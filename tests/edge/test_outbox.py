@@ -1,11 +1,16 @@
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from edge_inference.ipc_errors import IpcError, RefusedError
 from edge_inference.outbox import Outbox
+from edge_inference.spool import Spool
+from tests.edge.publications import Held, Published
 
 
 class FakePublisher:
@@ -15,21 +20,45 @@ class FakePublisher:
         self.failures = list(failures)
         self.sent: list[bytes] = []
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes) -> Published:
         if self.failures:
             raise self.failures.pop(0)
         self.sent.append(payload)
+        return Published()
 
 
-@pytest.fixture
-def outbox() -> Iterator[Outbox]:
-    box = Outbox(capacity=3, give_up_s=0.3)
+class SlowPublisher:
+    """Takes each message and holds it until it is let go."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[bytes, Held]] = []
+
+    def publish(self, topic: str, payload: bytes) -> Held:
+        self.held.append((payload, Held()))
+        return self.held[-1][1]
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def running(box: Outbox) -> Iterator[Outbox]:
     thread = threading.Thread(target=box.run, daemon=True)
     thread.start()
     yield box
     box.close()
     thread.join(5)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def outbox() -> Iterator[Outbox]:
+    with running(Outbox(capacity=3, give_up_s=0.3)) as box:
+        yield box
 
 
 def test_publishes_in_order_and_keeps_what_a_busy_device_refuses_for_now(outbox: Outbox) -> None:
@@ -94,3 +123,100 @@ def test_a_full_outbox_drops_the_newest_counts_it_and_waits_no_longer_than_told(
     assert time.monotonic() - started < 3
     assert outbox.dropped == 2
     assert outbox.drain(0) == 3
+
+
+def test_what_is_published_at_once_never_touches_the_disk(tmp_path: Path) -> None:
+    spool, safe = Spool(tmp_path / "spool.sqlite"), list[str]()
+    with running(Outbox(spool=spool)) as box:
+        box.attach(FakePublisher())
+
+        box.put("topic", b"1", on_safe=lambda: safe.append("1"))
+
+        assert box.drain(5) == 0
+        wait_until(lambda: safe == ["1"])
+    assert spool._database is not None
+    assert spool._database.execute("SELECT seq FROM sqlite_sequence").fetchall() == []
+
+
+def test_what_waits_is_on_disk_at_once_and_told_to_be_safe(tmp_path: Path) -> None:
+    file, safe = tmp_path / "spool.sqlite", list[int]()
+    with running(Outbox(spool=Spool(file))) as box:
+        publisher = SlowPublisher()
+        box.attach(publisher)
+        for number in range(3):
+            box.put("topic", b"%d" % number, on_safe=partial(safe.append, number))
+
+        wait_until(lambda: safe == [0, 1, 2])
+
+        assert len(Spool(file)) == 3, "another process would find them"
+        for number in range(3):
+            wait_until(partial(lambda count: len(publisher.held) == count, number + 1))
+            assert publisher.held[number][0] == b"%d" % number
+            publisher.held[number][1].done.set()
+        assert box.drain(5) == 0
+    assert safe == [0, 1, 2]
+    assert len(Spool(file)) == 0
+
+
+def test_without_a_connection_messages_wait_on_disk_and_what_comes_later_behind_them(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    with running(Outbox(spool=spool)) as box:
+        box.put("topic", b"1")
+        box.put("topic", b"2")
+        wait_until(lambda: len(spool) == 2)
+        box.put("topic", b"3")
+        publisher = FakePublisher()
+        box.attach(publisher)
+
+        assert box.drain(5) == 0
+    assert publisher.sent == [b"1", b"2", b"3"]
+
+
+def test_a_publication_that_fails_after_it_went_to_disk_is_tried_again_before_the_next(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    with running(Outbox(spool=spool)) as box:
+        slow, publisher = SlowPublisher(), FakePublisher()
+        box.attach(slow)
+        box.put("topic", b"1")
+        box.put("topic", b"2")
+        wait_until(lambda: len(spool) == 2)
+        box.attach(publisher)
+        slow.held[0][1].failure = IpcError("lost")
+        slow.held[0][1].done.set()
+
+        assert box.drain(5) == 0
+    assert publisher.sent == [b"1", b"2"]
+
+
+def test_on_a_full_disk_nothing_is_called_safe_before_it_is_published(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    safe, publisher = list[int](), SlowPublisher()
+    with running(Outbox(spool=Spool(tmp_path / "file" / "spool.sqlite"))) as box:
+        box.attach(publisher)
+        box.put("topic", b"1", on_safe=lambda: safe.append(1))
+        wait_until(lambda: box._keep_at > 0)  # the disk was tried
+
+        assert safe == []
+        publisher.held[0][1].done.set()
+
+        assert box.drain(5) == 0
+        wait_until(lambda: safe == [1])
+
+
+def test_what_is_left_at_the_end_is_on_disk(tmp_path: Path) -> None:
+    with running(Outbox(spool=Spool(tmp_path / "spool.sqlite"))) as box:
+        box.put("topic", b"1")
+
+    assert len(Spool(tmp_path / "spool.sqlite")) == 1
+
+
+def test_an_error_of_who_is_told_does_not_end_the_outbox(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise OSError("no such folder")
+
+    outbox.attach(FakePublisher())
+    outbox.put("topic", b"1", on_safe=fail)
+    outbox.put("topic", b"2")
+
+    assert outbox.drain(5) == 0
+    assert "after the answer on topic was safe" in caplog.text

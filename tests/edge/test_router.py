@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from edge_inference.configuration import ConfigurationError, ModelSettings, parse
+from edge_inference.configuration import ModelSettings, parse
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.ipc_errors import IpcError, RefusedError
 from edge_inference.router import Router
 from tests.edge.local_device import configuration

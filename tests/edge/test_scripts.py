@@ -12,19 +12,29 @@ from typing import Any
 
 import pytest
 
+from edge_constructs.edge_assets import inference_archive
 from tests.edge.local_device import LocalDevice, configuration
 from tests.edge.model_folder import ROOT, make_package, point
 from tools import wheelhouse
 from tools.wheelhouse import Target
 
-RUN = ROOT / "edge_assets" / "inference" / "run.sh"
+RUN = ROOT / "edge_assets" / "run.sh"
 SCRIPTS = [ROOT / "edge_assets" / "runtime" / "install.sh", RUN]
 RUNTIME = "edgewright.test.Runtime"
 
 
-def sh(*arguments: object, limit_s: float = 120) -> "subprocess.CompletedProcess[str]":
-    command = ["/bin/sh", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+def sh(*arguments: object, limit_s: float = 120, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command, environment = ["/bin/sh", *map(str, arguments)], {**os.environ, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False)
+
+
+@pytest.fixture(scope="module")
+def component(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The inference component's archive, unpacked as a device does it."""
+    folder = tmp_path_factory.mktemp("component with space")
+    with zipfile.ZipFile(inference_archive(folder / "archive").file) as members:
+        members.extractall(folder / "inference")
+    return folder / "inference"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +89,7 @@ def test_installs_the_agents_packages_where_the_archive_brings_them(tmp_path: Pa
     assert result.returncode == 0, result.stderr
     python = tmp_path / "work" / "venv-1.0.0" / "bin" / "python"
     code = "import edge_inference.agent.server"
-    environment = {**os.environ, "PYTHONPATH": str(RUN.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(RUN.parent / "inference")}
     run = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert run.stderr == ""
 
@@ -150,8 +160,14 @@ def test_refuses_a_wrong_command_line(arguments: tuple[str, ...], unpacked: Path
     assert result.stderr.startswith("runtime: ")
 
 
+def test_run_refuses_a_wrong_command_line() -> None:
+    result = sh(RUN, "/x", RUNTIME)
+
+    assert (result.returncode, result.stderr[:14]) == (1, "run.sh: usage:")
+
+
 def test_run_says_which_runtime_it_waited_for(tmp_path: Path) -> None:
-    result = sh(RUN, f"{tmp_path}/", RUNTIME, 1)
+    result = sh(RUN, f"{tmp_path}/", RUNTIME, "edge_inference", RUNTIME_WAIT_S="1")
 
     assert result.returncode == 1
     assert f"is {RUNTIME} deployed and healthy?" in result.stderr
@@ -164,16 +180,17 @@ def device(tmp_path: Path) -> Iterator[LocalDevice]:
 
 
 def test_run_starts_the_component_in_the_installed_environment_and_moves_it_to_a_new_one(
-    unpacked: Path, work: Path, device: LocalDevice, tmp_path: Path
+    component: Path, unpacked: Path, work: Path, device: LocalDevice, tmp_path: Path
 ) -> None:
     assert sh(unpacked / "install.sh", "activate", work, "1.0.0").returncode == 0
     point(work.parent / "edgewright.test.model.Digits" / "current", make_package(tmp_path / "model"))
     # Nothing of this environment: what a device gives is enough.
     process = subprocess.Popen(
-        ["/bin/sh", RUN, f"{work.parent}/", RUNTIME],
+        ["/bin/sh", component / "run.sh", f"{work.parent}/", RUNTIME, "edge_inference"],
         env={"PATH": "/usr/bin:/bin", **device.environment()},
         stderr=subprocess.PIPE,
         text=True,
+        cwd=tmp_path,
     )
     try:
         answers = [_ask(device)]

@@ -1,8 +1,10 @@
 """The agent in the running component, and a client in a process of its own."""
 
 import base64
+import json
 import os
 import stat
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ from onnx import TensorProto
 from tests.edge.local_device import LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, make_package
 from tests.edge.signing import Signer
-from tests.edge.test_component_process import Component
+from tests.edge.test_component_process import Component, end
+from tests.edge.test_s3_objects import Service, environment
 from tests.edge_agent.agent_models import adder, doubler
 from tests.edge_agent.conftest import Client, RefusedError, array, tensor
 
@@ -38,9 +41,7 @@ def component(tmp_path: Path) -> Iterator[Component]:
             device.wait_for_subscription()
             yield running
         finally:
-            if running.process.poll() is None:
-                running.process.kill()
-                running.process.wait(10)
+            end(running.process)
 
 
 @pytest.fixture
@@ -195,6 +196,36 @@ def test_the_models_of_the_device_are_there_and_stay_with_the_device(component: 
     # The work folder of the model's component, which holds the pointer, is a url as well.
     client.call("LoadModel", url=str(component.pointer.parent), name="digits")
     assert client.predict("digits", tensor(pixels))[0].tolist() == logits.tolist()
+
+
+def test_captures_go_to_s3_where_the_device_uploads(
+    tmp_path: Path, connect: Callable[[Path], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture_id = str(uuid.uuid4())
+    with Service() as service, LocalDevice(tmp_path / "ipc.sock", configuration()) as device:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        device.config |= {"agent": agent(tmp_path / "a.sock"), "captureBucket": "bucket"}
+        for name, value in environment(service).items():
+            monkeypatch.setenv(name, value)
+        component = Component(tmp_path, device)
+        try:
+            component.wait_for_log("agent: serving")
+            client = connect(tmp_path / "a.sock")
+            values = tensor(np.ones((1, 2), np.float32), "x")
+            client.call("CaptureData", model_name="m", capture_id=capture_id, input_tensors=[values])
+            deadline = time.monotonic() + 30
+            while not service.objects:
+                assert time.monotonic() < deadline, component.log.read_text()
+                time.sleep(0.05)
+        finally:
+            end(component.process)
+            service.shutdown()
+
+    ((path, body),) = service.objects.items()
+    record = json.loads(body)
+    assert path.startswith("/bucket/captures/thing-1/m/")
+    assert (record["id"], record["captureId"]) == (capture_id, capture_id)
+    assert record["inputTensors"][0]["shape"] == [1, 2]
 
 
 def test_captures_are_written_and_their_outcome_told(client: Client, tmp_path: Path) -> None:

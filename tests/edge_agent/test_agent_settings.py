@@ -2,7 +2,7 @@ import pytest
 
 from edge_inference.agent_settings import parse_agent
 from edge_inference.agent_switch import AgentSwitch, start_agent
-from edge_inference.configuration import ConfigurationError
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.signature import SigningKeys
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from tests.edge.local_device import LocalDevice
 from tests.edge.model_folder import ROOT
+from tests.edge.test_component_process import end
 
 pytestmark = pytest.mark.timeout(120)
 FUNCTIONS = Path(__file__).with_name("functions")
@@ -43,6 +45,7 @@ class Component:
     """A running handler component."""
 
     def __init__(self, folder: Path, function: Path, config: dict[str, Any]) -> None:
+        self.pointer = folder / "current"
         self.device = LocalDevice(folder / "ipc.sock", config)
         self.log = folder / "component.log"
         self._function = function
@@ -53,15 +56,13 @@ class Component:
         environment = {**os.environ, **self.device.environment()}
         environment["PYTHONPATH"] = os.pathsep.join(map(str, (HANDLERS, ROOT / "edge_assets" / "inference")))
         command = [sys.executable, "-m", "v1_handler", "--function", str(self._function)]
-        command += ["--dependencies", str(self.log.parent / "dependencies")]
+        command += ["--dependencies", str(self.log.parent / "dependencies"), "--runtime-pointer", str(self.pointer)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
+        end(self.process)
         self.device.__exit__()
 
     def ask(self, **event: Any) -> dict[str, Any]:
@@ -110,6 +111,26 @@ def test_a_function_of_the_walk_through_runs_unmodified(run: Callable[..., Compo
     assert {answer["function"] for answer in answers} == {"digits"}
     assert {answer["topic"] for answer in answers} == {IN}
     component.wait_for_log("recognised")
+
+
+def test_moves_to_a_new_runtime_environment_and_answers_there(run: Callable[..., Component], tmp_path: Path) -> None:
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    environment = tmp_path / "venv-2"
+    venv.create(environment, with_pip=False)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "packages.pth").write_text("\n".join(packages))
+    component = run()
+    assert component.ask(do="state")["events"] == 1
+
+    component.pointer.write_text(f"{environment}\n")
+    deadline = time.monotonic() + 20
+    while str(environment) not in Path(f"/proc/{component.process.pid}/cmdline").read_text():
+        assert time.monotonic() < deadline, component.log.read_text()
+        time.sleep(0.05)
+    component.device.wait_for_subscription(IN)
+
+    assert component.ask(do="state")["events"] == 1, "a new process, and it answers"
+    assert "starting anew in" in component.log.read_text()
 
 
 def test_a_pinned_function_keeps_its_process_and_its_state(run: Callable[..., Component]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from config.names import Names
+from tests.app_copy import copy_app
 from tests.edge_agent.conftest import PROTO, Client, tensor
 from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
@@ -57,24 +57,6 @@ class Deployed:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-
-
-def copy_app(target: Path) -> Path:
-    """What git knows of the app, as a user's clone has it after set-up."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in listed:
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    for name in ("node_modules", "edge_assets/runtime/wheelhouse"):
-        (target / name).symlink_to(ROOT / name)
-    return target
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ class ArtifactStore:
                 )
             temporary.chmod(0o755 if artifact.executable else 0o644)
             temporary.replace(path)
+            log.info("%s: fetched %d bytes", where, path.stat().st_size)
         finally:
             temporary.unlink(missing_ok=True)
 

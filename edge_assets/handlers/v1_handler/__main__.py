@@ -1,4 +1,4 @@
-"""Starts the handler component: python -m v1_handler --function FOLDER --dependencies FOLDER."""
+"""Starts the handler component: python -m v1_handler --dependencies FOLDER."""
 
 import argparse
 import logging
@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_inference.environment import EnvironmentPointer
 from edge_inference.outbox import Outbox
 from v1_handler.dispatcher import Dispatcher, Folders
 from v1_handler.outgoing import Outgoing
-from v1_handler.service import HandlerService, ServiceError
+from v1_handler.service import Event, HandlerService, ServiceError
 from v1_handler.settings import HandlerSettings
 
 log = logging.getLogger("v1_handler")
@@ -26,8 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 stopped by a signal, 1 with the reason in the log.
     """
     parser = argparse.ArgumentParser(prog="python -m v1_handler", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--function", type=Path, required=True, help="folder with the function's files")
+    here = Path(__file__).resolve().parents[1]
+    function_help = "folder with the function's files (default: function, beside this package)"
+    parser.add_argument("--function", type=Path, default=here / "function", help=function_help)
     parser.add_argument("--dependencies", type=Path, required=True, help="folder with the packages bundled for it")
+    parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", stream=sys.stderr
@@ -35,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_inference import greengrass_ipc
 
-    here = Path(__file__).resolve().parents[1]
     folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here)
     outbox = Outbox()
     outgoing = Outgoing(outbox, lambda: service.topics)
@@ -43,14 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make_dispatcher(settings: HandlerSettings) -> Dispatcher:
         return Dispatcher(settings, folders, outgoing.publish)
 
-    service = HandlerService(greengrass_ipc.Connector(), outbox, make_dispatcher)
+    environment = EnvironmentPointer(options.runtime_pointer)
+    connect = greengrass_ipc.Connector()
+    service = HandlerService(connect, outbox, make_dispatcher, is_outdated=environment.is_outdated)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     try:
-        service.run()
+        ending = service.run()
     except ServiceError as exc:
         log.error("%s", exc)
         return 1
+    if ending is Event.RUNTIME_CHANGED:
+        environment.restart()
     log.info("stopped")
     return 0
 

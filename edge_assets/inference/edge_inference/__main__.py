@@ -1,4 +1,4 @@
-"""Starts the inference component: python -m edge_inference --work-root FOLDER."""
+"""Starts the inference component: python -m edge_inference --runtime-pointer FILE."""
 
 import argparse
 import logging
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from edge_inference import process_memory
 from edge_inference.agent_switch import AgentSwitch
 from edge_inference.capture import CaptureQueue
 from edge_inference.capture_folder import CaptureFolder
-from edge_inference.capture_upload import CaptureUpload
+from edge_inference.capture_upload import CaptureUpload, ObjectStore
 from edge_inference.configuration import ModelSettings
 from edge_inference.endpoint import Endpoint
 from edge_inference.environment import EnvironmentPointer
@@ -25,7 +26,7 @@ from edge_inference.service import Event, InferenceService, ServiceError
 from edge_inference.service_settings import ServiceSettings, parse_service
 from edge_inference.signature import SigningKeys
 from edge_inference.spool import Spool
-from edge_inference.workload import load_workload
+from edge_inference.workload import Workload, load_workload
 
 log = logging.getLogger("edge_inference")
 
@@ -51,21 +52,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_inference import greengrass_ipc, onnx_runtime
-    from edge_inference.s3_objects import S3Objects
+
+    # While the connection is made; what is wrong with it is told with the first model.
+    threading.Thread(target=onnx_runtime.prepare, name="import", daemon=True).start()
 
     # A component is started in its own work folder.
     own = Path.cwd() if options.state is None else options.state
     outbox = Outbox(spool=Spool(own / "spool.sqlite"))
     folder = CaptureFolder(own / "captures")
     captures = CaptureQueue(folder, device)
-    upload = CaptureUpload(captures, folder, S3Objects(), device)
+    upload = CaptureUpload(captures, folder, open_s3, device)
     keys = SigningKeys()
     heartbeat = Heartbeat(device, outbox, upload.counts)
     threading.Thread(target=upload.run, name="captures", daemon=True).start()
 
+    def load_model(folder: Path) -> Workload:
+        process_memory.freeze()
+        model = load_workload(folder, onnx_runtime.load, keys.current)
+        process_memory.trim()
+        return model
+
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
-        store = ModelStore(pointer, lambda folder: load_workload(folder, onnx_runtime.load, keys.current))
+        store = ModelStore(pointer, load_model)
         endpoint = Endpoint(settings, device, store, outbox, captures)
         endpoint.start()
         return endpoint
@@ -78,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     environment = EnvironmentPointer(options.runtime_pointer)
     router = Router(make_endpoint)
-    agent = AgentSwitch(lambda: router.endpoints, keys)
+    agent = AgentSwitch(lambda: router.endpoints, keys, upload=upload.store)
     service = InferenceService(
         greengrass_ipc.Connector(),
         router,
@@ -102,13 +111,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def open_s3() -> ObjectStore:
+    """Import what writes to S3: a twentieth of the process's memory, and few devices capture."""
+    from edge_inference.s3_objects import S3Objects
+
+    return S3Objects()
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edge_inference", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--work-root", type=Path, required=True, help="folder with the work folders of all components")
+    work_help = "folder with the work folders of all components (default: two above the runtime pointer)"
+    parser.add_argument("--work-root", type=Path, help=work_help)
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
     parser.add_argument("--state", type=Path, help="folder of what outlives the process (default: the working folder)")
     parser.add_argument("--log-level", choices=LEVELS, default="INFO", help="least severe messages (default: INFO)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.work_root is None:
+        if options.runtime_pointer is None:
+            parser.error("--work-root or --runtime-pointer must be given")
+        options.work_root = options.runtime_pointer.parents[1]
+    return options
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
 
 from edge_inference.agent_settings import AgentSettings, parse_agent
-from edge_inference.configuration import ConfigurationError
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.endpoint import Endpoint
 from edge_inference.signature import SigningKeys
 
@@ -20,11 +21,24 @@ class Agent(Protocol):
         ...
 
 
+#: Takes a capture (model, id, moment, record) for the upload; False where captures are not uploaded.
+Upload = Callable[[str, str, datetime, dict[str, Any]], bool]
 #: Makes and starts an agent.
-Start = Callable[[AgentSettings, Callable[[], list[Endpoint]], SigningKeys], Agent]
+Start = Callable[[AgentSettings, Callable[[], list[Endpoint]], SigningKeys, Upload], Agent]
 
 
-def start_agent(settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys) -> Agent:
+def no_upload(model: str, capture_id: str, moment: datetime, record: dict[str, Any]) -> bool:
+    """Take nothing: captures stay on the device."""
+    del model, capture_id, moment, record
+    return False
+
+
+def start_agent(
+    settings: AgentSettings,
+    endpoints: Callable[[], list[Endpoint]],
+    keys: SigningKeys,
+    upload: Upload = no_upload,
+) -> Agent:
     """Import the agent and start it.
 
     Raises:
@@ -37,7 +51,7 @@ def start_agent(settings: AgentSettings, endpoints: Callable[[], list[Endpoint]]
             f"agent must be left out: this device has no agent ({exc}), set agent.enabled in the stage's file"
         ) from exc
     try:
-        return AgentServer(settings, endpoints, keys)
+        return AgentServer(settings, endpoints, keys, upload)
     except AgentServerError as exc:
         raise ConfigurationError(str(exc)) from exc
 
@@ -49,9 +63,17 @@ class AgentSwitch:
         endpoints: The endpoints that the device serves now.
         keys: The signing key in force.
         start: Starts an agent.
+        upload: Takes the captures of the agent's clients; by default they stay on the device.
     """
 
-    def __init__(self, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, start: Start = start_agent) -> None:
+    def __init__(
+        self,
+        endpoints: Callable[[], list[Endpoint]],
+        keys: SigningKeys,
+        start: Start = start_agent,
+        upload: Upload = no_upload,
+    ) -> None:
+        self._upload = upload
         self._endpoints = endpoints
         self._keys = keys
         self._start = start
@@ -87,9 +109,9 @@ class AgentSwitch:
         if settings is None:
             return
         try:
-            self._agent, self._settings = self._start(settings, self._endpoints, self._keys), settings
+            self._agent, self._settings = self._start(settings, self._endpoints, self._keys, self._upload), settings
         except ConfigurationError:
             if before:
                 log.warning("agent: going back to the settings before")
-                self._agent, self._settings = self._start(before, self._endpoints, self._keys), before
+                self._agent, self._settings = self._start(before, self._endpoints, self._keys, self._upload), before
             raise

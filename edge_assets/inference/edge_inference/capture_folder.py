@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,7 +48,7 @@ class Capture:
 
 
 class CaptureFolder:
-    """Records in the order of their moments; for one thread.
+    """Records in the order of their moments; safe from any thread.
 
     Args:
         path: The folder; made when the first record comes.
@@ -57,6 +58,7 @@ class CaptureFolder:
         self.path = path
         self.dropped = 0
         self._bytes: int | None = None
+        self._lock = threading.Lock()
 
     def add(
         self, model: str, identifier: str, record: Mapping[str, object], image: bytes | None, moment: datetime
@@ -76,6 +78,12 @@ class CaptureFolder:
         Raises:
             OSError: The disk is full or broken; nothing is left of the record.
         """
+        with self._lock:
+            return self._add(model, identifier, record, image, moment)
+
+    def _add(
+        self, model: str, identifier: str, record: Mapping[str, object], image: bytes | None, moment: datetime
+    ) -> Capture:
         self.path.mkdir(parents=True, exist_ok=True)
         base = self.path / f"{moment.strftime(STAMP)}.{model}.{identifier}"
         suffix = "" if image is None else ".png" if image.startswith(PNG) else ".jpg"
@@ -97,13 +105,18 @@ class CaptureFolder:
         return capture
 
     def waiting(self) -> list[Capture]:
-        """List the complete records, the oldest first."""
+        """List the complete records, the oldest first; what has no record's name is left out."""
         if not self.path.is_dir():
             return []
-        return [_capture(file) for file in sorted(self.path.glob("*.json")) if not file.name.startswith(".")]
+        found = (_capture(file) for file in sorted(self.path.glob("*.json")) if not file.name.startswith("."))
+        return [capture for capture in found if capture is not None]
 
     def remove(self, capture: Capture) -> None:
         """Forget a record that is uploaded."""
+        with self._lock:
+            self._remove(capture)
+
+    def _remove(self, capture: Capture) -> None:
         size = capture.size
         capture.remove()
         if self._bytes is not None:
@@ -115,6 +128,10 @@ class CaptureFolder:
         Args:
             limit_bytes: The largest size of all records and pictures together.
         """
+        with self._lock:
+            self._shrink(limit_bytes)
+
+    def _shrink(self, limit_bytes: int) -> None:
         if self._bytes is None:
             self._bytes = sum(file.stat().st_size for file in self.path.iterdir())
         if self._bytes <= limit_bytes:
@@ -122,7 +139,7 @@ class CaptureFolder:
         for capture in self.waiting():
             if self._bytes <= limit_bytes:
                 return
-            self.remove(capture)
+            self._remove(capture)
             self.dropped += 1
         # What is left over limit belongs to no record: a process was killed while it wrote.
         for file in list(self.path.iterdir()) if self._bytes > limit_bytes else []:
@@ -130,8 +147,13 @@ class CaptureFolder:
         self._bytes = None
 
 
-def _capture(record: Path) -> Capture:
-    stamp, model, _identifier, _json = record.name.split(".")
+def _capture(record: Path) -> Capture | None:
+    try:
+        stamp, model, _identifier, _json = record.name.split(".")
+        hour = datetime.strptime(stamp, STAMP).strftime(HOUR)  # noqa: DTZ007 - UTC both ways
+    except ValueError:
+        log.debug("%s is no capture", record)
+        return None
     pictures = (record.with_suffix(suffix) for suffix in (".png", ".jpg"))
     picture = next((file for file in pictures if file.exists()), None)
-    return Capture(record, picture, model, datetime.strptime(stamp, STAMP).strftime(HOUR))  # noqa: DTZ007 - UTC both ways
+    return Capture(record, picture, model, hour)

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Protocol
 
@@ -20,6 +21,8 @@ LONGEST_RETRY_S = 300.0
 #: Records of the same minute travel together.
 GATHER_S = 5.0
 PREFIX = "captures"
+#: A device whose clock is not set says so by an earlier year, and a year of fewer digits makes no key.
+EPOCH_YEAR = 1970
 
 
 class ObjectStore(Protocol):
@@ -48,7 +51,7 @@ class CaptureUpload:
     Args:
         captures: Where predictions come from.
         folder: Where they wait.
-        store: Where they go.
+        open_store: Opens the place where they go, with the first upload: a device that captures nothing pays nothing.
         device: Thing name of this device.
         clock: Monotonic seconds.
     """
@@ -57,7 +60,7 @@ class CaptureUpload:
         self,
         captures: CaptureQueue,
         folder: CaptureFolder,
-        store: ObjectStore,
+        open_store: Callable[[], ObjectStore],
         device: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,7 +69,8 @@ class CaptureUpload:
         self.problem = ""
         self._captures = captures
         self._folder = folder
-        self._store = store
+        self._open_store = open_store
+        self._store: ObjectStore | None = None
         self._device = device
         self._clock = clock
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
@@ -80,6 +84,27 @@ class CaptureUpload:
             "dropped": self._captures.dropped + self._folder.dropped,
         }
         return {**counts, **({"problem": self.problem[:200]} if self.problem else {})}
+
+    def store(self, model: str, capture_id: str, moment: datetime, record: Mapping[str, object]) -> bool:
+        """Take a record that another part of the process made, from any thread.
+
+        Args:
+            model: The model's name: letters, digits, `_` and `-`.
+            capture_id: Its own, without a dot.
+            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
+            record: What is JSON.
+
+        Returns:
+            False where captures are not uploaded: nothing was kept.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        if not self.settings.capture_bucket:
+            return False
+        self._folder.add(model, capture_id, record, None, moment if moment.year >= EPOCH_YEAR else datetime.now(UTC))
+        self._folder.shrink(self.settings.capture_bytes)
+        return True
 
     def run(self) -> None:
         """Write and upload until closed; the body of the capture's thread."""
@@ -118,10 +143,11 @@ class CaptureUpload:
             self._next_s = self._clock()
 
     def _send(self, bucket: str, prefix: str, batch: list[Capture]) -> None:
+        store = self._store = self._store or self._open_store()
         for capture in batch:
             if capture.picture is not None:
                 name = capture.picture.name.split(".", 2)[2]
-                self._store.put(bucket, f"{prefix}/{name}", capture.picture.read_bytes())
+                store.put(bucket, f"{prefix}/{name}", capture.picture.read_bytes())
         lines = b"".join(capture.record.read_bytes() + b"\n" for capture in batch)
         identifier = batch[0].record.name.split(".")[2]
-        self._store.put(bucket, f"{prefix}/{identifier}.jsonl", lines)
+        store.put(bucket, f"{prefix}/{identifier}.jsonl", lines)

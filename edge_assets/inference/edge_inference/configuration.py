@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_inference import setting_rules as rules
+from edge_inference.configuration_error import ConfigurationError
 from edge_inference.scheduled_result import FORMATS, OWN
 from edge_inference.setting_rules import shown
 
@@ -32,10 +33,6 @@ PATHS = ("ImageName", "ImageDirectory", "WatchDirectory")
 KEYS = frozenset(
     ("component", "requestTopic", "responseTopic", "PublishResultsOnTopic", "resultFormat", *NUMBERS, *SHARES, *PATHS)
 )
-
-
-class ConfigurationError(Exception):
-    """A configuration that is not accepted; one line a mistake, each with key, rule and value."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from edge_inference import answer, scheduled_result
 from edge_inference.answer import Prediction
@@ -54,7 +55,8 @@ class Endpoint:
         self._outbox = outbox
         self._captures = captures or NoCaptures()
         self._source = FileSource()
-        self._files = 0
+        # Those taken whose results are not safe yet.
+        self._files: set[FileJob] = set()
         self._jobs: queue.Queue[tuple[bytes | FileJob, float] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name=f"endpoint-{settings.name}", daemon=True)
 
@@ -89,7 +91,7 @@ class Endpoint:
         if model is None or self._files:
             return
         for job in self._source.due(self.settings, model.package.folder, time.monotonic()):
-            self._files += 1
+            self._files.add(job)
             self._jobs.put((job, time.monotonic()))
 
     def finish(self) -> None:
@@ -112,10 +114,7 @@ class Endpoint:
         while (item := self._jobs.get()) is not None:
             subject, arrived = item
             if isinstance(subject, FileJob):
-                try:
-                    self._publish_file(subject, arrived)
-                finally:
-                    self._files -= 1
+                self._publish_file(subject, arrived)
                 continue
             response = self._answer(subject, arrived)
             if response is not None:
@@ -153,13 +152,20 @@ class Endpoint:
                 result = answer.success(
                     job.path.name, self._device, settings.name, prediction, latency_ms, settings.threshold
                 )
-            self.counts.answered += 1
-            if self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S):
-                job.done()
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
             job.failed()
+            self._files.discard(job)
             error = self._counted(exc, job.path.name)
             self._outbox.put(settings.response_topic, answer.failure(job.path.name, self._device, error))
+            return
+        self.counts.answered += 1
+        if not self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S, partial(self._safe, job)):
+            self._files.discard(job)
+
+    def _safe(self, job: FileJob) -> None:
+        """Let go of a file whose result can no longer be lost; called from the outbox's thread."""
+        job.done()
+        self._files.discard(job)
 
     def _model(self, request: Request, arrived: float) -> Workload:
         model = self.store.wait(arrived + self.settings.model_wait_s)

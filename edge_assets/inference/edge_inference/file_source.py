@@ -31,12 +31,20 @@ class FileJob:
     def done(self) -> None:
         """Take the file out of the watched folder."""
         if self.watched:
-            self.path.unlink(missing_ok=True)
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as exc:
+                log.error("%s is predicted again, it cannot be removed: %s", self.path, exc)
 
     def failed(self) -> None:
         """Put the file aside, so that it does not fail for ever; its content may be of interest."""
-        if self.watched and self.path.exists():
-            self.path.replace(self.path.with_name(f"{self.path.name}{FAILED}"))
+        if self.watched:
+            try:
+                self.path.replace(self.path.with_name(f"{self.path.name}{FAILED}"))
+            except FileNotFoundError:
+                log.debug("%s is gone already", self.path)
+            except OSError as exc:
+                log.error("%s is tried again, it cannot be put aside: %s", self.path, exc)
 
 
 class FileSource:

@@ -1,8 +1,9 @@
 """The Greengrass IPC, by the client of the AWS IoT Device SDK."""
 
 import logging
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 from awsiot import greengrasscoreipc
@@ -87,6 +88,27 @@ class _Subscription:
             self._lifecycle.end(f"{self._what} was ended by the device")
 
 
+class _Publication:
+    """A message on its way; see `Publication`."""
+
+    def __init__(self, what: str, future: "Future[Any]") -> None:
+        self._what = what
+        self._future = future
+        self._deadline = time.monotonic() + CALL_LIMIT_S
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; see `Publication.wait`."""
+        try:
+            self._future.exception(timeout_s)
+        except TimeoutError:
+            if time.monotonic() < self._deadline:
+                return False
+        except CancelledError:
+            log.debug("%s is cancelled", self._what)
+        _result(self._what, self._future, limit_s=0)
+        return True
+
+
 class GreengrassIpc:
     """One connection; see `IpcClient`.
 
@@ -126,10 +148,14 @@ class GreengrassIpc:
         )
         return subscription
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes) -> "_Publication":
         """Publish a message; see `Publisher.publish`."""
-        future = self._client.publish_to_iot_core_async(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
-        _result(f"publishing on {topic}", future)
+        what = f"publishing on {topic}"
+        try:
+            future = self._client.publish_to_iot_core_async(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
+        except Exception as exc:
+            raise IpcError(f"{what}: {_text(exc)}") from exc
+        return _Publication(what, future)
 
     def close(self) -> None:
         """End the connection."""
@@ -194,9 +220,9 @@ class Connector:
         return client
 
 
-def _result(what: str, future: "Future[Any]") -> Any:
+def _result(what: str, future: "Future[Any]", limit_s: float = CALL_LIMIT_S) -> Any:
     try:
-        return future.result(CALL_LIMIT_S)
+        return future.result(limit_s)
     except REFUSALS as exc:
         raise RefusedError(f"{what} is refused: {_text(exc)}") from exc
     except Exception as exc:

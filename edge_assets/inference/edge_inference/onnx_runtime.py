@@ -1,5 +1,6 @@
 """ONNX Runtime, in process, on one thread."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,28 @@ class OnnxModel:
         return dict(zip(self._output_names, self._session.run(self._output_names, dict(values)), strict=True))
 
 
+def import_engine() -> Any:
+    """Import ONNX Runtime, with the first model: it takes 20 MB.
+
+    Returns:
+        The module `onnxruntime`.
+
+    Raises:
+        ImportError: The environment lacks it, or it is for another machine.
+    """
+    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def prepare() -> None:
+    """Import ONNX Runtime ahead of the first model; an error waits for that."""
+    with contextlib.suppress(ImportError):
+        import_engine()
+
+
 def open_session(model_file: Path) -> Any:
     """Load a model file.
 
@@ -55,11 +78,7 @@ def open_session(model_file: Path) -> Any:
     Raises:
         ModelPackageError: ONNX Runtime refuses the file.
     """
-    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # Imported with the first model: it takes a third of a second and 30 MB.
-    import onnxruntime
-
+    onnxruntime = import_engine()
     options = onnxruntime.SessionOptions()
     # A device has other work for its cores, and one small input does not fill a second thread.
     options.intra_op_num_threads = 1

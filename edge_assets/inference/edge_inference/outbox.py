@@ -3,7 +3,9 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from edge_inference.back_off import BackOff
@@ -17,17 +19,22 @@ CAPACITY = 4096
 GIVE_UP_S = 86_400.0
 FIRST_RETRY_S = 0.05
 LONGEST_RETRY_S = 5.0
+#: What is not published within this time goes to disk; nearly everything is, so that the disk rests.
+KEEP_AFTER_S = 0.1
+LONGEST_KEEP_PAUSE_S = 10.0
 
 
-class Publisher(Protocol):
-    """Sends one message."""
+class Publication(Protocol):
+    """A message that is being published."""
 
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Publish at least once.
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end, which comes by itself within a few seconds.
 
         Args:
-            topic: Exact topic.
-            payload: At most 6,000 bytes.
+            timeout_s: How long at most.
+
+        Returns:
+            Whether it is published; False while it is on its way.
 
         Raises:
             RefusedError: It will never be accepted.
@@ -36,14 +43,44 @@ class Publisher(Protocol):
         ...
 
 
+class Publisher(Protocol):
+    """Sends one message."""
+
+    def publish(self, topic: str, payload: bytes) -> Publication:
+        """Begin to publish, at least once.
+
+        Args:
+            topic: Exact topic.
+            payload: At most 6,000 bytes.
+
+        Returns:
+            Tells when it is done.
+
+        Raises:
+            RefusedError: It will never be accepted.
+            IpcError: Another attempt may work.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Message:
+    topic: str
+    payload: bytes
+    on_safe: Callable[[], None] | None = None
+
+
 class Outbox:
     """A bounded queue that one thread empties in order; a message leaves it when it is published, or hopeless.
+
+    Messages are in memory first: while the connection works, the disk is not touched and nothing waits for it. What is
+    not published within 0.1 s is written to the spool, many messages at once, by the outbox's own thread.
 
     Args:
         capacity: Messages that wait at most.
         give_up_s: How long the first message may block the others before it is dropped, with an error in the log.
         clock: Monotonic seconds.
-        spool: Where messages wait; in memory by default.
+        spool: Where messages wait that are not published at once; nowhere but in memory by default.
     """
 
     def __init__(
@@ -57,9 +94,13 @@ class Outbox:
         self._give_up_s = give_up_s
         self._clock = clock
         self._changed = threading.Condition()
-        self._messages = Spool() if spool is None else spool
+        # All of the spool comes before all of the memory. Only the outbox's thread takes messages out of either.
+        self._spool = Spool() if spool is None else spool
+        self._memory: deque[_Message] = deque()
         self._publisher: Publisher | None = None
         self._closed = False
+        self._keep_at = 0.0
+        self._keep_pauses = BackOff(KEEP_AFTER_S, LONGEST_KEEP_PAUSE_S)
         self.dropped = 0
 
     def attach(self, publisher: Publisher | None) -> None:
@@ -72,20 +113,22 @@ class Outbox:
             self._publisher = publisher
             self._changed.notify_all()
 
-    def put(self, topic: str, payload: bytes, timeout_s: float = 0) -> bool:
-        """Add a message.
+    def put(self, topic: str, payload: bytes, timeout_s: float = 0, on_safe: Callable[[], None] | None = None) -> bool:
+        """Add a message; no disk is waited for.
 
         Args:
             topic: Where to.
             payload: What.
             timeout_s: How long to wait for room; 0, the default, never blocks.
+            on_safe: Called once, from the outbox's thread, when a kill can no longer lose the message: it is on disk or
+                published, or hopeless. Never after False. By default nobody is told.
 
         Returns:
             False when there was no room: the message is dropped, counted and logged.
         """
         with self._changed:
-            if self._changed.wait_for(lambda: len(self._messages) < self._capacity, timeout_s):
-                self._messages.append(topic, payload)
+            if self._changed.wait_for(lambda: self.waiting < self._capacity, timeout_s):
+                self._memory.append(_Message(topic, payload, on_safe))
                 self._changed.notify_all()
                 return True
             self.dropped += 1
@@ -93,22 +136,22 @@ class Outbox:
         return False
 
     def drain(self, timeout_s: float) -> int:
-        """Wait until everything is published.
+        """Wait until nothing is left.
 
         Args:
             timeout_s: How long at most.
 
         Returns:
-            How many messages are left.
+            How many messages are left; those on disk are published by the next process.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not len(self._messages), timeout_s)
-            return len(self._messages)
+            self._changed.wait_for(lambda: not self.waiting, timeout_s)
+            return self.waiting
 
     @property
     def waiting(self) -> int:
         """How many messages are on their way."""
-        return len(self._messages)
+        return len(self._spool) + len(self._memory)
 
     @property
     def connected(self) -> bool:
@@ -116,7 +159,7 @@ class Outbox:
         return self._publisher is not None
 
     def close(self) -> None:
-        """Let `run` end."""
+        """Let `run` end, with what is left on disk."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -126,42 +169,93 @@ class Outbox:
         back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
         since: float | None = None
         while (head := self._head()) is not None:
-            publisher, topic, payload = head
+            publisher, message = head
+            topic = message.topic
             since = self._clock() if since is None else since
             try:
-                publisher.publish(topic, payload)
+                publication = publisher.publish(topic, message.payload)
+                while not publication.wait(KEEP_AFTER_S):
+                    self._keep()
             except RefusedError as exc:
                 self._drop(topic, str(exc))
             except IpcError as exc:
                 waited_s = self._clock() - since
                 if waited_s < self._give_up_s:
                     log.warning("answer on %s kept, tried for %.1f s: %s", topic, waited_s, exc)
+                    self._keep()
                     self._pause(back_off.pause_s())
                     continue
                 self._drop(topic, f"given up after {waited_s:.0f} s: {exc}")
-            self._remove_head()
+            self._remove(message)
             back_off.reset()
             since = None
+        self._keep_at = 0.0
+        self._keep()
 
-    def _head(self) -> tuple[Publisher, str, bytes] | None:
+    def _head(self) -> tuple[Publisher, _Message] | None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or bool(len(self._messages) and self._publisher))
-                if self._closed or self._publisher is None:
+                self._changed.wait_for(lambda: self._closed or self._memory or self._may_publish())
+                # Without a way out, what comes within a moment goes to disk together.
+                self._changed.wait_for(lambda: self._closed or self._may_publish(), KEEP_AFTER_S)
+                if self._closed:
                     return None
-                message = self._messages.first()
-                if message is not None:
-                    return (self._publisher, *message)
+                publisher = self._publisher
+            if publisher is None:
+                self._keep()
+                continue
+            kept = self._spool.first()
+            if kept is not None:
+                return publisher, _Message(*kept)
+            if self._memory:
+                return publisher, self._memory[0]
 
-    def _remove_head(self) -> None:
+    def _may_publish(self) -> bool:
+        return bool(self._publisher and self.waiting)
+
+    def _keep(self) -> None:
+        """Bring to disk what is in memory, all in one write; a disk that refuses is asked again later."""
+        if not self._memory or self._clock() < self._keep_at:
+            return
+        messages = list(self._memory)
+        if not self._spool.extend([(message.topic, message.payload) for message in messages]):
+            self._keep_at = self._clock() + self._keep_pauses.pause_s()
+            return
+        self._keep_pauses.reset()
         with self._changed:
-            self._messages.remove_first()
+            for _ in messages:
+                self._memory.popleft()
+        for message in messages:
+            _tell(message)
+
+    def _remove(self, head: _Message) -> None:
+        # It may have gone to disk since it was taken from memory.
+        in_memory = bool(self._memory) and self._memory[0] is head
+        if not in_memory:
+            self._spool.remove_first()
+        with self._changed:
+            if in_memory:
+                self._memory.popleft()
             self._changed.notify_all()
+        if in_memory:
+            _tell(head)
 
     def _pause(self, pause_s: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed, pause_s)
+        until = self._clock() + pause_s
+        while not self._closed and (left_s := until - self._clock()) > 0:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, min(left_s, KEEP_AFTER_S))
+            self._keep()
 
     def _drop(self, topic: str, reason: str) -> None:
         self.dropped += 1
         log.error("answer on %s dropped: %s", topic, reason)
+
+
+def _tell(message: _Message) -> None:
+    if message.on_safe is None:
+        return
+    try:
+        message.on_safe()
+    except Exception:
+        log.exception("after the answer on %s was safe", message.topic)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -138,8 +139,9 @@ def read_file(path: Path, max_bytes: int) -> Request:
     is_json = path.suffix.lower() == ".json"
     limit = max_bytes if is_json else PICTURE_BYTES
     try:
-        with path.open("rb") as stream:
-            content = stream.read(limit + 1)
+        with path.open("rb", buffering=0) as stream:
+            # By the file's size: to ask for the limit would cost a buffer of that size, file after file.
+            content = stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
     except OSError as exc:
         raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} cannot be read: {exc.strerror}", path.name) from exc
     check_size(content, limit)

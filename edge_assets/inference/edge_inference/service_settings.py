@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_inference import setting_rules as rules
-from edge_inference.configuration import ConfigurationError
+from edge_inference.configuration_error import ConfigurationError
 
 DAY_S = 86_400.0
 MEBIBYTE = 1 << 20

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -13,43 +13,47 @@ TABLE = "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY AUTOINC
 
 
 class Spool:
-    """A first-in first-out store of messages.
+    """A first-in first-out store of messages on disk.
 
-    What cannot be written, because the disk is full or broken, waits in memory behind what is on disk, so that a live
-    connection goes on. A file that is damaged is put aside and a new one begun. Safe from any thread.
+    A file that is damaged is put aside and a new one begun. Safe from any thread.
 
     Args:
-        file: The store; None for memory only.
+        file: The store; None for one that takes nothing.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._memory: deque[tuple[str, bytes]] = deque()
+        self._file = file
         self._published = 0
         self._database = _open(file) if file else None
         self._on_disk = self._counted()
 
     def __len__(self) -> int:
-        with self._lock:
-            return self._on_disk + len(self._memory)
+        # Read by those who must not wait for the disk: without the lock.
+        return self._on_disk
 
-    def append(self, topic: str, payload: bytes) -> None:
-        """Add a message behind all others.
+    def extend(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+        """Add messages behind all others, all of them or none.
 
         Args:
-            topic: Where to.
-            payload: What.
+            messages: Topic and payload of each.
+
+        Returns:
+            False when the disk is full or broken; the reason is logged.
         """
         with self._lock:
-            if self._database is not None and not self._memory:
-                try:
-                    self._database.execute("INSERT INTO messages (topic, payload) VALUES (?, ?)", (topic, payload))
-                except sqlite3.Error as exc:
-                    log.error("a message waits in memory, the spool cannot be written: %s", exc)
-                else:
-                    self._on_disk += 1
-                    return
-            self._memory.append((topic, payload))
+            if self._database is None and self._file is not None:
+                self._database, self._published = _open(self._file), 0
+                self._on_disk = self._counted()
+            if self._database is None:
+                return False
+            try:
+                self._write(self._database, messages)
+            except sqlite3.Error as exc:
+                log.error("%d messages wait in memory, the spool cannot be written: %s", len(messages), exc)
+                return False
+            self._on_disk += len(messages)
+            return True
 
     def first(self) -> tuple[str, bytes] | None:
         """Get the oldest message, which stays.
@@ -59,30 +63,44 @@ class Spool:
         """
         with self._lock:
             row = self._row()
-            if row is not None:
-                return row[1], row[2]
-            return self._memory[0] if self._memory else None
+            return None if row is None else (row[1], row[2])
 
-    def remove_first(self) -> None:
-        """Forget the oldest message: it is published."""
+    def remove_first(self) -> bool:
+        """Forget the oldest message: it is published.
+
+        Returns:
+            Whether there was one.
+        """
         with self._lock:
             row = self._row()
             if row is None:
-                self._memory.popleft()
-                return
+                return False
             # Remembered, too: a delete that fails on a full disk must not publish the message for ever.
             self._published = row[0]
             self._on_disk -= 1
             with contextlib.suppress(sqlite3.Error):
                 if self._database is not None:
                     self._database.execute("DELETE FROM messages WHERE number <= ?", (self._published,))
+            return True
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             if self._database is not None:
                 self._database.close()
-                self._database, self._on_disk = None, 0
+                self._database, self._file, self._on_disk = None, None, 0
+
+    def _write(self, database: sqlite3.Connection, messages: Sequence[tuple[str, bytes]]) -> None:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            # What a full disk did not let go of.
+            database.execute("DELETE FROM messages WHERE number <= ?", (self._published,))
+            database.executemany("INSERT INTO messages (topic, payload) VALUES (?, ?)", messages)
+            database.execute("COMMIT")
+        except sqlite3.Error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
 
     def _row(self) -> tuple[int, str, bytes] | None:
         if self._database is None or not self._on_disk:
@@ -91,8 +109,10 @@ class Spool:
         try:
             row: tuple[int, str, bytes] | None = self._database.execute(query, (self._published,)).fetchone()
         except sqlite3.Error as exc:
-            log.error("%d messages are lost, the spool cannot be read: %s", self._on_disk, exc)
-            row = None
+            log.error("%d messages cannot be published, the spool cannot be read: %s", self._on_disk, exc)
+            # Opened anew with the next messages, or put aside if it is damaged.
+            self._database.close()
+            self._database = row = None
         if row is None:
             self._on_disk = 0
         return row

@@ -33,6 +33,24 @@ class CaptureSink(Protocol):
         ...
 
 
+class UploadOrFolder:
+    """Captures go to S3 where the device uploads its own, else they stay on the device; see `CaptureSink`.
+
+    Args:
+        upload: Takes a capture for the upload; False where there is none.
+        folder: Keeps the others.
+    """
+
+    def __init__(self, upload: Callable[[str, str, datetime, dict[str, Any]], bool], folder: CaptureSink) -> None:
+        self._upload = upload
+        self._folder = folder
+
+    def store(self, model: str, capture_id: str, moment: datetime, record: dict[str, Any]) -> None:
+        """Keep a capture; see `CaptureSink.store`."""
+        if not self._upload(model, capture_id, moment, record):
+            self._folder.store(model, capture_id, moment, record)
+
+
 class Captures:
     """Accepts captures and remembers what became of them; safe for any thread.
 

@@ -12,11 +12,12 @@ import grpc
 
 from edge_inference.agent.agent_error import AgentError
 from edge_inference.agent.capture_folder import CaptureFolder
-from edge_inference.agent.captures import Captures
+from edge_inference.agent.captures import Captures, UploadOrFolder
 from edge_inference.agent.model_registry import ModelRegistry
 from edge_inference.agent.servicer import Servicer
 from edge_inference.agent.tensor_model import TensorModel, load
 from edge_inference.agent_settings import AgentSettings
+from edge_inference.agent_switch import Upload
 from edge_inference.endpoint import Endpoint
 from edge_inference.signature import SigningKeys
 
@@ -40,17 +41,20 @@ class AgentServer:
         settings: Where and how much.
         endpoints: The endpoints that the device serves now.
         keys: The signing key in force.
+        upload: Takes captures where they are uploaded.
 
     Raises:
         AgentServerError: The socket's path is taken by something else, or cannot be listened on.
     """
 
-    def __init__(self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys) -> None:
+    def __init__(
+        self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, upload: Upload
+    ) -> None:
         registry = ModelRegistry(
             partial(_served, endpoints), lambda folder: load(folder, keys.current), settings.max_models
         )
         self._captures = Captures(
-            CaptureFolder(Path(settings.capture_folder), settings.capture_bytes),
+            UploadOrFolder(upload, CaptureFolder(Path(settings.capture_folder), settings.capture_bytes)),
             settings.pending_captures,
             settings.max_tensor_bytes,
         )

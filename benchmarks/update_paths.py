@@ -1,0 +1,207 @@
+"""What each kind of change costs a device: bytes that it downloads and seconds until it serves, on a twin.
+
+Rerun with `.venv/bin/python benchmarks/update_paths.py`; a copy of the app is deployed, changed and deployed again.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (".", "constructs"):
+    sys.path.insert(0, str(ROOT / folder))
+
+from config.names import Names
+from tests.app_copy import copy_app
+from tools.offline_deploy import DeploymentError, OfflineDeploy
+from twin import lifecycle
+from twin.errors import TwinError
+from twin.operator import OperatorClient
+
+NAMES = Names("twin")
+FETCHED = re.compile(r"component (\S+) \S+, artifact \S+/(\S+): fetched (\d+) bytes")
+LIMIT_S = 180.0
+KB = 1000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a change cost.
+
+    Attributes:
+        fetched: Bytes by `component/file`.
+        deploy_s: `cdk deploy`.
+        device_s: From its end until the device reports success, or failure where that is due.
+        served_s: From there until a request is answered.
+    """
+
+    fetched: dict[str, int]
+    deploy_s: float
+    device_s: float
+    served_s: float
+
+
+class Fleet:
+    """A copy of the app, deployed to a twin of its own.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.app = copy_app(folder / "app")
+        bundles = ROOT / "edge_assets" / "handlers" / "bundles"
+        if bundles.is_dir():
+            (self.app / "edge_assets" / "handlers" / "bundles").symlink_to(bundles)
+        self.home = folder / "twin"
+        self._state = lifecycle.start(self.home)
+        self._deploy = OfflineDeploy(environment=self._state.environment(), out=folder / "out", app=self.app)
+
+    def bootstrap(self) -> None:
+        """Prepare the account."""
+        self._deploy.synth()
+        self._deploy.bootstrap()
+
+    def deploy(self) -> Cost:
+        """Bring the app as it is now to the device."""
+        read = self._log_size()
+        self._deploy.synth()
+        deploy_s = self._deploy.deploy()
+        started = time.monotonic()
+        try:
+            self._deploy.wait_for_device(NAMES.edge_server, timeout_s=LIMIT_S)
+        except DeploymentError as exc:
+            if "is FAILED" not in str(exc):
+                raise
+            print(f"  {exc}", file=sys.stderr)
+        reported = time.monotonic()
+        with OperatorClient(self._state) as operator:
+            self._ask_until_answered(operator)
+        served_s = time.monotonic() - reported
+        found = FETCHED.findall(self._log(read))
+        fetched = {f"{component}/{file}": int(size) for component, file, size in found}
+        return Cost(fetched, deploy_s, reported - started, served_s)
+
+    def _ask_until_answered(self, operator: OperatorClient) -> None:
+        topics, deadline = (NAMES.request_topic("digits"), NAMES.response_topic("digits")), time.monotonic() + LIMIT_S
+        while True:
+            request = {"request_id": f"update-{time.monotonic_ns()}", "index": 1}
+            try:
+                operator.request(topics[0], request, topics[1], timeout_s=2)
+            except TwinError:
+                # What was sent while the component was not there is not kept for it.
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
+    def close(self) -> None:
+        """End the twin."""
+        lifecycle.stop(self.home)
+
+    def _log_files(self) -> list[Path]:
+        return list(self.home.glob("instances/*/**/log/core_device.log"))
+
+    def _log_size(self) -> int:
+        return sum(file.stat().st_size for file in self._log_files())
+
+    def _log(self, start: int) -> str:
+        (file,) = self._log_files()
+        return file.read_bytes()[start:].decode()
+
+
+def change_code(app: Path) -> None:
+    """A changed line of the inference component."""
+    with (app / "edge_assets" / "inference" / "edge_inference" / "answer.py").open("a") as stream:
+        stream.write("# changed\n")
+
+
+def break_code(app: Path) -> None:
+    """Code that ends at once: the device tries it, then goes back to what it had."""
+    with (app / "edge_assets" / "inference" / "edge_inference" / "answer.py").open("a") as stream:
+        stream.write('raise SystemExit("broken on purpose")\n')
+
+
+def restore_code(app: Path) -> None:
+    """The code as it was, as a version of its own: the first is kept in the cloud, and none can be made twice."""
+    name = "edge_assets/inference/edge_inference/answer.py"
+    shutil.copy(ROOT / name, app / name)
+    with (app / name).open("a") as stream:
+        stream.write("# as before\n")
+
+
+def change_model(app: Path) -> None:
+    """A model trained anew."""
+    folder = app / "edge_assets" / "models" / "digits"
+    command = [sys.executable, "-m", "tools.train_digits", "--hidden", "128", "--output", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+
+def change_configuration(app: Path) -> None:
+    """Another interval in the stage's file."""
+    file = app / "config" / "twin.toml"
+    text = file.read_text()
+    changed = text.replace("InferenceInterval = 5", "InferenceInterval = 7")
+    if changed == text:
+        raise ValueError(f"{file} must hold 'InferenceInterval = 5' for this benchmark to change it")
+    file.write_text(changed)
+
+
+def model_bytes(app: Path) -> int:
+    """The digit model and the files that travel with it."""
+    folder = app / "edge_assets" / "models" / "digits"
+    return sum((folder / name).stat().st_size for name in ("model.onnx", "samples.npz"))
+
+
+def main(
+    keep: bool = typer.Option(False, help="Keep the folder of the run, with its logs."),
+) -> None:
+    """Print a Markdown table, and each artifact that was fetched; end with 1 if a change cost more than it may."""
+    folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
+    changes: dict[str, tuple[Callable[[Path], None], Callable[[Path], int | None]]] = {
+        "nothing": (lambda _app: None, lambda _app: 0),
+        "code": (change_code, lambda _app: 100 * KB),
+        "broken code, rolled back by the device": (break_code, lambda _app: 100 * KB),
+        "code, back to what it was": (restore_code, lambda _app: 100 * KB),
+        "model": (change_model, lambda app: model_bytes(app) + 5 * KB),
+        "configuration": (change_configuration, lambda _app: 100 * KB),
+    }
+    rows: list[tuple[str, int | None, Cost]] = []
+    fleet, over = None, False
+    try:
+        fleet = Fleet(folder)
+        fleet.bootstrap()
+        rows.append(("all, the first time", None, fleet.deploy()))
+        for name, (change, limit) in changes.items():
+            print(f"{name} …", file=sys.stderr)
+            change(fleet.app)
+            rows.append((name, limit(fleet.app), fleet.deploy()))
+    finally:
+        if fleet:
+            fleet.close()
+        if keep:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print("| change | kB to the device | at most | cdk deploy s | device s | answered s | fetched |")
+    print("|---|---|---|---|---|---|---|")
+    for name, most, cost in rows:
+        total = sum(cost.fetched.values())
+        over |= most is not None and total > most
+        parts = ", ".join(f"{what.split('.', 2)[-1]} {size / KB:.1f}" for what, size in sorted(cost.fetched.items()))
+        shown = "-" if most is None else f"{most / KB:.1f}"
+        times = f"{cost.deploy_s:.1f} | {cost.device_s:.1f} | {cost.served_s:.2f}"
+        print(f"| {name} | {total / KB:.1f} | {shown} | {times} | {parts or 'nothing'} |")
+    raise typer.Exit(int(over))
+
+
+if __name__ == "__main__":
+    typer.run(main)

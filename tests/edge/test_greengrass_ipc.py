@@ -1,0 +1,115 @@
+"""What the SDK's client answers, as the component takes it; the SDK itself runs in test_component_process."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from awsiot.greengrasscoreipc.model import ServiceError, UnauthorizedError
+
+from edge_inference import greengrass_ipc
+from edge_inference.greengrass_ipc import GreengrassIpc
+from edge_inference.ipc_errors import IpcError, RefusedError
+
+
+class Client:
+    """The SDK's client, as far as publishing goes."""
+
+    def __init__(self) -> None:
+        self.future: Future[None] = Future()
+        self.failure: Exception | None = None
+
+    def publish_to_iot_core_async(self, **_request: Any) -> "Future[None]":
+        if self.failure:
+            raise self.failure
+        return self.future
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+@pytest.fixture
+def ipc(client: Client) -> GreengrassIpc:
+    made: Any = client
+    return GreengrassIpc(made, greengrass_ipc._Lifecycle(lambda: None))
+
+
+def test_a_publication_is_on_its_way_until_the_device_has_taken_it(ipc: GreengrassIpc, client: Client) -> None:
+    publication = ipc.publish("t", b"1")
+
+    assert not publication.wait(0)
+    client.future.set_result(None)
+    assert publication.wait(0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "text"),
+    [
+        (ServiceError(message="too many messages in flight"), IpcError, "publishing on t: too many messages in flight"),
+        (UnauthorizedError(message="not in accessControl"), RefusedError, "publishing on t is refused: not in access"),
+        (TimeoutError(), IpcError, "publishing on t: TimeoutError"),
+    ],
+)
+def test_a_publication_that_fails_says_why(
+    ipc: GreengrassIpc, client: Client, failure: Exception, kind: type[Exception], text: str
+) -> None:
+    publication = ipc.publish("t", b"1")
+    client.future.set_exception(failure)
+
+    with pytest.raises(kind, match=text):
+        publication.wait(0)
+
+
+def test_a_cancelled_publication_is_tried_again(ipc: GreengrassIpc, client: Client) -> None:
+    publication = ipc.publish("t", b"1")
+    client.future.cancel()
+
+    with pytest.raises(IpcError, match="CancelledError"):
+        publication.wait(0)
+
+
+def test_a_publication_without_an_answer_ends(
+    ipc: GreengrassIpc, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del client
+    monkeypatch.setattr(greengrass_ipc, "CALL_LIMIT_S", 0)
+    publication = ipc.publish("t", b"1")
+
+    with pytest.raises(IpcError, match="TimeoutError"):
+        publication.wait(0)
+
+
+def test_a_client_that_cannot_send_is_another_attempt(ipc: GreengrassIpc, client: Client) -> None:
+    client.failure = RuntimeError("the connection is closed")
+
+    with pytest.raises(IpcError, match="publishing on t: the connection is closed"):
+        ipc.publish("t", b"1")
+
+
+def test_the_end_of_a_connection_is_told_once() -> None:
+    told: list[bool] = []
+    lifecycle = greengrass_ipc._Lifecycle(lambda: told.append(True))
+
+    assert lifecycle.on_error(ValueError("garbage")), "the connection is closed"
+    lifecycle.on_disconnect(ValueError("garbage"))
+    lifecycle.on_disconnect(None)
+
+    assert lifecycle.lost
+    assert told == [True]
+
+
+def test_without_a_device_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", raising=False)
+    monkeypatch.delenv("SVCUID", raising=False)
+
+    with pytest.raises(RefusedError, match="a device must start this process: the environment lacks"):
+        greengrass_ipc.connect(lambda: None)
+
+
+def test_a_socket_that_nobody_serves_is_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", "/nowhere/ipc.sock")
+    monkeypatch.setenv("SVCUID", "token")
+
+    with pytest.raises(IpcError, match="connecting to the device"):
+        greengrass_ipc.connect(lambda: None)
