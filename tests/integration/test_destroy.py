@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_offline_deploy import copy_app
+from tests.app_copy import copy_app
 from tools.cdk_cli import CdkError
 from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
