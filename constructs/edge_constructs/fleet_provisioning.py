@@ -10,6 +10,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from config.names import Names
+from config.roster import RINGS
 from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.claim_policy import ClaimPolicy
 from edge_constructs.handler_findings import HANDLER, LOG
@@ -74,7 +75,12 @@ class FleetProvisioning(Construct):
         resource = settings.resource(
             self,
             "Indexing",
-            properties={"PolicyName": names.claim, "ThingGroupName": names.thing_group, "GroupPrefix": GROUPS},
+            properties={
+                "PolicyName": names.claim,
+                "ThingGroupName": names.thing_group,
+                "RingGroupNames": [names.ring_group(ring) for ring in RINGS],
+                "GroupPrefix": GROUPS,
+            },
         )
         # At a destroy the claim certificates go first: a policy that is attached cannot be deleted.
         resource.node.add_dependency(claim)

@@ -20,7 +20,7 @@ def changes(iot: FakeIot) -> list[Any]:
 
 @pytest.fixture
 def alone(iot: FakeIot) -> FakeIot:
-    iot.groups = {"edgewright-dev": set(), "somebody-elses": set()}
+    iot.groups = {"edgewright-dev": set(), "edgewright-dev-canary": set(), "somebody-elses": set()}
     iot.policies[POLICY] = set()
     return iot
 
@@ -98,9 +98,9 @@ def test_a_delete_after_a_failed_create_succeeds(alone: FakeIot) -> None:
     assert changes(alone) == []
 
 
-@pytest.mark.parametrize("name", ["PolicyName", "ThingGroupName", "GroupPrefix"])
+@pytest.mark.parametrize("name", ["PolicyName", "ThingGroupName", "RingGroupNames", "GroupPrefix"])
 def test_a_missing_property_is_named(alone: FakeIot, name: str) -> None:
-    with pytest.raises(ValueError, match=f"ResourceProperties.{name} is required"):
+    with pytest.raises(ValueError, match=f"ResourceProperties.{name} (is required|must be a list)"):
         handler(create(CAPABILITY, **{name: None}), Context())
     assert alone.calls == []
 

@@ -105,7 +105,9 @@ def test_it_deploys_every_stack_but_its_own(resources: dict[str, Any], tmp_path:
     variables = {each["Name"]: each["Value"] for each in deploy["Environment"]["EnvironmentVariables"]}
 
     assert variables["STAGE"] == "lab"
-    assert variables["STACKS"].split() == ["Storage", "Identity", "Fleet", "EdgeServer", "ModelDigits", "Inference"]
+    assert " ".join(variables["STACKS"].split()) == (
+        "Storage Identity Fleet Provisioning EdgeServer ModelDigits Inference Observability"
+    )
     assert all(not each["Environment"]["PrivilegedMode"] for each in projects.values())
 
 

@@ -35,11 +35,13 @@ class FleetSettings:
     Attributes:
         policy: The claim certificates' IoT policy.
         group: The fleet's thing group.
+        rings: The thing groups of its rings.
         prefix: What the thing groups of all fleets begin with.
     """
 
     policy: str
     group: str
+    rings: tuple[str, ...]
     prefix: str
 
     @classmethod
@@ -52,6 +54,7 @@ class FleetSettings:
         return cls(
             policy=properties.text("PolicyName"),
             group=properties.text("ThingGroupName"),
+            rings=properties.texts("RingGroupNames"),
             prefix=properties.text("GroupPrefix"),
         )
 
@@ -95,7 +98,8 @@ def take_away(settings: FleetSettings, physical_id: str, iot: Any) -> None:
         return
     with explaining("switch fleet indexing off"):
         pages = iot.get_paginator("list_thing_groups").paginate(namePrefixFilter=settings.prefix)
-        others = {group["groupName"] for page in pages for group in page["thingGroups"]} - {settings.group}
+        groups = {group["groupName"] for page in pages for group in page["thingGroups"]}
+        others = groups - {settings.group, *settings.rings}
         if others:
             LOG.info("fleet indexing stays on for %s", ", ".join(sorted(others)))
             return
