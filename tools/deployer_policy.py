@@ -122,8 +122,7 @@ def judge(policy: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], left
         left: Stacks that are still there.
         refusal: Passed on.
     """
-    user = next((each["principal"] for each in requests if str(each["principal"]).endswith(f"user/{USER}")), USER)
-    grants = examine({user: single_grants(policy)}, requests)
+    grants = examine({USER: single_grants(policy)}, requests)
     return Trial(grants, denials(requests), Counter(str(each["principal"]) for each in requests), left, refusal)
 
 

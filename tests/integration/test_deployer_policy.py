@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.deployer_policy import POLICY, judge, policy_for, run, single_grants
+from tools.deployer_policy import POLICY, USER, judge, policy_for, run, single_grants
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
-USER = f"arn:aws:iam::{ACCOUNT}:user/deployer"
 ROLES = ("deploy", "file-publishing")
 
 
@@ -33,7 +32,7 @@ def test_a_user_with_the_policy_alone_deploys_and_destroys_and_one_without_it_do
     assert trial.mistakes == []
     assert "is not authorized to perform" in trial.refusal
     # The user itself only changes roles; the bootstrap's roles do the work, under their own policies.
-    assert trial.requests[next(name for name in trial.requests if name.endswith("user/deployer"))] == len(ROLES)
+    assert trial.requests[USER] == len(ROLES)
     assert trial.requests[f"cdk-hnb659fds-deploy-role-{ACCOUNT}-{REGION}"] > len(ROLES)
 
 
