@@ -84,3 +84,22 @@ def test_a_deploy_that_fails_on_the_device_fails_with_its_reason_and_is_taken_aw
     broken.destroy()
 
     assert left(twin) == []
+
+
+def test_a_deploy_that_fails_in_the_compiler_leaves_no_job(twin: TwinState, tmp_path: Path) -> None:
+    app = copy_app(tmp_path / "app")
+    (app / "edge_assets" / "models" / "digits" / "model.onnx").write_bytes(b"no model at all")
+    broken = OfflineDeploy(environment=twin.environment(), out=tmp_path / "out", app=app)
+    broken.synth()
+    events: list[str] = []
+
+    with pytest.raises(CdkError):
+        replace(broken, on_line=events.append).deploy()
+
+    assert any("CREATE_FAILED" in line and "Custom::NeoCompilation" in line for line in events)
+    jobs = broken.client("sagemaker").list_compilation_jobs(NameContains="edgewright-twin-digits")
+    assert jobs["CompilationJobSummaries"] == []
+
+    broken.destroy()
+
+    assert left(twin) == []
