@@ -1,0 +1,92 @@
+"""`python -m tools.inventory` against the twin's endpoint, as against a shared account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.names import Names
+from tests.twin.conftest import Clients
+from tools import inventory
+from twin.state import TwinState
+
+OURS, THEIRS = Names("lab"), Names("lab-2")
+
+
+@pytest.fixture
+def account(twin: TwinState, client: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, str]]]:
+    """Two stages' leftovers, one of whose names begins with the other's; kind to the id of each stage's."""
+    for name, value in twin.environment().items():
+        monkeypatch.setenv(name, value)
+    iot, greengrass = client("iot"), client("greengrassv2")
+    made: dict[str, dict[str, str]] = {}
+    for names in (OURS, THEIRS):
+        group = iot.create_thing_group(thingGroupName=names.thing_group)["thingGroupArn"]
+        attributes = {"attributes": {"edgewright-registry": names.thing_group}}
+        iot.create_thing(thingName=f"line-of-{names.stage}", attributePayload=attributes)
+        iot.create_policy(policyName=names.iot_policy, policyDocument='{"Version": "2012-10-17", "Statement": []}')
+        certificate = iot.create_keys_and_certificate(setAsActive=False)
+        iot.attach_policy(policyName=names.iot_policy, target=certificate["certificateArn"])
+        deployment = greengrass.create_deployment(targetArn=group)
+        made[names.stage] = {
+            "things": f"line-of-{names.stage}",
+            "certificates": certificate["certificateId"],
+            "deployments": deployment["deploymentId"],
+            "IoT jobs": deployment["iotJobId"],
+            "IoT policies": names.iot_policy,
+            "thing groups": names.thing_group,
+        }
+    yield made
+    for names in (OURS, THEIRS):
+        left = made[names.stage]
+        greengrass.cancel_deployment(deploymentId=left["deployments"])
+        greengrass.delete_deployment(deploymentId=left["deployments"])
+        certificate = iot.describe_certificate(certificateId=left["certificates"])["certificateDescription"]
+        iot.detach_policy(policyName=names.iot_policy, target=certificate["certificateArn"])
+        iot.delete_certificate(certificateId=left["certificates"])
+        iot.delete_policy(policyName=names.iot_policy)
+        iot.delete_thing(thingName=left["things"])
+        iot.delete_thing_group(thingGroupName=names.thing_group)
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Path:
+    for names in (OURS, THEIRS):
+        (tmp_path / f"{names.stage}.toml").write_text('region = "us-east-1"\n[[models]]\nfolder = "digits"\n')
+    return tmp_path
+
+
+def run(stages: Path, stage: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    code = inventory.main(["--stage", stage, "--config", str(stages), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_lists_the_leftovers_of_one_stage_only(
+    account: dict[str, dict[str, str]], stages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage, left in account.items():
+        assert run(stages, stage, capsys) == (1, {kind: [name] for kind, name in left.items()})
+
+
+def test_a_person_is_told_how_many_there_are(
+    account: dict[str, dict[str, str]], stages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inventory.main(["--stage", "lab", "--config", str(stages)]) == 1
+
+    told = capsys.readouterr().out.splitlines()
+    assert f"certificates: {account['lab']['certificates']}" in told
+    assert told[-1] == "left of stage lab: 6"
+
+
+def test_nothing_is_left_of_a_stage_that_was_never_there(
+    twin: TwinState, stages: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in twin.environment().items():
+        monkeypatch.setenv(name, value)
+
+    assert inventory.main(["--stage", "lab", "--config", str(stages)]) == 0
+    assert capsys.readouterr().out == "left of stage lab: nothing\n"
