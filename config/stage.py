@@ -221,6 +221,8 @@ class Stage(Section):
         name: The stage's name, part of every physical name; the file's name without `.toml`.
         region: AWS region; the account is the one of the credentials that deploy.
         retain: Whether a destroy keeps the key, the buckets and what they hold.
+        revision: Part of every component's version: raised by whoever deploys again what was deployed before, since
+            Greengrass makes no version twice.
         models: The models, at least one.
         configuration: Ring to component to what is merged into the component's configuration on its devices; the
             component is `inference`.
@@ -234,6 +236,7 @@ class Stage(Section):
     name: Annotated[Slug, Field(max_length=12)]
     region: Region
     retain: bool = False
+    revision: int = Field(default=0, ge=0, le=1_000_000)
     models: tuple[Model, ...]
     configuration: dict[Ring, dict[Literal["inference"], dict[str, Any]]] = Field(default_factory=dict)
     fleet: Fleet = Fleet()
@@ -248,6 +251,11 @@ class Stage(Section):
     health: Health = Health()
     bootstrap: Bootstrap = Bootstrap()
     observability: Observability = Observability()
+
+    @property
+    def version_parts(self) -> tuple[str, ...]:
+        """What the stage itself adds to the content that components' versions follow from; nothing by default."""
+        return (f"revision {self.revision}",) if self.revision else ()
 
     @property
     def instance_type(self) -> str:

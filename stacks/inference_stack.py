@@ -119,7 +119,7 @@ class InferenceStack(StageStack):
             self,
             "Runtime",
             name=self.names.runtime_component,
-            version=component_version(RUNTIME_RECIPE, values, [archive.sha256]),
+            version=component_version(RUNTIME_RECIPE, values, [archive.sha256, *stage.version_parts]),
             recipe=RUNTIME_RECIPE,
             values=values,
             artifact_uri=self._store.publish(
@@ -177,7 +177,7 @@ class InferenceStack(StageStack):
             | {_TOKEN_EXCHANGE: {"VersionRequirement": ">=2.0.0 <3.0.0", "DependencyType": "SOFT"}},
         }
         # The account is known only at the deploy, and a version must not depend on how synth stands in for it.
-        version = component_version(INFERENCE_RECIPE, values, [archive.sha256])
+        version = component_version(INFERENCE_RECIPE, values, [archive.sha256, *stage.version_parts])
         return Component(
             self,
             "Inference",
@@ -202,6 +202,7 @@ class InferenceStack(StageStack):
             architecture=stage.runtime.architecture,
             store=self._store,
             folder=build_folder(self),
+            version_parts=stage.version_parts,
             after=after,
         ).component
 

@@ -74,7 +74,7 @@ class ModelStack(StageStack):
         manifest = {**self.source.declaration, "compiler": model.compiler, **self._provenance()}
         # The package's own digest is known only after the compilation: all that it follows from stands for it.
         self.version = component_version(
-            MODEL_RECIPE, self.recipe_values, [sha256, *compiler, repr(manifest), _PACKAGE_FORM]
+            MODEL_RECIPE, self.recipe_values, [sha256, *compiler, repr(manifest), _PACKAGE_FORM, *stage.version_parts]
         )
         verification = self._verify(compiled_uri or source_uri) if model.verify == "endpoint" else None
         package = ModelPackage(

@@ -34,6 +34,7 @@ class HandlerComponent(Construct):
         architecture: Of the device.
         store: Takes the archives.
         folder: Where archives are made.
+        version_parts: What else the version follows from; nothing by default.
         after: The component to create before this one.
 
     Raises:
@@ -54,6 +55,7 @@ class HandlerComponent(Construct):
         architecture: str,
         store: ArtifactStore,
         folder: Path,
+        version_parts: Sequence[str] = (),
         after: Component | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -62,7 +64,7 @@ class HandlerComponent(Construct):
         code = handler_archive(handler.name, function, folder)
         dependencies = dependencies_archive(handler.name, function, python, architecture, folder)
         values = recipe_values(name, handler, runtime)
-        digests = [code.sha256, dependencies.sha256]
+        digests = [code.sha256, dependencies.sha256, *version_parts]
         version = component_version(HANDLER_RECIPE, {**values, "DEPENDENCIES_URI": ""}, digests)
         filled = {**values, "VERSION": version, "ARTIFACT_URI": "", "DEPENDENCIES_URI": ""}
         check_access(json.loads(fill_recipe(HANDLER_RECIPE, filled)))

@@ -103,8 +103,9 @@ def test_a_name_that_is_none_is_refused_before_anything_is_made(twin: TwinState,
 
 def test_a_folder_that_cannot_be_written_leaves_no_identity_behind(twin: TwinState, run: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
+    before = inventory.take(twin)
 
     result = run("join", "board-3", "--out", str(tmp_path / "file" / "below"))
 
     assert isinstance(result.exception, TwinError)
-    assert "things" not in inventory.take(twin)
+    assert inventory.take(twin) == before

@@ -176,27 +176,49 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
     assert not needs["ModelDigits"] & {"EdgeServer", "Fleet"}
 
 
-def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
+def lab(folder: Path, text: str) -> list[dict[str, Any]]:
+    """The resources of the inference stack of a stage like the twin's, with a text added to its file."""
     from config.loader import load_stage
     from edge_constructs.feature_flags import read_context
     from edge_constructs.policy_gate import new_app
     from stacks.edgewright import define_stacks
 
-    text = (ROOT / "config" / "twin.toml").read_text()
-    (tmp_path / "lab.toml").write_text(f"{text}\n[configuration.canary.inference.models.digits]\ntopK = 1\n")
-    app = new_app(read_context(), outdir=tmp_path / "out")
-    define_stacks(app, load_stage("lab", tmp_path))
+    folder.mkdir()
+    (folder / "lab.toml").write_text(text)
+    app = new_app(read_context(), outdir=folder / "out")
+    define_stacks(app, load_stage("lab", folder))
     app.synth()
-    content = json.loads((tmp_path / "out" / "Inference.template.json").read_text())["Resources"].values()
+    return list(json.loads((folder / "out" / "Inference.template.json").read_text())["Resources"].values())
+
+
+def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "twin.toml").read_text()
     merged = {
         each["Properties"]["DeploymentName"]: each["Properties"]["Components"]["edgewright.lab.Inference"]
-        for each in content
+        for each in lab(tmp_path / "a", f"{text}\n[configuration.canary.inference.models.digits]\ntopK = 1\n")
         if each["Type"] == "AWS::GreengrassV2::Deployment"
     }
 
     configuration = {name: _merge(each) for name, each in merged.items()}
     assert configuration["edgewright-lab-canary"] == {"models": {"digits": {"topK": 1}}, "signingKey": "@"}
     assert configuration["edgewright-lab-early"] == configuration["edgewright-lab"] == {"signingKey": "@"}
+
+
+def test_a_raised_revision_gives_every_component_another_version(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "twin.toml").read_text()
+
+    def versions(folder: str, text: str) -> dict[str, str]:
+        deployment = next(
+            each for each in lab(tmp_path / folder, text) if each["Type"] == "AWS::GreengrassV2::Deployment"
+        )
+        components = deployment["Properties"]["Components"]
+        return {name: each["ComponentVersion"] for name, each in components.items()}
+
+    first, again, raised = versions("a", text), versions("b", text), versions("c", f"revision = 1\n{text}")
+
+    assert first == again
+    assert set(first) == set(raised)
+    assert not set(first.values()) & set(raised.values())
 
 
 def _merge(component: dict[str, Any]) -> Any:
