@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup bundles setup-dev check format lint types pytest integration synth setup-compliance compliance pr plan bill deploy diagram bench lock clean distclean
+.PHONY: help demo test setup bundles setup-dev check format lint types pytest integration integration-long synth setup-compliance compliance pr plan bill deploy diagram bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,7 +66,10 @@ pytest: setup-dev  ## the tests that need no deploy
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration"
 
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
-	@$(BIN)/pytest -m integration
+	@$(BIN)/pytest -m "integration and not long"
+
+integration-long: setup-dev  ## destroys after failures, two stages in an account, the deployer's policy
+	@$(BIN)/pytest -m long
 
 synth: setup  ## templates of every stage, checked by all packs and CloudFormation's schemas
 	@for stage in dev prod twin; do \

@@ -26,6 +26,7 @@ def request(role: str, *, allowed: bool = True) -> dict[str, object]:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_a_user_with_the_policy_alone_deploys_and_destroys_and_one_without_it_does_not(tmp_path: Path) -> None:
     trial = run(tmp_path)
 

@@ -12,7 +12,7 @@ from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
 from twin.state import TwinState
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 class KilledError(Exception):

@@ -15,13 +15,13 @@ import boto3
 import pytest
 
 from config.names import Names
-from tests.integration.test_offline_deploy import copy_app
+from tests.app_copy import copy_app
 from tools import inventory as stage_inventory
 from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
 from twin.state import TwinState
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 LAB = Names("lab")
 VERSIONS = 10_000
 
