@@ -67,7 +67,7 @@ def test_a_deploy_that_fails_on_the_device_fails_with_its_reason_and_is_taken_aw
     twin: TwinState, tmp_path: Path
 ) -> None:
     app = copy_app(tmp_path / "app")
-    script = app / "edge_assets" / "inference" / "run.sh"
+    script = app / "edge_assets" / "run.sh"
     script.write_text(script.read_text().replace("set -eu\n", "set -eu\necho 'broken on purpose' >&2; exit 3\n", 1))
     broken = OfflineDeploy(environment=twin.environment(), out=tmp_path / "out", app=app)
     broken.synth()
