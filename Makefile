@@ -14,7 +14,8 @@ help:  ## list the targets
 demo: setup  ## deploy everything to the twin, predict real digits, destroy, show what is left
 	@$(BIN)/python -m tools.demo
 
-test: setup-dev check pytest integration  ## every check and test, offline deploy included
+test: setup-dev check  ## every check and test, offline deploy included
+	@$(BIN)/pytest -n 3 --dist loadfile -m "not long"
 
 setup: $(VENV)/.ready node_modules/.ready $(VENV)/.wheelhouse bundles  ## install what the demo needs
 setup-dev: setup $(VENV)/.ready-dev  ## install what the checks need, too
