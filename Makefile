@@ -64,12 +64,12 @@ types: setup-dev
 	@$(BIN)/mypy
 
 pytest: setup-dev  ## the tests that need no deploy
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration and not long"
 
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m "integration and not long"
 
-integration-long: setup-dev  ## destroys after failures, two stages in an account, the deployer's policy
+integration-long: setup-dev  ## destroys after failures, two stages, the deployer's policy, every alarm
 	@$(BIN)/pytest -m long
 
 synth: setup  ## templates of every stage, checked by all packs and CloudFormation's schemas

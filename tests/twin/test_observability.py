@@ -139,6 +139,8 @@ def test_a_deployment_that_succeeds_is_not_told(fleet: ObservedFleet) -> None:
     assert "succeeded" not in [each.get("deploymentId") for each in fleet.notifications()]
 
 
+@pytest.mark.long  # alarms count by the clock: a machine that is busy with other tests misses their periods
+@pytest.mark.timeout(600)
 def test_every_alarm_goes_off_and_ends(fleet: ObservedFleet) -> None:
     alarms = {
         each["Properties"]["AlarmName"]: each["Properties"]
@@ -147,7 +149,7 @@ def test_every_alarm_goes_off_and_ends(fleet: ObservedFleet) -> None:
     models = {name.split(".")[0] for each in alarms.values() if "." in (name := each["MetricName"])}
     assert models == {"digits", "iris", "image-classification"}
     # What an earlier test set off has to end first: an alarm tells a change only.
-    wait_until(lambda: fleet.states(set(alarms) - {"edgewright-twin-heartbeat"}) == {"OK"}, 40)
+    wait_until(lambda: fleet.states(set(alarms) - {"edgewright-twin-heartbeat"}) == {"OK"}, 100)
     fleet.notifications()
     fleet.told.clear()
     for _beat in range(4):
@@ -158,12 +160,12 @@ def test_every_alarm_goes_off_and_ends(fleet: ObservedFleet) -> None:
     fleet.result("huge", latency_ms="1e999")
 
     for name in alarms:
-        told = fleet.wait_for(AlarmName=name, NewStateValue="ALARM", limit_s=40)
+        told = fleet.wait_for(AlarmName=name, NewStateValue="ALARM", limit_s=100)
         assert told["AlarmDescription"] == alarms[name]["AlarmDescription"]
     for _beat in range(4):
         fleet.heartbeat()
     for name in alarms:
-        fleet.wait_for(AlarmName=name, NewStateValue="OK", limit_s=40)
+        fleet.wait_for(AlarmName=name, NewStateValue="OK", limit_s=100)
 
 
 def test_the_topic_takes_messages_over_tls_only(fleet: ObservedFleet) -> None:
