@@ -103,8 +103,8 @@ class Component:
 
 
 def main(
-    rounds: int = typer.Option(7, min=3, help="Rounds; the ways take turns, medians count."),
-    frames: int = typer.Option(60, min=10, help="Frames of each way in a round."),
+    rounds: int = typer.Option(15, min=3, help="Rounds; the ways take turns, medians count."),
+    frames: int = typer.Option(100, min=10, help="Frames of each way in a round."),
     seconds: int = typer.Option(30, min=2, help="How long to run at 30 frames/s."),
 ) -> None:
     """Print the Markdown tables."""

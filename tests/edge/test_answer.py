@@ -74,6 +74,23 @@ def test_top_k_is_ordered_and_bounded_by_the_labels() -> None:
     assert top_k(logits, "abc", 1)[0].probability == pytest.approx(0.5, abs=1e-6)
 
 
+@given(
+    logits=arrays.arrays(np.float32, st.integers(1, 30), elements=st.integers(-3, 3).map(float)),
+    count=st.integers(1, 40),
+    probabilities=st.booleans(),
+)
+def test_top_k_is_the_head_of_all_sorted_ties_by_class(
+    logits: "np.typing.NDArray[np.float32]", count: int, *, probabilities: bool
+) -> None:
+    names = [str(place) for place in range(len(logits))]
+    best = top_k(logits, names, count, probabilities=probabilities)
+
+    every = sorted(range(len(logits)), key=lambda place: (-logits[place], place))
+    assert [score.label for score in best] == [str(place) for place in every[:count]]
+    shares = logits if probabilities else softmax(logits)
+    assert [score.probability for score in best] == [float(shares[place]) for place in every[:count]]
+
+
 def test_preprocessing_normalises_each_channel_and_puts_channels_first() -> None:
     preprocessing = Preprocessing(2, 1, "RGB", (0.5, 0, 0), (0.5, 1, 2))
 

@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from edge_inference.answer import Prediction
 from edge_inference.configuration import parse
 from edge_inference.endpoint import Endpoint
 from edge_inference.model_store import ModelStore
-from edge_inference.outbox import Outbox
+from edge_inference.outbox import GROUP, Outbox
 from edge_inference.postprocessing import Score
 from edge_inference.request import Request
 from tests.edge.local_device import RESPONSE, configuration
@@ -135,6 +136,30 @@ def test_what_does_not_fit_into_the_queue_gets_an_error_at_once(bench: Bench) ->
     bench.model.gate.set()
 
     assert bench.results(6) == ["Overloaded", "0", "1", "2", "3", "4"]
+
+
+def test_only_answers_that_many_others_follow_may_wait_for_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, followed = bench.outbox.put, list[bool]()
+
+    def watched(*arguments: Any, more: bool = False, **named: Any) -> bool:
+        followed.append(more)
+        return put(*arguments, more=more, **named)
+
+    monkeypatch.setattr(bench.outbox, "put", watched)
+    bench.endpoint.settings = replace(SETTINGS, queue_size=GROUP + 2)
+    bench.load()
+    bench.model.gate.clear()
+    bench.ask({"index": 0})
+    deadline = time.monotonic() + 10
+    while bench.endpoint.waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+    bench.ask(*({"index": number} for number in range(1, GROUP + 2)))
+    bench.model.gate.set()
+
+    assert bench.results(GROUP + 2) == [str(number) for number in range(GROUP + 2)]
+    assert followed == [True] * 2 + [False] * GROUP
 
 
 def test_a_failing_model_is_counted_told_and_survived(bench: Bench) -> None:

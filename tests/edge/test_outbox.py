@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_inference import outbox as outbox_module
 from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import Outbox
+from edge_inference.outbox import GROUP, Outbox
 from edge_inference.spool import Spool
 from tests.edge.publications import Held, Published
 
@@ -123,6 +124,34 @@ def test_a_full_outbox_drops_the_newest_counts_it_and_waits_no_longer_than_told(
     assert time.monotonic() - started < 3
     assert outbox.dropped == 2
     assert outbox.drain(0) == 3
+
+
+def test_messages_that_others_follow_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "KEEP_AFTER_S", 30)
+    publisher = FakePublisher()
+    with running(Outbox()) as box:
+        box.attach(publisher)
+        for number in range(GROUP - 1):
+            box.put("topic", b"%d" % number, more=True)
+        time.sleep(0.1)
+        assert publisher.sent == [], "the group is not complete"
+
+        box.put("topic", b"last", more=True)
+        assert box.drain(5) == 0
+        box.put("topic", b"followed", more=True)
+        box.put("topic", b"not followed")
+        assert box.drain(5) == 0
+    assert publisher.sent[GROUP - 1 :] == [b"last", b"followed", b"not followed"]
+
+
+def test_a_message_that_nothing_follows_after_all_leaves_within_a_moment(outbox: Outbox) -> None:
+    publisher = FakePublisher()
+    outbox.attach(publisher)
+
+    outbox.put("topic", b"1", more=True)
+
+    assert outbox.drain(5) == 0
+    assert publisher.sent == [b"1"]
 
 
 def test_what_is_published_at_once_never_touches_the_disk(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from edge_inference.request import ErrorCode, RequestError
 #: PublishToIoTCore on the leanest nucleus takes 6.3 kB; the rest is for the frame.
 PAYLOAD_BYTES = 6000
 MESSAGE_CHARACTERS = 500
+# ASCII: a lone surrogate in a client's id has no UTF-8 form.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,7 @@ def failure(request_id: str | None, device: str, error: RequestError) -> bytes:
 
 def encode(message: Mapping[str, object]) -> bytes:
     """Write a message as JSON, within ASCII."""
-    # ASCII: a lone surrogate in a client's id has no UTF-8 form.
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(message).encode("ascii")
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from edge_inference.configuration import ModelSettings
 from edge_inference.file_source import FileJob, FileSource
 from edge_inference.latency import Latencies
 from edge_inference.model_store import ModelStore
-from edge_inference.outbox import Outbox
+from edge_inference.outbox import GROUP, Outbox
 from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse, read_file
 from edge_inference.workload import Workload
 
@@ -118,7 +118,7 @@ class Endpoint:
                 continue
             response = self._answer(subject, arrived)
             if response is not None:
-                self._outbox.put(self.settings.response_topic, response, OUTBOX_WAIT_S)
+                self._outbox.put(self.settings.response_topic, response, OUTBOX_WAIT_S, more=self._is_behind())
 
     def _answer(self, payload: bytes, arrived: float) -> bytes | None:
         request_id = None
@@ -159,8 +159,12 @@ class Endpoint:
             self._outbox.put(settings.response_topic, answer.failure(job.path.name, self._device, error))
             return
         self.counts.answered += 1
-        if not self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S, partial(self._safe, job)):
+        is_safe = partial(self._safe, job)
+        if not self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S, is_safe, more=self._is_behind()):
             self._files.discard(job)
+
+    def _is_behind(self) -> bool:
+        return self._jobs.qsize() >= GROUP
 
     def _safe(self, job: FileJob) -> None:
         """Let go of a file whose result can no longer be lost; called from the outbox's thread."""

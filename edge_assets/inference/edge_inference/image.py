@@ -42,6 +42,8 @@ def decode(data: bytes, width: int, height: int, mode: str, resize: int | None =
             )
         # A JPEG is decoded at the smallest scale that is still large enough: several times faster for a photograph.
         picture.draft(mode, (resize or width, resize or height))
+        # All of the file at once: the decoder need not stop and find its place again every 64 KiB.
+        picture.decodermaxblock = max(len(data), 1)
         fitted = _fitted(picture, width, height, mode, resize)
     except UnidentifiedImageError as exc:
         raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be a {' or '.join(FORMATS)} file") from exc

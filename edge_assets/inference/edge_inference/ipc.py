@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from edge_inference.outbox import Publisher
+from edge_inference.publisher import Publisher
 
 
 class Subscription(Protocol):

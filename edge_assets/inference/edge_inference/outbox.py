@@ -6,10 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from edge_inference.back_off import BackOff
 from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_inference.publisher import Publisher
 from edge_inference.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -22,45 +22,8 @@ LONGEST_RETRY_S = 5.0
 #: What is not published within this time goes to disk; nearly everything is, so that the disk rests.
 KEEP_AFTER_S = 0.1
 LONGEST_KEEP_PAUSE_S = 10.0
-
-
-class Publication(Protocol):
-    """A message that is being published."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for its end, which comes by itself within a few seconds.
-
-        Args:
-            timeout_s: How long at most.
-
-        Returns:
-            Whether it is published; False while it is on its way.
-
-        Raises:
-            RefusedError: It will never be accepted.
-            IpcError: Another attempt may work.
-        """
-        ...
-
-
-class Publisher(Protocol):
-    """Sends one message."""
-
-    def publish(self, topic: str, payload: bytes) -> Publication:
-        """Begin to publish, at least once.
-
-        Args:
-            topic: Exact topic.
-            payload: At most 6,000 bytes.
-
-        Returns:
-            Tells when it is done.
-
-        Raises:
-            RefusedError: It will never be accepted.
-            IpcError: Another attempt may work.
-        """
-        ...
+#: So many leave together when others follow: waking up for each costs the processor as much as publishing it.
+GROUP = 8
 
 
 @dataclass(frozen=True)
@@ -99,6 +62,7 @@ class Outbox:
         self._memory: deque[_Message] = deque()
         self._publisher: Publisher | None = None
         self._closed = False
+        self._held = False
         self._keep_at = 0.0
         self._keep_pauses = BackOff(KEEP_AFTER_S, LONGEST_KEEP_PAUSE_S)
         self.dropped = 0
@@ -113,7 +77,15 @@ class Outbox:
             self._publisher = publisher
             self._changed.notify_all()
 
-    def put(self, topic: str, payload: bytes, timeout_s: float = 0, on_safe: Callable[[], None] | None = None) -> bool:
+    def put(
+        self,
+        topic: str,
+        payload: bytes,
+        timeout_s: float = 0,
+        on_safe: Callable[[], None] | None = None,
+        *,
+        more: bool = False,
+    ) -> bool:
         """Add a message; no disk is waited for.
 
         Args:
@@ -122,14 +94,18 @@ class Outbox:
             timeout_s: How long to wait for room; 0, the default, never blocks.
             on_safe: Called once, from the outbox's thread, when a kill can no longer lose the message: it is on disk or
                 published, or hopeless. Never after False. By default nobody is told.
+            more: Whether others follow at once, for which this one may wait: until there are eight, 0.1 s at most.
 
         Returns:
             False when there was no room: the message is dropped, counted and logged.
         """
         with self._changed:
             if self._changed.wait_for(lambda: self.waiting < self._capacity, timeout_s):
+                begins = not self.waiting
                 self._memory.append(_Message(topic, payload, on_safe))
-                self._changed.notify_all()
+                self._held = more and (begins or self._held) and len(self._memory) < GROUP
+                if begins or not self._held:
+                    self._changed.notify_all()
                 return True
             self.dropped += 1
         log.error("outbox full with %d answers, one for %s dropped", self._capacity, topic)
@@ -196,8 +172,9 @@ class Outbox:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._memory or self._may_publish())
-                # Without a way out, what comes within a moment goes to disk together.
+                # Without a way out, what comes within a moment goes to disk together; with one, it leaves together.
                 self._changed.wait_for(lambda: self._closed or self._may_publish(), KEEP_AFTER_S)
+                self._held = False
                 if self._closed:
                     return None
                 publisher = self._publisher
@@ -211,7 +188,7 @@ class Outbox:
                 return publisher, self._memory[0]
 
     def _may_publish(self) -> bool:
-        return bool(self._publisher and self.waiting)
+        return bool(self._publisher and self.waiting) and not self._held
 
     def _keep(self) -> None:
         """Bring to disk what is in memory, all in one write; a disk that refuses is asked again later."""

@@ -27,10 +27,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     Raises:
         ValueError: A value is not finite, which no input may cause in a sound model.
     """
-    values = _finite(logits)
-    exponentials = np.exp(values - values.max())
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
-    return probabilities
+    return _softmax(_finite(logits))
 
 
 def top_k(
@@ -50,9 +47,20 @@ def top_k(
     Raises:
         ValueError: A value is not finite.
     """
-    shares = _finite(values) if probabilities else softmax(values)
-    order = np.argsort(-shares, kind="stable")[:count]
-    return [Score(labels[place], float(shares[place])) for place in order]
+    finite = _finite(values)
+    count = min(count, len(finite))
+    # Only the best are sorted: most of a thousand classes are of no interest.
+    last = np.partition(finite, -count)[-count]
+    best = np.flatnonzero(finite >= last)
+    order = best[np.argsort(-finite[best], kind="stable")][:count]
+    shares = (finite if probabilities else _softmax(finite))[order]
+    return [Score(labels[place], float(share)) for place, share in zip(order, shares, strict=True)]
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponentials = np.exp(values - values.max())
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
+    return probabilities
 
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float64]:
