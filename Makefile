@@ -89,7 +89,7 @@ setup-compliance: setup .venv-compliance/.ready
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: check pytest compliance integration plan  ## what a pull request must pass, the offline deploy and the plan included
+pr: test compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
 
 deploy: synth  ## deploy STAGE with the credentials of this shell; STACKS="…" deploys only these
 	@npx cdk deploy $(STACKS) --app out/synth/$(STAGE) --require-approval never --concurrency 5

@@ -14,6 +14,12 @@ MODEL_RECIPE = MODELS / "recipe.json"
 RUNTIME_RECIPE = ROOT / "runtime" / "recipe.json"
 INFERENCE_RECIPE = ROOT / "inference" / "recipe.json"
 EDGE_SERVER = ROOT / "edge_server"
+#: The scripts that come before `user_data.sh`, in their order.
+NUCLEUS_SCRIPTS = {
+    "classic": ("nucleus_java.sh", "nucleus_classic.sh"),
+    "docker": ("nucleus_java.sh", "nucleus_docker.sh"),
+    "lite": ("nucleus_lite.sh",),
+}
 
 
 class MissingAssetError(FileNotFoundError):
@@ -29,7 +35,7 @@ def user_data_script(nucleus: str) -> str:
     Returns:
         A bash script without its settings.
     """
-    parts = (f"nucleus_{nucleus}.sh", "user_data.sh")
+    parts = (*NUCLEUS_SCRIPTS[nucleus], "user_data.sh")
     return "\n".join((EDGE_SERVER / part).read_text(encoding="utf-8") for part in parts)
 
 

@@ -1,16 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# The classic nucleus in a container of Amazon Linux 2023. Comes before user_data.sh, see there.
+# The classic nucleus in a container of Amazon Linux 2023. Comes behind nucleus_java.sh and before user_data.sh, see there.
 # AWS's own image is not developed any more and has no published digest: the image is made here, from the distribution's
 # signed packages and the pinned nucleus. Identity and state live in ROOT on the host, so they outlive the container.
-ROOT="${EDGEWRIGHT_ROOT:-/greengrass/v2}"
-export CA_BUNDLE="${EDGEWRIGHT_CA_BUNDLE:-/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem}"
 export SERVICE=docker
 export TMPDIR="${TMPDIR:-/var/tmp}" # /tmp is memory, which the image would fill
 PACKAGES=(docker unzip)
 IN_IMAGE=(bash coreutils java-17-amazon-corretto-headless procps-ng python3.11 shadow-utils sudo)
 IMAGE=edgewright-greengrass
 CONTAINER=greengrass
-version=""
 
 install_packages() {
   if ! rpm --query --quiet "${PACKAGES[@]}"; then retry dnf install --assumeyes --quiet "${PACKAGES[@]}"; fi
@@ -24,31 +21,7 @@ prepare_nucleus() {
   mkdir -p "$rootfs/opt/greengrass"
   cp -r "$scratch/nucleus/." "$rootfs/opt/greengrass/"
   tar --create --directory "$rootfs" . | docker import - "$IMAGE" >/dev/null
-  version="$(docker run --rm "$IMAGE" java -jar /opt/greengrass/lib/Greengrass.jar --version)"
-  version="${version##*v}"
-  if [[ ! "$version" =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]]; then fail "the nucleus must tell its version as vN.N.N, got $version"; fi
-}
-
-# $1 data endpoint, $2 credential endpoint
-write_config() {
-  cat >"$ROOT/config.yaml" <<END
----
-system:
-  certificateFilePath: "$ROOT/device.pem.crt"
-  privateKeyPath: "$ROOT/private.pem.key"
-  rootCaPath: "$ROOT/root_ca.pem"
-  rootpath: "$ROOT"
-  thingName: "$EDGEWRIGHT_THING_NAME"
-services:
-  aws.greengrass.Nucleus:
-    componentType: "NUCLEUS"
-    version: "$version"
-    configuration:
-      awsRegion: "$EDGEWRIGHT_REGION"
-      iotRoleAlias: "$EDGEWRIGHT_ROLE_ALIAS"
-      iotDataEndpoint: "$1"
-      iotCredEndpoint: "$2"
-END
+  read_version docker run --rm "$IMAGE" java -jar /opt/greengrass/lib/Greengrass.jar --version
 }
 
 # The installer sets the root folder up; the loader, which restarts the nucleus after an update of itself, is what runs.

@@ -4,8 +4,8 @@
 #   EDGEWRIGHT_REGION, _STAGE, _THING_NAME, _THING_GROUP, _IOT_POLICY, _ROLE_ALIAS, _ARTIFACT_BUCKET
 #   EDGEWRIGHT_NUCLEUS_URL, _NUCLEUS_SHA256    the nucleus' zip, pinned by its digest
 #   EDGEWRIGHT_SIGNAL_URL                      where CloudFormation waits for the outcome (a signed address)
-# and one of nucleus_classic.sh, nucleus_lite.sh, nucleus_docker.sh defines ROOT, SERVICE, install_packages,
-# prepare_nucleus, write_config and start_nucleus.
+# and nucleus_lite.sh, or nucleus_java.sh with nucleus_classic.sh or nucleus_docker.sh, define ROOT, SERVICE,
+# install_packages, prepare_nucleus, write_config and start_nucleus.
 # Rights of the instance's role:
 #   iot:DescribeEndpoint, iot:CreateKeysAndCertificate                   *
 #   iot:AttachPolicy, iot:DetachPolicy                                   cert/* (and the policy, where it is checked)

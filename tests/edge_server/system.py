@@ -9,8 +9,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[2] / "edge_assets" / "edge_server"
-SCRIPTS = sorted(FOLDER.glob("*.sh"))
+from edge_constructs.edge_assets import EDGE_SERVER, user_data_script
+
+SCRIPTS = sorted(EDGE_SERVER.glob("*.sh"))
 ARN = "arn:aws:iot:eu-west-1:111122223333:cert/0123abcd"
 NUCLEUS = b"the nucleus, zipped"
 # The real certificate, public: the script finds it in a trust store by its digest.
@@ -128,7 +129,7 @@ class System:
         (self.home / "journal").write_text("")
         (self.home / "signal").unlink(missing_ok=True)
         exports = "".join(f"export EDGEWRIGHT_{key}='{value}'\n" for key, value in self.settings.items())
-        script = "\n".join((FOLDER / name).read_text() for name in (f"nucleus_{self.nucleus}.sh", "user_data.sh"))
+        script = user_data_script(self.nucleus)
         environment = {
             "PATH": f"{self.home / 'bin'}:{os.environ['PATH']}",
             "STAND_IN": str(self.home),
