@@ -63,7 +63,7 @@ class NeoCompilation(Construct):
             permissions=_permissions(job, role_arn),
             waits=True,
             limit=Duration.minutes(limits.max_runtime_minutes + 10),
-            query_interval=Duration.seconds(5),
+            query_interval=Duration.seconds(2),
         )
         vpc = {"Subnets": list(limits.subnets), "SecurityGroupIds": list(limits.security_groups)}
         resource = provider.resource(

@@ -84,6 +84,7 @@ def test_recognises_held_out_digits_by_index_and_by_picture(component: Component
         component.device.send({"request_id": f"i{index + 1}", "image": picture})
     answers = [component.device.answer() for _ in range(40)]
 
+    assert component.device.states == ["RUNNING"]
     assert [answer["request_id"] for answer in answers] == [f"i{index}" for index in range(40)]
     right = sum(answer["label"] == str(label) for answer, label in zip(answers, labels[:40], strict=True))
     assert right >= 38

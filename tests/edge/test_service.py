@@ -19,6 +19,8 @@ class FakeClient:
         self.lost = False
         self.closed = False
         self.failure: Exception | None = None
+        self.reports = 0
+        self.report_failure: Exception | None = None
         self.on_change: Callable[[], None] = lambda: None
 
     def lose(self) -> None:
@@ -33,6 +35,11 @@ class FakeClient:
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         self.on_change = on_change
 
+    def report_running(self) -> None:
+        self.reports += 1
+        if self.report_failure:
+            raise self.report_failure
+
     def close(self) -> None:
         self.closed = True
 
@@ -44,12 +51,14 @@ class FakeDevice:
         self.clients: list[FakeClient] = []
         self.failures: list[Exception] = []
         self.call_failure: Exception | None = None
+        self.report_failure: Exception | None = None
 
     def __call__(self, on_lost: Callable[[], None]) -> Any:
         if self.failures:
             raise self.failures.pop(0)
         client = FakeClient(on_lost)
         client.failure = self.call_failure
+        client.report_failure = self.report_failure
         self.clients.append(client)
         return client
 
@@ -100,6 +109,20 @@ def test_connects_anew_when_the_connection_is_lost_and_ends_when_told() -> None:
     assert running.wait() is Event.STOP
     assert first.closed
     assert second.closed
+
+
+@pytest.mark.parametrize("failure", [None, IpcError("ServiceError"), RefusedError("no such component")])
+def test_tells_each_device_that_it_runs_and_serves_whatever_that_says(failure: Exception | None) -> None:
+    device = FakeDevice()
+    device.report_failure = failure
+    made = service(device)
+    running = Running(made)
+    device.wait_for(1).lose()
+    device.wait_for(2)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert [client.reports for client in device.clients] == [1, 1]
 
 
 def test_waits_for_a_device_that_is_not_there_yet() -> None:

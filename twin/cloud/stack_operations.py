@@ -15,7 +15,7 @@ from ministack.services import cloudformation
 
 from twin.cloud.registry import Response, Settings, register_service
 
-HOLD_S = 8.0
+HOLD_S = 20.0
 """Longest wait; the operation goes on after it, and the caller looks again as with AWS."""
 
 _LOOK_S = 0.02

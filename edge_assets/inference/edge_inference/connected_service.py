@@ -159,6 +159,7 @@ class ConnectedService(ABC):
         self._configure(client)
         self._begin(client)
         self._outbox.attach(client)
+        _report_running(client)
         self._back_off.reset()
         try:
             ending = self._follow(client)
@@ -215,3 +216,11 @@ class ConnectedService(ABC):
             if not told and self._is_outdated():
                 told = True
                 self._events.put(Event.RUNTIME_CHANGED)
+
+
+def _report_running(client: IpcClient) -> None:
+    try:
+        client.report_running()
+    except IpcError as exc:
+        # A device that does not take it watches the process instead.
+        log.info("%s", exc)

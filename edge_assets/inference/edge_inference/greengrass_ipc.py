@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from awsiot import greengrasscoreipc
 from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
-from awsiot.greengrasscoreipc.model import QOS, ResourceNotFoundError, UnauthorizedError
+from awsiot.greengrasscoreipc.model import QOS, ReportedLifecycleState, ResourceNotFoundError, UnauthorizedError
 
 from edge_inference.ipc import Connect, IpcClient
 from edge_inference.ipc_errors import HungUpError, IpcError, RefusedError
@@ -156,6 +156,10 @@ class GreengrassIpc:
         except Exception as exc:
             raise IpcError(f"{what}: {_text(exc)}") from exc
         return _Publication(what, future)
+
+    def report_running(self) -> None:
+        """Tell that the component serves; see `IpcClient.report_running`."""
+        _result("reporting the state", self._client.update_state_async(state=ReportedLifecycleState.RUNNING))
 
     def close(self) -> None:
         """End the connection."""

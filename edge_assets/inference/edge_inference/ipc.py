@@ -60,6 +60,14 @@ class IpcClient(Publisher, Protocol):
         """
         ...
 
+    def report_running(self) -> None:
+        """Tell the device that the component serves: a deployment need not watch it for a while to believe it.
+
+        Raises:
+            IpcError: The device did not take it.
+        """
+        ...
+
     def close(self) -> None:
         """End the connection and everything on it."""
         ...
