@@ -9,6 +9,7 @@ away and asks which of the recorded requests would have been denied without it.
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +27,12 @@ from tools.offline_deploy import OfflineDeploy
 from tools.predictions import predict_held_out
 from tools.unseen_permissions import why_unseen
 from twin import lifecycle
+from twin.errors import TwinError
 from twin.operator import OperatorClient
 
 STAGE, MODEL = "twin", "digits"
 DEVICE = "Certificate"
+CAPTURE_LIMIT_S = 60.0
 Statement = Mapping[str, Any]
 console = Console(highlight=False, width=200)
 
@@ -51,12 +54,15 @@ class Grant:
     needed_by: str | None
 
 
-def examine(policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping[str, Any]]) -> list[Grant]:
+def examine(
+    policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> list[Grant]:
     """Take each statement away in turn.
 
     Args:
         policies: Principal to the statements of its policies.
         trail: Requests as twin.cloud.access_trail records them.
+        names: Principal to its logical id.
 
     Returns:
         Every statement with what needs it.
@@ -67,8 +73,7 @@ def examine(policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping
         for number, statement in enumerate(statements):
             rest = [other for place, other in enumerate(statements) if place != number]
             lost = next((each for each in requests if _allows(statements, each) and not _allows(rest, each)), None)
-            logical_id = principal.removeprefix(f"edgewright-{STAGE}-").partition("-")[2]
-            needed = f"{lost['action']} on {lost['resource']}" if lost else why_unseen(logical_id, statement)
+            needed = f"{lost['action']} on {lost['resource']}" if lost else why_unseen(names[principal], statement)
             found.append(Grant(principal, number, statement, needed))
     return found
 
@@ -100,13 +105,36 @@ def _allows(statements: Sequence[Statement], request: Mapping[str, Any]) -> bool
 
 def deployed_policies(deploy: OfflineDeploy, names: Names) -> dict[str, list[Statement]]:
     """Read the statements of the stage's roles and of its IoT policy from a running twin."""
-    iam, policies = deploy.client("iam"), {}
-    for page in iam.get_paginator("list_roles").paginate():
-        for role in page["Roles"]:
-            if role["RoleName"].startswith(f"{names.prefix}-"):
-                policies[role["RoleName"]] = list(_statements(iam, role["RoleName"]))
+    iam = deploy.client("iam")
+    policies = {role: list(_statements(iam, role)) for role in roles(deploy, names)}
     document = deploy.client("iot").get_policy(policyName=names.iot_policy)["policyDocument"]
     return {**policies, DEVICE: json.loads(document)["Statement"]}
+
+
+def roles(deploy: OfflineDeploy, names: Names) -> dict[str, str]:
+    """List the roles of the stage's stacks in a running twin: name to logical id."""
+    found, cloudformation = {}, deploy.client("cloudformation")
+    for page in cloudformation.get_paginator("describe_stacks").paginate():
+        for stack in page["Stacks"]:
+            if stack["StackName"].startswith(f"{names.prefix}-"):
+                content = cloudformation.describe_stack_resources(StackName=stack["StackName"])["StackResources"]
+                found |= {
+                    each["PhysicalResourceId"]: each["LogicalResourceId"]
+                    for each in content
+                    if each["ResourceType"] == "AWS::IAM::Role"
+                }
+    return found
+
+
+def wait_for_captures(deploy: OfflineDeploy, names: Names) -> int:
+    """Wait until the device has uploaded what it was unsure of; gives the number of objects."""
+    s3, deadline = deploy.client("s3"), time.monotonic() + CAPTURE_LIMIT_S
+    bucket = names.artifact_bucket(deploy.environment["CDK_DEFAULT_ACCOUNT"], deploy.environment["CDK_DEFAULT_REGION"])
+    while not (found := s3.list_objects_v2(Bucket=bucket, Prefix="captures/").get("KeyCount", 0)):
+        if time.monotonic() > deadline:
+            raise TwinError(f"no capture in {bucket} within {CAPTURE_LIMIT_S:.0f} s of the predictions")
+        time.sleep(0.5)
+    return int(found)
 
 
 def _statements(iam: Any, role: str) -> Iterator[Statement]:
@@ -136,18 +164,20 @@ def run(out: Path) -> tuple[list[Grant], list[str]]:
             console.print(f"{step.__name__}: {step():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
         with OperatorClient(state) as operator:
-            next(iter(predict_held_out(operator, names, MODEL)))
+            predictions = list(predict_held_out(operator, names, MODEL))
+        console.print(f"captures: {wait_for_captures(deploy, names)} of {len(predictions)} predictions")
         # Another commit is another version of the model: then there is something to sweep.
         update = replace(deploy, context={"source_commit": "0" * 40})
         update.synth()
         console.print(f"update: {update.deploy():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
         policies = deployed_policies(deploy, names)
+        logical_ids = {**roles(deploy, names), DEVICE: DEVICE}
         console.print(f"destroy: {deploy.destroy():.1f} s")
     finally:
         lifecycle.stop(home)
     trail = read_trail(home)
-    return examine(policies, trail), denials(trail)
+    return examine(policies, trail, logical_ids), denials(trail)
 
 
 def show(grants: Sequence[Grant]) -> None:

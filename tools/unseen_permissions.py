@@ -88,6 +88,11 @@ UNSEEN = (
         "without it a device misses its removal from a group (test_devices_may_list_their_groups)",
     ),
     Unseen(
+        "RegistryHandlerRole",
+        "iot:DescribeJobExecution",
+        "Greengrass deletes a core device with its caller's rights (test_the_register_may_look_at_a_devices_jobs)",
+    ),
+    Unseen(
         r".*Handler(Pro|Prov).*",
         "lambda:InvokeFunction",
         "the waiter's state machine calls the framework (test_the_waiter_may_call_exactly_two_functions)",

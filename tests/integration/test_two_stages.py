@@ -49,6 +49,7 @@ def write_lab(app: Path) -> None:
     text = (app / "config" / "twin.toml").read_text()
     head, _, rest = text.partition("[[models]]\n")
     _, _, sections = rest.partition("[runtime]")
+    sections, _, _ = sections.partition("[observability.models.")  # of a model that this stage has not
     model = '[[models]]\nfolder = "digits"\ncompiler = "neo"\npackager = "edge-manager"\n'
     fleet = '[fleet]\nfile = "lab.csv"\nregistry = "sagemaker"\n'
     (app / "config" / "lab.toml").write_text(f"{head}{model}\n{fleet}\n[runtime]{sections}")

@@ -91,6 +91,12 @@ def test_a_sweep_may_end_the_jobs_of_deployments() -> None:
     assert {"iot:DescribeThingGroup", "iot:GetThingShadow", "iot:UpdateThingShadow"} <= actions("SweepHandlerRole")
 
 
+def test_the_register_may_look_at_a_devices_jobs() -> None:
+    (jobs,) = [each for each in of_role("RegistryHandlerRole") if each["Action"] == ["iot:DescribeJobExecution"]]
+
+    assert ":job/*" in json.dumps(jobs["Resource"])
+
+
 def test_a_health_check_reads_jobs_and_targets_and_changes_nothing() -> None:
     found = actions("HealthHandlerRole")
 
