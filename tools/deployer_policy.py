@@ -122,7 +122,7 @@ def judge(policy: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], left
         left: Stacks that are still there.
         refusal: Passed on.
     """
-    grants = examine({USER: single_grants(policy)}, requests)
+    grants = examine({USER: single_grants(policy)}, requests, {USER: USER})
     return Trial(grants, denials(requests), Counter(str(each["principal"]) for each in requests), left, refusal)
 
 

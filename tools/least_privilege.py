@@ -113,7 +113,8 @@ def deployed_policies(deploy: OfflineDeploy, names: Names) -> dict[str, list[Sta
 
 def roles(deploy: OfflineDeploy, names: Names) -> dict[str, str]:
     """List the roles of the stage's stacks in a running twin: name to logical id."""
-    found, cloudformation = {}, deploy.client("cloudformation")
+    found: dict[str, str] = {}
+    cloudformation = deploy.client("cloudformation")
     for page in cloudformation.get_paginator("describe_stacks").paginate():
         for stack in page["Stacks"]:
             if stack["StackName"].startswith(f"{names.prefix}-"):
