@@ -42,7 +42,7 @@ node_modules/.ready: package.json package-lock.json $(VENV)/.ready
 	@touch $@
 
 # The wheels that travel to devices: fetched once, so that synth needs no network.
-$(VENV)/.wheelhouse: edge_assets/runtime/requirements.lock edge_assets/runtime/agent.lock tools/wheelhouse.py $(VENV)/.ready
+$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py $(VENV)/.ready
 	@echo "› wheelhouse of the devices"
 	@$(BIN)/python -m tools.wheelhouse --all-stages
 	@touch $@

@@ -18,6 +18,7 @@ from tools.requirement_lock import locked_wheels, read_locks
 
 RUNTIME = Path(__file__).resolve().parents[1] / "edge_assets" / "runtime"
 LOCKS = ("requirements.lock", "installer.lock")
+SCRIPTS = ("install.sh", "install_wheels.py")
 AGENT_LOCK = "agent.lock"
 ARCHITECTURES = ("x86_64", "aarch64")
 #: glibc 2.28 and older: Debian 10, Amazon Linux 2023 and all later ones have it; the newest first.
@@ -89,16 +90,16 @@ def build(target: Target, runtime: Path = RUNTIME) -> Path:
 
     Args:
         target: What the wheels are for.
-        runtime: Folder with requirements.lock, installer.lock and install.sh.
+        runtime: Folder with the locks and the scripts.
 
     Returns:
-        Path of the archive: the locks, target, install.sh and wheels/*.whl.
+        Path of the archive: the locks, target, the scripts and wheels/*.whl.
 
     Raises:
         WheelhouseError: A wheel is missing for the target, has another hash, or the registry cannot be reached.
     """
     archive = archive_path(target, runtime)
-    texts = {name: (runtime / name).read_bytes() for name in (*target.locks, "install.sh")}
+    texts = {name: (runtime / name).read_bytes() for name in (*target.locks, *SCRIPTS)}
     texts["target"] = f"{target.python} {target.architecture}\n".encode()
     if is_current(archive, texts):
         return archive

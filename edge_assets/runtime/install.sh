@@ -46,20 +46,14 @@ build() {
     mkdir -p "$work"
     rm -rf "$partial" "$venv"
     "$python" -m venv --without-pip "$partial" || fail "$python cannot make a virtual environment in $partial"
-    set -- "$here"/wheels/pip-*.whl
-    [ -f "$1" ] || fail "no wheel of pip in $here/wheels: the archive is incomplete, build it again"
-    pip=$1
     modules="awsiot.greengrasscoreipc, numpy, onnxruntime, PIL.Image"
-    set -- --requirement "$here/requirements.lock"
+    set -- "$here/requirements.lock"
     # Only devices that serve the Edge Manager agent's clients get its packages.
     if [ -f "$here/agent.lock" ]; then
         modules="$modules, grpc, google.protobuf.message"
-        set -- "$@" --requirement "$here/agent.lock"
+        set -- "$@" "$here/agent.lock"
     fi
-    # Compiling everything now would take longer than the little that is ever imported.
-    "$partial/bin/python" "$pip/pip" --isolated --disable-pip-version-check install --quiet --no-cache-dir --no-compile \
-        --no-index --find-links "$here/wheels" --only-binary :all: --no-deps --require-hashes \
-        "$@" || fail "pip could not install the wheels (its reason is above)"
+    "$partial/bin/python" "$here/install_wheels.py" "$@" || fail "the wheels could not be installed (the reason is above)"
     "$partial/bin/python" -c "import $modules" ||
         fail "the installed packages cannot be imported on this device (the reason is above)"
     : >"$partial/.complete"

@@ -126,8 +126,10 @@ def _damage_wheel(folder: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], Any]] = {
-    "HASHES": _damage_wheel,
-    "no wheel of pip": lambda folder: next((folder / "wheels").glob("pip-*.whl")).unlink(),
+    "the wheel of awsiotsdk==": _damage_wheel,
+    "the wheel of installer==": lambda folder: next((folder / "wheels").glob("installer-*.whl")).unlink(),
+    "must hold requirements with their digests": lambda folder: (folder / "requirements.lock").write_text("numpy\n"),
+    "could not be installed": lambda folder: shutil.rmtree(folder / "wheels"),
     "the wheels are for s390x": lambda folder: (folder / "target").write_text("3.11 s390x\n"),
     "which this device lacks": lambda folder: (folder / "target").write_text(
         (folder / "target").read_text().replace("3.", "3.99")

@@ -22,7 +22,7 @@ def test_no_package_comes_to_the_device_that_the_component_does_not_need() -> No
 
     assert names == {"awscrt", "awsiotsdk", "numpy", "onnxruntime", "pillow"}
     assert set(read_lock(RUNTIME / "agent.lock")) == {"grpcio", "protobuf", "typing-extensions"}
-    assert set(read_lock(RUNTIME / "installer.lock")) == {"pip"}
+    assert set(read_lock(RUNTIME / "installer.lock")) == {"installer"}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,8 @@ def runtime(tmp_path: Path) -> Path:
     digest = sha256_of(wheels / "some_thing-1.0-py3-none-any.whl")
     for name in ("requirements.lock", "installer.lock"):
         (tmp_path / name).write_text(f"Some.Thing==1.0 \\\n    --hash=sha256:{digest}\n")
-    (tmp_path / "install.sh").write_text("exit 0\n")
+    for name in wheelhouse.SCRIPTS:
+        (tmp_path / name).write_text("exit 0\n")
     return tmp_path
 
 
@@ -65,6 +66,7 @@ def test_builds_once_and_again_when_a_source_or_the_archive_changes(
     assert archive.with_suffix(".sha256").read_text() == f"{digest}  {archive.name}\n"
     assert zipfile.ZipFile(archive).namelist() == [
         "install.sh",
+        "install_wheels.py",
         "installer.lock",
         "requirements.lock",
         "target",
