@@ -10,8 +10,10 @@ from tests.handlers.event import Context, create, delete, update
 from tests.handlers.fake_iot import FakeIot
 
 CAPABILITY, POLICY = "fleet_provisioning", "edgewright-dev-claim"
-ON, FOUND = "edgewright-dev/switched-on", "edgewright-dev/found-on"
-MODE = {"thingIndexingConfiguration": {"thingIndexingMode": "REGISTRY_AND_SHADOW"}}
+ON = "edgewright-dev/indexing"
+FIELD = {"name": "attributes.edgewright-registry", "type": "String"}
+OURS = {"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS", "customFields": [FIELD]}
+THEIRS = {"thingIndexingMode": "REGISTRY_AND_SHADOW", "customFields": [{"name": "attributes.site", "type": "String"}]}
 
 
 def changes(iot: FakeIot) -> list[Any]:
@@ -25,23 +27,27 @@ def alone(iot: FakeIot) -> FakeIot:
     return iot
 
 
+def use(iot: FakeIot, things: dict[str, Any]) -> None:
+    iot.indexing = {"thingIndexingConfiguration": things}
+
+
 def test_create_switches_indexing_on_with_connectivity(alone: FakeIot) -> None:
     assert handler(create(CAPABILITY), Context()) == {"PhysicalResourceId": ON}
-    assert changes(alone) == [{"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS"}]
+    assert changes(alone) == [OURS]
     assert alone.indexing["thingGroupIndexingConfiguration"] == {"thingGroupIndexingMode": "ON"}
 
 
-def test_create_leaves_indexing_alone_where_it_is_on(alone: FakeIot) -> None:
-    alone.indexing = dict(MODE)
+@pytest.mark.parametrize("things", [OURS, THEIRS])
+def test_create_leaves_indexing_alone_where_it_is_on(alone: FakeIot, things: dict[str, Any]) -> None:
+    use(alone, things)
 
-    assert handler(create(CAPABILITY), Context()) == {"PhysicalResourceId": FOUND}
+    assert handler(create(CAPABILITY), Context()) == {"PhysicalResourceId": ON}
     assert changes(alone) == []
 
 
-@pytest.mark.parametrize("physical_id", [ON, FOUND])
-def test_update_repairs_indexing_and_keeps_the_id(alone: FakeIot, physical_id: str) -> None:
-    assert handler(update(CAPABILITY, physical_id), Context()) == {"PhysicalResourceId": physical_id}
-    assert len(changes(alone)) == 1
+def test_update_repairs_indexing_and_keeps_the_id(alone: FakeIot) -> None:
+    assert handler(update(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
+    assert changes(alone) == [OURS]
 
 
 def test_update_to_another_group_is_a_replacement_whose_delete_changes_nothing(alone: FakeIot) -> None:
@@ -51,16 +57,37 @@ def test_update_to_another_group_is_a_replacement_whose_delete_changes_nothing(a
     answer = handler(update(CAPABILITY, ON, ThingGroupName="edgewright-new"), Context())
     handler(delete(CAPABILITY, ON), Context())
 
-    assert answer == {"PhysicalResourceId": "edgewright-new/found-on"}
-    assert len(changes(alone)) == 1
+    assert answer == {"PhysicalResourceId": "edgewright-new/indexing"}
+    assert changes(alone) == [OURS]
 
 
-def test_the_last_fleet_switches_off_what_it_switched_on(alone: FakeIot) -> None:
+def test_the_last_fleet_switches_off_what_a_fleet_switched_on(alone: FakeIot) -> None:
+    use(alone, OURS)
+
     assert handler(delete(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
+    assert handler(delete(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
+
     assert changes(alone) == [{"thingIndexingMode": "OFF"}]
 
 
+@pytest.mark.parametrize("first", ["dev", "prod"])
+def test_of_two_fleets_the_last_one_switches_off_whichever_switched_on(alone: FakeIot, first: str) -> None:
+    second = {"dev": "prod", "prod": "dev"}[first]
+    fleets = {stage: {"ThingGroupName": f"edgewright-{stage}", "RingGroupNames": []} for stage in (first, second)}
+    alone.groups = {f"edgewright-{stage}": set() for stage in fleets}
+    for properties in fleets.values():
+        handler(create(CAPABILITY, **properties), Context())
+
+    handler(delete(CAPABILITY, f"edgewright-{first}/indexing", **fleets[first]), Context())
+    assert changes(alone) == [OURS]
+    del alone.groups[f"edgewright-{first}"]
+    handler(delete(CAPABILITY, f"edgewright-{second}/indexing", **fleets[second]), Context())
+
+    assert changes(alone) == [OURS, {"thingIndexingMode": "OFF"}]
+
+
 def test_delete_leaves_indexing_on_for_another_fleet(alone: FakeIot) -> None:
+    use(alone, OURS)
     alone.groups["edgewright-prod"] = set()
 
     handler(delete(CAPABILITY, ON), Context())
@@ -69,7 +96,9 @@ def test_delete_leaves_indexing_on_for_another_fleet(alone: FakeIot) -> None:
 
 
 def test_delete_leaves_indexing_on_that_somebody_else_switched_on(alone: FakeIot) -> None:
-    handler(delete(CAPABILITY, FOUND), Context())
+    use(alone, THEIRS)
+
+    handler(delete(CAPABILITY, ON), Context())
 
     assert changes(alone) == []
 
@@ -78,8 +107,8 @@ def test_delete_takes_every_claim_certificate_away_and_no_device(alone: FakeIot)
     claims = [alone.provision(f"claim-{number}", policy=POLICY) for number in range(3)]
     device = alone.provision("device")
 
-    handler(delete(CAPABILITY, FOUND), Context())
-    handler(delete(CAPABILITY, FOUND), Context())
+    handler(delete(CAPABILITY, ON), Context())
+    handler(delete(CAPABILITY, ON), Context())
 
     assert set(alone.certificates) == {device}
     assert alone.policies[POLICY] == set()
@@ -89,7 +118,7 @@ def test_delete_takes_every_claim_certificate_away_and_no_device(alone: FakeIot)
 def test_delete_where_the_policy_is_gone_succeeds(alone: FakeIot) -> None:
     del alone.policies[POLICY]
 
-    handler(delete(CAPABILITY, FOUND), Context())
+    handler(delete(CAPABILITY, ON), Context())
 
 
 def test_a_delete_after_a_failed_create_succeeds(alone: FakeIot) -> None:

@@ -10,7 +10,8 @@ Permissions:
                     arn:…:cert/*
 
 Fleet indexing is one setting for all of an account's things in a region. It is switched on where it is off and never
-changed otherwise; and off again only by the fleet that switched it on, and only when no other fleet is left.
+changed otherwise; and off again by the last fleet, if a fleet switched it on, whichever that was: the attribute that the
+index holds besides what every index does tells so.
 """
 
 import logging
@@ -19,13 +20,15 @@ from typing import Any
 
 from edge_handlers.custom_resource import Properties
 from edge_handlers.device_registry.certificates import delete_unattached
+from edge_handlers.device_registry.inventory import OWNER
 from edge_handlers.service_client import explaining
 
 LOG = logging.getLogger(__name__)
 OFF = "OFF"
-THINGS = {"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS"}
+#: Devices are found, and counted, by the registry that they belong to; also the mark of an index that a fleet made.
+FIELD = {"name": f"attributes.{OWNER}", "type": "String"}
+THINGS = {"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS", "customFields": [FIELD]}
 GROUPS = {"thingGroupIndexingMode": "ON"}
-SWITCHED_ON, FOUND_ON = "switched-on", "found-on"
 
 
 @dataclass(frozen=True)
@@ -67,25 +70,22 @@ def switch_on(settings: FleetSettings, iot: Any) -> str:
         iot: A boto3 IoT client.
 
     Returns:
-        The physical id, which remembers who switched it on.
+        The physical id.
 
     Raises:
         AwsCallError: A call was refused.
     """
     with explaining("switch fleet indexing on"):
-        found = iot.get_indexing_configuration().get("thingIndexingConfiguration", {})
-        if found.get("thingIndexingMode", OFF) != OFF:
-            return f"{settings.group}/{FOUND_ON}"
-        iot.update_indexing_configuration(thingIndexingConfiguration=THINGS, thingGroupIndexingConfiguration=GROUPS)
-    return f"{settings.group}/{SWITCHED_ON}"
+        if _indexing(iot).get("thingIndexingMode", OFF) == OFF:
+            iot.update_indexing_configuration(thingIndexingConfiguration=THINGS, thingGroupIndexingConfiguration=GROUPS)
+    return f"{settings.group}/indexing"
 
 
-def take_away(settings: FleetSettings, physical_id: str, iot: Any) -> None:
-    """Delete the claim certificates, and switch indexing off if it was this fleet's and nobody else's.
+def take_away(settings: FleetSettings, iot: Any) -> None:
+    """Delete the claim certificates, and switch indexing off if it was a fleet's and this is the last one.
 
     Args:
         settings: The fleet.
-        physical_id: From `switch_on`.
         iot: A boto3 IoT client.
 
     Raises:
@@ -94,16 +94,22 @@ def take_away(settings: FleetSettings, physical_id: str, iot: Any) -> None:
     with explaining(f"delete the claim certificates of policy {settings.policy}"):
         deleted = delete_unattached(settings.policy, iot)
     LOG.info("deleted %d claim certificates", deleted)
-    if not physical_id.endswith(f"/{SWITCHED_ON}"):
-        return
     with explaining("switch fleet indexing off"):
+        fields = [field.get("name") for field in _indexing(iot).get("customFields", [])]
+        if FIELD["name"] not in fields:
+            LOG.info("fleet indexing stays as it is: no fleet switched it on")
+            return
         pages = iot.get_paginator("list_thing_groups").paginate(namePrefixFilter=settings.prefix)
         groups = {group["groupName"] for page in pages for group in page["thingGroups"]}
-        others = groups - {settings.group, *settings.rings}
-        if others:
+        if others := groups - {settings.group, *settings.rings}:
             LOG.info("fleet indexing stays on for %s", ", ".join(sorted(others)))
             return
         iot.update_indexing_configuration(
             thingIndexingConfiguration={"thingIndexingMode": OFF},
             thingGroupIndexingConfiguration={"thingGroupIndexingMode": OFF},
         )
+
+
+def _indexing(iot: Any) -> dict[str, Any]:
+    found: dict[str, Any] = iot.get_indexing_configuration().get("thingIndexingConfiguration", {})
+    return found

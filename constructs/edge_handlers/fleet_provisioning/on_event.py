@@ -12,9 +12,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG
     request = parse(event)
     settings = FleetSettings.of(request.properties)
     if request.type is RequestType.DELETE:
-        take_away(settings, request.known_id, client("iot"))
-        return {"PhysicalResourceId": request.known_id}
-    if request.type is RequestType.UPDATE and request.known_id.startswith(f"{settings.group}/"):
-        switch_on(settings, client("iot"))
+        # A fleet under another name has taken over: its groups are there, and keep the index on.
+        take_away(settings, client("iot"))
         return {"PhysicalResourceId": request.known_id}
     return {"PhysicalResourceId": switch_on(settings, client("iot"))}
