@@ -10,8 +10,8 @@ Permissions:
                     arn:…:cert/*
 
 Fleet indexing is one setting for all of an account's things in a region. It is switched on where it is off and never
-changed otherwise; and off again by the last fleet, if a fleet switched it on, whichever that was: the attribute that the
-index holds besides what every index does tells so.
+changed otherwise; and off again by the last fleet, if a fleet switched it on, whichever that was: the attribute that
+the index holds besides what every index does tells so.
 """
 
 import logging
