@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,23 @@ class ObservedFleet:
             return next((each for each in self.notifications() if members.items() <= each.items()), None)
 
         return dict(wait_until(found, limit_s))
+
+    def alarms_told(self, state: str) -> set[str]:
+        """The alarms that have told that they are in a state now."""
+        return {each["AlarmName"] for each in self.notifications() if each.get("NewStateValue") == state}
+
+    def keep(self, doing: Callable[[], Any], until: Callable[[], bool], limit_s: float = 120) -> None:
+        """Do something every second until a condition holds.
+
+        An alarm looks at its period only: what happened once is past before a busy machine has looked at it.
+        """
+
+        def done() -> bool:
+            doing()
+            time.sleep(1)
+            return until()
+
+        wait_until(done, limit_s)
 
 
 @contextmanager
