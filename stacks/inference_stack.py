@@ -11,7 +11,7 @@ from config.roster import RINGS, Ring
 from config.serving import result_topics, serving
 from config.stage import Handler, Model, Stage
 from edge_constructs.component import Component, component_version
-from edge_constructs.component_sweep import ComponentSweep
+from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.deployment_health import DeploymentHealth
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
@@ -25,7 +25,7 @@ from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
-from stacks.stage_stack import StageStack, build_folder
+from stacks.stage_stack import StageStack, build_folder, stage_tags
 from stacks.storage_stack import StorageStack
 
 _ANY_VERSION = ">=1.0.0 <2.0.0"
@@ -63,15 +63,15 @@ class InferenceStack(StageStack):
             scope, construct_id, stage=stage, kind="inference", description="Edgewright: components and deployment"
         )
         self._store = storage.store
-        sweep = ComponentSweep(
+        self._library = ComponentLibrary(
             self,
-            "Sweep",
+            "Components",
             components=f"edgewright.{stage.name}.",
             rings={ring: self.names.ring_group(ring) for ring in RINGS},
+            bucket=storage.artifacts,
+            tags=stage_tags(stage),
         )
-        runtime = self._runtime(stage)
-        runtime.resource.node.add_dependency(sweep.resource)
-        components = [runtime]
+        components = [self._runtime(stage)]
         for model in models:
             components.append(self._model(model, after=components[-1]))
         components.append(self._inference(stage, models, after=components[-1]))
@@ -118,6 +118,7 @@ class InferenceStack(StageStack):
         return Component(
             self,
             "Runtime",
+            library=self._library,
             name=self.names.runtime_component,
             version=component_version(RUNTIME_RECIPE, values, [archive.sha256, *stage.version_parts]),
             recipe=RUNTIME_RECIPE,
@@ -140,6 +141,7 @@ class InferenceStack(StageStack):
         return Component(
             self,
             f"{package}Model",
+            library=self._library,
             name=self.names.model_component(name),
             version=model.version,
             recipe=MODEL_RECIPE,
@@ -181,6 +183,7 @@ class InferenceStack(StageStack):
         return Component(
             self,
             "Inference",
+            library=self._library,
             name=self.names.inference_component,
             version=version,
             recipe=INFERENCE_RECIPE,
@@ -201,6 +204,7 @@ class InferenceStack(StageStack):
             python=stage.runtime.python,
             architecture=stage.runtime.architecture,
             store=self._store,
+            library=self._library,
             folder=build_folder(self),
             version_parts=stage.version_parts,
             after=after,

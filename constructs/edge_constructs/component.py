@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import CfnDeletionPolicy
-from aws_cdk import aws_greengrassv2 as greengrass
 from constructs import Construct
 
+from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.content_version import content_version
 from edge_constructs.recipe import fill_recipe
 
@@ -32,6 +31,7 @@ class Component(Construct):
     Args:
         scope: Parent construct.
         construct_id: Id below it.
+        library: Keeps its versions.
         name: The component's name.
         version: Its version, see `component_version`.
         recipe: The template.
@@ -45,6 +45,7 @@ class Component(Construct):
         scope: Construct,
         construct_id: str,
         *,
+        library: ComponentLibrary,
         name: str,
         version: str,
         recipe: Path,
@@ -55,12 +56,12 @@ class Component(Construct):
         super().__init__(scope, construct_id)
         self.name = name
         self.version = version
-        self.resource = greengrass.CfnComponentVersion(
+        self.resource = library.version(
             self,
-            "Resource",
-            inline_recipe=fill_recipe(recipe, {**values, "VERSION": version, "ARTIFACT_URI": artifact_uri}),
+            "Version",
+            name=name,
+            version=version,
+            recipe=fill_recipe(recipe, {**values, "VERSION": version, "ARTIFACT_URI": artifact_uri}),
         )
-        self.resource.cfn_options.deletion_policy = CfnDeletionPolicy.DELETE
-        self.resource.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
         if after:
-            self.resource.add_resource_dependency(after.resource)
+            self.resource.node.add_dependency(after.resource)

@@ -62,7 +62,7 @@ class FleetDeployment(Construct):
             iot_job_configuration=_job(rollout),
         )
         for component in components:
-            self.resource.add_resource_dependency(component.resource)
+            self.resource.node.add_dependency(component.resource)
 
 
 def _job(rollout: Rollout) -> greengrass.CfnDeployment.DeploymentIoTJobConfigurationProperty:

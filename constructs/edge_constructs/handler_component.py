@@ -10,6 +10,7 @@ from constructs import Construct
 from config.stage import Handler
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component import Component, component_version
+from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.recipe import fill_recipe
 
@@ -33,6 +34,7 @@ class HandlerComponent(Construct):
         python: Version of the device's interpreter.
         architecture: Of the device.
         store: Takes the archives.
+        library: Keeps the component's versions.
         folder: Where archives are made.
         version_parts: What else the version follows from; nothing by default.
         after: The component to create before this one.
@@ -54,6 +56,7 @@ class HandlerComponent(Construct):
         python: str,
         architecture: str,
         store: ArtifactStore,
+        library: ComponentLibrary,
         folder: Path,
         version_parts: Sequence[str] = (),
         after: Component | None = None,
@@ -74,6 +77,7 @@ class HandlerComponent(Construct):
         self.component = Component(
             self,
             "Component",
+            library=library,
             name=name,
             version=version,
             recipe=HANDLER_RECIPE,

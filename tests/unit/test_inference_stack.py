@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_cdk import Stack
 
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.component_library import ComponentLibrary
+from edge_constructs.encryption_key import EncryptionKey
+from edge_constructs.feature_flags import read_context
+from edge_constructs.policy_gate import new_app
 from tests.synthesis import assembly, resources, template
 from tools.cdk_cli import ROOT
 
@@ -14,7 +20,7 @@ from tools.cdk_cli import ROOT
 def recipes(stage: str) -> dict[str, dict[str, Any]]:
     """Component name to its recipe, deploy-time values as `@`."""
     found = {}
-    for component in resources(stage, "Inference", "AWS::GreengrassV2::ComponentVersion"):
+    for component in resources(stage, "Inference", "Custom::ComponentVersion"):
         text = component["Properties"]["InlineRecipe"]
         parts = text["Fn::Join"][1] if isinstance(text, dict) else [text]
         recipe = json.loads("".join(part if isinstance(part, str) else "@" for part in parts))
@@ -78,14 +84,44 @@ def test_deployment_rolls_back_and_aborts() -> None:
     assert {each["FailureType"] for each in job["AbortConfig"]["CriteriaList"]} == {"FAILED", "REJECTED", "TIMED_OUT"}
 
 
-def test_replaced_versions_stay_for_offline_devices_and_go_with_the_stack() -> None:
-    for component in resources("twin", "Inference", "AWS::GreengrassV2::ComponentVersion"):
-        assert (component["UpdateReplacePolicy"], component["DeletionPolicy"]) == ("Retain", "Delete")
+def test_versions_carry_the_stages_tag_and_their_own_arn() -> None:
+    for component in resources("twin", "Inference", "Custom::ComponentVersion"):
+        assert component["Properties"]["Tags"] == {"edgewright:stage": "twin"}
+        arn = component["Properties"]["ComponentVersionArn"]["Fn::Join"][1]
+        assert re.fullmatch(r":components:edgewright\.twin\.[\w.]+:versions:1\.\d+\.\d+", arn[-1])
+
+
+def test_a_component_of_another_name_is_refused_because_the_sweep_would_leave_it() -> None:
+    stack = Stack(new_app(read_context()), "Stack")
+    key = EncryptionKey(stack, "Key", retain=False)
+    library = ComponentLibrary(
+        stack,
+        "Library",
+        components="edgewright.lab.",
+        rings={"all": "edgewright-lab"},
+        bucket=ArtifactBucket(stack, "Bucket", name="artifacts", log_name="logs", key=key, retain=False),
+        tags={},
+    )
+
+    with pytest.raises(ValueError, match=r"must start with edgewright\.lab\., got edgewright\.dev\.Runtime"):
+        library.version(stack, "Version", name="edgewright.dev.Runtime", version="1.0.0", recipe="{}")
+
+
+def test_who_makes_versions_may_read_their_artifacts() -> None:
+    roles = [role for role in resources("twin", "Inference", "AWS::IAM::Role") if "CreateComponentVersion" in str(role)]
+    (role,) = roles
+    statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+
+    reading = [each for each in statements if each["Action"] == ["s3:GetObject"] or each["Action"] == "s3:GetObject"]
+    assert len(reading) == 1
+    assert "/artifacts/*" in json.dumps(reading)
+    assert "/models/*" in json.dumps(reading)
+    assert any(each["Action"] in ("kms:Decrypt", ["kms:Decrypt"]) for each in statements)
 
 
 def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> None:
     content = template("twin", "Inference")["Resources"]
-    components = [name for name, each in content.items() if each["Type"] == "AWS::GreengrassV2::ComponentVersion"]
+    components = [name for name, each in content.items() if each["Type"] == "Custom::ComponentVersion"]
     (sweep,) = [name for name, each in content.items() if each["Type"] == "Custom::ComponentSweep"]
 
     def needed(name: str) -> set[str]:
