@@ -1,6 +1,5 @@
 """What devices run: the component versions and the deployment of them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +30,10 @@ from stacks.storage_stack import StorageStack
 _ANY_VERSION = ">=1.0.0 <2.0.0"
 #: Part of every nucleus; a component that depends on it is given the device's credentials.
 _TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
+
+
+#: All that the inference component reads of its configuration but the signing key, which every deployment brings.
+_INFERENCE_KEYS = ("models", "agent", "heartbeatTopic", "heartbeatSeconds", "captureBucket", "captureBytes")
 
 
 class InferenceStack(StageStack):
@@ -105,10 +108,10 @@ class InferenceStack(StageStack):
                 expected = [self.names.edge_server] if ring == "all" else []
                 before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
 
-    def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, str]:
-        """Component to the JSON merged into its configuration on the ring's devices."""
+    def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:
+        """Component to what is merged into its configuration on the ring's devices."""
         merged = stage.configuration.get(ring, {}).get("inference", {})
-        return {self.names.inference_component: json.dumps({**merged, "signingKey": signing_key})}
+        return {self.names.inference_component: {**merged, "signingKey": signing_key}}
 
     def _runtime(self, stage: Stage) -> Component:
         archive = runtime_archive(
@@ -166,7 +169,7 @@ class InferenceStack(StageStack):
         values = {
             "COMPONENT": self.names.inference_component,
             "RUNTIME": self.names.runtime_component,
-            "AGENT": {"enabled": stage.agent.enabled, "socket": stage.agent.socket},
+            "AGENT": {"enabled": stage.agent.enabled},
             "MODELS": {model.folder: self._served(model) for model in stage.models},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
             "RESPONSE_TOPICS": result_topics(self.names, stage.models),
@@ -192,6 +195,11 @@ class InferenceStack(StageStack):
                 self, "InferenceArtifact", file=archive.file, sha256=archive.sha256, prefix="artifacts"
             ),
             after=after,
+            settings={
+                "models": {model.folder: serving(model, self.names) for model in stage.models},
+                "agent": {"socket": stage.agent.socket},
+            },
+            resets=_INFERENCE_KEYS,
         )
 
     def _handler(self, stage: Stage, handler: Handler, *, after: Component) -> Component:
@@ -211,11 +219,10 @@ class InferenceStack(StageStack):
         ).component
 
     def _served(self, model: Model) -> dict[str, Any]:
-        """The inference component's configuration of one model."""
+        """What the inference component must be allowed for one model, so part of its recipe."""
         name = model.folder
         return {
             "component": self.names.model_component(name),
             "requestTopic": self.names.request_topic(name),
             "responseTopic": self.names.response_topic(name),
-            **serving(model),
         }

@@ -84,6 +84,8 @@ class HandlerComponent(Construct):
             values={**values, "DEPENDENCIES_URI": uri},
             artifact_uri=store.publish(self, "Artifact", file=code.file, sha256=code.sha256, prefix="artifacts"),
             after=after,
+            settings=settings(handler),
+            resets=tuple(settings(handler)),
         )
 
 
@@ -99,16 +101,26 @@ def recipe_values(name: str, handler: Handler, runtime: str) -> dict[str, Any]:
         "COMPONENT": name,
         "NAME": handler.name,
         "HANDLER": handler.handler,
-        "PINNED": handler.pinned,
-        "ENCODING": handler.encoding,
-        "TIMEOUT": handler.timeout_s,
-        "IDLE": handler.idle_s,
-        "QUEUE": handler.queue_size,
-        "MEMORY": handler.memory_mb,
-        "ENVIRONMENT": dict(handler.environment),
         "SUBSCRIBE": list(handler.subscribe),
         "PUBLISH": list(handler.publish),
         "RUNTIME": runtime,
+    }
+
+
+def settings(handler: Handler) -> dict[str, Any]:
+    """What the function's configuration says besides the recipe: nothing that the device must allow.
+
+    Args:
+        handler: The function as the stage declares it.
+    """
+    return {
+        "pinned": handler.pinned,
+        "encoding": handler.encoding,
+        "timeoutSeconds": handler.timeout_s,
+        "idleSeconds": handler.idle_s,
+        "queueSize": handler.queue_size,
+        "memoryMb": handler.memory_mb,
+        "environment": dict(handler.environment),
     }
 
 
