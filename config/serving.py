@@ -11,11 +11,13 @@ from config.stage import Model
 MODELS = Path(__file__).resolve().parents[1] / "edge_assets" / "models"
 
 
-def serving(model: Model, models: Path = MODELS) -> dict[str, Any]:
+def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]:
     """Read what a model's declaration says under `serving`: keys of the inference component's configuration.
 
     Args:
         model: As the stage lists it; its own keys win.
+        names: Of the stage; `{stage}` in `PublishResultsOnTopic` stands for it, so that stages of one account, whose
+            models have the same declarations, do not publish on the same topic.
         models: Where the folders lie.
 
     Returns:
@@ -25,7 +27,10 @@ def serving(model: Model, models: Path = MODELS) -> dict[str, Any]:
         declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         declaration = {}
-    return {"topK": declaration.get("topK", 3), **declaration.get("serving", {}), **model.serving}
+    found = {"topK": declaration.get("topK", 3), **declaration.get("serving", {}), **model.serving}
+    if isinstance(topic := found.get("PublishResultsOnTopic"), str):
+        found["PublishResultsOnTopic"] = topic.replace("{stage}", names.stage)
+    return found
 
 
 def result_topics(names: Names, models: Sequence[Model]) -> list[str]:
@@ -39,5 +44,5 @@ def result_topics(names: Names, models: Sequence[Model]) -> list[str]:
         Exact topics, each once: answers, results of files and heartbeats.
     """
     topics = [names.response_topic(model.folder) for model in models]
-    topics += [topic for model in models if (topic := serving(model).get("PublishResultsOnTopic"))]
+    topics += [topic for model in models if (topic := serving(model, names).get("PublishResultsOnTopic"))]
     return list(dict.fromkeys([*topics, names.heartbeat_topic]))

@@ -221,8 +221,7 @@ class Stage(Section):
         name: The stage's name, part of every physical name; the file's name without `.toml`.
         region: AWS region; the account is the one of the credentials that deploy.
         retain: Whether a destroy keeps the key, the buckets and what they hold.
-        revision: Part of every component's version: raised by whoever deploys again what was deployed before, since
-            Greengrass makes no version twice.
+        revision: Part of every component's version: raised by whoever finds a version taken by another recipe.
         models: The models, at least one.
         configuration: Ring to component to what is merged into the component's configuration on its devices; the
             component is `inference`.

@@ -1,6 +1,5 @@
 """What devices run: the component versions and the deployment of them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from config.roster import RINGS, Ring
 from config.serving import result_topics, serving
 from config.stage import Handler, Model, Stage
 from edge_constructs.component import Component, component_version
-from edge_constructs.component_sweep import ComponentSweep
+from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.deployment_health import DeploymentHealth
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
@@ -25,12 +24,16 @@ from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
-from stacks.stage_stack import StageStack, build_folder
+from stacks.stage_stack import StageStack, build_folder, stage_tags
 from stacks.storage_stack import StorageStack
 
 _ANY_VERSION = ">=1.0.0 <2.0.0"
 #: Part of every nucleus; a component that depends on it is given the device's credentials.
 _TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
+
+
+#: All that the inference component reads of its configuration but the signing key, which every deployment brings.
+_INFERENCE_KEYS = ("models", "agent", "heartbeatTopic", "heartbeatSeconds", "captureBucket", "captureBytes")
 
 
 class InferenceStack(StageStack):
@@ -63,15 +66,15 @@ class InferenceStack(StageStack):
             scope, construct_id, stage=stage, kind="inference", description="Edgewright: components and deployment"
         )
         self._store = storage.store
-        sweep = ComponentSweep(
+        self._library = ComponentLibrary(
             self,
-            "Sweep",
+            "Components",
             components=f"edgewright.{stage.name}.",
             rings={ring: self.names.ring_group(ring) for ring in RINGS},
+            bucket=storage.artifacts,
+            tags=stage_tags(stage),
         )
-        runtime = self._runtime(stage)
-        runtime.resource.node.add_dependency(sweep.resource)
-        components = [runtime]
+        components = [self._runtime(stage)]
         for model in models:
             components.append(self._model(model, after=components[-1]))
         components.append(self._inference(stage, models, after=components[-1]))
@@ -105,10 +108,10 @@ class InferenceStack(StageStack):
                 expected = [self.names.edge_server] if ring == "all" else []
                 before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
 
-    def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, str]:
-        """Component to the JSON merged into its configuration on the ring's devices."""
+    def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:
+        """Component to what is merged into its configuration on the ring's devices."""
         merged = stage.configuration.get(ring, {}).get("inference", {})
-        return {self.names.inference_component: json.dumps({**merged, "signingKey": signing_key})}
+        return {self.names.inference_component: {**merged, "signingKey": signing_key}}
 
     def _runtime(self, stage: Stage) -> Component:
         archive = runtime_archive(
@@ -118,6 +121,7 @@ class InferenceStack(StageStack):
         return Component(
             self,
             "Runtime",
+            library=self._library,
             name=self.names.runtime_component,
             version=component_version(RUNTIME_RECIPE, values, [archive.sha256, *stage.version_parts]),
             recipe=RUNTIME_RECIPE,
@@ -140,6 +144,7 @@ class InferenceStack(StageStack):
         return Component(
             self,
             f"{package}Model",
+            library=self._library,
             name=self.names.model_component(name),
             version=model.version,
             recipe=MODEL_RECIPE,
@@ -164,7 +169,7 @@ class InferenceStack(StageStack):
         values = {
             "COMPONENT": self.names.inference_component,
             "RUNTIME": self.names.runtime_component,
-            "AGENT": {"enabled": stage.agent.enabled, "socket": stage.agent.socket},
+            "AGENT": {"enabled": stage.agent.enabled},
             "MODELS": {model.folder: self._served(model) for model in stage.models},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
             "RESPONSE_TOPICS": result_topics(self.names, stage.models),
@@ -181,6 +186,7 @@ class InferenceStack(StageStack):
         return Component(
             self,
             "Inference",
+            library=self._library,
             name=self.names.inference_component,
             version=version,
             recipe=INFERENCE_RECIPE,
@@ -189,6 +195,11 @@ class InferenceStack(StageStack):
                 self, "InferenceArtifact", file=archive.file, sha256=archive.sha256, prefix="artifacts"
             ),
             after=after,
+            settings={
+                "models": {model.folder: serving(model, self.names) for model in stage.models},
+                "agent": {"socket": stage.agent.socket},
+            },
+            resets=_INFERENCE_KEYS,
         )
 
     def _handler(self, stage: Stage, handler: Handler, *, after: Component) -> Component:
@@ -201,17 +212,17 @@ class InferenceStack(StageStack):
             python=stage.runtime.python,
             architecture=stage.runtime.architecture,
             store=self._store,
+            library=self._library,
             folder=build_folder(self),
             version_parts=stage.version_parts,
             after=after,
         ).component
 
     def _served(self, model: Model) -> dict[str, Any]:
-        """The inference component's configuration of one model."""
+        """What the inference component must be allowed for one model, so part of its recipe."""
         name = model.folder
         return {
             "component": self.names.model_component(name),
             "requestTopic": self.names.request_topic(name),
             "responseTopic": self.names.response_topic(name),
-            **serving(model),
         }

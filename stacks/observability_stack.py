@@ -32,7 +32,7 @@ class ObservabilityStack(StageStack):
         names, settings = self.names, stage.observability
         models = [model.folder for model in stage.models]
         devices = sorted({names.edge_server, *stage.fleet.devices})
-        files = {model.folder: serving(model).get("PublishResultsOnTopic") for model in stage.models}
+        files = {model.folder: serving(model, names).get("PublishResultsOnTopic") for model in stage.models}
         rules = FleetRules(
             self,
             "Rules",

@@ -29,13 +29,18 @@ class StageStack(cdk.Stack):
             stack_name=self.names.stack(kind),
             description=description,
             env=cdk.Environment(region=stage.region),
-            tags={"edgewright:stage": stage.name},
+            tags=stage_tags(stage),
         )
 
     def needs(self, *stacks: cdk.Stack) -> None:
         """Deploy after other stacks, and destroy before them."""
         for stack in stacks:
             self.add_stack_dependency(stack)
+
+
+def stage_tags(stage: Stage) -> dict[str, str]:
+    """What marks everything of a stage, in CloudFormation and where CloudFormation does not reach."""
+    return {"edgewright:stage": stage.name}
 
 
 def build_folder(scope: Construct) -> Path:

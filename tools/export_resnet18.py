@@ -107,7 +107,7 @@ def declaration(labels: Sequence[str], notice: str) -> dict[str, Any]:
             "threshold": 0.3,
             "ImageName": "image.jpg",
             "InferenceInterval": 3600,
-            "PublishResultsOnTopic": "gg/sageMakerEdgeManager/image-classification",
+            "PublishResultsOnTopic": "gg/sageMakerEdgeManager/image-classification/{stage}",
             "resultFormat": "edge-manager",
         },
         "labels": list(labels),

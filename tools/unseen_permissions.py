@@ -98,14 +98,20 @@ UNSEEN = (
         "the waiter's state machine calls the framework (test_the_waiter_may_call_exactly_two_functions)",
     ),
     Unseen(
-        "SweepHandlerRole",
+        "ComponentsHandlerRole",
         r"greengrass:(CancelDeployment|DeleteDeployment)",
         "an interrupted deploy leaves deployments that no stack knows (tests/handlers/test_component_sweep.py)",
     ),
     Unseen(
-        "SweepHandlerRole",
+        "ComponentsHandlerRole",
         r"iot:(CancelJob|DeleteJob|DescribeJob|UpdateJob|DescribeThing|DescribeThingGroup|\w+ThingShadow)",
         "Greengrass cancels a deployment's job with its caller's rights (test_a_sweep_may_end_the_jobs_of_deployments)",
+    ),
+    Unseen(
+        "ComponentsHandlerRole",
+        r"s3:GetObject|kms:Decrypt",
+        "Greengrass reads a component's artifacts with its caller's rights "
+        "(test_who_makes_versions_may_read_their_artifacts)",
     ),
     Unseen(
         "HealthHandlerRole",

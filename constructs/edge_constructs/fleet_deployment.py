@@ -1,6 +1,8 @@
 """What a thing group runs."""
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aws_cdk import aws_greengrassv2 as greengrass
 from constructs import Construct
@@ -21,7 +23,8 @@ class FleetDeployment(Construct):
         target_arn: ARN of the thing group.
         components: What runs on its devices.
         rollout: How fast it reaches them and what stops it.
-        configuration: Component name to the JSON that is merged into its configuration.
+        configuration: Component name to what is merged into its configuration besides the component's own settings,
+            and wins over them.
     """
 
     def __init__(
@@ -33,10 +36,10 @@ class FleetDeployment(Construct):
         target_arn: str,
         components: Sequence[Component],
         rollout: Rollout,
-        configuration: Mapping[str, str] | None = None,
+        configuration: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        merge = configuration or {}
+        more = configuration or {}
         self.target_arn = target_arn
         self.resource = _Deployment(
             self,
@@ -46,9 +49,7 @@ class FleetDeployment(Construct):
             components={
                 component.name: _Deployment.ComponentDeploymentSpecificationProperty(
                     component_version=component.version,
-                    configuration_update=_Deployment.ComponentConfigurationUpdateProperty(merge=merge[component.name])
-                    if component.name in merge
-                    else None,
+                    configuration_update=_update(component, more.get(component.name, {})),
                 )
                 for component in components
             },
@@ -62,7 +63,33 @@ class FleetDeployment(Construct):
             iot_job_configuration=_job(rollout),
         )
         for component in components:
-            self.resource.add_resource_dependency(component.resource)
+            self.resource.node.add_dependency(component.resource)
+
+
+def _update(
+    component: Component, more: Mapping[str, Any]
+) -> greengrass.CfnDeployment.ComponentConfigurationUpdateProperty | None:
+    merged = merged_settings(component.settings, more)
+    if not merged and not component.resets:
+        return None
+    return _Deployment.ComponentConfigurationUpdateProperty(
+        merge=json.dumps(merged) if merged else None, reset=[f"/{key}" for key in component.resets] or None
+    )
+
+
+def merged_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two configurations as a device does: objects key by key, everything else as a whole.
+
+    Args:
+        first: The one.
+        second: The other, which wins.
+    """
+    merged = dict(first)
+    for key, value in second.items():
+        before = merged.get(key)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        merged[key] = merged_settings(before, value) if both else value
+    return merged
 
 
 def _job(rollout: Rollout) -> greengrass.CfnDeployment.DeploymentIoTJobConfigurationProperty:

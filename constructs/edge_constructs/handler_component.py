@@ -10,6 +10,7 @@ from constructs import Construct
 from config.stage import Handler
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component import Component, component_version
+from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.recipe import fill_recipe
 
@@ -33,6 +34,7 @@ class HandlerComponent(Construct):
         python: Version of the device's interpreter.
         architecture: Of the device.
         store: Takes the archives.
+        library: Keeps the component's versions.
         folder: Where archives are made.
         version_parts: What else the version follows from; nothing by default.
         after: The component to create before this one.
@@ -54,6 +56,7 @@ class HandlerComponent(Construct):
         python: str,
         architecture: str,
         store: ArtifactStore,
+        library: ComponentLibrary,
         folder: Path,
         version_parts: Sequence[str] = (),
         after: Component | None = None,
@@ -74,12 +77,15 @@ class HandlerComponent(Construct):
         self.component = Component(
             self,
             "Component",
+            library=library,
             name=name,
             version=version,
             recipe=HANDLER_RECIPE,
             values={**values, "DEPENDENCIES_URI": uri},
             artifact_uri=store.publish(self, "Artifact", file=code.file, sha256=code.sha256, prefix="artifacts"),
             after=after,
+            settings=settings(handler),
+            resets=tuple(settings(handler)),
         )
 
 
@@ -95,16 +101,26 @@ def recipe_values(name: str, handler: Handler, runtime: str) -> dict[str, Any]:
         "COMPONENT": name,
         "NAME": handler.name,
         "HANDLER": handler.handler,
-        "PINNED": handler.pinned,
-        "ENCODING": handler.encoding,
-        "TIMEOUT": handler.timeout_s,
-        "IDLE": handler.idle_s,
-        "QUEUE": handler.queue_size,
-        "MEMORY": handler.memory_mb,
-        "ENVIRONMENT": dict(handler.environment),
         "SUBSCRIBE": list(handler.subscribe),
         "PUBLISH": list(handler.publish),
         "RUNTIME": runtime,
+    }
+
+
+def settings(handler: Handler) -> dict[str, Any]:
+    """What the function's configuration says besides the recipe: nothing that the device must allow.
+
+    Args:
+        handler: The function as the stage declares it.
+    """
+    return {
+        "pinned": handler.pinned,
+        "encoding": handler.encoding,
+        "timeoutSeconds": handler.timeout_s,
+        "idleSeconds": handler.idle_s,
+        "queueSize": handler.queue_size,
+        "memoryMb": handler.memory_mb,
+        "environment": dict(handler.environment),
     }
 
 

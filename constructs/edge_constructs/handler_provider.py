@@ -95,13 +95,17 @@ class HandlerProvider(Construct):
         is_complete = self._function("IsComplete", f"edge_handlers.{capability}.is_complete.handler")
         self._provider = self._waiting(on_event, is_complete, limit, query_interval or Duration.seconds(15))
 
-    def resource(self, scope: Construct, construct_id: str, *, properties: Mapping[str, Any]) -> CustomResource:
+    def resource(
+        self, scope: Construct, construct_id: str, *, properties: Mapping[str, Any], kind: str | None = None
+    ) -> CustomResource:
         """Define a custom resource that the handler serves.
 
         Args:
             scope: Parent construct, of this stack or another one.
             construct_id: Id below it.
             properties: What the handler reads; values become strings on the way.
+            kind: What the resource is, such as `ComponentSweep`, where the handler serves several; the capability's
+                name by default.
 
         Returns:
             The resource; its data by `get_att_string`.
@@ -110,7 +114,7 @@ class HandlerProvider(Construct):
             scope,
             construct_id,
             service_token=self._provider.service_token,
-            resource_type=self._type,
+            resource_type=f"Custom::{kind}" if kind else self._type,
             properties=dict(properties),
             service_timeout=self._service_timeout,
         )

@@ -9,6 +9,8 @@ from typing import Any
 from edge_rules.fleet_view import FleetView, Resource
 
 COMPONENT = "AWS::GreengrassV2::ComponentVersion"
+#: A custom resource that takes a version over where it is there already, and keeps it when it is replaced.
+KEPT_COMPONENT = "Custom::ComponentVersion"
 PLACE = "Properties/InlineRecipe"
 
 
@@ -84,6 +86,6 @@ class Recipe:
 
 def recipes(fleet: FleetView) -> Iterator[Recipe]:
     """The recipes of all component versions that are defined inline."""
-    for resource in fleet.of_type(COMPONENT):
+    for resource in fleet.of_type(COMPONENT, KEPT_COMPONENT):
         if "InlineRecipe" in resource.properties:
             yield Recipe(resource, resource.text(resource.properties["InlineRecipe"]))

@@ -20,6 +20,19 @@ def test_a_break_of_one_rule_is_found_by_that_rule_alone(name: str, fleet: Fleet
     assert fleet.findings() == [(f"Edge-{name}", logical_id)]
 
 
+@pytest.mark.parametrize("name", [name for name in BREAKS if name != "ComponentRetain"])
+def test_versions_that_a_custom_resource_makes_are_looked_at_in_the_same_way(name: str, fleet: Fleet) -> None:
+    logical_id, change = BREAKS[name]
+    for component in ("Runtime", "Inference"):
+        # It keeps what it made by itself: the policy would say nothing.
+        fleet.resources[component].update(Type="Custom::ComponentVersion")
+        fleet.resources[component].pop("UpdateReplacePolicy")
+
+    change(fleet)
+
+    assert fleet.findings() == [(f"Edge-{name}", logical_id)]
+
+
 @pytest.mark.parametrize(("name", "logical_id", "change"), ALSO)
 def test_other_ways_to_break_a_rule_are_found_too(name: str, logical_id: str, change: Break, fleet: Fleet) -> None:
     change(fleet)

@@ -20,6 +20,7 @@ CAPABILITIES = (
     "bucket_sweep.on_event",
     "bucket_sweep.on_event",
     "component_sweep.on_event",
+    "component_version.on_event",
     "deployment_health.is_complete",
     "device_registry.is_complete",
     "edge_packaging.is_complete",

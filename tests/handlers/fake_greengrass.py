@@ -1,5 +1,6 @@
 """Greengrass V2 in memory: core devices, deployments and component versions."""
 
+import json
 from typing import Any
 
 from tests.handlers.fake_service import FakeService, refusal
@@ -20,6 +21,9 @@ class FakeGreengrass(FakeService):
         self.core_devices: set[str] = set()
         self.deployments: dict[str, dict[str, str]] = {}
         self.versions: dict[str, list[str]] = {}  # component → versions
+        self.described: dict[str, dict[str, Any]] = {}  # ARN → what DescribeComponent says
+        self.recipes: dict[str, bytes] = {}
+        self.states = ["DEPLOYABLE"]  # of what is made next, one a look, the last one for good
 
     def deploy(self, deployment: str, target: str, status: str = "ACTIVE") -> None:
         """Add a deployment."""
@@ -58,6 +62,42 @@ class FakeGreengrass(FakeService):
         if name not in self.versions:
             raise refusal("ResourceNotFoundException", "ListComponentVersions")
         return {"componentVersions": [{"arn": f"{arn}:versions:{version}"} for version in self.versions[name]]}
+
+    def create_component_version(self, inlineRecipe: bytes, tags: dict[str, str]) -> dict[str, Any]:  # noqa: N803
+        self.record("create_component_version", inlineRecipe=inlineRecipe, tags=tags)
+        recipe = json.loads(inlineRecipe)
+        name, version = recipe["ComponentName"], recipe["ComponentVersion"]
+        if version in self.versions.get(name, []):
+            raise refusal("ConflictException", "CreateComponentVersion", "already exists")
+        arn = f"{self.ROOT}:{name}:versions:{version}"
+        self.versions.setdefault(name, []).append(version)
+        self.recipes[arn] = inlineRecipe
+        self.described[arn] = {"arn": arn, "tags": dict(tags), "states": list(self.states)}
+        return {"arn": arn, "status": {"componentState": "REQUESTED"}}
+
+    def describe_component(self, arn: str) -> dict[str, Any]:
+        self.record("describe_component", arn=arn)
+        found = self._version(arn, "DescribeComponent")
+        states = found["states"]
+        state = states.pop(0) if len(states) > 1 else states[0]
+        status = {"componentState": state, "message": "NONE" if state != "FAILED" else "no such artifact", "errors": {}}
+        return {"arn": arn, "tags": dict(found["tags"]), "status": status}
+
+    def get_component(self, arn: str, recipeOutputFormat: str) -> dict[str, Any]:  # noqa: N803
+        self.record("get_component", arn=arn, recipeOutputFormat=recipeOutputFormat)
+        self._version(arn, "GetComponent")
+        return {"recipeOutputFormat": recipeOutputFormat, "recipe": self.recipes[arn]}
+
+    def tag_resource(self, resourceArn: str, tags: dict[str, str]) -> dict[str, Any]:  # noqa: N803
+        self.record("tag_resource", resourceArn=resourceArn, tags=tags)
+        self._version(resourceArn, "TagResource")["tags"].update(tags)
+        return {}
+
+    def _version(self, arn: str, operation: str) -> dict[str, Any]:
+        name, _, version = arn.removeprefix(f"{self.ROOT}:").partition(":versions:")
+        if version not in self.versions.get(name, []):
+            raise refusal("ResourceNotFoundException", operation)
+        return self.described[arn]
 
     def delete_component(self, arn: str) -> dict[str, Any]:
         self.record("delete_component", arn=arn)

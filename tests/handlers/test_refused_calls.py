@@ -4,6 +4,7 @@ The handler must fail with a text that says what it was doing, and the same even
 CloudFormation's next try, or the user's, does.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from edge_handlers.artifact_copy.on_event import handler as artifact_copy
 from edge_handlers.bucket_sweep.on_event import handler as bucket_sweep
 from edge_handlers.component_sweep.on_event import handler as component_sweep
+from edge_handlers.component_version.on_event import handler as component_version
 from edge_handlers.model_package.on_event import handler as model_package
 from edge_handlers.neo_compilation.on_event import handler as neo_compilation
 from edge_handlers.service_client import AwsCallError
@@ -41,9 +43,17 @@ def services(s3: FakeS3, sagemaker: FakeSageMaker, iot: FakeIot, greengrass: Fak
     greengrass.core_devices = {"line-1"}
     greengrass.deploy("first", TARGET)
     greengrass.versions = {"edgewright.dev.Runtime": ["1.0.1"]}
+    recipe = {**RECIPE, "ComponentVersion": "1.0.0"}
+    greengrass.create_component_version(json.dumps(recipe).encode(), {})
     return {"s3": s3, "sagemaker": sagemaker, "iot": iot, "greengrassv2": greengrass}
 
 
+RECIPE: dict[str, Any] = json.loads(event.create("component_version")["ResourceProperties"]["InlineRecipe"])
+THERE = event.create(
+    "component_version",
+    InlineRecipe=json.dumps({**RECIPE, "ComponentVersion": "1.0.0"}),
+    ComponentVersionArn=f"{FakeGreengrass.ROOT}:edgewright.dev.Inference:versions:1.0.0",
+)
 COPY = event.create("artifact_copy", Sha256=ASSET_SHA)
 PACK = event.create("model_package", CompiledUri=None)
 STOP = event.delete("neo_compilation", "edgewright-dev-digits-running")
@@ -75,6 +85,13 @@ CALLS: list[tuple[Callable[..., Any], dict[str, Any], str, tuple[str, ...]]] = [
             "delete_component",
         ),
     ),
+    (
+        component_version,
+        event.create("component_version"),
+        "greengrassv2",
+        ("create_component_version", "describe_component"),
+    ),
+    (component_version, THERE, "greengrassv2", ("get_component", "tag_resource")),
     (bucket_sweep, EMPTY, "s3", ("get_bucket_tagging", "list_object_versions", "delete_objects")),
 ]
 CASES = [

@@ -6,20 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_cdk import Stack
 
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.component import Component
+from edge_constructs.component_library import ComponentLibrary
+from edge_constructs.encryption_key import EncryptionKey
+from edge_constructs.feature_flags import read_context
+from edge_constructs.fleet_deployment import merged_settings
+from edge_constructs.policy_gate import new_app
 from tests.synthesis import assembly, resources, template
 from tools.cdk_cli import ROOT
+
+RULE = "AWS::IoT::TopicRule"
 
 
 def recipes(stage: str) -> dict[str, dict[str, Any]]:
     """Component name to its recipe, deploy-time values as `@`."""
     found = {}
-    for component in resources(stage, "Inference", "AWS::GreengrassV2::ComponentVersion"):
+    for component in resources(stage, "Inference", "Custom::ComponentVersion"):
         text = component["Properties"]["InlineRecipe"]
         parts = text["Fn::Join"][1] if isinstance(text, dict) else [text]
         recipe = json.loads("".join(part if isinstance(part, str) else "@" for part in parts))
         found[recipe["ComponentName"]] = recipe
     return found
+
+
+def configured(stage: str, component: str) -> dict[str, Any]:
+    """What a component's configuration is on the devices of the ring `all`, deploy-time values as `@`."""
+    name = f"edgewright.{stage}.{component}"
+    (deployment,) = [
+        each["Properties"]["Components"][name]
+        for each in resources(stage, "Inference", "AWS::GreengrassV2::Deployment")
+        if each["Properties"]["DeploymentName"] == f"edgewright-{stage}"
+    ]
+    defaults = recipes(stage)[name]["ComponentConfiguration"]["DefaultConfiguration"]
+    return merged_settings(defaults, _merge(deployment))
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
@@ -78,14 +100,44 @@ def test_deployment_rolls_back_and_aborts() -> None:
     assert {each["FailureType"] for each in job["AbortConfig"]["CriteriaList"]} == {"FAILED", "REJECTED", "TIMED_OUT"}
 
 
-def test_replaced_versions_stay_for_offline_devices_and_go_with_the_stack() -> None:
-    for component in resources("twin", "Inference", "AWS::GreengrassV2::ComponentVersion"):
-        assert (component["UpdateReplacePolicy"], component["DeletionPolicy"]) == ("Retain", "Delete")
+def test_versions_carry_the_stages_tag_and_their_own_arn() -> None:
+    for component in resources("twin", "Inference", "Custom::ComponentVersion"):
+        assert component["Properties"]["Tags"] == {"edgewright:stage": "twin"}
+        arn = component["Properties"]["ComponentVersionArn"]["Fn::Join"][1]
+        assert re.fullmatch(r":components:edgewright\.twin\.[\w.]+:versions:1\.\d+\.\d+", arn[-1])
+
+
+def test_a_component_of_another_name_is_refused_because_the_sweep_would_leave_it() -> None:
+    stack = Stack(new_app(read_context()), "Stack")
+    key = EncryptionKey(stack, "Key", retain=False)
+    library = ComponentLibrary(
+        stack,
+        "Library",
+        components="edgewright.lab.",
+        rings={"all": "edgewright-lab"},
+        bucket=ArtifactBucket(stack, "Bucket", name="artifacts", log_name="logs", key=key, retain=False),
+        tags={},
+    )
+
+    with pytest.raises(ValueError, match=r"must start with edgewright\.lab\., got edgewright\.dev\.Runtime"):
+        library.version(stack, "Version", name="edgewright.dev.Runtime", version="1.0.0", recipe="{}")
+
+
+def test_who_makes_versions_may_read_their_artifacts() -> None:
+    roles = [role for role in resources("twin", "Inference", "AWS::IAM::Role") if "CreateComponentVersion" in str(role)]
+    (role,) = roles
+    statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+
+    reading = [each for each in statements if each["Action"] == ["s3:GetObject"] or each["Action"] == "s3:GetObject"]
+    assert len(reading) == 1
+    assert "/artifacts/*" in json.dumps(reading)
+    assert "/models/*" in json.dumps(reading)
+    assert any(each["Action"] in ("kms:Decrypt", ["kms:Decrypt"]) for each in statements)
 
 
 def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> None:
     content = template("twin", "Inference")["Resources"]
-    components = [name for name, each in content.items() if each["Type"] == "AWS::GreengrassV2::ComponentVersion"]
+    components = [name for name, each in content.items() if each["Type"] == "Custom::ComponentVersion"]
     (sweep,) = [name for name, each in content.items() if each["Type"] == "Custom::ComponentSweep"]
 
     def needed(name: str) -> set[str]:
@@ -106,7 +158,6 @@ def test_inference_serves_each_model_on_exact_topics() -> None:
         "component": "edgewright.twin.model.Digits",
         "requestTopic": "edgewright/twin/digits/request",
         "responseTopic": "edgewright/twin/digits/response",
-        "topK": 3,
     }
     granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
     asked, told = (policy["resources"] for policy in granted)
@@ -121,8 +172,7 @@ def test_inference_serves_each_model_on_exact_topics() -> None:
 
 
 def test_inference_is_configured_as_a_models_folder_says() -> None:
-    recipe = recipes("twin")["edgewright.twin.Inference"]  # the stage changes the interval
-    served = recipe["ComponentConfiguration"]["DefaultConfiguration"]["models"]["image-classification"]
+    served = configured("twin", "Inference")["models"]["image-classification"]  # the stage changes the interval
 
     assert (served["topK"], served["threshold"], served["InferenceInterval"]) == (5, 0.3, 5)
     assert served["PublishResultsOnTopic"] == "gg/sageMakerEdgeManager/image-classification"
@@ -180,7 +230,6 @@ def lab(folder: Path, text: str) -> list[dict[str, Any]]:
     """The resources of the inference stack of a stage like the twin's, with a text added to its file."""
     from config.loader import load_stage
     from edge_constructs.feature_flags import read_context
-    from edge_constructs.policy_gate import new_app
     from stacks.edgewright import define_stacks
 
     folder.mkdir()
@@ -200,8 +249,95 @@ def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
     }
 
     configuration = {name: _merge(each) for name, each in merged.items()}
-    assert configuration["edgewright-lab-canary"] == {"models": {"digits": {"topK": 1}}, "signingKey": "@"}
-    assert configuration["edgewright-lab-early"] == configuration["edgewright-lab"] == {"signingKey": "@"}
+    canary, early = configuration["edgewright-lab-canary"], configuration["edgewright-lab-early"]
+    assert early == configuration["edgewright-lab"]
+    assert (canary["models"]["digits"], early["models"]["digits"]) == ({"topK": 1}, {"topK": 3})
+    canary["models"]["digits"] = early["models"]["digits"]
+    assert canary == early
+    assert early["signingKey"] == "@"
+
+
+def test_a_changed_configuration_changes_what_is_merged_and_no_version(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "twin.toml").read_text()
+    changed = (
+        text.replace("InferenceInterval = 5", "InferenceInterval = 7")
+        .replace("timeout_s = 10\n", "timeout_s = 11\n")
+        .replace("enabled = true\n", 'enabled = true\nsocket = "other.sock"\n')
+    )
+
+    def found(folder: str, text: str) -> tuple[set[str], dict[str, Any]]:
+        made = lab(tmp_path / folder, text)
+        recipes = [each["Properties"]["InlineRecipe"] for each in made if each["Type"] == "Custom::ComponentVersion"]
+        versions = {json.dumps(recipe) for recipe in recipes}
+        (deployment,) = [
+            each["Properties"]
+            for each in made
+            if each["Type"] == "AWS::GreengrassV2::Deployment"
+            and each["Properties"]["DeploymentName"] == "edgewright-lab"
+        ]
+        return versions, deployment["Components"]
+
+    (before, first), (after, second) = found("a", text), found("b", changed)
+
+    assert before == after
+    inference, handler = (f"edgewright.lab.{name}" for name in ("Inference", "handler.DigitsV1"))
+    assert _merge(first[inference])["models"]["image-classification"]["InferenceInterval"] == 5
+    assert _merge(second[inference])["models"]["image-classification"]["InferenceInterval"] == 7
+    assert _merge(second[inference])["agent"] == {"socket": "other.sock"}
+    assert (_merge(first[handler])["timeoutSeconds"], _merge(second[handler])["timeoutSeconds"]) == (10, 11)
+
+
+def test_a_deployment_puts_back_what_it_does_not_set_but_never_the_access() -> None:
+    for deployment in resources("twin", "Inference", "AWS::GreengrassV2::Deployment"):
+        for name, component in deployment["Properties"]["Components"].items():
+            update = component.get("ConfigurationUpdate")
+            reset = {pointer.removeprefix("/") for pointer in update["Reset"]} if update else set()
+            merge = set(_merge(component)) if update else set()
+
+            assert merge - reset <= {"signingKey"}, name
+            assert "accessControl" not in reset
+            assert "" not in reset
+            assert bool(update) == (name.endswith("Inference") or ".handler." in name)
+
+
+def test_settings_of_a_component_without_a_reset_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"resets of c must name every key of its settings, got no b"):
+        Component(
+            Stack(new_app(read_context()), "Stack"),
+            "Component",
+            library=None,  # type: ignore[arg-type] # it is refused before
+            name="c",
+            version="1.0.0",
+            recipe=ROOT,
+            values={},
+            artifact_uri="s3://b/k",
+            settings={"a": 1, "b": 2},
+            resets=("a",),
+        )
+
+
+def test_no_two_stages_publish_or_listen_on_the_same_topic() -> None:
+    topics = {}
+    for stage in ("dev", "prod", "twin"):
+        access = recipes(stage)[f"edgewright.{stage}.Inference"]["ComponentConfiguration"]["DefaultConfiguration"]
+        policies = access["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
+        topics[stage] = {topic for policy in policies for topic in policy["resources"]}
+
+    assert not topics["dev"] & topics["prod"]
+    assert not topics["twin"] & (topics["dev"] | topics["prod"])
+    assert "gg/sageMakerEdgeManager/image-classification/dev" in topics["dev"]
+    # The twin, alone in its account, has the topic of Edge Manager's samples, as a stage may have it.
+    assert "gg/sageMakerEdgeManager/image-classification" in topics["twin"]
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
+def test_each_rule_and_each_policy_knows_the_stages_own_topic_of_files(stage: str) -> None:
+    topic = configured(stage, "Inference")["models"]["image-classification"]["PublishResultsOnTopic"]
+
+    rules = [each["Properties"]["TopicRulePayload"]["Sql"] for each in resources(stage, "Observability", RULE)]
+    assert [rule for rule in rules if rule.endswith(f" FROM '{topic}'")]
+    (policy,) = resources(stage, "Identity", "AWS::IoT::Policy")
+    assert f':topic/{topic}"' in json.dumps(policy)
 
 
 def test_a_raised_revision_gives_every_component_another_version(tmp_path: Path) -> None:
@@ -223,14 +359,14 @@ def test_a_raised_revision_gives_every_component_another_version(tmp_path: Path)
 
 def _merge(component: dict[str, Any]) -> Any:
     """The configuration merged into a component, deploy-time values as `@`."""
-    parts = component["ConfigurationUpdate"]["Merge"]["Fn::Join"][1]
+    merge = component["ConfigurationUpdate"]["Merge"]
+    parts = merge["Fn::Join"][1] if isinstance(merge, dict) else [merge]
     return json.loads("".join(part if isinstance(part, str) else "@" for part in parts))
 
 
 def test_the_agent_is_where_the_stage_asks_for_it() -> None:
     def agent(stage: str) -> object:
-        recipe = recipes(stage)[f"edgewright.{stage}.Inference"]
-        return recipe["ComponentConfiguration"]["DefaultConfiguration"]["agent"]
+        return configured(stage, "Inference")["agent"]
 
     assert agent("twin") == {"enabled": True, "socket": "agent.sock"}
     assert agent("prod") == {"enabled": False, "socket": "agent.sock"}

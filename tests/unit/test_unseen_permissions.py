@@ -87,8 +87,8 @@ def test_devices_may_list_their_groups() -> None:
 
 
 def test_a_sweep_may_end_the_jobs_of_deployments() -> None:
-    assert {"iot:CancelJob", "iot:DeleteJob", "iot:DescribeJob", "iot:UpdateJob"} <= actions("SweepHandlerRole")
-    assert {"iot:DescribeThingGroup", "iot:GetThingShadow", "iot:UpdateThingShadow"} <= actions("SweepHandlerRole")
+    assert {"iot:CancelJob", "iot:DeleteJob", "iot:DescribeJob", "iot:UpdateJob"} <= actions("ComponentsHandlerRole")
+    assert {"iot:DescribeThingGroup", "iot:GetThingShadow", "iot:UpdateThingShadow"} <= actions("ComponentsHandlerRole")
 
 
 def test_the_register_may_look_at_a_devices_jobs() -> None:

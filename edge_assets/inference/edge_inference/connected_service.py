@@ -22,8 +22,9 @@ FIRST_RECONNECT_S = 0.2
 LONGEST_RECONNECT_S = 10.0
 #: Without a device for so long the process ends: a device that lives starts a new one.
 GIVE_UP_S = 300.0
-#: A device tells each changed leaf by itself: let all of a change arrive, then read once.
-SETTLE_S = 0.05
+#: A device tells each changed leaf by itself, and nucleus lite resets before it merges: let all of a change arrive,
+#: then read once.
+SETTLE_S = 0.25
 POLL_S = 0.25
 FINISH_LIMIT_S = 5.0
 

@@ -1,0 +1,147 @@
+"""A stage's component versions in Greengrass: made or taken over, kept for devices that are away, swept at destroy."""
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import CustomResource, Duration
+from constructs import Construct
+
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.handler_provider import HandlerProvider
+from edge_constructs.permission import Permission, arn
+
+_NAMED_BY_SERVICE = "Greengrass names deployments and their jobs"
+
+
+class ComponentLibrary(Construct):
+    """Keeps every version of a stage's components until, on delete, it removes them and every deployment to its rings.
+
+    A version outlives its resource, since a device that was away may still need it; content that comes back finds it
+    and takes it over, where CloudFormation's own resource fails with AlreadyExists.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        components: What the names of the stage's components start with, with a trailing dot.
+        rings: Ring to its thing group, which deployments target; `all` names the sweep.
+        bucket: Holds the artifacts, which Greengrass reads with the rights of whoever makes a version.
+        tags: Of every version.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        components: str,
+        rings: Mapping[str, str],
+        bucket: ArtifactBucket,
+        tags: Mapping[str, str],
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._components = components
+        self._tags = dict(tags)
+        targets = {ring: arn("iot", f"thinggroup/{group}") for ring, group in rings.items()}
+        self._provider = HandlerProvider(
+            self,
+            "Handler",
+            capability="component_version",
+            permissions=[
+                *_sweeping(components, tuple(targets.values())),
+                *_making(components, tuple(tags)),
+                *bucket.reading("artifacts/", "models/"),
+            ],
+            limit=Duration.minutes(14),
+        )
+        self._sweep = self._provider.resource(
+            self,
+            "Sweep",
+            kind="ComponentSweep",
+            properties={
+                "ComponentNames": [f"{components}*"],
+                "ThingGroupArn": targets["all"],
+                "RingArns": [target for ring, target in targets.items() if ring != "all"],
+            },
+        )
+
+    def version(self, scope: Construct, construct_id: str, *, name: str, version: str, recipe: str) -> CustomResource:
+        """Define a component version.
+
+        Args:
+            scope: Parent construct.
+            construct_id: Id below it.
+            name: The component's name, which must start as the library's do: the sweep takes no others.
+            version: Its version.
+            recipe: JSON that says the same name and version.
+
+        Returns:
+            The resource; its `Ref` is the version's ARN.
+
+        Raises:
+            ValueError: The name is not one of the library.
+        """
+        if not name.startswith(self._components):
+            raise ValueError(f"a component's name must start with {self._components}, got {name}: it would never go")
+        made = self._provider.resource(
+            scope,
+            construct_id,
+            kind="ComponentVersion",
+            properties={
+                "ComponentVersionArn": arn("greengrass", f"components:{name}:versions:{version}"),
+                "InlineRecipe": recipe,
+                "Tags": self._tags,
+            },
+        )
+        # Deletion runs backwards: the sweep comes when no deployment and no version is left to CloudFormation.
+        made.node.add_dependency(self._sweep)
+        return made
+
+
+def _making(components: str, tags: tuple[str, ...]) -> Sequence[Permission]:
+    return [
+        Permission(
+            ("greengrass:CreateComponentVersion",),
+            ("*",),
+            wildcard_reason="the service knows no resource for this action; other tags than the stage's are refused",
+            conditions={"ForAllValues:StringEquals": {"aws:TagKeys": [*tags, "edgewright:recipe"]}},
+        ),
+        Permission(
+            ("greengrass:DescribeComponent", "greengrass:GetComponent", "greengrass:TagResource"),
+            (arn("greengrass", f"components:{components}*:versions:*"),),
+            wildcard_reason="versions follow from content: they are not known before",
+        ),
+    ]
+
+
+def _sweeping(components: str, targets: tuple[str, ...]) -> Sequence[Permission]:
+    versions = "the sweep takes every version of every component of this stage"
+    jobs = ("iot:CancelJob", "iot:DeleteJob", "iot:DescribeJob", "iot:UpdateJob")
+    shadows = ("iot:GetThingShadow", "iot:UpdateThingShadow", "iot:DeleteThingShadow")
+    return [
+        Permission(
+            ("greengrass:ListDeployments", "greengrass:ListComponents"),
+            ("*",),
+            wildcard_reason="the service knows no resource for these actions",
+        ),
+        Permission(
+            ("greengrass:CancelDeployment", "greengrass:DeleteDeployment"),
+            (arn("greengrass", "deployments:*"),),
+            wildcard_reason=_NAMED_BY_SERVICE,
+        ),
+        Permission(jobs, (arn("iot", "job/*"),), wildcard_reason=_NAMED_BY_SERVICE),
+        Permission(
+            ("iot:DescribeThing", *shadows),
+            (arn("iot", "thing/*"),),
+            wildcard_reason="Greengrass acts on the target's things with the caller's rights",
+        ),
+        Permission(("iot:DescribeThingGroup",), targets),
+        Permission(
+            ("greengrass:ListComponentVersions",),
+            (arn("greengrass", f"components:{components}*"),),
+            wildcard_reason=versions,
+        ),
+        Permission(
+            ("greengrass:DeleteComponent",),
+            (arn("greengrass", f"components:{components}*:versions:*"),),
+            wildcard_reason=versions,
+        ),
+    ]
