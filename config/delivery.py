@@ -38,3 +38,13 @@ class Pipeline(Section):
     repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(/[\w.-]+)+$", max_length=256)]
     branch: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$", max_length=255)] = "main"
     approval: bool = True
+
+
+class Bootstrap(Section):
+    """How `cdk bootstrap` prepared the account; the qualifier is CDK's own setting (cdk.json).
+
+    Attributes:
+        customer_key: Whether with `--bootstrap-customer-key`: then its assets need that key to be read.
+    """
+
+    customer_key: bool = False

@@ -1,9 +1,15 @@
 """What every table of a stage's file has in common."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 
 class Section(BaseModel):
     """A table of the file: unknown fields are mistakes, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+#: A name of a folder and of what is made for it.
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=30)]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from config.model import Model
 from config.names import Names
-from config.stage import Model
 
 MODELS = Path(__file__).resolve().parents[1] / "edge_assets" / "models"
 

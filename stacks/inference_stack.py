@@ -6,9 +6,11 @@ from typing import Any
 from aws_cdk import CfnParameter
 from constructs import Construct
 
+from config.handler import Handler
+from config.model import Model
 from config.roster import RINGS, Ring
 from config.serving import result_topics, serving
-from config.stage import Handler, Model, Stage
+from config.stage import Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.deployment_health import DeploymentHealth

@@ -5,7 +5,8 @@ import shutil
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from config.stage import Model, Stage
+from config.model import Model
+from config.stage import Stage
 from edge_constructs.compilation_target import CompilationLimits, CompilationTarget
 from edge_constructs.component import component_version
 from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive

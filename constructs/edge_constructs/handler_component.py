@@ -7,7 +7,7 @@ from typing import Any
 
 from constructs import Construct
 
-from config.stage import Handler
+from config.handler import Handler
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_library import ComponentLibrary

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from config.stage import Handler
+from config.handler import Handler
 from edge_constructs.handler_component import recipe_values
 from edge_constructs.recipe import fill_recipe
 from tests.edge.model_folder import ROOT

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage
-from config.stage import Model, Stage
+from config.model import Model
+from config.stage import Stage
 from edge_constructs.edge_assets import Archive, runtime_archive
 from edge_constructs.feature_flags import read_context
 from edge_constructs.policy_gate import PolicyGate, new_app

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
-from config.stage import Handler
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_component import HandlerDeclarationError, check_access, check_function, recipe_values

@@ -1,0 +1,72 @@
+"""What a stage's file may say of a model."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from config.section import Section, Slug
+
+
+class Neo(Section):
+    """A SageMaker compilation job; its rules are the API's, checked when the stack is defined.
+
+    Attributes:
+        device: One of SageMaker's devices, such as `jetson_xavier`; by default Linux on the runtime's architecture.
+        accelerator: `INTEL_GRAPHICS`, `MALI`, `NVIDIA` or `NNA`; the processor by default.
+        compiler_options: The compiler's own.
+        max_runtime_minutes: After so long the job is stopped.
+        subnets: Of the VPC that the job runs in; none by default.
+        security_groups: Of that VPC.
+    """
+
+    device: str = ""
+    accelerator: str = ""
+    compiler_options: dict[str, Any] = Field(default_factory=dict)
+    max_runtime_minutes: int = 30
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
+class Verification(Section):
+    """The endpoint that a model is verified on.
+
+    Attributes:
+        image: URI of a Triton image; by default the newest of the SageMaker SDK's table for the region.
+        instance_type: Of the endpoint, which lives for one request.
+        tolerance: Largest difference of an output value that is still right.
+    """
+
+    image: Annotated[str, StringConstraints(pattern=r"^\S{1,255}$")] | None = None
+    instance_type: Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")] = "ml.c5.large"
+    tolerance: float = Field(default=1e-3, ge=0)
+
+
+class Model(Section):
+    """One model that the stage compiles, packages and deploys.
+
+    Attributes:
+        folder: Folder below `edge_assets/models`; also the model's name in topics and jobs.
+        compiler: What makes the device's artifact: `neo` a SageMaker compilation job, `onnxruntime` the devices' own
+            ONNX Runtime, `none` the source as it is.
+        neo: The compilation job, with `neo` only.
+        packager: `own`, or `edge-manager`: a SageMaker edge packaging job first, which AWS retired in 2024.
+        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`.
+        verification: That endpoint.
+        serving: Keys of the model's configuration on the device that differ from those of its folder.
+    """
+
+    folder: Slug
+    compiler: Literal["neo", "onnxruntime", "none"] = "neo"
+    neo: Neo = Neo()
+    packager: Literal["own", "edge-manager"] = "own"
+    verify: Literal["none", "endpoint"] = "none"
+    verification: Verification = Verification()
+    serving: dict[str, str | int | float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _neo_alone_has_settings(self) -> "Model":
+        if self.compiler != "neo" and self.neo != Neo():
+            raise ValueError(f"neo must be left out with compiler {self.compiler}")
+        if self.compiler != "neo" and self.packager == "edge-manager":
+            raise ValueError(f"packager edge-manager packs what neo compiled: set compiler to neo, got {self.compiler}")
+        return self
