@@ -53,7 +53,7 @@ def _load() -> None:
     from botocore.session import Session
 
     # A copy has each file parsed already; it may change what it gets, which is its own.
-    JSONFileLoader.load_file = functools.cache(JSONFileLoader.load_file)  # type: ignore[method-assign]
+    JSONFileLoader.load_file = functools.cache(JSONFileLoader.load_file)
     session = Session()
     for service in _SERVICES:
         session.create_client(service, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
@@ -79,7 +79,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
     except BaseException:  # noqa: BLE001 - it is printed, as an interpreter's last act
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
