@@ -87,8 +87,10 @@ def merged_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict
     merged = dict(first)
     for key, value in second.items():
         before = merged.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        merged[key] = merged_settings(before, value) if both else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            merged[key] = merged_settings(before, value)
+        else:
+            merged[key] = value
     return merged
 
 
