@@ -1,4 +1,4 @@
-"""The devices: what they are, which group deployments reach, and the register of them."""
+"""The devices: what they are, which group deployments reach, the register of them, and the runtime they all need."""
 
 from aws_cdk import aws_iot as iot
 from constructs import Construct
@@ -6,6 +6,7 @@ from constructs import Construct
 from config.roster import RINGS
 from config.stage import Stage
 from edge_constructs.device_registry import DeviceRegistry
+from edge_constructs.edge_assets import runtime_archive
 from edge_constructs.sagemaker_fleet import SageMakerFleet
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
@@ -20,7 +21,10 @@ class FleetStack(StageStack):
         construct_id: Id below it.
         stage: The stage's configuration.
         identity: Its policy outlives the certificates that it is attached to.
-        storage: Takes what the devices of a SageMaker fleet send.
+        storage: Takes the runtime's archive, and what the devices of a SageMaker fleet send.
+
+    Raises:
+        MissingAssetError: Set-up has not made the runtime's wheels.
     """
 
     def __init__(
@@ -61,4 +65,11 @@ class FleetStack(StageStack):
                 key_arn=storage.key.key.key_arn,
                 bootstrap_key=stage.bootstrap.customer_key,
             )
+        # By far the largest artifact: it is on its way while models are compiled, not when everything waits for it.
+        self.runtime = runtime_archive(
+            stage.runtime.python, stage.runtime.architecture, build_folder(self), agent=stage.agent.enabled
+        )
+        file, sha256 = self.runtime.file, self.runtime.sha256
+        storage.store.publish(self, "RuntimeArtifact", file=file, sha256=sha256, prefix="artifacts")
+        self.runtime_uri = storage.store.uri(file=file, sha256=sha256, prefix="artifacts")
         self.needs(identity)

@@ -19,7 +19,6 @@ from edge_constructs.edge_assets import (
     MODEL_RECIPE,
     RUNTIME_RECIPE,
     inference_archive,
-    runtime_archive,
 )
 from edge_constructs.fleet_deployment import FleetDeployment
 from edge_constructs.handler_component import HandlerComponent
@@ -76,7 +75,7 @@ class InferenceStack(StageStack):
             bucket=storage.artifacts,
             tags=stage_tags(stage),
         )
-        components = [self._runtime(stage)]
+        components = [self._runtime(stage, fleet)]
         for model in models:
             components.append(self._model(model, after=components[-1]))
         components.append(self._inference(stage, models, after=components[-1]))
@@ -115,22 +114,17 @@ class InferenceStack(StageStack):
         merged = stage.configuration.get(ring, {}).get("inference", {})
         return {self.names.inference_component: {**merged, "signingKey": signing_key}}
 
-    def _runtime(self, stage: Stage) -> Component:
-        archive = runtime_archive(
-            stage.runtime.python, stage.runtime.architecture, build_folder(self), agent=stage.agent.enabled
-        )
+    def _runtime(self, stage: Stage, fleet: FleetStack) -> Component:
         values = {"COMPONENT": self.names.runtime_component}
         return Component(
             self,
             "Runtime",
             library=self._library,
             name=self.names.runtime_component,
-            version=component_version(RUNTIME_RECIPE, values, [archive.sha256, *stage.version_parts]),
+            version=component_version(RUNTIME_RECIPE, values, [fleet.runtime.sha256, *stage.version_parts]),
             recipe=RUNTIME_RECIPE,
             values=values,
-            artifact_uri=self._store.publish(
-                self, "RuntimeArtifact", file=archive.file, sha256=archive.sha256, prefix="artifacts"
-            ),
+            artifact_uri=fleet.runtime_uri,
         )
 
     def _model(self, model: ModelStack, *, after: Component) -> Component:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edge_rules.deployment_rules import DEPLOYMENT
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import COMPONENT
+from edge_rules.recipe_view import COMPONENT, KEPT_COMPONENT
 
 #: Properties that CloudFormation cannot change in place, of the types that the app uses (resource provider schemas).
 _CREATE_ONLY: dict[str, tuple[str, ...]] = {
@@ -95,7 +95,7 @@ def replacements(before: FleetView, after: FleetView) -> tuple[Replacement, ...]
     for old in before.resources:
         place = f"{old.stack}/{old.logical_id}"
         new = now.get((old.stack, old.logical_id))
-        expected = old.type in {COMPONENT, DEPLOYMENT}
+        expected = old.type in {COMPONENT, KEPT_COMPONENT, DEPLOYMENT}
         if new is None or new.type != old.type:
             found.append(Replacement(place, old.type, "deleted", "", expected))
         elif reason := _reason(old, new):
@@ -106,7 +106,7 @@ def replacements(before: FleetView, after: FleetView) -> tuple[Replacement, ...]
 def _reason(old: Resource, new: Resource) -> str:
     if old.type == DEPLOYMENT:
         keys: tuple[str, ...] = tuple(sorted({*old.properties, *new.properties} - {"Tags"}))
-    elif old.type == COMPONENT:
+    elif old.type in {COMPONENT, KEPT_COMPONENT}:
         keys = ("InlineRecipe", "LambdaFunction")
     else:
         keys = _CREATE_ONLY.get(old.type, ())

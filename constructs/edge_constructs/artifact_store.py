@@ -77,6 +77,18 @@ class ArtifactStore(Construct):
         )
         return copy.get_att_string("Uri")
 
+    def uri(self, *, file: Path, sha256: str, prefix: str) -> str:
+        """Where `publish` puts a file, for a stack that is deployed after the one that publishes it.
+
+        An exported location could not change as long as another stack imports it.
+
+        Args:
+            file: The file.
+            sha256: Its digest.
+            prefix: As for `publish`.
+        """
+        return f"s3://{self._bucket.name}/{prefix}/{sha256}/{file.name}"
+
     def _sweep(self) -> None:
         buckets = {"Artifacts": self._bucket.bucket, "AccessLogs": self._bucket.access_logs}
         arns = [bucket_arn(name) for name in (self._bucket.name, self._bucket.log_name)]

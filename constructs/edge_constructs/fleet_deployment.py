@@ -88,8 +88,9 @@ def merged_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict
     for key, value in second.items():
         before = merged.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            value = merged_settings(before, value)
-        merged[key] = value
+            merged[key] = merged_settings(before, value)
+        else:
+            merged[key] = value
     return merged
 
 

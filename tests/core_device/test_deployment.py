@@ -62,6 +62,28 @@ def test_a_component_of_the_same_version_is_not_disturbed(tmp_path: Path) -> Non
     run(tmp_path, scenario)
 
 
+def test_what_is_no_longer_set_goes_back_before_the_merge_and_the_component_runs_on(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        defaults = {"models": {"digits": {"topic": "t"}}, "accessControl": {"x": 1}}
+        cloud.add("com.a", steps=FOREVER, defaults=defaults)
+
+        def entry(merge: dict[str, object]) -> dict[str, object]:
+            update = {"merge": merge, "reset": ["/models", "/interval", "/never~1set"]}
+            return {"version": "1.0.0", "configurationUpdate": update}
+
+        first = {"models": {"digits": {"topic": "other", "topK": 1}, "gone": {"topK": 2}}, "interval": 5, "key": "k"}
+        await device.deployer.run(deployment({"com.a": entry(first)}))
+        outcome = await device.deployer.run(
+            deployment({"com.a": entry({"models": {"digits": {"topK": 3}}})}, created=2)
+        )
+
+        assert outcome.status == "SUCCEEDED"
+        assert device.store.get("com.a") == {**defaults, "models": {"digits": {"topic": "t", "topK": 3}}, "key": "k"}
+        assert len(device.work("com.a", "pids").split()) == 1
+
+    run(tmp_path, scenario)
+
+
 def test_a_failing_update_is_rolled_back_with_its_configuration(tmp_path: Path) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
         cloud.add("com.a", steps=FOREVER, defaults={"x": 1})

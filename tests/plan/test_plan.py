@@ -47,6 +47,28 @@ def test_plan_is_the_agreed_one(change: str, tmp_path: Path, capsys: pytest.Capt
     assert code == (UNANNOUNCED if change in FAILING else 0)
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_versions_that_a_custom_resource_makes_are_planned_in_the_same_way(change: str, tmp_path: Path) -> None:
+    def kept(folder: Path, change: str | None) -> Path:
+        fleet = PlannedFleet(folder)
+        if change:
+            CHANGES[change](fleet)
+        for resource in fleet.resources.values():
+            if resource["Type"] == "AWS::GreengrassV2::ComponentVersion":
+                resource["Type"] = "Custom::ComponentVersion"
+        return fleet.write()
+
+    (tmp_path / "own").mkdir()
+    before, after = kept(tmp_path / "before", None), kept(tmp_path / "after", change)
+    plan, agreed = compare(read_assembly(before), read_assembly(after)), planned(tmp_path / "own", change)
+
+    assert plan.targets == agreed.targets
+    assert plan.reused_versions == agreed.reused_versions
+    assert [(each.resource, each.kind, each.because, each.expected) for each in plan.replaced] == [
+        (each.resource, each.kind, each.because, each.expected) for each in agreed.replaced
+    ]
+
+
 def test_code_only_ships_the_code_and_restarts_only_it(tmp_path: Path) -> None:
     (target,) = planned(tmp_path, "code-only").targets
 

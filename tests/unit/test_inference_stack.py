@@ -200,8 +200,12 @@ def test_models_uri_comes_from_the_parameter_of_its_stack() -> None:
 
 
 def test_artifacts_lie_in_the_assembly_under_their_digest() -> None:
-    copies = resources("twin", "Inference", "Custom::ArtifactCopy")
-    files = json.loads((assembly("twin") / "Inference.assets.json").read_text())["files"]
+    copies = [copy for stack in ("Fleet", "Inference") for copy in resources("twin", stack, "Custom::ArtifactCopy")]
+    files = {
+        sha256: file
+        for stack in ("Fleet", "Inference")
+        for sha256, file in json.loads((assembly("twin") / f"{stack}.assets.json").read_text())["files"].items()
+    }
 
     assert {copy["Properties"]["DestinationKey"].rsplit("/", 1)[-1] for copy in copies} == {
         "runtime.zip",
@@ -213,6 +217,14 @@ def test_artifacts_lie_in_the_assembly_under_their_digest() -> None:
         sha256 = copy["Properties"]["Sha256"]
         assert re.fullmatch(r"[0-9a-f]{64}", sha256)
         assert (assembly("twin") / files[sha256]["source"]["path"]).is_file()
+
+
+def test_the_runtime_is_fetched_from_where_the_fleets_stack_puts_it() -> None:
+    (copy,) = resources("twin", "Fleet", "Custom::ArtifactCopy")
+    (artifact,) = recipes("twin")["edgewright.twin.Runtime"]["Manifests"][0]["Artifacts"]
+
+    assert artifact["Uri"].endswith(f"/{copy['Properties']['DestinationKey']}")
+    assert copy["Properties"]["Sha256"] in artifact["Uri"]
 
 
 def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:

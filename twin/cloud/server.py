@@ -30,6 +30,8 @@ EXTENSIONS = (
     "twin.cloud.failed_custom_resources",
     "twin.cloud.public_parameters",
     "twin.cloud.stack_operations",
+    "twin.cloud.quick_waits",
+    "twin.cloud.function_processes",
     "twin.cloud.iot",
     "twin.cloud.greengrass",
     "twin.cloud.observability",

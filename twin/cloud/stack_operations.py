@@ -15,8 +15,9 @@ from ministack.services import cloudformation
 
 from twin.cloud.registry import Response, Settings, register_service
 
-HOLD_S = 20.0
-"""Longest wait; the operation goes on after it, and the caller looks again as with AWS."""
+HOLD_S = 30.0
+"""Longest wait, well below the minute after which AWS clients give a call up; the operation goes on after it, and the
+caller looks again as with AWS."""
 
 _LOOK_S = 0.02
 _OPERATIONS = frozenset(("CreateStack", "UpdateStack", "DeleteStack", "ExecuteChangeSet"))
