@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_inference import process_end
 from edge_inference.environment import EnvironmentPointer
 from edge_inference.outbox import Outbox
 from v1_handler.dispatcher import Dispatcher, Folders
@@ -63,4 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process_end.run(main)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from edge_inference import process_memory
+from edge_inference import process_end, process_memory
 from edge_inference.agent_switch import AgentSwitch
 from edge_inference.capture import CaptureQueue
 from edge_inference.capture_folder import CaptureFolder
@@ -134,4 +134,4 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process_end.run(main)
