@@ -1,13 +1,14 @@
 """Finds permissions that nothing needs.
 
-Deploys, predicts, updates and destroys on a twin that evaluates IAM policies, then takes each statement of each role
-away and asks which of the recorded requests would have been denied without it.
+Deploys, predicts, misbehaves, updates, lets a device join and destroys on a twin that evaluates IAM policies, then
+takes each statement of each role away and asks which of the recorded requests would have been denied without it.
 
     python -m tools.least_privilege        exit code 1 if a statement is needed by nothing
 """
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,12 @@ from rich.table import Table
 
 from config.names import Names
 from tools.cdk_cli import ROOT
+from tools.least_privilege_paths import (
+    join_by_claim,
+    leave_deployments,
+    send_what_rules_refuse,
+    wait_for_captures,
+)
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import predict_held_out
 from tools.unseen_permissions import why_unseen
@@ -51,12 +58,18 @@ class Grant:
     needed_by: str | None
 
 
-def examine(policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping[str, Any]]) -> list[Grant]:
+def examine(
+    policies: Mapping[str, Sequence[Statement]],
+    trail: Sequence[Mapping[str, Any]],
+    logical_ids: Mapping[str, str] | None = None,
+) -> list[Grant]:
     """Take each statement away in turn.
 
     Args:
         policies: Principal to the statements of its policies.
         trail: Requests as twin.cloud.access_trail records them.
+        logical_ids: Principal to its logical id, by which reasons for unseen permissions are found; a principal
+            without one has none.
 
     Returns:
         Every statement with what needs it.
@@ -67,7 +80,7 @@ def examine(policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping
         for number, statement in enumerate(statements):
             rest = [other for place, other in enumerate(statements) if place != number]
             lost = next((each for each in requests if _allows(statements, each) and not _allows(rest, each)), None)
-            logical_id = principal.removeprefix(f"edgewright-{STAGE}-").partition("-")[2]
+            logical_id = (logical_ids or {}).get(principal, "")
             needed = f"{lost['action']} on {lost['resource']}" if lost else why_unseen(logical_id, statement)
             found.append(Grant(principal, number, statement, needed))
     return found
@@ -109,6 +122,18 @@ def deployed_policies(deploy: OfflineDeploy, names: Names) -> dict[str, list[Sta
     return {**policies, DEVICE: json.loads(document)["Statement"]}
 
 
+def logical_ids(deploy: OfflineDeploy, names: Names) -> dict[str, str]:
+    """Read the logical id of each of the stage's roles: CloudFormation cuts long ones for a role's name."""
+    cloudformation, found = deploy.client("cloudformation"), {}
+    for page in cloudformation.get_paginator("describe_stacks").paginate():
+        for stack in page["Stacks"]:
+            if stack["StackName"].startswith(f"{names.prefix}-"):
+                for each in cloudformation.describe_stack_resources(StackName=stack["StackName"])["StackResources"]:
+                    if each["ResourceType"] == "AWS::IAM::Role":
+                        found[each["PhysicalResourceId"]] = each["LogicalResourceId"]
+    return found
+
+
 def _statements(iam: Any, role: str) -> Iterator[Statement]:
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         yield from iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]
@@ -128,7 +153,8 @@ def run(out: Path) -> tuple[list[Grant], list[str]]:
     """Go through a stage's life on a twin of its own; returns the statements and the denied requests."""
     names, home = Names(STAGE), out / "twin"
     lifecycle.stop(home)
-    (home / "log" / "access.jsonl").unlink(missing_ok=True)
+    # What an interrupted run left would not be made again, and nobody would ask for the rights to make it.
+    shutil.rmtree(home, ignore_errors=True)
     state = lifecycle.start(home, auth=True)
     try:
         deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE)
@@ -136,18 +162,24 @@ def run(out: Path) -> tuple[list[Grant], list[str]]:
             console.print(f"{step.__name__}: {step():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
         with OperatorClient(state) as operator:
-            next(iter(predict_held_out(operator, names, MODEL)))
+            for _answer in predict_held_out(operator, names, MODEL):
+                pass
+            send_what_rules_refuse(operator, names)
+        wait_for_captures(deploy, names)
         # Another commit is another version of the model: then there is something to sweep.
         update = replace(deploy, context={"source_commit": "0" * 40})
         update.synth()
         console.print(f"update: {update.deploy():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
-        policies = deployed_policies(deploy, names)
+        with OperatorClient(state) as operator:
+            join_by_claim(deploy, operator, names)
+        leave_deployments(deploy, names)
+        policies, roles = deployed_policies(deploy, names), logical_ids(deploy, names)
         console.print(f"destroy: {deploy.destroy():.1f} s")
     finally:
         lifecycle.stop(home)
     trail = read_trail(home)
-    return examine(policies, trail), denials(trail)
+    return examine(policies, trail, roles), denials(trail)
 
 
 def show(grants: Sequence[Grant]) -> None:

@@ -29,7 +29,7 @@ class TokenExchange(Construct):
             service="credentials.iot.amazonaws.com",
             permissions=[
                 *bucket.reading("artifacts/", "models/"),
-                *bucket.writing("captures/", actions=("s3:PutObject",)),
+                *bucket.adding("captures/"),
                 Permission(("s3:GetBucketLocation",), (bucket.arn,)),
                 Permission(
                     ("greengrass:ListThingGroupsForCoreDevice",),
