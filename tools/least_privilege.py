@@ -1,15 +1,15 @@
 """Finds permissions that nothing needs.
 
-Deploys, predicts, updates and destroys on a twin that evaluates IAM policies, then takes each statement of each role
-away and asks which of the recorded requests would have been denied without it.
+Deploys, predicts, misbehaves, updates, lets a device join and destroys on a twin that evaluates IAM policies, then
+takes each statement of each role away and asks which of the recorded requests would have been denied without it.
 
     python -m tools.least_privilege        exit code 1 if a statement is needed by nothing
 """
 
 import json
 import os
+import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,16 +23,20 @@ from rich.table import Table
 
 from config.names import Names
 from tools.cdk_cli import ROOT
+from tools.least_privilege_paths import (
+    join_by_claim,
+    leave_deployments,
+    send_what_rules_refuse,
+    wait_for_captures,
+)
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import predict_held_out
 from tools.unseen_permissions import why_unseen
 from twin import lifecycle
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 
 STAGE, MODEL = "twin", "digits"
 DEVICE = "Certificate"
-CAPTURE_LIMIT_S = 60.0
 Statement = Mapping[str, Any]
 console = Console(highlight=False, width=200)
 
@@ -55,14 +59,17 @@ class Grant:
 
 
 def examine(
-    policies: Mapping[str, Sequence[Statement]], trail: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+    policies: Mapping[str, Sequence[Statement]],
+    trail: Sequence[Mapping[str, Any]],
+    logical_ids: Mapping[str, str] | None = None,
 ) -> list[Grant]:
     """Take each statement away in turn.
 
     Args:
         policies: Principal to the statements of its policies.
         trail: Requests as twin.cloud.access_trail records them.
-        names: Principal to its logical id.
+        logical_ids: Principal to its logical id, by which reasons for unseen permissions are found; a principal
+            without one has none.
 
     Returns:
         Every statement with what needs it.
@@ -73,7 +80,8 @@ def examine(
         for number, statement in enumerate(statements):
             rest = [other for place, other in enumerate(statements) if place != number]
             lost = next((each for each in requests if _allows(statements, each) and not _allows(rest, each)), None)
-            needed = f"{lost['action']} on {lost['resource']}" if lost else why_unseen(names[principal], statement)
+            logical_id = (logical_ids or {}).get(principal, "")
+            needed = f"{lost['action']} on {lost['resource']}" if lost else why_unseen(logical_id, statement)
             found.append(Grant(principal, number, statement, needed))
     return found
 
@@ -105,37 +113,25 @@ def _allows(statements: Sequence[Statement], request: Mapping[str, Any]) -> bool
 
 def deployed_policies(deploy: OfflineDeploy, names: Names) -> dict[str, list[Statement]]:
     """Read the statements of the stage's roles and of its IoT policy from a running twin."""
-    iam = deploy.client("iam")
-    policies = {role: list(_statements(iam, role)) for role in roles(deploy, names)}
+    iam, policies = deploy.client("iam"), {}
+    for page in iam.get_paginator("list_roles").paginate():
+        for role in page["Roles"]:
+            if role["RoleName"].startswith(f"{names.prefix}-"):
+                policies[role["RoleName"]] = list(_statements(iam, role["RoleName"]))
     document = deploy.client("iot").get_policy(policyName=names.iot_policy)["policyDocument"]
     return {**policies, DEVICE: json.loads(document)["Statement"]}
 
 
-def roles(deploy: OfflineDeploy, names: Names) -> dict[str, str]:
-    """List the roles of the stage's stacks in a running twin: name to logical id."""
-    found: dict[str, str] = {}
-    cloudformation = deploy.client("cloudformation")
+def logical_ids(deploy: OfflineDeploy, names: Names) -> dict[str, str]:
+    """Read the logical id of each of the stage's roles: CloudFormation cuts long ones for a role's name."""
+    cloudformation, found = deploy.client("cloudformation"), {}
     for page in cloudformation.get_paginator("describe_stacks").paginate():
         for stack in page["Stacks"]:
             if stack["StackName"].startswith(f"{names.prefix}-"):
-                content = cloudformation.describe_stack_resources(StackName=stack["StackName"])["StackResources"]
-                found |= {
-                    each["PhysicalResourceId"]: each["LogicalResourceId"]
-                    for each in content
-                    if each["ResourceType"] == "AWS::IAM::Role"
-                }
+                for each in cloudformation.describe_stack_resources(StackName=stack["StackName"])["StackResources"]:
+                    if each["ResourceType"] == "AWS::IAM::Role":
+                        found[each["PhysicalResourceId"]] = each["LogicalResourceId"]
     return found
-
-
-def wait_for_captures(deploy: OfflineDeploy, names: Names) -> int:
-    """Wait until the device has uploaded what it was unsure of; gives the number of objects."""
-    s3, deadline = deploy.client("s3"), time.monotonic() + CAPTURE_LIMIT_S
-    bucket = names.artifact_bucket(deploy.environment["CDK_DEFAULT_ACCOUNT"], deploy.environment["CDK_DEFAULT_REGION"])
-    while not (found := s3.list_objects_v2(Bucket=bucket, Prefix="captures/").get("KeyCount", 0)):
-        if time.monotonic() > deadline:
-            raise TwinError(f"no capture in {bucket} within {CAPTURE_LIMIT_S:.0f} s of the predictions")
-        time.sleep(0.5)
-    return int(found)
 
 
 def _statements(iam: Any, role: str) -> Iterator[Statement]:
@@ -157,7 +153,8 @@ def run(out: Path) -> tuple[list[Grant], list[str]]:
     """Go through a stage's life on a twin of its own; returns the statements and the denied requests."""
     names, home = Names(STAGE), out / "twin"
     lifecycle.stop(home)
-    (home / "log" / "access.jsonl").unlink(missing_ok=True)
+    # What an interrupted run left would not be made again, and nobody would ask for the rights to make it.
+    shutil.rmtree(home, ignore_errors=True)
     state = lifecycle.start(home, auth=True)
     try:
         deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE)
@@ -165,20 +162,24 @@ def run(out: Path) -> tuple[list[Grant], list[str]]:
             console.print(f"{step.__name__}: {step():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
         with OperatorClient(state) as operator:
-            predictions = list(predict_held_out(operator, names, MODEL))
-        console.print(f"captures: {wait_for_captures(deploy, names)} of {len(predictions)} predictions")
+            for _answer in predict_held_out(operator, names, MODEL):
+                pass
+            send_what_rules_refuse(operator, names)
+        wait_for_captures(deploy, names)
         # Another commit is another version of the model: then there is something to sweep.
         update = replace(deploy, context={"source_commit": "0" * 40})
         update.synth()
         console.print(f"update: {update.deploy():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
-        policies = deployed_policies(deploy, names)
-        logical_ids = {**roles(deploy, names), DEVICE: DEVICE}
+        with OperatorClient(state) as operator:
+            join_by_claim(deploy, operator, names)
+        leave_deployments(deploy, names)
+        policies, roles = deployed_policies(deploy, names), logical_ids(deploy, names)
         console.print(f"destroy: {deploy.destroy():.1f} s")
     finally:
         lifecycle.stop(home)
     trail = read_trail(home)
-    return examine(policies, trail, logical_ids), denials(trail)
+    return examine(policies, trail, roles), denials(trail)
 
 
 def show(grants: Sequence[Grant]) -> None:

@@ -33,29 +33,15 @@ UNSEEN = (
         "(test_every_function_may_write_its_own_log_and_no_other)",
     ),
     Unseen(
-        r"Rules\w+RuleRole",
+        r"Rules(Errors|\w+Files)RuleRole",
         r"logs:(CreateLogStream|DescribeLogStreams|PutLogEvents)",
-        "a rule writes down what it could not do (tests/twin/test_observability.py)",
-    ),
-    Unseen(
-        "RulesErrorsRuleRole",
-        "cloudwatch:PutMetricData",
-        "an error of a device is counted (tests/twin/test_observability.py)",
+        "these rules fail only where S3, CloudWatch or KMS refuse a call (tests/twin/test_rule_rights.py)",
     ),
     Unseen(
         "ProvisioningRole",
-        r"iot:.*",
-        "AWS IoT makes a device of a claim (tests/twin/test_provisioning_by_claim.py, with TWIN_AUTH=1)",
-    ),
-    Unseen(
-        "ProvisioningHookRole",
-        r"iot:(DescribeThing|ListThingPrincipals)",
-        "the hook reads the register when a device joins (tests/twin/test_provisioning_by_claim.py, with TWIN_AUTH=1)",
-    ),
-    Unseen(
-        "ProvisioningSettingsRole",
-        r"iot:(DetachPolicy|UpdateCertificate|DeleteCertificate|ListPrincipalThings|ListAttachedPolicies)",
-        "claim certificates are deleted with the fleet (tests/handlers/test_fleet_provisioning.py)",
+        r"iot:((Create|Describe|Update)Thing|DescribeThing(Type|Group)|AddThingToThingGroup|ListThing\w+|GetPolicy)",
+        "AWS IoT looks up and brings up to date what the template names, MiniStack asks for changes only "
+        "(test_aws_iot_may_bring_up_to_date_what_the_template_names_and_no_more)",
     ),
     Unseen(
         "CompilerRole",
@@ -99,13 +85,9 @@ UNSEEN = (
     ),
     Unseen(
         "ComponentsHandlerRole",
-        r"greengrass:(CancelDeployment|DeleteDeployment)",
-        "an interrupted deploy leaves deployments that no stack knows (tests/handlers/test_component_sweep.py)",
-    ),
-    Unseen(
-        "ComponentsHandlerRole",
-        r"iot:(CancelJob|DeleteJob|DescribeJob|UpdateJob|DescribeThing|DescribeThingGroup|\w+ThingShadow)",
-        "Greengrass cancels a deployment's job with its caller's rights (test_a_sweep_may_end_the_jobs_of_deployments)",
+        r"iot:(DescribeThing|\w+ThingShadow)",
+        "Greengrass cancels a deployment of things with its caller's rights "
+        "(test_a_sweep_may_end_the_jobs_of_deployments)",
     ),
     Unseen(
         "ComponentsHandlerRole",
@@ -120,8 +102,8 @@ UNSEEN = (
     ),
     Unseen(
         "HealthHandlerRole",
-        r"iot:(DescribeJob|DescribeThing|DescribeThingGroup|GetThingShadow)",
-        "Greengrass reads a deployment's job and target with its caller's rights "
+        r"iot:(DescribeThing|GetThingShadow)",
+        "Greengrass reads a device's deployments with its caller's rights "
         "(test_a_health_check_reads_jobs_and_targets_and_changes_nothing)",
     ),
 )

@@ -13,7 +13,7 @@ FUNCTIONS = HANDLERS / "functions"
 HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
 #: What the handler component takes from the inference component; the rest follows from their imports.
-SHARED = ("connected_service", "environment", "greengrass_ipc")
+SHARED = ("connected_service", "environment", "greengrass_ipc", "process_end")
 
 
 def handler_archive(name: str, function: Path, folder: Path) -> Archive:

@@ -86,6 +86,23 @@ def test_devices_may_list_their_groups() -> None:
     assert "greengrass:ListThingGroupsForCoreDevice" in actions("TokenExchangeRole")
 
 
+def test_aws_iot_may_bring_up_to_date_what_the_template_names_and_no_more() -> None:
+    found = {tuple(each["Action"]): json.dumps(each["Resource"]) for each in of_role("ProvisioningRole")}
+
+    told = {tuple(action.removeprefix("iot:") for action in each): where for each, where in found.items()}
+    thing = "thing/edgewright-twin-*"
+    for verbs, resource in (
+        (("CreateThing", "DescribeThing", "UpdateThing", "ListThingGroupsForThing", "ListThingPrincipals"), thing),
+        (("CreateThing", "UpdateThing", "DescribeThingType"), "thingtype/edgewright-twin-core"),
+        (("AddThingToThingGroup", "DescribeThingGroup"), "thinggroup/edgewright-twin"),
+        (("DescribeCertificate", "UpdateCertificate", "AttachPolicy"), "cert/*"),
+        (("GetPolicy",), "policy/edgewright-twin-core-device"),
+        (("AttachThingPrincipal", "ListAttachedPolicies", "ListPrincipalThings"), "*"),
+    ):
+        assert resource in told.pop(verbs)
+    assert told == {}
+
+
 def test_a_sweep_may_end_the_jobs_of_deployments() -> None:
     assert {"iot:CancelJob", "iot:DeleteJob", "iot:DescribeJob", "iot:UpdateJob"} <= actions("ComponentsHandlerRole")
     assert {"iot:DescribeThingGroup", "iot:GetThingShadow", "iot:UpdateThingShadow"} <= actions("ComponentsHandlerRole")

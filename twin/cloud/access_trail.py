@@ -21,6 +21,8 @@ CERTIFICATE = "Certificate"
 
 #: Set while a request's identity policies are the next to be evaluated; resource policies come after them.
 _identity_next: contextvars.ContextVar[bool] = contextvars.ContextVar("identity_next", default=False)
+#: Set while a provisioning role is asked for, one evaluation a right.
+_provisioning: contextvars.ContextVar[bool] = contextvars.ContextVar("provisioning", default=False)
 
 
 class AccessTrail:
@@ -70,7 +72,7 @@ def install(settings: Settings) -> None:
 
     def noting_evaluate(context: Any, policies: Any, *limits: Any) -> Any:
         result = evaluate(context, policies, *limits)
-        if context.principal_type == CERTIFICATE or _identity_next.get():
+        if context.principal_type == CERTIFICATE or _identity_next.get() or _provisioning.get():
             _identity_next.set(False)
             trail.note(context, result.decision == "Allow")
         return result
@@ -82,6 +84,16 @@ def install(settings: Settings) -> None:
         finally:
             _identity_next.reset(token)
 
+    provisioning_role_allows = iot._provisioning_role_allows
+
+    def noting_provisioning(role_arn: str, requests: Any) -> bool:
+        token = _provisioning.set(True)
+        try:
+            return bool(provisioning_role_allows(role_arn, requests))
+        finally:
+            _provisioning.reset(token)
+
+    iot._provisioning_role_allows = noting_provisioning
     iam_evaluator.evaluate = noting_evaluate
     iam_evaluator.enforce = noting_enforce
     iot.evaluate = noting_evaluate

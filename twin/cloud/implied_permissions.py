@@ -1,7 +1,7 @@
 """With AUTH=true: permissions that AWS asks for besides the call's own, which MiniStack leaves out.
 
 S3 uses the bucket's KMS key with the caller's rights, and tells only those who may list a bucket that a key is missing.
-A service that is handed a role asks for iam:PassRole.
+A service that is handed a role asks for iam:PassRole. Greengrass works on IoT's jobs with its caller's rights.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ministack.core.responses import get_region
 from ministack.core.router import extract_access_key_id
 from ministack.services import s3
 
+from twin.cloud.greengrass.caller_rights import needed
 from twin.cloud.registry import Settings
 
 _OBJECT = re.compile(r"arn:aws:s3:::([^/]+)/(.+)")
@@ -70,13 +71,15 @@ def is_missing(resource_arn: str) -> bool:
 
 
 def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
-    """Ask for what AWS asks for with every read and write of an object."""
+    """Ask for what AWS asks for besides a call's own action."""
     enforce = iam_evaluator.enforce
 
     def enforce_implied(
         access_key_id: str, iam_action: str, service: str, region: str, resource_arn: str = "*", **named: Any
     ) -> Any:
         denied = enforce(access_key_id, iam_action, service, region, resource_arn=resource_arn, **named)
+        for action, resource in needed(iam_action, resource_arn) if denied is None else ():
+            denied = denied or enforce(access_key_id, action, "iot", region, resource_arn=resource)
         if denied is not None or iam_action not in _KEY_ACTIONS:
             return denied
         if iam_action == "s3:GetObject" and is_missing(resource_arn):

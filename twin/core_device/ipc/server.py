@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from .connection import Connection, SubscriptionBudget
@@ -57,7 +58,9 @@ class IpcServer:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of a server always runs in a task
         self._connections[task] = connection = Connection(self.handler, self.limits, self._budget, reader, writer)
+        # asyncio's streams (before Python 3.12) report a cancelled task as an unhandled exception: `stop` cancels.
         try:
-            await connection.run()
+            with suppress(asyncio.CancelledError):
+                await connection.run()
         finally:
             del self._connections[task]
