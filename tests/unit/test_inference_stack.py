@@ -107,6 +107,7 @@ def test_inference_serves_each_model_on_exact_topics() -> None:
         "requestTopic": "edgewright/twin/digits/request",
         "responseTopic": "edgewright/twin/digits/response",
         "topK": 3,
+        "captureBelow": 0.6,
     }
     granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
     asked, told = (policy["resources"] for policy in granted)
