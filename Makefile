@@ -69,7 +69,7 @@ pytest: setup-dev  ## the tests that need no deploy
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m "integration and not long"
 
-integration-long: setup-dev  ## destroys after failures, two stages, the deployer's policy, every alarm
+integration-long: setup-dev setup-compliance  ## destroys after failures, two stages, the deployer's policy, every alarm, cfn-lint on every switch
 	@$(BIN)/pytest -m long
 
 synth: setup  ## templates of every stage, checked by all packs and CloudFormation's schemas

@@ -57,18 +57,23 @@ def analyse(assemblies: Sequence[Assembly], work: Path) -> Iterator[Finding]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         runs = [
             pool.submit(_checkov, places, work),
-            *(pool.submit(_cfn_lint, region, _of_region(places, region)) for region in regions),
+            *(pool.submit(lint, region, _of_region(places, region)) for region in regions),
             *(pool.submit(_parliament, each, work / each.stage / "policies") for each in assemblies),
         ]
         for run in runs:
             yield from run.result()
 
 
-def _of_region(places: Mapping[Path, Assembly], region: str) -> dict[Path, Assembly]:
-    return {path: each for path, each in places.items() if each.region == region}
+def lint(region: str, places: Mapping[Path, Assembly]) -> list[Finding]:
+    """Run cfn-lint.
 
+    Args:
+        region: Whose types and properties count.
+        places: Resolved path of each template to its assembly.
 
-def _cfn_lint(region: str, places: Mapping[Path, Assembly]) -> list[Finding]:
+    Raises:
+        AnalyserError: It is missing, failed or took too long.
+    """
     output = _run("cfn-lint", "-r", region, "--format", "json", "--", *map(str, places))
     findings = []
     for found in json.loads(output or "[]"):
@@ -78,6 +83,10 @@ def _cfn_lint(region: str, places: Mapping[Path, Assembly]) -> list[Finding]:
             file = Path(found["Filename"])
             findings.append(_finding("cfn-lint", found["Rule"]["Id"], places, file, place, found["Message"][:300]))
     return findings
+
+
+def _of_region(places: Mapping[Path, Assembly], region: str) -> dict[Path, Assembly]:
+    return {path: each for path, each in places.items() if each.region == region}
 
 
 def _checkov(places: Mapping[Path, Assembly], work: Path) -> list[Finding]:

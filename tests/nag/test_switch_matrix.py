@@ -21,10 +21,13 @@ from edge_constructs.feature_flags import read_context
 from edge_constructs.policy_gate import PolicyGate, new_app
 from stacks import edgewright
 from stacks.model_stack import ModelStack
+from tools.compliance_analysers import BIN, Assembly, lint
+from tools.compliance_findings import accept, read_exceptions
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
 REGISTRIES, NUCLEI, MACHINES = ("iot", "sagemaker"), ("classic", "lite", "docker"), ("x86_64", "aarch64")
 COMPILERS, PACKAGERS, CHECKS = ("neo", "onnxruntime", "none"), ("own", "edge-manager"), ("none", "endpoint")
+APPS = list(product(REGISTRIES, NUCLEI, MACHINES))
 PYTHON = {"classic": "3.11", "docker": "3.11", "lite": "3.12"}
 MODELS = [each for each in product(COMPILERS, PACKAGERS, CHECKS) if each[1] == "own" or each[0] == "neo"]
 
@@ -81,16 +84,20 @@ def more_models(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str, st
     return combinations
 
 
-@pytest.mark.parametrize(("registry", "nucleus", "machine"), list(product(REGISTRIES, NUCLEI, MACHINES)))
+def synthesised(stage: Stage, folder: Path) -> Path:
+    app = new_app(read_context(), outdir=folder)
+    gate = PolicyGate(app)
+    edgewright.define_stacks(app, stage)
+    return gate.synth()
+
+
+@pytest.mark.parametrize(("registry", "nucleus", "machine"), APPS)
 def test_every_combination_passes_the_gate_with_exactly_its_resources(
     tmp_path: Path, more_models: dict[str, tuple[str, str, str]], registry: str, nucleus: str, machine: str
 ) -> None:
     stage = load_stage("lab", stage_file(tmp_path, registry=registry, nucleus=nucleus, machine=machine))
-    app = new_app(read_context(), outdir=tmp_path / "out")
-    gate = PolicyGate(app)
-    edgewright.define_stacks(app, stage)
 
-    assembly = gate.synth()
+    assembly = synthesised(stage, tmp_path / "out")
 
     assert ("AWS::SageMaker::DeviceFleet" in kinds(assembly, "Fleet")) == (registry == "sagemaker")
     assert ("Custom::SagemakerDevices" in kinds(assembly, "Fleet")) == (registry == "sagemaker")
@@ -101,6 +108,19 @@ def test_every_combination_passes_the_gate_with_exactly_its_resources(
         assert ("Custom::OnnxCompilation" in found) == (compiler == "onnxruntime"), stack
         assert ("Custom::EdgePackaging" in found) == (packager == "edge-manager"), stack
         assert ("Custom::ModelVerification" in found) == (verify == "endpoint"), stack
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (BIN / "cfn-lint").is_file(), reason="make setup-compliance installs cfn-lint")
+@pytest.mark.parametrize(("registry", "nucleus", "machine"), APPS)
+@pytest.mark.usefixtures("more_models")
+def test_cfn_lint_finds_nothing_in_any_combination(tmp_path: Path, registry: str, nucleus: str, machine: str) -> None:
+    stage = load_stage("lab", stage_file(tmp_path, registry=registry, nucleus=nucleus, machine=machine))
+    made = Assembly(stage.name, stage.region, synthesised(stage, tmp_path / "out"))
+
+    found = lint(made.region, {template.resolve(): made for template in made.templates})
+
+    assert [each for each in accept(found, read_exceptions()) if each.is_open] == []
 
 
 def test_every_combination_of_a_file_is_taken_or_refused_with_the_reason(tmp_path: Path) -> None:
