@@ -61,7 +61,7 @@ def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     def archive(_python: str, _machine: str, folder: Path, *, agent: bool = False) -> Archive:
         return runtime_archive(here, platform.machine(), folder, agent=agent)
 
-    for module in ("inference_stack", "model_stack"):
+    for module in ("fleet_stack", "model_stack"):
         monkeypatch.setattr(f"stacks.{module}.runtime_archive", archive)
 
 
@@ -120,7 +120,9 @@ def test_cfn_lint_finds_nothing_in_any_combination(tmp_path: Path, registry: str
 
     found = lint(made.region, {template.resolve(): made for template in made.templates})
 
-    assert [each for each in accept(found, read_exceptions()) if each.is_open] == []
+    # Exceptions that cover nothing here belong to other stages.
+    accepted = accept(found, read_exceptions())
+    assert [each for each in accepted if each.is_open and each.stage == stage.name] == []
 
 
 def test_every_combination_of_a_file_is_taken_or_refused_with_the_reason(tmp_path: Path) -> None:
