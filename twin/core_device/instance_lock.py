@@ -45,8 +45,9 @@ class InstanceLock:
             if self._is_current(stream):
                 break
             stream.close()  # the holder has just left and taken its file with it
-        stream.truncate(0)
-        json.dump({"pid": os.getpid(), "started": started_at(os.getpid())}, stream)
+        holder = json.dumps({"pid": os.getpid(), "started": started_at(os.getpid())})
+        stream.truncate(0)  # whoever reads between this and the next line finds nothing: it is starting
+        stream.write(holder)
         stream.flush()
         self._stream = stream
 
