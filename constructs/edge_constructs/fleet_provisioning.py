@@ -96,11 +96,8 @@ class FleetProvisioning(Construct):
             service="lambda.amazonaws.com",
             permissions=[
                 Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log.log_group_arn,)),
-                Permission(
-                    ("iot:DescribeThing", "iot:ListThingPrincipals"),
-                    (arn("iot", f"thing/{names.prefix}-*"),),
-                    wildcard_reason=_DEVICES,
-                ),
+                Permission(("iot:DescribeThing",), (arn("iot", f"thing/{names.prefix}-*"),), wildcard_reason=_DEVICES),
+                Permission(("iot:ListThingPrincipals",), ("*",), wildcard_reason=_PRINCIPALS),
             ],
         )
         function = lambda_.Function(
@@ -136,16 +133,18 @@ class FleetProvisioning(Construct):
             "Role",
             service="iot.amazonaws.com",
             permissions=[
-                _allow(
-                    ("CreateThing", "DescribeThing", "UpdateThing", "ListThingGroupsForThing", "ListThingPrincipals"),
-                    thing,
-                ),
+                _allow(("CreateThing", "DescribeThing", "UpdateThing", "ListThingGroupsForThing"), thing),
                 _allow(("CreateThing", "UpdateThing", "DescribeThingType"), thing_type),
                 _allow(("AddThingToThingGroup", "DescribeThingGroup"), thing, group),
                 _allow(("DescribeCertificate", "UpdateCertificate", "AttachPolicy"), certificate),
                 _allow(("GetPolicy",), arn("iot", f"policy/{names.iot_policy}")),
                 Permission(
-                    ("iot:AttachThingPrincipal", "iot:ListAttachedPolicies", "iot:ListPrincipalThings"),
+                    (
+                        "iot:AttachThingPrincipal",
+                        "iot:ListAttachedPolicies",
+                        "iot:ListPrincipalThings",
+                        "iot:ListThingPrincipals",
+                    ),
                     ("*",),
                     wildcard_reason=_PRINCIPALS,
                 ),

@@ -61,11 +61,13 @@ def test_the_hook_reads_the_register_and_writes_its_log() -> None:
         for name, each in template("dev", "Provisioning")["Resources"].items()
         if name.startswith("ProvisioningHookRole")
     ]
-    log, register = role["Policies"][0]["PolicyDocument"]["Statement"]
+    log, register, principals = role["Policies"][0]["PolicyDocument"]["Statement"]
 
     assert set(log["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
-    assert set(register["Action"]) == {"iot:DescribeThing", "iot:ListThingPrincipals"}
+    assert register["Action"] == ["iot:DescribeThing"]
     assert named(register) == ["thing/edgewright-dev-*"]
+    # IAM knows no resource for it.
+    assert (principals["Action"], principals["Resource"]) == (["iot:ListThingPrincipals"], ["*"])
 
 
 def test_the_hook_answers_before_aws_iot_gives_up() -> None:

@@ -92,12 +92,12 @@ def test_aws_iot_may_bring_up_to_date_what_the_template_names_and_no_more() -> N
     told = {tuple(action.removeprefix("iot:") for action in each): where for each, where in found.items()}
     thing = "thing/edgewright-twin-*"
     for verbs, resource in (
-        (("CreateThing", "DescribeThing", "UpdateThing", "ListThingGroupsForThing", "ListThingPrincipals"), thing),
+        (("CreateThing", "DescribeThing", "UpdateThing", "ListThingGroupsForThing"), thing),
         (("CreateThing", "UpdateThing", "DescribeThingType"), "thingtype/edgewright-twin-core"),
         (("AddThingToThingGroup", "DescribeThingGroup"), "thinggroup/edgewright-twin"),
         (("DescribeCertificate", "UpdateCertificate", "AttachPolicy"), "cert/*"),
         (("GetPolicy",), "policy/edgewright-twin-core-device"),
-        (("AttachThingPrincipal", "ListAttachedPolicies", "ListPrincipalThings"), "*"),
+        (("AttachThingPrincipal", "ListAttachedPolicies", "ListPrincipalThings", "ListThingPrincipals"), "*"),
     ):
         assert resource in told.pop(verbs)
     assert told == {}
