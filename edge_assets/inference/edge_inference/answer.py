@@ -1,7 +1,7 @@
 """The messages of the response topic."""
 
 import json
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -66,7 +66,7 @@ def success(
         payload = encode(
             {
                 # The same message may arrive twice, after a lost connection or a restart: the id tells.
-                "id": uuid.uuid4().hex,
+                "id": secrets.token_hex(16),
                 "request_id": request_id,
                 "device": device,
                 "model": {"name": model, "version": prediction.version},
@@ -110,7 +110,7 @@ def failure(request_id: str | None, device: str, error: RequestError) -> bytes:
         message = f"{message[: MESSAGE_CHARACTERS - 1]}…"
     return encode(
         {
-            "id": uuid.uuid4().hex,
+            "id": secrets.token_hex(16),
             "request_id": request_id,
             "device": device,
             "error": {"code": error.code.value, "message": message},

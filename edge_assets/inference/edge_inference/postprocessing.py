@@ -1,33 +1,18 @@
 """From a model's output to labels with probabilities."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A label and its probability, 0 to 1."""
 
     label: str
     probability: float
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Turn logits into probabilities.
-
-    Args:
-        logits: Shape (classes,), any finite values.
-
-    Returns:
-        Shape (classes,), summing to 1; the largest logit is subtracted first, so that no exponential overflows.
-
-    Raises:
-        ValueError: A value is not finite, which no input may cause in a sound model.
-    """
-    return _softmax(_finite(logits))
 
 
 def top_k(
@@ -42,29 +27,28 @@ def top_k(
         probabilities: Whether the values are probabilities already.
 
     Returns:
-        The best first; equal probabilities in the order of the classes.
+        The best first; equal values in the order of the classes.
 
     Raises:
-        ValueError: A value is not finite.
+        ValueError: A value is not finite, which no input may cause in a sound model.
     """
-    finite = _finite(values)
-    count = min(count, len(finite))
-    # Only the best are sorted: most of a thousand classes are of no interest.
-    last = np.partition(finite, -count)[-count]
-    best = np.flatnonzero(finite >= last)
-    order = best[np.argsort(-finite[best], kind="stable")][:count]
-    shares = (finite if probabilities else _softmax(finite))[order]
-    return [Score(labels[place], float(share)) for place, share in zip(order, shares, strict=True)]
-
-
-def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    exponentials = np.exp(values - values.max())
-    probabilities: NDArray[np.float64] = exponentials / exponentials.sum()
-    return probabilities
+    left = _finite(values)
+    highest = left[left.argmax()]
+    # The largest is subtracted first, so that no exponential overflows.
+    total = 1.0 if probabilities else float(np.add.reduce(np.exp(left - highest)))
+    scores = []
+    for _ in range(min(count, len(left))):
+        # One after the other, the first of equals: few are asked for, and sorting a thousand classes takes longer.
+        place = int(left.argmax())
+        value = float(left[place])
+        scores.append(Score(labels[place], value if probabilities else math.exp(value - highest) / total))
+        left[place] = -math.inf
+    return scores
 
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    finite = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(finite).all():
+    finite = values.astype(np.float64)
+    # One pass: NaN and infinity stay in a sum.
+    if not math.isfinite(np.add.reduce(finite)):
         raise ValueError("a model's output must be finite, got NaN or infinity")
     return finite
