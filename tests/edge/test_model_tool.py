@@ -28,12 +28,25 @@ def test_predicts_requests_and_pictures_of_the_command_line(capsys: pytest.Captu
     assert "notice: random weights" in capsys.readouterr().out
 
 
+def test_takes_the_folder_that_one_is_in_and_names_its_own_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(MODELS / "iris")
+    assert model.main(["check", "."]) == 0
+
+    shutil.copytree(MODELS / "iris", tmp_path / "iris")
+    (tmp_path / "iris" / "model.onnx").write_bytes(b"no model")
+    monkeypatch.chdir(tmp_path / "iris")
+    assert model.main(["check", "."]) == 1
+    assert capsys.readouterr().err.startswith(".: model.onnx does not load: ")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"serving": {"topk": 3}}, "serving must hold known keys, got topk"),
         ({"serving": {"threshold": 2}}, "threshold must be a number from 0 to 1"),
-        ({"labels": ["one"]}, "one value a label"),
+        ({"labels": ["one"]}, "iris: model.json: the output's shape must be (1, 1), one value a label"),
         ({"extras": ["lost.jpg"]}, "lost.jpg: is named in the declaration, but missing"),
     ],
 )
