@@ -29,8 +29,9 @@ from edge_inference import onnx_runtime
 from edge_inference.configuration import KEYS, parse
 from edge_inference.configuration_error import ConfigurationError
 from edge_inference.declaration import MODEL_FILE, ModelPackageError
-from edge_inference.request import ErrorCode, Request, RequestError, read_file
+from edge_inference.request import ErrorCode, Request, RequestError
 from edge_inference.request import parse as parse_request
+from edge_inference.request_file import read_file
 from edge_inference.workload import Workload, load_workload
 
 SHOWN = 5
