@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from config.model import Model
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import sha256_of
 
@@ -61,6 +63,22 @@ def package(source: ModelSource, folder: Path) -> Path:
     return folder
 
 
+def check_name(name: str) -> None:
+    """Check that a stage can list the folder: its name becomes part of topics, jobs and stacks.
+
+    Args:
+        name: The folder's.
+
+    Raises:
+        ModelDeclarationError: It cannot.
+    """
+    try:
+        Model(folder=name)
+    except ValidationError as exc:
+        rule = "lower-case letters, digits and single dashes, at most 30, a letter first"
+        raise ModelDeclarationError(f"a model's folder must be named by {rule}, got {name!r}") from exc
+
+
 def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
     """Check what a folder says of its configuration with the device's own rules.
 
@@ -95,6 +113,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
         ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError: What is wrong with the folder.
     """
     source = ModelSource.read(folder.resolve())  # "." has no name
+    check_name(source.name)
     serving = {"topK": source.declaration.get("topK", 3), **source.declaration.get("serving", {})}
     settings = check_serving(source.name, serving)
     with tempfile.TemporaryDirectory() as scratch:

@@ -41,6 +41,19 @@ def test_takes_the_folder_that_one_is_in_and_names_its_own_files(
     assert capsys.readouterr().err.startswith(".: model.onnx does not load: ")
 
 
+@pytest.mark.parametrize("name", ["my_model", "Model", "1-model", "a" * 31])
+def test_a_folder_needs_a_name_that_a_stage_can_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.copytree(MODELS / "iris", tmp_path / name)
+    declaration = json.loads((tmp_path / name / "model.json").read_text()) | {"name": name}
+    (tmp_path / name / "model.json").write_text(json.dumps(declaration))
+
+    assert model.main(["check", str(tmp_path / name)]) == 1
+
+    assert f"digits and single dashes, at most 30, a letter first, got '{name}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
