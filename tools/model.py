@@ -9,94 +9,25 @@ without one the folder's own samples are predicted, and compared with their labe
 import argparse
 import json
 import logging
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from config.model import Model
-from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
-from edge_constructs.reproducible_zip import sha256_of
-
-# What ships to devices is a source root, too.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "edge_assets" / "inference"))
-
-from edge_inference import onnx_runtime
-from edge_inference.configuration import KEYS, parse
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.configuration_error import ConfigurationError
-from edge_inference.declaration import MODEL_FILE, ModelPackageError
+from edge_inference.declaration import TENSORS, ModelPackageError
 from edge_inference.request import ErrorCode, Request, RequestError
 from edge_inference.request import parse as parse_request
 from edge_inference.request_file import read_file
-from edge_inference.workload import Workload, load_workload
+from edge_inference.workload import Workload
+from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
 REQUEST_BYTES = 1 << 20
-
-
-def package(source: ModelSource, folder: Path) -> Path:
-    """Unpack a model folder as a device would find it.
-
-    Args:
-        source: The folder, read.
-        folder: Gets the files and a manifest with their digests.
-
-    Returns:
-        The folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for name, content in source.files.items():
-        member = MODEL_FILE if name.endswith(".onnx") else name
-        file = folder / member
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        files[member] = {"sha256": sha256_of(file), "bytes": len(content)}
-    manifest = {**source.declaration, "version": "0.0.0", "runtime": "onnxruntime", "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
-
-
-def check_name(name: str) -> None:
-    """Check that a stage can list the folder: its name becomes part of topics, jobs and stacks.
-
-    Args:
-        name: The folder's.
-
-    Raises:
-        ModelDeclarationError: It cannot.
-    """
-    try:
-        Model(folder=name)
-    except ValidationError as exc:
-        rule = "lower-case letters, digits and single dashes, at most 30, a letter first"
-        raise ModelDeclarationError(f"a model's folder must be named by {rule}, got {name!r}") from exc
-
-
-def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
-    """Check what a folder says of its configuration with the device's own rules.
-
-    Args:
-        name: The model's name.
-        serving: Keys of the model's configuration.
-
-    Returns:
-        Top-k and threshold.
-
-    Raises:
-        ConfigurationError: A key is unknown or its value breaks a rule.
-    """
-    if unknown := sorted(set(serving) - KEYS):
-        raise ConfigurationError(f"serving must hold known keys, got {', '.join(unknown)}")
-    topics = {"component": "local", "requestTopic": "local/request", "responseTopic": "local/response"}
-    settings = parse({"models": {name: {**topics, **serving}}})[name]
-    return {"count": settings.top_k, "threshold": settings.threshold}
 
 
 def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
@@ -118,7 +49,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     settings = check_serving(source.name, serving)
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        model = _load(package(source, Path(scratch) / "package"))
+        model = load(package(source, Path(scratch) / "package"))
         loaded_ms = (time.perf_counter() - started) * 1000
         size = sum(map(len, source.files.values()))
         yield f"{source.name}: {model.package.task}, {size / 1e6:.2f} MB, loaded and warm in {loaded_ms:.0f} ms"
@@ -130,17 +61,8 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
         for text in inputs:
             name = text if _is_json(text) else Path(text).name
             yield _line(name, model, _request(text), **settings)
-        if not inputs and model.package.samples is not None:
+        if not inputs and model.package.samples is not None and model.package.task != TENSORS:
             yield from _samples(model, **settings)
-
-
-def _load(unpacked: Path) -> Workload:
-    try:
-        return load_workload(unpacked, onnx_runtime.load)
-    except ModelPackageError as exc:
-        # The package is gone when this is read: the names of the folder are what its owner knows.
-        text = str(exc).replace(f"{unpacked}{os.path.sep}", "").replace("manifest.json", DECLARATION)
-        raise ModelPackageError(text) from exc
 
 
 def _is_json(text: str) -> bool:
