@@ -51,7 +51,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
         started = time.perf_counter()
         model = load(package(source, Path(scratch) / "package"))
         loaded_ms = (time.perf_counter() - started) * 1000
-        size = sum(map(len, source.files.values()))
+        size = sum(file.stat().st_size for file in source.files.values())
         yield f"{source.name}: {model.package.task}, {size / 1e6:.2f} MB, loaded and warm in {loaded_ms:.0f} ms"
         if model.package.notice:
             yield f"notice: {model.package.notice}"
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for line in check(options.folder, options.inputs):
             print(line)
-    except (ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError) as exc:
+    except (ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError, OSError) as exc:
         print(f"{options.folder}: {exc}", file=sys.stderr)
         return 1
     return 0

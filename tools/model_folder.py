@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ def package(source: ModelSource, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for name, content in source.files.items():
+    for name, original in source.files.items():
         member = MODEL_FILE if name.endswith(".onnx") else name
         file = folder / member
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        files[member] = {"sha256": sha256_of(file), "bytes": len(content)}
+        shutil.copyfile(original, file)
+        files[member] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
     manifest = {**source.declaration, "version": "0.0.0", "runtime": "onnxruntime", "files": files}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder

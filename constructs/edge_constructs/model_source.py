@@ -23,12 +23,12 @@ class ModelSource:
     Attributes:
         name: The model's name, as its folder is called.
         declaration: What `model.json` says: inputs, outputs, labels, pre-processing; labels in a file are read.
-        files: Path in the archive, as the declaration names it, to contents.
+        files: Path in the archive, as the declaration names it, to the file.
     """
 
     name: str
     declaration: dict[str, Any]
-    files: dict[str, bytes]
+    files: dict[str, Path]
 
     @classmethod
     def read(cls, folder: Path) -> "ModelSource":
@@ -51,7 +51,7 @@ class ModelSource:
         if isinstance(declaration.get("labels"), str):
             declaration["labels"] = _labels(folder, declaration["labels"])
         names = file_names(declaration)
-        return cls(folder.name, declaration, {name: (folder / name).read_bytes() for name in names})
+        return cls(folder.name, declaration, {name: folder / name for name in names})
 
     @property
     def input_shapes(self) -> dict[str, list[int]]:
@@ -69,12 +69,13 @@ class ModelSource:
         """
         plain = io.BytesIO()
         with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for name, content in sorted(self.files.items()):
+            for name, file in sorted(self.files.items()):
                 member = tarfile.TarInfo(name)  # its time, owner and mode are constants unless told otherwise
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+                member.size = file.stat().st_size
+                with file.open("rb") as content:
+                    archive.addfile(member, content)
         # Level 0: the output of a deflate library changes with its version, and with it the model's would.
-        data = gzip.compress(plain.getvalue(), compresslevel=0, mtime=0)
+        data = gzip.compress(plain.getbuffer(), compresslevel=0, mtime=0)
         sha256 = hashlib.sha256(data).hexdigest()
         path = folder / sha256 / ARCHIVE
         path.parent.mkdir(parents=True, exist_ok=True)
