@@ -39,7 +39,7 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
     for field in ("inputs", "outputs"):
         yield from _tensor_mistakes(field, declaration.get(field) or [])
     labels = declaration.get("labels")
-    if isinstance(labels, str) and not _is_inside(labels):
+    if not isinstance(labels or [], (str, list)) or (isinstance(labels, str) and not _is_inside(labels)):
         yield f"labels: must be a list, or a file in the folder, got {labels!r:.60}"
     elif isinstance(labels, str) and not (folder / labels).is_file():
         yield f"labels: must be a list, or the name of a file with one a line, got {labels!r:.60}, which is missing"
@@ -49,7 +49,7 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
 def file_names(declaration: dict[str, Any]) -> list[str]:
     """The files that travel with a model, by their paths in its folder."""
     names = [declaration.get("source"), declaration.get("samples", {}).get("file"), *declaration.get("extras", ())]
-    return [name for name in dict.fromkeys(names) if name]
+    return [name for place, name in enumerate(names) if name and name not in names[:place]]
 
 
 def _tensor_mistakes(field: str, tensors: Any) -> Iterator[str]:

@@ -214,6 +214,22 @@ def test_a_file_that_cannot_be_taken_away_is_not_predicted_for_ever_and_holds_up
     assert names(source, settings, tmp_path, 0) == ["00.png", f"{BATCH:02}.png"]
 
 
+@pytest.mark.parametrize("end", ["done", "failed"])
+def test_a_file_that_was_written_anew_meanwhile_is_predicted_anew(tmp_path: Path, end: str) -> None:
+    (tmp_path / "latest.png").write_bytes(b"old")
+    source, settings = FileSource(), serving(WatchDirectory=str(tmp_path))
+    (job,) = source.due(settings, tmp_path, 0)
+
+    (tmp_path / ".new").write_bytes(b"new")
+    (tmp_path / ".new").replace(tmp_path / "latest.png")
+    getattr(job, end)()
+
+    assert (tmp_path / "latest.png").read_bytes() == b"new"
+    (again,) = source.due(settings, tmp_path, 0)
+    getattr(again, end)()
+    assert names(source, settings, tmp_path, 0) == []
+
+
 def test_only_files_are_taken_out_of_a_watched_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()

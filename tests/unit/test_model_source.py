@@ -106,6 +106,8 @@ def test_names_a_declaration_that_is_no_object(tmp_path: Path, content: bytes) -
         ({"outputs": "logits"}, "outputs: must be a list of objects, got 'logits'"),
         ({"samples": "samples.npz"}, "samples: must be an object, got 'samples.npz'"),
         ({"extras": "weights.bin"}, "extras: must be a list, got 'weights.bin'"),
+        ({"extras": [["a"]]}, "['a']: must be a relative path inside the folder"),
+        ({"labels": {"0": "round"}}, "labels: must be a list, or a file in the folder, got {'0': 'round'}"),
         ({"extras": ["../weights.bin"]}, "'../weights.bin': must be a relative path inside the folder"),
         ({"extras": ["other.onnx"]}, "other.onnx: must have another name, a package holds one .onnx file"),
         ({"extras": ["manifest.json"]}, "manifest.json: must have another name"),

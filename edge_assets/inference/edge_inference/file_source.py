@@ -21,6 +21,8 @@ BATCH = 16
 SETTLE_S = 5.0
 #: Files that are remembered for staying in the folder.
 STUCK = 65_536
+#: Time of the last change, size and number of a file: what tells it from another one of its name.
+Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class FileJob:
     Args:
         path: Where it lies.
         watched: Whether it came from the watched folder, from which it is removed once its result is safe.
+        stamp: Of the file when it was found: one that was written anew since then stays for another prediction; by
+            default nobody looks.
         stuck: Told when the file cannot be taken out of the folder.
     """
 
     path: Path
     watched: bool = False
+    stamp: Stamp | None = field(default=None, compare=False)
     stuck: Callable[[Path], None] = field(default=lambda _path: None, compare=False, repr=False)
 
     def is_growing(self) -> bool:
@@ -46,7 +51,7 @@ class FileJob:
 
     def done(self) -> None:
         """Take the file out of the watched folder."""
-        if self.watched:
+        if self.watched and not self._is_another():
             try:
                 self.path.unlink(missing_ok=True)
             except OSError as exc:
@@ -55,7 +60,7 @@ class FileJob:
 
     def failed(self) -> None:
         """Put the file aside, so that it does not fail for ever; its content may be of interest."""
-        if self.watched:
+        if self.watched and not self._is_another():
             try:
                 self.path.replace(self.path.with_name(f"{self.path.name}{FAILED}"))
             except FileNotFoundError:
@@ -64,14 +69,20 @@ class FileJob:
                 log.error("%s stays and is left alone until it changes, it cannot be put aside: %s", self.path, exc)
                 self.stuck(self.path)
 
+    def _is_another(self) -> bool:
+        try:
+            return self.stamp is not None and _stamp(self.path.stat()) != self.stamp
+        except OSError:
+            return False
+
 
 class FileSource:
     """Knows which files are due; for one thread."""
 
     def __init__(self) -> None:
         self._last: tuple[Path, int, float] | None = None
-        # Files that could not be taken out of the watched folder, by the time of their last change.
-        self._stuck: dict[str, int] = {}
+        # Files that could not be taken out of the watched folder.
+        self._stuck: dict[str, Stamp] = {}
 
     def due(self, settings: ModelSettings, package: Path, now: float) -> Iterator[FileJob]:
         """List the files to predict now.
@@ -110,14 +121,18 @@ class FileSource:
             log.debug("the watched folder %s cannot be read: %s", folder, exc)
             return
         for name in ready:
-            yield FileJob(folder / name, watched=True, stuck=self._leave)
+            try:
+                stamp = _stamp((folder / name).stat())
+            except OSError:
+                continue  # gone by now
+            yield FileJob(folder / name, watched=True, stamp=stamp, stuck=self._leave)
 
     def _is_ready(self, entry: os.DirEntry[str]) -> bool:
         name = entry.name
         if name.startswith(".") or name.endswith(UNFINISHED):
             return False
         try:
-            return entry.is_file() and (name not in self._stuck or self._stuck[name] != entry.stat().st_mtime_ns)
+            return entry.is_file() and (name not in self._stuck or self._stuck[name] != _stamp(entry.stat()))
         except OSError:  # a link that leads nowhere
             return False
 
@@ -125,6 +140,10 @@ class FileSource:
         if len(self._stuck) >= STUCK:
             self._stuck.clear()
         try:
-            self._stuck[path.name] = path.stat().st_mtime_ns
+            self._stuck[path.name] = _stamp(path.stat())
         except OSError:
             log.debug("%s is gone", path)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino
