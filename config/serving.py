@@ -24,10 +24,10 @@ def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]
         The keys; of a folder without a readable declaration only the stage's: the model's own stack complains about it.
     """
     try:
-        declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        declaration = {}
-    found = {"topK": declaration.get("topK", 3), **declaration.get("serving", {}), **model.serving}
+        declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8-sig"))
+        found = {"topK": declaration.get("topK", 3), **declaration.get("serving", {}), **model.serving}
+    except (OSError, ValueError, AttributeError, TypeError):
+        found = dict(model.serving)
     if isinstance(topic := found.get("PublishResultsOnTopic"), str):
         found["PublishResultsOnTopic"] = topic.replace("{stage}", names.stage)
     return found

@@ -3,5 +3,6 @@
 import sys
 from pathlib import Path
 
-# `constructs/` is a source root: its packages import by their own names (edge_constructs), here as in app.py.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "constructs"))
+# Source roots: their packages import by their own names (edge_constructs, edge_inference), here as in app.py.
+for root in ("constructs", "edge_assets/inference"):
+    sys.path.append(str(Path(__file__).resolve().parents[1] / root))

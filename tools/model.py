@@ -8,71 +8,26 @@ without one the folder's own samples are predicted, and compared with their labe
 
 import argparse
 import json
-import os
+import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_constructs.reproducible_zip import sha256_of
-
-# What ships to devices is a source root, too.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "edge_assets" / "inference"))
-
-from edge_inference import onnx_runtime
-from edge_inference.configuration import KEYS, parse
 from edge_inference.configuration_error import ConfigurationError
-from edge_inference.declaration import MODEL_FILE, ModelPackageError
-from edge_inference.request import Request, RequestError, read_file
+from edge_inference.declaration import TENSORS, ModelPackageError
+from edge_inference.request import ErrorCode, Request, RequestError
 from edge_inference.request import parse as parse_request
-from edge_inference.workload import Workload, load_workload
+from edge_inference.request_file import read_file
+from edge_inference.workload import Workload
+from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
 REQUEST_BYTES = 1 << 20
-
-
-def package(source: ModelSource, folder: Path) -> Path:
-    """Unpack a model folder as a device would find it.
-
-    Args:
-        source: The folder, read.
-        folder: Gets the files and a manifest with their digests.
-
-    Returns:
-        The folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in source.files.items():
-        (folder / (MODEL_FILE if name.endswith(".onnx") else name)).write_bytes(content)
-    files = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in folder.iterdir()}
-    manifest = {**source.declaration, "version": "0.0.0", "runtime": "onnxruntime", "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
-
-
-def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
-    """Check what a folder says of its configuration with the device's own rules.
-
-    Args:
-        name: The model's name.
-        serving: Keys of the model's configuration.
-
-    Returns:
-        Top-k and threshold.
-
-    Raises:
-        ConfigurationError: A key is unknown or its value breaks a rule.
-    """
-    if unknown := sorted(set(serving) - KEYS):
-        raise ConfigurationError(f"serving must hold known keys, got {', '.join(unknown)}")
-    topics = {"component": "local", "requestTopic": "local/request", "responseTopic": "local/response"}
-    settings = parse({"models": {name: {**topics, **serving}}})[name]
-    return {"count": settings.top_k, "threshold": settings.threshold}
 
 
 def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
@@ -88,14 +43,15 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     Raises:
         ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError: What is wrong with the folder.
     """
-    source = ModelSource.read(folder)
+    source = ModelSource.read(folder.resolve())  # "." has no name
+    check_name(source.name)
     serving = {"topK": source.declaration.get("topK", 3), **source.declaration.get("serving", {})}
     settings = check_serving(source.name, serving)
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
-        model = load_workload(package(source, Path(scratch) / "package"), onnx_runtime.load)
+        model = load(package(source, Path(scratch) / "package"))
         loaded_ms = (time.perf_counter() - started) * 1000
-        size = sum(map(len, source.files.values()))
+        size = sum(file.stat().st_size for file in source.files.values())
         yield f"{source.name}: {model.package.task}, {size / 1e6:.2f} MB, loaded and warm in {loaded_ms:.0f} ms"
         if model.package.notice:
             yield f"notice: {model.package.notice}"
@@ -103,13 +59,18 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
         if not inputs and picture.is_file():
             inputs = [str(picture)]
         for text in inputs:
-            yield _line(Path(text).name if os.path.sep in text else text, model, _request(text), **settings)
-        if not inputs and model.package.samples is not None:
+            name = text if _is_json(text) else Path(text).name
+            yield _line(name, model, _request(text), **settings)
+        if not inputs and model.package.samples is not None and model.package.task != TENSORS:
             yield from _samples(model, **settings)
 
 
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
+
+
 def _request(text: str) -> Request:
-    if not text.lstrip().startswith("{"):
+    if not _is_json(text):
         return read_file(Path(text), REQUEST_BYTES)
     request = parse_request(text.encode(), "local")
     return request or Request(None)
@@ -117,7 +78,13 @@ def _request(text: str) -> Request:
 
 def _line(name: str, model: Workload, request: Request, count: int, threshold: float) -> str:
     started = time.perf_counter()
-    prediction = model.predict(request, count)
+    try:
+        prediction = model.predict(request, count)
+    except RequestError:
+        raise
+    except Exception as exc:
+        # As on the device: whatever a model does with an input, it is told.
+        raise RequestError(ErrorCode.INTERNAL_ERROR, f"{name}: inference failed: {type(exc).__name__}: {exc}") from exc
     latency_ms = (time.perf_counter() - started) * 1000
     found = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.above(threshold))
     if not prediction.scores:
@@ -154,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("folder", type=Path)
     command.add_argument("inputs", nargs="*", metavar="INPUT", help="a picture, a JSON file or a JSON request")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # that no signature is checked is no news here
     try:
         for line in check(options.folder, options.inputs):
             print(line)
-    except (ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError) as exc:
+    except (ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError, OSError) as exc:
         print(f"{options.folder}: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -25,12 +25,17 @@ def make_sample(folder: Path, index: int = 0) -> dict[str, Any]:
 
     Returns:
         Inputs and outputs in the form of the inference protocol.
+
+    Raises:
+        ValueError: The model has no samples, or more than one input of float32.
     """
     declaration = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    told = declaration["inputs"][0]
+    told, *others = declaration["inputs"]
+    if others or told["dtype"] != "float32" or "samples" not in declaration:
+        raise ValueError(f"{folder.name} must have samples, and one input of float32: write {FILE} by hand")
     with np.load(folder / declaration["samples"]["file"]) as samples:
-        pixels = samples["images"][index].astype(np.float32) / declaration["samples"]["maximum"]
-    value = pixels.reshape(told["shape"])
+        found = samples["images" if "images" in samples else "rows"][index].astype(np.float32)
+    value = (found / declaration["samples"].get("maximum", 1)).reshape(told["shape"])
     session = onnxruntime.InferenceSession(str(folder / declaration["source"]), providers=["CPUExecutionProvider"])
     answers = session.run(None, {told["name"]: value})
     names = [node.name for node in session.get_outputs()]

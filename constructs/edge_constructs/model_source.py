@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DECLARATION = "model.json"
+from edge_constructs.model_declaration import DECLARATION, ModelDeclarationError, file_names, mistakes_of
+
+__all__ = ["DECLARATION", "ModelDeclarationError", "ModelSource"]
+
 ARCHIVE = "model.tar.gz"
-_REQUIRED = ("name", "framework", "source", "inputs", "outputs")
-
-
-class ModelDeclarationError(ValueError):
-    """A model's folder cannot be used; the text lists every mistake."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,13 @@ class ModelSource:
 
     Attributes:
         name: The model's name, as its folder is called.
-        declaration: What `model.json` says: inputs, outputs, labels, pre-processing.
-        files: Name in the archive to contents.
+        declaration: What `model.json` says: inputs, outputs, labels, pre-processing; labels in a file are read.
+        files: Path in the archive, as the declaration names it, to the file.
     """
 
     name: str
     declaration: dict[str, Any]
-    files: dict[str, bytes]
+    files: dict[str, Path]
 
     @classmethod
     def read(cls, folder: Path) -> "ModelSource":
@@ -43,25 +41,17 @@ class ModelSource:
             The model.
 
         Raises:
-            ModelDeclarationError: The declaration is missing, no JSON or incomplete, or a file it names is missing.
+            ModelDeclarationError: The declaration is missing, no JSON, incomplete or misshapen, or a file it names is
+                missing or has no place in a package.
         """
-        path = folder / DECLARATION
-        try:
-            declaration = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as exc:
-            raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, got none") from exc
-        except json.JSONDecodeError as exc:
-            raise ModelDeclarationError(f"{folder.name}/{DECLARATION}: must be JSON: {exc}") from exc
-        required = _REQUIRED if declaration.get("task") == "tensors" else (*_REQUIRED, "labels")
-        mistakes = [f"{field}: is required, got nothing" for field in required if not declaration.get(field)]
-        if declaration.get("name") not in (None, folder.name):
-            mistakes.append(f"name: must be the folder's, {folder.name!r}, got {declaration['name']!r}")
-        names = [declaration.get("source"), declaration.get("samples", {}).get("file"), *declaration.get("extras", ())]
-        files = [folder / name for name in names if name]
-        mistakes += [f"{file.name}: is named in the declaration, but missing" for file in files if not file.is_file()]
+        declaration = _declaration(folder)
+        mistakes = list(mistakes_of(declaration, folder))
         if mistakes:
             raise ModelDeclarationError("\n".join(f"{folder.name}/{DECLARATION}: {line}" for line in mistakes))
-        return cls(folder.name, declaration, {file.name: file.read_bytes() for file in files})
+        if isinstance(declaration.get("labels"), str):
+            declaration["labels"] = _labels(folder, declaration["labels"])
+        names = file_names(declaration)
+        return cls(folder.name, declaration, {name: folder / name for name in names})
 
     @property
     def input_shapes(self) -> dict[str, list[int]]:
@@ -79,14 +69,41 @@ class ModelSource:
         """
         plain = io.BytesIO()
         with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for name, content in sorted(self.files.items()):
+            for name, file in sorted(self.files.items()):
                 member = tarfile.TarInfo(name)  # its time, owner and mode are constants unless told otherwise
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+                member.size = file.stat().st_size
+                with file.open("rb") as content:
+                    archive.addfile(member, content)
         # Level 0: the output of a deflate library changes with its version, and with it the model's would.
-        data = gzip.compress(plain.getvalue(), compresslevel=0, mtime=0)
+        data = gzip.compress(plain.getbuffer(), compresslevel=0, mtime=0)
         sha256 = hashlib.sha256(data).hexdigest()
         path = folder / sha256 / ARCHIVE
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return path, sha256
+
+
+def _declaration(folder: Path) -> dict[str, Any]:
+    path, name = folder / DECLARATION, f"{folder.name}/{DECLARATION}"
+    try:
+        # Some editors put a byte order mark in front.
+        declaration = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as exc:
+        raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, got none") from exc
+    except OSError as exc:
+        raise ModelDeclarationError(f"{name}: cannot be read: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ModelDeclarationError(f"{name}: must be JSON: {exc}") from exc
+    if not isinstance(declaration, dict):
+        raise ModelDeclarationError(f"{name}: must be a JSON object, got {type(declaration).__name__}")
+    return declaration
+
+
+def _labels(folder: Path, name: str) -> list[str]:
+    """Read one label a line, whoever's editor wrote them."""
+    try:
+        return (folder / name).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as exc:
+        raise ModelDeclarationError(
+            f"{folder.name}/{DECLARATION}: labels: {name} must be text in UTF-8: {exc}"
+        ) from exc

@@ -79,8 +79,8 @@ def test_a_file_that_stays_where_it_is_is_told_and_ends_nothing(
     FileJob(tmp_path / "2.png", watched=True).failed()
     FileJob(tmp_path / "gone.png", watched=True).failed()
 
-    assert "1.png is predicted again, it cannot be removed" in caplog.text
-    assert "2.png is tried again, it cannot be put aside" in caplog.text
+    assert "1.png stays and is left alone until it changes, it cannot be removed" in caplog.text
+    assert "2.png stays and is left alone until it changes, it cannot be put aside" in caplog.text
     assert "gone.png" not in caplog.text
 
 
@@ -177,6 +177,7 @@ def test_a_watched_file_is_removed_when_its_result_is_safe_and_a_bad_one_put_asi
     watched.mkdir()
     (watched / "1.png").write_bytes(digit(0))
     (watched / "2.png").write_bytes(b"no picture")
+    os.utime(watched / "2.png", (1, 1))
     (watched / "3.json").write_text('{"index": 1}')
     bench = make(WatchDirectory=str(watched))
 
@@ -189,6 +190,74 @@ def test_a_watched_file_is_removed_when_its_result_is_safe_and_a_bad_one_put_asi
     while sorted(file.name for file in watched.iterdir()) != ["2.png.failed"]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_file_that_cannot_be_taken_away_is_not_predicted_for_ever_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(BATCH + 1):
+        (tmp_path / f"{number:02}.png").write_bytes(b"")
+    source, settings = FileSource(), serving(WatchDirectory=str(tmp_path))
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    jobs = list(source.due(settings, tmp_path, 0))
+    for job in jobs[:-1]:
+        job.done()
+    jobs[-1].failed()
+
+    assert names(source, settings, tmp_path, 0) == [f"{BATCH:02}.png"]
+    os.utime(tmp_path / "00.png", (1, 1))
+    assert names(source, settings, tmp_path, 0) == ["00.png", f"{BATCH:02}.png"]
+
+
+@pytest.mark.parametrize("end", ["done", "failed"])
+def test_a_file_that_was_written_anew_meanwhile_is_predicted_anew(tmp_path: Path, end: str) -> None:
+    (tmp_path / "latest.png").write_bytes(b"old")
+    source, settings = FileSource(), serving(WatchDirectory=str(tmp_path))
+    (job,) = source.due(settings, tmp_path, 0)
+
+    (tmp_path / ".new").write_bytes(b"new")
+    (tmp_path / ".new").replace(tmp_path / "latest.png")
+    getattr(job, end)()
+
+    assert (tmp_path / "latest.png").read_bytes() == b"new"
+    (again,) = source.due(settings, tmp_path, 0)
+    getattr(again, end)()
+    assert names(source, settings, tmp_path, 0) == []
+
+
+def test_only_files_are_taken_out_of_a_watched_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "nowhere.png").symlink_to("lost")
+    (tmp_path / "link.png").symlink_to(DIGITS / "model.onnx")
+    (tmp_path / "two\nlines é.png").write_bytes(b"")
+
+    found = names(FileSource(), serving(WatchDirectory=str(tmp_path)), tmp_path, 0)
+
+    assert found == ["link.png", "two\nlines é.png"]
+
+
+def test_a_file_that_grows_slowly_is_predicted_when_it_is_whole(make: Callable[..., Bench], tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    (watched / "slow.png").write_bytes(digit(0)[:40])
+    bench = make(WatchDirectory=str(watched))
+    for _ in range(20):
+        bench.endpoint.poll()
+        time.sleep(0.01)
+    assert bench.outbox.waiting == 0, "its writer may not be done"
+    (watched / "slow.png").write_bytes(digit(0))
+
+    ((_topic, message),) = bench.messages(1)
+
+    assert message["label"] == "7"
+    assert bench.endpoint.counts.refused == 0
 
 
 def test_a_missing_file_is_told_once_an_interval(make: Callable[..., Bench]) -> None:

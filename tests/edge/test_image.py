@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from edge_inference.image import Pixels
+from edge_inference.image import ORIENTATION, Pixels
 from edge_inference.image import decode as decode_pixels
 from edge_inference.request import ErrorCode, RequestError
 from tools.digits import digit_png
@@ -25,14 +25,22 @@ def decode(data: bytes, width: int, height: int, mode: str, resize: int | None =
 DIGIT = np.arange(64).reshape(8, 8) % 17
 
 
-def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind)
+def encoded(picture: Image.Image, kind: str = "PNG", orientation: int | None = None) -> bytes:
+    stream, exif = io.BytesIO(), Image.Exif()
+    if orientation is not None:
+        exif[ORIENTATION] = orientation
+    picture.save(stream, kind, exif=exif)
     return stream.getvalue()
 
 
 GREY = Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8))
-SEEDS = [encoded(GREY), encoded(GREY, "JPEG"), encoded(GREY.convert("P")), encoded(GREY.convert("RGBA"))]
+SEEDS = [
+    encoded(GREY),
+    encoded(GREY, "JPEG"),
+    encoded(GREY, "JPEG", 6),
+    encoded(GREY.convert("P")),
+    encoded(GREY.convert("RGBA")),
+]
 
 
 def test_undoes_what_clients_do_to_a_digit() -> None:
@@ -89,10 +97,49 @@ def test_refuses_a_picture_with_too_many_pixels_before_decoding_it(size: tuple[i
     assert caught.value.code is ErrorCode.INVALID_IMAGE
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", encoded(GREY, "BMP"), encoded(GREY, "TIFF")])
-def test_refuses_other_formats(data: bytes) -> None:
-    with pytest.raises(RequestError, match="must be a PNG or JPEG file"):
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [
+        (b"", "nothing"),
+        (b"GIF89a", "6 bytes that begin with b'GIF89a'"),
+        (b"\0\0\0\x18ftypheic\0", r"13 bytes that begin with b'\x00\x00\x00\x18ftypheic'"),
+        (encoded(GREY, "BMP"), "bytes that begin with b'BM"),
+        (encoded(GREY, "TIFF"), "bytes that begin with b'II"),
+    ],
+)
+def test_refuses_other_formats_and_says_what_came(data: bytes, got: str) -> None:
+    with pytest.raises(RequestError) as caught:
         decode(data, 8, 8, "L")
+
+    assert str(caught.value).startswith("image must be a PNG or JPEG file, got ")
+    assert got in str(caught.value)
+
+
+@pytest.mark.parametrize("resize", [None, 20])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_turns_a_photograph_upright(kind: str, orientation: int, resize: int | None) -> None:
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48], pixels[:32, 48:], pixels[32:, :48] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    data = encoded(Image.fromarray(pixels), kind, orientation)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+
+    found = decode(data, 12, 8, "RGB", resize)
+
+    assert found.shape == (8, 12, 3)
+    # Not each pixel: a JPEG is decoded at a smaller scale, which blurs the edges.
+    assert np.abs(found - decode(encoded(upright), 12, 8, "RGB", resize)).mean() < 0.03
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"]
+)
+def test_a_damaged_exif_block_leaves_the_picture_as_it_is(block: bytes) -> None:
+    stream = io.BytesIO()
+    GREY.save(stream, "JPEG", exif=block)
+
+    assert decode(stream.getvalue(), 8, 8, "L").shape == (8, 8, 1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -55,7 +55,16 @@ WRONG: dict[str, dict[str, Any]] = {
     "inputs is required": {"inputs": None},
     "labels must be a list": {"labels": "0123456789"},
     "outputs must hold one tensor": {"outputs": []},
-    "inputs dtype must be float32": {"inputs": [{"name": "image", "dtype": "uint8", "shape": [1, 1, 8, 8]}]},
+    "inputs dtype must be float32": {"inputs": [{"name": "image", "dtype": "int64", "shape": [1, 1, 8, 8]}]},
+    "mean and std must be left out": {
+        "inputs": [{"name": "image", "dtype": "uint8", "shape": [1, 1, 8, 8]}],
+        "preprocessing": {"width": 8, "height": 8, "mode": "L", "mean": [0.5], "std": [1]},
+    },
+    "preprocessing must hold .* got means": {
+        "preprocessing": {"width": 8, "height": 8, "mode": "L", "means": [0.5], "std": [1]}
+    },
+    r"labels\[1\] must be a text that is not empty, or a whole number, got ''": {"labels": ["a", "", *"bcdefghi"]},
+    r"labels\[0\] must be a text .* got None": {"labels": [None, *"bcdefghij"]},
     "a size must be a whole number": {"inputs": [{"name": "image", "dtype": "float32", "shape": [1, 1, "8", 8]}]},
     "which preprocessing makes": {"inputs": [{"name": "image", "dtype": "float32", "shape": [1, 64]}]},
     "one value a label": {"labels": ["a", "b"]},

@@ -28,12 +28,38 @@ def test_predicts_requests_and_pictures_of_the_command_line(capsys: pytest.Captu
     assert "notice: random weights" in capsys.readouterr().out
 
 
+def test_takes_the_folder_that_one_is_in_and_names_its_own_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(MODELS / "iris")
+    assert model.main(["check", "."]) == 0
+
+    shutil.copytree(MODELS / "iris", tmp_path / "iris")
+    (tmp_path / "iris" / "model.onnx").write_bytes(b"no model")
+    monkeypatch.chdir(tmp_path / "iris")
+    assert model.main(["check", "."]) == 1
+    assert capsys.readouterr().err.startswith(".: model.onnx does not load: ")
+
+
+@pytest.mark.parametrize("name", ["my_model", "Model", "1-model", "a" * 31])
+def test_a_folder_needs_a_name_that_a_stage_can_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.copytree(MODELS / "iris", tmp_path / name)
+    declaration = json.loads((tmp_path / name / "model.json").read_text()) | {"name": name}
+    (tmp_path / name / "model.json").write_text(json.dumps(declaration))
+
+    assert model.main(["check", str(tmp_path / name)]) == 1
+
+    assert f"digits and single dashes, at most 30, a letter first, got '{name}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"serving": {"topk": 3}}, "serving must hold known keys, got topk"),
         ({"serving": {"threshold": 2}}, "threshold must be a number from 0 to 1"),
-        ({"labels": ["one"]}, "one value a label"),
+        ({"labels": ["one"]}, "iris: model.json: the output's shape must be (1, 1), one value a label"),
         ({"extras": ["lost.jpg"]}, "lost.jpg: is named in the declaration, but missing"),
     ],
 )

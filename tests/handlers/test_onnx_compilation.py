@@ -7,12 +7,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save_model
 
 from edge_handlers.deadline import DeadlineError
 from edge_handlers.onnx_compilation.logic import SourceError
 from edge_handlers.onnx_compilation.on_event import handler
+from edge_handlers.onnx_compilation.optimise import optimise
 from edge_handlers.onnx_compilation.optimiser import OptimiserError
 from edge_handlers.onnx_compilation.wheels import WheelError
 from edge_handlers.service_client import AwsCallError
@@ -131,3 +134,22 @@ def test_access_denied_names_the_object(bucket: FakeS3, call: str) -> None:
 def test_stops_before_the_function_is_stopped(bucket: FakeS3) -> None:
     with pytest.raises(DeadlineError, match=r"read s3://artifacts-dev/artifacts/SHA/runtime.zip"):
         run(seconds=1)
+
+
+def test_compiles_models_of_texts_and_models_with_weights_in_a_folder(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info
+    inputs = [value("text", TensorProto.STRING, ["n"]), value("x", TensorProto.FLOAT, [2])]
+    outputs = [value("same", TensorProto.STRING, ["n"]), value("sum", TensorProto.FLOAT, [2])]
+    nodes = [helper.make_node("Identity", ["text"], ["same"]), helper.make_node("Add", ["x", "w"], ["sum"])]
+    weights = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    graph = helper.make_graph(nodes, "texts", inputs, outputs, [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "weights").mkdir()
+    save_model(model, tmp_path / "model.onnx", save_as_external_data=True, location="weights/w.bin", size_threshold=0)
+
+    optimise(str(tmp_path / "model.onnx"), str(tmp_path / "compiled.onnx"), {"text": [-1], "x": [2]})
+
+    # A package has the weights where they were, beside the compiled model.
+    session = onnxruntime.InferenceSession(tmp_path / "compiled.onnx", providers=["CPUExecutionProvider"])
+    same, total = session.run(None, {"text": np.array(["ä"], object), "x": np.ones(2, np.float32)})
+    assert (same.tolist(), total.tolist()) == (["ä"], [2, 2])

@@ -87,3 +87,64 @@ def test_names_a_declaration_that_is_no_json(tmp_path: Path) -> None:
 
     with pytest.raises(ModelDeclarationError, match=r"shapes/model\.json: must be JSON: .*line 1"):
         ModelSource.read(path)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"5", b"\xff\xfe", b"[" * 100_000])
+def test_names_a_declaration_that_is_no_object(tmp_path: Path, content: bytes) -> None:
+    path = folder(tmp_path)
+    (path / "model.json").write_bytes(content)
+
+    with pytest.raises(ModelDeclarationError, match=r"shapes/model\.json: must be "):
+        ModelSource.read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"inputs": ["image"]}, "inputs[0]: must have a name, and a shape of whole numbers, got 'image'"),
+        ({"inputs": [{"name": "image", "shape": [1, "N"]}]}, "inputs[0]: must have a name, and a shape"),
+        ({"outputs": "logits"}, "outputs: must be a list of objects, got 'logits'"),
+        ({"samples": "samples.npz"}, "samples: must be an object, got 'samples.npz'"),
+        ({"extras": "weights.bin"}, "extras: must be a list, got 'weights.bin'"),
+        ({"extras": [["a"]]}, "['a']: must be a relative path inside the folder"),
+        ({"labels": {"0": "round"}}, "labels: must be a list, or a file in the folder, got {'0': 'round'}"),
+        ({"extras": ["../weights.bin"]}, "'../weights.bin': must be a relative path inside the folder"),
+        ({"extras": ["other.onnx"]}, "other.onnx: must have another name, a package holds one .onnx file"),
+        ({"extras": ["manifest.json"]}, "manifest.json: must have another name"),
+        ({"source": "model.pb"}, "source: must be an .onnx file in the folder itself, got 'model.pb'"),
+        ({"labels": "lost.txt"}, "labels: must be a list, or the name of a file with one a line, got 'lost.txt'"),
+        ({"labels": "/etc/passwd"}, "labels: must be a list, or a file in the folder"),
+    ],
+)
+def test_names_what_no_package_can_be_made_of(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
+    path = folder(tmp_path, **changes)
+    for name in ("other.onnx", "manifest.json", "model.pb"):
+        (path / name).write_bytes(b"")
+
+    with pytest.raises(ModelDeclarationError) as caught:
+        ModelSource.read(path)
+
+    (found,) = str(caught.value).splitlines()
+    assert found.startswith(f"shapes/model.json: {line}")
+
+
+def test_weights_in_files_of_their_own_keep_the_path_that_the_model_has(tmp_path: Path) -> None:
+    path = folder(tmp_path, extras=["weights/first.bin", "model.onnx.data"])
+    (path / "weights").mkdir()
+    (path / "weights" / "first.bin").write_bytes(b"1")
+    (path / "model.onnx.data").write_bytes(b"2")
+
+    archive, _ = ModelSource.read(path).write_archive(tmp_path / "out")
+
+    with tarfile.open(archive) as opened:
+        assert sorted(opened.getnames()) == ["model.onnx", "model.onnx.data", "weights/first.bin"]
+
+
+def test_labels_may_lie_in_a_file_whoever_wrote_it(tmp_path: Path) -> None:
+    path = folder(tmp_path, labels="labels.txt")
+    (path / "labels.txt").write_bytes("\ufeffrund\r\nviereckig größer\r\n".encode())
+
+    assert ModelSource.read(path).declaration["labels"] == ["rund", "viereckig größer"]
+    (path / "labels.txt").write_bytes(b"\xe4")
+    with pytest.raises(ModelDeclarationError, match=r"labels\.txt must be text in UTF-8"):
+        ModelSource.read(path)

@@ -15,10 +15,15 @@ TYPES = {
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
     "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
+    "tensor(int16)": np.int16,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
 }
 
 
@@ -53,7 +58,9 @@ def optimise(source: str, target: str, shapes: dict[str, list[int]]) -> None:
             size if isinstance(size, int) else max(wanted, 1)
             for wanted, size in zip(shapes[name], node.shape, strict=True)
         ]
-        feeds[name] = np.zeros(sizes, TYPES[node.type])
+        if node.type not in TYPES:
+            raise ValueError(f"input {name} must be a tensor of numbers, truths or texts, got {node.type}")
+        feeds[name] = np.full(sizes, "" if TYPES[node.type] is np.object_ else 0, TYPES[node.type])
     session.run(None, feeds)
 
 

@@ -1,6 +1,7 @@
 """Models that name what a picture shows or which class a row of a table belongs to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from edge_inference.model_runtime import ModelRuntime
 from edge_inference.postprocessing import top_k
 from edge_inference.preprocessing import Preprocessing
 from edge_inference.request import ErrorCode, Request, RequestError
+from edge_inference.tensor_values import tensor as exact_tensor
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class ImageClassifier:
         return _prediction(self.package, self.runtime, self.preprocessing.apply(self._pixels(request)), count)
 
     def warm_up(self) -> None:
-        """Classify an empty picture; see `Workload.warm_up`."""
+        """Classify the first sample, or an empty picture; see `Workload.warm_up`."""
         wanted = self.preprocessing
-        empty = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
-        _warm_up(self.package, self.runtime, wanted.apply(empty), "an empty picture")
+        pixels: image.Pixels = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
+        if len(self.samples):
+            pixels = self.samples[0]
+        what = "its first sample" if len(self.samples) else "an empty picture, add samples if it cannot take one"
+        _warm_up(self.package, self.runtime, wanted.apply(pixels), what)
 
     def _pixels(self, request: Request) -> image.Pixels:
         if request.image is not None:
@@ -70,13 +75,27 @@ class TabularClassifier:
         """Name the class of a request's row; see `Workload.predict`."""
         request.needs("index", "features")
         row = sample(self.samples, request) if request.features is None else self._row(request)
-        return _prediction(self.package, self.runtime, row[np.newaxis], count)
+        return _prediction(self.package, self.runtime, self._typed(row, request)[np.newaxis], count)
 
     def warm_up(self) -> None:
-        """Classify a row of zeros; see `Workload.warm_up`."""
-        _warm_up(self.package, self.runtime, np.zeros((1, len(self.package.features)), np.float32), "a row of zeros")
+        """Classify the first sample, or a row of zeros; see `Workload.warm_up`."""
+        row: NDArray[Any] = np.zeros(len(self.package.features), self.package.model_input.dtype)
+        if len(self.samples):
+            row = self.samples[0].astype(row.dtype)
+        what = "its first sample" if len(self.samples) else "a row of zeros, add samples if it cannot take one"
+        _warm_up(self.package, self.runtime, row[np.newaxis], what)
 
-    def _row(self, request: Request) -> NDArray[np.float32]:
+    def _typed(self, row: NDArray[Any], request: Request) -> NDArray[Any]:
+        """Bring a row into the input's type."""
+        dtype = self.package.model_input.dtype
+        try:
+            return exact_tensor(row, dtype)
+        except ValueError as exc:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, f"features must be {dtype}: {exc}", request.request_id
+            ) from exc
+
+    def _row(self, request: Request) -> NDArray[Any]:
         names, given = self.package.features, request.features
         if isinstance(given, dict):
             if set(given) != set(names):
@@ -92,7 +111,7 @@ class TabularClassifier:
                 f"features must have {len(names)} values ({', '.join(names)}), got {len(given or ())}",
                 request.request_id,
             )
-        return np.asarray(given, np.float32)
+        return np.asarray(given, np.float64)
 
 
 def sample(samples: NDArray[np.float32], request: Request) -> NDArray[np.float32]:
@@ -114,17 +133,27 @@ def sample(samples: NDArray[np.float32], request: Request) -> NDArray[np.float32
     return chosen
 
 
-def _prediction(package: ModelPackage, runtime: ModelRuntime, values: NDArray[np.float32], count: int) -> Prediction:
-    scores = top_k(runtime.run(values)[0], package.labels, count, probabilities=package.probabilities)
+def _prediction(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any], count: int) -> Prediction:
+    scores = top_k(_classes(package, runtime.run(values)), package.labels, count, probabilities=package.probabilities)
     return Prediction(package.version, scores, notice=package.notice)
 
 
-def _warm_up(package: ModelPackage, runtime: ModelRuntime, values: NDArray[np.float32], what: str) -> None:
+def _classes(package: ModelPackage, output: NDArray[Any]) -> NDArray[Any]:
+    """One value a label, of whatever shape the output is; a single one is the second label's against the first."""
+    classes: NDArray[Any] = output.reshape(-1)
+    if len(classes) == len(package.labels):
+        return classes
+    return np.concatenate([1 - classes if package.probabilities else np.zeros_like(classes), classes])
+
+
+def _warm_up(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any], what: str) -> None:
     try:
         output = runtime.run(values)
     except Exception as exc:
         raise ModelPackageError(f"{package.model_file} fails on {what}: {exc}") from exc
-    if output.shape != package.output.shape or not np.isfinite(output).all():
+    if output.shape != package.output.shape:
         raise ModelPackageError(
-            f"{package.model_file} must answer with finite values of shape {package.output.shape}, got {output.shape}"
+            f"{package.model_file} must answer with values of shape {package.output.shape}, got {output.shape}"
         )
+    if not np.isfinite(output).all():
+        raise ModelPackageError(f"{package.model_file} must answer with finite values, got NaN or infinity on {what}")

@@ -15,7 +15,8 @@ from edge_inference.file_source import FileJob, FileSource
 from edge_inference.latency import Latencies
 from edge_inference.model_store import ModelStore
 from edge_inference.outbox import GROUP, Outbox
-from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse, read_file
+from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse
+from edge_inference.request_file import read_file
 from edge_inference.workload import Workload
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,9 @@ class Endpoint:
                     job.path.name, self._device, settings.name, prediction, latency_ms, settings.threshold
                 )
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
+            if job.is_growing():
+                self._files.discard(job)  # it is read again
+                return
             job.failed()
             self._files.discard(job)
             error = self._counted(exc, job.path.name)

@@ -1,8 +1,11 @@
 """Files that are predicted without a request: one at an interval, or all that appear in a folder."""
 
+import heapq
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_inference.configuration import ModelSettings
@@ -14,6 +17,12 @@ UNFINISHED = (".part", ".tmp", ".failed")
 FAILED = ".failed"
 #: More wait in the folder, not in memory.
 BATCH = 16
+#: A file that changed so recently may still be written, whatever its name; a copy over a network pauses for less.
+SETTLE_S = 5.0
+#: Files that are remembered for staying in the folder.
+STUCK = 65_536
+#: Time of the last change, size and number of a file: what tells it from another one of its name.
+Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -23,28 +32,48 @@ class FileJob:
     Args:
         path: Where it lies.
         watched: Whether it came from the watched folder, from which it is removed once its result is safe.
+        stamp: Of the file when it was found: one that was written anew since then stays for another prediction; by
+            default nobody looks.
+        stuck: Told when the file cannot be taken out of the folder.
     """
 
     path: Path
     watched: bool = False
+    stamp: Stamp | None = field(default=None, compare=False)
+    stuck: Callable[[Path], None] = field(default=lambda _path: None, compare=False, repr=False)
+
+    def is_growing(self) -> bool:
+        """Whether the file may still be written, so that what is wrong with it may be right in a moment."""
+        try:
+            return self.watched and 0 <= time.time() - self.path.stat().st_mtime < SETTLE_S
+        except OSError:
+            return False
 
     def done(self) -> None:
         """Take the file out of the watched folder."""
-        if self.watched:
+        if self.watched and not self._is_another():
             try:
                 self.path.unlink(missing_ok=True)
             except OSError as exc:
-                log.error("%s is predicted again, it cannot be removed: %s", self.path, exc)
+                log.error("%s stays and is left alone until it changes, it cannot be removed: %s", self.path, exc)
+                self.stuck(self.path)
 
     def failed(self) -> None:
         """Put the file aside, so that it does not fail for ever; its content may be of interest."""
-        if self.watched:
+        if self.watched and not self._is_another():
             try:
                 self.path.replace(self.path.with_name(f"{self.path.name}{FAILED}"))
             except FileNotFoundError:
                 log.debug("%s is gone already", self.path)
             except OSError as exc:
-                log.error("%s is tried again, it cannot be put aside: %s", self.path, exc)
+                log.error("%s stays and is left alone until it changes, it cannot be put aside: %s", self.path, exc)
+                self.stuck(self.path)
+
+    def _is_another(self) -> bool:
+        try:
+            return self.stamp is not None and _stamp(self.path.stat()) != self.stamp
+        except OSError:
+            return False
 
 
 class FileSource:
@@ -52,6 +81,8 @@ class FileSource:
 
     def __init__(self) -> None:
         self._last: tuple[Path, int, float] | None = None
+        # Files that could not be taken out of the watched folder.
+        self._stuck: dict[str, Stamp] = {}
 
     def due(self, settings: ModelSettings, package: Path, now: float) -> Iterator[FileJob]:
         """List the files to predict now.
@@ -69,7 +100,7 @@ class FileSource:
         else:
             self._last = None
         if settings.watch_directory:
-            yield from _watched(Path(settings.watch_directory))
+            yield from self._watched(Path(settings.watch_directory))
 
     def _scheduled(self, path: Path, settings: ModelSettings, now: float) -> Iterator[FileJob]:
         try:
@@ -82,13 +113,37 @@ class FileSource:
             self._last = (path, written, now)
             yield FileJob(path)
 
+    def _watched(self, folder: Path) -> Iterator[FileJob]:
+        try:
+            with os.scandir(folder) as entries:
+                ready = heapq.nsmallest(BATCH, (entry.name for entry in entries if self._is_ready(entry)))
+        except OSError as exc:
+            log.debug("the watched folder %s cannot be read: %s", folder, exc)
+            return
+        for name in ready:
+            try:
+                stamp = _stamp((folder / name).stat())
+            except OSError:
+                continue  # gone by now
+            yield FileJob(folder / name, watched=True, stamp=stamp, stuck=self._leave)
 
-def _watched(folder: Path) -> Iterator[FileJob]:
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    except OSError as exc:
-        log.debug("the watched folder %s cannot be read: %s", folder, exc)
-        return
-    ready = [name for name in names if not name.startswith(".") and not name.endswith(UNFINISHED)]
-    for name in ready[:BATCH]:
-        yield FileJob(folder / name, watched=True)
+    def _is_ready(self, entry: os.DirEntry[str]) -> bool:
+        name = entry.name
+        if name.startswith(".") or name.endswith(UNFINISHED):
+            return False
+        try:
+            return entry.is_file() and (name not in self._stuck or self._stuck[name] != _stamp(entry.stat()))
+        except OSError:  # a link that leads nowhere
+            return False
+
+    def _leave(self, path: Path) -> None:
+        if len(self._stuck) >= STUCK:
+            self._stuck.clear()
+        try:
+            self._stuck[path.name] = _stamp(path.stat())
+        except OSError:
+            log.debug("%s is gone", path)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -36,3 +36,9 @@ def number(value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"a factor must be a number, got {value!r}")
     return float(value)
+
+
+def known(parent: Mapping[str, object], key: str, names: tuple[str, ...]) -> None:
+    """Refuse what nobody reads: a misspelt key would be without effect."""
+    if unknown := sorted(set(parent) - set(names)):
+        raise ValueError(f"{key} must hold {', '.join(names)}, got {', '.join(unknown)}")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from edge_inference.declaration import MODEL_FILE, ModelPackage, ModelPackageError, Tensor, read_declaration
+from edge_inference.declaration import MODEL_FILE, ModelPackage, ModelPackageError, Tensor
+from edge_inference.declaration_reader import read_declaration
 from edge_inference.manifest_fields import mapping
 from edge_inference.signature import SIGNATURE, SIGNATURE_BYTES, SignatureError, SigningKey
 

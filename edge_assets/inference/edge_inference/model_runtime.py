@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_inference.model_package import ModelPackage
@@ -12,11 +11,11 @@ from edge_inference.model_package import ModelPackage
 class ModelRuntime(Protocol):
     """A loaded model."""
 
-    def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[Any]) -> NDArray[Any]:
         """Run the model once.
 
         Args:
-            values: The input, in the shape that the package declares.
+            values: The input, in the shape and type that the package declares.
 
         Returns:
             The output, in the shape that the package declares.

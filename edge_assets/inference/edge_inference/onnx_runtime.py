@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_inference.declaration import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
 
 log = logging.getLogger(__name__)
+
+#: How ONNX Runtime speaks of weights in a file of their own.
+EXTERNAL = "External data"
 
 
 class OnnxModel:
@@ -34,9 +36,9 @@ class OnnxModel:
         """The `onnxruntime.InferenceSession`, for who serves its tensors as they are."""
         return self._session
 
-    def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[Any]) -> NDArray[Any]:
         """Run the model once; see `ModelRuntime.run`."""
-        output: NDArray[np.float32] = self._session.run(self._output_names, {self._input_name: values})[0]
+        output: NDArray[Any] = self._session.run(self._output_names, {self._input_name: values})[0]
         return output
 
     def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -83,11 +85,14 @@ def open_session(model_file: Path) -> Any:
     # A device has other work for its cores, and one small input does not fill a second thread.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised: once is enough
     try:
         return onnxruntime.InferenceSession(str(model_file), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as exc:
-        raise ModelPackageError(f"{model_file} does not load: {exc}") from exc
+        fix = (
+            "; name the file of its weights in extras, with the path that the model has" if EXTERNAL in str(exc) else ""
+        )
+        raise ModelPackageError(f"{model_file} does not load: {exc}{fix}") from exc
 
 
 def load(package: ModelPackage) -> OnnxModel:
@@ -107,6 +112,9 @@ def load(package: ModelPackage) -> OnnxModel:
         _check("input", tensor, session.get_inputs(), package)
     for tensor in package.outputs:
         _check("output", tensor, session.get_outputs(), package)
+    needed, declared = {tensor.name for tensor in session.get_inputs()}, {tensor.name for tensor in package.inputs}
+    if missing := sorted(needed - declared):
+        raise ModelPackageError(f"{package.model_file}: inputs must hold all that the model needs, {missing} lack")
     return OnnxModel(session, package.model_input.name, [tensor.name for tensor in package.outputs])
 
 
@@ -116,8 +124,9 @@ def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage)
     if tensor is None:
         raise ModelPackageError(f"{package.model_file}: {kind} must be named {declared.name!r}, got {sorted(tensors)}")
     if tensor.type != DTYPES[declared.dtype]:
+        fix = "" if tensor.type.startswith("tensor") else "; export it as a tensor (skl2onnx: zipmap=False)"
         raise ModelPackageError(
-            f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}"
+            f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}{fix}"
         )
     # A size that is not a number is a free one, such as the batch.
     shape = tuple(tensor.shape)

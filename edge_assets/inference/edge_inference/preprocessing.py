@@ -1,6 +1,7 @@
 """From pixels to a model's input."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 CHANNELS = {"L": 1, "RGB": 3}
 ORDERS = ("RGB", "BGR")
 LAYOUTS = ("NCHW", "NHWC")
+BYTES = "uint8"
+INPUT_DTYPES = ("float32", "float16", "float64", BYTES)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Preprocessing:
         layout: `NCHW`, channels first, or `NHWC`, channels last.
         resize: Size to which the picture's shorter side is scaled before its centre is cut out, as is the custom for
             ImageNet (256 for 224); None to scale both sides, without keeping proportions.
+        dtype: Of the model's input; a `uint8` one takes pixels as they are, 0 to 255, so mean and std must be neutral.
     """
 
     width: int
@@ -34,6 +38,7 @@ class Preprocessing:
     order: str = "RGB"
     layout: str = "NCHW"
     resize: int | None = None
+    dtype: str = "float32"
     _scale: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     _offset: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
@@ -44,6 +49,7 @@ class Preprocessing:
             ("mode", self.mode, tuple(CHANNELS)),
             ("order", self.order, ORDERS),
             ("layout", self.layout, LAYOUTS),
+            ("input dtype", self.dtype, INPUT_DTYPES),
         ):
             if value not in known:
                 raise ValueError(f"preprocessing {name} must be one of {', '.join(known)}, got {value!r}")
@@ -52,6 +58,8 @@ class Preprocessing:
                 raise ValueError(f"preprocessing {name} must have {CHANNELS[self.mode]} values, got {len(values)}")
         if 0 in self.std:
             raise ValueError("preprocessing std must not be 0")
+        if self.dtype == BYTES and (any(self.mean) or set(self.std) != {1}):
+            raise ValueError(f"preprocessing mean and std must be left out for a {BYTES} input, which gets bytes")
         if self.resize is not None and self.resize < max(self.width, self.height):
             raise ValueError(
                 f"preprocessing resize must be at least {max(self.width, self.height)}, the larger side that is cut "
@@ -74,14 +82,14 @@ class Preprocessing:
             return (1, self.height, self.width, self.channels)
         return (1, self.channels, self.height, self.width)
 
-    def apply(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    def apply(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[Any]:
         """Normalise one picture and bring it into the model's layout.
 
         Args:
             pixels: Bytes, or float32 from 0 to 1; shape (height, width, channels), red first.
 
         Returns:
-            float32 of `shape`, contiguous.
+            `dtype` of `shape`, contiguous.
 
         Raises:
             ValueError: The shape is another one.
@@ -89,6 +97,8 @@ class Preprocessing:
         wanted = (self.height, self.width, self.channels)
         if pixels.shape != wanted:
             raise ValueError(f"pixels must have the shape {wanted}, got {pixels.shape}")
+        if self.dtype == BYTES:
+            return self._bytes(pixels)
         scale = self._scale / np.float32(255) if pixels.dtype == np.uint8 else self._scale
         if self.order == "BGR":
             pixels = pixels[..., ::-1]
@@ -98,4 +108,12 @@ class Preprocessing:
             plane = result[0, :, :, channel] if self.layout == "NHWC" else result[0, channel]
             np.multiply(pixels[..., channel], scale[channel], out=plane)
             plane += self._offset[channel]
-        return result
+        return result.astype(self.dtype, copy=False)
+
+    def _bytes(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
+        if self.order == "BGR":
+            pixels = pixels[..., ::-1]
+        placed = pixels if self.layout == "NHWC" else pixels.transpose(2, 0, 1)
+        return np.ascontiguousarray(placed[np.newaxis])

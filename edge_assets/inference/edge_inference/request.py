@@ -3,13 +3,10 @@
 import base64
 import binascii
 import json
-import os
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 REQUEST_ID_CHARACTERS = 128
-PICTURE_BYTES = 16 << 20
 FLOAT32_MAX = 3.4028234e38
 SUBJECTS = ("index", "image", "features", "inputs")
 
@@ -106,7 +103,7 @@ def parse(payload: bytes, device: str) -> Request | None:
     Raises:
         RequestError: InvalidRequest, or InvalidImage for an image that is not base64.
     """
-    message = _json_object(payload)
+    message = json_object(payload)
     addressee = message.get("device")
     if isinstance(addressee, str) and addressee != device:
         return None
@@ -120,35 +117,11 @@ def parse(payload: bytes, device: str) -> Request | None:
         raise RequestError(
             ErrorCode.INVALID_REQUEST, f"device must be a thing name, got {_shown(addressee)}", request_id
         )
-    return _request(message, request_id)
+    return of_message(message, request_id)
 
 
-def read_file(path: Path, max_bytes: int) -> Request:
-    """Read a file as a request: JSON as on the request topic, anything else is taken for a picture.
-
-    Args:
-        path: The file; its name is the request's id.
-        max_bytes: The largest JSON that is accepted; a picture may have 16 MiB.
-
-    Returns:
-        The request.
-
-    Raises:
-        RequestError: It is missing, too large or not a request.
-    """
-    is_json = path.suffix.lower() == ".json"
-    limit = max_bytes if is_json else PICTURE_BYTES
-    try:
-        with path.open("rb", buffering=0) as stream:
-            # By the file's size: to ask for the limit would cost a buffer of that size, file after file.
-            content = stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
-    except OSError as exc:
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} cannot be read: {exc.strerror}", path.name) from exc
-    check_size(content, limit)
-    return _request(_json_object(content), path.name) if is_json else Request(path.name, image=content)
-
-
-def _request(message: dict[str, object], request_id: str | None) -> Request:
+def of_message(message: dict[str, object], request_id: str | None) -> Request:
+    """Read what a message asks for; see `parse`."""
     given = [name for name in SUBJECTS if message.get(name) is not None]
     if len(given) != 1:
         rule = f"a request must have one of {', '.join(SUBJECTS)}, got {' and '.join(given) or 'none'}"
@@ -169,20 +142,23 @@ def _request(message: dict[str, object], request_id: str | None) -> Request:
 
 
 def _features(value: object, request_id: str | None) -> list[float] | dict[str, float]:
-    values = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(values, list):
+    if not isinstance(value, (list, dict)):
         raise RequestError(
             ErrorCode.INVALID_REQUEST, f"features must be a list or an object, got {_shown(value)}", request_id
         )
-    for each in values:
+    for name, each in value.items() if isinstance(value, dict) else enumerate(value):
         if not isinstance(each, (int, float)) or isinstance(each, bool) or not abs(each) <= FLOAT32_MAX:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST, f"features must be finite numbers, got {_shown(each)}", request_id
-            )
-    return value  # type: ignore[return-value] # every value of it was looked at
+            rule = f"must be a number from -{FLOAT32_MAX:g} to {FLOAT32_MAX:g}, got {_shown(each)}"
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"features[{_shown(name)}] {rule}", request_id)
+    return value
 
 
-def _json_object(payload: bytes) -> dict[str, object]:
+def json_object(payload: bytes) -> dict[str, object]:
+    """Read a message as JSON.
+
+    Raises:
+        RequestError: InvalidRequest: it is no JSON object.
+    """
     try:
         message = json.loads(payload)
     except (ValueError, RecursionError) as exc:

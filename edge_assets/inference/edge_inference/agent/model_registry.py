@@ -134,7 +134,9 @@ class ModelRegistry:
         return next((model for model in self.models().values() if model.folder == folder), None)
 
     def _load_anew(self, folder: Path) -> TensorModel:
-        needed, free = (folder / MODEL_FILE).stat().st_size * MEMORY_FACTOR, self._memory()
+        # All files: weights may lie in files of their own.
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        needed, free = size * MEMORY_FACTOR, self._memory()
         if needed > free:
             raise AgentError(Status.RESOURCE_EXHAUSTED, f"the model needs about {needed} bytes, {free} are free")
         return self._load(folder)

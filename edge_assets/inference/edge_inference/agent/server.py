@@ -50,8 +50,9 @@ class AgentServer:
     def __init__(
         self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, upload: Upload
     ) -> None:
+        refused: set[Path] = set()
         registry = ModelRegistry(
-            partial(_served, endpoints), lambda folder: load(folder, keys.current), settings.max_models
+            partial(_served, endpoints, refused), lambda folder: load(folder, keys.current), settings.max_models
         )
         self._captures = Captures(
             UploadOrFolder(upload, CaptureFolder(Path(settings.capture_folder), settings.capture_bytes)),
@@ -98,7 +99,8 @@ def _clear(socket: Path) -> None:
     socket.unlink()
 
 
-def _served(endpoints: Callable[[], list[Endpoint]]) -> Mapping[str, TensorModel]:
+def _served(endpoints: Callable[[], list[Endpoint]], refused: set[Path]) -> Mapping[str, TensorModel]:
+    """The models of the device that the protocol can carry; of each other one, one line goes into the log."""
     models: dict[str, TensorModel] = {}
     for endpoint in endpoints():
         classifier = endpoint.store.model
@@ -109,5 +111,8 @@ def _served(endpoints: Callable[[], list[Endpoint]]) -> Mapping[str, TensorModel
         try:
             models[endpoint.settings.name] = TensorModel.of_session(classifier.package.folder.resolve(), session)
         except AgentError as exc:
+            if classifier.package.folder in refused:
+                continue
+            refused.add(classifier.package.folder)
             log.warning("model %s is not for the agent's clients: %s", endpoint.settings.name, exc)
     return models

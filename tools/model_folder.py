@@ -1,0 +1,98 @@
+"""A model's folder on this machine, packed and loaded as a device would."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from config.model import Model
+from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
+from edge_constructs.reproducible_zip import sha256_of
+from edge_inference import onnx_runtime
+from edge_inference.configuration import KEYS, parse
+from edge_inference.configuration_error import ConfigurationError
+from edge_inference.declaration import MODEL_FILE, ModelPackageError
+from edge_inference.workload import Workload, load_workload
+
+
+def package(source: ModelSource, folder: Path) -> Path:
+    """Unpack a model folder as a device would find it.
+
+    Args:
+        source: The folder, read.
+        folder: Gets the files and a manifest with their digests.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, original in source.files.items():
+        member = MODEL_FILE if name.endswith(".onnx") else name
+        file = folder / member
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(original, file)
+        files[member] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+    manifest = {**source.declaration, "version": "0.0.0", "runtime": "onnxruntime", "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def check_name(name: str) -> None:
+    """Check that a stage can list the folder: its name becomes part of topics, jobs and stacks.
+
+    Args:
+        name: The folder's.
+
+    Raises:
+        ModelDeclarationError: It cannot.
+    """
+    try:
+        Model(folder=name)
+    except ValidationError as exc:
+        rule = "lower-case letters, digits and single dashes, at most 30, a letter first"
+        raise ModelDeclarationError(f"a model's folder must be named by {rule}, got {name!r}") from exc
+
+
+def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what a folder says of its configuration with the device's own rules.
+
+    Args:
+        name: The model's name.
+        serving: Keys of the model's configuration.
+
+    Returns:
+        Top-k and threshold.
+
+    Raises:
+        ConfigurationError: A key is unknown or its value breaks a rule.
+    """
+    if unknown := sorted(set(serving) - KEYS):
+        raise ConfigurationError(f"serving must hold known keys, got {', '.join(unknown)}")
+    topics = {"component": "local", "requestTopic": "local/request", "responseTopic": "local/response"}
+    settings = parse({"models": {name: {**topics, **serving}}})[name]
+    return {"count": settings.top_k, "threshold": settings.threshold}
+
+
+def load(unpacked: Path) -> Workload:
+    """Load a package as a device does.
+
+    Args:
+        unpacked: What `package` made.
+
+    Returns:
+        A model that has run once.
+
+    Raises:
+        ModelPackageError: Any part of it is not usable; the text has the folder's names, not the package's.
+    """
+    try:
+        return load_workload(unpacked, onnx_runtime.load)
+    except ModelPackageError as exc:
+        # The package is gone when this is read: the names of the folder are what its owner knows.
+        text = str(exc).replace(f"{unpacked}{os.path.sep}", "").replace("manifest.json", DECLARATION)
+        raise ModelPackageError(text) from exc
