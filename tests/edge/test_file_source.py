@@ -1,5 +1,6 @@
 import json
 import os
+import queue
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,23 @@ def test_a_watched_file_is_removed_when_its_result_is_safe_and_a_bad_one_put_asi
     while sorted(file.name for file in watched.iterdir()) != ["2.png.failed"]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_when_all_files_taken_are_done_more_are_asked_for_at_once(make: Callable[..., Bench], tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    for number in range(3):
+        (watched / f"{number}.json").write_text('{"index": 1}')
+    (watched / "3.txt").write_text("no picture")
+    os.utime(watched / "3.txt", (1, 1))
+    left: queue.Queue[list[str]] = queue.Queue()
+    bench = make(WatchDirectory=str(watched))
+    bench.endpoint._on_files_done = lambda: left.put(sorted(file.name for file in watched.iterdir()))
+
+    bench.messages(4)
+
+    assert left.get(timeout=10) == ["3.txt.failed"]
+    assert left.empty(), "once for all four"
 
 
 def test_a_file_that_cannot_be_taken_away_is_not_predicted_for_ever_and_holds_up_no_other(

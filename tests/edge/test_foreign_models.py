@@ -11,7 +11,6 @@ from onnx import numpy_helper
 from PIL import Image
 
 from edge_inference.declaration import ModelPackageError
-from edge_inference.postprocessing import softmax
 from edge_inference.request import ErrorCode, Request, RequestError
 from edge_inference.workload import Workload
 from tests.edge.foreign_model import foreign_model, tensor
@@ -46,12 +45,12 @@ def test_a_picture_comes_in_the_type_that_the_model_takes(tmp_path: Path, dtype:
     model = of_pictures(tmp_path / "package", dtype, layout, order=order)
     ordered = PIXELS[..., ::-1] if order == "BGR" else PIXELS
     values = (ordered if layout == "NHWC" else ordered.transpose(2, 0, 1)).ravel().astype(float)
-    expected = softmax(np.asarray(values if dtype == "uint8" else values / 255, np.float32))
+    powers = np.exp((values if dtype == "uint8" else values / 255) - values.max())
 
     scores = model.predict(picture(), 6).scores
 
     found = {score.label: score.probability for score in scores}
-    np.testing.assert_allclose([found[label] for label in "abcdef"], expected, atol=1e-3)
+    np.testing.assert_allclose([found[label] for label in "abcdef"], powers / powers.sum(), atol=1e-3)
 
 
 def of_rows(folder: Path, output: dict[str, Any], labels: list[str], dtype: str = "float32", **changes: Any) -> Any:

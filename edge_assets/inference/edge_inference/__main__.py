@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
         store = ModelStore(pointer, load_model)
-        endpoint = Endpoint(settings, device, store, outbox, captures)
+        endpoint = Endpoint(settings, device, store, outbox, captures, lambda: service.look())
         endpoint.start()
         return endpoint
 

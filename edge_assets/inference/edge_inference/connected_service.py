@@ -79,6 +79,10 @@ class ConnectedService(ABC):
         """Ask the service to end; safe in a signal handler."""
         self._events.put(Event.STOP)
 
+    def look(self) -> None:
+        """Ask the service to look around at once; from any thread."""
+        self._look.set()
+
     def run(self) -> Event:
         """Serve until it is time to end, then finish what waits, within 10 s.
 
@@ -188,7 +192,7 @@ class ConnectedService(ABC):
         try:
             same_connection = self._accept(client, client.configuration())
             # A new configuration does not wait for the next look.
-            self._look.set()
+            self.look()
         except ConfigurationError as exc:
             if not self._configured:
                 raise ServiceError(f"the configuration is not accepted:\n{exc}") from exc

@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,10 +44,17 @@ class Endpoint:
         store: Holds the model.
         outbox: Takes the answers.
         captures: Takes samples of inputs and outputs; none by default.
+        on_files_done: Called, from any thread, when all files taken are done: it is time to poll for more.
     """
 
     def __init__(
-        self, settings: ModelSettings, device: str, store: ModelStore, outbox: Outbox, captures: Captures | None = None
+        self,
+        settings: ModelSettings,
+        device: str,
+        store: ModelStore,
+        outbox: Outbox,
+        captures: Captures | None = None,
+        on_files_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -55,6 +63,7 @@ class Endpoint:
         self._device = device
         self._outbox = outbox
         self._captures = captures or NoCaptures()
+        self._on_files_done = on_files_done
         self._source = FileSource()
         # Those taken whose results are not safe yet.
         self._files: set[FileJob] = set()
@@ -158,14 +167,14 @@ class Endpoint:
                 self._files.discard(job)  # it is read again
                 return
             job.failed()
-            self._files.discard(job)
+            self._let_go(job)
             error = self._counted(exc, job.path.name)
             self._outbox.put(settings.response_topic, answer.failure(job.path.name, self._device, error))
             return
         self.counts.answered += 1
         is_safe = partial(self._safe, job)
         if not self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S, is_safe, more=self._is_behind()):
-            self._files.discard(job)
+            self._let_go(job)
 
     def _is_behind(self) -> bool:
         return self._jobs.qsize() >= GROUP
@@ -173,7 +182,12 @@ class Endpoint:
     def _safe(self, job: FileJob) -> None:
         """Let go of a file whose result can no longer be lost; called from the outbox's thread."""
         job.done()
+        self._let_go(job)
+
+    def _let_go(self, job: FileJob) -> None:
         self._files.discard(job)
+        if not self._files:
+            self._on_files_done()
 
     def _model(self, request: Request, arrived: float) -> Workload:
         model = self.store.wait(arrived + self.settings.model_wait_s)
