@@ -9,11 +9,12 @@ from pathlib import Path
 
 from edge_inference import process_end
 from edge_inference.environment import EnvironmentPointer
-from edge_inference.outbox import Outbox
-from v1_handler.dispatcher import Dispatcher, Folders
+from v1_handler.dispatcher import Dispatcher
 from v1_handler.outgoing import Outgoing
 from v1_handler.service import Event, HandlerService, ServiceError
 from v1_handler.settings import HandlerSettings
+from v1_handler.sized_outbox import SizedOutbox
+from v1_handler.surroundings import Folders
 
 log = logging.getLogger("v1_handler")
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from edge_inference import greengrass_ipc
 
     folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here)
-    outbox = Outbox()
+    outbox = SizedOutbox()
     outgoing = Outgoing(outbox, lambda: service.topics)
 
     def make_dispatcher(settings: HandlerSettings) -> Dispatcher:
