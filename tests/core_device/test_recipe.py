@@ -150,7 +150,7 @@ def test_version_ranges(version: str, requirement: str, expected: bool) -> None:
 def test_an_artifacts_permission_becomes_the_rights_of_its_files(
     permission: dict[str, str] | None, mode: int | None
 ) -> None:
-    artifact = {"Uri": "s3://b/k/a.zip", "Unarchive": "ZIP"} | ({} if permission is None else {"Permission": permission})
+    artifact = {"Uri": "s3://b/k/a.zip", **({} if permission is None else {"Permission": permission})}
 
     recipe = parse_recipe(document({**manifest("x"), "Artifacts": [artifact]}), PLATFORM)
 

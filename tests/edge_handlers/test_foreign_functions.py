@@ -24,7 +24,7 @@ def test_modules_that_are_called_like_pythons_own_do_no_harm(foreign: Callable[.
     assert surroundings["mine"], "Python's own types was there first, as on V1"
     assert surroundings["LAMBDA_TASK_ROOT"] == surroundings["PWD"] == str(FOREIGN)
     assert surroundings["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "256"
-    assert surroundings["MY_FUNCTION_ARN"].endswith(":function:probe:1")
+    assert surroundings["MY_FUNCTION_ARN"].endswith(":function:probe:1.2.3")
 
 
 def test_a_process_that_the_function_forks_is_not_taken_for_it(foreign: Callable[..., Component]) -> None:

@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     function_help = "folder with the function's files (default: function, beside this package)"
     parser.add_argument("--function", type=Path, default=here / "function", help=function_help)
     parser.add_argument("--dependencies", type=Path, required=True, help="folder with the packages bundled for it")
+    parser.add_argument("--version", default="1", help="of the component, for the function's context")
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
     options = parser.parse_args(arguments)
     logging.basicConfig(
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_inference import greengrass_ipc
 
-    folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here)
+    folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here, options.version)
     outbox = SizedOutbox()
     outgoing = Outgoing(outbox, lambda: service.topics)
 

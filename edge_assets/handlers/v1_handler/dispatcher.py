@@ -14,7 +14,7 @@ from edge_inference.back_off import BackOff
 from v1_handler.errors import FunctionEndedError, FunctionError
 from v1_handler.function_process import FunctionProcess, OnPublish
 from v1_handler.settings import HandlerSettings
-from v1_handler.surroundings import VERSION, Folders, environment
+from v1_handler.surroundings import Folders, environment
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Dispatcher:
             "encoding": settings.encoding,
             "context": {
                 "name": settings.name,
-                "version": VERSION,
+                "version": self._folders.version,
                 "memoryMb": settings.memory_mb,
                 "requestId": str(uuid.uuid4()),
                 "subject": topic,

@@ -8,9 +8,6 @@ from pathlib import Path
 from v1_handler.context import function_arn, log_group
 from v1_handler.settings import HandlerSettings
 
-#: The classic nucleus tells a component its version; nucleus lite does not.
-VERSION = os.environ.get("AWS_GG_COMPONENT_VERSION", "1")
-
 
 @dataclass(frozen=True)
 class Folders:
@@ -21,12 +18,14 @@ class Folders:
         dependencies: The packages that were bundled for it.
         shim: Holds `greengrasssdk`.
         component: Holds this package.
+        version: The component's, which no nucleus tells it.
     """
 
     function: Path
     dependencies: Path
     shim: Path
     component: Path
+    version: str = "1"
 
     @property
     def path(self) -> tuple[Path, ...]:
@@ -53,9 +52,9 @@ def environment(folders: Folders, settings: HandlerSettings) -> Mapping[str, str
         "PWD": str(folders.function),
         "LAMBDA_TASK_ROOT": str(folders.function),
         "AWS_LAMBDA_FUNCTION_NAME": settings.name,
-        "AWS_LAMBDA_FUNCTION_VERSION": VERSION,
+        "AWS_LAMBDA_FUNCTION_VERSION": folders.version,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(settings.memory_mb),
         "AWS_LAMBDA_LOG_GROUP_NAME": log_group(settings.name),
-        "MY_FUNCTION_ARN": function_arn(settings.name, VERSION),
+        "MY_FUNCTION_ARN": function_arn(settings.name, folders.version),
         "_HANDLER": settings.handler,
     }
