@@ -23,6 +23,8 @@ from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download
 
 #: Where the functions' packages lie on a device, below the archive's folder.
 FOLDER = "dependencies"
+#: Wheels of what the component puts in front of them anyway.
+GIVEN = "greengrasssdk-"
 
 
 class BundleError(Exception):
@@ -55,8 +57,12 @@ def build(
     with tempfile.TemporaryDirectory(dir=bundles) as temporary:
         wheels, folder = Path(temporary) / "wheels", Path(temporary) / FOLDER
         folder.mkdir()
+        notes = []
         for wheel in _fetch(function.name, lock, target, wheels):
-            unpack(wheel, folder)
+            if wheel.name.startswith(GIVEN):
+                notes.append(f"{wheel.name} is left out: the component brings its own greengrasssdk")
+            else:
+                unpack(wheel, folder)
         before = size_of(folder)
         cuts = trim(folder, keep)
         stripped, note = strip(folder, target.architecture)
@@ -64,7 +70,7 @@ def build(
             cuts.append(stripped)
         size, largest = size_of(folder), largest_parts(folder)
         warning = check_size(function.name, size, largest)
-        report = Report(before, size, tuple(cuts), largest, tuple(text for text in (note, warning) if text))
+        report = Report(before, size, tuple(cuts), largest, tuple(text for text in (*notes, note, warning) if text))
         members = {f"{FOLDER}/{name}": file for name, file in files_below(folder).items()}
         archive.with_suffix(".json").write_text(report.json(), encoding="utf-8")
         write_zip(archive, {**members, LOCK: lock})
