@@ -124,6 +124,9 @@ ON_RUNTIME: dict[str, Break] = {
 }
 ON_DEPLOYMENT: dict[str, Break] = {
     "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
+    "DeploymentComponents": lambda fleet: fleet.properties("Deployment")["Components"].update(
+        {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(50)}
+    ),
     "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
     "Rollback": deployment("DeploymentPolicies/FailureHandlingPolicy", "DO_NOTHING"),
     "UpdatePolicy": deployment("DeploymentPolicies/ComponentUpdatePolicy/Action", "SKIP_NOTIFY_COMPONENTS"),
