@@ -1,28 +1,32 @@
 """What a bundle cannot do without, whatever a rule says: folders from which the rest imports."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 
-def imported_cuts(folder: Path, cut: set[PurePosixPath], kept: set[PurePosixPath]) -> set[PurePosixPath]:
+def imported_cuts(
+    folder: Path, cut: set[PurePosixPath], kept: set[PurePosixPath], whole: Callable[[PurePosixPath], bool]
+) -> set[PurePosixPath]:
     """Find what a cut would break: `botocore.docs` is no documentation, some packages import their own tests.
 
     Args:
         folder: The packages' folder.
         cut: Files to be deleted, below it.
         kept: All others.
+        whole: Whether all of a module's folder must stay with it: documentation that is code has data, tests have much.
 
     Returns:
-        Those of `cut` that must stay: each folder with a module that a kept one imports when it is imported itself.
+        Those of `cut` that must stay: modules that a kept one imports when it is imported itself, and what they import.
     """
     modules = {_dotted(path): path for path in cut if path.suffix == ".py"}
     rescued: set[PurePosixPath] = set()
     readers = [path for path in kept if path.suffix == ".py"]
     while readers and modules:
         wanted = {name for path in readers for name in _imports(folder / path, path)}
-        folders = {modules[name].parent for name in wanted & modules.keys()}
-        more = {path for path in cut - rescued if not folders.isdisjoint(path.parents)}
+        found = {modules[name] for name in wanted & modules.keys()}
+        folders = {path.parent for path in found if whole(path)}
+        more = found | {path for path in cut - rescued if not folders.isdisjoint(path.parents)}
         rescued |= more
         readers = [path for path in more if path.suffix == ".py"]
         modules = {name: path for name, path in modules.items() if path not in rescued}

@@ -60,7 +60,8 @@ RULES: dict[str, Callable[[PurePosixPath], bool]] = {
 
 
 #: Those that take whole folders by their name.
-_FOLDER_RULES = ("tests", "documentation and examples")
+_DOCUMENTATION = "documentation and examples"
+_FOLDER_RULES = ("tests", _DOCUMENTATION)
 
 
 def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
@@ -76,7 +77,7 @@ def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
     cuts = {rule: Cut(rule) for rule in RULES}
     files = {PurePosixPath(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()}
     taken = {path: rule for path in files if (rule := _rule_for(path, keep))}
-    needed = imported_cuts(folder, set(taken), files - set(taken))
+    needed = imported_cuts(folder, set(taken), files - set(taken), lambda path: taken[path] == _DOCUMENTATION)
     for relative in sorted(set(taken) - {path for path in needed if taken[path] in _FOLDER_RULES}):
         path, cut = folder / relative, cuts[taken[relative]]
         cut.files += 1
