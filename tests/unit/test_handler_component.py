@@ -13,7 +13,8 @@ from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
-from edge_constructs.handler_component import HandlerDeclarationError, check_access, check_function, recipe_values
+from edge_constructs.handler_check import HandlerDeclarationError, check_function
+from edge_constructs.handler_component import check_access, recipe_values
 from edge_constructs.module_closure import module_closure
 from edge_constructs.recipe import fill_recipe
 from edge_constructs.reproducible_zip import write_zip

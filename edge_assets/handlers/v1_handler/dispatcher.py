@@ -154,7 +154,9 @@ class Dispatcher:
             raise FunctionError("the function's process cannot be started (the reason is above)")
         if not process.wait_ready(IMPORT_LIMIT_S):
             process.stop()
-            raise FunctionEndedError(f"the function was not imported within {IMPORT_LIMIT_S:.0f} s")
+            raise FunctionEndedError(
+                f"the function was not imported within {IMPORT_LIMIT_S:.0f} s: one that works for ever there is to be pinned"
+            )
         process.invoke(self._event(topic, payload), self.settings.timeout_s)
 
     def _event(self, topic: str, payload: bytes) -> dict[str, Any]:
