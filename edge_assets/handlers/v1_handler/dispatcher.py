@@ -155,7 +155,7 @@ class Dispatcher:
         if not process.wait_ready(IMPORT_LIMIT_S):
             process.stop()
             raise FunctionEndedError(
-                f"the function was not imported within {IMPORT_LIMIT_S:.0f} s: one that works for ever there is to be pinned"
+                f"the function was not imported within {IMPORT_LIMIT_S:.0f} s: pin one that works for ever"
             )
         process.invoke(self._event(topic, payload), self.settings.timeout_s)
 
