@@ -21,7 +21,7 @@ _GENERATOR_C = "recipe2unit/src/unit_file_generator.c"
 )
 def names_are_units(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        if recipe.document is not None and (problem := name_problem(recipe.name)):
+        if recipe.name and (problem := name_problem(recipe.name)):
             yield Finding(recipe.resource, f"{PLACE}/ComponentName", f"{recipe.name[:60]!r} ({problem})")
 
 
