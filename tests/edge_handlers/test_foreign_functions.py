@@ -10,7 +10,7 @@ import pytest
 from tests.edge_handlers.test_handler_process import OUT, Component, run  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(120)
-FOREIGN = Path(__file__).with_name("foreign")
+FOREIGN = Path(__file__).with_name("functions") / "foreign"
 
 
 @pytest.fixture
