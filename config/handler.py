@@ -1,13 +1,29 @@
 """What a stage's file may say of a function of Greengrass V1."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from config.section import Section, Slug
 
-#: As AWS IoT takes it; exact, because access control names it.
-Topic = Annotated[str, StringConstraints(pattern=r"^[^+#\s$][^+#\s]*$", max_length=256)]
+#: As AWS IoT takes it; exact, because access control and IoT policies name it: `*`, `?`, `$` and braces mean something
+#: there. Of AWS's own topics only a shadow's are of use to a function.
+_SHADOW = r"\$aws/things/[\w:-]+/shadow/(name/[\w:-]+/)?(get|update|delete)(/(accepted|rejected|documents|delta))?"
+_TOPIC = re.compile(rf"({_SHADOW}|[^+#*?${{}}\"\\\s]+)", re.ASCII)
+
+
+def _exact(topic: str) -> str:
+    if not _TOPIC.fullmatch(topic) or len(topic.encode()) > 256:
+        raise ValueError(
+            'a topic must be exact, with at most 256 bytes, without wildcards, spaces and any of +#*?${}"\\, or one '
+            f"of a shadow ($aws/things/<thing>/shadow/update …), got {topic[:100]!r}: declare each topic of a V1 "
+            "subscription"
+        )
+    return topic
+
+
+Topic = Annotated[str, AfterValidator(_exact)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -27,6 +43,7 @@ class Handler(Section):
         idle_s: Without an event for so long a function that is not pinned ends, s.
         queue_size: Events that wait at most.
         memory_mb: What its context says, MB; not enforced.
+        aws_credentials: Whether boto3 in it gets the stage's token exchange role, as it got the group's role on V1.
     """
 
     name: Slug
@@ -41,3 +58,4 @@ class Handler(Section):
     idle_s: int = Field(default=60, ge=1, le=86400)
     queue_size: int = Field(default=64, ge=1, le=10_000)
     memory_mb: int = Field(default=128, ge=1, le=65_536)
+    aws_credentials: bool = False

@@ -13,6 +13,7 @@ from config.serving import result_topics, serving
 from config.stage import Stage
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_library import ComponentLibrary
+from edge_constructs.dependency import soft_dependencies
 from edge_constructs.deployment_health import DeploymentHealth
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
@@ -27,11 +28,6 @@ from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder, stage_tags
 from stacks.storage_stack import StorageStack
-
-_ANY_VERSION = ">=1.0.0 <2.0.0"
-#: Part of every nucleus; a component that depends on it is given the device's credentials.
-_TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
-
 
 #: All that the inference component reads of its configuration but the signing key, which every deployment brings.
 _INFERENCE_KEYS = ("models", "agent", "heartbeatTopic", "heartbeatSeconds", "captureBucket", "captureBytes")
@@ -171,11 +167,9 @@ class InferenceStack(StageStack):
             "RESPONSE_TOPICS": result_topics(self.names, stage.models),
             "HEARTBEAT_TOPIC": self.names.heartbeat_topic,
             "CAPTURE_BUCKET": self.names.artifact_bucket("ACCOUNT", stage.region),
-            "DEPENDENCIES": {
-                component: {"VersionRequirement": _ANY_VERSION, "DependencyType": "SOFT"}
-                for component in (self.names.runtime_component, *map(self.names.model_component, names))
-            }
-            | {_TOKEN_EXCHANGE: {"VersionRequirement": ">=2.0.0 <3.0.0", "DependencyType": "SOFT"}},
+            "DEPENDENCIES": soft_dependencies(
+                [self.names.runtime_component, *map(self.names.model_component, names)], credentials=True
+            ),
         }
         # The account is known only at the deploy, and a version must not depend on how synth stands in for it.
         version = component_version(INFERENCE_RECIPE, values, [archive.sha256, *stage.version_parts])

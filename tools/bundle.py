@@ -23,6 +23,8 @@ from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download
 
 #: Where the functions' packages lie on a device, below the archive's folder.
 FOLDER = "dependencies"
+#: Wheels of what the component puts in front of them anyway.
+GIVEN = "greengrasssdk-"
 
 
 class BundleError(Exception):
@@ -38,25 +40,32 @@ def build(
         function: The function's folder, with a requirements.lock: exact versions and SHA-256 hashes.
         target: The device.
         bundles: Gets `<function>-<target>.zip` and beside it the report as JSON.
-        keep: Rules of `tools.bundle_trim` to leave out.
+        keep: Rules of `tools.bundle_trim` to leave out, besides those that the lock names in a line `# keep: tests, …`;
+            with any, it is bundled anew.
 
     Returns:
         The archive, and the report when it was made now.
 
     Raises:
-        BundleError: The lock is not usable, a wheel is missing for the target, or has another hash.
+        BundleError: The lock is not usable or names a rule that there is not, a wheel is missing for the target, or has
+            another hash.
         BundleTooLargeError: Greengrass would refuse it.
     """
     lock = function / LOCK
     archive = bundles / f"{function.name}-{target.name}.zip"
-    if _is_current(archive, lock):
+    if not keep and _is_current(archive, lock):
         return archive, None
+    keep |= _kept(function.name, lock)
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles) as temporary:
         wheels, folder = Path(temporary) / "wheels", Path(temporary) / FOLDER
         folder.mkdir()
+        notes = []
         for wheel in _fetch(function.name, lock, target, wheels):
-            unpack(wheel, folder)
+            if wheel.name.startswith(GIVEN):
+                notes.append(f"{wheel.name} is left out: the component brings its own greengrasssdk")
+            else:
+                unpack(wheel, folder)
         before = size_of(folder)
         cuts = trim(folder, keep)
         stripped, note = strip(folder, target.architecture)
@@ -64,11 +73,20 @@ def build(
             cuts.append(stripped)
         size, largest = size_of(folder), largest_parts(folder)
         warning = check_size(function.name, size, largest)
-        report = Report(before, size, tuple(cuts), largest, tuple(text for text in (note, warning) if text))
+        report = Report(before, size, tuple(cuts), largest, tuple(text for text in (*notes, note, warning) if text))
         members = {f"{FOLDER}/{name}": file for name, file in files_below(folder).items()}
         archive.with_suffix(".json").write_text(report.json(), encoding="utf-8")
         write_zip(archive, {**members, LOCK: lock})
     return archive, report
+
+
+def _kept(name: str, lock: Path) -> frozenset[str]:
+    """Rules that a lock leaves out for good: on every machine that bundles it."""
+    lines = re.findall(r"^# keep:(.*)$", lock.read_text(encoding="utf-8"), re.M) if lock.is_file() else []
+    rules = frozenset(rule.strip() for line in lines for rule in line.split(","))
+    if unknown := sorted(rules - set(RULES)):
+        raise BundleError(f"{name}: {lock} must keep rules of {', '.join(RULES)}, got {', '.join(unknown)}")
+    return rules
 
 
 def _fetch(name: str, lock: Path, target: Target, wheels: Path) -> list[Path]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tools.bundle_imports import imported_cuts
+
 STRIP_LIMIT_S = 120
 ELF = b"\x7fELF"
 PT_LOAD = 1
@@ -57,8 +59,13 @@ RULES: dict[str, Callable[[PurePosixPath], bool]] = {
 }
 
 
+#: Those that take whole folders by their name.
+_DOCUMENTATION = "documentation and examples"
+_FOLDER_RULES = ("tests", _DOCUMENTATION)
+
+
 def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
-    """Delete what the rules take.
+    """Delete what the rules take, but for folders that the rest imports from.
 
     Args:
         folder: The packages' folder.
@@ -68,19 +75,22 @@ def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
         One cut a rule that took something.
     """
     cuts = {rule: Cut(rule) for rule in RULES}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        relative = PurePosixPath(path.relative_to(folder).as_posix())
-        rule = next((name for name, takes in RULES.items() if name not in keep and takes(relative)), None)
-        if rule:
-            cuts[rule].files += 1
-            cuts[rule].size_bytes += path.stat().st_size
-            path.unlink()
+    files = {PurePosixPath(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()}
+    taken = {path: rule for path in files if (rule := _rule_for(path, keep))}
+    needed = imported_cuts(folder, set(taken), files - set(taken), lambda path: taken[path] == _DOCUMENTATION)
+    for relative in sorted(set(taken) - {path for path in needed if taken[path] in _FOLDER_RULES}):
+        path, cut = folder / relative, cuts[taken[relative]]
+        cut.files += 1
+        cut.size_bytes += path.stat().st_size
+        path.unlink()
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     return [cut for cut in cuts.values() if cut.files]
+
+
+def _rule_for(path: PurePosixPath, keep: frozenset[str]) -> str | None:
+    return next((name for name, takes in RULES.items() if name not in keep and takes(path)), None)
 
 
 def strip(folder: Path, architecture: str, program: str = "strip") -> tuple[Cut, str]:

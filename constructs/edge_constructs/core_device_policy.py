@@ -66,7 +66,8 @@ class CoreDevicePolicy(Construct):
         if characters > LIMIT_CHARACTERS:
             raise ValueError(
                 f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {characters}: its topics are "
-                f"{', '.join((*request_topics, *response_topics))}; use fewer models or shorter names"
+                f"{', '.join((*request_topics, *response_topics))}; use fewer models, handlers or "
+                "topics, or shorter names"
             )
         self.resource = iot.CfnPolicy(
             self,

@@ -14,6 +14,26 @@ HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
 #: What the handler component takes from the inference component; the rest follows from their imports.
 SHARED = ("connected_service", "environment", "greengrass_ipc", "process_end")
+#: What tools leave in a folder of code, none of which a device needs.
+_TOOLS = frozenset(
+    {"__pycache__", ".git", ".gitignore", ".gitattributes", ".svn", ".hg", ".DS_Store", ".venv", ".idea", ".vscode"}
+    | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".coverage", ".hypothesis", ".editorconfig"}
+)
+
+
+def function_files(function: Path) -> dict[str, Path]:
+    """List a function's files; hidden ones belong to it unless a tool left them there.
+
+    Args:
+        function: Its folder.
+
+    Returns:
+        Path below the folder to file, sorted.
+
+    Raises:
+        ValueError: The folder is missing or holds no file.
+    """
+    return files_below(function, left_out=lambda path: not _TOOLS.isdisjoint(path.parts))
 
 
 def handler_archive(name: str, function: Path, folder: Path) -> Archive:
@@ -30,7 +50,7 @@ def handler_archive(name: str, function: Path, folder: Path) -> Archive:
     Raises:
         ValueError: The function's folder is missing or empty.
     """
-    members = {f"function/{path}": file for path, file in files_below(function).items() if path != LOCK}
+    members = {f"function/{path}": file for path, file in function_files(function).items() if path != LOCK}
     for part in ("v1_handler", "shim"):
         members |= {f"{part}/{path}": file for path, file in files_below(HANDLERS / part).items()}
     members |= module_closure(ROOT / "inference" / "edge_inference", SHARED)

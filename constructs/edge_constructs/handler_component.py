@@ -11,15 +11,13 @@ from config.handler import Handler
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component import Component, component_version
 from edge_constructs.component_library import ComponentLibrary
+from edge_constructs.dependency import soft_dependencies
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
+from edge_constructs.handler_check import HandlerDeclarationError, check_function
 from edge_constructs.recipe import fill_recipe
 
 _SERVICE = "aws.greengrass.ipc.mqttproxy"
 _OPERATIONS = {"subscribe": "aws.greengrass#SubscribeToIoTCore", "publish": "aws.greengrass#PublishToIoTCore"}
-
-
-class HandlerDeclarationError(ValueError):
-    """A handler that cannot be deployed as it is declared."""
 
 
 class HandlerComponent(Construct):
@@ -40,8 +38,8 @@ class HandlerComponent(Construct):
         after: The component to create before this one.
 
     Raises:
-        HandlerDeclarationError: The function's folder or module is missing, or a topic is not covered by the recipe's
-            access control.
+        HandlerDeclarationError: The function's files do not fit its declaration, or a topic is not covered by the
+            recipe's access control.
         MissingAssetError: Set-up has not bundled the function's packages.
     """
 
@@ -63,7 +61,7 @@ class HandlerComponent(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         function = FUNCTIONS / handler.folder
-        check_function(handler, function)
+        check_function(handler, function, python)
         code = handler_archive(handler.name, function, folder)
         dependencies = dependencies_archive(handler.name, function, python, architecture, folder)
         values = recipe_values(name, handler, runtime)
@@ -104,6 +102,7 @@ def recipe_values(name: str, handler: Handler, runtime: str) -> dict[str, Any]:
         "SUBSCRIBE": list(handler.subscribe),
         "PUBLISH": list(handler.publish),
         "RUNTIME": runtime,
+        "DEPENDENCIES": soft_dependencies([runtime], credentials=handler.aws_credentials),
     }
 
 
@@ -122,20 +121,6 @@ def settings(handler: Handler) -> dict[str, Any]:
         "memoryMb": handler.memory_mb,
         "environment": dict(handler.environment),
     }
-
-
-def check_function(handler: Handler, function: Path) -> None:
-    """Check that a declared function exists.
-
-    Raises:
-        HandlerDeclarationError: Its folder or its module is missing.
-    """
-    module = handler.handler.rpartition(".")[0].replace(".", "/")
-    if not ((function / f"{module}.py").is_file() or (function / module / "__init__.py").is_file()):
-        raise HandlerDeclarationError(
-            f"handlers.{handler.name}: {handler.handler} must be in edge_assets/handlers/functions/{handler.folder}, "
-            f"got no {module}.py there"
-        )
 
 
 def check_access(recipe: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 #: The oldest moment that a zip can hold: a real time would change the archive at every build.
@@ -14,12 +14,16 @@ FILE_MODE = 0o100644
 CHUNK_BYTES = 1 << 20
 
 
-def files_below(folder: Path) -> dict[str, Path]:
+def _is_left_out(path: Path) -> bool:
+    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
+def files_below(folder: Path, left_out: Callable[[Path], bool] = _is_left_out) -> dict[str, Path]:
     """List what an archive of a folder would hold.
 
     Args:
-        folder: Any folder; hidden files and Python's bytecode in it are left out, because they differ from machine to
-            machine.
+        folder: Any folder; Python's bytecode in it is left out, because it differs from machine to machine.
+        left_out: Whether a path below the folder is left out, too; hidden ones by default, for the same reason.
 
     Returns:
         Path in the archive (relative to the folder, `/` between levels) to file, sorted.
@@ -30,7 +34,7 @@ def files_below(folder: Path) -> dict[str, Path]:
     found = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".pyc" and not _is_left_out(path.relative_to(folder))
+        if path.is_file() and path.suffix != ".pyc" and not left_out(path.relative_to(folder))
     }
     if not found:
         raise ValueError(f"a folder to archive must hold at least one file, got {folder}")
@@ -84,10 +88,6 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _is_left_out(path: Path) -> bool:
-    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes, method: int) -> None:

@@ -13,6 +13,7 @@ DEPLOYMENT = "AWS::GreengrassV2::Deployment"
 THING_BYTES = 7 * 1024
 GROUP_BYTES = 31 * 1024
 DEVICES_PER_MINUTE = 1000
+COMPONENTS = 50
 _EXACT = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -37,6 +38,20 @@ def deployments_fit(fleet: FleetView) -> Iterator[Finding]:
         limit = THING_BYTES if _is_thing(deployment) else GROUP_BYTES
         if size > limit:
             yield Finding(deployment, "Properties/Components", f"{size} bytes, at most {limit}")
+
+
+@rule(
+    "DeploymentComponents",
+    "a deployment must have at most 50 components",
+    reason="nucleus lite has room for 50 on a device, those of its other groups included",
+    fix="put what belongs together into one component",
+    source="ggl-constants (GGL_MAX_GENERIC_COMPONENTS)",
+)
+def deployments_have_few_components(fleet: FleetView) -> Iterator[Finding]:
+    for deployment in fleet.of_type(DEPLOYMENT):
+        count = len(deployment.properties.get("Components") or {})
+        if count > COMPONENTS:
+            yield Finding(deployment, "Properties/Components", f"{count} components")
 
 
 @rule(

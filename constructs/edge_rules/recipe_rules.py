@@ -22,6 +22,7 @@ _NAMES = {"amd64", "aarch64", "arm", "x86", "*"}
     "a recipe must be a JSON object",
     reason="in YAML nucleus lite reads every number and boolean as a string",
     fix="write the recipe in JSON",
+    source="2.6.0",
 )
 def recipe_is_json(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -34,6 +35,7 @@ def recipe_is_json(fleet: FleetView) -> Iterator[Finding]:
     "a recipe must fit into 16 KiB, and into 8 KiB where nucleus lite runs",
     reason="Greengrass refuses longer ones, and nucleus lite fails the deployment",
     fix="move scripts and settings into an artifact",
+    source="ggl-recipe/src/recipe.c (file_mem); Greengrass quotas",
 )
 def recipe_fits(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -64,6 +66,7 @@ def artifacts_fit(fleet: FleetView) -> Iterator[Finding]:
     "every manifest must have a list of Artifacts, empty if need be",
     reason="nucleus lite logs an error and skips a manifest without one",
     fix='add "Artifacts": []',
+    source="ggl-recipe/src/recipe.c (ggl_get_recipe_artifacts_for_platform)",
 )
 def artifacts_are_listed(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -91,6 +94,7 @@ def artifacts_are_addressed_by_content(fleet: FleetView) -> Iterator[Finding]:
     "a recipe must call 64-bit Arm aarch64",
     reason="no device matches arm64: the deployment fails with no applicable manifest",
     fix='write "architecture": "aarch64"',
+    source="ggl-recipe/src/recipe.c (get_current_architecture)",
 )
 def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -104,6 +108,7 @@ def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
     "an architecture must be a plain name",
     reason="nucleus lite compares it as text: a regular expression matches no device",
     fix="write one manifest for each architecture",
+    source="ggl-recipe/src/recipe.c, docs/RECIPE_SUPPORT_CHANGES.md",
 )
 def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -118,6 +123,7 @@ def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     'a manifest must say for which "os" and "runtime" it is',
     reason='without "runtime": "*" nucleus lite finds no applicable manifest',
     fix='write "Platform": {"os": "linux", "runtime": "*"}',
+    source="ggl-recipe/src/recipe.c (manifest_selection)",
 )
 def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -133,6 +139,7 @@ def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
     reason="on nucleus lite the dependent is stopped when the run step of the other ends, and the deployment "
     "still reports success",
     fix='write "DependencyType": "SOFT" and wait for what is needed at start',
+    source="recipe2unit/src/unit_file_generator.c (BindsTo)",
 )
 def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -146,6 +153,7 @@ def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
     "a dependency's version must be exact or a range with >= and <",
     reason="nucleus lite understands no other operator",
     fix='write "VersionRequirement": ">=1.0.0 <2.0.0"',
+    source="2.6.0",
 )
 def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -160,6 +168,7 @@ def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
     "one value of a configuration must fit into 1 KiB",
     reason="nucleus lite cannot store a longer one: the deployment fails",
     fix="split the value, or ship it in an artifact",
+    source="2.6.0",
 )
 def configuration_values_fit(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):

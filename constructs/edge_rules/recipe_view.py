@@ -60,6 +60,12 @@ class Recipe:
         """Location and content of each manifest."""
         return [(f"{PLACE}/Manifests/{place}", found) for place, found in enumerate(self.body.get("Manifests") or [])]
 
+    @property
+    def on_lite(self) -> bool:
+        """Whether nucleus lite may run it: a manifest that names another runtime, or none, is passed over there."""
+        platforms = [manifest.get("Platform") or {} for _, manifest in self.manifests]
+        return any(str(platform.get("runtime", "classic")) in ("*", "aws_nucleus_lite") for platform in platforms)
+
     def steps(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Location, name and content of every lifecycle step but `setenv`; a bare script counts as `Script`."""
         for place, manifest in self.manifests:

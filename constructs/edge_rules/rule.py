@@ -36,6 +36,7 @@ class Rule:
         says: The rule in one sentence.
         reason: What happens on a device or in the cloud otherwise.
         fix: What to do.
+        source: Where it is to be read or was seen, for a rule that comes from a nucleus.
         check: Finds the breaks of it.
     """
 
@@ -43,13 +44,14 @@ class Rule:
     says: str
     reason: str
     fix: str
+    source: str
     check: Check
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(name: str, says: str, *, reason: str, fix: str) -> Callable[[Check], Check]:
+def rule(name: str, says: str, *, reason: str, fix: str, source: str = "") -> Callable[[Check], Check]:
     """Register a function as the check of a rule.
 
     Args:
@@ -57,6 +59,7 @@ def rule(name: str, says: str, *, reason: str, fix: str) -> Callable[[Check], Ch
         says: See `Rule`.
         reason: See `Rule`.
         fix: See `Rule`.
+        source: See `Rule`; nothing by default.
 
     Raises:
         ValueError: Another rule has the name.
@@ -65,7 +68,7 @@ def rule(name: str, says: str, *, reason: str, fix: str) -> Callable[[Check], Ch
     def register(check: Check) -> Check:
         if PREFIX + name in RULES:
             raise ValueError(f"a rule's name must be its own, got {name} twice")
-        RULES[PREFIX + name] = Rule(PREFIX + name, says, reason, fix, check)
+        RULES[PREFIX + name] = Rule(PREFIX + name, says, reason, fix, source, check)
         return check
 
     return register

@@ -6,9 +6,11 @@ from edge_rules import (  # noqa: F401 (each registers its rules)
     access_rules,
     deployment_rules,
     identity_rules,
+    nucleus_rules,
     recipe_rules,
     retired_rules,
     script_rules,
+    unit_rules,
     wheel_rules,
 )
 from edge_rules.fleet_view import FleetView

@@ -16,15 +16,21 @@ Validations.of(app).add_plugins(EdgeChecks(app))
 A finding fails the synth. One that is meant is acknowledged on the construct that has it, with a reason:
 `Validations.of(construct).acknowledge(Acknowledgment(id="EdgeChecks::Edge-RequiresPrivilege", reason="…"))`.
 
-| rule | says | otherwise | fix |
-|---|---|---|---|
+Where a rule comes from a nucleus, its source is named: a file below `modules/` of
+[aws-greengrass-lite](https://github.com/aws-greengrass/aws-greengrass-lite) (`gg/` is of its component SDK) or its
+`docs/`, or "2.6.0", where it was seen on that release of nucleus lite.
+
+| rule | says | otherwise | fix | source |
+|---|---|---|---|---|
 """
 
 
 def as_markdown() -> str:
     """Write the page."""
     rows = [
-        " | ".join(["", f"`{rule.id}`", *(_cell(text) for text in (rule.says, rule.reason, rule.fix)), ""]).strip()
+        " | ".join(
+            ["", f"`{rule.id}`", *(_cell(text) for text in (rule.says, rule.reason, rule.fix, rule.source)), ""]
+        ).strip()
         for rule in RULES.values()
     ]
     return _HEAD.replace("{count}", str(len(RULES))) + "\n".join(rows) + "\n"

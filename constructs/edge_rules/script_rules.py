@@ -20,6 +20,7 @@ _NETWORK = re.compile(r"\bpip3? +install\b(?!.*--no-index)|\b(?:curl|wget|apt-ge
     "a script must not use variables of another component",
     reason="nucleus lite leaves {other.Component:artifacts:path} as it is",
     fix="let the other component write a pointer file that is read below {kernel:rootPath}/work/",
+    source="docs/RECIPE_SUPPORT_CHANGES.md",
 )
 def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -34,6 +35,7 @@ def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     "a script must have no braces but those of recipe variables",
     reason="nucleus lite cuts the script off at ${VAR}, f() { and inline JSON",
     fix="put the logic into a file of the artifact",
+    source="recipe-runner/src/runner.c (handle_escape)",
 )
 def scripts_have_no_braces(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -47,6 +49,7 @@ def scripts_have_no_braces(fleet: FleetView) -> Iterator[Finding]:
     "a component must have a run step",
     reason="one that only installs never becomes healthy, and the deployment times out",
     fix='add a run step that ends with 0, such as "true"',
+    source="2.6.0",
 )
 def components_run(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -61,6 +64,7 @@ def components_run(fleet: FleetView) -> Iterator[Finding]:
     "a lifecycle must do without shutdown, recover and Skipif",
     reason="nucleus lite ignores them",
     fix="handle the end and the restart in the program itself",
+    source="docs/RECIPE_SUPPORT_CHANGES.md",
 )
 def steps_are_portable(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -89,6 +93,7 @@ def steps_have_no_privilege(fleet: FleetView) -> Iterator[Finding]:
     "an environment value must be a string without spaces and quotes",
     reason="nucleus lite writes it unquoted into a unit file: what follows the space is lost",
     fix="read the value from the configuration, or from a file of the artifact",
+    source="2.6.0",
 )
 def environment_is_plain(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -112,6 +117,7 @@ def _unportable(variables: Mapping[str, Any]) -> list[str]:
     "{artifacts:decompressedPath} must be followed by / and the name of the zip",
     reason="each zip is unpacked into a folder of its name",
     fix="write {artifacts:decompressedPath}/<zip without .zip>/",
+    source="ggdeploymentd/src/deployment_handler.c (unarchive_artifact)",
 )
 def unpacked_path_names_the_zip(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -126,6 +132,7 @@ def unpacked_path_names_the_zip(fleet: FleetView) -> Iterator[Finding]:
     "a path variable must be followed by /",
     reason="the classic nucleus gives the path without a trailing / and nucleus lite with one",
     fix="write {work:path}/ and so on",
+    source="recipe-runner/src/runner.c (substitute_escape)",
 )
 def paths_end_with_a_slash(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):

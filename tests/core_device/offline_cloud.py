@@ -121,7 +121,7 @@ class Device:
         self.supervisor = ComponentSupervisor(self._make, lambda _: None, binds_to=dialect.binds_to)
         data_plane = cast(DataPlane, cloud)
         self.artifacts = ArtifactStore(
-            self.layout, "us-east-1", cast(CloudHttp, cloud), cast(TokenExchange, cloud), data_plane
+            self.layout, "us-east-1", cast(CloudHttp, cloud), cast(TokenExchange, cloud), data_plane, dialect.file_mode
         )
         self.deployer = Deployer(
             self.layout,

@@ -77,3 +77,12 @@ def test_a_damaged_archive_is_an_error(tmp_path: Path, damage: bytes | None) -> 
 
     with pytest.raises(DeploymentError, match="not a readable ZIP archive"):
         unpack_zip(archive, tmp_path / "a")
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o550, 0o755])
+def test_the_nucleus_decides_on_the_rights_and_not_the_archive(mode: int, tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"run.sh": b"x", "data": b"y"}, {"run.sh": 0o755})
+
+    unpack_zip(archive, tmp_path / "a", mode=mode)
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a").iterdir()} == {mode}

@@ -133,3 +133,25 @@ def test_an_unknown_variable_is_an_error(variable: str) -> None:
 )
 def test_version_ranges(version: str, requirement: str, expected: bool) -> None:
     assert satisfies(version, requirement) is expected
+
+
+@pytest.mark.parametrize(
+    ("permission", "mode"),
+    [
+        (None, None),
+        ({}, 0o440),
+        ({"Read": "ALL"}, 0o444),
+        ({"Read": "OWNER", "Execute": "OWNER"}, 0o550),
+        ({"Read": "ALL", "Execute": "OWNER"}, 0o554),
+        ({"Read": "NONE", "Execute": "NONE"}, 0o400),
+        ({"Read": "NONE", "Execute": "ALL"}, 0o555),
+    ],
+)
+def test_an_artifacts_permission_becomes_the_rights_of_its_files(
+    permission: dict[str, str] | None, mode: int | None
+) -> None:
+    artifact = {"Uri": "s3://b/k/a.zip", **({} if permission is None else {"Permission": permission})}
+
+    recipe = parse_recipe(document({**manifest("x"), "Artifacts": [artifact]}), PLATFORM)
+
+    assert recipe.artifacts[0].mode == mode

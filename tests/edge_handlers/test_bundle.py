@@ -112,6 +112,71 @@ def test_a_rule_can_be_left_out(function: Path, tmp_path: Path) -> None:
         assert "dependencies/pkg/tests/test_it.py" in members.namelist()
 
 
+def test_what_the_rest_imports_is_not_cut_whatever_its_name(tmp_path: Path) -> None:
+    files = {
+        "boto/__init__.py": "import boto.waiter\n",
+        "boto/waiter.py": "from boto.docs.text import shape\n",
+        "boto/docs/__init__.py": "",
+        "boto/docs/text.py": "from ..examples import bundled\n",
+        "boto/docs/style.css": "",
+        "boto/docs/more/page.txt": "",
+        "boto/examples/__init__.py": "",
+        "astro/__init__.py": "try:\n    from .tests.runner import run\nexcept ImportError: pass\n",
+        "astro/tests/__init__.py": "",
+        "astro/tests/runner.py": "",
+        "astro/tests/header.h": "",
+        "lazy/__init__.py": "def test():\n    from lazy.tests import all\n",
+        "lazy/tests/__init__.py": "",
+        "lazy/docs/page.rst": "",
+        "lazy/template.py": "{{ no python }}",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    cuts = trim(tmp_path)
+
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert set(files) - left == {"lazy/tests/__init__.py", "lazy/docs/page.rst", "astro/tests/header.h"}
+    assert {cut.rule: cut.files for cut in cuts} == {"tests": 2, "documentation and examples": 1}
+
+
+def test_a_rule_left_out_by_hand_is_not_taken_for_done(function: Path, tmp_path: Path) -> None:
+    build(function, TARGET, tmp_path / "bundles")
+
+    archive, report = build(function, TARGET, tmp_path / "bundles", frozenset({"tests"}))
+
+    assert report is not None
+    with zipfile.ZipFile(archive) as members:
+        assert "dependencies/pkg/tests/test_it.py" in members.namelist()
+
+
+def test_a_lock_may_leave_rules_out_for_every_machine(function: Path, tmp_path: Path) -> None:
+    lock = function / "requirements.lock"
+    lock.write_text("# keep: tests, type stubs\n" + lock.read_text())
+
+    archive, _ = build(function, TARGET, tmp_path / "bundles")
+
+    with zipfile.ZipFile(archive) as members:
+        assert {"dependencies/pkg/tests/test_it.py", "dependencies/pkg/it.pyi"} <= set(members.namelist())
+    lock.write_text("# keep: everything\n" + lock.read_text())
+    with pytest.raises(BundleError, match=r"must keep rules of bytecode, tests, .* got everything"):
+        build(function, TARGET, tmp_path / "bundles")
+
+
+def test_the_sdk_of_v1_is_left_out_of_a_bundle(function: Path, tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "registry", {"greengrasssdk/__init__.py": b""}, "greengrasssdk")
+    lock = function / "requirements.lock"
+    lock.write_text(lock.read_text() + f"greengrasssdk==1.0 --hash=sha256:{sha256_of(wheel)}\n")
+
+    archive, report = build(function, TARGET, tmp_path / "bundles")
+
+    assert report is not None
+    assert "greengrasssdk-1.0-py3-none-any.whl is left out" in report.text()
+    with zipfile.ZipFile(archive) as members:
+        assert not [name for name in members.namelist() if "greengrasssdk" in name]
+
+
 def test_a_wheel_with_another_hash_is_refused(function: Path, tmp_path: Path) -> None:
     make_wheel(tmp_path / "registry", {**FILES, "pkg/__init__.py": b"VALUE = 43\n"})
 

@@ -55,7 +55,7 @@ class Component:
         self.device.__enter__()
         environment = {**os.environ, **self.device.environment()}
         environment["PYTHONPATH"] = os.pathsep.join(map(str, (HANDLERS, ROOT / "edge_assets" / "inference")))
-        command = [sys.executable, "-m", "v1_handler", "--function", str(self._function)]
+        command = [sys.executable, "-m", "v1_handler", "--version", "1.2.3", "--function", str(self._function)]
         command += ["--dependencies", str(self.log.parent / "dependencies"), "--runtime-pointer", str(self.pointer)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -163,6 +163,7 @@ def test_the_context_has_the_fields_of_v1(run: Callable[..., Component]) -> None
 
     assert context["custom"] == {"subject": IN}
     assert context["function_name"] == "probe"
+    assert context["function_version"] == "1.2.3"
     assert context["memory_limit_in_mb"] == 512
     assert context["invoked_function_arn"].startswith("arn:aws:lambda:")
     assert len(context["aws_request_id"]) == 36

@@ -139,11 +139,25 @@ def test_has_the_clients_methods_of_the_sdk(real: Core, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
-    [("secretsmanager", "use the component of Greengrass V2"), ("streammanager", "V2"), ("x", "'x' is not recognized")],
+    ("code", "reason"),
+    [
+        (
+            "greengrasssdk.client('secretsmanager').get_secret_value(SecretId='s')",
+            "='s'): Greengrass V2 serves",
+        ),
+        ("greengrasssdk.client('secretsmanager').get_secret_value()", '"SecretId" is a required parameter'),
+        ("from greengrasssdk.SecretsManager import SecretsManagerError; raise SecretsManagerError(5)", "Error: 5"),
+        ("greengrasssdk.client('streammanager')", "deploy the component aws.greengrass.StreamManager"),
+        ("from greengrasssdk.stream_manager import StreamManagerClient", "aws.greengrass.StreamManager"),
+        ("greengrasssdk.client('lambda').invoke(FunctionName='f')", "publish to a topic that the other handler"),
+        ("greengrasssdk.client('iot-data').get_thing_shadow(thingName='t')", "$aws/things/t/shadow/get and subscribe"),
+        ("greengrasssdk.client('x')", "'x' is not recognized"),
+        ("from greengrass_common.env_vars import MY_FUNCTION_ARN", "from os.environ"),
+        ("import greengrass_ipc_python_sdk", 'publish by greengrasssdk.client("iot-data")'),
+    ],
 )
-def test_names_a_client_that_is_not_served(kind: str, reason: str) -> None:
-    code = f"import greengrasssdk; greengrasssdk.client({kind!r})"
+def test_what_v1_had_and_v2_has_not_says_what_to_do(code: str, reason: str) -> None:
+    code = f"import greengrasssdk; {code}"
     path = f"{SHIM}:{SHIM.parent}"
 
     run = subprocess.run(

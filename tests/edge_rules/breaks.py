@@ -1,46 +1,10 @@
 """One way to break each rule, alone: what is done to the sample fleet, and where the finding must be."""
 
-from collections.abc import Callable
 from typing import Any
 
+from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS
 from tests.edge_rules.sample_fleet import CODE_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
-
-Break = Callable[[Fleet], Any]
-
-
-def script(text: str) -> Break:
-    return lambda fleet: fleet.manifest["Lifecycle"]["run"].update(Script=text)
-
-
-def platform(**values: str) -> Break:
-    return lambda fleet: fleet.manifest["Platform"].update(values)
-
-
-def deployment(path: str, value: Any) -> Break:
-    def change(fleet: Fleet) -> None:
-        node: Any = fleet.properties("Deployment")
-        *parents, last = path.split("/")
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-
-    return change
-
-
-def access(**values: Any) -> Break:
-    def change(fleet: Fleet) -> None:
-        control = fleet.inference["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"]
-        control["aws.greengrass.ipc.mqttproxy"]["other"] = {
-            "operations": ["aws.greengrass#PublishToIoTCore"],
-            "resources": ["plant/other"],
-            **values,
-        }
-
-    return change
-
-
-def configuration(**values: Any) -> Break:
-    return lambda fleet: fleet.inference["ComponentConfiguration"]["DefaultConfiguration"].update(values)
+from tests.edge_rules.ways import Break, access, configuration, deployment, platform, script
 
 
 def device_policy(action: str, resource: str) -> Break:
@@ -119,7 +83,7 @@ def code(text: str) -> Break:
 
 ON_INFERENCE: dict[str, Break] = {
     "RecipeJson": lambda fleet: fleet.properties("Inference").update(InlineRecipe="ComponentName: plant.Inference"),
-    "RecipeSize": lambda fleet: fleet.inference.update(ComponentDescription="x" * 8192),
+    "RecipeSize": lambda fleet: fleet.inference.update(ComponentPublisher="x" * 8192),
     "ArtifactsList": lambda fleet: fleet.manifest.pop("Artifacts"),
     "ArtifactKey": lambda fleet: fleet.manifest["Artifacts"].append({"Uri": "s3://plant/models/latest/model.zip"}),
     "ArchitectureArm64": platform(architecture="arm64"),
@@ -135,7 +99,7 @@ ON_INFERENCE: dict[str, Break] = {
     "InstallOnly": lambda fleet: fleet.manifest.update(Lifecycle={"install": "true"}),
     "LifecycleStep": lambda fleet: fleet.manifest["Lifecycle"].update(shutdown="true"),
     "RequiresPrivilege": lambda fleet: fleet.manifest["Lifecycle"]["run"].update(RequiresPrivilege=True),
-    "SetenvValue": lambda fleet: fleet.manifest["Lifecycle"].update(setenv={"OPTIONS": "-a -b"}),
+    "SetenvValue": lambda fleet: fleet.manifest["Lifecycle"].update(Setenv={"OPTIONS": "-a -b"}),
     "UnpackedPath": script('exec sh "{artifacts:decompressedPath}/"'),
     "PathSlash": script('cd "{work:path}"'),
     "Bash": script("bash start"),
@@ -147,6 +111,9 @@ ON_INFERENCE: dict[str, Break] = {
     "GreengrassV1Sdk": script("python3 -c 'import greengrasssdk'"),
     "ComponentRetain": lambda fleet: fleet.resources["Inference"].update(UpdateReplacePolicy="Delete"),
 }
+
+
+ON_INFERENCE |= NUCLEUS
 ON_RUNTIME: dict[str, Break] = {
     "ArtifactsTotal": large_artifact,
     "RequirementPinned": lambda fleet: fleet.lock.append(f"pillow>=13{HASH}"),
@@ -157,6 +124,9 @@ ON_RUNTIME: dict[str, Break] = {
 }
 ON_DEPLOYMENT: dict[str, Break] = {
     "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
+    "DeploymentComponents": lambda fleet: fleet.properties("Deployment")["Components"].update(
+        {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(50)}
+    ),
     "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
     "Rollback": deployment("DeploymentPolicies/FailureHandlingPolicy", "DO_NOTHING"),
     "UpdatePolicy": deployment("DeploymentPolicies/ComponentUpdatePolicy/Action", "SKIP_NOTIFY_COMPONENTS"),
@@ -205,9 +175,10 @@ ALSO: list[tuple[str, str, Break]] = [
     ("ScriptBrace", "Inference", script("f() { true; }")),
     ("NetworkInstall", "Inference", script("curl -o model https://example.com/model")),
     ("LifecycleStep", "Inference", lambda fleet: fleet.manifest["Lifecycle"]["run"].update(Skipif="exists /x")),
-    ("SetenvValue", "Inference", lambda fleet: fleet.manifest["Lifecycle"].update(setenv={"COUNT": 3})),
+    ("SetenvValue", "Inference", lambda fleet: fleet.manifest["Lifecycle"].update(Setenv={"COUNT": 3})),
     ("InstallerRoleAlias", "Server", start("java -jar Greengrass.jar -trn Role")),
     ("IotPolicyResource", "DevicePolicy", device_policy("iot:Subscribe", "arn:aws:iot:::topicfilter/#")),
+    *NUCLEUS_ALSO,
 ]
 
 #: Near misses: changes that keep every rule.
@@ -218,6 +189,7 @@ KEEPS: dict[str, Break] = {
     "a thing needs neither rate nor abort": lambda fleet: fleet.properties("Deployment").update(
         TargetArn="arn:aws:iot:::thing/press", IotJobConfiguration={}
     ),
+    **NUCLEUS_KEEPS,
     "an exponential rate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {"ExponentialRate": {}}),
     "a wheel with an older stable ABI": stable_abi_wheel,
     "a wheel of a second lock file": second_lock,

@@ -21,7 +21,7 @@ RUNTIME_RECIPE: dict[str, Any] = {
         {
             "Platform": {"os": "linux", "runtime": "*", "architecture": "aarch64"},
             "Lifecycle": {
-                "setenv": {"HOME_FOLDER": "/var/lib/plant"},
+                "Setenv": {"HOME_FOLDER": "/var/lib/plant"},
                 "install": {
                     "Script": 'sh "{artifacts:decompressedPath}/runtime/install.sh" "{work:path}/"',
                     "Setenv": {"MODE": "strict"},

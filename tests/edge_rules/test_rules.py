@@ -3,8 +3,9 @@
 import pytest
 
 from edge_rules.rule_book import RULES
-from tests.edge_rules.breaks import ALSO, BREAKS, KEEPS, Break
+from tests.edge_rules.breaks import ALSO, BREAKS, KEEPS
 from tests.edge_rules.sample_fleet import Fleet
+from tests.edge_rules.ways import Break
 
 
 def test_the_sample_fleet_keeps_every_rule(fleet: Fleet) -> None:

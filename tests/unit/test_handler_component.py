@@ -13,7 +13,8 @@ from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
-from edge_constructs.handler_component import HandlerDeclarationError, check_access, check_function, recipe_values
+from edge_constructs.handler_check import HandlerDeclarationError, check_function
+from edge_constructs.handler_component import check_access, recipe_values
 from edge_constructs.module_closure import module_closure
 from edge_constructs.recipe import fill_recipe
 from edge_constructs.reproducible_zip import write_zip
@@ -89,9 +90,87 @@ def test_a_function_that_is_not_there_is_named(changes: dict[str, str]) -> None:
     declared = handler(**changes)
 
     with pytest.raises(
-        HandlerDeclarationError, match=rf"handlers\.d: {declared.handler} must be in .*{declared.folder}"
+        HandlerDeclarationError, match=rf"handlers\.d: .*functions/{declared.folder}: {declared.handler} must be there"
     ):
-        check_function(declared, FUNCTIONS / declared.folder)
+        check_function(declared, FUNCTIONS / declared.folder, "3.11")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"f.py": b"print 'two'\n"}, "f.py must be Python 3: .* in line 1"),
+        ({"f.py": b"def other(event, context): pass\n"}, "f.py must define handler, got the functions other"),
+        (
+            {"requirements.txt": b"greengrasssdk\nnumpy>=1.0 # x\n-i y\n"},
+            "asks for numpy, and without a requirements.lock",
+        ),
+        (
+            {"numpy/core.cpython-37m-x86_64-linux-gnu.so": b"", "a/b.cpython-38-x86_64-linux-gnu.so": b""},
+            "a/b.cpython-38-x86_64-linux-gnu.so and 1 more must be built for Python 3.11",
+        ),
+    ],
+)
+def test_a_function_that_cannot_work_on_the_device_is_refused(
+    files: dict[str, bytes], expected: str, tmp_path: Path
+) -> None:
+    for name, content in {"f.py": b"def handler(event, context): pass\n", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(HandlerDeclarationError, match=expected):
+        check_function(handler(handler="f.handler"), tmp_path, "3.11")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from other import handler",
+        "from other import *",
+        "try:\n    handler = make()\nexcept Exception:\n    handler = None",
+        "class handler: pass",
+        "globals()['handler'] = print",
+    ],
+)
+def test_a_function_may_come_about_in_any_way(code: str, tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text(code)
+    (tmp_path / "requirements.txt").write_text("# the SDK\ngreengrasssdk==1.6.1\n")
+    (tmp_path / "c.cpython-311-x86_64-linux-gnu.so").touch()
+
+    check_function(handler(handler="f.handler"), tmp_path, "3.11")
+
+
+def test_hidden_files_travel_unless_a_tool_left_them(tmp_path: Path) -> None:
+    function = tmp_path / "f"
+    for name in ("f.py", ".settings.json", "d/.keep", ".git/config", ".DS_Store", "__pycache__/f.pyc"):
+        (function / name).parent.mkdir(parents=True, exist_ok=True)
+        (function / name).write_text("x")
+
+    archive = handler_archive("f", function, tmp_path / "out")
+
+    with zipfile.ZipFile(archive.file) as content:
+        names = {name for name in content.namelist() if name.startswith("function/")}
+    assert names == {"function/f.py", "function/.settings.json", "function/d/.keep"}
+
+
+def test_the_device_may_run_what_lies_beside_a_function_and_gets_credentials_only_where_asked_for() -> None:
+    plain, trusted = recipe(), recipe(aws_credentials=True)
+
+    rights = [artifact["Permission"] for artifact in plain["Manifests"][0]["Artifacts"]]
+    assert rights == [{"Read": "OWNER", "Execute": "OWNER"}] * 2
+    assert list(plain["ComponentDependencies"]) == ["r"]
+    assert list(trusted["ComponentDependencies"]) == ["r", "aws.greengrass.TokenExchangeService"]
+
+
+@pytest.mark.parametrize("topic", ["a/*", "a?", "a/${iot:thingName}", "{a}", "a b", "$aws/events/x", "a/+", "ü" * 129])
+def test_a_topic_that_means_more_than_itself_to_a_policy_is_refused(topic: str) -> None:
+    with pytest.raises(ValueError, match="a topic must be exact"):
+        handler(subscribe=(topic,))
+
+
+def test_topics_of_v1_are_taken_and_those_of_a_shadow_too() -> None:
+    topics = ("hello/world", "/topic/metering", "$aws/things/GG_Light/shadow/update/documents", "t/ü")
+
+    assert handler(subscribe=topics).subscribe == topics
 
 
 def test_topics_must_be_in_the_access_control() -> None:

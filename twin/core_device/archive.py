@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from .dialect import LITE
 from .errors import DeploymentError
 
 ENTRY_LIMIT = 100_000
@@ -16,13 +17,16 @@ RATIO_LIMIT = 200  # deflate reaches 1,032; honest archives of code and weights 
 _RATIO_FREE_BYTES = 16 << 20
 
 
-def unpack_zip(archive: Path, folder: Path, limit_bytes: int = UNPACKED_LIMIT_BYTES) -> None:
+def unpack_zip(
+    archive: Path, folder: Path, limit_bytes: int = UNPACKED_LIMIT_BYTES, *, mode: int = LITE.file_mode
+) -> None:
     """Unpack an archive into a folder that appears whole or not at all.
 
     Args:
         archive: The ZIP file.
         folder: Where its content goes; replaced when it exists.
         limit_bytes: The largest content in all.
+        mode: Rights of every file, whatever the archive says: no nucleus asks it.
 
     Raises:
         DeploymentError: Not a ZIP file, damaged, out of proportion, or an entry would leave the folder or is a link.
@@ -35,7 +39,7 @@ def unpack_zip(archive: Path, folder: Path, limit_bytes: int = UNPACKED_LIMIT_BY
             entries = content.infolist()
             _check(archive, entries, limit_bytes)
             for entry in entries:
-                _unpack(content, entry, temporary)
+                _unpack(content, entry, temporary, mode)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DeploymentError(
@@ -66,7 +70,7 @@ def _check(archive: Path, entries: list[zipfile.ZipInfo], limit_bytes: int) -> N
             raise refuse(f"the entry {entry.filename!r} is a symbolic link")
 
 
-def _unpack(content: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
+def _unpack(content: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, mode: int) -> None:
     target = folder / PurePosixPath(entry.filename.replace("\\", "/"))
     if entry.is_dir():
         target.mkdir(parents=True, exist_ok=True)
@@ -75,5 +79,4 @@ def _unpack(content: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> N
     # A ZipExtFile never yields more than the size that was checked above.
     with content.open(entry) as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)
-    executable = (entry.external_attr >> 16) & 0o111
-    target.chmod(0o755 if executable else 0o644)
+    target.chmod(mode)

@@ -14,6 +14,7 @@ from .archive import unpack_zip
 from .backoff import Backoff
 from .cloud_http import ATTEMPTS, CloudHttp, is_transient
 from .data_plane import DataPlane
+from .dialect import LITE
 from .errors import DeploymentError, RequestRejectedError
 from .layout import Layout
 from .recipe import Artifact, Recipe
@@ -39,11 +40,19 @@ class ArtifactStore:
         http: The way to S3.
         token_exchange: Credentials for S3.
         data_plane: Finds artifacts that AWS keeps itself.
+        default_mode: Rights of a file whose recipe has no Permission for it.
     """
 
     def __init__(
-        self, layout: Layout, region: str, http: CloudHttp, token_exchange: TokenExchange, data_plane: DataPlane
+        self,
+        layout: Layout,
+        region: str,
+        http: CloudHttp,
+        token_exchange: TokenExchange,
+        data_plane: DataPlane,
+        default_mode: int = LITE.file_mode,
     ) -> None:
+        self._default_mode = default_mode
         self._layout, self._region = layout, region
         self._http, self._token_exchange, self._data_plane = http, token_exchange, data_plane
 
@@ -61,12 +70,15 @@ class ArtifactStore:
                 await self._bring(artifact, path, arn, where)
                 if artifact.unzip:
                     unarchived = self._layout.unarchived(recipe.name, recipe.version) / path.stem
-                    await asyncio.to_thread(unpack_zip, path, unarchived)
+                    await asyncio.to_thread(unpack_zip, path, unarchived, mode=self._mode(artifact))
             except DeploymentError as exc:
                 text = str(exc) if str(exc).startswith(where) else f"{where}: {exc}"
                 raise DeploymentError(text, exc.kind) from exc
             except OSError as exc:
                 raise DeploymentError(f"{where}: {exc}", "IO_ERROR") from exc
+
+    def _mode(self, artifact: Artifact) -> int:
+        return self._default_mode if artifact.mode is None else artifact.mode
 
     async def _bring(self, artifact: Artifact, path: Path, arn: str, where: str) -> None:
         if artifact.digest and path.is_file() and await asyncio.to_thread(_digest, path) == artifact.digest:
@@ -82,7 +94,7 @@ class ArtifactStore:
                     "the component version was created, create a new version",
                     "ARTIFACT_CHECKSUM_MISMATCH",
                 )
-            temporary.chmod(0o755 if artifact.executable else 0o644)
+            temporary.chmod(self._mode(artifact))
             temporary.replace(path)
             log.info("%s: fetched %d bytes", where, path.stat().st_size)
         finally:

@@ -32,6 +32,7 @@ class Dialect:
         binds_to: A HARD dependency that ends stops its dependents, whatever its exit status (systemd's `BindsTo`).
         packet_bytes: Longest MQTT packet that it can receive; a longer one drops the link. None for no own limit.
         ipc: What components may ask.
+        file_mode: Rights of an artifact's files where the recipe has no Permission; those in a ZIP do not count.
     """
 
     name: str
@@ -41,9 +42,10 @@ class Dialect:
     binds_to: bool
     packet_bytes: int | None
     ipc: IpcLimits
+    file_mode: int
 
 
-LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, IpcLimits())
-CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, _CLASSIC_IPC)
+LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, IpcLimits(), 0o755)
+CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, _CLASSIC_IPC, 0o440)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}

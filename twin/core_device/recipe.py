@@ -14,6 +14,7 @@ from .lite_rules import check_recipe
 from .version import is_version
 
 DEFAULT_STEP_TIMEOUT_S = 120.0  # the nucleus' default for every step but run and these
+_PERMISSION_DEFAULTS = {"Read": "OWNER", "Execute": "NONE"}
 _DEFAULT_TIMEOUTS_S = {"shutdown": 15.0, "recover": 60.0}
 STEP_NAMES = ("install", "startup", "run")
 CLASSIC_STEP_NAMES = (*STEP_NAMES, "shutdown", "recover")
@@ -38,13 +39,13 @@ class Artifact:
         uri: `s3://bucket/key` or `greengrass:name`.
         digest: Base64 of its SHA-256; None when the recipe has none.
         unzip: Unpack it as a ZIP archive.
-        executable: Its owner may execute it.
+        mode: Rights that the recipe's Permission gives to it, or to every file of the archive; None without one.
     """
 
     uri: str
     digest: str | None
     unzip: bool
-    executable: bool
+    mode: int | None
 
     @property
     def file_name(self) -> str:
@@ -160,16 +161,29 @@ def _artifact(entry: dict[str, Any]) -> Artifact:
     algorithm = str(entry.get("Algorithm") or "SHA-256")
     if algorithm != "SHA-256":
         raise ValueError(f"the artifact {uri} has a digest by {algorithm}, known is SHA-256")
-    permission = str((entry.get("Permission") or {}).get("Execute") or "NONE")
     artifact = Artifact(
         uri=uri,
         digest=entry.get("Digest"),
         unzip=str(entry.get("Unarchive") or "NONE").upper() == "ZIP",
-        executable=permission.upper() in ("OWNER", "ALL"),
+        mode=_mode(entry.get("Permission")),
     )
     if artifact.file_name in ("", ".", ".."):
         raise ValueError(f"the artifact {uri} has no file name")
     return artifact
+
+
+def _mode(permission: Mapping[str, Any] | None) -> int | None:
+    """The rights that a recipe's Permission stands for; the group counts as the owner, who can always read."""
+    if permission is None:
+        return None
+    read, execute = (str(permission.get(key) or default).upper() for key, default in _PERMISSION_DEFAULTS.items())
+    return (
+        0o400
+        | (0o040 if read != "NONE" or execute != "NONE" else 0)
+        | (0o004 if "ALL" in (read, execute) else 0)
+        | (0o110 if execute != "NONE" else 0)
+        | (0o001 if execute == "ALL" else 0)
+    )
 
 
 def _step(name: str, entry: Any, shared: Mapping[str, str]) -> Step:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from edge_inference import process_end
 from edge_inference.environment import EnvironmentPointer
-from edge_inference.outbox import Outbox
-from v1_handler.dispatcher import Dispatcher, Folders
+from v1_handler.dispatcher import Dispatcher
 from v1_handler.outgoing import Outgoing
 from v1_handler.service import Event, HandlerService, ServiceError
 from v1_handler.settings import HandlerSettings
+from v1_handler.sized_outbox import SizedOutbox
+from v1_handler.surroundings import Folders
 
 log = logging.getLogger("v1_handler")
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     function_help = "folder with the function's files (default: function, beside this package)"
     parser.add_argument("--function", type=Path, default=here / "function", help=function_help)
     parser.add_argument("--dependencies", type=Path, required=True, help="folder with the packages bundled for it")
+    parser.add_argument("--version", default="1", help="of the component, for the function's context")
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
     options = parser.parse_args(arguments)
     logging.basicConfig(
@@ -40,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_inference import greengrass_ipc
 
-    folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here)
-    outbox = Outbox()
+    folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here, options.version)
+    outbox = SizedOutbox()
     outgoing = Outgoing(outbox, lambda: service.topics)
 
     def make_dispatcher(settings: HandlerSettings) -> Dispatcher:

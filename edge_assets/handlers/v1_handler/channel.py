@@ -29,8 +29,11 @@ class Channel:
 
         Raises:
             ChannelClosedError: The other end is gone.
+            ValueError: The other end would not take it: it is too large.
         """
         content = json.dumps(message).encode()
+        if len(content) > MESSAGE_BYTES:
+            raise ValueError(f"a message must have at most {MESSAGE_BYTES} bytes as JSON, got {len(content)}")
         try:
             with self._sending:
                 self._connection.send_bytes(content)

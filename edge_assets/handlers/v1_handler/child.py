@@ -1,20 +1,25 @@
-"""The function's own process: imports it, gives it one event after the other. python -m v1_handler.child DESCRIPTOR."""
+"""The function's own process: imports it, gives it one event after the other.
+
+python -m v1_handler.child DESCRIPTOR [FOLDER...]    the folders are where the function's imports look first
+"""
 
 import base64
 import importlib
+import inspect
 import json
-import logging
 import os
 import queue
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from v1_handler import publishing
 from v1_handler.channel import Channel, ChannelClosedError
 from v1_handler.context import LambdaContext
+from v1_handler.function_log import prepare_output
 
 Function = Callable[[Any, LambdaContext], Any]
 
@@ -25,19 +30,24 @@ def main() -> None:
     publishing.current = publishing.Publishing(channel.send)
     events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(channel, events, publishing.current), daemon=True).start()
-    # A function's own logging goes where its print goes, as it did.
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    prepare_output()
+    _look_in(sys.argv[2:])
+    process = os.getpid()
     try:
         function = _import(os.environ["_HANDLER"])
     except BaseException as exc:  # noqa: BLE001 - sys.exit() of a function is a reason, too
         traceback.print_exc()
-        channel.send({"failed": f"{type(exc).__name__}: {exc}"})
-        sys.stdout.flush()
+        channel.send({"failed": _said(exc)})
+        _flush()
         os._exit(1)
     channel.send({"ready": True})
     while True:
         message = events.get()
-        channel.send({"result": message["event"], "error": _invoke(function, message)})
+        error = _invoke(function, message)
+        if os.getpid() != process:
+            # The function forked, and this is the copy: the event's result is its parent's to tell.
+            os._exit(0)
+        channel.send({"result": message["event"], "error": error})
 
 
 def _receive(channel: Channel, events: "queue.SimpleQueue[dict[str, Any]]", out: publishing.Publishing) -> None:
@@ -50,8 +60,16 @@ def _receive(channel: Channel, events: "queue.SimpleQueue[dict[str, Any]]", out:
                 out.acknowledge(message["published"], message["error"])
     except ChannelClosedError:
         # The component is gone or wants this one gone; threads of the function must not keep it.
-        sys.stdout.flush()
+        _flush()
         os._exit(0)
+
+
+def _look_in(folders: list[str]) -> None:
+    # Only now that Python and this package are up: a function may have modules that are called like Python's own. So
+    # the Python programs that it starts are told where its packages and the shim are, and not where its modules are.
+    sys.path[:0] = folders
+    packages = [folder for folder in folders if folder != os.environ["LAMBDA_TASK_ROOT"]]
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], *packages])
 
 
 def _import(handler: str) -> Function:
@@ -59,6 +77,8 @@ def _import(handler: str) -> Function:
     function: Function = getattr(importlib.import_module(module), name)
     if not callable(function):
         raise TypeError(f"{handler} must be a function, got {type(function).__name__}")
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{handler} must be a plain function, got an async one: call asyncio.run(...) in a plain one")
     return function
 
 
@@ -70,16 +90,29 @@ def _invoke(function: Function, message: dict[str, Any]) -> str | None:
         try:
             event = json.loads(payload)
         except (ValueError, RecursionError) as exc:
-            return f"the message must be JSON: {exc}"
+            return f"the message must be JSON: {exc}; a function of bytes is declared with encoding binary"
     try:
         function(event, LambdaContext(message["context"]))
     except Exception as exc:  # noqa: BLE001 - it belongs to the function, whose next event is served
         traceback.print_exc()
-        return f"{type(exc).__name__}: {exc}"
+        return _said(exc)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     return None
+
+
+def _said(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:  # noqa: BLE001 - the text of a foreign exception is foreign code
+        return f"{type(exc).__name__}, which cannot be shown"
+
+
+def _flush() -> None:
+    """What the function has written goes to the log, unless it closed or replaced its output."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def function_arn(name: str, version: str) -> str:
+    """A name as Lambda would give it; the account is unknown on a device."""
+    return f"arn:aws:lambda:{_region()}:000000000000:function:{name}:{version}"
+
+
+def log_group(name: str) -> str:
+    """Where V1 would have written the log of a function."""
+    return f"/aws/greengrass/Lambda/{_region()}/{name}"
+
+
+def _region() -> str:
+    return os.environ.get("AWS_REGION") or "local"
+
+
 class Client:
     """The calling app, which Greengrass never knew: every field is None."""
 
@@ -46,13 +60,12 @@ class LambdaContext:
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         name, version = str(about["name"]), str(about["version"])
-        region = os.environ.get("AWS_REGION", "local")
         self.function_name = name
         self.function_version = version
-        self.invoked_function_arn = f"arn:aws:lambda:{region}:000000000000:function:{name}:{version}"
+        self.invoked_function_arn = function_arn(name, version)
         self.memory_limit_in_mb = int(about["memoryMb"])
         self.aws_request_id = str(about["requestId"])
-        self.log_group_name = f"/aws/greengrass/Lambda/{region}/{name}"
+        self.log_group_name = log_group(name)
         self.log_stream_name = os.environ.get("AWS_IOT_THING_NAME", "")
         self.client_context = ClientContext({"subject": str(about["subject"])})
         self.identity = Identity()

@@ -2,21 +2,19 @@
 
 import base64
 import logging
-import os
 import queue
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edge_inference.back_off import BackOff
 from v1_handler.errors import FunctionEndedError, FunctionError
 from v1_handler.function_process import FunctionProcess, OnPublish
 from v1_handler.settings import HandlerSettings
+from v1_handler.surroundings import Folders, environment
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +32,6 @@ class Counts:
     handled: int = 0
     failed: int = 0
     dropped: int = 0
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a function and its surroundings lie.
-
-    Args:
-        function: Its own files.
-        dependencies: The packages that were bundled for it.
-        shim: Holds `greengrasssdk`.
-        component: Holds this package.
-    """
-
-    function: Path
-    dependencies: Path
-    shim: Path
-    component: Path
 
 
 class Dispatcher:
@@ -145,7 +126,8 @@ class Dispatcher:
 
     def _keep_alive(self) -> bool:
         """Start a pinned function, again if it ended; whether it takes events now."""
-        if self._process and not self._process.running:
+        # One that ends before it is ready says why, below.
+        if self._process and self._process.ready and not self._process.running:
             log.error("the function's process ended by itself")
             self._process.stop()
             self._ended()
@@ -172,7 +154,9 @@ class Dispatcher:
             raise FunctionError("the function's process cannot be started (the reason is above)")
         if not process.wait_ready(IMPORT_LIMIT_S):
             process.stop()
-            raise FunctionEndedError(f"the function was not imported within {IMPORT_LIMIT_S:.0f} s")
+            raise FunctionEndedError(
+                f"the function was not imported within {IMPORT_LIMIT_S:.0f} s: pin one that works for ever"
+            )
         process.invoke(self._event(topic, payload), self.settings.timeout_s)
 
     def _event(self, topic: str, payload: bytes) -> dict[str, Any]:
@@ -183,7 +167,7 @@ class Dispatcher:
             "encoding": settings.encoding,
             "context": {
                 "name": settings.name,
-                "version": os.environ.get("AWS_GG_COMPONENT_VERSION", "1"),
+                "version": self._folders.version,
                 "memoryMb": settings.memory_mb,
                 "requestId": str(uuid.uuid4()),
                 "subject": topic,
@@ -193,7 +177,12 @@ class Dispatcher:
 
     def _start(self) -> None:
         try:
-            self._process = FunctionProcess(self._folders.function, self._environment(), self._on_publish)
+            self._process = FunctionProcess(
+                self._folders.function,
+                self._folders.path,
+                environment(self._folders, self.settings),
+                self._on_publish,
+            )
         except OSError as exc:
             log.error("the function's process cannot be started: %s", exc)
             self._ended()
@@ -209,17 +198,3 @@ class Dispatcher:
             log.info("function ended after %.0f s without an event", idle_s)
             process.stop()
             self._process = None
-
-    def _environment(self) -> Mapping[str, str]:
-        folders, settings = self._folders, self.settings
-        # The shim first: a function may bring the SDK of V1 along.
-        path = (folders.shim, folders.component, folders.function, folders.dependencies)
-        return {
-            **os.environ,
-            **settings.environment,
-            "PYTHONPATH": os.pathsep.join(map(str, path)),
-            "PYTHONUNBUFFERED": "1",
-            "LAMBDA_TASK_ROOT": str(folders.function),
-            "AWS_LAMBDA_FUNCTION_NAME": settings.name,
-            "_HANDLER": settings.handler,
-        }

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,19 +29,23 @@ class FunctionProcess:
 
     Args:
         folder: The function's files; its working directory.
+        path: Where its modules are looked for, before Python's own.
         environment: Of the process, complete.
         on_publish: Called from a thread of this object.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], on_publish: OnPublish) -> None:
+    def __init__(
+        self, folder: Path, path: Sequence[Path], environment: Mapping[str, str], on_publish: OnPublish
+    ) -> None:
         ours, theirs = socket.socketpair()
         self._on_publish = on_publish
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.ready = False
         try:
-            # -P: the function's folder must not come before the shim of greengrasssdk.
+            # -P: the function's folder must come neither before the shim of greengrasssdk nor, with a module that is
+            # called like one of Python's own, before those that this package needs.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "v1_handler.child", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "v1_handler.child", str(theirs.fileno()), *map(str, path)],
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -99,7 +104,11 @@ class FunctionProcess:
             self._channel.send(dict(event))
         except ChannelClosedError as exc:
             raise FunctionEndedError(self._ending()) from exc
+        deadline = time.monotonic() + timeout_s
         message = self._next(timeout_s)
+        # What a process that the function forked says of an earlier event is not this one's result.
+        while message is not None and message.get("result") != event["event"]:
+            message = self._next(max(deadline - time.monotonic(), 0))
         if message is None:
             self.stop()
             raise FunctionEndedError(f"timed out after {timeout_s:.0f} s: its process was killed")
@@ -129,7 +138,13 @@ class FunctionProcess:
     def _ending(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(KILL_LIMIT_S)
-        return f"its process ended with {self._process.returncode}"
+        code = self._process.returncode
+        if code is None:
+            return "its process closed its connection to the component, and was killed"
+        if code >= 0:
+            return f"its process ended with {code}"
+        known = code in {-number for number in signal.Signals}
+        return f"its process was ended by signal {signal.Signals(-code).name if known else -code}"
 
     def _receive(self) -> None:
         try:
@@ -141,4 +156,8 @@ class FunctionProcess:
                 else:
                     self._messages.put(message)
         except ChannelClosedError:
+            self._messages.put(None)
+        except Exception:
+            # The other end runs foreign code: what it sends must not leave the component waiting.
+            log.exception("the function's process sent what the component does not know")
             self._messages.put(None)

@@ -6,11 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-log = logging.getLogger(__name__)
+from v1_handler.publishing import ALL_OR_EXCEPTION, MQTT_BYTES
 
-#: The largest message that AWS IoT Core carries.
-MQTT_BYTES = 128 * 1024
-ALL_OR_EXCEPTION = "AllOrException"
+log = logging.getLogger(__name__)
 
 
 class Queue(Protocol):

@@ -2,10 +2,17 @@
 
 import base64
 import itertools
+import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+log = logging.getLogger("greengrasssdk")
+#: The largest message that AWS IoT Core carries.
+MQTT_BYTES = 128 * 1024
+ALL_OR_EXCEPTION = "AllOrException"
 #: How long the component may take to queue a message; it never waits for the network.
 ACKNOWLEDGE_LIMIT_S = 30.0
 
@@ -23,6 +30,7 @@ class Publishing:
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         self._send = send
+        self._process = os.getpid()
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[threading.Event, list[str | None]]] = {}
 
@@ -37,13 +45,29 @@ class Publishing:
         Raises:
             NotPublishedError: It was not taken.
         """
+        if os.getpid() != self._process:
+            raise NotPublishedError(
+                "a process that the function forked cannot publish, only the function's own can: hand the message back "
+                "to it, for instance by multiprocessing.Queue"
+            )
+        if len(payload) > MQTT_BYTES:
+            problem = f"topic {topic[:256]}: a payload must have at most {MQTT_BYTES} bytes, got {len(payload)}"
+            if queue_full_policy == ALL_OR_EXCEPTION:
+                raise NotPublishedError(problem)
+            log.error("publication dropped: %s", problem)
+            return
         number, arrived, error = next(self._numbers), threading.Event(), list[str | None]()
         self._waiting[number] = (arrived, error)
         content = base64.b64encode(payload).decode("ascii")
-        self._send({"publish": number, "topic": topic, "payload": content, "policy": queue_full_policy})
         try:
+            self._send({"publish": number, "topic": topic, "payload": content, "policy": queue_full_policy})
+            # An object that publishes as the interpreter ends: the thread that takes answers has ended already.
+            if sys.is_finalizing():
+                return
             if not arrived.wait(ACKNOWLEDGE_LIMIT_S):
                 raise NotPublishedError(f"the component did not take a message within {ACKNOWLEDGE_LIMIT_S:.0f} s")
+        except ValueError as exc:
+            raise NotPublishedError(str(exc)) from exc
         finally:
             del self._waiting[number]
         if error[0] is not None:

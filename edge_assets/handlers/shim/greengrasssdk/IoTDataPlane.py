@@ -22,10 +22,13 @@ class Client:
                 `queueFullPolicy`: `AllOrException` raises when the queue is full, `BestEffort` and the default drop.
 
         Raises:
-            ValueError: topic is missing, or the policy is unknown.
+            ValueError: topic is missing or no text, or the policy is unknown.
+            TypeError: The payload is of another type.
             InvocationException: The message was not taken.
         """
         topic = _required("topic", kwargs)
+        if not isinstance(topic, str):
+            raise ValueError(f'Parameter "topic" must be a text, got {type(topic).__name__}.')
         payload = kwargs.get("payload", b"")
         policy = kwargs.get("queueFullPolicy", "")
         if policy not in ("AllOrException", "BestEffort", ""):
@@ -37,23 +40,26 @@ class Client:
 
     def get_thing_shadow(self, **kwargs: Any) -> Any:
         """Refuse; see `_no_shadow`."""
-        return _no_shadow(kwargs)
+        return _no_shadow("get", kwargs)
 
     def update_thing_shadow(self, **kwargs: Any) -> Any:
         """Refuse; see `_no_shadow`."""
         _required("thingName", kwargs)
         _required("payload", kwargs)
-        return _no_shadow(kwargs)
+        return _no_shadow("update", kwargs)
 
     def delete_thing_shadow(self, **kwargs: Any) -> Any:
         """Refuse; see `_no_shadow`."""
-        return _no_shadow(kwargs)
+        return _no_shadow("delete", kwargs)
 
 
-def _no_shadow(kwargs: dict[str, Any]) -> Any:
+def _no_shadow(operation: str, kwargs: dict[str, Any]) -> Any:
     """Shadows are not served by the leanest nucleus, so no handler may count on them."""
+    thing = _required("thingName", kwargs)
     raise ShadowError(
-        f"Request for the shadow of {_required('thingName', kwargs)}: shadows are not served to handler components"
+        f"{operation}_thing_shadow(thingName={thing!r}): Greengrass V2 serves no shadows to handler components; "
+        f"publish to $aws/things/{thing}/shadow/{operation} and subscribe to its answers below that topic: declare "
+        "both in the stage (docs/migration.md)"
     )
 
 
@@ -65,4 +71,10 @@ def _required(name: str, kwargs: dict[str, Any]) -> Any:
 
 def _bytes(payload: Any) -> bytes:
     content = payload.read() if hasattr(payload, "read") else payload
-    return content.encode() if isinstance(content, str) else bytes(content)
+    if isinstance(content, str):
+        return content.encode()
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    raise TypeError(
+        f"payload must be bytes, a text or a file, got {type(content).__name__}: encode it, for instance by json.dumps"
+    )

@@ -31,8 +31,9 @@ class Client:
                 '"FunctionName" argument of Lambda.Client.invoke is a required argument but was not provided.'
             )
         raise InvocationException(
-            f"Failed to invoke function {kwargs['FunctionName']}: there are no local functions on Greengrass V2, "
-            "publish to a topic that the other handler subscribes to"
+            f"Failed to invoke function {kwargs['FunctionName']}: there are no local functions on Greengrass V2; "
+            "publish to a topic that the other handler subscribes to, and take its answer on another one "
+            "(docs/migration.md)"
         )
 
 

@@ -1,0 +1,49 @@
+"""The systemd units that nucleus lite makes of a recipe, as far as their names and sizes go."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+#: Everything but names, version, description and dependencies, with the usual root folder and users.
+_FIXED_BYTES = 640
+#: `Wants=ggl..service` and `After=ggl..service`, each with its line's end.
+_DEPENDENCY_BYTES = 38
+_NAMES_IN_UNIT = 3
+
+
+def name_problem(name: str) -> str:
+    """Why a component's name cannot be one of a unit; empty where it can.
+
+    Args:
+        name: The component's name.
+    """
+    if not _NAME.fullmatch(name):
+        return "characters or length"
+    if name.startswith("core."):
+        return "a unit of the nucleus itself"
+    return "a step's unit of another component" if name.endswith((".install", ".bootstrap")) else ""
+
+
+def description_problem(text: str) -> str:
+    """Why a description cannot stand in a unit; empty where it can.
+
+    Args:
+        text: The component's description.
+    """
+    if re.search(r"[\r\n]", text):
+        return "more than one line"
+    return "% is a specifier of systemd" if "%" in text else "a backslash at its end" if text.endswith("\\") else ""
+
+
+def unit_bytes(recipe: Mapping[str, Any]) -> int:
+    """About how long the unit of the run step is.
+
+    Args:
+        recipe: The parsed recipe.
+    """
+    texts = [str(recipe.get("ComponentName", ""))] * _NAMES_IN_UNIT
+    texts += [str(recipe.get("ComponentVersion", "")), str(recipe.get("ComponentDescription", ""))]
+    dependencies = recipe.get("ComponentDependencies") or {}
+    lines = sum(_DEPENDENCY_BYTES + 2 * len(name.encode()) for name in dependencies)
+    return _FIXED_BYTES + sum(len(text.encode()) for text in texts) + lines

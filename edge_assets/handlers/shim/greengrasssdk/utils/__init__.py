@@ -1,0 +1,1 @@
+"""What V1's SDK kept for itself; some functions import it."""
