@@ -30,7 +30,7 @@ from edge_inference.endpoint import Endpoint
 from edge_inference.file_source import FileJob
 from edge_inference.model_store import ModelStore
 from edge_inference.outbox import Outbox
-from edge_inference.request import read_file
+from edge_inference.request_file import read_file
 from edge_inference.spool import Spool
 from edge_inference.workload import load_workload
 from tests.edge.local_device import RESPONSE
