@@ -1,0 +1,246 @@
+"""A copy of the app, deployed to a twin of its own by the CDK command line, for what is measured or broken on it."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Self
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (".", "constructs"):
+    sys.path.insert(0, str(ROOT / folder))
+
+from config.names import Names
+from tests.app_copy import copy_app
+from tests.device_processes import device_pid, inference_process
+from tools.offline_deploy import OfflineDeploy
+from twin import lifecycle
+from twin.core_device.component_state import Patience
+from twin.errors import TwinError
+from twin.operator import OperatorClient
+from twin.state import TwinState
+
+NAMES = Names("twin")
+REQUEST, RESPONSE = NAMES.request_topic("digits"), NAMES.response_topic("digits")
+LIMIT_S = 180.0
+
+
+class DeployedTwin:
+    """A copy of the app and the twin that it is deployed to; use it as a context manager.
+
+    Args:
+        folder: Of the run.
+        auth: Whether IAM policies are evaluated.
+        extensions: Of the cloud, besides its own.
+    """
+
+    def __init__(self, folder: Path, *, auth: bool | None = None, extensions: Sequence[str] = ()) -> None:
+        self.app = copy_app(folder / "app")
+        bundles = ROOT / "edge_assets" / "handlers" / "bundles"
+        if bundles.is_dir():
+            (self.app / "edge_assets" / "handlers" / "bundles").symlink_to(bundles)
+        self.home = folder / "twin"
+        self._folder, self._auth, self._extensions = folder, auth, extensions
+        self._quick_ends = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self.state = self._start()
+        except BaseException:
+            lifecycle.stop(self.home)
+            raise
+        self.deploy = OfflineDeploy(environment=self.state.environment(), out=self._folder / "out", app=self.app)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        lifecycle.stop(self.home)
+
+    def bootstrap(self) -> None:
+        """Prepare the account."""
+        self.deploy.synth()
+        self.deploy.bootstrap()
+
+    def operator(self) -> OperatorClient:
+        """A client of the fleet, to be connected by `with`."""
+        return OperatorClient(self.state)
+
+    @property
+    def device(self) -> psutil.Process:
+        """The core device.
+
+        Raises:
+            LookupError: There is none at the moment.
+        """
+        pid = device_pid(self.home)
+        if pid is None or not psutil.pid_exists(pid):
+            raise LookupError("no core device at the moment")
+        return psutil.Process(pid)
+
+    @property
+    def component(self) -> psutil.Process:
+        """The inference component, a child of the core device.
+
+        Raises:
+            LookupError: There is none at the moment.
+        """
+        return inference_process(self.home)
+
+    @property
+    def root(self) -> Path:
+        """The core device's root folder."""
+        (root,) = self.home.glob("instances/*")
+        return root
+
+    def rss_mb(self) -> dict[str, float]:
+        """Memory in RAM of component and core device, MB."""
+        return {
+            name: round(process.memory_info().rss / 1e6, 1)
+            for name, process in (("component", self.component), ("core device", self.device))
+        }
+
+    def kill_component(self) -> None:
+        """SIGKILL; a third within the time after which the device gives a component up waits for that time first."""
+        process = wait_for_process(lambda: self.component)
+        needed_s = Patience().reset_s + 1
+        if self._quick_ends >= 2:
+            wait_for(lambda: time.time() - process.create_time() > needed_s, "a component that has run for a while")
+        self._quick_ends = 0 if time.time() - process.create_time() > needed_s else self._quick_ends + 1
+        process.kill()
+        wait_for(lambda: not process.is_running(), "the component's end")
+
+    def kill_device(self) -> None:
+        """SIGKILL of the core device; the twin starts it again, and it its component."""
+        process = wait_for_process(lambda: self.device)
+        self._quick_ends = 0
+        process.kill()
+        wait_for(lambda: not process.is_running(), "the core device's end")
+
+    def kill_cloud(self) -> None:
+        """SIGKILL of broker, S3 and all else of the cloud; the core device lives on."""
+        time.sleep(3)  # the twin writes its state every second
+        os.kill(self.state.pid, signal.SIGKILL)
+        wait_for(lambda: not self.state.running, "the cloud's end")
+
+    def start_cloud(self) -> None:
+        """The cloud again, from its state; the core device connects by itself."""
+        self.state = self._start()
+
+    def wait_until_served(self, operator: OperatorClient) -> float:
+        """Ask until there is an answer; what was sent while the component was away is not kept for it.
+
+        Returns:
+            How long it took, in seconds.
+
+        Raises:
+            TwinError: Nothing within 180 s.
+        """
+        started = time.monotonic()
+        while True:
+            request = {"request_id": f"probe-{time.monotonic_ns()}", "index": 1}
+            try:
+                operator.request(REQUEST, request, RESPONSE, timeout_s=2)
+            except TwinError:
+                if time.monotonic() - started > LIMIT_S:
+                    raise
+            else:
+                return time.monotonic() - started
+
+    def log(self, name: str = "core_device") -> str:
+        """What the core device or a component has written."""
+        return (self.root / "log" / f"{name}.log").read_text(errors="replace")
+
+    def _start(self) -> TwinState:
+        return lifecycle.start(self.home, auth=self._auth, extensions=self._extensions)
+
+
+class Answers:
+    """What arrives on a topic: moments and request ids in the order of arrival, and the last message of each id."""
+
+    def __init__(self, heard: SimpleQueue[bytes]) -> None:
+        self.ids: list[str] = []
+        self.moments: list[float] = []
+        self.messages: dict[str, dict[str, Any]] = {}
+        self.arrived = threading.Condition()
+        self._heard = heard
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._take, daemon=True)
+
+    def wait(self, met: Callable[[], bool], limit_s: float) -> bool:
+        """Wait until something about the answers is so, at most so long; tells whether it is."""
+        with self.arrived:
+            return self.arrived.wait_for(met, limit_s)
+
+    def all_of(self, names: Sequence[str], limit_s: float) -> list[str]:
+        """Wait for the answers of so many requests; gives those without one."""
+        self.wait(lambda: self.messages.keys() >= set(names), limit_s)
+        return [name for name in names if name not in self.messages]
+
+    def _take(self) -> None:
+        while not self._ended.is_set():
+            with suppress(Empty):
+                message = json.loads(self._heard.get(timeout=0.1))
+                with self.arrived:
+                    self.moments.append(time.monotonic())
+                    self.ids.append(str(message.get("request_id")))
+                    self.messages[self.ids[-1]] = message
+                    self.arrived.notify_all()
+
+    @classmethod
+    @contextmanager
+    def of(cls, operator: OperatorClient, topic: str = RESPONSE) -> Iterator["Answers"]:
+        """Listen to a topic while in the block."""
+        with operator.listen(topic) as heard:
+            answers = cls(heard)
+            answers._thread.start()
+            try:
+                yield answers
+            finally:
+                answers._ended.set()
+                answers._thread.join()
+
+
+def wait_for(met: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
+    """Wait until something is so.
+
+    Raises:
+        TimeoutError: It is not within the limit.
+    """
+    deadline = time.monotonic() + limit_s
+    while not met():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {limit_s:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+def wait_for_process(find: Callable[[], psutil.Process]) -> psutil.Process:
+    """Wait for a process that is being started."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        with suppress(LookupError, psutil.NoSuchProcess):
+            found.append(find())
+        return bool(found)
+
+    wait_for(there, "a process that is being started")
+    return found[-1]
+
+
+def drop_file(watched: Path, name: str) -> None:
+    """Put a request into a watched folder, complete or not at all."""
+    partial = watched / f"{name}.part"
+    partial.write_text(json.dumps({"index": 1}))
+    partial.replace(watched / name)
+
+
+def remove(folder: Path) -> None:
+    """Delete a run's folder."""
+    shutil.rmtree(folder, ignore_errors=True)
