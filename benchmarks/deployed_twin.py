@@ -24,6 +24,7 @@ from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
 from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
+from twin.core_device.component import ATTEMPTS
 from twin.core_device.component_state import Patience
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -50,7 +51,7 @@ class DeployedTwin:
             (self.app / "edge_assets" / "handlers" / "bundles").symlink_to(bundles)
         self.home = folder / "twin"
         self._folder, self._auth, self._extensions = folder, auth, extensions
-        self._quick_ends = 0
+        self._failures = 0
 
     def __enter__(self) -> Self:
         try:
@@ -108,19 +109,20 @@ class DeployedTwin:
         }
 
     def kill_component(self) -> None:
-        """SIGKILL; a third within the time after which the device gives a component up waits for that time first."""
+        """SIGKILL; waits first where this would be the failure in a row for which the device gives the component up."""
         process = wait_for_process(lambda: self.component)
         needed_s = Patience().reset_s + 1
-        if self._quick_ends >= 2:
+        if self._failures >= ATTEMPTS - 1:
             wait_for(lambda: time.time() - process.create_time() > needed_s, "a component that has run for a while")
-        self._quick_ends = 0 if time.time() - process.create_time() > needed_s else self._quick_ends + 1
+            self._failures = 0
+        self._failures += 1
         process.kill()
         wait_for(lambda: not process.is_running(), "the component's end")
 
     def kill_device(self) -> None:
         """SIGKILL of the core device; the twin starts it again, and it its component."""
         process = wait_for_process(lambda: self.device)
-        self._quick_ends = 0
+        self._failures = 0
         process.kill()
         wait_for(lambda: not process.is_running(), "the core device's end")
 

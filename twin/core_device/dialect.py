@@ -31,6 +31,7 @@ class Dialect:
         all_steps: `shutdown`, `recover` and `Skipif` work, and variables of other components.
         binds_to: A HARD dependency that ends stops its dependents, whatever its exit status (systemd's `BindsTo`).
         packet_bytes: Longest MQTT packet that it can receive; a longer one drops the link. None for no own limit.
+        keeps_messages: Messages of QoS 1 are taken while the device is not connected, and sent later.
         ipc: What components may ask.
     """
 
@@ -40,10 +41,11 @@ class Dialect:
     all_steps: bool
     binds_to: bool
     packet_bytes: int | None
+    keeps_messages: bool
     ipc: IpcLimits
 
 
-LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, IpcLimits())
-CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, _CLASSIC_IPC)
+LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, False, IpcLimits())
+CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, True, _CLASSIC_IPC)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}
