@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 for folder in (".", "constructs"):
     sys.path.insert(0, str(ROOT / folder))
 
+from benchmarks.waiting import wait_for
 from config.names import Names
 from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
@@ -210,19 +211,6 @@ class Answers:
                 answers._thread.join()
 
 
-def wait_for(met: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
-    """Wait until something is so.
-
-    Raises:
-        TimeoutError: It is not within the limit.
-    """
-    deadline = time.monotonic() + limit_s
-    while not met():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {limit_s:.0f} s: {what}")
-        time.sleep(0.02)
-
-
 def wait_for_process(find: Callable[[], psutil.Process]) -> psutil.Process:
     """Wait for a process that is being started."""
     found: list[psutil.Process] = []
@@ -232,15 +220,8 @@ def wait_for_process(find: Callable[[], psutil.Process]) -> psutil.Process:
             found.append(find())
         return bool(found)
 
-    wait_for(there, "a process that is being started")
+    wait_for(there, "a process that is being started", LIMIT_S)
     return found[-1]
-
-
-def drop_file(watched: Path, name: str) -> None:
-    """Put a request into a watched folder, complete or not at all."""
-    partial = watched / f"{name}.part"
-    partial.write_text(json.dumps({"index": 1}))
-    partial.replace(watched / name)
 
 
 def remove(folder: Path) -> None:

@@ -10,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, wait_for
+from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin
 from benchmarks.twin_fault_kills import ask
 from benchmarks.twin_fault_s3 import captured
+from benchmarks.waiting import wait_for
 from tools.workload_predictions import PICTURE_TOPIC
 
 #: As libfaketime takes it, and in days.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import REQUEST, Answers, DeployedTwin, drop_file, wait_for
+from benchmarks.deployed_twin import REQUEST, Answers, DeployedTwin
+from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient
 
 #: The share of the kills that hits the core device.

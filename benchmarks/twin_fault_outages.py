@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, drop_file, wait_for, wait_for_process
+from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, wait_for_process
 from benchmarks.edge_outages import fill, in_order, small_disk
+from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient
 
 CATCH_UP_S = 180.0

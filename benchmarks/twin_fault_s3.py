@@ -8,8 +8,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from benchmarks import refusing_s3
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, wait_for
+from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin
 from benchmarks.twin_fault_kills import ask
+from benchmarks.waiting import wait_for
 
 PREDICTIONS = 200
 TELL_LIMIT_S = 60.0
