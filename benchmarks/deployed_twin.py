@@ -34,6 +34,8 @@ from twin.state import TwinState
 NAMES = Names("twin")
 REQUEST, RESPONSE = NAMES.request_topic("digits"), NAMES.response_topic("digits")
 LIMIT_S = 180.0
+#: What a fault may add to the component's memory.
+RSS_GROWTH_MB = 10
 
 
 class DeployedTwin:
@@ -163,6 +165,11 @@ class DeployedTwin:
 
     def _start(self) -> TwinState:
         return lifecycle.start(self.home, auth=self._auth, extensions=self._extensions)
+
+
+def grew(before: dict[str, float], after: dict[str, float]) -> bool:
+    """Whether the component takes 10 MB more than before, or more still."""
+    return after["component"] - before["component"] >= RSS_GROWTH_MB
 
 
 class Answers:

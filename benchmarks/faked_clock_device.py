@@ -16,7 +16,7 @@ def sleep(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    time.sleep = sleep
+    time.sleep = sleep  # type: ignore[assignment] # nobody passes an index
     # A device keeps its own environment from its components.
     component_environment._INHERITED = (*component_environment._INHERITED, *VARIABLES)
     sys.exit(main())

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin
+from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, grew
 from benchmarks.twin_fault_kills import ask
 from benchmarks.twin_fault_s3 import captured
 from benchmarks.waiting import wait_for
@@ -21,7 +21,6 @@ JUMPS = {"+1d": 1, "-2d": -2, "-3650d": -3650, "+0s": 0}
 LOOK_S = 12.0
 #: The picture is looked at every 5 s.
 LONGEST_PAUSE_S = 7.5
-RSS_GROWTH_MB = 10
 
 
 @contextmanager
@@ -85,5 +84,5 @@ def clock_jumps(twin: DeployedTwin, library: Path) -> dict[str, Any]:
         **outcomes, "captures in S3 at the end": len(names), "served by the true clock in s": round(back_s, 1),
         "rss_mb": [before, after],
         "holds": all(each["holds"] for each in outcomes.values())
-        and after["component"] - before["component"] < RSS_GROWTH_MB,
+        and not grew(before, after),
     }  # fmt: skip

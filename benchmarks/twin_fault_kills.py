@@ -4,20 +4,18 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import REQUEST, Answers, DeployedTwin
+from benchmarks.deployed_twin import REQUEST, Answers, DeployedTwin, grew
 from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient
 
 #: The share of the kills that hits the core device.
 DEVICE_SHARE = 0.15
-#: A request sent so shortly before a kill may be on its way in the process that dies.
-ON_ITS_WAY_S = 0.5
 ANSWER_LIMIT_S = 120.0
 
 PROMISE = {
@@ -82,8 +80,8 @@ def kills(twin: DeployedTwin, watched: Path, count: int, seed: int) -> dict[str,
         lost = answers.all_of(work.files, ANSWER_LIMIT_S)
         wait_for(lambda: not list(watched.iterdir()), "an empty folder")
         unanswered = answers.all_of(list(work.requests), 0)
-        away = times_away(work.requests, answers.messages.keys(), moments)
-        elsewhere = [name for name in unanswered if not any(a <= work.requests[name] <= b for a, b in away)]
+        away = times_without_answer(work.requests, answers.messages)
+        elsewhere = [span for span in away if not any(span[0] <= moment <= span[1] for moment in moments)]
         for name in unanswered:
             ask(operator, name)
         never = answers.all_of(unanswered, ANSWER_LIMIT_S)
@@ -93,18 +91,24 @@ def kills(twin: DeployedTwin, watched: Path, count: int, seed: int) -> dict[str,
         "kills": count, "of them of the core device": devices,
         "files": len(work.files), "results lost": len(lost), "results twice": len(found) - len(set(found)),
         "requests": len(work.requests), "unanswered at first": len(unanswered),
-        "of them not around a kill": len(elsewhere), "unanswered when asked again": len(never),
-        "longest time away s": round(max(b - a for a, b in away) - ON_ITS_WAY_S, 1), "rss_mb": [before, after],
-        "holds": not lost and not elsewhere and not never,
+        "rows of them": len(away), "rows without a kill": len(elsewhere), "unanswered when asked again": len(never),
+        "longest time away s": round(max((b - a for a, b in away), default=0.0), 1), "rss_mb": [before, after],
+        "holds": not lost and not elsewhere and not never
+        and not grew(before, after),
     }  # fmt: skip
 
 
-def times_away(sent: dict[str, float], answered: Any, moments: list[float]) -> list[tuple[float, float]]:
-    """From shortly before each kill until the first request after it that was answered, or the next kill."""
-    served = sorted(moment for name, moment in sent.items() if name in answered)
-    ends = [*moments[1:], float("inf")]
-    spans = []
-    for killed, end in zip(moments, ends, strict=True):
-        back = next((moment for moment in served if moment > killed), time.monotonic())
-        spans.append((killed - ON_ITS_WAY_S, min(back, end)))
-    return spans
+def times_without_answer(sent: dict[str, float], answered: Container[str]) -> list[tuple[float, float]]:
+    """The moments of the answered requests on both sides of each row of unanswered ones.
+
+    Requests are answered in their order: one that came before an answered one can only have been lost in between.
+    """
+    spans, last, missing = [], float("-inf"), False
+    for name, moment in sent.items():
+        if name not in answered:
+            missing = True
+            continue
+        if missing:
+            spans.append((last, moment))
+        last, missing = moment, False
+    return [*spans, (last, float("inf"))] if missing else spans

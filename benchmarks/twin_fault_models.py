@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, Answers, DeployedTwin
+from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, Answers, DeployedTwin, grew
 from tools.offline_deploy import DeploymentError
 from twin.operator import OperatorClient
 
@@ -151,7 +151,7 @@ def bad_models(twin: DeployedTwin) -> dict[str, Any]:
         **outcomes, "good one again": {"deployment": status, "no problem told": healthy, "served": retrained},
         "same process": same, "rss_mb": [before, after],
         "holds": holds and healthy and retrained and status == "SUCCEEDED" and same
-        and after["component"] - before["component"] < 10,
+        and not grew(before, after),
     }  # fmt: skip
 
 

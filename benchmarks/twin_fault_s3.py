@@ -8,13 +8,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from benchmarks import refusing_s3
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin
+from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, grew
 from benchmarks.twin_fault_kills import ask
 from benchmarks.waiting import wait_for
 
 PREDICTIONS = 200
 TELL_LIMIT_S = 60.0
-RSS_GROWTH_MB = 10
 
 
 @contextmanager
@@ -89,7 +88,7 @@ def s3_refuses(twin: DeployedTwin, run: str = "s3") -> dict[str, Any]:
         "captures in S3 later": len(set(found)), "twice": len(found) - len(set(found)),
         "refusals told by heartbeats": [403, 503], "rss_mb": [before, after],
         "holds": not unanswered and not early and len(set(found)) == 2 * PREDICTIONS == len(found)
-        and after["component"] - before["component"] < RSS_GROWTH_MB,
+        and not grew(before, after),
     }  # fmt: skip
 
 
