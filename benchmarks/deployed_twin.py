@@ -1,17 +1,14 @@
 """A copy of the app, deployed to a twin of its own by the CDK command line, for what is measured or broken on it."""
 
-import json
 import os
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Self
 
 import psutil
 
@@ -170,52 +167,6 @@ class DeployedTwin:
 def grew(before: dict[str, float], after: dict[str, float]) -> bool:
     """Whether the component takes 10 MB more than before, or more still."""
     return after["component"] - before["component"] >= RSS_GROWTH_MB
-
-
-class Answers:
-    """What arrives on a topic: moments and request ids in the order of arrival, and the last message of each id."""
-
-    def __init__(self, heard: SimpleQueue[bytes]) -> None:
-        self.ids: list[str] = []
-        self.moments: list[float] = []
-        self.messages: dict[str, dict[str, Any]] = {}
-        self.arrived = threading.Condition()
-        self._heard = heard
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._take, daemon=True)
-
-    def wait(self, met: Callable[[], bool], limit_s: float) -> bool:
-        """Wait until something about the answers is so, at most so long; tells whether it is."""
-        with self.arrived:
-            return self.arrived.wait_for(met, limit_s)
-
-    def all_of(self, names: Sequence[str], limit_s: float) -> list[str]:
-        """Wait for the answers of so many requests; gives those without one."""
-        self.wait(lambda: self.messages.keys() >= set(names), limit_s)
-        return [name for name in names if name not in self.messages]
-
-    def _take(self) -> None:
-        while not self._ended.is_set():
-            with suppress(Empty):
-                message = json.loads(self._heard.get(timeout=0.1))
-                with self.arrived:
-                    self.moments.append(time.monotonic())
-                    self.ids.append(str(message.get("request_id")))
-                    self.messages[self.ids[-1]] = message
-                    self.arrived.notify_all()
-
-    @classmethod
-    @contextmanager
-    def of(cls, operator: OperatorClient, topic: str = RESPONSE) -> Iterator["Answers"]:
-        """Listen to a topic while in the block."""
-        with operator.listen(topic) as heard:
-            answers = cls(heard)
-            answers._thread.start()
-            try:
-                yield answers
-            finally:
-                answers._ended.set()
-                answers._thread.join()
 
 
 def wait_for_process(find: Callable[[], psutil.Process]) -> psutil.Process:

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, grew
+from benchmarks.arriving_answers import Answers
+from benchmarks.deployed_twin import NAMES, DeployedTwin, grew
 from benchmarks.twin_fault_kills import ask
 from benchmarks.twin_fault_s3 import captured
 from benchmarks.waiting import wait_for

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import REQUEST, Answers, DeployedTwin, grew
+from benchmarks.arriving_answers import Answers
+from benchmarks.deployed_twin import REQUEST, DeployedTwin, grew
 from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient
 

@@ -6,7 +6,8 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, Answers, DeployedTwin, grew
+from benchmarks.arriving_answers import Answers
+from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, DeployedTwin, grew
 from tools.offline_deploy import DeploymentError
 from twin.operator import OperatorClient
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, grew, wait_for_process
+from benchmarks.arriving_answers import Answers
+from benchmarks.deployed_twin import NAMES, DeployedTwin, grew, wait_for_process
 from benchmarks.edge_outages import fill, in_order, small_disk
 from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient

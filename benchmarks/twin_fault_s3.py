@@ -8,7 +8,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from benchmarks import refusing_s3
-from benchmarks.deployed_twin import NAMES, Answers, DeployedTwin, grew
+from benchmarks.arriving_answers import Answers
+from benchmarks.deployed_twin import NAMES, DeployedTwin, grew
 from benchmarks.twin_fault_kills import ask
 from benchmarks.waiting import wait_for
 
