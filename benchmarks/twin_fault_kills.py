@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arriving_answers import Answers
-from benchmarks.deployed_twin import REQUEST, DeployedTwin, grew
+from benchmarks.deployed_twin import REQUEST, DeployedTwin
 from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient
 
@@ -95,7 +95,7 @@ def kills(twin: DeployedTwin, watched: Path, count: int, seed: int) -> dict[str,
         "rows of them": len(away), "rows without a kill": len(elsewhere), "unanswered when asked again": len(never),
         "longest time away s": round(max((b - a for a, b in away), default=0.0), 1), "rss_mb": [before, after],
         "holds": not lost and not elsewhere and not never
-        and not grew(before, after),
+        and not twin.grew(before, after),
     }  # fmt: skip
 
 

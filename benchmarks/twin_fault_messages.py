@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.deployed_twin import REQUEST, RESPONSE, DeployedTwin, grew
+from benchmarks.deployed_twin import REQUEST, RESPONSE, DeployedTwin
 from twin.core_device.dialect import LITE_PACKET_LIMIT_BYTES
 from twin.operator import OperatorClient
 
@@ -98,7 +98,7 @@ def malformed(twin: DeployedTwin, count: int, seed: int) -> dict[str, Any]:
         "longer than nucleus lite takes: the link is dropped and comes back": [outcomes["huge"], dropped],
         "served after in s": round(served_s, 2), "same processes": same, "rss_mb": [before, after],
         "holds": not silent and same and dropped == outcomes["huge"]
-        and not grew(before, after),
+        and not twin.grew(before, after),
     }  # fmt: skip
 
 

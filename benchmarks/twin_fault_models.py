@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.arriving_answers import Answers
-from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, DeployedTwin, grew
+from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, DeployedTwin
 from tools.offline_deploy import DeploymentError
 from twin.operator import OperatorClient
 
@@ -152,7 +152,7 @@ def bad_models(twin: DeployedTwin) -> dict[str, Any]:
         **outcomes, "good one again": {"deployment": status, "no problem told": healthy, "served": retrained},
         "same process": same, "rss_mb": [before, after],
         "holds": holds and healthy and retrained and status == "SUCCEEDED" and same
-        and not grew(before, after),
+        and not twin.grew(before, after),
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arriving_answers import Answers
-from benchmarks.deployed_twin import NAMES, DeployedTwin, grew, wait_for_process
+from benchmarks.deployed_twin import NAMES, DeployedTwin, wait_for_process
 from benchmarks.edge_outages import fill, in_order, small_disk
 from benchmarks.waiting import drop_file, wait_for
 from twin.operator import OperatorClient
@@ -51,7 +51,7 @@ def broker_away(twin: DeployedTwin, watched: Path, away_s: float) -> dict[str, A
         "away_s": away_s, "files": len(sent), "lost": len(lost), "answered twice": len(found) - len(set(found)),
         "in order": in_order(found), "caught up in s": round(caught_up_s, 1), "then served in s": round(served_s, 1),
         "rss_mb": [before, after],
-        "holds": not lost and in_order(found) and not grew(before, after),
+        "holds": not lost and in_order(found) and not twin.grew(before, after),
     }  # fmt: skip
 
 
@@ -91,5 +91,5 @@ def disk_full(twin: DeployedTwin, watched: Path) -> dict[str, Any]:
         "the log tells of the full disk": refused, "lost": len(lost),
         "answered twice": len(found) - len(set(found)), "served on the full disk in s": round(full_s, 1),
         "served with room in s": round(room_s, 1), "rss_mb": [before, after],
-        "holds": not lost and refused and not grew(before, after),
+        "holds": not lost and refused and not twin.grew(before, after),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import refusing_s3
 from benchmarks.arriving_answers import Answers
-from benchmarks.deployed_twin import NAMES, DeployedTwin, grew
+from benchmarks.deployed_twin import NAMES, DeployedTwin
 from benchmarks.twin_fault_kills import ask
 from benchmarks.waiting import wait_for
 
@@ -89,7 +89,7 @@ def s3_refuses(twin: DeployedTwin, run: str = "s3") -> dict[str, Any]:
         "captures in S3 later": len(set(found)), "twice": len(found) - len(set(found)),
         "refusals told by heartbeats": [403, 503], "rss_mb": [before, after],
         "holds": not unanswered and not early and len(set(found)) == 2 * PREDICTIONS == len(found)
-        and not grew(before, after),
+        and not twin.grew(before, after),
     }  # fmt: skip
 
 
