@@ -140,7 +140,7 @@ def bad_models(twin: DeployedTwin) -> dict[str, Any]:
             # What a device cannot unpack or must not trust fails the deployment, the rest the component's own check.
             told = status if reason == "FAILED" else updates.problem(awaited=True)
             outcomes[name] = {
-                "deployment": status[:300], "health message": "" if reason == "FAILED" else told,
+                "deployment": status[:300], "health message": "" if reason == "FAILED" else told.rpartition(f"{COMPONENT}/")[2],
                 "served on": updates.served_version() == serving, "holds": reason in told,
             }  # fmt: skip
         status = updates.roll_out(updates.good_version)
