@@ -25,7 +25,8 @@ import typer
 for root in (".", "constructs", "edge_assets/inference"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / root))
 
-from benchmarks.running_component import RunningComponent, wait_for
+from benchmarks.running_component import RunningComponent
+from benchmarks.waiting import wait_for
 from tests.edge.test_s3_objects import Service, environment
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -103,7 +104,7 @@ def broker_away(folder: Path, away_s: float) -> Report:
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     """A disk of its own; needs root."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True)
     try:
         yield folder

@@ -1,7 +1,6 @@
 """The inference component as a process beside a twin's IPC server, for what faults do to it."""
 
 import contextlib
-import json
 import os
 import queue
 import sqlite3
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.waiting import drop_file, wait_for
 from tests.edge.local_device import LocalDevice, configuration
 from tests.edge.model_folder import ROOT, make_package, point
 
@@ -102,9 +102,7 @@ class RunningComponent:
 
     def drop_file(self, name: str) -> None:
         """Put a request into the watched folder, complete or not at all."""
-        partial = self.watched / f"{name}.part"
-        partial.write_text(json.dumps({"index": 1}))
-        partial.replace(self.watched / name)
+        drop_file(self.watched, name)
 
     def answers(self, until: Callable[[list[str]], bool], limit_s: float = LIMIT_S) -> list[str]:
         """Take answers until there are enough, or none came for a while; gives their request ids."""
@@ -114,12 +112,3 @@ class RunningComponent:
             with contextlib.suppress(queue.Empty):
                 found.append(str(self.device.answer(0.2)["request_id"]))
         return found
-
-
-def wait_for(met: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + limit_s
-    while not met():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {limit_s:.0f} s: {what}")
-        time.sleep(0.02)

@@ -15,21 +15,12 @@ from pathlib import Path
 
 import typer
 
-ROOT = Path(__file__).resolve().parents[1]
-for folder in (".", "constructs"):
-    sys.path.insert(0, str(ROOT / folder))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.names import Names
-from tests.app_copy import copy_app
+from benchmarks.deployed_twin import LIMIT_S, NAMES, ROOT, DeployedTwin
 from tools.cdk_cli import CdkError
-from tools.offline_deploy import OfflineDeploy
-from twin import lifecycle
-from twin.errors import TwinError
-from twin.operator import OperatorClient
 
-NAMES = Names("twin")
 FETCHED = re.compile(r"component (\S+) \S+, artifact \S+/(\S+): fetched (\d+) bytes")
-LIMIT_S = 180.0
 KB = 1000
 
 
@@ -50,66 +41,30 @@ class Cost:
     served_s: float
 
 
-class Fleet:
-    """A copy of the app, deployed to a twin of its own.
+class Fleet(DeployedTwin):
+    """A copy of the app whose changes are deployed and measured."""
 
-    Args:
-        folder: Of the run.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.app = copy_app(folder / "app")
-        bundles = ROOT / "edge_assets" / "handlers" / "bundles"
-        if bundles.is_dir():
-            (self.app / "edge_assets" / "handlers" / "bundles").symlink_to(bundles)
-        self.home = folder / "twin"
-        self._state = lifecycle.start(self.home)
-        self._deploy = OfflineDeploy(environment=self._state.environment(), out=folder / "out", app=self.app)
-
-    def bootstrap(self) -> None:
-        """Prepare the account."""
-        self._deploy.synth()
-        self._deploy.bootstrap()
-
-    def deploy(self, *, fails: bool = False) -> Cost:
+    def bring(self, *, fails: bool = False) -> Cost:
         """Bring the app as it is now to the device; `fails` where the device is to go back to what it had."""
         read = self._log_size()
-        self._deploy.synth()
+        self.deploy.synth()
         started = time.monotonic()
         try:
-            self._deploy.deploy()
+            self.deploy.deploy()
         except CdkError:
             # The stack waits for the device's health, and says what the device says.
-            if not fails or "failed on 1 of 1 devices" not in (self._deploy.out / "cdk-deploy.log").read_text():
+            if not fails or "failed on 1 of 1 devices" not in (self.deploy.out / "cdk-deploy.log").read_text():
                 raise
         deploy_s = time.monotonic() - started
         started = time.monotonic()
         if not fails:
-            self._deploy.wait_for_device(NAMES.edge_server, timeout_s=LIMIT_S)
+            self.deploy.wait_for_device(NAMES.edge_server, timeout_s=LIMIT_S)
         reported = time.monotonic()
-        with OperatorClient(self._state) as operator:
-            self._ask_until_answered(operator)
-        served_s = time.monotonic() - reported
+        with self.operator() as operator:
+            served_s = self.wait_until_served(operator)
         found = FETCHED.findall(self._log(read))
         fetched = {f"{component}/{file}": int(size) for component, file, size in found}
         return Cost(fetched, deploy_s, reported - started, served_s)
-
-    def _ask_until_answered(self, operator: OperatorClient) -> None:
-        topics, deadline = (NAMES.request_topic("digits"), NAMES.response_topic("digits")), time.monotonic() + LIMIT_S
-        while True:
-            request = {"request_id": f"update-{time.monotonic_ns()}", "index": 1}
-            try:
-                operator.request(topics[0], request, topics[1], timeout_s=2)
-            except TwinError:
-                # What was sent while the component was not there is not kept for it.
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                return
-
-    def close(self) -> None:
-        """End the twin."""
-        lifecycle.stop(self.home)
 
     def _log_files(self) -> list[Path]:
         return list(self.home.glob("instances/*/**/log/core_device.log"))
@@ -177,18 +132,16 @@ def main(
         "configuration": (change_configuration, lambda _app: 0),
     }
     rows: list[tuple[str, int | None, Cost]] = []
-    fleet, over = None, False
+    over = False
     try:
-        fleet = Fleet(folder)
-        fleet.bootstrap()
-        rows.append(("all, the first time", None, fleet.deploy()))
-        for name, (change, limit) in changes.items():
-            print(f"{name} …", file=sys.stderr)
-            change(fleet.app)
-            rows.append((name, limit(fleet.app), fleet.deploy(fails=change is break_code)))
+        with Fleet(folder) as fleet:
+            fleet.bootstrap()
+            rows.append(("all, the first time", None, fleet.bring()))
+            for name, (change, limit) in changes.items():
+                print(f"{name} …", file=sys.stderr)
+                change(fleet.app)
+                rows.append((name, limit(fleet.app), fleet.bring(fails=change is break_code)))
     finally:
-        if fleet:
-            fleet.close()
         if keep:
             print(f"kept: {folder}", file=sys.stderr)
         else:

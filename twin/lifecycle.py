@@ -9,7 +9,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -59,12 +59,15 @@ def _exclusive(home: Path) -> Iterator[None]:
         yield
 
 
-def start(home: Path, *, auth: bool | None = None, progress: Progress = _silent) -> TwinState:
+def start(
+    home: Path, *, auth: bool | None = None, extensions: Sequence[str] = (), progress: Progress = _silent
+) -> TwinState:
     """Start the twin of a state folder, from its persisted state if there is one; a running one is left as it is.
 
     Args:
         home: The state folder; made if missing.
         auth: Whether IAM policies are evaluated; by default if `TWIN_AUTH` is 1.
+        extensions: Modules with `install(settings)` that the cloud installs besides its own, such as a fault's.
         progress: Told what happens, in short sentences.
 
     Returns:
@@ -84,7 +87,10 @@ def start(home: Path, *, auth: bool | None = None, progress: Progress = _silent)
         ports = _ports(known, progress)
         evaluate = os.environ.get("TWIN_AUTH") == "1" if auth is None else auth
         progress("starting the cloud")
-        pid = spawn_cloud(home, cloud_environment(home, ports, region=REGION, account=ACCOUNT, auth=evaluate))
+        environment = cloud_environment(
+            home, ports, region=REGION, account=ACCOUNT, auth=evaluate, extensions=extensions
+        )
+        pid = spawn_cloud(home, environment)
         try:
             started = ProcessIdentity.of(pid).started
         except psutil.NoSuchProcess as exc:

@@ -17,12 +17,16 @@ from twin.core_device.errors import RequestRejectedError
 
 
 def run(
-    folder: Path, scenario: Callable[[SmallBroker, Connection], Awaitable[None]], packet_bytes: int | None = None
+    folder: Path,
+    scenario: Callable[[SmallBroker, Connection], Awaitable[None]],
+    packet_bytes: int | None = None,
+    *,
+    keeps_messages: bool = True,
 ) -> None:
     async def main() -> None:
         broker = SmallBroker()
         async with running_broker(broker, folder) as configuration:
-            connection = Connection(configuration, Backoff(0.05, 0.1), packet_bytes)
+            connection = Connection(configuration, Backoff(0.05, 0.1), packet_bytes, keeps_messages=keeps_messages)
             task = asyncio.create_task(connection.run())
             try:
                 async with asyncio.timeout(20):
@@ -113,6 +117,27 @@ def test_subscriptions_and_waiting_messages_survive_a_lost_connection(tmp_path: 
         assert broker.subscribed == ["a", "a"]
 
     run(tmp_path, scenario)
+
+
+def test_nucleus_lite_refuses_messages_while_it_is_not_connected(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        received: list[bytes] = []
+        await connection.subscribe("a", 1, lambda _, payload: received.append(payload))
+        broker.away = True
+        broker.drop_clients()
+        await until(lambda: not connection.connected.is_set())
+
+        with pytest.raises(RequestRejectedError, match="nucleus lite keeps no messages: try again later"):
+            connection.publish("a", b"while away", 1)
+        broker.away = False
+        await connection.connected.wait()
+        connection.publish("a", b"tried again", 1)
+        await until(lambda: received)
+
+        assert received == [b"tried again"]
+
+    run(tmp_path, scenario, keeps_messages=LITE.keeps_messages)
 
 
 def test_a_refused_subscription_is_an_error_and_is_not_restored(tmp_path: Path) -> None:

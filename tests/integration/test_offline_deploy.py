@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from config.names import Names
 from tests.app_copy import copy_app
+from tests.device_processes import device_pid, inference_process
 from tests.edge_agent.conftest import PROTO, Client, tensor
 from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
@@ -74,23 +74,6 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             yield Deployed(app, home, state, deploy, operator)
     finally:
         lifecycle.stop(home)
-
-
-def inference_process(home: Path) -> psutil.Process:
-    found = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "edge_inference" in (process.info["cmdline"] or []) and str(home) in " ".join(process.info["cmdline"])
-    ]
-    assert len(found) == 1, f"one inference process expected, got {found}"
-    return found[0]
-
-
-def device_pid(home: Path) -> int | None:
-    """The core device's process; None for the moment in which it writes its number down."""
-    (path,) = home.glob("instances/*/core_device.pid")
-    text = path.read_text()
-    return int(json.loads(text)["pid"]) if text else None
 
 
 def wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import boto3
 import psutil
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
+from benchmarks import refusing_s3
 from tests.twin.conftest import wait_until
 from twin import lifecycle
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
@@ -62,6 +65,26 @@ def test_a_killed_cloud_comes_up_again_with_what_it_had(home: Path) -> None:
     assert [thing["thingName"] for thing in iot.list_things()["things"]] == ["survivor"]
     assert [found["certificateId"] for found in iot.list_certificates()["certificates"]] == [certificate]
     assert certificate_authority(again) == authority
+
+
+def test_an_extension_is_installed_besides_the_twins_own(home: Path) -> None:
+    state = lifecycle.start(home, extensions=["benchmarks.refusing_s3"])
+    s3 = boto3.client("s3", config=Config(retries={"total_max_attempts": 1}), **state.client_arguments())
+    s3.create_bucket(Bucket="bucket")
+
+    refusing_s3.switch(home, 503)
+    with pytest.raises(ClientError, match="SlowDown"):
+        s3.put_object(Bucket="bucket", Key="captures/thing/1.jsonl", Body=b"")
+    s3.put_object(Bucket="bucket", Key="results/1.json", Body=b"")
+    refusing_s3.switch(home, None)
+    s3.put_object(Bucket="bucket", Key="captures/thing/1.jsonl", Body=b"")
+
+    assert s3.list_objects_v2(Bucket="bucket")["KeyCount"] == 2
+
+
+def test_an_extension_that_is_not_there_is_named(home: Path) -> None:
+    with pytest.raises(TwinError, match="extension no_such_module cannot be installed"):
+        lifecycle.start(home, extensions=["no_such_module"])
 
 
 def test_stop_and_start_keep_the_state_and_the_ports(home: Path) -> None:

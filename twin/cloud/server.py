@@ -16,6 +16,7 @@ from ministack import app as ministack_app
 
 from twin.cloud.loopback import LOOPBACK, LoopbackEventLoop
 from twin.cloud.registry import Settings, background_work
+from twin.cloud_process import EXTENSIONS_VARIABLE
 
 logger = logging.getLogger("twin.server")
 
@@ -111,7 +112,7 @@ def main() -> None:
     except ValueError as exc:
         logger.error("%s", exc)
         sys.exit(2)
-    for name in EXTENSIONS:
+    for name in (*EXTENSIONS[:-1], *os.environ.get(EXTENSIONS_VARIABLE, "").split(), EXTENSIONS[-1]):
         try:
             importlib.import_module(name).install(settings)
         except Exception:

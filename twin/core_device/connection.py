@@ -42,14 +42,22 @@ class Connection:
         configuration: Endpoint, identity and proxy.
         packet_bytes: Longest packet that the device can receive; a longer one drops the link, as on nucleus lite.
             None for no limit.
+        keeps_messages: Whether messages of QoS 1 are taken without a connection, and sent with the next one, as the
+            classic nucleus' spooler does; nucleus lite refuses them.
         backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (30 s for 300 s),
             because a cloud on a laptop is away for seconds.
     """
 
     def __init__(
-        self, configuration: Configuration, backoff: Backoff | None = None, packet_bytes: int | None = None
+        self,
+        configuration: Configuration,
+        backoff: Backoff | None = None,
+        packet_bytes: int | None = None,
+        *,
+        keeps_messages: bool = True,
     ) -> None:
         self._packet_bytes = packet_bytes
+        self._keeps_messages = keeps_messages
         self.connected = asyncio.Event()
         self._host, self._port = configuration.nucleus.data_endpoint, configuration.nucleus.mqtt_port
         self._backoff = backoff or Backoff(5.0, 30.0)
@@ -91,7 +99,7 @@ class Connection:
             await asyncio.to_thread(self._client.loop_stop)
 
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
-        """Send a message; with QoS 1 it is kept until the cloud has acknowledged it, connected or not.
+        """Send a message; one of QoS 1 that was taken is kept until the cloud has acknowledged it.
 
         Args:
             topic: Topic without wildcards.
@@ -100,7 +108,8 @@ class Connection:
             properties: MQTT 5 properties as the IPC names them; None for none.
 
         Raises:
-            RequestRejectedError: Too large, not connected (QoS 0), or too much is waiting already (QoS 1).
+            RequestRejectedError: Too large, not connected (QoS 0, or a device that keeps no messages), or too much is
+                waiting already (QoS 1).
         """
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             raise RequestRejectedError(f"a payload must be at most {PAYLOAD_LIMIT_BYTES} bytes, got {len(payload)}")
@@ -109,6 +118,10 @@ class Connection:
             raise RequestRejectedError(f"{QUEUE_LIMIT_BYTES} bytes wait for the cloud already: try again later")
         if not qos and not self.connected.is_set():
             raise RequestRejectedError("the device is not connected: try again later, or use QoS 1")
+        if qos and not self._keeps_messages and not self.connected.is_set():
+            raise RequestRejectedError(
+                "the device is not connected, and nucleus lite keeps no messages: try again later"
+            )
         retain, attached = publish_properties(properties or {})
         info = self._client.publish(topic, payload, qos, retain, attached)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (info.rc and not qos):

@@ -49,7 +49,9 @@ class CoreDevice:
         self._store = ConfigurationStore(layout.configuration_file)
         self._http = CloudHttp(configuration)
         dialect = configuration.nucleus.dialect
-        self._connection = Connection(configuration, packet_bytes=dialect.packet_bytes)
+        self._connection = Connection(
+            configuration, packet_bytes=dialect.packet_bytes, keeps_messages=dialect.keeps_messages
+        )
         token_exchange = TokenExchange(configuration, self._http)
         data_plane = DataPlane(configuration, self._http)
         self._credential_endpoint = CredentialEndpoint(token_exchange, self._tokens.component)

@@ -31,6 +31,7 @@ class Dialect:
         all_steps: `shutdown`, `recover` and `Skipif` work, and variables of other components.
         binds_to: A HARD dependency that ends stops its dependents, whatever its exit status (systemd's `BindsTo`).
         packet_bytes: Longest MQTT packet that it can receive; a longer one drops the link. None for no own limit.
+        keeps_messages: Messages of QoS 1 are taken while the device is not connected, and sent later.
         ipc: What components may ask.
         file_mode: Rights of an artifact's files where the recipe has no Permission; those in a ZIP do not count.
     """
@@ -41,11 +42,12 @@ class Dialect:
     all_steps: bool
     binds_to: bool
     packet_bytes: int | None
+    keeps_messages: bool
     ipc: IpcLimits
     file_mode: int
 
 
-LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, IpcLimits(), 0o755)
-CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, _CLASSIC_IPC, 0o440)
+LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, False, IpcLimits(), 0o755)
+CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, True, _CLASSIC_IPC, 0o440)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}

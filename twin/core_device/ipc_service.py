@@ -76,7 +76,7 @@ class IpcService:
         return self._store.subscribe(component, tuple(key_path), deliver)
 
     async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
-        """Publish by the device's connection; with QoS 1 also while it is away, up to a bound."""
+        """Publish by the device's connection; while it is away only where the dialect keeps messages, up to a bound."""
         try:
             self._connection.publish(topic, payload, qos, properties)
         except RequestRejectedError as exc:
