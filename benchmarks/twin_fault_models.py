@@ -138,10 +138,10 @@ def bad_models(twin: DeployedTwin) -> dict[str, Any]:
         for number, (name, (content, later, reason)) in enumerate(packages.items()):
             status = updates.roll_out(updates.publish(number, content, later))
             # What a device cannot unpack or must not trust fails the deployment, the rest the component's own check.
-            told = status if reason == "FAILED" else updates.problem(awaited=True)
+            problem = "" if reason == "FAILED" else updates.problem(awaited=True)
             outcomes[name] = {
-                "deployment": status[:300], "health message": "" if reason == "FAILED" else told.rpartition(f"{COMPONENT}/")[2],
-                "served on": updates.served_version() == serving, "holds": reason in told,
+                "deployment": status[:300], "health message": problem.rpartition(f"{COMPONENT}/")[2],
+                "served on": updates.served_version() == serving, "holds": reason in (problem or status),
             }  # fmt: skip
         status = updates.roll_out(updates.good_version)
         healthy = not updates.problem(awaited=False)
