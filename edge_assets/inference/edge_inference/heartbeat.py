@@ -11,7 +11,8 @@ from edge_inference.outbox import Outbox
 from edge_inference.service_settings import ServiceSettings
 
 STATM = Path("/proc/self/statm")
-PROBLEM_CHARACTERS = 200
+#: Of what is wrong with a model: the path of its file takes a hundred of them.
+PROBLEM_CHARACTERS = 400
 
 
 class Heartbeat:
