@@ -325,7 +325,7 @@ def test_a_heartbeat_always_fits_and_says_what_is_wrong(make: Callable[..., Benc
     payload = Heartbeat("thing-1", bench.outbox).message(endpoints)
 
     assert len(payload) <= 6000
-    assert json.loads(payload)["models"]["m0"]["problem"] == "x" * 200
+    assert json.loads(payload)["models"]["m0"]["problem"] == "x" * 400
 
 
 def test_memory_is_0_where_the_system_does_not_tell(tmp_path: Path) -> None:
