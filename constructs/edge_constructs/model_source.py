@@ -89,7 +89,8 @@ def _declaration(folder: Path) -> dict[str, Any]:
         # Some editors put a byte order mark in front.
         declaration = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as exc:
-        raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, got none") from exc
+        found = "got none" if folder.is_dir() else "and there is no such folder"
+        raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, {found}") from exc
     except OSError as exc:
         raise ModelDeclarationError(f"{name}: cannot be read: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:

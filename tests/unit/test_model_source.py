@@ -79,6 +79,8 @@ def test_lists_every_mistake_of_a_declaration(tmp_path: Path) -> None:
 def test_names_a_folder_without_a_declaration(tmp_path: Path) -> None:
     with pytest.raises(ModelDeclarationError, match=r"must hold model\.json, got none"):
         ModelSource.read(tmp_path)
+    with pytest.raises(ModelDeclarationError, match=r"nowhere: .* and there is no such folder"):
+        ModelSource.read(tmp_path / "nowhere")
 
 
 def test_names_a_declaration_that_is_no_json(tmp_path: Path) -> None:
