@@ -1,36 +1,15 @@
-import json
 import os
 import queue
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from edge_inference.capture import NoCaptures
-from edge_inference.configuration import ModelSettings, parse
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.endpoint import Endpoint
+from edge_inference.configuration import ModelSettings
 from edge_inference.file_source import BATCH, FileJob, FileSource
-from edge_inference.heartbeat import Heartbeat, resident_mb
-from edge_inference.latency import Latencies
-from edge_inference.model_store import ModelStore
-from edge_inference.onnx_runtime import load
-from edge_inference.outbox import Outbox
-from edge_inference.service_settings import ServiceSettings, parse_service
-from edge_inference.workload import load_workload
-from tests.edge.local_device import configuration
-from tests.edge.model_folder import DIGITS, make_package, point
-from tests.edge.publications import Published
-from tools.digits import digit_png
-
-RESULTS = "edgewright/test/digits/results"
-
-
-def serving(**changes: Any) -> ModelSettings:
-    return parse(configuration(**changes))["digits"]
+from tests.edge.file_bench import RESULTS, Bench, digit, serving
+from tests.edge.model_folder import DIGITS
 
 
 def names(source: FileSource, settings: ModelSettings, package: Path, now: float) -> list[str]:
@@ -104,49 +83,9 @@ def test_a_watched_file_stays_until_its_result_is_safe(make: Callable[..., "Benc
     assert not (watched / "1.json").exists()
 
 
-class Sent:
-    def __init__(self) -> None:
-        self.items: list[tuple[str, dict[str, Any]]] = []
-
-    def publish(self, topic: str, payload: bytes) -> Published:
-        self.items.append((topic, json.loads(payload)))
-        return Published()
-
-
-class Bench:
-    """An endpoint with the real digit model; messages stay in the outbox until they are taken."""
-
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        self.outbox = Outbox()
-        self.store = ModelStore(folder / "current", lambda package: load_workload(package, load))
-        self.endpoint = Endpoint(serving(**changes), "thing-1", self.store, self.outbox, NoCaptures())
-        point(folder / "current", make_package(folder / "package"))
-        self.store.refresh()
-        self.endpoint.start()
-
-    def messages(self, count: int) -> list[tuple[str, dict[str, Any]]]:
-        deadline = time.monotonic() + 10
-        while self.outbox.waiting < count:
-            self.endpoint.poll()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        found = []
-        while self.outbox._memory:
-            message = self.outbox._memory.popleft()
-            found.append((message.topic, json.loads(message.payload)))
-            if message.on_safe:
-                message.on_safe()
-        return found
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Bench]:
     return lambda **changes: Bench(tmp_path / "device", **changes)
-
-
-def digit(index: int) -> bytes:
-    with np.load(DIGITS / "samples.npz") as samples:
-        return digit_png(samples["images"][index])
 
 
 def test_predicts_a_file_on_the_results_topic_in_the_form_of_edge_manager(
@@ -284,97 +223,3 @@ def test_a_missing_file_is_told_once_an_interval(make: Callable[..., Bench]) -> 
     ((_topic, message),) = bench.messages(1)
 
     assert "lost.jpg cannot be read: No such file" in message["error"]["message"]
-
-
-def test_the_heartbeat_tells_what_each_model_does(make: Callable[..., Bench]) -> None:
-    bench = make()
-    bench.endpoint.submit(b'{"index": 1}')
-    bench.endpoint.submit(b"no json")
-    bench.messages(2)
-    now = 0.0
-    heartbeat = Heartbeat("thing-1", bench.outbox, lambda: {"uploaded": 4}, lambda: now)
-    heartbeat.settings = ServiceSettings("edgewright/test/heartbeat", heartbeat_s=10)
-
-    heartbeat.beat([bench.endpoint])
-    assert bench.outbox.waiting == 0, "nothing piles up without a connection"
-    bench.outbox.attach(Sent())
-    heartbeat.beat([bench.endpoint])
-    heartbeat.beat([bench.endpoint])
-
-    ((topic, message),) = bench.messages(1)
-    assert topic == "edgewright/test/heartbeat"
-    assert message["captures"] == {"uploaded": 4}
-    assert message["rss_mb"] > 10
-    model = message["models"]["digits"]
-    assert (model["version"], model["loads"], model["answered"], model["refused"]) == ("1.0.0", 1, 1, 1)
-    assert set(model["latency_ms"]) == {"p50", "p95", "p99"}
-    now = 10
-    heartbeat.beat([bench.endpoint])
-    assert bench.outbox.waiting == 1
-
-
-def test_a_heartbeat_always_fits_and_says_what_is_wrong(make: Callable[..., Bench]) -> None:
-    bench = make()
-    bench.store._problem = "x" * 1000
-    endpoints: list[Any] = []
-    for number in range(100):
-        endpoint = Endpoint(serving(), "thing-1", bench.store, bench.outbox)
-        endpoint.settings = parse({"models": {f"m{number}": configuration()["models"]["digits"]}})[f"m{number}"]
-        endpoints.append(endpoint)
-
-    payload = Heartbeat("thing-1", bench.outbox).message(endpoints)
-
-    assert len(payload) <= 6000
-    assert json.loads(payload)["models"]["m0"]["problem"] == "x" * 400
-
-
-def test_memory_is_0_where_the_system_does_not_tell(tmp_path: Path) -> None:
-    assert resident_mb(tmp_path / "statm") == 0
-
-
-def test_percentiles_are_those_of_the_latest_values() -> None:
-    latencies = Latencies(window=100)
-    assert latencies.percentiles() == {}
-
-    for value in range(1, 201):
-        latencies.add(value)
-
-    assert latencies.percentiles()["p50"] == pytest.approx(150.5)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("threshold", 1.5),
-        ("threshold", "high"),
-        ("threshold", True),
-        ("InferenceInterval", -1),
-        ("InferenceInterval", "soon"),
-        ("ImageName", 5),
-        ("ImageDirectory", "a\0b"),
-        ("WatchDirectory", "x" * 1025),
-        ("resultFormat", "xml"),
-        ("PublishResultsOnTopic", "a/#"),
-        ("PublishResultsOnTopic", "edgewright/test/digits/request"),
-        ("captureShare", 2),
-        ("captureBelow", None),
-    ],
-)
-def test_a_wrong_value_is_named(key: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        serving(**{key: value})
-
-    assert str(caught.value).startswith(f"models.digits.{key} must ")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("heartbeatTopic", "a/#"), ("heartbeatSeconds", 0), ("captureBucket", 5), ("captureBytes", 1)],
-)
-def test_a_wrong_value_of_the_whole_is_named(key: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"{key} must "):
-        parse_service({key: value})
-
-
-def test_the_whole_has_defaults() -> None:
-    assert parse_service({}) == parse_service(None) == ServiceSettings()
