@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup bundles setup-dev check format lint types pytest integration integration-long synth setup-compliance compliance pr plan bill deploy diagram bench lock clean distclean
+.PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-model python bundles check format lint types pytest \
+  integration integration-long synth compliance pr plan bill deploy diagram bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,38 +18,37 @@ demo: setup  ## deploy everything to the twin, predict real digits, destroy, sho
 test: setup-dev check  ## every check and test, offline deploy included
 	@$(BIN)/pytest -n 3 --dist loadfile -m "not long"
 
-setup: $(VENV)/.ready node_modules/.ready $(VENV)/.wheelhouse bundles  ## install what the demo needs
-setup-dev: setup $(VENV)/.ready-dev  ## install what the checks need, too
+setup: run-environment $(VENV)/.wheelhouse bundles  ## install what the demo needs
+setup-dev: dev-environment $(VENV)/.wheelhouse bundles  ## install what the checks need, too
+setup-compliance: setup compliance-environment  ## install the analysers of templates and policies, too
+setup-sagemaker: setup sagemaker-environment  ## install SageMaker's SDK, too (about 1 GB)
+setup-model: setup model-environment  ## install torch, too (about 5.5 GB on Linux)
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed, got %d.%d: set PYTHON=…" % sys.version_info[:2])'
-	@$(PYTHON) -c 'import ensurepip, venv' || { echo "the venv module is not complete: apt install python3-venv"; exit 1; }
-	@echo "› virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+# Nothing is fetched for a Python that could not use it. It runs in any Python there is.
+define SUPPORTED
+import platform, sys
+v = sys.version_info[:2]
+ok = platform.python_implementation() == "CPython" and (3, 11) <= v <= (3, 14)
+sys.exit(None if ok else "CPython 3.11, 3.12, 3.13 or 3.14 is needed, got %s %d.%d (%s): set PYTHON, such as make demo PYTHON=python3.13" % ((platform.python_implementation(),) + v + (sys.executable,)))
+endef
+export SUPPORTED
+python:
+	@$(PYTHON) -c "$$SUPPORTED"
 
-$(VENV)/.ready: requirements.txt requirements-twin.txt | $(VENV)/bin/python
-	@echo "› Python packages (hash-checked)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-twin.txt
-	@touch $@
-
-$(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
-	@echo "› Python packages of the checks"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	@touch $@
-
-node_modules/.ready: package.json package-lock.json $(VENV)/.ready
-	@echo "› CDK command line"
-	@$(BIN)/npm ci --silent --no-progress
-	@touch $@
+# `run-environment` and the like; tools/set_up.py does only what is not done.
+ENVIRONMENTS := $(addsuffix -environment,run dev compliance sagemaker model)
+.PHONY: $(ENVIRONMENTS)
+$(ENVIRONMENTS): %-environment: python
+	@$(PYTHON) tools/set_up.py $*
 
 # The wheels that travel to devices: fetched once, so that synth needs no network.
-$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py $(VENV)/.ready
+$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py | run-environment
 	@echo "› wheelhouse of the devices"
 	@$(BIN)/python -m tools.wheelhouse --all-stages
 	@touch $@
 
 # The packages of the Greengrass V1 functions; done in no time when they are there.
-bundles: $(VENV)/.ready
+bundles: run-environment
 	@$(BIN)/python -m tools.bundle --all-stages
 
 check: lint types synth  ## format, lint, types, synth of every stage
@@ -78,14 +78,6 @@ synth: setup  ## templates of every stage, checked by all packs and CloudFormati
 	  echo "  $$stage: templates in out/synth/$$stage"; \
 	done
 
-# The analysers have an environment of their own: checkov pins another boto3 than the twin.
-setup-compliance: setup .venv-compliance/.ready
-.venv-compliance/.ready: requirements-compliance.txt
-	@echo "› analysers of templates and policies"
-	@$(PYTHON) -m venv .venv-compliance
-	@.venv-compliance/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-compliance.txt
-	@touch $@
-
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
@@ -111,15 +103,12 @@ bill: setup  ## what a stage costs in a month
 bench: setup-dev  ## measure synth, deploy and destroy
 	@$(BIN)/python benchmarks/synth_time.py
 
-lock: requirements.in requirements-twin.in requirements-dev.in requirements-model.in  ## renew the pinned requirements (needs uv)
-	@for extra in "" -twin -dev -model -sagemaker -compliance; do \
-	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet \
-	    --no-emit-index-url --no-emit-find-links requirements$$extra.in -o requirements$$extra.txt || exit 1; \
-	done
+lock: run-environment  ## renew the pinned requirements: make lock PACKAGES="boto3 ruff", or PACKAGES=--all
+	@$(BIN)/python -m tools.locks $(PACKAGES)
 
 clean:  ## end the twin, remove what runs made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m twin down; fi
 	@rm -rf out cdk.out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 distclean: clean  ## remove what set-up installed, too
-	@rm -rf $(VENV) .venv-compliance node_modules edge_assets/runtime/wheelhouse edge_assets/handlers/bundles .twin
+	@rm -rf .venv .venv-* .tools .tools.lock .cache node_modules edge_assets/runtime/wheelhouse edge_assets/handlers/bundles .twin
