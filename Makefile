@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-model python bundles check format lint types pytest \
-  integration integration-long synth compliance pr plan bill deploy diagram bench lock clean distclean
+  integration integration-long sagemaker synth compliance pr plan bill deploy diagram bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -16,7 +16,7 @@ demo: setup  ## deploy everything to the twin, predict real digits, destroy, sho
 	@$(BIN)/python -m tools.demo
 
 test: setup-dev check  ## every check and test, offline deploy included
-	@$(BIN)/pytest -n 3 --dist loadfile -m "not long"
+	@$(BIN)/pytest -n 3 --dist loadfile -m "not long and not sagemaker"
 
 setup: run-environment $(VENV)/.wheelhouse bundles  ## install what the demo needs
 setup-dev: dev-environment $(VENV)/.wheelhouse bundles  ## install what the checks need, too
@@ -64,13 +64,16 @@ types: setup-dev
 	@$(BIN)/mypy
 
 pytest: setup-dev  ## the tests that need no deploy
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration and not long"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration and not long and not sagemaker"
 
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
-	@$(BIN)/pytest -m "integration and not long"
+	@$(BIN)/pytest -m "integration and not long and not sagemaker"
 
 integration-long: setup-dev setup-compliance  ## destroys after failures, two stages, the deployer's policy, every alarm, cfn-lint on every switch
 	@$(BIN)/pytest -m long
+
+sagemaker: setup-dev setup-sagemaker  ## the commands of SageMaker's SDK, for real, on a twin
+	@$(BIN)/pytest -m sagemaker
 
 synth: setup  ## templates of every stage, checked by all packs and CloudFormation's schemas
 	@for stage in dev prod twin; do \
@@ -81,7 +84,7 @@ synth: setup  ## templates of every stage, checked by all packs and CloudFormati
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: test compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
+pr: test sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
 
 deploy: synth  ## deploy STAGE with the credentials of this shell; STACKS="…" deploys only these
 	@npx cdk deploy $(STACKS) --app out/synth/$(STAGE) --require-approval never --concurrency 5
