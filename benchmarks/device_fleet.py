@@ -1,9 +1,10 @@
 """Measure a deployment to N core devices of one twin: time, memory, and what is left after `down`.
 
-Run: `python benchmarks/device_fleet.py [N]`; 25 by default. The component is a shell script: what is measured is the
-devices; a component's own memory comes on top, N times. Result: `benchmarks/device_fleet.json`.
+Run: `python benchmarks/device_fleet.py [25]`, with the number of devices. The component is a shell script: what is
+measured is the devices; a component's own memory comes on top, N times. Result: `benchmarks/device_fleet.json`.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 import boto3
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from twin import lifecycle
 from twin.devices import simulated
@@ -84,7 +87,9 @@ def measure(state: TwinState, count: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 25
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("count", type=int, nargs="?", default=25, help="core devices (default: %(default)s)")
+    count = parser.parse_args().count
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         home = Path(folder).resolve() / "twin"
         try:

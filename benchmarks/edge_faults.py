@@ -1,7 +1,6 @@
-r"""Faults of the agent, of V1 functions and of signatures on the twin's IPC server: what is lost, hangs or grows.
+"""Faults of the agent, of V1 functions and of signatures on the twin's IPC server: what is lost, hangs or grows.
 
-    PYTHONPATH=constructs:edge_assets/inference:edge_assets/handlers \
-        .venv/bin/python -m benchmarks.edge_faults [--kills 50] [--messages 1000] [--only inference|handler]
+    .venv/bin/python benchmarks/edge_faults.py [--kills 50] [--messages 1000] [--only inference|handler]
 
 The components are real processes with the real SDK client; the report goes to standard output as JSON.
 """
@@ -23,6 +22,9 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
+
+for root in (".", "constructs", "edge_assets/inference", "edge_assets/handlers"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / root))
 
 from edge_inference.agent import agent_pb2 as wire
 from tests.edge import test_component_process as inference

@@ -4,6 +4,7 @@ Rerun with `.venv/bin/python benchmarks/edge_int8.py`. Networks with random weig
 of inputs for which both name the same label stands in its place.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -68,6 +69,7 @@ def row(title: str, model: bytes, name: str, calibration: Inputs, inputs: Inputs
 
 def main() -> None:
     """Print the Markdown table."""
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     print(
         "| model | fp32 | int8 | fp32 kB | int8 kB | fp32 ms | int8 ms | faster by |\n|---|---|---|---|---|---|---|---|"
     )

@@ -1,23 +1,22 @@
 """Compiles one model by SageMaker Neo outside a deploy: submits the stack's own job and follows it to its end.
 
-    pip install -r requirements-sagemaker.txt
-    python -m tools.compile_model digits --stage dev --role ROLE_ARN --bucket BUCKET
+    make setup-sagemaker
+    .venv-sagemaker/bin/python -m tools.compile_model digits --stage dev --role ROLE_ARN --bucket BUCKET
 
-The job has the name that the stack would give it, so a deploy that follows finds it done. Needs the SageMaker SDK
-(version 3, about 1 GB), which is imported when the job is submitted and nowhere else in this app.
+The job has the name that the stack would give it, so a deploy that follows finds it done. The SageMaker SDK (version 3,
+about 1 GB) has an environment of its own; it is imported when the job is submitted and nowhere else in this app.
 """
 
+import argparse
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import boto3
-import typer
-from rich.console import Console
 
 from config.loader import ConfigurationError, load_stage
 from config.names import Names
@@ -25,11 +24,11 @@ from edge_constructs.edge_assets import MODELS
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_handlers.custom_resource import Properties
 from edge_handlers.neo_compilation.job import CompilationJob
+from tools.optional_packages import require
 
 POLL_S = 5.0
 ENDED = ("COMPLETED", "FAILED", "STOPPED")
 _ARCHITECTURES = {"x86_64": "X86_64", "aarch64": "ARM64"}
-console = Console(highlight=False)
 
 
 class CompilationFailedError(RuntimeError):
@@ -150,31 +149,42 @@ def _some(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def main(
-    model: Annotated[str, typer.Argument(help="Folder below edge_assets/models.")],
-    role: Annotated[str, typer.Option(help="ARN of the SageMaker execution role.")],
-    bucket: Annotated[str, typer.Option(help="Takes source and artifact.")],
-    stage: Annotated[str, typer.Option(help="Whose devices it is compiled for.")] = "dev",
-    minutes: Annotated[int, typer.Option(min=1, help="SageMaker stops the job after so long.")] = 30,
-) -> None:
-    """Compile a model by SageMaker Neo and print where the artifact is."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile a model and print where the artifact is.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 compiled, 1 with the reason on standard error; 2, at once, where the SDK is missing.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tools.compile_model", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", help="folder below edge_assets/models")
+    parser.add_argument("--role", required=True, metavar="ARN", help="of the SageMaker execution role")
+    parser.add_argument("--bucket", required=True, help="takes source and artifact")
+    parser.add_argument("--stage", default="dev", help="whose devices it is compiled for (default: %(default)s)")
+    parser.add_argument("--minutes", type=int, default=30, help="SageMaker stops the job after so long (default: 30)")
+    options = parser.parse_args(arguments)
+    if options.minutes < 1:
+        parser.error(f"--minutes must be at least 1, got {options.minutes}")
+    require(parser.prog, "sagemaker", "sagemaker")
     started = time.monotonic()
     try:
-        job, content = prepare(stage, model, role, bucket, minutes)
-        region = load_stage(stage).region
-        console.print(f"{job.name}: {job.source_uri}")
+        job, content = prepare(options.stage, options.model, options.role, options.bucket, options.minutes)
+        region = load_stage(options.stage).region
+        print(f"{job.name}: {job.source_uri}")
         submitted = submit(job, content, region, boto3.client("s3", region_name=region))
         uri = follow(
             submitted,
-            minutes * 60 + 300,
-            lambda status: console.print(f"{time.monotonic() - started:6.1f} s  {status}"),
+            options.minutes * 60 + 300,
+            lambda status: print(f"{time.monotonic() - started:6.1f} s  {status}", flush=True),
         )
-    except ModuleNotFoundError as exc:
-        sys.exit(f"{exc}: pip install -r requirements-sagemaker.txt")
     except (CompilationFailedError, ConfigurationError, ModelDeclarationError, ValueError) as exc:
-        sys.exit(str(exc))
-    console.print(uri)
+        print(exc, file=sys.stderr)
+        return 1
+    print(uri)
+    return 0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(main())

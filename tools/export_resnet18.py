@@ -2,9 +2,9 @@
 
 python -m tools.export_resnet18 [--output edge_assets/models/image-classification] [--weights pretrained|random|narrow]
 
-`pretrained` and `random` need `requirements-model.txt`, the former the network too; without that it becomes
-the latter.
-`narrow`, the default, needs neither: the same graph with 8 instead of 64 channels, 1 MB instead of 47 MB.
+`narrow`, the default, needs `make setup-dev`: the same graph with 8 instead of 64 channels, 1 MB instead of 47 MB.
+`pretrained` and `random` need `make setup-model` and are run by `.venv-model/bin/python`. The former needs the network,
+too; without that it becomes the latter.
 """
 
 import argparse
@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from PIL import Image
-from sklearn.datasets import load_sample_image
-
+from tools.optional_packages import require
 from tools.random_networks import CLASSES, INPUT, resnet18
 
 FOLDER = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "image-classification"
@@ -37,9 +35,6 @@ def torch_model(weights: str) -> tuple[bytes, list[str], str]:
 
     Returns:
         ONNX, labels, and the notice for every output, empty for pretrained weights.
-
-    Raises:
-        ImportError: requirements-model.txt is not installed.
     """
     import torch
     from torchvision.models import ResNet18_Weights
@@ -121,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; those of the process by default.
 
     Returns:
-        Exit code: 0 written, 1 with the reason on standard error.
+        Exit code: 0 written; 2, at once, where a package is missing.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.export_resnet18", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: %(default)s)")
@@ -129,19 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output: Path = options.output
     if options.weights == NARROW:
+        require(parser.prog, "dev", "onnx", "sklearn", "PIL")
         content = resnet18(NARROW_WIDTH).SerializeToString(deterministic=True)
         labels, notice = random_labels(), NOTICE
     else:
-        try:
-            content, labels, notice = torch_model(options.weights)
-        except ImportError as exc:
-            print(f"export: {exc}: pip install -r requirements-model.txt, or --weights narrow", file=sys.stderr)
-            return 1
+        require(f"{parser.prog} --weights {options.weights}", "model", "torch", "torchvision", "sklearn", "PIL")
+        content, labels, notice = torch_model(options.weights)
     output.mkdir(parents=True, exist_ok=True)
     (output / "model.onnx").write_bytes(content)
     (output / "model.json").write_text(_json(declaration(labels, notice)), encoding="utf-8")
     picture = output / "image.jpg"
     if not picture.exists():
+        from PIL import Image
+        from sklearn.datasets import load_sample_image
+
         # A photograph that scikit-learn ships, by its credits under CC BY.
         Image.fromarray(load_sample_image("china.jpg")).save(picture, quality=80)
     print(f"{output}: {len(content) / 1e6:.1f} MB, {notice or 'pretrained on ImageNet'}")

@@ -1,10 +1,13 @@
 """Writes a trained multi-layer perceptron as an ONNX graph that SageMaker Neo can read."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 #: Neo's documentation names ONNX 1.7: operator set 12, file format 7.
 OPSET = 12
@@ -15,7 +18,7 @@ Layer = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def perceptron(
     name: str, input_name: str, input_shape: Sequence[int], output_name: str, layers: Sequence[Layer]
-) -> ModelProto:
+) -> "ModelProto":
     """Build the graph: flatten, then a matrix product a layer, with ReLU between them.
 
     Args:
@@ -28,6 +31,8 @@ def perceptron(
     Returns:
         The checked model; weights are rounded to float32.
     """
+    from onnx import TensorProto, checker, helper, numpy_helper  # not part of `make setup`
+
     nodes = [helper.make_node("Flatten", [input_name], ["flat"], axis=1)]
     initializers = []
     value = "flat"

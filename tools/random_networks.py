@@ -4,9 +4,10 @@ Sources of the shapes: He et al., "Deep Residual Learning for Image Recognition"
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), table 2.
 """
 
-from onnx import ModelProto
+from typing import TYPE_CHECKING
 
-from tools.convolution_graph import ConvolutionGraph
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 CLASSES = 1000
 INPUT = (1, 3, 224, 224)
@@ -22,7 +23,7 @@ BOTTLENECKS = (
 )
 
 
-def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> ModelProto:
+def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelProto":
     """Build ResNet-18.
 
     Args:
@@ -33,6 +34,8 @@ def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> ModelPro
     Returns:
         float32 input `image`, output `logits`.
     """
+    from tools.convolution_graph import ConvolutionGraph  # onnx is not part of `make setup`
+
     graph = ConvolutionGraph(seed)
     value = graph.max_pool(graph.relu(graph.convolution("image", 3, width, 7, stride=2)))
     channels = width
@@ -49,7 +52,7 @@ def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> ModelPro
     return graph.model("resnet18", INPUT, classes, "logits")
 
 
-def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> ModelProto:
+def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> "ModelProto":
     """Build MobileNetV2 with 3.5 million weights.
 
     Args:
@@ -59,6 +62,8 @@ def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> ModelProto:
     Returns:
         float32 input `image`, output `logits`.
     """
+    from tools.convolution_graph import ConvolutionGraph  # onnx is not part of `make setup`
+
     graph = ConvolutionGraph(seed)
     value = graph.relu6(graph.convolution("image", 3, 32, 3, stride=2))
     channels = 32

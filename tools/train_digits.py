@@ -1,6 +1,8 @@
 """Trains the digit recogniser: the same data, split, seed and therefore accuracy at every run.
 
 python -m tools.train_digits [--output edge_assets/models/digits] [--hidden 256]
+
+Needs `make setup-dev`.
 """
 
 import argparse
@@ -12,13 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPClassifier
 
 from tools.digits import MAXIMUM
 from tools.onnx_classifier import Layer, perceptron
+from tools.optional_packages import require
 
 DIGITS = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "digits"
 HELD_OUT = 360
@@ -46,6 +45,9 @@ def split_digits() -> Split:
     Returns:
         1,437 images to train with and 360 held out.
     """
+    from sklearn.datasets import load_digits  # not part of `make setup`
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     parts = train_test_split(
         digits.images, digits.target, test_size=HELD_OUT, stratify=digits.target, random_state=SEED
@@ -64,6 +66,9 @@ def train(images: Images, labels: Labels, hidden: int = HIDDEN) -> list[Layer]:
     Returns:
         Weights and bias of each layer, for inputs from 0 to 1.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
     shifted = np.concatenate(
         [_shift(images, down, right) for down, right in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
     )
@@ -102,12 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; those of the process by default.
 
     Returns:
-        Exit code 0.
+        Exit code 0; 2, at once, where scikit-learn or onnx is missing.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.train_digits", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=DIGITS, help="folder to write to (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=HIDDEN, help="units of the hidden layer (default: %(default)s)")
     options = parser.parse_args(arguments)
+    require(parser.prog, "dev", "sklearn", "onnx")
     output: Path = options.output
     split = split_digits()
     layers = train(split.train_images, split.train_labels, options.hidden)

@@ -1,6 +1,8 @@
 """Trains the iris classifier: the same data, split, seed and therefore accuracy at every run.
 
 python -m tools.train_iris [--output edge_assets/models/iris]
+
+Needs `make setup-dev`.
 """
 
 import argparse
@@ -11,12 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from tools.onnx_classifier import Layer, perceptron
+from tools.optional_packages import require
 
 IRIS = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "iris"
 HELD_OUT = 45
@@ -39,6 +38,9 @@ def split_iris() -> Split:
     Returns:
         105 flowers to train with and 45 held out.
     """
+    from sklearn.datasets import load_iris  # not part of `make setup`
+    from sklearn.model_selection import train_test_split
+
     iris = load_iris()
     parts = train_test_split(iris.data, iris.target, test_size=HELD_OUT, stratify=iris.target, random_state=SEED)
     return Split(parts[0], parts[2], parts[1], parts[3])
@@ -54,6 +56,9 @@ def train(rows: NDArray[np.float64], labels: NDArray[np.int64]) -> Layer:
     Returns:
         Weights (4, 3) and bias (3,) for rows as they are: the standardisation is part of them.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(rows)
     model = LogisticRegression(max_iter=1000).fit(scaler.transform(rows), labels)
     weights = model.coef_.T / scaler.scale_[:, np.newaxis]
@@ -67,11 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; those of the process by default.
 
     Returns:
-        Exit code 0.
+        Exit code 0; 2, at once, where scikit-learn or onnx is missing.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.train_iris", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=IRIS, help="folder to write to (default: %(default)s)")
     output: Path = parser.parse_args(arguments).output
+    require(parser.prog, "dev", "sklearn", "onnx")
     split = split_iris()
     weights, bias = train(split.train_rows, split.train_labels)
     model = perceptron("iris", "features", (1, 4), "logits", [(weights, bias)])

@@ -64,3 +64,41 @@ def test_the_job_is_the_one_that_the_stack_would_start() -> None:
     assert arguments["OutputConfig"]["TargetPlatform"] == {"Os": "LINUX", "Arch": "X86_64"}
     assert arguments["StoppingCondition"] == {"MaxRuntimeInSeconds": 600}
     assert content[:2] == b"\x1f\x8b"
+
+
+COMMAND = ("digits", "--role", ROLE, "--bucket", "bucket")
+
+
+def test_the_command_prints_where_the_artifact_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compile_model, "require", lambda *_: None)
+    monkeypatch.setattr(compile_model, "submit", lambda *_: Job("INPROGRESS", "COMPLETED"))
+
+    assert compile_model.main(COMMAND) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("edgewright-dev-digits-")
+    assert [line.split()[-1] for line in lines[1:]] == [
+        "INPROGRESS",
+        "COMPLETED",
+        Job.model_artifacts.s3_model_artifacts,
+    ]
+
+
+def test_the_command_fails_with_the_reason_of_the_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compile_model, "require", lambda *_: None)
+    monkeypatch.setattr(compile_model, "submit", lambda *_: Job("FAILED"))
+
+    assert compile_model.main(COMMAND) == 1
+
+    assert "is FAILED: ClientError: no model" in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_limit_below_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compile_model.main([*COMMAND, "--minutes", "0"])
+
+    assert "--minutes must be at least 1, got 0" in capsys.readouterr().err
