@@ -67,7 +67,9 @@ ENVIRONMENTS = {
     "run": Environment(".venv", _RUN, "the app and the twin", node=True),
     "dev": Environment(".venv", (*_RUN, "requirements-dev.txt"), "the checks, too", node=True),
     "compliance": Environment(".venv-compliance", ("requirements-compliance.txt",), "analysers"),
-    "sagemaker": Environment(".venv-sagemaker", ("requirements.txt", "requirements-sagemaker.txt"), "SageMaker's SDK, about 1 GB"),
+    "sagemaker": Environment(
+        ".venv-sagemaker", ("requirements.txt", "requirements-sagemaker.txt"), "SageMaker's SDK, about 1 GB"
+    ),
     "model": Environment(".venv-model", (*_RUN, "requirements-model.txt"), "torch, about 5.5 GB on Linux"),
 }
 

@@ -190,7 +190,7 @@ def download(target: Target, locks: Iterable[Path], folder: Path) -> None:
     """
     print(f"wheelhouse: collecting the wheels for {target.name}", file=sys.stderr, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
     command += ["--python-version", target.python, "--implementation", "cp"]
     for tag in MANYLINUX:
