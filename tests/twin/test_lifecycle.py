@@ -197,3 +197,34 @@ def test_env_of_a_running_twin_points_boto3_at_it(twin: TwinState) -> None:
     )
 
     assert f"export AWS_ENDPOINT_URL={twin.gateway_url}" in result.stdout.splitlines()
+
+
+def test_env_leads_to_the_twin_from_a_shell_with_a_profile_and_a_proxy(twin: TwinState) -> None:
+    nowhere = "http://127.0.0.1:1"
+    foreign = {"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL_STS": nowhere, "http_proxy": nowhere, "NO_PROXY": "a.example"}
+    given = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    ask = "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])"
+    script = f"eval \"$('{sys.executable}' -m twin env)\" && '{sys.executable}' -c \"{ask}\" && echo $no_proxy"
+
+    result = subprocess.run(
+        ["sh", "-c", script],
+        env={**given, **foreign, "TWIN_HOME": str(twin.home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.stdout.splitlines() == [twin.account, "a.example,127.0.0.1,localhost"], result.stderr
+
+
+def test_a_process_that_knows_a_twin_reaches_it_past_the_users_settings(
+    twin: TwinState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "AWS_PROFILE", "no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    assert load_state(twin.home) == twin
+
+    assert certificate_authority(twin)
+    assert boto3.client("sts", **twin.client_arguments()).get_caller_identity()["Account"] == twin.account
