@@ -224,7 +224,8 @@ def run(
         0, or 1 if a command failed or left a process running.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="edgewright-clone-")).resolve()
+    # Short, because the path of a socket has at most 107 bytes, and pytest puts half of them between.
+    work = Path(tempfile.mkdtemp(prefix="ew-")).resolve()
     left: list[psutil.Process] = []
     try:
         # A bundle, because git refuses to read a repository of another user.
