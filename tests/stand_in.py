@@ -13,6 +13,10 @@ _FRAME = """#!/bin/sh
 {code}"""
 
 
+#: What this interpreter needs in an environment that is not the caller's: some start only with the loader's path.
+NEEDED = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+
+
 def write_stand_in(path: Path, code: str) -> Path:
     """Write an executable program in Python: standard library only, and nothing of the caller's Python settings.
 
@@ -23,10 +27,7 @@ def write_stand_in(path: Path, code: str) -> Path:
     Returns:
         The path.
     """
-    command = [sys.executable]
-    # An interpreter that is found by the loader's path only starts nowhere without it.
-    if libraries := os.environ.get("LD_LIBRARY_PATH"):
-        command = ["/usr/bin/env", f"LD_LIBRARY_PATH={libraries}", *command]
-    path.write_text(_FRAME.format(command=shlex.join(command), code=code), encoding="utf-8")
+    needed = ["/usr/bin/env", *(f"{name}={value}" for name, value in NEEDED.items())] if NEEDED else []
+    path.write_text(_FRAME.format(command=shlex.join([*needed, sys.executable]), code=code), encoding="utf-8")
     path.chmod(0o755)
     return path

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from config.loader import stage_names
+from tests.stand_in import NEEDED
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 120
@@ -173,6 +174,7 @@ def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
 
 def test_synth_needs_no_stage_no_credentials_and_no_network(tmp_path: Path) -> None:
     environment = {
+        **NEEDED,
         "PATH": "/nonexistent",
         "HOME": str(tmp_path),
         "CDK_OUTDIR": str(tmp_path / "cdk.out"),

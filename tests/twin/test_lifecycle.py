@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from benchmarks import refusing_s3
+from tests.stand_in import NEEDED
 from tests.twin.conftest import wait_until
 from twin import lifecycle
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
@@ -147,9 +148,11 @@ def test_new_ports_are_chosen_when_one_is_taken(home: Path, twin: TwinState) -> 
 def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) -> None:
     root = instances_folder(home) / "i-1"
     root.mkdir(parents=True)
-    device = subprocess.Popen(SLEEP, env={DEVICE_VARIABLE: str(root)}, start_new_session=True)
-    component = subprocess.Popen(SLEEP, env={COMPONENT_VARIABLE: str(root / "ipc.socket")}, start_new_session=True)
-    bystander = subprocess.Popen(SLEEP, env={"TWIN_HOME": str(home)}, start_new_session=True)
+    device = subprocess.Popen(SLEEP, env={**NEEDED, DEVICE_VARIABLE: str(root)}, start_new_session=True)
+    component = subprocess.Popen(
+        SLEEP, env={**NEEDED, COMPONENT_VARIABLE: str(root / "ipc.socket")}, start_new_session=True
+    )
+    bystander = subprocess.Popen(SLEEP, env={**NEEDED, "TWIN_HOME": str(home)}, start_new_session=True)
 
     try:
         assert lifecycle.stop(home)
