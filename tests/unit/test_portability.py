@@ -28,7 +28,8 @@ def shebangs(source: str) -> Iterator[str]:
         parts = node.values if isinstance(node, ast.JoinedStr) else [node]
         first = parts[0].value if parts and isinstance(parts[0], ast.Constant) else None
         text = first.decode(errors="replace") if isinstance(first, bytes) else first
-        if isinstance(text, str) and text.startswith("#!"):
+        alone = isinstance(node, ast.Constant) and text == "#!"  # looked for, not written
+        if isinstance(text, str) and text.startswith("#!") and not alone:
             yield text.split("\n")[0].removeprefix("#!")
 
 
