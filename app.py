@@ -18,10 +18,10 @@ gc.disable()
 # `constructs/` is a source root: it holds edge_constructs and edge_handlers, and is no package itself.
 sys.path.insert(1, str(Path(__file__).resolve().parent / "constructs"))
 
-from tools.node import node_binary
+from tools.node import settle_jsii
 
 # jsii reads it when aws_cdk is imported.
-os.environ.setdefault("JSII_NODE", str(node_binary()))
+settle_jsii(os.environ)
 
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError

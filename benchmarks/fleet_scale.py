@@ -72,9 +72,9 @@ def measure(place: Path) -> float:
 
 def synth(place: Path) -> None:
     """Do what app.py does, for the stage in this folder."""
-    from tools.node import node_binary
+    from tools.node import settle_jsii
 
-    os.environ.setdefault("JSII_NODE", str(node_binary()))
+    settle_jsii(os.environ)
     from config.loader import load_stage
     from edge_constructs.feature_flags import read_context
     from edge_constructs.policy_gate import PolicyGate, new_app

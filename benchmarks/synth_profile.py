@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.node import node_binary
+from tools.node import settle_jsii
 
 LIMIT_S = 300
 #: Runs the app as `python app.py` does, with some packs, and prints what took how long.
@@ -93,9 +93,9 @@ def main() -> None:
 
 
 def _run(stage: str, packs: tuple[str, ...], out: Path) -> dict[str, float]:
+    settle_jsii(os.environ)
     environment: Mapping[str, str] = {
         **os.environ,
-        "JSII_NODE": str(node_binary()),
         "CDK_OUTDIR": str(out),
         "STAGE": stage,
         "PACKS": ",".join(packs),

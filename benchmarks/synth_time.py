@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config.loader import stage_names
-from tools.node import node_binary
+from tools.node import settle_jsii
 
 ONE_BUCKET = """
 import aws_cdk as cdk
@@ -74,7 +74,8 @@ def _context(**values: str) -> dict[str, str]:
 
 def _synth(script: Path, out: Path, variables: dict[str, str]) -> tuple[float, float]:
     """Seconds by the clock and of the processors."""
-    environment = {**os.environ, "JSII_NODE": str(node_binary()), "CDK_OUTDIR": str(out), **variables}
+    settle_jsii(os.environ)
+    environment = {**os.environ, "CDK_OUTDIR": str(out), **variables}
     before, started = _cpu(), time.perf_counter()
     subprocess.run([sys.executable, str(script)], cwd=ROOT, env=environment, check=True, timeout=LIMIT_S)
     return time.perf_counter() - started, _cpu() - before

@@ -7,16 +7,15 @@ from pathlib import Path
 from tools.cdk_cli import ROOT
 
 
+def git(*arguments: str) -> str:
+    """What git says of this repository, also where another user owns it, as in a container with a mounted clone."""
+    command = ["git", "-c", f"safe.directory={ROOT}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def copy_app(target: Path) -> Path:
     """What git knows of the app, as a user's clone has it after set-up."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in listed:
+    for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tools.node import node_binary
+from tools.node import settle_jsii
 
 # jsii reads it when aws_cdk is imported, which the fixtures below do later.
-os.environ.setdefault("JSII_NODE", str(node_binary()))
+settle_jsii(os.environ)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 
 from tools.cdk_cli import ROOT, run_cdk
-from tools.node import node_binary
+from tools.node import settle_jsii
 
 SYNTH_LIMIT_S = 180
 BOOTSTRAP_LIMIT_S = 180
@@ -63,10 +63,10 @@ class OfflineDeploy:
         environment = {
             **os.environ,
             **self.environment,
-            "JSII_NODE": str(node_binary()),
             "CDK_OUTDIR": str(self.assembly),
             "CDK_CONTEXT_JSON": json.dumps({"stage": self.stage, **self.context}),
         }
+        settle_jsii(environment)
         self.out.mkdir(parents=True, exist_ok=True)
         result = subprocess.run(
             [sys.executable, "app.py"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -19,7 +20,7 @@ from twin import lifecycle, log_files
 from twin.devices import bundle, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
-from twin.state import TwinState, default_home, load_state, remove_state
+from twin.state import TwinState, default_home, foreign_settings, load_state, remove_state
 from twin.status import TwinStatus, take_status
 
 application = typer.Typer(
@@ -203,7 +204,11 @@ def down(
 @application.command()
 def env() -> None:
     """Print shell exports that point the CDK and AWS command lines and boto3 at the twin."""
-    for name, value in _running().environment().items():
+    foreign = foreign_settings(os.environ)
+    state = _running()
+    if foreign:
+        typer.echo(f"unset {' '.join(foreign)}")
+    for name, value in state.environment().items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 

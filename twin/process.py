@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import psutil
 
+INTERPRETER_VARIABLES = ("LD_LIBRARY_PATH",)
+"""Some interpreters start only with these: whoever starts Python with an environment of its own passes them on."""
+
 _CLOCK_TOLERANCE_S = 1.0
 """Start times are computed from the boot time, which moves a little when the clock is adjusted."""
 

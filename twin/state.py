@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class TwinState:
             "AWS_EC2_METADATA_DISABLED": "true",
             "CDK_DEFAULT_ACCOUNT": self.account,
             "CDK_DEFAULT_REGION": self.region,
+            **_NO_AWS_FILES,
+            **past_proxies(os.environ),
         }
 
     def client_arguments(self) -> dict[str, Any]:
@@ -68,6 +71,45 @@ class TwinState:
         }
 
 
+def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
+    """Take out what would lead a client of the twin elsewhere: the user's AWS settings, and proxies for its addresses.
+
+    Args:
+        environment: Is changed; what `TwinState.environment` sets stays.
+    """
+    for name in foreign_settings(environment):
+        del environment[name]
+    environment.update(_NO_AWS_FILES, **past_proxies(environment))
+
+
+def foreign_settings(environment: Mapping[str, str]) -> list[str]:
+    """The names of AWS settings that `TwinState.environment` does not replace, such as a profile."""
+    return sorted(name for name in environment if name.startswith("AWS_") and name not in _AWS_SETTINGS)
+
+
+def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """`NO_PROXY` with this machine's addresses, in both spellings as clients read the one or the other.
+
+    Args:
+        environment: The user's.
+
+    Returns:
+        The two variables; nothing if there is no proxy.
+    """
+    if not any(environment[name] for name in environment if name.lower() in _PROXIES):
+        return {}
+    spared = [name for name in (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(",") if name]
+    spared += [name for name in ("127.0.0.1", "localhost") if name not in spared]
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(spared))
+
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_NO_AWS_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+_AWS_SETTINGS = (
+    *_NO_AWS_FILES,
+    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"),
+)
 PORT_NAMES = ("gateway_port", "mqtt_port", "data_port", "front_port", "proxy_port")
 _STORED = {field.name: field.type for field in fields(TwinState) if field.name != "home"}
 
@@ -78,7 +120,7 @@ def default_home() -> Path:
 
 
 def load_state(home: Path) -> TwinState | None:
-    """Read a twin's state; the twin need not run.
+    """Read a twin's state; the twin need not run. This process and its children keep to this machine from then on.
 
     Args:
         home: The state folder.
@@ -90,6 +132,7 @@ def load_state(home: Path) -> TwinState | None:
         TwinError: If the file is damaged.
     """
     path = home / STATE_FILE
+    keep_to_this_machine(os.environ)
     try:
         stored = json.loads(path.read_text("utf-8"))
         expected: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}

@@ -46,6 +46,21 @@ def test_installs_and_runs_an_artifact_with_its_configuration(tmp_path: Path) ->
     run(tmp_path, scenario)
 
 
+def test_a_component_can_start_an_interpreter_that_needs_the_loaders_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/python/lib")
+
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps={"install": 'echo "$LD_LIBRARY_PATH" > said', **FOREVER})
+
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        assert device.work("com.a", "said") == "/opt/python/lib\n"
+
+    run(tmp_path, scenario)
+
+
 def test_a_component_of_the_same_version_is_not_disturbed(tmp_path: Path) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
         cloud.add("com.a", steps=FOREVER)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.edge.local_device import RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT, make_package, point
+from tests.stand_in import NEEDED
 from tools.digits import digit_png
 
 pytestmark = pytest.mark.timeout(90)
@@ -232,7 +233,7 @@ def test_a_wrong_first_configuration_ends_it_with_every_mistake(tmp_path: Path) 
 
 
 def test_says_what_is_missing_without_a_device(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    environment = {**NEEDED, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
     command = [sys.executable, "-m", "edge_inference", "--work-root", "."]
 
     lone = subprocess.run(

@@ -15,6 +15,7 @@ import pytest
 from edge_constructs.edge_assets import inference_archive
 from tests.edge.local_device import LocalDevice, configuration
 from tests.edge.model_folder import ROOT, make_package, point
+from tests.stand_in import NEEDED
 from tools import wheelhouse
 from tools.wheelhouse import Target
 
@@ -189,7 +190,7 @@ def test_run_starts_the_component_in_the_installed_environment_and_moves_it_to_a
     # Nothing of this environment: what a device gives is enough.
     process = subprocess.Popen(
         ["/bin/sh", component / "run.sh", f"{work.parent}/", RUNTIME, "edge_inference"],
-        env={"PATH": "/usr/bin:/bin", **device.environment()},
+        env={**NEEDED, "PATH": "/usr/bin:/bin", **device.environment()},
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,

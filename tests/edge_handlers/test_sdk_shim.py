@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.edge.model_folder import ROOT
+from tests.stand_in import NEEDED
 from v1_handler import publishing
 
 SHIM = ROOT / "edge_assets" / "handlers" / "shim"
@@ -161,7 +162,12 @@ def test_what_v1_had_and_v2_has_not_says_what_to_do(code: str, reason: str) -> N
     path = f"{SHIM}:{SHIM.parent}"
 
     run = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code],
+        env={**NEEDED, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
     assert reason in run.stderr
@@ -172,7 +178,7 @@ def test_outside_of_a_handler_component_publishing_says_so() -> None:
 
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": f"{SHIM}:{SHIM.parent}"},
+        env={**NEEDED, "PYTHONPATH": f"{SHIM}:{SHIM.parent}"},
         capture_output=True,
         text=True,
         timeout=30,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from config.loader import stage_names
-from tools.node import node_binary
+from tests.stand_in import NEEDED
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 120
@@ -68,7 +68,6 @@ def open_findings(report: dict[str, Any]) -> list[str]:
 def synth(folder: Path, *arguments: str, **context: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
-        "JSII_NODE": str(node_binary()),
         "CDK_OUTDIR": str(folder / "cdk.out"),
         "CDK_CONTEXT_JSON": json.dumps(context),
     }
@@ -175,11 +174,10 @@ def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
 
 def test_synth_needs_no_stage_no_credentials_and_no_network(tmp_path: Path) -> None:
     environment = {
+        **NEEDED,
         "PATH": "/nonexistent",
         "HOME": str(tmp_path),
         "CDK_OUTDIR": str(tmp_path / "cdk.out"),
-        # Only the packages that jsii has unpacked before are shared: unpacking takes ten seconds.
-        "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(Path.home() / ".cache" / "aws" / "jsii" / "package-cache"),
         # A call to AWS would have to go through it, and nobody listens there.
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "HTTP_PROXY": "http://127.0.0.1:9",

@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from benchmarks import refusing_s3
+from tests.stand_in import NEEDED
 from tests.twin.conftest import wait_until
 from twin import lifecycle
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
@@ -147,9 +148,11 @@ def test_new_ports_are_chosen_when_one_is_taken(home: Path, twin: TwinState) -> 
 def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) -> None:
     root = instances_folder(home) / "i-1"
     root.mkdir(parents=True)
-    device = subprocess.Popen(SLEEP, env={DEVICE_VARIABLE: str(root)}, start_new_session=True)
-    component = subprocess.Popen(SLEEP, env={COMPONENT_VARIABLE: str(root / "ipc.socket")}, start_new_session=True)
-    bystander = subprocess.Popen(SLEEP, env={"TWIN_HOME": str(home)}, start_new_session=True)
+    device = subprocess.Popen(SLEEP, env={**NEEDED, DEVICE_VARIABLE: str(root)}, start_new_session=True)
+    component = subprocess.Popen(
+        SLEEP, env={**NEEDED, COMPONENT_VARIABLE: str(root / "ipc.socket")}, start_new_session=True
+    )
+    bystander = subprocess.Popen(SLEEP, env={**NEEDED, "TWIN_HOME": str(home)}, start_new_session=True)
 
     try:
         assert lifecycle.stop(home)
@@ -197,3 +200,34 @@ def test_env_of_a_running_twin_points_boto3_at_it(twin: TwinState) -> None:
     )
 
     assert f"export AWS_ENDPOINT_URL={twin.gateway_url}" in result.stdout.splitlines()
+
+
+def test_env_leads_to_the_twin_from_a_shell_with_a_profile_and_a_proxy(twin: TwinState) -> None:
+    nowhere = "http://127.0.0.1:1"
+    foreign = {"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL_STS": nowhere, "http_proxy": nowhere, "NO_PROXY": "a.example"}
+    given = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    ask = "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])"
+    script = f"eval \"$('{sys.executable}' -m twin env)\" && '{sys.executable}' -c \"{ask}\" && echo $no_proxy"
+
+    result = subprocess.run(
+        ["sh", "-c", script],
+        env={**given, **foreign, "TWIN_HOME": str(twin.home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.stdout.splitlines() == [twin.account, "a.example,127.0.0.1,localhost"], result.stderr
+
+
+def test_a_process_that_knows_a_twin_reaches_it_past_the_users_settings(
+    twin: TwinState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "AWS_PROFILE", "no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    assert load_state(twin.home) == twin
+
+    assert certificate_authority(twin)
+    assert boto3.client("sts", **twin.client_arguments()).get_caller_identity()["Account"] == twin.account

@@ -2,10 +2,17 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import psutil
+import pytest
 
+from twin.cloud.edge_server.device_process import DeviceProcess
+from twin.cloud_process import cloud_environment, spawn_cloud
 from twin.process import end_processes, heads, with_descendants
+from twin.state import PORT_NAMES
 
 PARENT = "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); child.wait()"
 
@@ -24,3 +31,26 @@ def test_a_process_that_has_ended_is_no_head_and_stops_nobody_from_finding_the_o
         assert [head.pid for head in heads(family)] == [parent.pid]
 
         assert end_processes(family, term_s=5) == []
+
+
+def start_cloud(home: Path) -> None:
+    ports = dict.fromkeys(PORT_NAMES, 1)
+    spawn_cloud(home, cloud_environment(home, ports, region="us-east-1", account="000000000000", auth=False))
+
+
+@pytest.mark.parametrize("start", [start_cloud, lambda home: DeviceProcess(home).start()], ids=["cloud", "device"])
+def test_an_interpreter_that_the_loader_finds_by_its_path_only_starts_everywhere(
+    start: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needy, started = tmp_path / "python with space", tmp_path / "started"
+    needy.write_text(f'#!/bin/sh\n[ "$LD_LIBRARY_PATH" = /opt/lib ] && echo "$2" >"{started}"\n')
+    needy.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(needy))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/lib")
+
+    start(tmp_path / "home")
+
+    deadline = time.monotonic() + 10
+    while not started.exists():
+        assert time.monotonic() < deadline, "the interpreter did not start"
+        time.sleep(0.02)

@@ -18,7 +18,8 @@ from .recipe import Recipe, Step
 
 NUCLEUS_VERSION = "2.6.0"  # the nucleus lite whose behaviour this device follows
 TOKEN_EXCHANGE_SERVICE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
-_INHERITED: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+# The last one is for an interpreter on PATH that starts only with it.
+_INHERITED: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 @dataclass

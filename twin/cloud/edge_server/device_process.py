@@ -12,10 +12,10 @@ import psutil
 
 from twin.cloud.edge_server.provisioning import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
-from twin.process import ProcessIdentity, processes_where
+from twin.process import INTERPRETER_VARIABLES, ProcessIdentity, processes_where
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
-_INHERITED = ("LANG", "LC_ALL", "TZ")
+_INHERITED = ("LANG", "LC_ALL", "TZ", *INTERPRETER_VARIABLES)
 
 
 class DeviceProcess:

@@ -1,0 +1,89 @@
+"""What makes a clone work in one place and fail in another: interpreters in shebangs, line endings."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app_copy import git
+from tests.stand_in import write_stand_in
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Programs whose path has no space anywhere, and `#!python`, which an installer of wheels replaces.
+INTERPRETERS = ("/bin/sh", "/bin/bash", "/usr/bin/env bash", "python")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    return [
+        ROOT / name for name in git("ls-files", "-z", "--", *patterns).split("\0") if name and (ROOT / name).exists()
+    ]
+
+
+def shebangs(source: str) -> Iterator[str]:
+    """What the strings of a Python file have behind `#!`, up to the line's end or the first value put in."""
+    for node in ast.walk(ast.parse(source)):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        first = parts[0].value if parts and isinstance(parts[0], ast.Constant) else None
+        text = first.decode(errors="replace") if isinstance(first, bytes) else first
+        alone = isinstance(node, ast.Constant) and text == "#!"  # looked for, not written
+        if isinstance(text, str) and text.startswith("#!") and not alone:
+            yield text.split("\n")[0].removeprefix("#!")
+
+
+def test_every_shebang_names_an_interpreter_that_lies_at_the_same_place_everywhere() -> None:
+    found = {path: list(shebangs(path.read_text("utf-8"))) for path in tracked("*.py")}
+    found |= {
+        path: [line.removeprefix("#!")]
+        for path in tracked("*.sh", ".ci/*")
+        if (line := path.read_text("utf-8").split("\n")[0]).startswith("#!")
+    }
+
+    wrong = {str(path): lines for path, lines in found.items() if not set(lines) <= set(INTERPRETERS)}
+
+    assert wrong == {}, "write_stand_in of tests/stand_in.py writes a program that starts everywhere"
+    assert any(found.values())
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['f"#!{sys.executable} -IS\\n{code}"', '"#!{python}\\nimport os".format(python=p)', 'b"#!/opt/venv/bin/python\\n"'],
+)
+def test_a_shebang_with_a_path_of_this_machine_is_found(source: str) -> None:
+    (found,) = set(shebangs(source))
+
+    assert found not in INTERPRETERS
+
+
+@pytest.mark.parametrize("name", ["python with space", "p'ü\"$HOME`", "deep/" * 60 + "python"])
+def test_a_stand_in_starts_whatever_the_path_of_the_interpreter(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter = tmp_path / name
+    interpreter.parent.mkdir(parents=True, exist_ok=True)
+    interpreter.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+
+    program = write_stand_in(tmp_path / "a program", "import sys\nprint(sys.argv[1:], sys.stdin.read())\n")
+
+    done = subprocess.run([program, "a b", "'"], input="said", capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['a b', \"'\"] said\n"
+
+
+def test_the_line_endings_of_every_file_are_declared() -> None:
+    listed = [line.split("\t") for line in git("ls-files", "--eol", "-z").split("\0") if line]
+    files = {name: tuple(facts.split(maxsplit=2)) for facts, name in listed}
+
+    as_text = {
+        name for name, facts in files.items() if facts[0] == "i/lf" and facts[2].startswith("attr/text=auto eol=lf")
+    }
+    no_text = {name for name, facts in files.items() if facts[2].startswith("attr/-text")}
+
+    assert set(files) - as_text - no_text - empty(files) == set(), "say in .gitattributes what it is"
+
+
+def empty(files: dict[str, tuple[str, ...]]) -> set[str]:
+    """Files without contents, which have no line endings, and links."""
+    return {name for name, facts in files.items() if facts[0] in {"i/none", "i/"}}
