@@ -61,7 +61,7 @@ format:  ## rewrite the code in the project's format
 
 lint: setup-dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
-	@scripts=$$(git -c safe.directory="$(CURDIR)" ls-files '*.sh' .ci/run) && printf '%s\n' "$$scripts" | xargs -d '\n' $(BIN)/shellcheck
+	@scripts=$$(git -c safe.directory="$(CURDIR)" ls-files '*.sh' .ci/run) && printf '%s\n' "$$scripts" | xargs $(BIN)/shellcheck
 
 types: setup-dev
 	@$(BIN)/mypy

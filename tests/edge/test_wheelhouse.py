@@ -106,7 +106,7 @@ def test_a_download_that_fails_says_why(runtime: Path) -> None:
 def test_a_lock_without_hashes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.lock").write_text("numpy==1.0\n")
 
-    with pytest.raises(ValueError, match="must pin a version by == and have a hash, got .numpy==1.0"):
+    with pytest.raises(ValueError, match=r"must pin a version by == and have a hash, got .numpy==1.0"):
         read_lock(tmp_path / "x.lock")
     with pytest.raises(ValueError, match=r"got none for awscrt, .*numpy"):
         locked_wheels(tmp_path, read_lock(RUNTIME / "requirements.lock"))

@@ -187,7 +187,7 @@ def test_a_wheel_with_another_hash_is_refused(function: Path, tmp_path: Path) ->
 def test_a_lock_without_hashes_is_refused(function: Path, tmp_path: Path) -> None:
     (function / "requirements.lock").write_text("pkg==1.0\n")
 
-    with pytest.raises(BundleError, match="must pin a version by == and have a hash, got .pkg==1.0"):
+    with pytest.raises(BundleError, match=r"must pin a version by == and have a hash, got .pkg==1.0"):
         build(function, TARGET, tmp_path / "bundles")
 
 
