@@ -1,17 +1,17 @@
 """How the analysers are run: programs that only note what they are given stand for them here."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.stand_in import write_stand_in
 from tools import compliance_analysers
 from tools.compliance_analysers import AnalyserError, Assembly, analyse
 
 TEMPLATE = {"Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": {}}}}
 #: Answers as checkov does, naming each file as it was given; the others find nothing.
-PROGRAM = """#!{python}
+PROGRAM = """\
 import json, os, sys
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
 with open({log!r}, "a") as log:
@@ -32,8 +32,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, log = tmp_path / "bin", tmp_path / "log"
     folder.mkdir()
     for name in ("checkov", "cfn-lint", "parliament"):
-        (folder / name).write_text(PROGRAM.format(python=sys.executable, log=str(log)))
-        (folder / name).chmod(0o755)
+        write_stand_in(folder / name, PROGRAM.format(log=str(log)))
     monkeypatch.setattr(compliance_analysers, "BIN", folder)
     return log
 

@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_constructs.edge_assets import EDGE_SERVER, user_data_script
+from tests.stand_in import write_stand_in
 
 SCRIPTS = sorted(EDGE_SERVER.glob("*.sh"))
 ARN = "arn:aws:iot:eu-west-1:111122223333:cert/0123abcd"
@@ -104,9 +104,7 @@ class System:
         (self.home / "bin").mkdir()
         (self.home / "tmp").mkdir()
         for name in COMMANDS:
-            command = self.home / "bin" / name
-            command.write_text(f"#!{sys.executable} -IS\n{STAND_IN}")  # bare: dozens of them run in a test
-            command.chmod(0o755)
+            write_stand_in(self.home / "bin" / name, STAND_IN)
         (self.home / "download").write_bytes(NUCLEUS)
         other = base64.encodebytes(b"another authority").decode()
         self.trust_store = self.home / "bundle.pem"

@@ -1,9 +1,9 @@
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.edge_server.system import ARN, System
+from tests.stand_in import write_stand_in
 
 MADE = "aws iot create-keys-and-certificate"
 DELETED = "aws iot delete-certificate --certificate-id 0123abcd --force-delete"
@@ -127,10 +127,11 @@ def test_a_certificate_that_cannot_be_deleted_is_named(system: System) -> None:
 
 
 def test_an_interrupted_run_takes_the_certificate_back(system: System) -> None:
-    (system.home / "bin" / "java").write_text(
-        f"#!{sys.executable} -IS\nimport os, signal, sys\n"
+    write_stand_in(
+        system.home / "bin" / "java",
+        "import os, signal, sys\n"
         "if '--version' in sys.argv:\n    print('AWS Greengrass v2.14.3')\n"
-        "else:\n    os.kill(os.getppid(), signal.SIGTERM)\n"
+        "else:\n    os.kill(os.getppid(), signal.SIGTERM)\n",
     )
 
     result = system.run()
@@ -141,7 +142,7 @@ def test_an_interrupted_run_takes_the_certificate_back(system: System) -> None:
 
 
 def test_a_nucleus_that_does_not_tell_its_version_is_refused(system: System) -> None:
-    (system.home / "bin" / "java").write_text(f"#!{sys.executable} -IS\nprint('?')\n")
+    write_stand_in(system.home / "bin" / "java", "print('?')")
 
     result = system.run()
 
