@@ -1,6 +1,8 @@
 """Guards that must act before anything is collected."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,12 @@ for shadow in (ROOT / "constructs" / "__init__.py", ROOT / "tests" / "constructs
 # A busy machine makes examples slowly; that is no mistake of the code under test.
 settings.register_profile("edgewright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgewright")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the workers of a session one folder for what they share (tests/synthesis.py)."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="edgewright-tests-")
+    os.environ["EDGEWRIGHT_TESTS_SHARED"] = folder  # workers inherit it
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from config.loader import stage_names
+from tests import synthesis
+from tests.synthesis import Synthesis
 from tools.node import node_binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +49,7 @@ class Checked:
     """What a synth said and reported."""
 
     stage: str
-    done: subprocess.CompletedProcess[str]
+    done: Synthesis
     report: dict[str, Any]
 
 
@@ -82,11 +84,10 @@ def synth(folder: Path, *arguments: str, **context: str) -> subprocess.Completed
 
 
 @pytest.fixture(scope="module", params=stage_names())
-def checked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+def checked(request: pytest.FixtureRequest) -> Checked:
     """One full synth of each stage with all checks."""
-    folder = tmp_path_factory.mktemp(request.param)
-    done = synth(folder, stage=request.param, validate="true")
-    return Checked(request.param, done, json.loads((folder / "cdk.out" / "validation-report.json").read_text()))
+    done = synthesis.checked(request.param)
+    return Checked(request.param, done, json.loads((done.assembly / "validation-report.json").read_text()))
 
 
 def test_every_stage_passes_the_gate_and_cloudformations_schemas(checked: Checked) -> None:
@@ -173,30 +174,10 @@ def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
     )
 
 
-def test_synth_needs_no_stage_no_credentials_and_no_network(tmp_path: Path) -> None:
-    environment = {
-        "PATH": "/nonexistent",
-        "HOME": str(tmp_path),
-        "CDK_OUTDIR": str(tmp_path / "cdk.out"),
-        # Only the packages that jsii has unpacked before are shared: unpacking takes ten seconds.
-        "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(Path.home() / ".cache" / "aws" / "jsii" / "package-cache"),
-        # A call to AWS would have to go through it, and nobody listens there.
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "HTTP_PROXY": "http://127.0.0.1:9",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+def test_synth_needs_no_stage_no_credentials_and_no_network() -> None:
+    done = synthesis.bare()
 
     assert (done.returncode, done.stderr) == (0, "")
-    manifest = json.loads((tmp_path / "cdk.out" / "manifest.json").read_text())
+    manifest = json.loads((done.assembly / "manifest.json").read_text())
     names = {each["properties"].get("stackName") for each in manifest["artifacts"].values() if "properties" in each}
     assert "edgewright-twin-storage" in names
