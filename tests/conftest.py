@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.longest_first import LongestFirst
+
 # ONNX Runtime reports usage to its vendor unless it is told not to; no test needs a network.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -24,7 +26,8 @@ settings.load_profile("edgewright")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the workers of a session one folder for what they share (tests/synthesis.py)."""
+    """Order the files, and give the workers of a session one folder for what they share (tests/synthesis.py)."""
+    config.pluginmanager.register(LongestFirst(config))
     if hasattr(config, "workerinput"):
         return
     folder = tempfile.mkdtemp(prefix="edgewright-tests-")
