@@ -12,6 +12,8 @@ from tests.longest_first import LongestFirst
 
 # ONNX Runtime reports usage to its vendor unless it is told not to; no test needs a network.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Workers take turns on the cores already: the threads of numpy's small products would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
