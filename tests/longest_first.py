@@ -5,7 +5,7 @@ UPDATE_DURATIONS=1 make test     measures the files again
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ class LongestFirst:
     """Orders a session's files by how long they took when they were measured."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         if hasattr(config.option, "loadscopereorder"):
             # By itself xdist begins with the files of the most tests, which are the quick ones.
             config.option.loadscopereorder = False
@@ -31,7 +31,7 @@ class LongestFirst:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add up what the files take, their fixtures included."""
-        self._seconds[_file(report.nodeid)] += report.duration  # type: ignore[assignment] # a Counter adds floats, too
+        self._seconds[_file(report.nodeid)] += report.duration
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the durations down if that was asked for."""
