@@ -18,7 +18,8 @@ help:  ## list the targets
 demo: setup  ## deploy everything to the twin, predict real digits, destroy, show what is left
 	@$(BIN)/python -m tools.demo
 
-test: setup-dev check  ## every check and test, offline deploy included
+# The synths of all stages with all checks are among the tests.
+test: setup-dev lint types  ## every check and test, offline deploy included
 	@$(BIN)/pytest -n 3 --dist loadfile -m "not long and not sagemaker"
 
 setup: run-environment $(VENV)/.wheelhouse bundles  ## install what the demo needs
@@ -87,7 +88,7 @@ synth: setup  ## templates of every stage, checked by all packs and CloudFormati
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: test sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
+pr: test synth sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
 
 deploy: synth  ## deploy STAGE with the credentials of this shell; STACKS="…" deploys only these
 	@npx cdk deploy $(STACKS) --app out/synth/$(STAGE) --require-approval never --concurrency 5

@@ -1,20 +1,26 @@
 """Guards that must act before anything is collected."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.longest_first import LongestFirst
 from twin.state import keep_to_this_machine
 
 # ONNX Runtime reports usage to its vendor unless it is told not to; no test needs a network.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Workers take turns on the cores already: the threads of numpy's small products would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # What a user has set for other programs is no part of a test, and no test reads the user's AWS files. A git hook says
 # where its repository is, to every git below it.
 OF_PYTHON = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
-for name in set(os.environ) - OF_PYTHON:
+# A worker's environment is the session's, which is clean already.
+for name in set() if "PYTEST_XDIST_WORKER" in os.environ else set(os.environ) - OF_PYTHON:
     if name.startswith(("AWS_", "CDK_", "EDGEWRIGHT_", "GIT_", "JSII_", "PYTHON", "TWIN_")) and name != "TWIN_AUTH":
         del os.environ[name]
 keep_to_this_machine(os.environ)
@@ -30,3 +36,13 @@ for shadow in (ROOT / "constructs" / "__init__.py", ROOT / "tests" / "constructs
 # A busy machine makes examples slowly; that is no mistake of the code under test.
 settings.register_profile("edgewright", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgewright")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Order the files, and give the workers of a session one folder for what they share (tests/synthesis.py)."""
+    config.pluginmanager.register(LongestFirst(config))
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="edgewright-tests-")
+    os.environ["EDGEWRIGHT_TESTS_SHARED"] = folder  # workers inherit it
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

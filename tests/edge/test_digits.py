@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from sklearn.datasets import load_digits
 
 from edge_inference.onnx_runtime import load
 from edge_inference.request import Request
 from edge_inference.workload import load_workload
 from tests.edge.model_folder import DIGITS, make_package
-from tools import train_digits
 from tools.digits import digit_png
 
 
@@ -31,6 +29,8 @@ def test_recognises_97_of_100_held_out_pictures(committed_accuracy: float) -> No
 
 
 def test_training_again_gives_the_same_accuracy(committed_accuracy: float, tmp_path: Path) -> None:
+    from tools import train_digits  # not above: every worker reads this file, and scikit-learn takes a second to import
+
     split = train_digits.split_digits()
 
     layers = train_digits.train(split.train_images, split.train_labels)
@@ -40,6 +40,10 @@ def test_training_again_gives_the_same_accuracy(committed_accuracy: float, tmp_p
 
 
 def test_samples_are_the_data_sets_own_images_that_training_does_not_see() -> None:
+    from sklearn.datasets import load_digits
+
+    from tools import train_digits
+
     split = train_digits.split_digits()
 
     with np.load(DIGITS / "samples.npz") as samples:

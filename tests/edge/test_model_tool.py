@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.edge.model_folder import ROOT
-from tools import export_resnet18, model, train_iris
+from tools import model
 
 MODELS = ROOT / "edge_assets" / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/model.json"))
@@ -77,6 +77,8 @@ def test_says_what_is_wrong_with_a_folder(
 
 
 def test_the_narrow_classifier_is_made_the_same_at_every_run(tmp_path: Path) -> None:
+    from tools import export_resnet18  # not above: every worker reads this file, and scikit-learn is slow to import
+
     committed = MODELS / "image-classification"
 
     assert export_resnet18.main(["--output", str(tmp_path)]) == 0
@@ -86,6 +88,8 @@ def test_the_narrow_classifier_is_made_the_same_at_every_run(tmp_path: Path) -> 
 
 
 def test_training_the_iris_classifier_again_gives_the_same_model(tmp_path: Path) -> None:
+    from tools import train_iris
+
     assert train_iris.main(["--output", str(tmp_path)]) == 0
 
     assert model.main(["check", str(MODELS / "iris")]) == 0

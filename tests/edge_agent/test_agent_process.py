@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,50 @@ def agent(socket: Path, **changes: Any) -> dict[str, Any]:
     return {"socket": str(socket), "captureFolder": str(socket.parent / "captures"), "maxModels": 3, **changes}
 
 
+@contextmanager
+def running(folder: Path) -> Iterator[Component]:
+    config = {**configuration(), "agent": agent(folder / "a.sock"), "signingKey": SIGNER.public_key}
+    with LocalDevice(folder / "ipc.sock", config) as device:
+        component = Component(folder, device)
+        try:
+            component.wait_for_log("agent: serving")
+            device.wait_for_subscription()
+            yield component
+        finally:
+            end(component.process)
+
+
 @pytest.fixture
 def component(tmp_path: Path) -> Iterator[Component]:
-    config = {**configuration(), "agent": agent(tmp_path / "a.sock"), "signingKey": SIGNER.public_key}
-    with LocalDevice(tmp_path / "ipc.sock", config) as device:
-        running = Component(tmp_path, device)
-        try:
-            running.wait_for_log("agent: serving")
-            device.wait_for_subscription()
-            yield running
-        finally:
-            end(running.process)
+    """A component of the test's own, to be changed, stopped and killed."""
+    with running(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
-def client(component: Component, connect: Callable[[Path], Client]) -> Client:
+def own_client(component: Component, connect: Callable[[Path], Client]) -> Client:
     return connect(component.folder / "a.sock")
+
+
+@pytest.fixture(scope="module")
+def served(stubs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Component, Client]]:
+    """One component and its client for the tests that only call it."""
+    with (
+        running(tmp_path_factory.mktemp("served")) as started,
+        closing(Client(stubs, started.folder / "a.sock")) as own,
+    ):
+        yield started, own
+
+
+@pytest.fixture
+def client(served: tuple[Component, Client]) -> Iterator[Client]:
+    """The client of a component without a model; it runs on, and what a test has loaded goes."""
+    started, client = served
+    assert client.call("ListModels") == {}
+    yield client
+    for model in client.call("ListModels").get("models", []):
+        client.call("UnLoadModel", name=model["name"])
+    assert started.process.poll() is None
 
 
 def signed(folder: Path) -> str:
@@ -176,7 +205,8 @@ def test_each_way_to_fail_to_load_has_its_code(client: Client, tmp_path: Path) -
     assert refused(client, "DescribeModel", name="other") == "NOT_FOUND"
 
 
-def test_the_models_of_the_device_are_there_and_stay_with_the_device(component: Component, client: Client) -> None:
+def test_the_models_of_the_device_are_there_and_stay_with_the_device(component: Component, own_client: Client) -> None:
+    client = own_client
     SIGNER.sign_package(make_package(component.folder / "1.0.0", "1.0.0"))
     component.pointer.parent.mkdir(parents=True)
     component.pointer.write_text(f"{component.folder / '1.0.0'}/\n")
@@ -228,7 +258,8 @@ def test_captures_go_to_s3_where_the_device_uploads(
     assert record["inputTensors"][0]["shape"] == [1, 2]
 
 
-def test_captures_are_written_and_their_outcome_told(client: Client, tmp_path: Path) -> None:
+def test_captures_are_written_and_their_outcome_told(client: Client, served: tuple[Component, Client]) -> None:
+    captures = served[0].folder / "captures"
     capture_id = str(uuid.uuid4())
     request = {
         "model_name": "m",
@@ -245,8 +276,8 @@ def test_captures_are_written_and_their_outcome_told(client: Client, tmp_path: P
     while client.call("GetCaptureDataStatus", capture_id=capture_id)["status"] == "IN_PROGRESS":
         assert time.monotonic() < deadline
     assert client.call("GetCaptureDataStatus", capture_id=capture_id) == {"status": "SUCCESS"}
-    (written,) = (tmp_path / "captures").rglob("*.json")
-    assert written.relative_to(tmp_path / "captures") == Path(f"m/2023/11/14/22/{capture_id}.json")
+    (written,) = captures.rglob("*.json")
+    assert written.relative_to(captures) == Path(f"m/2023/11/14/22/{capture_id}.json")
 
     assert refused(client, "CaptureData", **{**request, "capture_id": "7"}) == "INVALID_ARGUMENT"
     assert refused(client, "CaptureData", **{**request, "model_name": "../x"}) == "INVALID_ARGUMENT"
@@ -263,14 +294,14 @@ def test_the_socket_is_for_user_and_group_and_goes_with_the_component(component:
     assert not (tmp_path / "a.sock").exists()
 
 
-def test_a_killed_component_leaves_a_socket_that_the_next_one_takes(component: Component, client: Client) -> None:
+def test_a_killed_component_leaves_a_socket_that_the_next_one_takes(component: Component, own_client: Client) -> None:
     component.process.kill()
     component.process.wait(10)
     assert (component.folder / "a.sock").exists()
 
     component.process = component._start()
 
-    assert client.call("ListModels") == {}
+    assert own_client.call("ListModels") == {}
 
 
 def test_a_change_of_the_configuration_moves_the_agent_and_a_bad_one_does_not(

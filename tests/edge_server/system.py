@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_constructs.edge_assets import EDGE_SERVER, user_data_script
-from tests.stand_in import write_stand_in
 
 SCRIPTS = sorted(EDGE_SERVER.glob("*.sh"))
 ARN = "arn:aws:iot:eu-west-1:111122223333:cert/0123abcd"
@@ -18,53 +17,60 @@ NUCLEUS = b"the nucleus, zipped"
 ROOT_CA = Path(__file__).with_name("amazon_root_ca_1.pem")
 
 # Each call is one line: the command and its arguments. `fails` names calls by a prefix, with how often they fail.
-STAND_IN = r"""import json, os, pathlib, sys
-home = pathlib.Path(os.environ["STAND_IN"])
-name = pathlib.Path(sys.argv[0]).name
-call = " ".join([name, *sys.argv[1:]])
-with (home / "calls").open("a") as calls:
-    calls.write(call + "\n")
-if name == "logger":  # runs beside the script: it must not read what the others write
-    with (home / "journal").open("a") as journal:
-        for line in sys.stdin:
-            journal.write(line)
-    sys.exit()
-fails = json.loads((home / "fails.json").read_text())
-for prefix, times in fails.items():
-    if call.startswith(prefix) and times:
-        fails[prefix] = times - 1
-        (home / "fails.json").write_text(json.dumps(fails))
-        sys.exit(f"{name} is told to fail")
-def after(option):
-    return sys.argv[sys.argv.index(option) + 1]
-if name == "curl" and "PUT" in sys.argv:
-    (home / "signal").write_text(sys.stdin.read())
-elif name == "curl":
-    pathlib.Path(after("--output")).write_bytes((home / "download").read_bytes())
-elif name == "unzip":
-    jar = pathlib.Path(after("-d")) / "lib" / "Greengrass.jar"
-    jar.parent.mkdir(parents=True)
-    jar.touch()
-    (jar.parents[1] / "aws-greengrass-lite-2.6.0-Linux.deb").touch()
-elif name == "java" and "--version" in sys.argv or name == "docker" and "--version" in sys.argv:
-    print("AWS Greengrass v2.14.3")
-elif name == "docker" and sys.argv[1] == "import":
-    sys.stdin.buffer.read()
-elif name == "docker" and sys.argv[1] == "inspect":
-    print("true 0")
-elif name == "dnf" and "--installroot" in sys.argv:
-    pathlib.Path(after("--installroot")).mkdir()
-elif name == "install" and "ggcore" in sys.argv:
-    pathlib.Path(sys.argv[-1]).mkdir(parents=True, exist_ok=True)
-elif name == "install":
-    os.execv("/usr/bin/install", sys.argv)
-elif name == "aws" and "create-keys-and-certificate" in sys.argv:
-    pathlib.Path(after("--certificate-pem-outfile")).write_text("certificate")
-    pathlib.Path(after("--private-key-outfile")).write_text("key")
-    print(os.environ["STAND_IN_ARN"])
-elif name == "aws" and "describe-endpoint" in sys.argv:
-    kind = after("--endpoint-type")
-    print("abc-ats.iot.example" if kind == "iot:Data-ATS" else "abc.credentials.iot.example")
+# A shell script: dozens of calls run in a test, and an interpreter of Python takes ten times as long to start.
+STAND_IN = r"""#!/bin/sh
+set -eu
+home=$STAND_IN name=${0##*/}
+call="$name${*:+ $*}"
+printf '%s\n' "$call" >> "$home/calls"
+if [ "$name" = logger ]; then  # runs beside the script: it must not read what the others write
+    exec cat >> "$home/journal"
+fi
+left="" told=""
+while IFS='|' read -r times prefix; do
+    if [ -z "$told" ] && [ "$times" -gt 0 ]; then
+        case $call in "$prefix"*) told=yes times=$((times - 1)) ;; esac
+    fi
+    left="$left$times|$prefix
+"
+done < "$home/fails"
+if [ "$told" ]; then
+    printf %s "$left" > "$home/fails"
+    echo "$name is told to fail" >&2
+    exit 1
+fi
+after() {  # the argument behind an option
+    wanted=$1
+    shift
+    while [ "$1" != "$wanted" ]; do shift; done
+    printf '%s\n' "$2"
+}
+case "$name $* " in
+    curl\ *" PUT "*) cat > "$home/signal" ;;
+    curl\ *) cat "$home/download" > "$(after --output "$@")" ;;
+    unzip\ *)
+        folder=$(after -d "$@")
+        mkdir -p "$folder/lib"
+        : > "$folder/lib/Greengrass.jar"
+        : > "$folder/aws-greengrass-lite-2.6.0-Linux.deb" ;;
+    java\ *"--version "* | docker\ *"--version "*) echo "AWS Greengrass v2.14.3" ;;
+    docker\ import\ *) cat > /dev/null ;;
+    docker\ inspect\ *) echo "true 0" ;;
+    dnf\ *" --installroot "*) mkdir "$(after --installroot "$@")" ;;
+    install\ *" ggcore "*)
+        for folder; do :; done
+        mkdir -p "$folder" ;;
+    install\ *) exec /usr/bin/install "$@" ;;
+    aws\ *" create-keys-and-certificate "*)
+        printf certificate > "$(after --certificate-pem-outfile "$@")"
+        printf key > "$(after --private-key-outfile "$@")"
+        echo "$STAND_IN_ARN" ;;
+    aws\ *" describe-endpoint "*)
+        case $(after --endpoint-type "$@") in
+            iot:Data-ATS) echo abc-ats.iot.example ;;
+            *) echo abc.credentials.iot.example ;;
+        esac ;;
+esac
 """
 COMMANDS = (
     *("apt-get", "aws", "chown", "curl", "dnf", "docker", "dpkg", "install", "java", "logger", "rpm", "sleep"),
@@ -104,7 +110,7 @@ class System:
         (self.home / "bin").mkdir()
         (self.home / "tmp").mkdir()
         for name in COMMANDS:
-            write_stand_in(self.home / "bin" / name, STAND_IN)
+            self.stand_in(name, STAND_IN)
         (self.home / "download").write_bytes(NUCLEUS)
         other = base64.encodebytes(b"another authority").decode()
         self.trust_store = self.home / "bundle.pem"
@@ -119,7 +125,13 @@ class System:
 
     def fail(self, calls: dict[str, int]) -> None:
         """Let calls that start so fail as often as told."""
-        (self.home / "fails.json").write_text(json.dumps(calls))
+        (self.home / "fails").write_text("".join(f"{times}|{prefix}\n" for prefix, times in calls.items()))
+
+    def stand_in(self, name: str, script: str) -> None:
+        """Let a command be this shell script."""
+        command = self.home / "bin" / name
+        command.write_text(script)
+        command.chmod(0o755)
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run the exports and the script, as the instance would."""

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from tests.edge_server.system import ARN, System
-from tests.stand_in import write_stand_in
 
 MADE = "aws iot create-keys-and-certificate"
 DELETED = "aws iot delete-certificate --certificate-id 0123abcd --force-delete"
@@ -127,11 +126,9 @@ def test_a_certificate_that_cannot_be_deleted_is_named(system: System) -> None:
 
 
 def test_an_interrupted_run_takes_the_certificate_back(system: System) -> None:
-    write_stand_in(
-        system.home / "bin" / "java",
-        "import os, signal, sys\n"
-        "if '--version' in sys.argv:\n    print('AWS Greengrass v2.14.3')\n"
-        "else:\n    os.kill(os.getppid(), signal.SIGTERM)\n",
+    system.stand_in(
+        "java",
+        "#!/bin/sh\ncase $* in *--version*) echo AWS Greengrass v2.14.3 ;; *) kill -TERM $PPID ;; esac\n",
     )
 
     result = system.run()
@@ -142,7 +139,7 @@ def test_an_interrupted_run_takes_the_certificate_back(system: System) -> None:
 
 
 def test_a_nucleus_that_does_not_tell_its_version_is_refused(system: System) -> None:
-    write_stand_in(system.home / "bin" / "java", "print('?')")
+    system.stand_in("java", "#!/bin/sh\necho '?'\n")
 
     result = system.run()
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from config.loader import stage_names
-from tests.stand_in import NEEDED
+from tests import synthesis
+from tests.synthesis import Synthesis
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 120
@@ -47,7 +48,7 @@ class Checked:
     """What a synth said and reported."""
 
     stage: str
-    done: subprocess.CompletedProcess[str]
+    done: Synthesis
     report: dict[str, Any]
 
 
@@ -81,11 +82,10 @@ def synth(folder: Path, *arguments: str, **context: str) -> subprocess.Completed
 
 
 @pytest.fixture(scope="module", params=stage_names())
-def checked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+def checked(request: pytest.FixtureRequest) -> Checked:
     """One full synth of each stage with all checks."""
-    folder = tmp_path_factory.mktemp(request.param)
-    done = synth(folder, stage=request.param, validate="true")
-    return Checked(request.param, done, json.loads((folder / "cdk.out" / "validation-report.json").read_text()))
+    done = synthesis.checked(request.param)
+    return Checked(request.param, done, json.loads((done.assembly / "validation-report.json").read_text()))
 
 
 def test_every_stage_passes_the_gate_and_cloudformations_schemas(checked: Checked) -> None:
@@ -172,29 +172,10 @@ def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
     )
 
 
-def test_synth_needs_no_stage_no_credentials_and_no_network(tmp_path: Path) -> None:
-    environment = {
-        **NEEDED,
-        "PATH": "/nonexistent",
-        "HOME": str(tmp_path),
-        "CDK_OUTDIR": str(tmp_path / "cdk.out"),
-        # A call to AWS would have to go through it, and nobody listens there.
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "HTTP_PROXY": "http://127.0.0.1:9",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+def test_synth_needs_no_stage_no_credentials_and_no_network() -> None:
+    done = synthesis.bare()
 
     assert (done.returncode, done.stderr) == (0, "")
-    manifest = json.loads((tmp_path / "cdk.out" / "manifest.json").read_text())
+    manifest = json.loads((done.assembly / "manifest.json").read_text())
     names = {each["properties"].get("stackName") for each in manifest["artifacts"].values() if "properties" in each}
     assert "edgewright-twin-storage" in names

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
+import time
 from typing import Any
 
 import pytest
@@ -127,7 +129,20 @@ def test_a_recipe_needs_a_manifest(manifests: Any) -> None:
         b"\xff\xfe",
         b"x" * 17_000,
         b"!!python/object:os.system {}",
+        b'{"a":' * 70 + b"1" + b"}" * 70,
+        b"".join(b" " * level + b"a:\n" for level in range(70)),
     ],
 )
 def test_hostile_recipes_are_refused(source: bytes) -> None:
     assert fields(source) == {"inlineRecipe"}
+
+
+def test_open_brackets_take_no_time_in_the_cloud_whose_libraries_allow_deep_recursion() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)  # as jsonata does when it is imported
+    try:
+        started = time.process_time()
+        assert fields(b"[" * 9000) == {"inlineRecipe"}
+        assert time.process_time() - started < 2
+    finally:
+        sys.setrecursionlimit(limit)

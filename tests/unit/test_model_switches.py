@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage
+from config.stage import Stage
 from edge_constructs.feature_flags import read_context
 from edge_constructs.image_uri import ImageUriError, triton_image
 from edge_constructs.policy_gate import PolicyGate, new_app
 from stacks.edgewright import define_stacks
+from stacks.model_stack import ModelStack
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
 CUSTOM = {
@@ -34,26 +36,48 @@ def stage_file(
     return folder
 
 
-def model_template(folder: Path, **switches: str) -> dict[str, Any]:
-    app = new_app(read_context(), outdir=folder / "out")
+COMBINATIONS = [
+    combination
+    for combination in product(["neo", "onnxruntime", "none"], ["own", "edge-manager"], ["none", "endpoint"])
+    if combination[1] == "own" or combination[0] == "neo"
+]
+Combination = tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[Combination, dict[str, Any]]:
+    """The model stack of the stage of each combination, all in the app of the first one."""
+    stages: dict[Combination, Stage] = {}
+    for compiler, packager, verify in COMBINATIONS:
+        file = stage_file(tmp_path_factory.mktemp("stage"), compiler=compiler, packager=packager, verify=verify)
+        stages[compiler, packager, verify] = load_stage("lab", file)
+    first, *others = stages.values()
+    define_one = ModelStack.__init__
+
+    def define(self: ModelStack, scope: Any, construct_id: str, *, stage: Stage, **needed: Any) -> None:
+        define_one(self, scope, construct_id, stage=stage, **needed)
+        if stage is first:
+            for number, other in enumerate(others, 1):
+                ModelStack(scope, f"Model{number}", stage=other, **{**needed, "model": other.models[0]})
+
+    app = new_app(read_context(), outdir=tmp_path_factory.mktemp("out"))
     gate = PolicyGate(app)
-    define_stacks(app, load_stage("lab", stage_file(folder, **switches)))
-    content: dict[str, Any] = json.loads((gate.synth() / "ModelDigits.template.json").read_text(encoding="utf-8"))
-    return content
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelStack, "__init__", define)
+        define_stacks(app, first)
+    assembly = gate.synth()
+    names = ["ModelDigits", *(f"Model{number}" for number in range(1, len(stages)))]
+    return {
+        combination: json.loads((assembly / f"{name}.template.json").read_text(encoding="utf-8"))
+        for combination, name in zip(stages, names, strict=True)
+    }
 
 
-@pytest.mark.parametrize(
-    ("compiler", "packager", "verify"),
-    [
-        combination
-        for combination in product(["neo", "onnxruntime", "none"], ["own", "edge-manager"], ["none", "endpoint"])
-        if combination[1] == "own" or combination[0] == "neo"
-    ],
-)
+@pytest.mark.parametrize(("compiler", "packager", "verify"), COMBINATIONS)
 def test_each_combination_passes_the_gate_with_exactly_its_resources(
-    tmp_path: Path, compiler: str, packager: str, verify: str
+    templates: dict[Combination, dict[str, Any]], compiler: str, packager: str, verify: str
 ) -> None:
-    content = model_template(tmp_path, compiler=compiler, packager=packager, verify=verify)
+    content = templates[compiler, packager, verify]
 
     kinds = {resource["Type"] for resource in content["Resources"].values()}
     for switch, kind in CUSTOM.items():

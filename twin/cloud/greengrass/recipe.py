@@ -18,6 +18,9 @@ from twin.cloud.greengrass.version_range import Version, VersionRange
 RECIPE_LIMIT_BYTES = 16 * 1024
 """Quota of CreateComponentVersion (AWS general reference, Greengrass V2 quotas)."""
 
+NESTING_LIMIT = 64
+"""Levels of a recipe. Devices take far fewer, and the time to read YAML grows with the square of the open brackets."""
+
 FORMAT_VERSION = "2020-01-25"
 GENERIC_TYPE = "aws.greengrass.generic"
 
@@ -57,6 +60,28 @@ def artifacts(recipe: Recipe) -> list[dict[str, Any]]:
     return [artifact for manifest in recipe["Manifests"] for artifact in manifest["Artifacts"]]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that cannot grow: the reader ends at the first alias and at the first level too many."""
+
+    def fetch_alias(self) -> None:
+        # An alias is a few bytes that stand for many: a recipe of 16 KiB could grow without bound.
+        raise InvalidRequestError([("inlineRecipe", "must not use YAML aliases: write the values out")])
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        if self.flow_level >= NESTING_LIMIT:
+            raise _too_deep()
+        super().fetch_flow_collection_start(token_class)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) > NESTING_LIMIT:
+            raise _too_deep()
+        return bool(super().add_indent(column))
+
+
+def _too_deep() -> InvalidRequestError:
+    return InvalidRequestError([("inlineRecipe", f"must have at most {NESTING_LIMIT} levels")], "CANNOT_PARSE")
+
+
 def _parse(source: bytes) -> dict[str, Any]:
     if len(source) > RECIPE_LIMIT_BYTES:
         raise InvalidRequestError([("inlineRecipe", f"must be at most {RECIPE_LIMIT_BYTES} bytes, got {len(source)}")])
@@ -65,18 +90,23 @@ def _parse(source: bytes) -> dict[str, Any]:
         try:
             document = json.loads(text)
         except ValueError:
-            # An alias is a few bytes that stand for many: a recipe of 16 KiB could grow without bound.
-            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-                raise InvalidRequestError(
-                    [("inlineRecipe", "must not use YAML aliases: write the values out")]
-                ) from None
-            document = yaml.safe_load(text)
+            document = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InvalidRequestError([("inlineRecipe", f"must be JSON or YAML: {error}")], "CANNOT_PARSE") from error
     if not isinstance(document, dict):
         raise InvalidRequestError(
             [("inlineRecipe", f"must be a mapping, got {type(document).__name__}")], "CANNOT_PARSE"
         )
+    level: list[Any] = [document]
+    for _ in range(NESTING_LIMIT):
+        level = [
+            item
+            for node in level
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, (dict, list))
+        ]
+    if level:
+        raise _too_deep()
     return document
 
 
