@@ -8,6 +8,7 @@ from constructs import Construct
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+from edge_handlers import component_library
 
 _NAMED_BY_SERVICE = "Greengrass names deployments and their jobs"
 
@@ -44,7 +45,7 @@ class ComponentLibrary(Construct):
         self._provider = HandlerProvider(
             self,
             "Handler",
-            capability="component_version",
+            handler=component_library,
             permissions=[
                 *_sweeping(components, tuple(targets.values())),
                 *_making(components, tuple(tags)),
@@ -55,12 +56,11 @@ class ComponentLibrary(Construct):
         self._sweep = self._provider.resource(
             self,
             "Sweep",
-            kind="ComponentSweep",
-            properties={
-                "ComponentNames": [f"{components}*"],
-                "ThingGroupArn": targets["all"],
-                "RingArns": [target for ring, target in targets.items() if ring != "all"],
-            },
+            component_library.ComponentSweep(
+                names=(f"{components}*",),
+                target_arn=targets["all"],
+                ring_arns=tuple(target for ring, target in targets.items() if ring != "all"),
+            ),
         )
 
     def version(self, scope: Construct, construct_id: str, *, name: str, version: str, recipe: str) -> CustomResource:
@@ -84,12 +84,9 @@ class ComponentLibrary(Construct):
         made = self._provider.resource(
             scope,
             construct_id,
-            kind="ComponentVersion",
-            properties={
-                "ComponentVersionArn": arn("greengrass", f"components:{name}:versions:{version}"),
-                "InlineRecipe": recipe,
-                "Tags": self._tags,
-            },
+            component_library.ComponentVersion(
+                arn=arn("greengrass", f"components:{name}:versions:{version}"), recipe=recipe, tags=self._tags
+            ),
         )
         # Deletion runs backwards: the sweep comes when no deployment and no version is left to CloudFormation.
         made.node.add_dependency(self._sweep)
@@ -102,7 +99,7 @@ def _making(components: str, tags: tuple[str, ...]) -> Sequence[Permission]:
             ("greengrass:CreateComponentVersion",),
             ("*",),
             wildcard_reason="the service knows no resource for this action; other tags than the stage's are refused",
-            conditions={"ForAllValues:StringEquals": {"aws:TagKeys": [*tags, "edgewright:recipe"]}},
+            conditions={"ForAllValues:StringEquals": {"aws:TagKeys": [*tags, component_library.DIGEST_TAG]}},
         ),
         Permission(
             ("greengrass:DescribeComponent", "greengrass:GetComponent", "greengrass:TagResource"),

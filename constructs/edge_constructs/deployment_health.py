@@ -9,6 +9,7 @@ from config.fleet import Health
 from edge_constructs.fleet_deployment import FleetDeployment
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+from edge_handlers import deployment_health
 
 _NAMED_BY_SERVICE = "Greengrass names deployments and their jobs"
 _DEVICES = "which devices are in a ring is known at the deploy only"
@@ -32,9 +33,8 @@ class DeploymentHealth(Construct):
         self._provider = HandlerProvider(
             self,
             "Handler",
-            capability="deployment_health",
+            handler=deployment_health,
             permissions=_permissions(tuple(target_arns)),
-            waits=True,
             limit=Duration.minutes(health.timeout_minutes + _MARGIN_MINUTES),
             query_interval=Duration.seconds(2),
         )
@@ -57,14 +57,14 @@ class DeploymentHealth(Construct):
         return self._provider.resource(
             self,
             construct_id,
-            properties={
-                "DeploymentId": deployment.resource.attr_deployment_id,
-                "ThingGroupArn": deployment.target_arn,
-                "Ring": ring,
-                "HealthyPercentage": str(self._health.healthy_percentage),
-                "TimeoutSeconds": str(self._health.timeout_minutes * 60),
-                "ExpectedDevices": list(expected),
-            },
+            deployment_health.HealthCheck(
+                deployment=deployment.resource.attr_deployment_id,
+                group_arn=deployment.target_arn,
+                ring=ring,
+                healthy_percentage=self._health.healthy_percentage,
+                timeout_s=self._health.timeout_minutes * 60,
+                expected=tuple(expected),
+            ),
         )
 
 

@@ -17,10 +17,11 @@ from edge_constructs.handler_findings import HANDLER, LOG
 from edge_constructs.handler_provider import SOURCE_ROOT, HandlerProvider
 from edge_constructs.permission import ACCOUNT, Permission, arn
 from edge_constructs.service_role import ServiceRole
+from edge_handlers import fleet_provisioning, provisioning_hook
+from edge_handlers.provisioning_hook import PARAMETER
 
 #: What thing groups of every stage begin with.
 GROUPS = "edgewright-"
-PARAMETER = "SerialNumber"
 _HOOK = {
     **HANDLER,
     "NIST.800.53.R5-LambdaConcurrency": "AWS IoT calls it once for each device that joins, and throttles them itself",
@@ -70,17 +71,17 @@ class FleetProvisioning(Construct):
         )
         template.add_resource_dependency(allowed)
         settings = HandlerProvider(
-            self, "Settings", capability="fleet_provisioning", permissions=_settings_permissions(names.claim)
+            self, "Settings", handler=fleet_provisioning, permissions=_settings_permissions(names.claim)
         )
         resource = settings.resource(
             self,
             "Indexing",
-            properties={
-                "PolicyName": names.claim,
-                "ThingGroupName": names.thing_group,
-                "RingGroupNames": [names.ring_group(ring) for ring in RINGS],
-                "GroupPrefix": GROUPS,
-            },
+            fleet_provisioning.FleetSettings(
+                policy=names.claim,
+                group=names.thing_group,
+                rings=tuple(names.ring_group(ring) for ring in RINGS),
+                prefix=GROUPS,
+            ),
         )
         # At a destroy the claim certificates go first: a policy that is attached cannot be deleted.
         resource.node.add_dependency(claim)
@@ -103,7 +104,7 @@ class FleetProvisioning(Construct):
         function = lambda_.Function(
             self,
             "Hook",
-            handler="edge_handlers.provisioning_hook.on_request.handler",
+            handler=f"{provisioning_hook.__name__}.{provisioning_hook.on_request.__name__}",
             runtime=lambda_.Runtime("python3.13", lambda_.RuntimeFamily.PYTHON),
             code=lambda_.Code.from_asset(
                 str(SOURCE_ROOT), exclude=["/*", "!/edge_handlers", "__pycache__"], ignore_mode=IgnoreMode.GIT
@@ -161,7 +162,10 @@ def _allow(verbs: tuple[str, ...], *resources: str) -> Permission:
 def _template(names: Names) -> dict[str, Any]:
     """The provisioning template; the thing is on the register already, and keeps its attributes, type and group."""
     return {
-        "Parameters": {PARAMETER: {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+        "Parameters": {
+            PARAMETER: {"Type": "String"},
+            "AWS::IoT::Certificate::Id": {"Type": "String"},
+        },
         "Resources": {
             "thing": {
                 "Type": "AWS::IoT::Thing",

@@ -1,7 +1,8 @@
 """A custom resource's handler as a Lambda function behind the CDK's Provider framework."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from aws_cdk import CustomResource, Duration, IgnoreMode, RemovalPolicy, Size
@@ -15,6 +16,7 @@ from edge_constructs.handler_findings import FRAMEWORK, HANDLER, LOG
 from edge_constructs.permission import Permission
 from edge_constructs.service_role import ServiceRole
 from edge_constructs.waiter import harden_waiter
+from edge_handlers.custom_resource import Contract
 
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 #: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.
@@ -26,16 +28,16 @@ _ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Arch
 
 
 class HandlerProvider(Construct):
-    """Runs `edge_handlers.<capability>` for custom resources; one of them serves many resources.
+    """Runs a module of `edge_handlers` for custom resources; one of them serves many resources.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        capability: Package below `edge_handlers`, such as `artifact_copy`.
+        handler: The module, with `on_event` and, where there is work to wait for, `is_complete`, which is asked until
+            it is done.
         permissions: What the handler may do, besides writing its log.
-        limit: How long one event may take in all; with `waits`, how long the awaited work may take.
-        waits: Whether the package has an `is_complete` that is asked until the work is done.
-        query_interval: Time between two questions, with `waits` only.
+        limit: How long one event may take in all, or the awaited work.
+        query_interval: Time between two questions, with `is_complete` only.
         memory_mb: Memory of the function, MB.
         disk: Size of `/tmp`, 512 MiB unless given.
         python: Version of the function's Python where it matters, such as `3.11`.
@@ -48,10 +50,9 @@ class HandlerProvider(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        capability: str,
+        handler: ModuleType,
         permissions: Sequence[Permission],
         limit: Duration | None = None,
-        waits: bool = False,
         query_interval: Duration | None = None,
         memory_mb: int = 256,
         disk: Size | None = None,
@@ -61,7 +62,7 @@ class HandlerProvider(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         limit = limit or Duration.minutes(5)
-        self._type = "Custom::" + "".join(part.capitalize() for part in capability.split("_"))
+        waits = hasattr(handler, "is_complete")
         self._service_timeout = Duration.seconds(int(limit.to_seconds()) + _MARGIN)
         self._log_group = logs.LogGroup(
             self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
@@ -88,24 +89,20 @@ class HandlerProvider(Construct):
             "ephemeral_storage_size": disk,
             "timeout": POLL_LIMIT if waits else limit,
         }
-        on_event = self._function("OnEvent", f"edge_handlers.{capability}.on_event.handler")
+        on_event = self._function("OnEvent", handler.on_event)
         if not waits:
             self._provider = self._synchronous(on_event)
             return
-        is_complete = self._function("IsComplete", f"edge_handlers.{capability}.is_complete.handler")
+        is_complete = self._function("IsComplete", handler.is_complete)
         self._provider = self._waiting(on_event, is_complete, limit, query_interval or Duration.seconds(15))
 
-    def resource(
-        self, scope: Construct, construct_id: str, *, properties: Mapping[str, Any], kind: str | None = None
-    ) -> CustomResource:
+    def resource(self, scope: Construct, construct_id: str, contract: Contract) -> CustomResource:
         """Define a custom resource that the handler serves.
 
         Args:
             scope: Parent construct, of this stack or another one.
             construct_id: Id below it.
-            properties: What the handler reads; values become strings on the way.
-            kind: What the resource is, such as `ComponentSweep`, where the handler serves several; the capability's
-                name by default.
+            contract: What the handler reads.
 
         Returns:
             The resource; its data by `get_att_string`.
@@ -114,13 +111,14 @@ class HandlerProvider(Construct):
             scope,
             construct_id,
             service_token=self._provider.service_token,
-            resource_type=f"Custom::{kind}" if kind else self._type,
-            properties=dict(properties),
+            resource_type=contract.TYPE,
+            properties=contract.to_properties(),
             service_timeout=self._service_timeout,
         )
 
-    def _function(self, construct_id: str, handler: str) -> lambda_.Function:
-        function = lambda_.Function(self, construct_id, handler=handler, **self._function_defaults)
+    def _function(self, construct_id: str, entry: Callable[..., Any]) -> lambda_.Function:
+        name = f"{entry.__module__}.{entry.__name__}"
+        function = lambda_.Function(self, construct_id, handler=name, **self._function_defaults)
         acknowledge(function, HANDLER)
         return function
 

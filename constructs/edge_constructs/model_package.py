@@ -1,6 +1,5 @@
 """The archive of a model that devices download."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from constructs import Construct
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.signing_key import SigningKey
+from edge_handlers import model_package
 
 #: The packer unpacks both archives and writes the package beside them.
 DISK = Size.gibibytes(4)
@@ -52,7 +52,7 @@ class ModelPackage(Construct):
         provider = HandlerProvider(
             self,
             "Handler",
-            capability="model_package",
+            handler=model_package,
             permissions=[
                 *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{prefix}/",)),
                 bucket.listing(),
@@ -65,17 +65,17 @@ class ModelPackage(Construct):
         resource = provider.resource(
             self,
             "Package",
-            properties={
-                "CompiledUri": compiled_uri,
-                "SourceUri": source_uri,
-                "Bucket": bucket.name,
-                "Prefix": prefix,
-                "Name": package,
-                "Version": version,
-                "Manifest": json.dumps(manifest, sort_keys=True),
-                "KmsKeyId": key_arn,
-                "SigningKeyId": signing_key.arn,
-            },
+            model_package.ModelPackage(
+                compiled_uri=compiled_uri,
+                source_uri=source_uri,
+                bucket=bucket.name,
+                prefix=prefix,
+                name=package,
+                version=version,
+                manifest=dict(manifest),
+                kms_key_id=key_arn,
+                signing_key_id=signing_key.arn,
+            ),
         )
         #: Base64 of the DER form, as the inference component is told it.
         self.public_key = resource.get_att_string("PublicKey")

@@ -6,6 +6,7 @@ from constructs import Construct
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+from edge_handlers import model_verification
 
 #: An endpoint takes 5 to 15 minutes to come up.
 LIMIT = Duration.minutes(40)
@@ -53,7 +54,7 @@ class ModelVerification(Construct):
         provider = HandlerProvider(
             self,
             "Handler",
-            capability="model_verification",
+            handler=model_verification,
             permissions=[
                 *_endpoint(name),
                 Permission(
@@ -64,7 +65,6 @@ class ModelVerification(Construct):
                 *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{output}/",)),
                 bucket.listing(),
             ],
-            waits=True,
             limit=LIMIT,
             query_interval=Duration.seconds(10),
             memory_mb=512,
@@ -72,17 +72,17 @@ class ModelVerification(Construct):
         self.resource = provider.resource(
             self,
             "Verification",
-            properties={
-                "NamePrefix": name,
-                "RoleArn": role_arn,
-                "ModelUri": model_uri,
-                "SampleUri": sample_uri,
-                "OutputUri": f"s3://{bucket.name}/{output}",
-                "Image": image,
-                "InstanceType": instance_type,
-                "Tolerance": str(tolerance),
-                "KmsKeyId": key_arn,
-            },
+            model_verification.Verification(
+                prefix=name,
+                role_arn=role_arn,
+                model_uri=model_uri,
+                sample_uri=sample_uri,
+                output_uri=f"s3://{bucket.name}/{output}",
+                image=image,
+                instance_type=instance_type,
+                tolerance=tolerance,
+                kms_key_id=key_arn,
+            ),
         )
 
 

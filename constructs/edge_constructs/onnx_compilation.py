@@ -1,6 +1,5 @@
 """Models optimised ahead of time by ONNX Runtime."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from aws_cdk import Duration, Size
@@ -8,6 +7,7 @@ from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
+from edge_handlers import onnx_compilation
 
 #: The runtime's wheels unpacked (about 0.2 GB), the source and the result.
 DISK = Size.gibibytes(5)
@@ -51,7 +51,7 @@ class OnnxCompilation(Construct):
         provider = HandlerProvider(
             self,
             "Handler",
-            capability="onnx_compilation",
+            handler=onnx_compilation,
             permissions=[
                 *bucket.access(reads=(f"sources/{model}/", "artifacts/"), writes=("compiled/",)),
                 bucket.listing(),
@@ -65,13 +65,13 @@ class OnnxCompilation(Construct):
         resource = provider.resource(
             self,
             "Model",
-            properties={
-                "SourceUri": source_uri,
-                "RuntimeUri": runtime_uri,
-                "OutputUri": f"s3://{bucket.name}/compiled",
-                "JobNamePrefix": job,
-                "DataInputConfig": json.dumps(dict(input_shapes)),
-                "KmsKeyId": key_arn,
-            },
+            onnx_compilation.OnnxCompilation(
+                source_uri=source_uri,
+                runtime_uri=runtime_uri,
+                output_uri=f"s3://{bucket.name}/compiled",
+                name=job,
+                shapes=dict(input_shapes),
+                kms_key_id=key_arn,
+            ),
         )
         self.artifact_uri = resource.get_att_string("ArtifactUri")

@@ -9,6 +9,7 @@ from edge_constructs.artifact_store import asset_reading
 from edge_constructs.device_registry import DeviceRegistry
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+from edge_handlers import sagemaker_devices
 
 _ACCEPTED = {
     "Edge-EdgeManager": "a stage asks for it by its registry, in an account where the service still answers; by "
@@ -57,7 +58,7 @@ class SageMakerFleet(Construct):
         provider = HandlerProvider(
             self,
             "Handler",
-            capability="sagemaker_devices",
+            handler=sagemaker_devices,
             permissions=[
                 Permission(
                     ("sagemaker:ListDevices",), ("*",), wildcard_reason="the service knows no resource for this action"
@@ -75,11 +76,6 @@ class SageMakerFleet(Construct):
         devices = provider.resource(
             self,
             "Devices",
-            properties={
-                "DeviceFleetName": self.resource.device_fleet_name,
-                "ListBucket": registry.asset.bucket_name,
-                "ListKey": registry.asset.object_key,
-                "ListSha256": registry.list_sha256,
-            },
+            sagemaker_devices.FleetDevices(self.resource.device_fleet_name, registry.listing),
         )
         devices.node.add_dependency(self.resource, registry.resource)
