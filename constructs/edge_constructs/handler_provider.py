@@ -1,22 +1,81 @@
-"""A custom resource's handler as a Lambda function behind the CDK's Provider framework."""
+"""A custom resource's handler as a Lambda function behind the Provider framework, with exact permissions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from aws_cdk import CustomResource, Duration, IgnoreMode, RemovalPolicy, Size
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.handler_findings import FRAMEWORK, HANDLER, LOG
-from edge_constructs.permission import Permission
-from edge_constructs.service_role import ServiceRole
-from edge_constructs.waiter import harden_waiter
+from edge_constructs.permission import INLINE_POLICY, Permission, ServiceRole
 from edge_handlers.custom_resource import Contract
+
+_NO_VPC = "custom resources call public AWS endpoints only: a VPC would add a NAT gateway and guard nothing"
+_SYNCHRONOUS = "called by the deploy, which waits for the answer and reports the failure: nothing is left to queue"
+_NO_RESERVATION = (
+    "one deploy calls it a few times; reserving concurrency would take it from the account, and fail where the "
+    "account's limit is the initial 10"
+)
+_LOGGED = "every step is logged, and one call has no path worth a trace"
+
+HANDLER = {
+    "L1": "the handlers are tested on this runtime, which is supported until 2029",
+    "NIST.800.53.R5-LambdaConcurrency": _NO_RESERVATION,
+    "NIST.800.53.R5-LambdaDLQ": _SYNCHRONOUS,
+    "NIST.800.53.R5-LambdaInsideVPC": _NO_VPC,
+    "Serverless-LambdaDLQ": _SYNCHRONOUS,
+    "Serverless-LambdaLatestVersion": "the handlers are tested on this runtime, which is supported until 2029",
+    "Serverless-LambdaTracing": _LOGGED,
+}
+FRAMEWORK = {
+    "NIST.800.53.R5-LambdaConcurrency": _NO_RESERVATION,
+    "NIST.800.53.R5-LambdaDLQ": _SYNCHRONOUS,
+    "NIST.800.53.R5-LambdaInsideVPC": _NO_VPC,
+    "Serverless-LambdaDLQ": _SYNCHRONOUS,
+    "Serverless-LambdaTracing": _LOGGED,
+    "Serverless-LambdaDefaultMemorySize": "the CDK's framework function only passes events on: 128 MB is enough",
+}
+LOG = {
+    "NIST.800.53.R5-CloudWatchLogGroupEncrypted": "the log names resources and errors of a deploy, no data; CloudWatch "
+    "encrypts it with a key of its own"
+}
+
+
+_REASONS = {
+    "SF1": "the waiter only repeats one call; the handlers that it calls log every step",
+    "SF2": "the waiter only repeats one call: there is no path through it to trace",
+    "Serverless-StepFunctionStateMachineXray": "the waiter only repeats one call: there is no path through it to trace",
+}
+
+
+def harden_waiter(provider: cr.Provider, starter: ServiceRole) -> None:
+    """Narrow the waiter of a provider with an `is_complete` handler.
+
+    Args:
+        provider: The provider, complete.
+        starter: Role of the framework function that starts the waiter; it gets exactly that permission.
+    """
+    waiter = provider.node.find_child("waiter-state-machine")
+    machine = cast("sfn.CfnStateMachine", waiter.node.find_child("Resource"))
+    acknowledge(machine, _REASONS)
+    starter.allow(Permission(actions=("states:StartExecution",), resources=(machine.ref,)))
+    functions = [
+        cast("lambda_.Function", provider.node.find_child(f"framework-{name}")).function_arn
+        for name in ("isComplete", "onTimeout")
+    ]
+    policy = cast("iam.CfnPolicy", waiter.node.find_child("Role").node.find_child("DefaultPolicy").node.default_child)
+    # The framework's own grant covers every version of its functions by a wildcard; the machine calls none of them.
+    invoke = Permission(actions=("lambda:InvokeFunction",), resources=tuple(functions))
+    policy.policy_document = {"Version": "2012-10-17", "Statement": [invoke.statement]}
+    acknowledge(policy, {INLINE_POLICY: "made by the CDK's framework for this one role, and narrowed to two functions"})
+
 
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 #: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.

@@ -1,6 +1,8 @@
-"""Fails a synth that breaks a security rule or an edge rule, with a report that says what to do about it."""
+"""A synth: the app with its context, the gate that fails it on findings, and how a failure is told."""
 
 import json
+import re
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,22 @@ import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
 from edge_rules import EdgeChecks
+
+CDK_JSON = Path(__file__).resolve().parents[2] / "cdk.json"
+
+
+def read_context(path: Path = CDK_JSON) -> dict[str, Any]:
+    """Read feature flags and settings, so that `python app.py` and `cdk synth` give the same templates.
+
+    Args:
+        path: The app's `cdk.json`.
+
+    Returns:
+        Its `context`; what the command line passes in `CDK_CONTEXT_JSON` wins over it.
+    """
+    context: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["context"]
+    return context
+
 
 REPORT = "validation-report.json"
 #: CDK's own reaction to a finding is a traceback; the gate reads the same report and raises its own error.
@@ -106,3 +124,36 @@ def _property(place: Mapping[str, Any]) -> str:
     """Where in the resource it is, if the pack says so."""
     paths = (place.get("cloudFormationResource") or {}).get("propertyPaths") or []
     return f" ({', '.join(paths)})" if paths else ""
+
+
+#: JavaScript's stack frames, which follow the message of an error that comes from the CDK.
+_FRAMES = re.compile(r"\n\s+at .*", re.DOTALL)
+
+
+def describe(error: Exception, root: Path) -> str:
+    """Write an error without its traceback.
+
+    Args:
+        error: What ended the synth.
+        root: Folder of the app: the last line of it that was running is the place that is shown.
+
+    Returns:
+        Message, place and the way to the traceback, a line each.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
+    place = f"{Path(own[-1].filename).resolve().relative_to(root.resolve())}:{own[-1].lineno}" if own else "unknown"
+    message = _FRAMES.sub("", str(error)).strip() or type(error).__name__
+    # jsii puts the class of the JavaScript error before its text.
+    message = re.sub(r"^(?:@?[\w./-]+\.)?(?:\w*Error): ", "", message)
+    kind = f"{type(error).__name__}: " if isinstance(error, (KeyError, AttributeError, TypeError)) else ""
+    return f"synth: {kind}{message}\n  at:  {place}\n  fix: correct it there; -c debug=true shows the whole traceback"
+
+
+def _is_own(file: Path, root: Path) -> bool:
+    try:
+        inside = file.resolve().relative_to(root.resolve())
+    except ValueError:
+        return False
+    # The virtual environment may lie in the same folder.
+    return not inside.parts[0].startswith(".") and inside.parts[0] != "node_modules"
