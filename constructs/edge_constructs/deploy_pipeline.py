@@ -13,7 +13,7 @@ from constructs import Construct
 from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.encryption_key import EncryptionKey
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, logging_to
 
 IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
 PYTHON = "3.11"
@@ -51,7 +51,7 @@ class BuildProject(Construct):
         super().__init__(scope, construct_id)
         log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY)
         acknowledge(log, _LOG_FINDINGS)
-        logging = Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log.log_group_arn,))
+        logging = logging_to(log.log_group_arn)
         role = ServiceRole(self, "Role", service="codebuild.amazonaws.com", permissions=[logging, *permissions])
         specification = {
             "version": "0.2",

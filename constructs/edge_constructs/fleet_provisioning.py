@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_iot as iot
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -12,8 +12,8 @@ from constructs import Construct
 from config.fleet import RINGS
 from config.names import Names
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.handler_provider import HANDLER, LOG, SOURCE_ROOT, HandlerProvider
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn
+from edge_constructs.handler_provider import HANDLER, LOG, HandlerProvider, entry_name, handler_code
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, logging_to
 from edge_handlers import fleet_provisioning, provisioning_hook
 from edge_handlers.provisioning_hook import PARAMETER
 
@@ -137,7 +137,7 @@ class FleetProvisioning(Construct):
             "HookRole",
             service="lambda.amazonaws.com",
             permissions=[
-                Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log.log_group_arn,)),
+                logging_to(log.log_group_arn),
                 Permission(("iot:DescribeThing",), (arn("iot", f"thing/{names.prefix}-*"),), wildcard_reason=_DEVICES),
                 Permission(("iot:ListThingPrincipals",), ("*",), wildcard_reason=_PRINCIPALS),
             ],
@@ -145,11 +145,9 @@ class FleetProvisioning(Construct):
         function = lambda_.Function(
             self,
             "Hook",
-            handler=f"{provisioning_hook.__name__}.{provisioning_hook.on_request.__name__}",
+            handler=entry_name(provisioning_hook.on_request),
             runtime=lambda_.Runtime("python3.13", lambda_.RuntimeFamily.PYTHON),
-            code=lambda_.Code.from_asset(
-                str(SOURCE_ROOT), exclude=["/*", "!/edge_handlers", "__pycache__"], ignore_mode=IgnoreMode.GIT
-            ),
+            code=handler_code(),
             role=role.as_role(),
             log_group=log,
             # AWS IoT waits no longer.

@@ -14,7 +14,7 @@ from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.permission import INLINE_POLICY, Permission, ServiceRole
+from edge_constructs.permission import INLINE_POLICY, Permission, ServiceRole, logging_to
 from edge_handlers.custom_resource import Contract
 
 _NO_VPC = "custom resources call public AWS endpoints only: a VPC would add a NAT gateway and guard nothing"
@@ -86,6 +86,18 @@ POLL_LIMIT = Duration.minutes(5)
 _ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
 
 
+def handler_code() -> lambda_.Code:
+    """The code of every handler, one asset."""
+    return lambda_.Code.from_asset(
+        str(SOURCE_ROOT), exclude=["/*", "!/edge_handlers", "__pycache__"], ignore_mode=IgnoreMode.GIT
+    )
+
+
+def entry_name(entry: Callable[..., Any]) -> str:
+    """What Lambda calls an entry point of a module of `edge_handlers`."""
+    return f"{entry.__module__}.{entry.__name__}"
+
+
 class HandlerProvider(Construct):
     """Runs a module of `edge_handlers` for custom resources; one of them serves many resources.
 
@@ -127,9 +139,7 @@ class HandlerProvider(Construct):
             self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
         )
         acknowledge(self._log_group, LOG)
-        self._log_permission = Permission(
-            actions=("logs:CreateLogStream", "logs:PutLogEvents"), resources=(self._log_group.log_group_arn,)
-        )
+        self._log_permission = logging_to(self._log_group.log_group_arn)
         role = ServiceRole(
             self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
         )
@@ -137,11 +147,7 @@ class HandlerProvider(Construct):
         self._function_defaults: dict[str, Any] = {
             "runtime": lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
             "architecture": _ARCHITECTURES[architecture],
-            "code": lambda_.Code.from_asset(
-                str(SOURCE_ROOT),
-                exclude=["/*", "!/edge_handlers", "__pycache__"],
-                ignore_mode=IgnoreMode.GIT,
-            ),
+            "code": handler_code(),
             "role": role.as_role(),
             "log_group": self._log_group,
             "memory_size": memory_mb,
@@ -176,8 +182,7 @@ class HandlerProvider(Construct):
         )
 
     def _function(self, construct_id: str, entry: Callable[..., Any]) -> lambda_.Function:
-        name = f"{entry.__module__}.{entry.__name__}"
-        function = lambda_.Function(self, construct_id, handler=name, **self._function_defaults)
+        function = lambda_.Function(self, construct_id, handler=entry_name(entry), **self._function_defaults)
         acknowledge(function, HANDLER)
         return function
 

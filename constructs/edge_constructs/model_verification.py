@@ -10,7 +10,7 @@ from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, arn
+from edge_constructs.permission import Permission, arn, pass_role
 from edge_handlers import model_verification
 
 _TABLES = "sagemaker/core/image_uri_config"
@@ -109,11 +109,7 @@ class ModelVerification(Construct):
             handler=model_verification,
             permissions=[
                 *_endpoint(name),
-                Permission(
-                    ("iam:PassRole",),
-                    (role_arn,),
-                    conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-                ),
+                pass_role(role_arn, "sagemaker.amazonaws.com"),
                 *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{output}/",)),
                 bucket.listing(),
             ],

@@ -10,7 +10,7 @@ from constructs import Construct
 
 from edge_constructs import neo_rules as rules
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, arn
+from edge_constructs.permission import Permission, arn, pass_role
 from edge_handlers import edge_packaging, neo_compilation
 
 #: A job's name adds a dash and 12 digits of its content.
@@ -213,11 +213,7 @@ class EdgePackaging(Construct):
                     (arn("sagemaker", f"edge-packaging-job/{job}-*"),),
                     wildcard_reason="a job's name ends with a digest of its content",
                 ),
-                Permission(
-                    ("iam:PassRole",),
-                    (role_arn,),
-                    conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-                ),
+                pass_role(role_arn, "sagemaker.amazonaws.com"),
             ],
             limit=Duration.minutes(30),
             query_interval=Duration.seconds(5),
@@ -249,9 +245,5 @@ def _permissions(job: str, role_arn: str) -> list[Permission]:
             resources=(arn("sagemaker", f"compilation-job/{job}-*"),),
             wildcard_reason="a job's name ends with a digest of its content",
         ),
-        Permission(
-            actions=("iam:PassRole",),
-            resources=(role_arn,),
-            conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-        ),
+        pass_role(role_arn, "sagemaker.amazonaws.com"),
     ]

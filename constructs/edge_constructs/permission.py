@@ -76,6 +76,21 @@ def _printed(resource: str) -> str:
     return resource
 
 
+def pass_role(role_arn: str, service: str) -> Permission:
+    """Hand a role to a service, and to no other one.
+
+    Args:
+        role_arn: The role.
+        service: Such as `sagemaker.amazonaws.com`.
+    """
+    return Permission(("iam:PassRole",), (role_arn,), conditions={"StringEquals": {"iam:PassedToService": service}})
+
+
+def logging_to(log_group_arn: str) -> Permission:
+    """Write a log that is there."""
+    return Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log_group_arn,))
+
+
 def merged(permissions: Iterable[Permission]) -> list[Permission]:
     """Leave out what is said twice.
 

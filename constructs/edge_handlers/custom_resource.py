@@ -4,6 +4,7 @@ CloudFormation turns every scalar property into a string ("true", "900"), and an
 pre-signed address that lets anybody answer for the resource: it is dropped here and never logged.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -254,6 +255,19 @@ class Request:
         if not self.physical_id:
             raise ValueError(f"PhysicalResourceId is required in a {self.type} event, got nothing")
         return self.physical_id
+
+
+def content_name(prefix: str, content: list[Any]) -> str:
+    """Name what follows from its content: the same content has the same name, whoever makes it and how often.
+
+    Args:
+        prefix: What the name starts with.
+        content: JSON values, all that decides what is made.
+
+    Returns:
+        `<prefix>-<12 hexadecimal digits>`.
+    """
+    return f"{prefix}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def parse(event: Mapping[str, Any]) -> Request:

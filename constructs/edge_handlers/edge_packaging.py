@@ -4,12 +4,10 @@ SageMaker has no call that deletes such a job, and a name is used once: after a 
 one has a number behind its name.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse, prefix
+from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, content_name, parse, prefix
 from edge_handlers.neo_compilation import NAME_PATTERN, RUNNING
 from edge_handlers.service_client import client, describe, explaining, ignoring, unless_absent
 
@@ -56,8 +54,8 @@ class EdgePackaging(Contract):
 
     def name(self, attempt: int) -> str:
         """Name of an attempt, from 1: the same for everything that makes the same artifact."""
-        told = json.dumps([self.compilation_job, self.model, self.version, self.output_uri, self.kms_key_id])
-        name = f"{self.name_prefix}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        told = [self.compilation_job, self.model, self.version, self.output_uri, self.kms_key_id]
+        name = content_name(self.name_prefix, told)
         return name if attempt == 1 else f"{name}-{attempt}"
 
 

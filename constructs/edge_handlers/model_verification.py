@@ -1,6 +1,5 @@
 """Custom resource: proof that a model answers its sample as expected on a SageMaker endpoint, which is then gone."""
 
-import hashlib
 import json
 import logging
 import re
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
-from edge_handlers.custom_resource import Contract, Key, RequestType, number, parse
+from edge_handlers.custom_resource import Contract, Key, RequestType, content_name, number, parse
 from edge_handlers.model_archive import fetch, pack_one
 from edge_handlers.s3_objects import ObjectStore, S3Location, sha256_of, uri
 from edge_handlers.service_client import client, describe, explaining, settling, unless_absent
@@ -61,8 +60,8 @@ class Verification(Contract):
     @property
     def name(self) -> str:
         """Of model, configuration and endpoint alike: the same for the same model, sample and server."""
-        told = json.dumps([self.model_uri, self.sample_uri, self.image, self.instance_type, self.tolerance])
-        return f"{self.prefix}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        told = [self.model_uri, self.sample_uri, self.image, self.instance_type, self.tolerance]
+        return content_name(self.prefix, told)
 
     @property
     def archive(self) -> S3Location:

@@ -4,7 +4,6 @@ The job reads and writes S3 with the execution role; this code touches no object
 content, so a repeated event finds the job that the first one started, and a rollback finds the job that was there.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from edge_handlers.custom_resource import (
     Properties,
     Request,
     RequestType,
+    content_name,
     json_object,
     parse,
     prefix,
@@ -132,8 +132,7 @@ class CompilationJob(Contract):
     @property
     def name(self) -> str:
         """`<prefix>-<12 hex>`: the same for everything that makes the same artifact."""
-        told = json.dumps([getattr(self, field) for field in ARTIFACT_FIELDS])
-        return f"{self.name_prefix}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        return content_name(self.name_prefix, [getattr(self, field) for field in ARTIFACT_FIELDS])
 
     def creation_arguments(self) -> dict[str, Any]:
         """The arguments of CreateCompilationJob."""

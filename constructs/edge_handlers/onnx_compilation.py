@@ -6,7 +6,6 @@ writes the model and what reads it are the same version. The function must have 
 Deletion keeps the result, as the package made of it is kept; the bucket's sweep takes both.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Contract, Key, RequestType, json_object, parse
+from edge_handlers.custom_resource import Contract, Key, RequestType, content_name, json_object, parse
 from edge_handlers.deadline import Deadline
 from edge_handlers.model_archive import fetch, pack_one
 from edge_handlers.s3_objects import ObjectStore, S3Location, sha256_of, uri
@@ -67,10 +66,9 @@ class OnnxCompilation(Contract):
     @property
     def result(self) -> S3Location:
         """Where the result goes: the same for everything that makes the same result."""
-        told = json.dumps([self.source_uri, self.runtime_uri, self.shapes], sort_keys=True)
         output = S3Location.parse(self.output_uri)
-        digits = hashlib.sha256(told.encode()).hexdigest()[:12]
-        return S3Location(output.bucket, f"{output.key}/{self.name}-{digits}/model.tar.gz")
+        folder = content_name(self.name, [self.source_uri, self.runtime_uri, self.shapes])
+        return S3Location(output.bucket, f"{output.key}/{folder}/model.tar.gz")
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
