@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.device_registry.inventory import ADOPTED, CLAIMED, OWNER
-from edge_handlers.device_registry.logic import OwnershipError
+from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER
+from edge_handlers.device_registry import OwnershipError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.fake_greengrass import FakeGreengrass
@@ -101,9 +101,9 @@ def test_create_refuses_a_device_of_another_registry_and_its_rollback_leaves_tha
 
 
 def test_on_event_changes_nothing_because_nobody_would_undo_it(registry: Registry, iot: FakeIot) -> None:
-    from edge_handlers.device_registry.on_event import handler
+    from edge_handlers.device_registry import on_event
 
-    assert handler(event.create("device_registry"), None) == {"PhysicalResourceId": ID}
+    assert on_event(event.create("device_registry"), None) == {"PhysicalResourceId": ID}
     assert iot.calls == []
 
 

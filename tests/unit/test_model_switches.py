@@ -9,9 +9,8 @@ import pytest
 
 from config.loader import ConfigurationError, load_stage
 from config.stage import Stage
-from edge_constructs.feature_flags import read_context
-from edge_constructs.image_uri import ImageUriError, triton_image
-from edge_constructs.policy_gate import PolicyGate, new_app
+from edge_constructs.model_verification import ImageUriError, triton_image
+from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
 from stacks.model_stack import ModelStack
 
@@ -115,12 +114,12 @@ def test_a_region_without_an_image_is_named_with_those_that_have_one(tmp_path: P
         triton_image("mars-north-1", table(tmp_path))
 
 
-def test_without_the_sdk_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import PackageNotFoundError
-
-    def absent(name: str) -> Any:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr("edge_constructs.image_uri.distribution", absent)
-    with pytest.raises(ImageUriError, match=r"pip install -r requirements-sagemaker.txt, or set models.verification"):
+def test_without_the_sdk_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_constructs.model_verification._ROOT", tmp_path)
+    with pytest.raises(ImageUriError, match=r"run make setup-sagemaker, or set models.verification.image"):
         triton_image("eu-west-1")
+
+    folder = tmp_path / ".venv-sagemaker" / "lib" / "python3.11" / "site-packages" / "sagemaker" / "core"
+    (folder / "image_uri_config").mkdir(parents=True)
+    table(folder / "image_uri_config")
+    assert triton_image("eu-west-1") == IMAGE
