@@ -10,7 +10,6 @@ does not announce.
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,19 +21,13 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 from config.delivery import Announced
 from config.loader import ConfigurationError, load_stage
 from tools.bill import difference
-from tools.plan_assembly import read_assembly
+from tools.cloud_assembly import LIMIT_S, ROOT, AssemblyError, read_assembly, synth
 from tools.plan_changes import compare
 from tools.plan_report import as_markdown, as_text, unannounced
 
-ROOT = Path(__file__).resolve().parents[1]
-LIMIT_S = 300
 UNANNOUNCED = 2
 #: What set-up has made; a checkout of another version uses it, too.
 _SHARED = (".venv", "node_modules", "edge_assets/runtime/wheelhouse")
-
-
-class PlanError(Exception):
-    """No plan could be made; the text says what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="edgewright-plan-") as folder:
             return _plan(options, Path(folder))
-    except (PlanError, ConfigurationError, OSError, ValueError) as exc:
+    except (AssemblyError, ConfigurationError, OSError, ValueError) as exc:
         print(f"plan: {exc}", file=sys.stderr)
         return 1
 
@@ -85,7 +78,7 @@ def _devices(given: Sequence[str]) -> dict[str, int]:
     for each in given:
         name, _, count = each.rpartition("=")
         if not name or not count.isdigit():
-            raise PlanError(f"--devices must be TARGET=NUMBER, got {each!r}")
+            raise AssemblyError(f"--devices must be TARGET=NUMBER, got {each!r}")
         counts[name] = int(count)
     return counts
 
@@ -94,10 +87,10 @@ def _assemblies(options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
     if options.before and options.after:
         return options.before, options.after
     if not options.base or options.before or options.after:
-        raise PlanError("give --base REF, or both --before and --after")
+        raise AssemblyError("give --base REF, or both --before and --after")
     commit = _git("rev-parse", "--verify", "--quiet", f"{options.base}^{{commit}}", cwd=ROOT)
     if not commit:
-        raise PlanError(f"--base must be a commit, branch or tag of this repository, got {options.base!r}")
+        raise AssemblyError(f"--base must be a commit, branch or tag of this repository, got {options.base!r}")
     checkout = folder / "base"
     _git("worktree", "add", "--quiet", "--detach", str(checkout), commit, cwd=ROOT)
     try:
@@ -112,27 +105,10 @@ def _assemblies(options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
         _git("worktree", "remove", "--force", str(checkout), cwd=ROOT)
 
 
-def synth(app: Path, stage: str, out: Path) -> Path:
-    """Synthesise a stage of a checkout.
-
-    Raises:
-        PlanError: The app failed; its own message is part of the text.
-    """
-    environment = {**os.environ, "CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps({"stage": stage})}
-    command = [sys.executable, "app.py"]
-    done = subprocess.run(
-        command, cwd=app, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    if done.returncode:
-        which = "the working tree" if app == ROOT else "the base"
-        raise PlanError(f"{which} cannot be synthesised for {stage}:\n{done.stderr.strip()}")
-    return out
-
-
 def _git(*arguments: str, cwd: Path) -> str:
     done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode and arguments[0] != "rev-parse":
-        raise PlanError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        raise AssemblyError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tools.plan_assembly import Assembly, Target
+from tools.cloud_assembly import Assembly, Target
 from tools.plan_resources import Replacement, SecurityChange, replacements, security_changes
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.plan.sample_assembly import PlannedFleet, larger_server_without_log
-from tools.bill import bill_of, difference, main
-from tools.bill_prices import PRICES, read_prices
+from tools.bill import PRICES, bill_of, difference, main, read_prices
 
 
 def test_a_bill_names_the_server_and_every_device(tmp_path: Path) -> None:

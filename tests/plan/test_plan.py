@@ -11,8 +11,8 @@ import pytest
 
 from config.delivery import Announced
 from tests.plan.sample_assembly import CHANGES, PlannedFleet, remove_component
+from tools.cloud_assembly import read_assembly
 from tools.plan import UNANNOUNCED, main
-from tools.plan_assembly import read_assembly
 from tools.plan_changes import Plan, compare
 from tools.plan_report import unannounced
 

@@ -1,18 +1,29 @@
-"""What a cloud assembly would bring to devices: targets, components, artifacts, rollouts."""
+"""A stage's cloud assembly: how it is made, and what it would bring to devices."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
+
 from edge_rules.deployment_rules import DEPLOYMENT
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import Recipe, recipes
 
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 300
 #: From a component's artifact to the file it is made of: parameter, package, compilation, copy.
 _HOPS = 5
+
+
+class AssemblyError(Exception):
+    """An assembly cannot be made; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,23 @@ class Assembly:
     view: FleetView
     targets: Mapping[str, Target]
     components: Mapping[tuple[str, str], Component]
+
+
+def synth(app: Path, stage: str, out: Path) -> Path:
+    """Synthesise a stage of a checkout.
+
+    Raises:
+        AssemblyError: The app failed; its own message is part of the text.
+    """
+    environment = {**os.environ, "CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps({"stage": stage})}
+    command = [sys.executable, "app.py"]
+    done = subprocess.run(
+        command, cwd=app, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    if done.returncode:
+        which = "the working tree" if app == ROOT else "the base"
+        raise AssemblyError(f"{which} cannot be synthesised for {stage}:\n{done.stderr.strip()}")
+    return out
 
 
 def read_assembly(folder: Path) -> Assembly:
