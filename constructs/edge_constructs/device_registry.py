@@ -1,7 +1,6 @@
 """The things of a fleet, in one resource however many there are."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,9 @@ from constructs import Construct
 from edge_constructs.artifact_store import asset_reading, file_asset
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+from edge_handlers.device_list import DeviceList, list_content
+from edge_handlers.device_registry.registry import Registry
+from edge_handlers.s3_location import S3Location
 
 _DEVICES = "the fleet's devices are configuration: a list of them here would grow with the fleet"
 _CERTIFICATES = "a certificate's id is made by the device that joins"
@@ -56,25 +58,15 @@ class DeviceRegistry(Construct):
             limit=Duration.minutes(50),
             query_interval=Duration.seconds(5),
         )
-        content = json.dumps(dict(sorted(devices.items())), separators=(",", ":")).encode()
-        self.list_sha256 = hashlib.sha256(content).hexdigest()
-        file = folder / "devices" / f"{self.list_sha256}.json"
+        content = list_content(devices)
+        sha256 = hashlib.sha256(content).hexdigest()
+        file = folder / "devices" / f"{sha256}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-        self.asset = file_asset(self, file, self.list_sha256)
-        self.resource = provider.resource(
-            self,
-            "Devices",
-            properties={
-                "ThingGroupName": rings["all"],
-                "Rings": json.dumps(dict(rings)),
-                "ThingTypeName": thing_type,
-                "PolicyName": policy,
-                "ListBucket": self.asset.bucket_name,
-                "ListKey": self.asset.object_key,
-                "ListSha256": self.list_sha256,
-            },
-        )
+        asset = file_asset(self, file, sha256)
+        self.listing = DeviceList(S3Location(asset.bucket_name, asset.object_key), sha256)
+        registry = Registry(rings["all"], dict(rings), thing_type, policy, self.listing)
+        self.resource = provider.resource(self, "Devices", properties=registry.properties())
 
 
 def _permissions(thing_groups: list[str], policy: str) -> list[Permission]:

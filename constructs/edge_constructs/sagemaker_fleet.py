@@ -75,11 +75,6 @@ class SageMakerFleet(Construct):
         devices = provider.resource(
             self,
             "Devices",
-            properties={
-                "DeviceFleetName": self.resource.device_fleet_name,
-                "ListBucket": registry.asset.bucket_name,
-                "ListKey": registry.asset.object_key,
-                "ListSha256": registry.list_sha256,
-            },
+            properties={"DeviceFleetName": self.resource.device_fleet_name, **registry.listing.properties()},
         )
         devices.node.add_dependency(self.resource, registry.resource)

@@ -1,5 +1,6 @@
 """The registry as the stack describes it, and the list of devices that it points to."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,16 @@ class Registry:
             listing=DeviceList.of(properties),
         )
 
+    def properties(self) -> dict[str, str]:
+        """Write what `of` reads."""
+        return {
+            "ThingGroupName": self.group,
+            "Rings": json.dumps(self.rings),
+            "ThingTypeName": self.thing_type,
+            "PolicyName": self.policy,
+            **self.listing.properties(),
+        }
+
     @property
     def physical_id(self) -> str:
         """The same for the life of the thing group."""
@@ -70,10 +81,20 @@ class Registry:
             Thing name to thing group.
 
         Raises:
-            ValueError: The file has another digest, a device's name cannot be a core device's, or a ring is unknown.
+            ValueError: The list cannot be used.
             AwsCallError: S3 refused the call.
         """
-        devices = self.listing.read(s3)
+        return {name: self.rings[ring] for name, ring in self.checked(self.listing.read(s3)).items()}
+
+    def checked(self, devices: dict[str, str]) -> dict[str, str]:
+        """Give the list back if it can be used.
+
+        Args:
+            devices: Thing name to ring.
+
+        Raises:
+            ValueError: A device's name cannot be a core device's, or a ring is unknown.
+        """
         if wrong := [name for name in devices if not THING_NAME.fullmatch(name)]:
             raise ValueError(
                 f"devices in {self.listing.location} must be names of 1 to 124 letters, digits, ':', '_' or '-', "
@@ -83,4 +104,4 @@ class Registry:
             raise ValueError(
                 f"rings in {self.listing.location} must be of {', '.join(self.rings)}, got {', '.join(unknown)}"
             )
-        return {name: self.rings[ring] for name, ring in devices.items()}
+        return devices
