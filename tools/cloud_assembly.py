@@ -5,25 +5,29 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
+from edge_handlers.custom_resource import Properties
+from edge_handlers.device_registry.registry import Registry
 from edge_rules.deployment_rules import DEPLOYMENT
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import Recipe, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300
+REGISTRY = "Custom::DeviceRegistry"
 #: From a component's artifact to the file it is made of: parameter, package, compilation, copy.
 _HOPS = 5
 
 
 class AssemblyError(Exception):
-    """An assembly cannot be made; the text says what to do."""
+    """An assembly cannot be made or read; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,49 @@ class Target:
         components: Component to version.
         configuration: Component to the JSON that is merged into its configuration.
         rollout: Everything else that the deployment says: rate, abort criteria, policies.
-        devices: How many devices the templates register for it; None if they do not say.
+        stack: The stack of its deployment, as the assembly names it.
+        devices: How many devices the registry puts into it; None if no registry has it among its rings.
     """
 
     name: str
     components: Mapping[str, str]
     configuration: Mapping[str, str]
     rollout: Mapping[str, Any]
+    stack: str = ""
     devices: int | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Stack:
+    """Where a stack is deployed: another name or region is another stack.
+
+    Attributes:
+        name: CloudFormation's name of it.
+        region: Its region; empty if the assembly leaves it to the deploy.
+    """
+
+    name: str
+    region: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """The devices of one registry resource, as its handler will read them.
+
+    Attributes:
+        stack: Its stack, as the assembly names it.
+        rings: Ring to thing group.
+        devices: Thing name to ring.
+    """
+
+    stack: str
+    rings: Mapping[str, str]
+    devices: Mapping[str, str]
+
+    def counts(self) -> dict[str, int]:
+        """Thing group to its number of devices."""
+        counts = Counter(self.devices.values())
+        return {group: counts[ring] for ring, group in self.rings.items()}
 
 
 @dataclass(frozen=True)
@@ -70,28 +109,86 @@ class Assembly:
 
     Attributes:
         view: Templates and assets.
+        stacks: Stack, as the assembly names it, to where it is deployed.
         targets: Name to target.
         components: (name, version) to component.
+        registers: Its lists of devices.
     """
 
     view: FleetView
+    stacks: Mapping[str, Stack]
     targets: Mapping[str, Target]
     components: Mapping[tuple[str, str], Component]
+    registers: tuple[Register, ...]
+
+    def counts(self, given: Mapping[str, int]) -> dict[str, int]:
+        """Count the devices of each thing group.
+
+        Args:
+            given: Target to its number of devices, where the registry does not say or is wrong.
+
+        Raises:
+            ValueError: It has deployments, but no registry, and nothing is given.
+        """
+        if self.targets and not self.registers and not given:
+            raise ValueError(
+                f"the devices of {', '.join(sorted(self.targets))} must be listed by a {REGISTRY}, the templates have "
+                "none: give --devices TARGET=N"
+            )
+        return {group: count for each in self.registers for group, count in each.counts().items()} | dict(given)
+
+    def only(self, stacks: Collection[str]) -> "Assembly":
+        """Leave out all but some stacks."""
+        view = FleetView({name: each for name, each in self.view.templates.items() if name in stacks}, self.view.assets)
+        return _assembly(view, {name: each for name, each in self.stacks.items() if name in stacks})
 
 
-def synth(app: Path, stage: str, out: Path) -> Path:
+#: What there is of a stage that was never deployed.
+NOTHING = Assembly(FleetView({}), {}, {}, {}, ())
+
+
+def given_devices(given: Sequence[str], targets: Collection[str]) -> dict[str, int]:
+    """Read what a command line says of the numbers of devices.
+
+    Args:
+        given: `TARGET=N` each.
+        targets: The targets that there are.
+
+    Raises:
+        AssemblyError: One has another form, or names no target.
+    """
+    counts = {}
+    for each in given:
+        name, _, count = each.rpartition("=")
+        if not re.fullmatch(r"[0-9]{1,9}", count) or not name:
+            raise AssemblyError(f"--devices must be TARGET=NUMBER, got {each!r}")
+        if name not in targets:
+            raise AssemblyError(f"--devices must name one of {', '.join(sorted(targets)) or 'no target'}, got {name!r}")
+        counts[name] = int(count)
+    return counts
+
+
+def synth(app: Path, stage: str, out: Path, *, which: str = "the working tree") -> Path:
     """Synthesise a stage of a checkout.
+
+    Args:
+        app: The checkout.
+        stage: The stage.
+        out: Becomes the assembly.
+        which: What an error calls the checkout.
 
     Raises:
         AssemblyError: The app failed; its own message is part of the text.
     """
     environment = {**os.environ, "CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps({"stage": stage})}
     command = [sys.executable, "app.py"]
-    done = subprocess.run(
-        command, cwd=app, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=app, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise AssemblyError(f"{which} must be synthesised for {stage} within {LIMIT_S} s: try again") from exc
     if done.returncode:
-        which = "the working tree" if app == ROOT else "the base"
         raise AssemblyError(f"{which} cannot be synthesised for {stage}:\n{done.stderr.strip()}")
     return out
 
@@ -103,15 +200,48 @@ def read_assembly(folder: Path) -> Assembly:
         folder: A `cdk.out`.
 
     Raises:
-        FileNotFoundError: It holds no templates.
+        AssemblyError: It holds no templates, a file in it is damaged, or its list of devices cannot be read.
     """
     paths = sorted(folder.glob("*.template.json"))
     if not paths:
-        raise FileNotFoundError(f"{folder} must be a cloud assembly: it has no *.template.json")
+        raise AssemblyError(f"{folder} must be a cloud assembly: it has no *.template.json")
+    manifest = folder / "manifest.json"
+    for path in (*paths, *folder.glob("*.assets.json"), manifest):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as exc:
+            raise AssemblyError(f"{path} must be JSON: {exc}: synthesise the stage again") from exc
     view = FleetView.read(paths)
+    artifacts = content.get("artifacts") or {}
+    return _assembly(view, {name: _stack(name, artifacts.get(name) or {}) for name in view.templates})
+
+
+def _assembly(view: FleetView, stacks: Mapping[str, Stack]) -> Assembly:
+    registers = tuple(_register(each) for each in view.of_type(REGISTRY))
+    counts = {group: count for each in registers for group, count in each.counts().items()}
     components = {(each.name, each.version): each for each in (_component(recipe) for recipe in recipes(view))}
-    targets = {each.name: each for each in (_target(found) for found in view.of_type(DEPLOYMENT))}
-    return Assembly(view, targets, components)
+    targets = {each.name: each for each in (_target(found, counts) for found in view.of_type(DEPLOYMENT))}
+    return Assembly(view, stacks, targets, components, registers)
+
+
+def _stack(name: str, artifact: Mapping[str, Any]) -> Stack:
+    region = str(artifact.get("environment", "")).rsplit("/", 1)[-1]
+    properties = artifact.get("properties") or {}
+    return Stack(str(properties.get("stackName", name)), "" if region == "unknown-region" else region)
+
+
+def _register(resource: Resource) -> Register:
+    """Read a list of devices as its handler does; whatever is wrong with it is no empty list."""
+    where = f"{resource.stack}/{resource.logical_id}"
+    values = {name: resource.text(value) for name, value in resource.properties.items()}
+    try:
+        registry = Registry.of(Properties(values, where))
+        file = resource.fleet.asset(registry.listing.location.key)
+        if file is None or not file.is_file():
+            raise ValueError(f"{where}.ListKey must be an asset of the assembly, got {registry.listing.location.key}")
+        return Register(resource.stack, registry.rings, registry.checked(registry.listing.parse(file.read_bytes())))
+    except ValueError as exc:
+        raise AssemblyError(f"the list of devices cannot be read: {exc}") from exc
 
 
 def _component(recipe: Recipe) -> Component:
@@ -164,7 +294,7 @@ def _parameter_values(view: FleetView, text: str) -> list[str]:
     return found
 
 
-def _target(deployment: Resource) -> Target:
+def _target(deployment: Resource, counts: Mapping[str, int]) -> Target:
     properties = deployment.properties
     components = properties.get("Components") or {}
     name = _target_name(deployment)
@@ -181,7 +311,8 @@ def _target(deployment: Resource) -> Target:
             for key in ("IotJobConfiguration", "DeploymentPolicies")
             if key in properties
         },
-        devices=_registered(deployment.fleet, name),
+        stack=deployment.stack,
+        devices=counts.get(name),
     )
 
 
@@ -192,14 +323,3 @@ def _target_name(deployment: Resource) -> str:
             if key in group.properties:
                 return group.text(group.properties[key])
     return text.rsplit("/", 1)[-1] if "<" not in text.rsplit("/", 1)[-1] else text
-
-
-def _registered(view: FleetView, group: str) -> int | None:
-    """Devices that a registry resource puts into the group."""
-    counts = [
-        len(resource.properties["Devices"])
-        for resource in view.resources
-        if isinstance(resource.properties.get("Devices"), list)
-        and group in (resource.text(resource.properties.get(key)) for key in ("ThingGroupName", "ThingGroup"))
-    ]
-    return sum(counts) if counts else None
