@@ -353,7 +353,7 @@ def _watching(view: FleetView, prices: Prices, region: str) -> Iterator[Item]:
     if metrics := _own_metrics(view):
         usd = len(metrics) * prices.price("cloudwatch", "metric_month", region)
         yield Item("CloudWatch metrics", usd, f"{len(metrics)} of the stage's own")
-    if list(view.of_type("AWS::Logs::LogGroup")):
+    if list(view.of_type("AWS::Logs::LogGroup")) and list(view.of_type("AWS::EC2::Instance")):
         gib = prices.assumed("log_gib_a_server_month")
         yield Item("CloudWatch logs", gib * prices.price("cloudwatch", "logs_gib", region), f"{gib:g} GiB")
 
@@ -383,7 +383,10 @@ def _assembly(folder: Path | None, stage: str | None) -> Assembly:
     if folder and stage:
         raise AssemblyError(f"give an assembly or --stage, not both, got {folder} and {stage}")
     if folder:
-        return read_assembly(folder)
+        try:
+            return read_assembly(folder)
+        except (AssemblyError, ValueError) as exc:
+            raise AssemblyError(f"{folder}: {exc}") from exc
     stage = load_stage(stage or "dev").name
     print(f"bill: synthesising {stage}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="edgewright-bill-") as made:

@@ -202,15 +202,19 @@ def read_assembly(folder: Path) -> Assembly:
     Raises:
         AssemblyError: It holds no templates, a file in it is damaged, or its list of devices cannot be read.
     """
+    if not folder.is_dir():
+        raise AssemblyError("must be a cloud assembly, got no folder")
     paths = sorted(folder.glob("*.template.json"))
     if not paths:
-        raise AssemblyError(f"{folder} must be a cloud assembly: it has no *.template.json")
+        raise AssemblyError("must be a cloud assembly, got a folder without *.template.json")
     manifest = folder / "manifest.json"
     for path in (*paths, *folder.glob("*.assets.json"), manifest):
         try:
             content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except ValueError as exc:
-            raise AssemblyError(f"{path} must be JSON: {exc}: synthesise the stage again") from exc
+            raise AssemblyError(f"{path.name} must be JSON: {exc}: synthesise the stage again") from exc
+        if not isinstance(content, dict):
+            raise AssemblyError(f"{path.name} must be a JSON object, got {type(content).__name__}")
     view = FleetView.read(paths)
     artifacts = content.get("artifacts") or {}
     return _assembly(view, {name: _stack(name, artifacts.get(name) or {}) for name in view.templates})

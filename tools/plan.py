@@ -105,8 +105,8 @@ def _change(options: argparse.Namespace, folder: Path) -> _Change:
     # They may be of a stage that this repository does not have.
     announced = load_stage(options.stage).announced if options.stage in stage_names() else Announced()
     return _Change(
-        read_assembly(options.before),
-        read_assembly(options.after),
+        _read(options.before, str(options.before)),
+        _read(options.after, str(options.after)),
         announced,
         f"npx cdk destroy --all --app {options.before}",
     )
@@ -158,12 +158,16 @@ def _synthesised(app: Path, stage: str | None, out: Path, which: str) -> Assembl
     started = time.monotonic()
     _say(f"synthesising {stage} of {which}")
     synth(app, stage, out, which=which)
-    try:
-        found = read_assembly(out)
-    except (AssemblyError, ValueError) as exc:
-        raise AssemblyError(f"{which}: {exc}") from exc
+    found = _read(out, which)
     _say(f"synthesised {stage} of {which} in {time.monotonic() - started:.0f} s")
     return found
+
+
+def _read(folder: Path, which: str) -> Assembly:
+    try:
+        return read_assembly(folder)
+    except (AssemblyError, ValueError) as exc:
+        raise AssemblyError(f"{which}: {exc}") from exc
 
 
 def _say(text: str) -> None:

@@ -55,9 +55,10 @@ def _unannounced_devices(plan: Plan, announced: Announced) -> Iterator[str]:
         said = f"{_count(moved, 'device')} {_verb(moved, 'move')} {where} ({_some(moved)})"
         yield f"{said}: list {_them(moved)} in announced.moving"
     if devices.contested:
+        them = _them(devices.contested)
         yield (
             f"{_count(devices.contested, 'device')} ({_some(devices.contested)}) must be in one list, but a stack that "
-            "stays has registered them, too: the deploy fails until they are taken out of the list there"
+            f"stays has registered {them}, too: the deploy fails until the list there is without {them}"
         )
 
 
@@ -66,7 +67,8 @@ def _unannounced_stacks(plan: Plan, announced: Announced) -> Iterator[str]:
     if staying:
         listed = staying[0] if len(staying) == 1 else _pattern(staying)
         said = f"{_count(staying, 'stack')} {_verb(staying, 'stay')} behind ({_some(staying)})"
-        yield f"{said}: list {listed} in announced.removals"
+        gone = not plan.stacks.added and not plan.stacks.kept
+        yield f"{said}: {'no file is left to announce it' if gone else f'list {listed} in announced.removals'}"
 
 
 def as_text(plan: Plan, complaints: list[str], destroy: str) -> str:
@@ -180,7 +182,7 @@ def _in(regions: Sequence[str]) -> str:
 
 def _with_devices(stacks: Iterable[StayingStack]) -> str:
     count = sum(each.devices for each in stacks)
-    return f", with the {count} devices registered there" if count else ""
+    return f", with {_number(count, 'device')} registered there" if count else ""
 
 
 def _devices_headline(plan: Plan) -> str:
@@ -234,8 +236,12 @@ def _them(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
 
 
-def _count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _count(things: Sized, noun: str) -> str:
+    return _number(len(things), noun)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _verb(things: Sized, verb: str) -> str:
@@ -271,7 +277,8 @@ def _details(target: TargetPlan) -> Iterator[str]:
     if target.restarted:
         yield f"restarts: {', '.join(target.restarted)}"
     if target.bytes_per_device:
-        whole = "" if target.fleet_bytes is None else f", {_size(target.fleet_bytes)} for {target.devices} devices"
+        devices = target.devices
+        whole = f", {_size(target.bytes_per_device * devices)} for {_number(devices, 'device')}" if devices else ""
         yield f"downloads: {_size(target.bytes_per_device)} a device{whole}"
     if target.rollout_minutes is not None:
         yield f"rollout takes at least {_minutes(target.rollout_minutes)}"

@@ -97,7 +97,7 @@ def test_a_region_that_nothing_names_is_called_so(tmp_path: Path, capsys: pytest
     [
         (["cdk.out", "--stage", "dev"], "give an assembly or --stage, not both, got cdk.out and dev"),
         (["--stage", "prdo"], "stage must be one of dev, prod, twin, got 'prdo'"),
-        (["/nonexistent"], "/nonexistent must be a cloud assembly: it has no *.template.json"),
+        (["/nonexistent"], "/nonexistent: must be a cloud assembly, got no folder"),
     ],
 )
 def test_a_bill_that_cannot_be_made_says_why(

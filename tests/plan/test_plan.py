@@ -211,7 +211,7 @@ def test_a_list_that_cannot_be_read_is_no_empty_list(
 
     assert main(["--before", str(before.write()), "--after", str(folder)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("plan: the list of devices cannot be read: ")
+    assert error.startswith(f"plan: {folder}: the list of devices cannot be read: ")
     assert says in error
 
 
@@ -223,9 +223,17 @@ def test_a_damaged_file_is_named(file: str, tmp_path: Path, capsys: pytest.Captu
     assert main(["--before", str(before), "--after", str(after)]) == 1
     error = capsys.readouterr().err
     if file == "devices.json":
-        assert error.startswith("plan: the list of devices cannot be read: sha-256 of s3://cdk-assets/")
+        assert error.startswith(f"plan: {after}: the list of devices cannot be read: sha-256 of s3://cdk-assets/")
     else:
-        assert error.startswith(f"plan: {after / file} must be JSON: ")
+        assert error.startswith(f"plan: {after}: {file} must be JSON: ")
+
+
+def test_a_manifest_of_another_form_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = PlannedFleet(tmp_path / "before").write(), PlannedFleet(tmp_path / "after").write()
+    (after / "manifest.json").write_text("[]")
+
+    assert main(["--before", str(before), "--after", str(after)]) == 1
+    assert f"plan: {after}: manifest.json must be a JSON object, got list\n" in capsys.readouterr().err
 
 
 def test_deployments_without_a_registry_are_no_fleet_of_zero_devices(
@@ -273,7 +281,10 @@ def test_a_number_of_devices_can_be_given(tmp_path: Path) -> None:
         (["--base", "main", "--before", "/nonexistent"], "give --base REF, or both --before and --after"),
         (["--base", "no-such-ref"], "--base must be a commit, branch or tag of this repository, got 'no-such-ref'"),
         (["--base", "HEAD", "--stage", "prdo"], "--stage must be one of dev, prod, twin, got 'prdo'"),
-        (["--before", "/nonexistent", "--after", "/nonexistent"], "/nonexistent must be a cloud assembly"),
+        (
+            ["--before", "/nonexistent", "--after", "/nonexistent"],
+            "/nonexistent: must be a cloud assembly, got no folder",
+        ),
         (["--json", "/nonexistent/plan.json"], "--json must lie in a folder that exists, got /nonexistent/plan.json"),
     ],
 )

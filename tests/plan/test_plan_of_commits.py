@@ -86,7 +86,7 @@ def test_a_stage_of_another_name_leaves_the_former_one(repository: Path, capsys:
     assert "plan: base has no stage mill, the working tree no plant\n" in told.err
     assert told.out.startswith(
         "other names: 2 new stacks (edgewright-mill-*) in us-east-1\n"
-        "  the stacks edgewright-plant-* in us-east-1 stay as they are, with the 120 devices registered there\n"
+        "  the stacks edgewright-plant-* in us-east-1 stay as they are, with 120 devices registered there\n"
         "  no deploy of this version touches them; take them away when nothing needs them any more:\n"
         "    git switch --detach base && npx cdk destroy --all -c stage=plant\n"
     )
@@ -101,9 +101,13 @@ def test_a_stage_that_is_gone_leaves_everything(repository: Path, capsys: pytest
     assert code == plan.UNANNOUNCED
     assert text.startswith(
         "the stage is gone: nothing is deployed, its stacks edgewright-plant-* stay in us-east-1, "
-        "with the 120 devices registered there\n"
+        "with 120 devices registered there\n"
     )
     assert "    git switch --detach base && npx cdk destroy --all -c stage=plant\n" in text
+    assert (
+        "  ! 2 stacks stay behind (edgewright-plant-model, edgewright-plant-plant): no file is left to announce it\n"
+        in text
+    )
     assert "bill: 0.00 → 0.00" in text
     assert "  and 44.13 USD a month for what stays in us-east-1, until it is destroyed\n" in text
 
