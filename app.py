@@ -25,10 +25,8 @@ os.environ.setdefault("JSII_NODE", str(node_binary()))
 
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError
-from edge_constructs.feature_flags import read_context
 from edge_constructs.model_source import ModelDeclarationError
-from edge_constructs.policy_gate import PolicyGate, PolicyViolationError, new_app
-from edge_constructs.synth_error import describe
+from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, new_app, read_context
 from stacks.edgewright import define_stacks
 
 #: Mistakes of the user: their text says all.

@@ -76,8 +76,7 @@ def synth(place: Path) -> None:
 
     os.environ.setdefault("JSII_NODE", str(node_binary()))
     from config.loader import load_stage
-    from edge_constructs.feature_flags import read_context
-    from edge_constructs.policy_gate import PolicyGate, new_app
+    from edge_constructs.synth import PolicyGate, new_app, read_context
     from stacks.edgewright import define_stacks
 
     app = new_app(read_context(), outdir=place / "out")

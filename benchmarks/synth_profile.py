@@ -43,9 +43,9 @@ def counted(self, request, response):
 
 _NodeProcess.send = counted
 import app
-from edge_constructs import policy_gate
+from edge_constructs import synth
 packs = os.environ["PACKS"].split(",")
-policy_gate._PACKS = tuple(pack for pack in policy_gate._PACKS if pack.__name__ in packs)
+synth._PACKS = tuple(pack for pack in synth._PACKS if pack.__name__ in packs)
 marks = {"import": time.perf_counter() - begin}
 scope = app.new_app(app.read_context())
 gate = app.PolicyGate(scope)

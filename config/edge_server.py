@@ -1,10 +1,116 @@
-"""What a stage's file may say of the core device on EC2 and its network."""
+"""What a stage's file may say of its devices: interpreter and agent, the core device on EC2, nucleus and network."""
 
+import platform
+import sys
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from config.section import Section
+
+HOST = "host"
+MACHINES = ("x86_64", "aarch64")
+
+
+class Runtime(Section):
+    """The devices' interpreter and machine, for which wheels are packed and models compiled.
+
+    Attributes:
+        python: Version as `3.11`, or `host`: the interpreter that runs the synth.
+        architecture: As `uname -m` prints it, or `host`: the machine that runs the synth.
+    """
+
+    python: Annotated[str, StringConstraints(pattern=r"^(3\.\d{1,2}|host)$")] = "3.11"
+    architecture: Literal["x86_64", "aarch64", "host"] = "x86_64"
+
+    @field_validator("python")
+    @classmethod
+    def _resolve_python(cls, value: str) -> str:
+        return f"{sys.version_info.major}.{sys.version_info.minor}" if value == HOST else value
+
+    @field_validator("architecture")
+    @classmethod
+    def _resolve_architecture(cls, value: str) -> str:
+        machine = platform.machine() if value == HOST else value
+        if machine not in MACHINES:
+            raise ValueError(f"host must be one of {', '.join(MACHINES)}, this machine is {machine}")
+        return machine
+
+
+class Agent(Section):
+    """The Edge Manager agent's gRPC service on the devices, for client programs written for that agent.
+
+    Attributes:
+        enabled: Whether devices get its code and its wheels (about 7 MB) and serve it; off by default.
+        socket: The Unix socket's path, at most 107 bytes; a relative one lies in the inference component's work folder.
+    """
+
+    enabled: bool = False
+    socket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/._-]+$", max_length=107)] = "agent.sock"
+
+
+#: What each kind installs unless the stage says otherwise; `docker` holds the classic one.
+DEFAULT_VERSIONS = {"classic": "2.18.3", "docker": "2.18.3", "lite": "2.6.0"}
+#: Nucleus lite is a Debian package: its server runs Ubuntu 24.04, with the Python of that.
+LITE_PYTHON = "3.12"
+#: SHA-256 of https://…/greengrass-<version>.zip as others have published it: 2.16.0 in the recipe greengrass-bin of
+#: aws4embeddedlinux/meta-aws, 2.18.3 in AWS's sample of an upgrade from V1. AWS publishes no digest of its own, and
+#: nobody one of nucleus lite's packages.
+DIGESTS = {
+    "2.16.0": "f07742c76eca868617127b5c6c9028e41c45c2b4ec25dd0db6f3b40ef7638b4e",
+    "2.18.3": "538eb3a10dbfcb534865d1da3ede39dcfe3db705bd1938088a07ce3dfd575237",
+}
+_CLASSIC = "https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-{version}.zip"
+_LITE = (
+    "https://github.com/aws-greengrass/aws-greengrass-lite/releases/download/"
+    "v{version}/aws-greengrass-lite-deb-{machine}.zip"
+)
+_LITE_MACHINES = {"x86_64": "x86-64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch.
+
+    Attributes:
+        url: Where it lies.
+        sha256: Its digest; a download that differs is refused.
+    """
+
+    url: str
+    sha256: str
+
+
+def nucleus_download(kind: str, version: str | None, sha256: str | None, architecture: str) -> Download:
+    """Find the download of a nucleus.
+
+    Args:
+        kind: `classic`, `docker` or `lite`.
+        version: The kind's default unless given.
+        sha256: Digest of the download; a known one unless given.
+        architecture: Of the edge server, as `uname -m` prints it.
+
+    Returns:
+        The download.
+
+    Raises:
+        ValueError: No digest is known.
+    """
+    version = version or DEFAULT_VERSIONS[kind]
+    url = _LITE.format(version=version, machine=_LITE_MACHINES[architecture])
+    digest = sha256
+    if kind != "lite":
+        url = _CLASSIC.format(version=version)
+        digest = sha256 or DIGESTS.get(version)
+    if digest is None:
+        known = ", ".join(DIGESTS)
+        raise ValueError(
+            f"edge_server.nucleus.sha256 is required for {kind} {version} on {architecture}, as nobody has published "
+            f"its digest (known: classic and docker {known}): take it from a download of {url} that you trust"
+        )
+    return Download(url, digest)
+
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from config.roster import RosterError
+from config.fleet import RosterError
 from config.stage import Stage
 
 FOLDER = Path(__file__).parent

@@ -5,17 +5,37 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from config import regions
 from config.delivery import Announced, Bootstrap, Pipeline
-from config.edge_server import EdgeServer, Network
-from config.fleet import Fleet, Health, Rollout
+from config.edge_server import LITE_PYTHON, Agent, Download, EdgeServer, Network, Runtime, nucleus_download
+from config.fleet import Fleet, Health, Ring, Rollout
 from config.handler import Handler
 from config.model import Model
-from config.nucleus import LITE_PYTHON, Download, nucleus_download
 from config.observability import Observability
-from config.roster import Ring
-from config.runtime import Agent, Runtime
 from config.section import Section, Slug
+
+#: Where AWS has what not every region has, as CloudFormation's own resource schemas say (cfn-lint 1.58):
+#: AWS::GreengrassV2::ComponentVersion and ::Deployment.
+GREENGRASS_REGIONS = (
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "cn-north-1",
+    "eu-central-1",
+    "eu-west-1",
+    "eu-west-2",
+    "us-east-1",
+    "us-east-2",
+    "us-gov-east-1",
+    "us-gov-west-1",
+    "us-west-2",
+)
+
+#: Regions with SageMaker Edge Manager's resource types (CloudFormation's registry, November 2026).
+EDGE_MANAGER_REGIONS = ("ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-east-2", "us-west-2")
+
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 
@@ -110,10 +130,10 @@ class Stage(Section):
     def _edge_manager_in_its_regions(self) -> "Stage":
         wanted = [f"packager edge-manager of {each.folder}" for each in self.models if each.packager == "edge-manager"]
         wanted += ["fleet.registry sagemaker"] if self.fleet.registry == "sagemaker" else []
-        if wanted and self.region not in regions.EDGE_MANAGER:
+        if wanted and self.region not in EDGE_MANAGER_REGIONS:
             raise ValueError(
                 f"{' and '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
-                f"{', '.join(regions.EDGE_MANAGER)}, got {self.region}"
+                f"{', '.join(EDGE_MANAGER_REGIONS)}, got {self.region}"
             )
         return self
 
@@ -140,6 +160,6 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _region_has_what_is_switched_on(self) -> "Stage":
-        if self.region not in regions.GREENGRASS:
-            raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(regions.GREENGRASS)}")
+        if self.region not in GREENGRASS_REGIONS:
+            raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(GREENGRASS_REGIONS)}")
         return self

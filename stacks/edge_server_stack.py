@@ -5,8 +5,7 @@ from constructs import Construct
 
 from config.stage import Stage
 from edge_constructs.edge_assets import user_data_script
-from edge_constructs.edge_network import EdgeNetwork
-from edge_constructs.edge_server import EdgeServer
+from edge_constructs.edge_server import EdgeNetwork, EdgeServer
 from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack

@@ -1,13 +1,13 @@
-"""The devices: what they are, which group deployments reach, the register of them, and the runtime they all need."""
+"""The devices: what they are, the groups that deployments reach, the register of them, their runtime, how they join."""
 
 from aws_cdk import aws_iot as iot
 from constructs import Construct
 
-from config.roster import RINGS
+from config.fleet import RINGS
 from config.stage import Stage
-from edge_constructs.device_registry import DeviceRegistry
+from edge_constructs.device_registry import DeviceRegistry, SageMakerFleet
 from edge_constructs.edge_assets import runtime_archive
-from edge_constructs.sagemaker_fleet import SageMakerFleet
+from edge_constructs.fleet_provisioning import FleetProvisioning
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
@@ -73,3 +73,19 @@ class FleetStack(StageStack):
         storage.store.publish(self, "RuntimeArtifact", file=file, sha256=sha256, prefix="artifacts")
         self.runtime_uri = storage.store.uri(file=file, sha256=sha256, prefix="artifacts")
         self.needs(identity)
+
+
+class ProvisioningStack(StageStack):
+    """Provisioning by claim, and fleet indexing; a stack of its own, because nothing waits for it.
+
+    Args:
+        scope: The app.
+        construct_id: Id below it.
+        stage: The stage's configuration.
+        fleet: Its register decides who may join; a destroy stops devices from joining before it takes them away.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, fleet: FleetStack) -> None:
+        super().__init__(scope, construct_id, stage=stage, kind="provisioning", description="Edgewright: provisioning")
+        FleetProvisioning(self, "Provisioning", names=self.names)
+        self.needs(fleet)

@@ -2,12 +2,9 @@
 
 from constructs import Construct
 
-from config.serving import result_topics
+from config.model import result_topics
 from config.stage import Stage
-from edge_constructs.core_device_policy import CoreDevicePolicy
-from edge_constructs.edge_instance_role import EdgeInstanceRole
-from edge_constructs.sagemaker_execution import SageMakerExecution
-from edge_constructs.token_exchange import TokenExchange
+from edge_constructs.identities import CoreDevicePolicy, EdgeInstanceRole, SageMakerExecution, TokenExchange
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack
 

@@ -6,24 +6,21 @@ from typing import Any
 from aws_cdk import CfnParameter
 from constructs import Construct
 
+from config.fleet import RINGS, Ring
 from config.handler import Handler
-from config.model import Model
-from config.roster import RINGS, Ring
-from config.serving import result_topics, serving
+from config.model import Model, result_topics, serving
 from config.stage import Stage
-from edge_constructs.component import Component, component_version
-from edge_constructs.component_library import ComponentLibrary
-from edge_constructs.dependency import soft_dependencies
-from edge_constructs.deployment_health import DeploymentHealth
+from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
     MODEL_RECIPE,
     RUNTIME_RECIPE,
     inference_archive,
 )
-from edge_constructs.fleet_deployment import FleetDeployment
+from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment
 from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
+from edge_constructs.recipe import soft_dependencies
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder, stage_tags

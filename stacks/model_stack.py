@@ -7,16 +7,12 @@ from constructs import Construct
 
 from config.model import Model
 from config.stage import Stage
-from edge_constructs.compilation_target import CompilationLimits, CompilationTarget
-from edge_constructs.component import component_version
+from edge_constructs.component_library import component_version
 from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive
-from edge_constructs.edge_packaging import EdgePackaging
-from edge_constructs.image_uri import triton_image
-from edge_constructs.model_package import ModelPackage
+from edge_constructs.model_package import ModelPackage, OnnxCompilation
 from edge_constructs.model_source import ModelSource
-from edge_constructs.model_verification import ModelVerification
-from edge_constructs.neo_compilation import NeoCompilation
-from edge_constructs.onnx_compilation import OnnxCompilation
+from edge_constructs.model_verification import ModelVerification, triton_image
+from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackaging, NeoCompilation
 from edge_constructs.reproducible_zip import sha256_of
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder

@@ -3,13 +3,11 @@
 from aws_cdk import CfnOutput
 from constructs import Construct
 
-from config.serving import serving
+from config.model import serving
 from config.stage import Stage
-from edge_constructs.deployment_notice import DeploymentNotice
-from edge_constructs.fleet_alarms import FleetAlarms
+from edge_constructs.fleet_alarms import DeploymentNotice, FleetAlarms, NotificationTopic
 from edge_constructs.fleet_dashboard import FleetDashboard
 from edge_constructs.fleet_rules import FleetRules
-from edge_constructs.notification_topic import NotificationTopic
 from edge_constructs.permission import arn
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack

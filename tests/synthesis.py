@@ -17,8 +17,7 @@ os.environ.setdefault("JSII_NODE", str(node_binary()))
 def assembly(stage: str) -> Path:
     """Synthesise a stage through the gate; the folder lives as long as the process."""
     from config.loader import load_stage
-    from edge_constructs.feature_flags import read_context
-    from edge_constructs.policy_gate import PolicyGate, new_app
+    from edge_constructs.synth import PolicyGate, new_app, read_context
     from stacks.edgewright import define_stacks
 
     folder = tempfile.TemporaryDirectory(prefix="edgewright-synth-")

@@ -14,14 +14,14 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from edge_handlers.custom_resource import Properties
-from edge_handlers.device_registry.registry import Registry
+from edge_handlers.device_registry import Registry
 from edge_rules.deployment_rules import DEPLOYMENT
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import Recipe, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300
-REGISTRY = "Custom::DeviceRegistry"
+REGISTRY = Registry.TYPE
 #: From a component's artifact to the file it is made of: parameter, package, compilation, copy.
 _HOPS = 5
 
@@ -240,9 +240,9 @@ def _register(resource: Resource) -> Register:
     values = {name: resource.text(value) for name, value in resource.properties.items()}
     try:
         registry = Registry.of(Properties(values, where))
-        file = resource.fleet.asset(registry.listing.location.key)
+        file = resource.fleet.asset(registry.listing.object_key)
         if file is None or not file.is_file():
-            raise ValueError(f"{where}.ListKey must be an asset of the assembly, got {registry.listing.location.key}")
+            raise ValueError(f"{where}.ListKey must be an asset of the assembly, got {registry.listing.object_key}")
         return Register(resource.stack, registry.rings, registry.checked(registry.listing.parse(file.read_bytes())))
     except ValueError as exc:
         raise AssemblyError(f"the list of devices cannot be read: {exc}") from exc

@@ -24,11 +24,10 @@ from config.names import Names
 from edge_constructs.edge_assets import MODELS
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_handlers.custom_resource import Properties
-from edge_handlers.neo_compilation.job import CompilationJob
+from edge_handlers.neo_compilation import ARCHITECTURES, CompilationJob
 
 POLL_S = 5.0
 ENDED = ("COMPLETED", "FAILED", "STOPPED")
-_ARCHITECTURES = {"x86_64": "X86_64", "aarch64": "ARM64"}
 console = Console(highlight=False)
 
 
@@ -54,22 +53,22 @@ def prepare(stage_name: str, model: str, role: str, bucket: str, max_minutes: in
         archive, sha256 = source.write_archive(Path(folder))
         content = archive.read_bytes()
     settings = next((entry.neo for entry in stage.models if entry.folder == model), None)
-    properties = {
-        "JobNamePrefix": Names(stage_name).compilation_job(model),
-        "RoleArn": role,
-        "SourceUri": f"s3://{bucket}/sources/{model}/{sha256}/{archive.name}",
-        "OutputUri": f"s3://{bucket}/compiled",
-        "Framework": source.declaration["framework"],
-        "FrameworkVersion": source.declaration.get("frameworkVersion", ""),
-        "DataInputConfig": json.dumps(source.input_shapes),
-        "TargetDevice": settings.device if settings else "",
-        "TargetOs": "LINUX",
-        "TargetArch": _ARCHITECTURES[stage.runtime.architecture],
-        "TargetAccelerator": settings.accelerator if settings else "",
-        "CompilerOptions": json.dumps(settings.compiler_options) if settings and settings.compiler_options else "",
-        "MaxRuntimeSeconds": str(max_minutes * 60),
-    }
-    return CompilationJob.of(Properties(properties, "job")), content
+    job = CompilationJob(
+        name_prefix=Names(stage_name).compilation_job(model),
+        role_arn=role,
+        source_uri=f"s3://{bucket}/sources/{model}/{sha256}/{archive.name}",
+        output_uri=f"s3://{bucket}/compiled",
+        framework=source.declaration["framework"],
+        framework_version=source.declaration.get("frameworkVersion"),
+        input_shapes=source.input_shapes,
+        target_device=settings.device if settings else None,
+        target_os="LINUX",
+        target_arch=ARCHITECTURES[stage.runtime.architecture],
+        target_accelerator=settings.accelerator if settings else None,
+        compiler_options=json.dumps(settings.compiler_options) if settings and settings.compiler_options else None,
+        max_runtime_s=max_minutes * 60,
+    )
+    return CompilationJob.of(Properties(job.to_properties(), "job")), content
 
 
 def submit(job: CompilationJob, content: bytes, region: str, s3: Any) -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource
-from tools.compliance_findings import ROOT, Finding
+from tools.cdk_cli import ROOT
+from tools.compliance_findings import Finding
 
 BIN = ROOT / ".venv-compliance" / "bin"
 LIMIT_S = 300

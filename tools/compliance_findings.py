@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools.cdk_cli import ROOT
+
 EXCEPTIONS = ROOT / "config" / "tables" / "compliance.toml"
 _SOURCES = ("constructs/edge_constructs", "stacks", "app.py")
 #: A text shorter than this does not tell which line of code it comes from.

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from config.fleet import RINGS
 from config.loader import FOLDER, ConfigurationError, load_stage, stage_names
 from config.names import Names
-from config.roster import RINGS
 from config.stage import Stage
 from twin.account import LISTINGS, VPC_PARTS, Account, Listing
 from twin.errors import TwinError

@@ -10,6 +10,7 @@ from constructs import Construct
 from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import ACCOUNT, REGION, Permission
+from edge_handlers import artifact_copy, bucket_sweep
 
 #: The sweep leaves a bucket without this tag alone, so that switching to `retain` empties nothing.
 DISPOSABLE_TAG = "edgewright:disposable"
@@ -35,7 +36,7 @@ class ArtifactStore(Construct):
         self._copies = HandlerProvider(
             self,
             "Copy",
-            capability="artifact_copy",
+            handler=artifact_copy,
             permissions=[
                 *asset_reading(self, bootstrap_key=bootstrap_key),
                 bucket.listing(),
@@ -67,13 +68,13 @@ class ArtifactStore(Construct):
         copy = self._copies.resource(
             scope,
             construct_id,
-            properties={
-                "SourceBucket": asset.bucket_name,
-                "SourceKey": asset.object_key,
-                "DestinationBucket": self._bucket.name,
-                "DestinationKey": f"{prefix}/{sha256}/{file.name}",
-                "Sha256": sha256,
-            },
+            artifact_copy.ArtifactCopy(
+                source_bucket=asset.bucket_name,
+                source_key=asset.object_key,
+                destination_bucket=self._bucket.name,
+                destination_key=f"{prefix}/{sha256}/{file.name}",
+                sha256=sha256,
+            ),
         )
         return copy.get_att_string("Uri")
 
@@ -95,7 +96,7 @@ class ArtifactStore(Construct):
         sweep = HandlerProvider(
             self,
             "Sweep",
-            capability="bucket_sweep",
+            handler=bucket_sweep,
             permissions=[
                 Permission(("s3:ListBucketVersions", "s3:GetBucketTagging"), tuple(arns)),
                 Permission(
@@ -112,7 +113,7 @@ class ArtifactStore(Construct):
             sweeps[construct_id] = sweep.resource(
                 self,
                 f"{construct_id}Sweep",
-                properties={"BucketName": bucket.bucket_name, "RequiredTag": DISPOSABLE_TAG},
+                bucket_sweep.BucketSweep(bucket.bucket_name, DISPOSABLE_TAG),
             )
         # Deletion runs backwards: the log is emptied when the bucket that fills it is gone.
         self._bucket.bucket.node.add_dependency(sweeps["AccessLogs"])

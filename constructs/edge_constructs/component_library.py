@@ -1,6 +1,8 @@
-"""A stage's component versions in Greengrass: made or taken over, kept for devices that are away, swept at destroy."""
+"""A stage's components in Greengrass: versions made or taken over, kept for devices that are away, swept at destroy."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from aws_cdk import CustomResource, Duration
 from constructs import Construct
@@ -8,6 +10,8 @@ from constructs import Construct
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
+from edge_constructs.recipe import content_version, fill_recipe
+from edge_handlers import component_library
 
 _NAMED_BY_SERVICE = "Greengrass names deployments and their jobs"
 
@@ -44,7 +48,7 @@ class ComponentLibrary(Construct):
         self._provider = HandlerProvider(
             self,
             "Handler",
-            capability="component_version",
+            handler=component_library,
             permissions=[
                 *_sweeping(components, tuple(targets.values())),
                 *_making(components, tuple(tags)),
@@ -55,12 +59,11 @@ class ComponentLibrary(Construct):
         self._sweep = self._provider.resource(
             self,
             "Sweep",
-            kind="ComponentSweep",
-            properties={
-                "ComponentNames": [f"{components}*"],
-                "ThingGroupArn": targets["all"],
-                "RingArns": [target for ring, target in targets.items() if ring != "all"],
-            },
+            component_library.ComponentSweep(
+                names=(f"{components}*",),
+                target_arn=targets["all"],
+                ring_arns=tuple(target for ring, target in targets.items() if ring != "all"),
+            ),
         )
 
     def version(self, scope: Construct, construct_id: str, *, name: str, version: str, recipe: str) -> CustomResource:
@@ -84,12 +87,9 @@ class ComponentLibrary(Construct):
         made = self._provider.resource(
             scope,
             construct_id,
-            kind="ComponentVersion",
-            properties={
-                "ComponentVersionArn": arn("greengrass", f"components:{name}:versions:{version}"),
-                "InlineRecipe": recipe,
-                "Tags": self._tags,
-            },
+            component_library.ComponentVersion(
+                arn=arn("greengrass", f"components:{name}:versions:{version}"), recipe=recipe, tags=self._tags
+            ),
         )
         # Deletion runs backwards: the sweep comes when no deployment and no version is left to CloudFormation.
         made.node.add_dependency(self._sweep)
@@ -102,7 +102,7 @@ def _making(components: str, tags: tuple[str, ...]) -> Sequence[Permission]:
             ("greengrass:CreateComponentVersion",),
             ("*",),
             wildcard_reason="the service knows no resource for this action; other tags than the stage's are refused",
-            conditions={"ForAllValues:StringEquals": {"aws:TagKeys": [*tags, "edgewright:recipe"]}},
+            conditions={"ForAllValues:StringEquals": {"aws:TagKeys": [*tags, component_library.DIGEST_TAG]}},
         ),
         Permission(
             ("greengrass:DescribeComponent", "greengrass:GetComponent", "greengrass:TagResource"),
@@ -145,3 +145,72 @@ def _sweeping(components: str, targets: tuple[str, ...]) -> Sequence[Permission]
             wildcard_reason=versions,
         ),
     ]
+
+
+def component_version(recipe: Path, values: Mapping[str, Any], digests: Sequence[str]) -> str:
+    """Derive the version of a component from all that it consists of.
+
+    Args:
+        recipe: The template.
+        values: Placeholder to value, all but VERSION and ARTIFACT_URI.
+        digests: Of the artifact, or of all that it is made from.
+
+    Returns:
+        The version.
+    """
+    return content_version(fill_recipe(recipe, {**values, "VERSION": "", "ARTIFACT_URI": ""}), *digests)
+
+
+class Component(Construct):
+    """One version of a component; a changed one is added, and the one before stays for devices that are offline.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        library: Keeps its versions.
+        name: The component's name.
+        version: Its version, see `component_version`.
+        recipe: The template.
+        values: Placeholder to value, all but VERSION and ARTIFACT_URI.
+        artifact_uri: S3 URI of the artifact.
+        after: The component to create before this one: Greengrass takes one a second and refuses more.
+        settings: What deployments merge into its configuration; no part of the recipe, so that a change of them brings
+            no new version and no artifact to devices.
+        resets: Keys of its configuration that each deployment puts back to the recipe's default, or away, before it
+            merges: what is not set any more would stay on devices. Never `accessControl`: without it for a moment,
+            what the component publishes meanwhile would be refused.
+
+    Raises:
+        ValueError: A key of the settings is not among the resets.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        library: ComponentLibrary,
+        name: str,
+        version: str,
+        recipe: Path,
+        values: Mapping[str, Any],
+        artifact_uri: str,
+        after: "Component | None" = None,
+        settings: Mapping[str, Any] | None = None,
+        resets: Sequence[str] = (),
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.settings, self.resets = dict(settings or {}), tuple(resets)
+        if stale := sorted(set(self.settings) - set(self.resets)):
+            raise ValueError(f"resets of {name} must name every key of its settings, got no {', '.join(stale)}")
+        self.name = name
+        self.version = version
+        self.resource = library.version(
+            self,
+            "Version",
+            name=name,
+            version=version,
+            recipe=fill_recipe(recipe, {**values, "VERSION": version, "ARTIFACT_URI": artifact_uri}),
+        )
+        if after:
+            self.resource.node.add_dependency(after.resource)

@@ -1,18 +1,19 @@
-"""The things of a fleet, in one resource however many there are."""
+"""The things of a fleet, in one resource however many there are, and SageMaker's devices of them."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from aws_cdk import Duration
+from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.artifact_store import asset_reading, file_asset
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
-from edge_handlers.device_list import DeviceList, list_content
-from edge_handlers.device_registry.registry import Registry
-from edge_handlers.s3_location import S3Location
+from edge_handlers import device_registry, sagemaker_devices
+from edge_handlers.device_list import DeviceList, write_devices
 
 _DEVICES = "the fleet's devices are configuration: a list of them here would grow with the fleet"
 _CERTIFICATES = "a certificate's id is made by the device that joins"
@@ -49,24 +50,29 @@ class DeviceRegistry(Construct):
         provider = HandlerProvider(
             self,
             "Handler",
-            capability="device_registry",
+            handler=device_registry,
             permissions=[
                 *_permissions(list(rings.values()), policy),
                 *asset_reading(self, bootstrap_key=bootstrap_key),
             ],
-            waits=True,
             limit=Duration.minutes(50),
             query_interval=Duration.seconds(5),
         )
-        content = list_content(devices)
+        content = write_devices(devices)
         sha256 = hashlib.sha256(content).hexdigest()
         file = folder / "devices" / f"{sha256}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         asset = file_asset(self, file, sha256)
-        self.listing = DeviceList(S3Location(asset.bucket_name, asset.object_key), sha256)
-        registry = Registry(rings["all"], dict(rings), thing_type, policy, self.listing)
-        self.resource = provider.resource(self, "Devices", properties=registry.properties())
+        #: Where handlers find the list.
+        self.listing = DeviceList(asset.bucket_name, asset.object_key, sha256)
+        self.resource = provider.resource(
+            self,
+            "Devices",
+            device_registry.Registry(
+                group=rings["all"], rings=dict(rings), thing_type=thing_type, policy=policy, listing=self.listing
+            ),
+        )
 
 
 def _permissions(thing_groups: list[str], policy: str) -> list[Permission]:
@@ -111,3 +117,73 @@ def _permissions(thing_groups: list[str], policy: str) -> list[Permission]:
 
 def _iot(*verbs: str) -> tuple[str, ...]:
     return tuple(f"iot:{verb}" for verb in verbs)
+
+
+_ACCEPTED = {
+    "Edge-EdgeManager": "a stage asks for it by its registry, in an account where the service still answers; by "
+    "default the registry is IoT's own"
+}
+
+
+class SageMakerFleet(Construct):
+    """A device fleet with the things of a registry as its devices.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The fleet's name, at most 63 characters.
+        registry: Its things, which exist before the devices and are deleted after them.
+        role_arn: The role that SageMaker takes.
+        output_uri: S3 prefix of what devices send.
+        key_arn: Encrypts it.
+        bootstrap_key: Whether the CDK's bootstrap bucket is encrypted with a key of the account's own.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        registry: DeviceRegistry,
+        role_arn: str,
+        output_uri: str,
+        key_arn: str,
+        bootstrap_key: bool = False,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.resource = sagemaker.CfnDeviceFleet(
+            self,
+            "Resource",
+            device_fleet_name=name,
+            role_arn=role_arn,
+            output_config=sagemaker.CfnDeviceFleet.EdgeOutputConfigProperty(
+                s3_output_location=output_uri, kms_key_id=key_arn
+            ),
+        )
+        acknowledge(self.resource, _ACCEPTED)
+        fleet = arn("sagemaker", f"device-fleet/{name}")
+        provider = HandlerProvider(
+            self,
+            "Handler",
+            handler=sagemaker_devices,
+            permissions=[
+                Permission(
+                    ("sagemaker:ListDevices",), ("*",), wildcard_reason="the service knows no resource for this action"
+                ),
+                Permission(
+                    ("sagemaker:RegisterDevices", "sagemaker:DeregisterDevices"),
+                    (fleet, f"{fleet}/device/*"),
+                    wildcard_reason="the fleet's devices are configuration: a list of them here would grow with it",
+                ),
+                *asset_reading(self, bootstrap_key=bootstrap_key),
+            ],
+            limit=Duration.minutes(14),
+            accepted=_ACCEPTED,
+        )
+        devices = provider.resource(
+            self,
+            "Devices",
+            sagemaker_devices.FleetDevices(self.resource.device_fleet_name, registry.listing),
+        )
+        devices.node.add_dependency(self.resource, registry.resource)

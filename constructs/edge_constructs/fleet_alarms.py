@@ -1,16 +1,167 @@
-"""When somebody is told."""
+"""When somebody is told, of what, and who."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from config.names import Names
 from config.observability import Observability, Thresholds
-from edge_constructs.fleet_rules import CONFIDENCE, FAILED, HEARTBEATS, LATENCY, model_metric
-from edge_constructs.rule_action import RuleLog
+from edge_constructs.acknowledgement import acknowledge
+from edge_constructs.fleet_rules import CONFIDENCE, FAILED, HEARTBEATS, LATENCY, RuleLog, model_metric
+from edge_constructs.permission import ACCOUNT, arn
+
+
+class NotificationTopic(Construct):
+    """An encrypted topic that takes messages over TLS, and from this account's alarms and event rules only.
+
+    The key is its own: AWS's managed one cannot be used by CloudWatch, and the artifacts' key is none of its business.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        emails: Who is told; each has to confirm.
+        alarms: Pattern of the alarms' ARNs.
+        event_rules: ARNs of the EventBridge rules.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, emails: Sequence[str], alarms: str, event_rules: Sequence[str]
+    ) -> None:
+        super().__init__(scope, construct_id)
+        key = kms.Key(
+            self,
+            "Key",
+            description="Edgewright's notifications",
+            enable_key_rotation=True,
+            pending_window=Duration.days(7),
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        for service in ("cloudwatch", "events"):
+            key.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
+                    actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                    resources=["*"],
+                    conditions={"StringEquals": {"aws:SourceAccount": ACCOUNT}},
+                )
+            )
+        topic = sns.CfnTopic(self, "Resource", kms_master_key_id=key.key_arn)
+        self.arn = topic.ref
+        statements = [
+            _publishing("cloudwatch", self.arn, {"ArnLike": {"aws:SourceArn": alarms}}),
+            _publishing("events", self.arn, {"ArnEquals": {"aws:SourceArn": list(event_rules)}}),
+            {
+                "Effect": "Deny",
+                "Principal": {"AWS": "*"},
+                "Action": "sns:Publish",
+                "Resource": self.arn,
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            },
+        ]
+        sns.CfnTopicPolicy(
+            self, "Policy", topics=[self.arn], policy_document={"Version": "2012-10-17", "Statement": statements}
+        )
+        for number, email in enumerate(emails, start=1):
+            sns.CfnSubscription(self, f"Email{number}", topic_arn=self.arn, protocol="email", endpoint=email)
+
+
+def _publishing(service: str, topic: str, conditions: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "Effect": "Allow",
+        "Principal": {"Service": f"{service}.amazonaws.com"},
+        "Action": "sns:Publish",
+        "Resource": topic,
+        "Condition": conditions,
+    }
+
+
+DETAIL_TYPE = "Greengrass V2 Effective Deployment Status Change"
+#: An event pattern may have 2,048 characters (EventBridge quotas); devices named after the stage take none of them.
+LIMIT_DEVICES = 10
+#: The resources are a list: without quotes around the placeholder it stays one.
+_MESSAGE = (
+    '{"AlarmName": %s, "devices": <devices>, "deploymentId": "<deployment>", "status": "<status>", '
+    '"reason": "<reason>"}'
+)
+
+
+class DeploymentNotice(Construct):
+    """Tells a topic of each device on which a deployment failed or was rejected.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The event rule's name.
+        topic_arn: Where it goes.
+        prefix: Names of the stage's devices begin with it and a hyphen.
+        devices: Thing names that the stage registers.
+
+    Raises:
+        ValueError: Too many devices are named otherwise.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, name: str, topic_arn: str, prefix: str, devices: Sequence[str]
+    ) -> None:
+        super().__init__(scope, construct_id)
+        others = [device for device in devices if not device.startswith(f"{prefix}-")]
+        if len(others) > LIMIT_DEVICES:
+            raise ValueError(
+                f"at most {LIMIT_DEVICES} devices may have names that do not begin with {prefix}-, got {len(others)}: "
+                f"{', '.join(others)}"
+            )
+        self.resource = events.CfnRule(
+            self,
+            "Resource",
+            name=name,
+            description="A deployment failed on a device",
+            event_pattern={
+                "source": ["aws.greengrass"],
+                "detail-type": [DETAIL_TYPE],
+                "resources": [
+                    {"prefix": core_device(f"{prefix}-")},
+                    *(core_device(device) for device in others),
+                ],
+                "detail": {"coreDeviceExecutionStatus": ["FAILED", "REJECTED"]},
+            },
+            targets=[
+                events.CfnRule.TargetProperty(
+                    id="Notifications",
+                    arn=topic_arn,
+                    input_transformer=events.CfnRule.InputTransformerProperty(
+                        input_paths_map={
+                            "devices": "$.resources",
+                            "deployment": "$.detail.deploymentId",
+                            "status": "$.detail.coreDeviceExecutionStatus",
+                            "reason": "$.detail.reason",
+                        },
+                        input_template=_MESSAGE % json.dumps(name),
+                    ),
+                )
+            ],
+        )
+        acknowledge(
+            self.resource,
+            {
+                "Serverless-EventBusDLQ": "EventBridge tries to tell the topic for 24 hours; the deployment's own "
+                "status keeps the failure, and the health resource of the deploy has told it before"
+            },
+        )
+
+
+def core_device(name: str) -> str:
+    """ARN of a Greengrass core device, or what the ARNs of several begin with."""
+    return arn("greengrass", f"coreDevices:{name}")
+
 
 RULE_FAILURES = "RuleFailures"
 

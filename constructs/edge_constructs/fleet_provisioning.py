@@ -3,24 +3,66 @@
 import json
 from typing import Any
 
-from aws_cdk import Duration, IgnoreMode, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_iot as iot
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from config.fleet import RINGS
 from config.names import Names
-from config.roster import RINGS
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.claim_policy import ClaimPolicy
-from edge_constructs.handler_findings import HANDLER, LOG
-from edge_constructs.handler_provider import SOURCE_ROOT, HandlerProvider
-from edge_constructs.permission import ACCOUNT, Permission, arn
-from edge_constructs.service_role import ServiceRole
+from edge_constructs.handler_provider import HANDLER, LOG, HandlerProvider, entry_name, handler_code
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, logging_to
+from edge_handlers import fleet_provisioning, provisioning_hook
+from edge_handlers.provisioning_hook import PARAMETER
+
+
+class ClaimPolicy(Construct):
+    """The IoT policy of the claim certificates, which many devices share and anybody may have copied.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The policy's name.
+        template: Name of the provisioning template.
+        prefix: Names of the stage's things begin with it and a hyphen; nobody connects under one of them with a claim.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, name: str, template: str, prefix: str) -> None:
+        super().__init__(scope, construct_id)
+        calls = ("$aws/certificates/create/json", f"$aws/provisioning-templates/{template}/provision/json")
+        answers = [f"{call}/{answer}" for call in calls for answer in ("accepted", "rejected")]
+        statements = [
+            # Greengrass' provisioning plug-in connects under a random name.
+            _statement("Allow", "iot:Connect", ["client/*"]),
+            # A connection under a device's name would take that device's own down.
+            _statement("Deny", "iot:Connect", [f"client/{prefix}-*"]),
+            _statement("Allow", "iot:Publish", [f"topic/{call}" for call in calls]),
+            _statement("Allow", "iot:Subscribe", [f"topicfilter/{answer}" for answer in answers]),
+            _statement("Allow", "iot:Receive", [f"topic/{answer}" for answer in answers]),
+        ]
+        self.resource = iot.CfnPolicy(
+            self,
+            "Resource",
+            policy_name=name,
+            policy_document={"Version": "2012-10-17", "Statement": statements},
+        )
+        acknowledge(
+            self.resource,
+            {
+                "Edge-IotClientId": "a device with a claim is no thing yet, and Greengrass' plug-in connects under a "
+                "random name; names of the stage's things are denied"
+            },
+        )
+
+
+def _statement(effect: str, action: str, resources: list[str]) -> dict[str, Any]:
+    return {"Effect": effect, "Action": action, "Resource": [arn("iot", resource) for resource in resources]}
+
 
 #: What thing groups of every stage begin with.
 GROUPS = "edgewright-"
-PARAMETER = "SerialNumber"
 _HOOK = {
     **HANDLER,
     "NIST.800.53.R5-LambdaConcurrency": "AWS IoT calls it once for each device that joins, and throttles them itself",
@@ -70,17 +112,17 @@ class FleetProvisioning(Construct):
         )
         template.add_resource_dependency(allowed)
         settings = HandlerProvider(
-            self, "Settings", capability="fleet_provisioning", permissions=_settings_permissions(names.claim)
+            self, "Settings", handler=fleet_provisioning, permissions=_settings_permissions(names.claim)
         )
         resource = settings.resource(
             self,
             "Indexing",
-            properties={
-                "PolicyName": names.claim,
-                "ThingGroupName": names.thing_group,
-                "RingGroupNames": [names.ring_group(ring) for ring in RINGS],
-                "GroupPrefix": GROUPS,
-            },
+            fleet_provisioning.FleetSettings(
+                policy=names.claim,
+                group=names.thing_group,
+                rings=tuple(names.ring_group(ring) for ring in RINGS),
+                prefix=GROUPS,
+            ),
         )
         # At a destroy the claim certificates go first: a policy that is attached cannot be deleted.
         resource.node.add_dependency(claim)
@@ -95,7 +137,7 @@ class FleetProvisioning(Construct):
             "HookRole",
             service="lambda.amazonaws.com",
             permissions=[
-                Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log.log_group_arn,)),
+                logging_to(log.log_group_arn),
                 Permission(("iot:DescribeThing",), (arn("iot", f"thing/{names.prefix}-*"),), wildcard_reason=_DEVICES),
                 Permission(("iot:ListThingPrincipals",), ("*",), wildcard_reason=_PRINCIPALS),
             ],
@@ -103,11 +145,9 @@ class FleetProvisioning(Construct):
         function = lambda_.Function(
             self,
             "Hook",
-            handler="edge_handlers.provisioning_hook.on_request.handler",
+            handler=entry_name(provisioning_hook.on_request),
             runtime=lambda_.Runtime("python3.13", lambda_.RuntimeFamily.PYTHON),
-            code=lambda_.Code.from_asset(
-                str(SOURCE_ROOT), exclude=["/*", "!/edge_handlers", "__pycache__"], ignore_mode=IgnoreMode.GIT
-            ),
+            code=handler_code(),
             role=role.as_role(),
             log_group=log,
             # AWS IoT waits no longer.
@@ -161,7 +201,10 @@ def _allow(verbs: tuple[str, ...], *resources: str) -> Permission:
 def _template(names: Names) -> dict[str, Any]:
     """The provisioning template; the thing is on the register already, and keeps its attributes, type and group."""
     return {
-        "Parameters": {PARAMETER: {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+        "Parameters": {
+            PARAMETER: {"Type": "String"},
+            "AWS::IoT::Certificate::Id": {"Type": "String"},
+        },
         "Resources": {
             "thing": {
                 "Type": "AWS::IoT::Thing",

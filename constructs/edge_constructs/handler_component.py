@@ -9,12 +9,10 @@ from constructs import Construct
 
 from config.handler import Handler
 from edge_constructs.artifact_store import ArtifactStore
-from edge_constructs.component import Component, component_version
-from edge_constructs.component_library import ComponentLibrary
-from edge_constructs.dependency import soft_dependencies
+from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function
-from edge_constructs.recipe import fill_recipe
+from edge_constructs.recipe import fill_recipe, soft_dependencies
 
 _SERVICE = "aws.greengrass.ipc.mqttproxy"
 _OPERATIONS = {"subscribe": "aws.greengrass#SubscribeToIoTCore", "publish": "aws.greengrass#PublishToIoTCore"}

@@ -1,20 +1,81 @@
-"""A custom resource's handler as a Lambda function behind the CDK's Provider framework."""
+"""A custom resource's handler as a Lambda function behind the Provider framework, with exact permissions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from aws_cdk import CustomResource, Duration, IgnoreMode, RemovalPolicy, Size
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.handler_findings import FRAMEWORK, HANDLER, LOG
-from edge_constructs.permission import Permission
-from edge_constructs.service_role import ServiceRole
-from edge_constructs.waiter import harden_waiter
+from edge_constructs.permission import INLINE_POLICY, Permission, ServiceRole, logging_to
+from edge_handlers.custom_resource import Contract
+
+_NO_VPC = "custom resources call public AWS endpoints only: a VPC would add a NAT gateway and guard nothing"
+_SYNCHRONOUS = "called by the deploy, which waits for the answer and reports the failure: nothing is left to queue"
+_NO_RESERVATION = (
+    "one deploy calls it a few times; reserving concurrency would take it from the account, and fail where the "
+    "account's limit is the initial 10"
+)
+_LOGGED = "every step is logged, and one call has no path worth a trace"
+
+HANDLER = {
+    "L1": "the handlers are tested on this runtime, which is supported until 2029",
+    "NIST.800.53.R5-LambdaConcurrency": _NO_RESERVATION,
+    "NIST.800.53.R5-LambdaDLQ": _SYNCHRONOUS,
+    "NIST.800.53.R5-LambdaInsideVPC": _NO_VPC,
+    "Serverless-LambdaDLQ": _SYNCHRONOUS,
+    "Serverless-LambdaLatestVersion": "the handlers are tested on this runtime, which is supported until 2029",
+    "Serverless-LambdaTracing": _LOGGED,
+}
+FRAMEWORK = {
+    "NIST.800.53.R5-LambdaConcurrency": _NO_RESERVATION,
+    "NIST.800.53.R5-LambdaDLQ": _SYNCHRONOUS,
+    "NIST.800.53.R5-LambdaInsideVPC": _NO_VPC,
+    "Serverless-LambdaDLQ": _SYNCHRONOUS,
+    "Serverless-LambdaTracing": _LOGGED,
+    "Serverless-LambdaDefaultMemorySize": "the CDK's framework function only passes events on: 128 MB is enough",
+}
+LOG = {
+    "NIST.800.53.R5-CloudWatchLogGroupEncrypted": "the log names resources and errors of a deploy, no data; CloudWatch "
+    "encrypts it with a key of its own"
+}
+
+
+_REASONS = {
+    "SF1": "the waiter only repeats one call; the handlers that it calls log every step",
+    "SF2": "the waiter only repeats one call: there is no path through it to trace",
+    "Serverless-StepFunctionStateMachineXray": "the waiter only repeats one call: there is no path through it to trace",
+}
+
+
+def harden_waiter(provider: cr.Provider, starter: ServiceRole) -> None:
+    """Narrow the waiter of a provider with an `is_complete` handler.
+
+    Args:
+        provider: The provider, complete.
+        starter: Role of the framework function that starts the waiter; it gets exactly that permission.
+    """
+    waiter = provider.node.find_child("waiter-state-machine")
+    machine = cast("sfn.CfnStateMachine", waiter.node.find_child("Resource"))
+    acknowledge(machine, _REASONS)
+    starter.allow(Permission(actions=("states:StartExecution",), resources=(machine.ref,)))
+    functions = [
+        cast("lambda_.Function", provider.node.find_child(f"framework-{name}")).function_arn
+        for name in ("isComplete", "onTimeout")
+    ]
+    policy = cast("iam.CfnPolicy", waiter.node.find_child("Role").node.find_child("DefaultPolicy").node.default_child)
+    # The framework's own grant covers every version of its functions by a wildcard; the machine calls none of them.
+    invoke = Permission(actions=("lambda:InvokeFunction",), resources=tuple(functions))
+    policy.policy_document = {"Version": "2012-10-17", "Statement": [invoke.statement]}
+    acknowledge(policy, {INLINE_POLICY: "made by the CDK's framework for this one role, and narrowed to two functions"})
+
 
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 #: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.
@@ -25,17 +86,29 @@ POLL_LIMIT = Duration.minutes(5)
 _ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
 
 
+def handler_code() -> lambda_.Code:
+    """The code of every handler, one asset."""
+    return lambda_.Code.from_asset(
+        str(SOURCE_ROOT), exclude=["/*", "!/edge_handlers", "__pycache__"], ignore_mode=IgnoreMode.GIT
+    )
+
+
+def entry_name(entry: Callable[..., Any]) -> str:
+    """What Lambda calls an entry point of a module of `edge_handlers`."""
+    return f"{entry.__module__}.{entry.__name__}"
+
+
 class HandlerProvider(Construct):
-    """Runs `edge_handlers.<capability>` for custom resources; one of them serves many resources.
+    """Runs a module of `edge_handlers` for custom resources; one of them serves many resources.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        capability: Package below `edge_handlers`, such as `artifact_copy`.
+        handler: The module, with `on_event` and, where there is work to wait for, `is_complete`, which is asked until
+            it is done.
         permissions: What the handler may do, besides writing its log.
-        limit: How long one event may take in all; with `waits`, how long the awaited work may take.
-        waits: Whether the package has an `is_complete` that is asked until the work is done.
-        query_interval: Time between two questions, with `waits` only.
+        limit: How long one event may take in all, or the awaited work.
+        query_interval: Time between two questions, with `is_complete` only.
         memory_mb: Memory of the function, MB.
         disk: Size of `/tmp`, 512 MiB unless given.
         python: Version of the function's Python where it matters, such as `3.11`.
@@ -48,10 +121,9 @@ class HandlerProvider(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        capability: str,
+        handler: ModuleType,
         permissions: Sequence[Permission],
         limit: Duration | None = None,
-        waits: bool = False,
         query_interval: Duration | None = None,
         memory_mb: int = 256,
         disk: Size | None = None,
@@ -61,15 +133,13 @@ class HandlerProvider(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         limit = limit or Duration.minutes(5)
-        self._type = "Custom::" + "".join(part.capitalize() for part in capability.split("_"))
+        waits = hasattr(handler, "is_complete")
         self._service_timeout = Duration.seconds(int(limit.to_seconds()) + _MARGIN)
         self._log_group = logs.LogGroup(
             self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
         )
         acknowledge(self._log_group, LOG)
-        self._log_permission = Permission(
-            actions=("logs:CreateLogStream", "logs:PutLogEvents"), resources=(self._log_group.log_group_arn,)
-        )
+        self._log_permission = logging_to(self._log_group.log_group_arn)
         role = ServiceRole(
             self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
         )
@@ -77,35 +147,27 @@ class HandlerProvider(Construct):
         self._function_defaults: dict[str, Any] = {
             "runtime": lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
             "architecture": _ARCHITECTURES[architecture],
-            "code": lambda_.Code.from_asset(
-                str(SOURCE_ROOT),
-                exclude=["/*", "!/edge_handlers", "__pycache__"],
-                ignore_mode=IgnoreMode.GIT,
-            ),
+            "code": handler_code(),
             "role": role.as_role(),
             "log_group": self._log_group,
             "memory_size": memory_mb,
             "ephemeral_storage_size": disk,
             "timeout": POLL_LIMIT if waits else limit,
         }
-        on_event = self._function("OnEvent", f"edge_handlers.{capability}.on_event.handler")
+        on_event = self._function("OnEvent", handler.on_event)
         if not waits:
             self._provider = self._synchronous(on_event)
             return
-        is_complete = self._function("IsComplete", f"edge_handlers.{capability}.is_complete.handler")
+        is_complete = self._function("IsComplete", handler.is_complete)
         self._provider = self._waiting(on_event, is_complete, limit, query_interval or Duration.seconds(15))
 
-    def resource(
-        self, scope: Construct, construct_id: str, *, properties: Mapping[str, Any], kind: str | None = None
-    ) -> CustomResource:
+    def resource(self, scope: Construct, construct_id: str, contract: Contract) -> CustomResource:
         """Define a custom resource that the handler serves.
 
         Args:
             scope: Parent construct, of this stack or another one.
             construct_id: Id below it.
-            properties: What the handler reads; values become strings on the way.
-            kind: What the resource is, such as `ComponentSweep`, where the handler serves several; the capability's
-                name by default.
+            contract: What the handler reads.
 
         Returns:
             The resource; its data by `get_att_string`.
@@ -114,13 +176,13 @@ class HandlerProvider(Construct):
             scope,
             construct_id,
             service_token=self._provider.service_token,
-            resource_type=f"Custom::{kind}" if kind else self._type,
-            properties=dict(properties),
+            resource_type=contract.TYPE,
+            properties=contract.to_properties(),
             service_timeout=self._service_timeout,
         )
 
-    def _function(self, construct_id: str, handler: str) -> lambda_.Function:
-        function = lambda_.Function(self, construct_id, handler=handler, **self._function_defaults)
+    def _function(self, construct_id: str, entry: Callable[..., Any]) -> lambda_.Function:
+        function = lambda_.Function(self, construct_id, handler=entry_name(entry), **self._function_defaults)
         acknowledge(function, HANDLER)
         return function
 

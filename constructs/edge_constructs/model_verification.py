@@ -1,11 +1,64 @@
 """Proof on a SageMaker endpoint that a model answers as expected, as part of the deploy."""
 
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
 from aws_cdk import Duration
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, arn
+from edge_constructs.permission import Permission, arn, pass_role
+from edge_handlers import model_verification
+
+_TABLES = "sagemaker/core/image_uri_config"
+_DOMAINS = {"cn-": "amazonaws.com.cn"}
+
+
+class ImageUriError(ValueError):
+    """There is no image; the text says for what, and what to do."""
+
+
+def triton_image(region: str, tables: Path | None = None) -> str:
+    """Find the newest Triton image for processors, which serves ONNX models.
+
+    Args:
+        region: Of the endpoint.
+        tables: Folder of the SDK's tables; the installed SDK's by default.
+
+    Returns:
+        The image's URI.
+
+    Raises:
+        ImageUriError: The SDK is not installed, or has no image for the region.
+    """
+    path = (tables or _installed()) / "sagemaker-tritonserver.json"
+    versions: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["versions"]
+    version = max(versions, key=lambda text: [int(part) for part in text.split(".")])
+    entry = versions[version]
+    if region not in entry["registries"]:
+        known = ", ".join(sorted(entry["registries"]))
+        raise ImageUriError(f"verify: endpoint needs a region with a Triton image, one of {known}, got {region}")
+    domain = next((name for prefix, name in _DOMAINS.items() if region.startswith(prefix)), "amazonaws.com")
+    tag = entry.get("tag_prefix", f"{version}-py3")
+    return f"{entry['registries'][region]}.dkr.ecr.{region}.{domain}/{entry['repository']}:{tag}-cpu"
+
+
+def _installed() -> Path:
+    for package in ("sagemaker-core", "sagemaker"):
+        try:
+            folder = Path(str(distribution(package).locate_file(_TABLES)))
+        except PackageNotFoundError:
+            continue
+        if folder.is_dir():
+            return folder
+    raise ImageUriError(
+        "verify: endpoint takes its image from the SageMaker SDK's table, which is not installed: "
+        "pip install -r requirements-sagemaker.txt, or set models.verification.image"
+    )
+
 
 #: An endpoint takes 5 to 15 minutes to come up.
 LIMIT = Duration.minutes(40)
@@ -53,18 +106,13 @@ class ModelVerification(Construct):
         provider = HandlerProvider(
             self,
             "Handler",
-            capability="model_verification",
+            handler=model_verification,
             permissions=[
                 *_endpoint(name),
-                Permission(
-                    ("iam:PassRole",),
-                    (role_arn,),
-                    conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-                ),
+                pass_role(role_arn, "sagemaker.amazonaws.com"),
                 *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{output}/",)),
                 bucket.listing(),
             ],
-            waits=True,
             limit=LIMIT,
             query_interval=Duration.seconds(10),
             memory_mb=512,
@@ -72,17 +120,17 @@ class ModelVerification(Construct):
         self.resource = provider.resource(
             self,
             "Verification",
-            properties={
-                "NamePrefix": name,
-                "RoleArn": role_arn,
-                "ModelUri": model_uri,
-                "SampleUri": sample_uri,
-                "OutputUri": f"s3://{bucket.name}/{output}",
-                "Image": image,
-                "InstanceType": instance_type,
-                "Tolerance": str(tolerance),
-                "KmsKeyId": key_arn,
-            },
+            model_verification.Verification(
+                prefix=name,
+                role_arn=role_arn,
+                model_uri=model_uri,
+                sample_uri=sample_uri,
+                output_uri=f"s3://{bucket.name}/{output}",
+                image=image,
+                instance_type=instance_type,
+                tolerance=tolerance,
+                kms_key_id=key_arn,
+            ),
         )
 
 

@@ -1,10 +1,14 @@
-"""What a role may do: one statement, and the names of AWS resources that it speaks of."""
+"""What a role may do: statements, the ARNs that they speak of, and a role complete in one resource."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aws_cdk import Aws
+from aws_cdk import Aws, IResolvable
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from edge_constructs.acknowledgement import acknowledge
 
 # Each look at a pseudo parameter asks the JavaScript side: once is enough.
 PARTITION = Aws.PARTITION
@@ -72,6 +76,21 @@ def _printed(resource: str) -> str:
     return resource
 
 
+def pass_role(role_arn: str, service: str) -> Permission:
+    """Hand a role to a service, and to no other one.
+
+    Args:
+        role_arn: The role.
+        service: Such as `sagemaker.amazonaws.com`.
+    """
+    return Permission(("iam:PassRole",), (role_arn,), conditions={"StringEquals": {"iam:PassedToService": service}})
+
+
+def logging_to(log_group_arn: str) -> Permission:
+    """Write a log that is there."""
+    return Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log_group_arn,))
+
+
 def merged(permissions: Iterable[Permission]) -> list[Permission]:
     """Leave out what is said twice.
 
@@ -86,3 +105,69 @@ def merged(permissions: Iterable[Permission]) -> list[Permission]:
         if permission not in found:
             found.append(permission)
     return found
+
+
+INLINE_POLICY = "NIST.800.53.R5-IAMNoInlinePolicy"
+_INLINE_REASON = "the policy is of this role alone and ends with it; a managed one could be attached to others"
+
+
+class ServiceRole(Construct):
+    """A role whose whole policy is inline.
+
+    A policy of its own would be a second resource that can be deleted before its user has finished, and grants from
+    elsewhere would widen what is written here.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        service: Who may assume the role, such as `lambda.amazonaws.com`.
+        permissions: All that the role may do.
+        trust_conditions: When the service may assume it, as in a policy document; always by default.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        service: str,
+        permissions: Sequence[Permission],
+        trust_conditions: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+        if trust_conditions:
+            trust["Condition"] = dict(trust_conditions)
+        self._permissions = list(permissions)
+        self.resource = iam.CfnRole(
+            self,
+            "Resource",
+            assume_role_policy_document={"Version": "2012-10-17", "Statement": [trust]},
+            policies=self._policies(),
+        )
+        self.arn = self.resource.attr_arn
+        self.name = self.resource.ref
+        self._of_function = service == "lambda.amazonaws.com"
+        acknowledge(self.resource, {INLINE_POLICY: _INLINE_REASON, **self._findings(permissions)})
+
+    def allow(self, permission: Permission) -> None:
+        """Add what could not be known when the role was defined, such as the name of a resource that refers to it."""
+        self._permissions.append(permission)
+        self.resource.policies = self._policies()
+        acknowledge(self.resource, self._findings([permission]))
+
+    def as_role(self, construct_id: str = "Role") -> iam.IRole:
+        """Return the role for constructs of the CDK, which cannot add to it."""
+        return iam.Role.from_role_arn(self, construct_id, self.arn, mutable=False)
+
+    def _policies(self) -> list[IResolvable | iam.CfnRole.PolicyProperty]:
+        statements = [permission.statement for permission in self._permissions]
+        document = {"Version": "2012-10-17", "Statement": statements}
+        return [iam.CfnRole.PolicyProperty(policy_name="Permissions", policy_document=document)]
+
+    def _findings(self, permissions: Sequence[Permission]) -> dict[str, str]:
+        reasons = {finding: reason for permission in permissions for finding, reason in permission.findings.items()}
+        wild = (permission.wildcard_reason for permission in permissions if "*" in permission.resources)
+        if self._of_function and (reason := next(wild, "")):
+            reasons["Serverless-LambdaStarPermissions"] = reason
+        return reasons

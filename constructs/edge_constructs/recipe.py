@@ -1,10 +1,56 @@
-"""Recipe templates: JSON files with placeholders such as `@VERSION@`."""
+"""Recipes from templates (JSON files with placeholders such as `@VERSION@`), and the version that follows."""
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+_RANGE = 1_000_000
+
+
+def content_version(*parts: str | bytes) -> str:
+    """Derive a version that Greengrass accepts.
+
+    Args:
+        parts: All that makes the component what it is: recipe, artifact digests, settings; order matters.
+
+    Returns:
+        `1.<0 to 999999>.<0 to 999999>`, so that `>=1.0.0 <2.0.0` covers every one.
+
+    Raises:
+        ValueError: There are no parts.
+    """
+    if not parts:
+        raise ValueError("a content version needs at least one part, got none")
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        # With its length, so that ("ab", "c") and ("a", "bc") differ.
+        digest.update(len(data).to_bytes(8, "big") + data)
+    number = int.from_bytes(digest.digest(), "big")
+    return f"1.{number % _RANGE}.{number // _RANGE % _RANGE}"
+
+
+#: Part of every nucleus; a component that depends on it is given the device's credentials.
+TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
+_ANY_VERSION = ">=1.0.0 <2.0.0"
+
+
+def soft_dependencies(components: Iterable[str], *, credentials: bool) -> dict[str, dict[str, str]]:
+    """Write ComponentDependencies; SOFT ones, because nucleus lite ends a component with its HARD ones.
+
+    Args:
+        components: Of this app.
+        credentials: Whether the component needs the token exchange role.
+
+    Returns:
+        Component to version range and kind.
+    """
+    ranges = dict.fromkeys(components, _ANY_VERSION) | ({TOKEN_EXCHANGE: ">=2.0.0 <3.0.0"} if credentials else {})
+    return {name: {"VersionRequirement": versions, "DependencyType": "SOFT"} for name, versions in ranges.items()}
+
 
 _PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
 #: Nucleus lite refuses longer recipes.

@@ -1,15 +1,17 @@
-"""A custom resource's event, as the CDK Provider framework hands it to a handler, parsed once.
+"""A custom resource's event as the CDK Provider framework hands it to a handler, and the contract on its properties.
 
 CloudFormation turns every scalar property into a string ("true", "900"), and an event carries `ResponseURL`, a
 pre-signed address that lets anybody answer for the resource: it is dropped here and never logged.
 """
 
+import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar, Self, get_type_hints
 
 
 class RequestType(StrEnum):
@@ -67,6 +69,21 @@ class Properties:
             raise ValueError(f"{self.where}.{name} must be a whole number of at least {minimum}, got {value!r}")
         return int(value)
 
+    def number(self, name: str, *, minimum: float) -> float:
+        """Return a required number, which arrives as a string.
+
+        Raises:
+            ValueError: It is missing, not a finite number, or below `minimum`.
+        """
+        value = self.text(name)
+        try:
+            found = float(value)
+        except ValueError:
+            found = math.nan
+        if not minimum <= found < math.inf:
+            raise ValueError(f"{self.where}.{name} must be a number of at least {minimum:g}, got {value!r}")
+        return found
+
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a required list of strings, in order and without repetitions.
 
@@ -77,6 +94,17 @@ class Properties:
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
             raise ValueError(f"{self.where}.{name} must be a list of non-empty strings, got {value!r}")
         return tuple(dict.fromkeys(value))
+
+    def mapping(self, name: str) -> dict[str, str]:
+        """Return a required object of scalars.
+
+        Raises:
+            ValueError: It is missing or not an object.
+        """
+        value = self.values.get(name)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{self.where}.{name} must be a mapping, got {type(value).__name__}")
+        return {str(key): str(item) for key, item in value.items()}
 
     def json_object(self, name: str) -> dict[str, Any]:
         """Return a required JSON object, which arrives as text.
@@ -92,6 +120,112 @@ class Properties:
         if not isinstance(value, dict):
             raise ValueError(f"{self.where}.{name} must be a JSON object, got {text[:80]!r}")
         return value
+
+
+@dataclass(frozen=True)
+class Key:
+    """How one field of a contract travels: the property's name, and both directions.
+
+    Attributes:
+        name: Of the property in the template.
+        read: Takes the properties and the name; what it refuses it names.
+        write: Makes the property's value of the field's, at synth.
+    """
+
+    name: str
+    read: Callable[[Properties, str], Any] = Properties.text
+    write: Callable[[Any], Any] = lambda value: value
+
+
+def whole(name: str, *, minimum: int) -> Key:
+    """A whole number, a string on the way."""
+    return Key(name, lambda properties, name: properties.integer(name, minimum=minimum), str)
+
+
+def number(name: str, *, minimum: float) -> Key:
+    """A number, a string on the way."""
+    return Key(name, lambda properties, name: properties.number(name, minimum=minimum), str)
+
+
+def texts(name: str) -> Key:
+    """A list of strings, a tuple here."""
+    return Key(name, Properties.texts, list)
+
+
+def json_object(name: str, *, sort_keys: bool = False) -> Key:
+    """An object, JSON text on the way: CloudFormation would turn its numbers and truths into strings."""
+    return Key(name, Properties.json_object, lambda value: json.dumps(dict(value), sort_keys=sort_keys))
+
+
+def mapping(name: str) -> Key:
+    """Strings by name, an object on the way, too."""
+    return Key(name, Properties.mapping, dict)
+
+
+def prefix(name: str, end: str = "/") -> Key:
+    """A text that others are composed with, without what it may end with."""
+    return Key(name, lambda properties, name: properties.text(name).rstrip(end))
+
+
+class Contract:
+    """A custom resource's properties, as a frozen dataclass that its construct writes and its handler reads.
+
+    A field is `name: Annotated[type, Key("Property")]`, or another contract, whose properties are on the same level.
+    One with a default may be absent; one that is its default is not written. At synth a value may be a token, so
+    nothing is checked before `of` reads it.
+    """
+
+    #: CloudFormation's type of the resource.
+    TYPE: ClassVar[str]
+
+    @classmethod
+    def of(cls, properties: Properties) -> Self:
+        """Read and check the properties.
+
+        Raises:
+            ValueError: One is missing or breaks a rule; the text names it.
+        """
+        values: dict[str, Any] = {}
+        for name, part, default in _parts(cls):
+            if not isinstance(part, Key):
+                values[name] = part.of(properties)
+            elif default is MISSING or properties.values.get(part.name) not in (None, ""):
+                values[name] = part.read(properties, part.name)
+        contract = cls(**values)
+        contract.check(properties)
+        return contract
+
+    def check(self, properties: Properties) -> None:
+        """Refuse what is wrong between properties; nothing unless a contract says so.
+
+        Raises:
+            ValueError: A rule is broken; the text names the property.
+        """
+
+    @classmethod
+    def key(cls, field_name: str) -> str:
+        """The property of a field, for errors."""
+        return next(part.name for name, part, _ in _parts(cls) if name == field_name and isinstance(part, Key))
+
+    def to_properties(self) -> dict[str, Any]:
+        """The properties of the template."""
+        properties: dict[str, Any] = {}
+        for name, part, default in _parts(type(self)):
+            value = getattr(self, name)
+            if not isinstance(part, Key):
+                properties |= value.to_properties()
+            elif default is MISSING or value != default:
+                properties[part.name] = part.write(value)
+        return properties
+
+
+def _parts(contract: type[Contract]) -> Iterator[tuple[str, Key | type[Contract], Any]]:
+    """Field, its key or the contract that it holds, and its default, MISSING where it must be given."""
+    hints = get_type_hints(contract, include_extras=True)
+    for each in fields(contract):  # type: ignore[arg-type] # every contract is a dataclass
+        hint = hints[each.name]
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        yield each.name, hint if isinstance(hint, type) else hint.__metadata__[0], default
 
 
 @dataclass(frozen=True)
@@ -121,6 +255,19 @@ class Request:
         if not self.physical_id:
             raise ValueError(f"PhysicalResourceId is required in a {self.type} event, got nothing")
         return self.physical_id
+
+
+def content_name(prefix: str, content: list[Any]) -> str:
+    """Name what follows from its content: the same content has the same name, whoever makes it and how often.
+
+    Args:
+        prefix: What the name starts with.
+        content: JSON values, all that decides what is made.
+
+    Returns:
+        `<prefix>-<12 hexadecimal digits>`.
+    """
+    return f"{prefix}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def parse(event: Mapping[str, Any]) -> Request:

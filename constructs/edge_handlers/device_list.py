@@ -1,17 +1,40 @@
-"""The fleet's list of devices, which travels to handlers as a file so that no template grows with it."""
+"""The fleet's register: the list of its devices, and the marks on its things.
+
+The list is a JSON object of thing name to ring. It travels to handlers as a file, so that no template grows with it.
+"""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Properties
-from edge_handlers.s3_location import S3Location
+from edge_handlers.custom_resource import Contract, Key
+from edge_handlers.s3_objects import S3Location
+from edge_handlers.service_client import explaining
+
+#: The thing's attribute that names the registry which it belongs to, by its thing group.
+OWNER = "edgewright-registry"
+#: Set on a thing that was there before its registry: the registry lets go of it instead of deleting it.
+ADOPTED = "edgewright-adopted"
+#: Set by the provisioning template on what joined by claim: no list holds it, so no list takes it away.
+CLAIMED = "edgewright-claimed"
 
 
-def list_content(devices: Mapping[str, str]) -> bytes:
-    """Write the file that `DeviceList.parse` reads; equal lists give equal files.
+def check_thing_group(arn: str, where: str) -> None:
+    """Refuse what is not the ARN of a thing group.
+
+    Args:
+        arn: What is given.
+        where: What the error calls it.
+    """
+    if not re.fullmatch(r"arn:[^:]+:iot:[^:]+:\d{12}:thinggroup/.+", arn):
+        raise ValueError(f"{where} must be the ARN of a thing group, got {arn!r}")
+
+
+def write_devices(devices: Mapping[str, str]) -> bytes:
+    """Write the list; the same devices give the same bytes.
 
     Args:
         devices: Thing name to ring.
@@ -19,34 +42,46 @@ def list_content(devices: Mapping[str, str]) -> bytes:
     return json.dumps(dict(sorted(devices.items())), separators=(",", ":")).encode()
 
 
+def read_devices(content: bytes, where: str) -> dict[str, str]:
+    """Read what `write_devices` wrote: thing name to ring.
+
+    Args:
+        content: The file's content.
+        where: What the error calls the file.
+
+    Raises:
+        ValueError: It is no list of devices.
+    """
+    try:
+        devices = json.loads(content)
+    except ValueError as exc:
+        raise ValueError(f"{where} must be a JSON object of thing name to ring: {exc}") from exc
+    if not isinstance(devices, dict) or not all(isinstance(ring, str) for ring in devices.values()):
+        raise ValueError(f"{where} must be a JSON object of thing name to ring, got {content[:80]!r}")
+    return devices
+
+
 @dataclass(frozen=True)
-class DeviceList:
+class DeviceList(Contract):
     """Where the list lies.
 
     Args:
-        location: A JSON object of thing name to ring.
-        sha256: Its digest.
+        bucket: The bucket of the CDK's assets.
+        object_key: In it.
+        sha256: The list's digest.
     """
 
-    location: S3Location
-    sha256: str
+    bucket: Annotated[str, Key("ListBucket")]
+    object_key: Annotated[str, Key("ListKey")]
+    sha256: Annotated[str, Key("ListSha256")]
 
-    @classmethod
-    def of(cls, properties: Properties) -> "DeviceList":
-        """Read ListBucket, ListKey and ListSha256.
-
-        Raises:
-            ValueError: One is missing.
-        """
-        location = S3Location(properties.text("ListBucket"), properties.text("ListKey"))
-        return cls(location, properties.text("ListSha256"))
-
-    def properties(self) -> dict[str, str]:
-        """Write what `of` reads."""
-        return {"ListBucket": self.location.bucket, "ListKey": self.location.key, "ListSha256": self.sha256}
+    @property
+    def location(self) -> S3Location:
+        """Bucket and key."""
+        return S3Location(self.bucket, self.object_key)
 
     def read(self, s3: Any) -> dict[str, str]:
-        """Read the list.
+        """Fetch the list.
 
         Args:
             s3: A boto3 S3 client.
@@ -58,11 +93,8 @@ class DeviceList:
             ValueError: The file has another digest, or is no list of devices.
             AwsCallError: S3 refused the call.
         """
-        # A synth writes lists only, and is half a second faster without botocore.
-        from edge_handlers.service_client import explaining
-
         with explaining(f"read the list of devices {self.location}"):
-            content = s3.get_object(Bucket=self.location.bucket, Key=self.location.key)["Body"].read()
+            content = s3.get_object(Bucket=self.bucket, Key=self.object_key)["Body"].read()
         return self.parse(content)
 
     def parse(self, content: bytes) -> dict[str, str]:
@@ -78,10 +110,4 @@ class DeviceList:
             raise ValueError(
                 f"sha-256 of {self.location} must be {self.sha256}, got {digest}: publish the assets again"
             )
-        try:
-            devices = json.loads(content)
-        except ValueError as exc:
-            raise ValueError(f"{self.location} must be a JSON object of thing name to ring: {exc}") from exc
-        if not isinstance(devices, dict) or not all(isinstance(ring, str) for ring in devices.values()):
-            raise ValueError(f"{self.location} must be a JSON object of thing name to ring, got {content[:80]!r}")
-        return devices
+        return read_devices(content, str(self.location))

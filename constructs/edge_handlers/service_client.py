@@ -5,18 +5,25 @@ One call takes at most `ATTEMPTS` x (`CONNECT_TIMEOUT_S` + `READ_TIMEOUT_S`) + 3
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    # A function starts with more processor than it runs with. A synth, which wants the contracts alone, goes without.
+    import boto3  # noqa: F401
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 ATTEMPTS = 6
+#: What IoT and Greengrass say of a name that they do not know.
+GONE = "ResourceNotFoundException"
+_ABSENT = (GONE, "ResourceNotFound", "NoSuchKey", "NotFound", "404")
+_ABSENT_WORDS = ("could not find", "not found", "does not exist")
 
 
 class AwsCallError(RuntimeError):
@@ -30,12 +37,7 @@ def client(service: str) -> Any:
     Args:
         service: boto3's name of it, such as "s3".
     """
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-    )
-    return boto3.client(service, config=config)
+    return _made(service, CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS)
 
 
 @functools.cache
@@ -45,13 +47,57 @@ def quick_client(service: str) -> Any:
     Args:
         service: boto3's name of it, such as "iot".
     """
-    retries = {"mode": "standard", "total_max_attempts": 2}
-    return boto3.client(service, config=Config(connect_timeout=0.8, read_timeout=1, retries=retries))
+    return _made(service, 0.8, 1, 2)
+
+
+def _made(service: str, connect_timeout: float, read_timeout: float, attempts: int) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    retries = {"mode": "standard", "total_max_attempts": attempts}
+    return boto3.client(
+        service, config=Config(connect_timeout=connect_timeout, read_timeout=read_timeout, retries=retries)
+    )
 
 
 def error_code(error: ClientError) -> str:
     """Return the service's code, such as "ResourceNotFoundException"."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_absent(error: ClientError) -> bool:
+    """Whether a service says that there is nothing of that name; SageMaker does so by a ValidationException, too."""
+    code = error_code(error)
+    text = str(error).lower()
+    return code in _ABSENT or (code == "ValidationException" and any(words in text for words in _ABSENT_WORDS))
+
+
+def describe(call: Callable[..., Any], **arguments: Any) -> dict[str, Any] | None:
+    """Ask for one thing by its name.
+
+    Args:
+        call: An operation that describes or gets it.
+        arguments: Of the call.
+
+    Returns:
+        The answer; None where there is no such thing.
+    """
+    try:
+        return dict(call(**arguments))
+    except ClientError as exc:
+        if is_absent(exc):
+            return None
+        raise
+
+
+@contextmanager
+def unless_absent() -> Iterator[None]:
+    """Let the error pass that there is nothing of that name: what was to go has gone."""
+    try:
+        yield
+    except ClientError as exc:
+        if not is_absent(exc):
+            raise
 
 
 @contextmanager

@@ -1,14 +1,79 @@
-"""What the rules look at: the templates and assets of one cloud assembly."""
+"""What the rules look at: templates and assets of one cloud assembly; as text, policy statements and start scripts."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edge_rules.template_text import as_text
+#: Says what an export of another stack stands for.
+Exports = Callable[[str], str]
+
+
+def as_text(value: Any, stack: str, exports: Exports) -> str:
+    """Write a value of a template as one line of text.
+
+    Args:
+        value: Any JSON value; intrinsic functions become `<Stack/LogicalId.Attribute>` or what they join.
+        stack: The template's stack, which makes logical ids unique among stacks.
+        exports: Name of an export to its text.
+
+    Returns:
+        The text; of lists and objects that are no intrinsic function, their items one after another.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return " ".join(as_text(item, stack, exports) for item in value)
+    if not isinstance(value, Mapping):
+        return "" if value is None else str(value)
+    if len(value) == 1:
+        name, argument = next(iter(value.items()))
+        if name == "Ref" or name.startswith("Fn::"):
+            return _intrinsic(name, argument, stack, exports)
+    return " ".join(as_text(item, stack, exports) for item in value.values())
+
+
+def _intrinsic(name: str, argument: Any, stack: str, exports: Exports) -> str:
+    if name == "Ref":
+        return f"<{argument}>" if argument.startswith("AWS::") else f"<{stack}/{argument}>"
+    if name == "Fn::GetAtt":
+        parts = argument.split(".", 1) if isinstance(argument, str) else argument
+        return f"<{stack}/{parts[0]}.{as_text(parts[1], stack, exports)}>"
+    if name == "Fn::Join":
+        separator, items = argument
+        if isinstance(items, list):
+            return str(separator).join(as_text(item, stack, exports) for item in items)
+        return as_text(items, stack, exports)
+    if name == "Fn::Sub":
+        return _substituted(argument, stack, exports)
+    if name == "Fn::ImportValue":
+        return exports(as_text(argument, stack, exports))
+    if name == "Fn::Base64":
+        return as_text(argument, stack, exports)
+    if name == "Fn::If":
+        # Either branch may come true: both are looked at.
+        return " ".join(as_text(branch, stack, exports) for branch in argument[1:])
+    return f"<{name} {as_text(argument, stack, exports)}>"
+
+
+def _substituted(argument: Any, stack: str, exports: Exports) -> str:
+    text, values = (argument, {}) if isinstance(argument, str) else argument
+    for key, value in values.items():
+        text = text.replace(f"${{{key}}}", as_text(value, stack, exports))
+    before, *rest = text.split("${")
+    parts = [before]
+    for piece in rest:
+        inside, closed, after = piece.partition("}")
+        if not closed or inside.startswith("!"):
+            parts.append("${" + inside.removeprefix("!") + closed + after)
+            continue
+        local = inside if inside.startswith("AWS::") else f"{stack}/{inside}"
+        parts.append(f"<{local}>{after}")
+    return "".join(parts)
+
 
 _REFERENCE = re.compile(r"<([^<>/ ]+)/([^<>. ]+)(?:\.[^<>]*)?>")
 _DIGEST = re.compile(r"\b[0-9a-f]{32,64}\b")
@@ -126,3 +191,73 @@ class FleetView:
             digests += _DIGEST.findall(resource.text(resource.properties))
         found = (self.assets[digest] for digest in digests if digest in self.assets)
         return next(found, None)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement that allows something.
+
+    Attributes:
+        resource: Where it stands.
+        location: Path below the resource.
+        actions: What it allows.
+        resources: On what, as text.
+    """
+
+    resource: Resource
+    location: str
+    actions: list[str] = field(default_factory=list)
+    resources: list[str] = field(default_factory=list)
+
+
+def allowed(resource: Resource, document: Any, location: str) -> Iterator[Statement]:
+    """The statements of a policy document that allow something."""
+    statements = document.get("Statement") or [] if isinstance(document, Mapping) else []
+    for place, each in enumerate(statements if isinstance(statements, list) else [statements]):
+        if each.get("Effect") == "Allow":
+            yield Statement(
+                resource,
+                f"{location}/Statement/{place}",
+                resource.texts(each.get("Action")),
+                resource.texts(each.get("Resource")),
+            )
+
+
+def of_resource(resource: Resource) -> Iterator[Statement]:
+    """The statements that a role or policy resource itself holds."""
+    if "PolicyDocument" in resource.properties:
+        yield from allowed(resource, resource.properties["PolicyDocument"], "Properties/PolicyDocument")
+    for place, policy in enumerate(resource.properties.get("Policies") or []):
+        if isinstance(policy, Mapping):
+            yield from allowed(resource, policy.get("PolicyDocument"), f"Properties/Policies/{place}")
+
+
+def iam(fleet: FleetView) -> Iterator[Statement]:
+    """The statements of every role and IAM policy."""
+    for resource in fleet.of_type("AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+        yield from of_resource(resource)
+
+
+def of_role(role: Resource) -> Iterator[Statement]:
+    """All that a role is allowed, by itself and by policies that name it."""
+    yield from of_resource(role)
+    for policy in role.fleet.of_type("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+        names = policy.text(policy.properties.get("Roles") or [])
+        if role in policy.fleet.referenced(names):
+            yield from of_resource(policy)
+
+
+def assumed_by(role: Resource) -> str:
+    """Who may assume a role, as text."""
+    return role.text(role.properties.get("AssumeRolePolicyDocument") or {})
+
+
+def start_scripts(fleet: FleetView) -> Iterator[tuple[Resource, str, str]]:
+    """Resource, location and text of the user data of instances and launch templates."""
+    for resource in fleet.of_type("AWS::EC2::Instance", "AWS::AutoScaling::LaunchConfiguration"):
+        if "UserData" in resource.properties:
+            yield resource, "Properties/UserData", resource.text(resource.properties["UserData"])
+    for resource in fleet.of_type("AWS::EC2::LaunchTemplate"):
+        data = resource.properties.get("LaunchTemplateData") or {}
+        if "UserData" in data:
+            yield resource, "Properties/LaunchTemplateData/UserData", resource.text(data["UserData"])

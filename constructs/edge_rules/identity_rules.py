@@ -3,10 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from edge_rules.fleet_view import FleetView, Resource
+from edge_rules.fleet_view import FleetView, Resource, assumed_by, of_resource, of_role, start_scripts
 from edge_rules.rule import Finding, rule
-from edge_rules.start_scripts import start_scripts
-from edge_rules.statements import assumed_by, of_resource, of_role
 
 _CREDENTIALS = "credentials.iot.amazonaws.com"
 #: Greengrass' data plane knows no narrower resource than `*` for a device.

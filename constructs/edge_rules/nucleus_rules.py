@@ -1,4 +1,7 @@
-"""Rules on what the two nuclei read differently, or one of them not at all; each names its source."""
+"""Rules on what the two nuclei read differently, or one of them not at all; each names its source.
+
+Below them what they measure: room in nucleus lite's buffers, and the systemd units that it makes of recipes.
+"""
 
 import re
 from collections import Counter
@@ -6,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.lite_memory import arena_bytes, levels, subobjects
 from edge_rules.recipe_view import PLACE, recipes
 from edge_rules.rule import Finding, rule
 
@@ -169,3 +171,135 @@ def _widest(node: Any) -> int:
     if not isinstance(node, Mapping):
         return 0
     return max(len(node), *(_widest(child) for child in node.values())) if node else 0
+
+
+#: Nucleus lite's buffers are fixed; sizes from `gg/object.h` of aws-greengrass-component-sdk.
+_ITEM_BYTES = 11
+_PAIR_BYTES = 21
+
+
+def subobjects(node: Any) -> int:
+    """Count as `GG_MAX_OBJECT_SUBOBJECTS` does: two for each key with its value, one for each item of a list.
+
+    Args:
+        node: Parsed JSON.
+    """
+    if isinstance(node, Mapping):
+        return 2 * len(node) + sum(subobjects(child) for child in node.values())
+    if isinstance(node, list):
+        return len(node) + sum(subobjects(child) for child in node)
+    return 0
+
+
+def arena_bytes(node: Any) -> int:
+    """Memory that a copy takes: texts, and the pairs and items that point at them.
+
+    Args:
+        node: Parsed JSON.
+    """
+    if isinstance(node, Mapping):
+        return sum(len(str(key).encode()) + _PAIR_BYTES + arena_bytes(child) for key, child in node.items())
+    if isinstance(node, list):
+        return sum(_ITEM_BYTES + arena_bytes(child) for child in node)
+    return len(node.encode()) if isinstance(node, str) else 0
+
+
+def levels(node: Any) -> int:
+    """Depth: 1 for a value, 2 for a list or an object of values.
+
+    Args:
+        node: Parsed JSON.
+    """
+    children = list(node.values()) if isinstance(node, Mapping) else node if isinstance(node, list) else None
+    return 1 if children is None else 1 + max((levels(child) for child in children), default=0)
+
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+#: Everything but names, version, description and dependencies, with the usual root folder and users.
+_FIXED_BYTES = 640
+#: `Wants=ggl..service` and `After=ggl..service`, each with its line's end.
+_DEPENDENCY_BYTES = 38
+_NAMES_IN_UNIT = 3
+
+
+def name_problem(name: str) -> str:
+    """Why a component's name cannot be one of a unit; empty where it can.
+
+    Args:
+        name: The component's name.
+    """
+    if not _NAME.fullmatch(name):
+        return "characters or length"
+    if name.startswith("core."):
+        return "a unit of the nucleus itself"
+    return "a step's unit of another component" if name.endswith((".install", ".bootstrap")) else ""
+
+
+def description_problem(text: str) -> str:
+    """Why a description cannot stand in a unit; empty where it can.
+
+    Args:
+        text: The component's description.
+    """
+    if re.search(r"[\r\n]", text):
+        return "more than one line"
+    return "% is a specifier of systemd" if "%" in text else "a backslash at its end" if text.endswith("\\") else ""
+
+
+def unit_bytes(recipe: Mapping[str, Any]) -> int:
+    """About how long the unit of the run step is.
+
+    Args:
+        recipe: The parsed recipe.
+    """
+    texts = [str(recipe.get("ComponentName", ""))] * _NAMES_IN_UNIT
+    texts += [str(recipe.get("ComponentVersion", "")), str(recipe.get("ComponentDescription", ""))]
+    dependencies = recipe.get("ComponentDependencies") or {}
+    lines = sum(_DEPENDENCY_BYTES + 2 * len(name.encode()) for name in dependencies)
+    return _FIXED_BYTES + sum(len(text.encode()) for text in texts) + lines
+
+
+UNIT_BYTES = 2048
+_PARSER_C = "recipe2unit/src/parser.c"
+_GENERATOR_C = "recipe2unit/src/unit_file_generator.c"
+
+
+@rule(
+    "ComponentName",
+    "a component's name must be one of a systemd unit, and no other component's",
+    reason="nucleus lite runs ggl.<name>.service, ggl.<name>.install.service and, its own, ggl.core.<daemon>.service",
+    fix="write letters, digits, '.', '-' and '_', at most 128, without core. before and .install or .bootstrap behind",
+    source=f"{_PARSER_C} (unit_file_path), systemd.unit(5)",
+)
+def names_are_units(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        if recipe.name and (problem := name_problem(recipe.name)):
+            yield Finding(recipe.resource, f"{PLACE}/ComponentName", f"{recipe.name[:60]!r} ({problem})")
+
+
+@rule(
+    "ComponentDescription",
+    "a component's description must be one line without % and without a backslash at its end",
+    reason="nucleus lite writes it into a systemd unit as it is: a second line there is a setting of its own",
+    fix="write one plain sentence",
+    source=f"{_GENERATOR_C} (fill_unit_section), systemd.unit(5)",
+)
+def descriptions_are_one_line(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        text = str(recipe.body.get("ComponentDescription", ""))
+        if problem := description_problem(text):
+            yield Finding(recipe.resource, f"{PLACE}/ComponentDescription", problem)
+
+
+@rule(
+    "UnitSize",
+    "the systemd unit of a component must fit into 2048 bytes",
+    reason="nucleus lite writes it into a buffer of that size: description and dependencies make it longer",
+    fix="depend on fewer components, or give them shorter names",
+    source=f"{_PARSER_C} (MAX_UNIT_FILE_BUF_SIZE)",
+)
+def units_fit(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        size = unit_bytes(recipe.body)
+        if recipe.on_lite and size > UNIT_BYTES:
+            yield Finding(recipe.resource, f"{PLACE}/ComponentDependencies", f"about {size} bytes")

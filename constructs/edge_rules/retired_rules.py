@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from edge_rules.fleet_view import FleetView
+from edge_rules.fleet_view import FleetView, iam, start_scripts
 from edge_rules.recipe_view import PLACE, recipes
 from edge_rules.rule import Finding, rule
-from edge_rules.start_scripts import start_scripts
-from edge_rules.statements import iam
 
 _EDGE_MANAGER = re.compile(
     r"sagemaker:(?:(?:Create|Delete|Update|Describe)DeviceFleet|(?:Register|Deregister|Update)Devices|DescribeDevice|"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import boto3
 import pytest
 
 from edge_handlers import service_client
@@ -14,26 +15,6 @@ from tests.handlers.fake_kms import FakeKms
 from tests.handlers.fake_rollout import TARGET, FakeRollout
 from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.fake_sagemaker import FakeSageMaker
-
-CAPABILITIES = (
-    "artifact_copy.on_event",
-    "bucket_sweep.on_event",
-    "bucket_sweep.on_event",
-    "component_sweep.on_event",
-    "component_version.on_event",
-    "deployment_health.is_complete",
-    "device_registry.is_complete",
-    "edge_packaging.is_complete",
-    "edge_packaging.on_event",
-    "fleet_provisioning.on_event",
-    "model_package.on_event",
-    "model_verification.is_complete",
-    "model_verification.on_event",
-    "onnx_compilation.on_event",
-    "neo_compilation.is_complete",
-    "neo_compilation.on_event",
-    "sagemaker_devices.on_event",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +77,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Make the handlers' clients fakes: `serve(s3=fake)`."""
     # A client alone calls nobody: what a test does not use may be asked for.
     services: dict[str, object] = {"kms": FakeKms()}
-    for module in CAPABILITIES:
-        monkeypatch.setattr(f"edge_handlers.{module}.client", services.__getitem__)
-    monkeypatch.setattr("edge_handlers.provisioning_hook.on_request.quick_client", services.__getitem__)
-    service_client.client.cache_clear()
-    yield services.update
-    service_client.client.cache_clear()
+    monkeypatch.setattr(boto3, "client", lambda service, **_: services[service])
+
+    def use(**fakes: object) -> None:
+        services.update(fakes)
+        forget()
+
+    def forget() -> None:
+        service_client.client.cache_clear()
+        service_client.quick_client.cache_clear()
+
+    forget()
+    yield use
+    forget()

@@ -42,9 +42,9 @@ class Registry:
 
     def run(self, request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
         """Answer one event; the result holds the physical id and the data."""
-        answer = on_event.handler(request, Context(seconds))
+        answer = on_event(request, Context(seconds))
         for self.polls in range(1, LIMIT + 1):
-            polled = is_complete.handler(event.poll(request, answer), Context(seconds))
+            polled = is_complete(event.poll(request, answer), Context(seconds))
             if polled["IsComplete"]:
                 return {**answer, **{key: value for key, value in polled.items() if key != "IsComplete"}}
         raise AssertionError(f"not complete after {LIMIT} polls")

@@ -3,8 +3,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.artifact_copy.logic import DigestError
-from edge_handlers.artifact_copy.on_event import handler
+from edge_handlers.artifact_copy import DigestError, on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -18,7 +17,7 @@ PLACED = {"Sha256": SHA, "DestinationKey": KEY}
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    return handler(request, Context())
+    return on_event(request, Context())
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.bucket_sweep import logic
-from edge_handlers.bucket_sweep.on_event import handler
+from edge_handlers.bucket_sweep import PASSES, SweepError, on_event
 from edge_handlers.deadline import DeadlineError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
@@ -14,7 +13,7 @@ ID = "sweep-artifacts-dev"
 
 
 def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
+    return on_event(request, Context(seconds))
 
 
 @pytest.fixture
@@ -105,17 +104,17 @@ def test_a_key_that_is_refused_for_a_while_is_tried_again(bucket: FakeS3, pauses
 def test_a_key_that_is_refused_for_good_is_named(bucket: FakeS3) -> None:
     bucket.undeletable["key-3"] = "AccessDenied"
 
-    with pytest.raises(logic.SweepError, match=r"cannot delete s3://artifacts-dev/key-3 version .* AccessDenied"):
+    with pytest.raises(SweepError, match=r"cannot delete s3://artifacts-dev/key-3 version .* AccessDenied"):
         run(event.delete("bucket_sweep", ID))
 
 
 def test_keys_that_keep_being_refused_end_after_a_bounded_number_of_passes(bucket: FakeS3, pauses: list[float]) -> None:
     bucket.undeletable["key-3"] = "SlowDown"
 
-    with pytest.raises(logic.SweepError, match="still holds objects after 10 passes"):
+    with pytest.raises(SweepError, match="still holds objects after 10 passes"):
         run(event.delete("bucket_sweep", ID))
 
-    assert len(pauses) == logic.PASSES - 1
+    assert len(pauses) == PASSES - 1
 
 
 def test_access_denied_names_the_bucket(bucket: FakeS3) -> None:

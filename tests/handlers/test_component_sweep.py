@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.component_sweep.on_event import handler
+from edge_handlers.component_library import on_event
 from edge_handlers.deadline import DeadlineError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
@@ -15,7 +15,7 @@ ID = f"sweep-{TARGET}"
 
 
 def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
+    return on_event(request, Context(seconds))
 
 
 @pytest.fixture

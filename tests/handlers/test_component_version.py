@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.component_version.logic import DIGEST_TAG, ComponentVersionError
-from edge_handlers.component_version.on_event import handler
+from edge_handlers.component_library import DIGEST_TAG, ComponentVersionError, on_event
 from edge_handlers.deadline import DeadlineError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
@@ -25,7 +24,7 @@ def properties(version: str, **changes: Any) -> dict[str, Any]:
 
 
 def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
+    return on_event(request, Context(seconds))
 
 
 def make_by_hand(greengrass: FakeGreengrass, recipe: dict[str, Any]) -> None:

@@ -1,9 +1,16 @@
-from typing import Any
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 
-from edge_handlers.custom_resource import Properties, RequestType, parse
+from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse, texts, whole
 from tests.handlers import event
+from tests.handlers.event import EVENTS
+
+HANDLERS = Path(__file__).resolve().parents[2] / "constructs" / "edge_handlers"
 
 
 def test_reads_an_event_without_the_address_that_answers_it() -> None:
@@ -69,3 +76,81 @@ def test_lists_lose_their_repetitions_and_keep_their_order() -> None:
 def test_refuses_json_that_is_no_object(value: str) -> None:
     with pytest.raises(ValueError, match=r"ResourceProperties\.Manifest must be a JSON object, got"):
         Properties({"Manifest": value}).json_object("Manifest")
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "-0.1", "much"])
+def test_refuses_what_is_no_number_from_the_least_one(value: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"ResourceProperties\.Tolerance (must be a number of at least 0|is required), got"
+    ):
+        Properties({"Tolerance": value}).number("Tolerance", minimum=0)
+
+
+@dataclass(frozen=True)
+class Place(Contract):
+    """A part of `Order`."""
+
+    town: Annotated[str, Key("Town")]
+
+
+@dataclass(frozen=True)
+class Order(Contract):
+    """One of everything."""
+
+    TYPE = "Custom::Order"
+
+    name: Annotated[str, Key("Name")]
+    count: Annotated[int, whole("Count", minimum=1)]
+    parts: Annotated[tuple[str, ...], texts("Parts")]
+    notes: Annotated[dict[str, Any], json_object("Notes")]
+    place: Place
+    colour: Annotated[str | None, Key("Colour")] = None
+    extras: Annotated[tuple[str, ...], texts("Extras")] = ()
+
+
+def test_a_contract_is_read_as_it_was_written() -> None:
+    order = Order("bolt", 2, ("m", "n"), {"deep": {"b": 1, "a": True}}, Place("Ulm"), extras=("x",))
+
+    properties = order.to_properties()
+
+    assert properties == {
+        "Name": "bolt",
+        "Count": "2",
+        "Parts": ["m", "n"],
+        "Notes": '{"deep": {"b": 1, "a": true}}',
+        "Town": "Ulm",
+        "Extras": ["x"],
+    }
+    assert Order.of(Properties(properties)) == order
+
+
+def test_a_contract_names_what_is_missing_in_a_part_too() -> None:
+    with pytest.raises(ValueError, match=r"ResourceProperties\.Town is required, got nothing"):
+        Order.of(Properties({"Name": "bolt", "Count": "2", "Parts": [], "Notes": "{}"}))
+
+
+#: Type of the resource to the event of it.
+NAMES = {json.loads(file.read_text()).get("ResourceType"): file.stem for file in sorted(EVENTS.glob("*.json"))}
+
+
+def contracts() -> list[type[Contract]]:
+    """Those of all handlers, each of a type of resources."""
+    modules = [importlib.import_module(f"edge_handlers.{file.stem}") for file in sorted(HANDLERS.glob("*.py"))]
+    classes = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
+    return list(dict.fromkeys(each for each in classes if issubclass(each, Contract) and hasattr(each, "TYPE")))
+
+
+def test_every_contract_has_an_event_and_every_event_a_contract() -> None:
+    assert sorted(contract.TYPE for contract in contracts()) == sorted(set(NAMES) - {None})
+
+
+@pytest.mark.parametrize("contract", contracts(), ids=lambda contract: contract.TYPE)
+def test_what_a_construct_writes_a_handler_reads(contract: type[Contract]) -> None:
+    name = NAMES[contract.TYPE]
+    sha256 = {"Sha256": "0" * 64} if name == "artifact_copy" else {}
+    given = event.create(name, **sha256)["ResourceProperties"]
+
+    read = contract.of(Properties(given))
+
+    assert contract.of(Properties(read.to_properties())) == read
+    assert set(read.to_properties()) == set(given) - {"ServiceToken"}

@@ -3,8 +3,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.deployment_health import is_complete, on_event
-from edge_handlers.deployment_health.logic import DeploymentHealthError
+from edge_handlers.deployment_health import DeploymentHealthError, is_complete, on_event
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_rollout import TARGET, FakeRollout
@@ -16,8 +15,8 @@ WAIT = {"IsComplete": False}
 
 def look(request: dict[str, Any], *, late: bool = False) -> dict[str, Any]:
     """One poll after `on_event`, past the time-out if `late`."""
-    polled = event.poll(request, on_event.handler(request, Context()))
-    return is_complete.handler({**polled, "WaitUntil": 0} if late else polled, Context())
+    polled = event.poll(request, on_event(request, Context()))
+    return is_complete({**polled, "WaitUntil": 0} if late else polled, Context())
 
 
 def create(**changes: Any) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def healthy(count: int, of: int) -> dict[str, Any]:
 
 
 def test_create_sets_the_time_and_names_itself_after_the_group() -> None:
-    answer = on_event.handler(create(), Context())
+    answer = on_event(create(), Context())
 
     assert answer["PhysicalResourceId"] == ID
     assert 1190 <= answer["WaitUntil"] - time.time() <= 1200

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.deployment_health import is_complete, on_event
-from edge_handlers.deployment_health.logic import DeploymentHealthError
+from edge_handlers.deployment_health import DeploymentHealthError, is_complete, on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -22,7 +21,7 @@ def test_update_waits_for_the_new_deployment_in_place(rollout: FakeRollout) -> N
     rollout.deploy("newer", TARGET)
     request = update("newer", old="new")
 
-    assert on_event.handler(request, Context())["PhysicalResourceId"] == ID
+    assert on_event(request, Context())["PhysicalResourceId"] == ID
     assert look(request) == WAIT
     rollout.device("one", TARGET, "SUCCEEDED", of="newer")
     assert look(request) == healthy(1, 1)
@@ -44,10 +43,10 @@ def test_another_group_is_another_resource_and_the_former_one_goes_in_silence(ro
     rollout.deploy("canary", OTHER)
     request = update("canary", old="new", ThingGroupArn=OTHER)
 
-    assert on_event.handler(request, Context())["PhysicalResourceId"] == "health-edgewright-dev-canary"
+    assert on_event(request, Context())["PhysicalResourceId"] == "health-edgewright-dev-canary"
     former = event.delete("deployment_health", ID)
-    assert on_event.handler(former, Context()) == {"PhysicalResourceId": ID}
-    assert is_complete.handler(former, Context()) == {"IsComplete": True}
+    assert on_event(former, Context()) == {"PhysicalResourceId": ID}
+    assert is_complete(former, Context()) == {"IsComplete": True}
 
 
 def test_delete_calls_nobody_however_often_and_whatever_the_properties_are(rollout: FakeRollout) -> None:
@@ -56,8 +55,8 @@ def test_delete_calls_nobody_however_often_and_whatever_the_properties_are(rollo
         event.delete("deployment_health", ID),
         event.delete("deployment_health", ID, DeploymentId=None),
     ] * 2:
-        assert on_event.handler(request, Context()) == {"PhysicalResourceId": ID}
-        assert is_complete.handler(request, Context()) == {"IsComplete": True}
+        assert on_event(request, Context()) == {"PhysicalResourceId": ID}
+        assert is_complete(request, Context()) == {"IsComplete": True}
 
     assert rollout.calls == []
 
@@ -115,4 +114,4 @@ def test_a_job_that_is_not_there_yet_has_reached_nobody(rollout: FakeRollout) ->
 )
 def test_refuses_properties_before_anything_is_waited_for(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        on_event.handler(create(**changes), Context())
+        on_event(create(**changes), Context())

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from edge_handlers.custom_resource import Properties
-from edge_handlers.device_list import DeviceList, list_content
-from edge_handlers.device_registry.inventory import ADOPTED, CLAIMED, OWNER
-from edge_handlers.device_registry.logic import OwnershipError
-from edge_handlers.device_registry.registry import Registry as Contract
-from edge_handlers.s3_location import S3Location
+from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList, write_devices
+from edge_handlers.device_registry import OwnershipError
+from edge_handlers.device_registry import Registry as Contract
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.fake_greengrass import FakeGreengrass
@@ -107,9 +105,9 @@ def test_create_refuses_a_device_of_another_registry_and_its_rollback_leaves_tha
 
 
 def test_on_event_changes_nothing_because_nobody_would_undo_it(registry: Registry, iot: FakeIot) -> None:
-    from edge_handlers.device_registry.on_event import handler
+    from edge_handlers.device_registry import on_event
 
-    assert handler(event.create("device_registry"), None) == {"PhysicalResourceId": ID}
+    assert on_event(event.create("device_registry"), None) == {"PhysicalResourceId": ID}
     assert iot.calls == []
 
 
@@ -199,11 +197,11 @@ def test_a_file_that_is_no_list_of_devices_is_refused(
 
 
 def test_what_the_construct_writes_is_what_the_handler_reads() -> None:
-    content = list_content({"line-2": "canary", "line-1": "all"})
-    listing = DeviceList(S3Location("cdk-assets", "key"), hashlib.sha256(content).hexdigest())
+    content = write_devices({"line-2": "canary", "line-1": "all"})
+    listing = DeviceList("cdk-assets", "key", hashlib.sha256(content).hexdigest())
     written = Contract("plant", {"canary": "plant-canary", "all": "plant"}, "core", "policy", listing)
 
-    read = Contract.of(Properties(written.properties()))
+    read = Contract.of(Properties(written.to_properties()))
 
     assert read == written
     assert read.checked(read.listing.parse(content)) == {"line-1": "all", "line-2": "canary"}

@@ -189,11 +189,11 @@ def test_other_refusals_name_the_device(
 def test_a_delete_that_runs_out_of_time_is_not_complete_and_the_next_call_goes_on(
     registry: Registry, fleet: FakeIot
 ) -> None:
-    from edge_handlers.device_registry.is_complete import handler
+    from edge_handlers.device_registry import is_complete
     from tests.handlers.event import Context
 
     request = event.delete("device_registry", ID)
 
-    assert handler(request, Context(1)) == {"IsComplete": False}
-    assert handler(request, Context(300)) == {"IsComplete": True}
+    assert is_complete(request, Context(1)) == {"IsComplete": False}
+    assert is_complete(request, Context(300)) == {"IsComplete": True}
     assert fleet.things == {}

@@ -3,8 +3,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.edge_packaging import is_complete, on_event
-from edge_handlers.edge_packaging.logic import PackagingError
+from edge_handlers.edge_packaging import PackagingError, is_complete, on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -53,12 +52,12 @@ def sagemaker(serve: Callable[..., None]) -> FakePackaging:
 
 
 def run(request: dict[str, Any]) -> str:
-    name: str = on_event.handler(request, Context())["PhysicalResourceId"]
+    name: str = on_event(request, Context())["PhysicalResourceId"]
     return name
 
 
 def look(request: dict[str, Any], name: str) -> dict[str, Any]:
-    return is_complete.handler(event.poll(request, {"PhysicalResourceId": name}), Context())
+    return is_complete(event.poll(request, {"PhysicalResourceId": name}), Context())
 
 
 def test_the_artifact_lies_in_a_folder_of_the_jobs_own(sagemaker: FakePackaging) -> None:

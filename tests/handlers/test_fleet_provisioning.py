@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.fleet_provisioning.on_event import handler
+from edge_handlers.fleet_provisioning import on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers.event import Context, create, delete, update
 from tests.handlers.fake_iot import FakeIot
@@ -32,7 +32,7 @@ def use(iot: FakeIot, things: dict[str, Any]) -> None:
 
 
 def test_create_switches_indexing_on_with_connectivity(alone: FakeIot) -> None:
-    assert handler(create(CAPABILITY), Context()) == {"PhysicalResourceId": ON}
+    assert on_event(create(CAPABILITY), Context()) == {"PhysicalResourceId": ON}
     assert changes(alone) == [OURS]
     assert alone.indexing["thingGroupIndexingConfiguration"] == {"thingGroupIndexingMode": "ON"}
 
@@ -41,21 +41,21 @@ def test_create_switches_indexing_on_with_connectivity(alone: FakeIot) -> None:
 def test_create_leaves_indexing_alone_where_it_is_on(alone: FakeIot, things: dict[str, Any]) -> None:
     use(alone, things)
 
-    assert handler(create(CAPABILITY), Context()) == {"PhysicalResourceId": ON}
+    assert on_event(create(CAPABILITY), Context()) == {"PhysicalResourceId": ON}
     assert changes(alone) == []
 
 
 def test_update_repairs_indexing_and_keeps_the_id(alone: FakeIot) -> None:
-    assert handler(update(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
+    assert on_event(update(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
     assert changes(alone) == [OURS]
 
 
 def test_update_to_another_group_is_a_replacement_whose_delete_changes_nothing(alone: FakeIot) -> None:
     alone.groups["edgewright-new"] = set()
-    handler(create(CAPABILITY), Context())
+    on_event(create(CAPABILITY), Context())
 
-    answer = handler(update(CAPABILITY, ON, ThingGroupName="edgewright-new"), Context())
-    handler(delete(CAPABILITY, ON), Context())
+    answer = on_event(update(CAPABILITY, ON, ThingGroupName="edgewright-new"), Context())
+    on_event(delete(CAPABILITY, ON), Context())
 
     assert answer == {"PhysicalResourceId": "edgewright-new/indexing"}
     assert changes(alone) == [OURS]
@@ -64,8 +64,8 @@ def test_update_to_another_group_is_a_replacement_whose_delete_changes_nothing(a
 def test_the_last_fleet_switches_off_what_a_fleet_switched_on(alone: FakeIot) -> None:
     use(alone, OURS)
 
-    assert handler(delete(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
-    assert handler(delete(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
+    assert on_event(delete(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
+    assert on_event(delete(CAPABILITY, ON), Context()) == {"PhysicalResourceId": ON}
 
     assert changes(alone) == [{"thingIndexingMode": "OFF"}]
 
@@ -76,12 +76,12 @@ def test_of_two_fleets_the_last_one_switches_off_whichever_switched_on(alone: Fa
     fleets = {stage: {"ThingGroupName": f"edgewright-{stage}", "RingGroupNames": []} for stage in (first, second)}
     alone.groups = {f"edgewright-{stage}": set() for stage in fleets}
     for properties in fleets.values():
-        handler(create(CAPABILITY, **properties), Context())
+        on_event(create(CAPABILITY, **properties), Context())
 
-    handler(delete(CAPABILITY, f"edgewright-{first}/indexing", **fleets[first]), Context())
+    on_event(delete(CAPABILITY, f"edgewright-{first}/indexing", **fleets[first]), Context())
     assert changes(alone) == [OURS]
     del alone.groups[f"edgewright-{first}"]
-    handler(delete(CAPABILITY, f"edgewright-{second}/indexing", **fleets[second]), Context())
+    on_event(delete(CAPABILITY, f"edgewright-{second}/indexing", **fleets[second]), Context())
 
     assert changes(alone) == [OURS, {"thingIndexingMode": "OFF"}]
 
@@ -90,7 +90,7 @@ def test_delete_leaves_indexing_on_for_another_fleet(alone: FakeIot) -> None:
     use(alone, OURS)
     alone.groups["edgewright-prod"] = set()
 
-    handler(delete(CAPABILITY, ON), Context())
+    on_event(delete(CAPABILITY, ON), Context())
 
     assert changes(alone) == []
 
@@ -98,7 +98,7 @@ def test_delete_leaves_indexing_on_for_another_fleet(alone: FakeIot) -> None:
 def test_delete_leaves_indexing_on_that_somebody_else_switched_on(alone: FakeIot) -> None:
     use(alone, THEIRS)
 
-    handler(delete(CAPABILITY, ON), Context())
+    on_event(delete(CAPABILITY, ON), Context())
 
     assert changes(alone) == []
 
@@ -107,8 +107,8 @@ def test_delete_takes_every_claim_certificate_away_and_no_device(alone: FakeIot)
     claims = [alone.provision(f"claim-{number}", policy=POLICY) for number in range(3)]
     device = alone.provision("device")
 
-    handler(delete(CAPABILITY, ON), Context())
-    handler(delete(CAPABILITY, ON), Context())
+    on_event(delete(CAPABILITY, ON), Context())
+    on_event(delete(CAPABILITY, ON), Context())
 
     assert set(alone.certificates) == {device}
     assert alone.policies[POLICY] == set()
@@ -118,11 +118,11 @@ def test_delete_takes_every_claim_certificate_away_and_no_device(alone: FakeIot)
 def test_delete_where_the_policy_is_gone_succeeds(alone: FakeIot) -> None:
     del alone.policies[POLICY]
 
-    handler(delete(CAPABILITY, ON), Context())
+    on_event(delete(CAPABILITY, ON), Context())
 
 
 def test_a_delete_after_a_failed_create_succeeds(alone: FakeIot) -> None:
-    handler(delete(CAPABILITY, "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"), Context())
+    on_event(delete(CAPABILITY, "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"), Context())
 
     assert changes(alone) == []
 
@@ -130,7 +130,7 @@ def test_a_delete_after_a_failed_create_succeeds(alone: FakeIot) -> None:
 @pytest.mark.parametrize("name", ["PolicyName", "ThingGroupName", "RingGroupNames", "GroupPrefix"])
 def test_a_missing_property_is_named(alone: FakeIot, name: str) -> None:
     with pytest.raises(ValueError, match=f"ResourceProperties.{name} (is required|must be a list)"):
-        handler(create(CAPABILITY, **{name: None}), Context())
+        on_event(create(CAPABILITY, **{name: None}), Context())
     assert alone.calls == []
 
 
@@ -138,4 +138,4 @@ def test_a_refused_call_says_what_was_being_done(alone: FakeIot) -> None:
     alone.refuse("update_indexing_configuration", "UnauthorizedException")
 
     with pytest.raises(AwsCallError, match=r"cannot switch fleet indexing on: .*UnauthorizedException"):
-        handler(create(CAPABILITY), Context())
+        on_event(create(CAPABILITY), Context())

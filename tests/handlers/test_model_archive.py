@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import IncompleteReadError
 
-from edge_handlers.model_package import archive
-from edge_handlers.model_package.archive import ArchiveError, fetch
-from edge_handlers.s3_location import S3Location
+from edge_handlers import model_archive as archive
+from edge_handlers.model_archive import ArchiveError, fetch
+from edge_handlers.s3_objects import S3Location
 from edge_handlers.service_client import AwsCallError
 from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.model_archive import special, targz

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
+from edge_handlers import model_package
 from edge_handlers.deadline import DeadlineError
-from edge_handlers.model_package import logic
-from edge_handlers.model_package.layout import LayoutError
-from edge_handlers.model_package.on_event import handler
+from edge_handlers.model_package import LayoutError, on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -23,7 +22,7 @@ PORTABLE = {"model.onnx": b"portable", "samples.npz": b"samples", "labels.txt": 
 
 
 def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
+    return on_event(request, Context(seconds))
 
 
 @pytest.fixture
@@ -162,9 +161,9 @@ def test_a_full_disk_says_what_to_raise(bucket: FakeS3, monkeypatch: pytest.Monk
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(logic, "write", full)
+    monkeypatch.setattr(model_package, "write_zip", full)
 
-    with pytest.raises(logic.DiskError, match="raise its ephemeral storage"):
+    with pytest.raises(model_package.DiskError, match="raise its ephemeral storage"):
         run(event.create("model_package"))
 
 

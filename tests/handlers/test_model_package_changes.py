@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.model_package.on_event import handler
+from edge_handlers.model_package import on_event
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_s3 import FakeS3
@@ -16,7 +16,7 @@ PORTABLE = {"model.onnx": b"portable", "samples.npz": b"samples", "labels.txt": 
 
 
 def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
+    return on_event(request, Context(seconds))
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.model_verification import is_complete, on_event
-from edge_handlers.model_verification.verification import VerificationError
+from edge_handlers.model_verification import VerificationError, is_complete, on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -31,11 +30,11 @@ def cloud(serve: Callable[..., None], s3: FakeS3) -> FakeEndpoints:
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    return on_event.handler(request, Context())
+    return on_event(request, Context())
 
 
 def look(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    return is_complete.handler(event.poll(request, answer), Context())
+    return is_complete(event.poll(request, answer), Context())
 
 
 def serving(cloud: FakeEndpoints, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,11 +10,11 @@ from tests.handlers.fake_sagemaker import FakeSageMaker
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    return on_event.handler(request, Context())
+    return on_event(request, Context())
 
 
 def look(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    return is_complete.handler(event.poll(request, answer), Context())
+    return is_complete(event.poll(request, answer), Context())
 
 
 def created(sagemaker: FakeSageMaker, status: str = "COMPLETED", **changes: Any) -> str:

@@ -13,11 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save_model
 
 from edge_handlers.deadline import DeadlineError
-from edge_handlers.onnx_compilation.logic import SourceError
-from edge_handlers.onnx_compilation.on_event import handler
-from edge_handlers.onnx_compilation.optimise import optimise
-from edge_handlers.onnx_compilation.optimiser import OptimiserError
-from edge_handlers.onnx_compilation.wheels import WheelError
+from edge_handlers.onnx_compilation import OptimiserError, SourceError, WheelError, on_event
+from edge_handlers.onnx_optimise import optimise
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -45,7 +42,7 @@ def bucket(s3: FakeS3, runtime: bytes) -> FakeS3:
 
 
 def run(seconds: float = 300, **changes: Any) -> dict[str, Any]:
-    return handler(event.create("onnx_compilation", **changes), Context(seconds))
+    return on_event(event.create("onnx_compilation", **changes), Context(seconds))
 
 
 def test_the_devices_own_runtime_writes_a_model_that_it_can_load(bucket: FakeS3) -> None:
@@ -75,7 +72,7 @@ def test_the_same_model_gives_the_same_artifact(bucket: FakeS3) -> None:
 def test_delete_keeps_what_a_package_was_made_of(s3: FakeS3) -> None:
     request = event.delete("onnx_compilation", "s3://artifacts-dev/compiled/x/model.tar.gz")
 
-    assert handler(request, Context()) == {"PhysicalResourceId": "s3://artifacts-dev/compiled/x/model.tar.gz"}
+    assert on_event(request, Context()) == {"PhysicalResourceId": "s3://artifacts-dev/compiled/x/model.tar.gz"}
     assert s3.calls == []
 
 

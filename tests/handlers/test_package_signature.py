@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_handlers.model_package.on_event import handler
+from edge_handlers.model_package import on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -28,7 +28,7 @@ def bucket(s3: FakeS3) -> FakeS3:
 
 def run(**changes: Any) -> dict[str, Any]:
     request = event.create("model_package", **{"CompiledUri": "", "SigningKeyId": KEY, **changes})
-    data: dict[str, Any] = handler(request, Context())["Data"]
+    data: dict[str, Any] = on_event(request, Context())["Data"]
     return data
 
 

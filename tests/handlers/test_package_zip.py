@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_handlers.model_package.package_zip import sha256, write
+from edge_handlers.model_package import write_zip
+from edge_handlers.s3_objects import sha256_of
 
 
 def _files(folder: Path, names: list[str], seconds: int) -> dict[str, Path]:
@@ -22,8 +23,8 @@ def _files(folder: Path, names: list[str], seconds: int) -> dict[str, Path]:
 def test_order_times_and_modes_leave_no_trace(tmp_path: Path) -> None:
     one, two = tmp_path / "one.zip", tmp_path / "two.zip"
 
-    write(one, _files(tmp_path, ["b", "a/c", "a.txt"], 0), {"manifest.json": b"{}"})
-    write(two, _files(tmp_path, ["a.txt", "b", "a/c"], 1_700_000_000), {"manifest.json": b"{}"})
+    write_zip(one, _files(tmp_path, ["b", "a/c", "a.txt"], 0), {"manifest.json": b"{}"})
+    write_zip(two, _files(tmp_path, ["a.txt", "b", "a/c"], 1_700_000_000), {"manifest.json": b"{}"})
 
     assert one.read_bytes() == two.read_bytes()
 
@@ -31,7 +32,7 @@ def test_order_times_and_modes_leave_no_trace(tmp_path: Path) -> None:
 def test_entries_are_sorted_stored_and_readable_by_everybody(tmp_path: Path) -> None:
     target = tmp_path / "package.zip"
 
-    write(target, _files(tmp_path, ["b", "a"], 0), {"manifest.json": b"{}", "0": b""})
+    write_zip(target, _files(tmp_path, ["b", "a"], 0), {"manifest.json": b"{}", "0": b""})
 
     with zipfile.ZipFile(target) as archive:
         assert archive.namelist() == ["0", "a", "b", "manifest.json"]
@@ -44,10 +45,10 @@ def test_entries_are_sorted_stored_and_readable_by_everybody(tmp_path: Path) -> 
 
 def test_refuses_a_name_that_is_given_twice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a name must be in the archive once, got \['a'\] twice"):
-        write(tmp_path / "package.zip", _files(tmp_path, ["a"], 0), {"a": b""})
+        write_zip(tmp_path / "package.zip", _files(tmp_path, ["a"], 0), {"a": b""})
 
 
 def test_digests_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
 
-    assert sha256(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()

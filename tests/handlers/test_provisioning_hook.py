@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.provisioning_hook.on_request import handler
+from edge_handlers.provisioning_hook import on_request
 from edge_handlers.service_client import AwsCallError
 from tests.handlers.event import EVENTS, Context
 from tests.handlers.fake_iot import FakeIot
@@ -35,19 +35,19 @@ def request(serial: Any = "line-1", **changes: Any) -> dict[str, Any]:
 
 
 def test_a_registered_device_without_a_certificate_may_join(registered: FakeIot) -> None:
-    assert handler(request(), Context()) == ALLOWED
+    assert on_request(request(), Context()) == ALLOWED
     assert {name for name, _ in registered.calls} == {"describe_thing", "list_thing_principals"}
 
 
 def test_a_device_that_is_not_registered_may_not(registered: FakeIot, caplog: pytest.LogCaptureFixture) -> None:
-    assert handler(request("line-2"), Context()) == REFUSED
+    assert on_request(request("line-2"), Context()) == REFUSED
     assert "edgewright-dev-line-2 must be on the register: add it to fleet.devices and deploy" in caplog.text
 
 
 def test_a_device_joins_once(registered: FakeIot, caplog: pytest.LogCaptureFixture) -> None:
     registered.provision("0123456789abcdef", THING)
 
-    assert handler(request(), Context()) == REFUSED
+    assert on_request(request(), Context()) == REFUSED
     assert f"{THING} has the certificate 0123456789ab… already" in caplog.text
 
 
@@ -55,11 +55,11 @@ def test_a_device_joins_once(registered: FakeIot, caplog: pytest.LogCaptureFixtu
 def test_a_thing_of_another_register_may_not(registered: FakeIot, attributes: dict[str, str]) -> None:
     registered.things[THING]["attributes"] = attributes
 
-    assert handler(request(), Context()) == REFUSED
+    assert on_request(request(), Context()) == REFUSED
 
 
 def test_nobody_takes_the_edge_servers_name(registered: FakeIot) -> None:
-    assert handler(request("edge-server"), Context()) == REFUSED
+    assert on_request(request("edge-server"), Context()) == REFUSED
     assert registered.calls == []
 
 
@@ -88,7 +88,7 @@ def test_nobody_takes_the_edge_servers_name(registered: FakeIot) -> None:
 def test_a_malformed_serial_number_is_refused_before_anybody_is_asked(
     registered: FakeIot, caplog: pytest.LogCaptureFixture, serial: Any
 ) -> None:
-    assert handler(request(serial), Context()) == REFUSED
+    assert on_request(request(serial), Context()) == REFUSED
     assert registered.calls == []
     assert "parameters.SerialNumber must be 1 to 64 letters, digits, _ or -" in caplog.text
     assert len(caplog.text) < 500
@@ -96,12 +96,12 @@ def test_a_malformed_serial_number_is_refused_before_anybody_is_asked(
 
 @pytest.mark.parametrize("event", [None, [], "text", 5, {}, request(parameters=None), request(parameters=["line-1"])])
 def test_a_malformed_event_is_refused(registered: FakeIot, event: Any) -> None:
-    assert handler(event, Context()) == REFUSED
+    assert on_request(event, Context()) == REFUSED
     assert registered.calls == []
 
 
 def test_what_a_device_sends_forges_no_line_of_the_log(registered: FakeIot, caplog: pytest.LogCaptureFixture) -> None:
-    handler(request("x\nallowed: edgewright-dev-line-1"), Context())
+    on_request(request("x\nallowed: edgewright-dev-line-1"), Context())
 
     assert len(registered.calls) == 0
     assert "\nallowed" not in caplog.text
@@ -111,7 +111,7 @@ def test_the_log_says_who_joined_and_holds_no_certificate(
     registered: FakeIot, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        handler(request(), Context())
+        on_request(request(), Context())
 
     assert registered.calls
     assert f"allowed: {THING}" in caplog.text
@@ -123,4 +123,4 @@ def test_a_register_that_cannot_be_read_lets_nobody_join(registered: FakeIot, op
     registered.refuse(operation, "ThrottlingException")
 
     with pytest.raises(AwsCallError, match=f"cannot look {THING} up in the register: .*ThrottlingException"):
-        handler(request(), Context())
+        on_request(request(), Context())

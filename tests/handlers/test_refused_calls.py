@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.artifact_copy.on_event import handler as artifact_copy
-from edge_handlers.bucket_sweep.on_event import handler as bucket_sweep
-from edge_handlers.component_sweep.on_event import handler as component_sweep
-from edge_handlers.component_version.on_event import handler as component_version
-from edge_handlers.model_package.on_event import handler as model_package
-from edge_handlers.neo_compilation.on_event import handler as neo_compilation
+from edge_handlers.artifact_copy import on_event as artifact_copy
+from edge_handlers.bucket_sweep import on_event as bucket_sweep
+from edge_handlers.component_library import on_event as component_sweep
+from edge_handlers.component_library import on_event as component_version
+from edge_handlers.model_package import on_event as model_package
+from edge_handlers.neo_compilation import on_event as neo_compilation
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge_handlers.deadline import DeadlineError
-from edge_handlers.sagemaker_devices.on_event import handler
+from edge_handlers.sagemaker_devices import on_event
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -35,7 +35,7 @@ def listing(s3: FakeS3, *names: str) -> dict[str, Any]:
 
 
 def run(request: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
-    return handler(request, Context(seconds))
+    return on_event(request, Context(seconds))
 
 
 def test_create_registers_every_thing_under_its_own_name(fleets: FakeDeviceFleets, s3: FakeS3) -> None:

@@ -8,7 +8,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
 from edge_handlers import service_client
-from edge_handlers.neo_compilation.logic import retire
+from edge_handlers.neo_compilation import retire
 from edge_handlers.service_client import AwsCallError, explaining, ignoring, settling
 from tests.handlers.fake_service import refusal
 

@@ -7,10 +7,8 @@ import aws_cdk as cdk
 import pytest
 
 from edge_constructs.edge_assets import user_data_script
-from edge_constructs.edge_network import EdgeNetwork
-from edge_constructs.edge_server import EdgeServer
-from edge_constructs.feature_flags import read_context
-from edge_constructs.policy_gate import PolicyGate, new_app
+from edge_constructs.edge_server import EdgeNetwork, EdgeServer
+from edge_constructs.synth import PolicyGate, new_app, read_context
 
 IMAGES = {
     ("classic", "x86_64"): "al2023-ami-kernel-default-x86_64",

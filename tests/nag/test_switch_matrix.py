@@ -17,8 +17,7 @@ from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.stage import Stage
 from edge_constructs.edge_assets import Archive, runtime_archive
-from edge_constructs.feature_flags import read_context
-from edge_constructs.policy_gate import PolicyGate, new_app
+from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks import edgewright
 from stacks.model_stack import ModelStack
 from tools.compliance_analysers import BIN, Assembly, lint

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_handlers.device_list import DeviceList, list_content
-from edge_handlers.device_registry.registry import Registry
-from edge_handlers.s3_location import S3Location
+from edge_handlers.device_list import DeviceList, write_devices
+from edge_handlers.device_registry import Registry
 from tests.edge_rules.sample_fleet import Fleet
 
 RINGS = {"canary": "plant-canary", "all": "plant"}
@@ -69,11 +68,11 @@ class PlannedFleet(Fleet):
 
     def write(self) -> Path:
         """Write the assembly and return its folder."""
-        listed = list_content(self.devices)
+        listed = write_devices(self.devices)
         list_sha256 = hashlib.sha256(listed).hexdigest()
         if "Registry" in self.resources:
-            listing = DeviceList(S3Location("cdk-assets", f"{list_sha256}.json"), list_sha256)
-            self.properties("Registry").update(Registry("plant", RINGS, "core", "devices", listing).properties())
+            listing = DeviceList("cdk-assets", f"{list_sha256}.json", list_sha256)
+            self.properties("Registry").update(Registry("plant", RINGS, "core", "devices", listing).to_properties())
         self.view()
         main = self.folder / "Plant.template.json"
         main.write_text(json.dumps({**json.loads(main.read_text()), "Outputs": self.outputs}))

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.model_verification.endpoint import follow, remove, start
-from edge_handlers.model_verification.verification import Verification, VerificationError
-from edge_handlers.s3_location import S3Location
+from edge_handlers.model_verification import Verification, VerificationError, follow, remove, start
 from tests.handlers.model_archive import targz
 from tests.twin.conftest import Clients, trust, wait_until
 from tools.verification_sample import make_sample
@@ -36,9 +34,9 @@ def verification(client: Clients, role: str, model: bytes, sample: dict[str, Any
     return Verification(
         prefix=f"verify-{uuid.uuid4().hex[:8]}",
         role_arn=role,
-        model=S3Location(BUCKET, "model.tar.gz"),
-        sample=S3Location(BUCKET, "sample.json"),
-        output=S3Location(BUCKET, "served"),
+        model_uri=f"s3://{BUCKET}/model.tar.gz",
+        sample_uri=f"s3://{BUCKET}/sample.json",
+        output_uri=f"s3://{BUCKET}/served",
         image="sagemaker-tritonserver",
         instance_type="ml.c5.large",
         tolerance=1e-3,

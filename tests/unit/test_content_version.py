@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_constructs.content_version import content_version
+from edge_constructs.recipe import content_version
 
 
 @given(st.lists(st.text(), min_size=1))

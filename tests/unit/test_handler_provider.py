@@ -105,7 +105,7 @@ def test_every_function_outlives_its_longest_call_to_aws() -> None:
 
 
 def test_the_packer_has_room_for_the_largest_model() -> None:
-    from edge_handlers.model_package.archive import MAX_BYTES
+    from edge_handlers.model_archive import MAX_BYTES
 
     sizes = [
         function["Properties"]["EphemeralStorage"]["Size"] * 2**20

@@ -6,7 +6,7 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 
-from edge_constructs.core_device_policy import CoreDevicePolicy
+from edge_constructs.identities import CoreDevicePolicy
 from tests.synthesis import resources
 
 

@@ -9,12 +9,10 @@ import pytest
 from aws_cdk import Stack
 
 from edge_constructs.artifact_bucket import ArtifactBucket
-from edge_constructs.component import Component
-from edge_constructs.component_library import ComponentLibrary
+from edge_constructs.component_library import Component, ComponentLibrary
 from edge_constructs.encryption_key import EncryptionKey
-from edge_constructs.feature_flags import read_context
 from edge_constructs.fleet_deployment import merged_settings
-from edge_constructs.policy_gate import new_app
+from edge_constructs.synth import new_app, read_context
 from tests.synthesis import assembly, resources, template
 from tools.cdk_cli import ROOT
 
@@ -241,7 +239,7 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
 def lab(folder: Path, text: str) -> list[dict[str, Any]]:
     """The resources of the inference stack of a stage like the twin's, with a text added to its file."""
     from config.loader import load_stage
-    from edge_constructs.feature_flags import read_context
+    from edge_constructs.synth import read_context
     from stacks.edgewright import define_stacks
 
     folder.mkdir()

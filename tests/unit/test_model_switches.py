@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage
-from edge_constructs.feature_flags import read_context
-from edge_constructs.image_uri import ImageUriError, triton_image
-from edge_constructs.policy_gate import PolicyGate, new_app
+from edge_constructs.model_verification import ImageUriError, triton_image
+from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
@@ -97,6 +96,6 @@ def test_without_the_sdk_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPat
     def absent(name: str) -> Any:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("edge_constructs.image_uri.distribution", absent)
+    monkeypatch.setattr("edge_constructs.model_verification.distribution", absent)
     with pytest.raises(ImageUriError, match=r"pip install -r requirements-sagemaker.txt, or set models.verification"):
         triton_image("eu-west-1")

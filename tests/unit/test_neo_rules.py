@@ -8,8 +8,7 @@ import botocore.session
 import pytest
 
 from edge_constructs import neo_rules as rules
-from edge_constructs.compilation_target import CompilationError, CompilationLimits, CompilationTarget
-from edge_constructs.neo_compilation import NeoCompilation
+from edge_constructs.neo_compilation import CompilationError, CompilationLimits, CompilationTarget, NeoCompilation
 
 TARGET = CompilationTarget(framework="ONNX", input_shapes={"image": [1, 1, 8, 8]}, architecture="x86_64")
 
@@ -114,7 +113,7 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 
 def test_a_device_takes_the_place_of_a_platform() -> None:
-    properties = replace(TARGET, device="jetson_xavier", architecture="").properties()
+    properties = properties_of(replace(TARGET, device="jetson_xavier", architecture=""))
 
     assert properties["TargetDevice"] == "jetson_xavier"
     assert not {"TargetOs", "TargetArch", "TargetAccelerator"} & set(properties)
@@ -124,7 +123,12 @@ def test_a_model_that_knows_its_shapes_needs_none() -> None:
     target = replace(TARGET, framework="XGBOOST", input_shapes={})
 
     compilation(target=target)
-    assert "DataInputConfig" not in target.properties()
+    assert "DataInputConfig" not in properties_of(target)
+
+
+def properties_of(target: CompilationTarget) -> dict[str, Any]:
+    job = {"name_prefix": "x", "role_arn": "role", "source_uri": "s3://a/b", "output_uri": "s3://a/c"}
+    return target.job(**job, max_runtime_s=60).to_properties()
 
 
 def compilation(**changes: Any) -> NeoCompilation:

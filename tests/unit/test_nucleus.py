@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from config.edge_server import DIGESTS, nucleus_download
 from config.loader import ConfigurationError, load_stage
-from config.nucleus import DIGESTS, nucleus_download
 
 MODELS = '[[models]]\nfolder = "digits"\n'
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage, stage_names
-from edge_constructs.feature_flags import read_context
-from edge_constructs.policy_gate import PolicyGate, new_app
+from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
 from tools.deployer_policy import policy_for
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_constructs.component import component_version
+from edge_constructs.component_library import component_version
 from edge_constructs.recipe import LIMIT_BYTES, fill_recipe
 
 

@@ -9,7 +9,7 @@ from aws_cdk.assertions import Match, Template
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.encryption_key import EncryptionKey
-from edge_constructs.feature_flags import read_context
+from edge_constructs.synth import read_context
 from tests.synthesis import resources, template
 
 

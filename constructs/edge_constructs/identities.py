@@ -1,0 +1,269 @@
+"""What each may do: the core device by its certificate and its role, the edge server's instance, SageMaker's jobs."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from aws_cdk import Duration
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_iot as iot
+from constructs import Construct
+
+from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.permission import Permission, ServiceRole, arn
+
+#: Filled by AWS IoT with the name of the thing that the certificate is attached to.
+THING = "${iot:Connection.Thing.ThingName}"
+#: Jobs, fleet status and shadows of that thing. AWS IoT allows a policy 2,048 characters (API reference, CreatePolicy):
+#: the nucleus' thirteen topics one by one would take 2,300, and none of them is another thing's.
+_OWN = f"$aws/things/{THING}/*"
+LIMIT_CHARACTERS = 2048
+
+
+class CoreDevicePolicy(Construct):
+    """Connects a core device as its own thing, to its own topics and those of the stage's models.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The policy's name.
+        role_alias: Alias of the token exchange role.
+        request_topics: Exact topics that the device's components subscribe to.
+        response_topics: Exact topics that they publish to.
+
+    Raises:
+        ValueError: The policy would be longer than AWS IoT allows.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        role_alias: str,
+        request_topics: Sequence[str],
+        response_topics: Sequence[str],
+    ) -> None:
+        super().__init__(scope, construct_id)
+        statements = [
+            # The classic nucleus opens further connections as <thing>#2, <thing>#3 …
+            _allow("iot:Connect", [f"client/{THING}", f"client/{THING}#*"]),
+            _allow("iot:Publish", [f"topic/{topic}" for topic in (_OWN, *response_topics)]),
+            _allow("iot:Subscribe", [f"topicfilter/{topic}" for topic in (_OWN, *request_topics)]),
+            _allow("iot:Receive", [f"topic/{topic}" for topic in (_OWN, *request_topics)]),
+            _allow("iot:AssumeRoleWithCertificate", [f"rolealias/{role_alias}"]),
+            {
+                "Effect": "Allow",
+                "Action": [
+                    "greengrass:GetComponentVersionArtifact",
+                    "greengrass:GetDeploymentConfiguration",
+                    "greengrass:ListThingGroupsForCoreDevice",
+                    "greengrass:ResolveComponentCandidates",
+                ],
+                "Resource": "*",
+            },
+        ]
+        characters = _characters(statements)
+        if characters > LIMIT_CHARACTERS:
+            raise ValueError(
+                f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {characters}: its topics are "
+                f"{', '.join((*request_topics, *response_topics))}; use fewer models, handlers or "
+                "topics, or shorter names"
+            )
+        self.resource = iot.CfnPolicy(
+            self,
+            "Resource",
+            policy_name=name,
+            policy_document={"Version": "2012-10-17", "Statement": statements},
+        )
+
+
+def _allow(action: str, resources: Sequence[str]) -> dict[str, Any]:
+    # A policy holds in its own Region and account only: naming them would take a fifth of the characters there are.
+    named = [arn("iot", resource, region="*", account="*") for resource in resources]
+    return {"Effect": "Allow", "Action": action, "Resource": named}
+
+
+def _characters(statements: Sequence[dict[str, Any]]) -> int:
+    """Length of the document without white space, with the longest partition that its tokens can stand for."""
+    text = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
+    return len(re.sub(r"\$\{Token\[[^]]*\]\}", "aws-us-gov", text))
+
+
+CREDENTIALS_LIFETIME = Duration.hours(1)
+
+
+class TokenExchange(Construct):
+    """Lets core devices fetch artifacts and write captures, and nothing else.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        alias: Name of the role alias.
+        bucket: The artifacts, and the captures below `captures/`.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, alias: str, bucket: ArtifactBucket) -> None:
+        super().__init__(scope, construct_id)
+        role = ServiceRole(
+            self,
+            "Role",
+            service="credentials.iot.amazonaws.com",
+            permissions=[
+                *bucket.reading("artifacts/", "models/"),
+                *bucket.adding("captures/"),
+                Permission(("s3:GetBucketLocation",), (bucket.arn,)),
+                Permission(
+                    ("greengrass:ListThingGroupsForCoreDevice",),
+                    (arn("greengrass", "coreDevices:*"),),
+                    wildcard_reason="all core devices share the role; without the call they miss removals",
+                ),
+            ],
+        )
+        self.alias = iot.CfnRoleAlias(
+            self,
+            "Alias",
+            role_alias=alias,
+            role_arn=role.arn,
+            credential_duration_seconds=int(CREDENTIALS_LIFETIME.to_seconds()),
+        )
+
+
+_NO_RESOURCE = "the service knows no resource for these actions"
+_CERTIFICATES = "the instance makes its certificate itself: its id is not known before"
+_SESSIONS = "SSM's agent acts on channels that have no names of their own"
+
+
+class EdgeInstanceRole(Construct):
+    """Provisions exactly one thing, and lets operators in through Session Manager in place of an open port.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        thing: The thing that the instance becomes.
+        thing_group: The group that it joins.
+        policy: IoT policy of its certificate.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, thing: str, thing_group: str, policy: str) -> None:
+        super().__init__(scope, construct_id)
+        certificates = arn("iot", "cert/*")
+        role = ServiceRole(
+            self,
+            "Role",
+            service="ec2.amazonaws.com",
+            permissions=[
+                Permission(
+                    (
+                        "iot:DescribeEndpoint",
+                        "iot:CreateKeysAndCertificate",
+                        "iot:AttachThingPrincipal",
+                        "iot:DetachThingPrincipal",
+                    ),
+                    ("*",),
+                    wildcard_reason=_NO_RESOURCE,
+                ),
+                Permission(
+                    ("iot:AttachPolicy", "iot:DetachPolicy"),
+                    (certificates, arn("iot", f"policy/{policy}")),
+                    wildcard_reason=_CERTIFICATES,
+                ),
+                Permission(
+                    ("iot:UpdateCertificate", "iot:DeleteCertificate"), (certificates,), wildcard_reason=_CERTIFICATES
+                ),
+                Permission(
+                    ("iot:AddThingToThingGroup",),
+                    (arn("iot", f"thing/{thing}"), arn("iot", f"thinggroup/{thing_group}")),
+                ),
+                Permission(
+                    (
+                        "ssm:UpdateInstanceInformation",
+                        "ssmmessages:CreateControlChannel",
+                        "ssmmessages:CreateDataChannel",
+                        "ssmmessages:OpenControlChannel",
+                        "ssmmessages:OpenDataChannel",
+                    ),
+                    ("*",),
+                    wildcard_reason=_SESSIONS,
+                ),
+            ],
+        )
+        self.profile_name = iam.CfnInstanceProfile(self, "Profile", roles=[role.name]).ref
+
+
+class SageMakerExecution(Construct):
+    """Lets compilation jobs read model sources, write compiled models and log.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        bucket: Sources and results.
+        in_vpc: Whether a job runs in a VPC, for which SageMaker makes network interfaces with this role.
+        serves: Whether endpoints verify models, for which they read their own form of them and their image.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, in_vpc: bool = False, serves: bool = False
+    ) -> None:
+        super().__init__(scope, construct_id)
+        reads = ("verification/",) if serves else ()
+        log_group = arn("logs", "log-group:/aws/sagemaker/CompilationJobs")
+        role = ServiceRole(
+            self,
+            "Role",
+            service="sagemaker.amazonaws.com",
+            permissions=[
+                *bucket.access(reads=("sources/", *reads), writes=("compiled/",)),
+                bucket.listing(),
+                Permission(
+                    ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
+                    (log_group, f"{log_group}:*"),
+                    wildcard_reason="SageMaker names the streams of this log group after its jobs",
+                ),
+                *([_network_interfaces()] if in_vpc else []),
+                *(_serving() if serves else []),
+            ],
+        )
+        self.role_arn = role.arn
+
+
+def _network_interfaces() -> Permission:
+    """What SageMaker's guide asks for where a job has a VpcConfig."""
+    verbs = (
+        "CreateNetworkInterface",
+        "CreateNetworkInterfacePermission",
+        "DeleteNetworkInterface",
+        "DeleteNetworkInterfacePermission",
+        "DescribeDhcpOptions",
+        "DescribeNetworkInterfaces",
+        "DescribeSecurityGroups",
+        "DescribeSubnets",
+        "DescribeVpcs",
+    )
+    return Permission(
+        tuple(f"ec2:{verb}" for verb in verbs),
+        ("*",),
+        wildcard_reason="SageMaker makes the interface, so its id is not known; the describing calls know no resource",
+    )
+
+
+def _serving() -> list[Permission]:
+    """What SageMaker's guide asks for where a role runs an endpoint of one of AWS's images."""
+    log_group = arn("logs", "log-group:/aws/sagemaker/Endpoints/*")
+    return [
+        Permission(
+            ("ecr:GetAuthorizationToken",), ("*",), wildcard_reason="the service knows no resource for this action"
+        ),
+        Permission(
+            ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
+            (arn("ecr", "repository/sagemaker-tritonserver", account="*"),),
+            wildcard_reason="the image lies in an account of AWS that differs from region to region",
+        ),
+        Permission(
+            ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
+            (log_group, f"{log_group}:*"),
+            wildcard_reason="SageMaker names the log group after the endpoint",
+        ),
+    ]

@@ -1,1 +1,0 @@
-"""Custom resource: a build artifact at its content-addressed key, verified."""

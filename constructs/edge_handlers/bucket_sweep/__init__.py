@@ -1,1 +1,0 @@
-"""Custom resource: empties a bucket at destroy."""

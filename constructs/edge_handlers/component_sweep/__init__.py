@@ -1,1 +1,0 @@
-"""Custom resource: takes deployments and component versions away at destroy."""

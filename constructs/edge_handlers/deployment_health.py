@@ -1,0 +1,262 @@
+"""Custom resource: waits until the core devices of a ring run its deployment, and says why they do not.
+
+The status of a device's job execution is its effective status of the deployment. Two listings tell it of all devices,
+where ListEffectiveDeployments is a call a device. A device is healthy when its execution has succeeded and Greengrass
+calls the device HEALTHY: a component may break after its deployment has succeeded.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from botocore.exceptions import ClientError
+
+from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse, texts, whole
+from edge_handlers.device_list import check_thing_group
+from edge_handlers.service_client import GONE, client, describe, error_code, explaining, ignoring
+
+LOG = logging.getLogger(__name__)
+THROTTLED = frozenset(("ThrottlingException", "TooManyRequestsException", "Throttling"))
+HEALTHY = "HEALTHY"
+FAILED = frozenset(("FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"))
+ENDED = frozenset(("CANCELED", "FAILED", "INACTIVE"))
+_SHOWN_FAILED = 3  # each costs three calls and some hundred characters of a reason that holds about a thousand
+_SHOWN_WAITED_FOR = 10
+_BROKEN = ("BROKEN", "ERRORED")
+#: Of one device's cause; CloudFormation cuts a reason after about a thousand characters.
+_CAUSE_CHARACTERS = 350
+
+
+class DeploymentHealthError(RuntimeError):
+    """Too few devices run the deployment; the text names them, with component and reason where they failed."""
+
+
+@dataclass(frozen=True)
+class HealthCheck(Contract):
+    """What to wait for.
+
+    Args:
+        deployment: Id of the ring's deployment.
+        group_arn: The ring's thing group.
+        ring: Its name in texts.
+        healthy_percentage: Share of the core devices that must run it, 1 to 100 per cent.
+        timeout_s: After so long without that share the check fails, s.
+        expected: Devices of the ring that must be there, though none of them has reported yet.
+    """
+
+    TYPE = "Custom::DeploymentHealth"
+
+    deployment: Annotated[str, Key("DeploymentId")]
+    group_arn: Annotated[str, Key("ThingGroupArn")]
+    ring: Annotated[str, Key("Ring")]
+    healthy_percentage: Annotated[int, whole("HealthyPercentage", minimum=1)]
+    timeout_s: Annotated[int, whole("TimeoutSeconds", minimum=1)]
+    expected: Annotated[tuple[str, ...], texts("ExpectedDevices")]
+
+    def check(self, properties: Properties) -> None:
+        """Refuse an ARN that is not a thing group's, and more than all devices."""
+        check_thing_group(self.group_arn, f"{properties.where}.{self.key('group_arn')}")
+        if self.healthy_percentage > 100:
+            raise ValueError(
+                f"{properties.where}.{self.key('healthy_percentage')} must be at most 100, "
+                f"got {self.healthy_percentage}"
+            )
+
+    @property
+    def physical_id(self) -> str:
+        """The same for the life of the thing group: another deployment updates the check in place."""
+        return f"health-{self.group_arn.rpartition('/')[2]}"
+
+    def needed(self, devices: int) -> int:
+        """How many of so many devices must be healthy."""
+        return math.ceil(devices * self.healthy_percentage / 100)
+
+    def __str__(self) -> str:
+        return f"deployment {self.deployment} of ring {self.ring}"
+
+
+def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
+    """Set the time by which the devices must be healthy: `WaitUntil`, s since 1970, which reaches is_complete."""
+    request = parse(event)
+    if request.type is RequestType.DELETE:
+        return {"PhysicalResourceId": request.known_id}
+    check = HealthCheck.of(request.properties)
+    return {"PhysicalResourceId": check.physical_id, "WaitUntil": int(time.time()) + check.timeout_s}
+
+
+def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
+    """Answer one poll: whether enough devices are healthy; a Delete has nothing to take away."""
+    request = parse(event)
+    if request.type is RequestType.DELETE:
+        return {"IsComplete": True}
+    return follow(
+        HealthCheck.of(request.properties),
+        client("greengrassv2"),
+        client("iot"),
+        is_update=request.type is RequestType.UPDATE,
+        is_last=time.time() >= float(event["WaitUntil"]),
+    )
+
+
+def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool) -> dict[str, Any]:
+    """Look at the ring's devices once.
+
+    Args:
+        check: What to wait for.
+        greengrass: A boto3 greengrassv2 client.
+        iot: A boto3 IoT client.
+        is_update: Whether a rollback may have asked: it comes as an Update to a deployment that another one has
+            superseded, for which nobody waits any more.
+        is_last: Whether the time is over.
+
+    Returns:
+        The framework's answer: complete when enough devices are healthy, or when the ring has no core device yet.
+
+    Raises:
+        DeploymentHealthError: Too many devices have failed, the deployment was ended, or the time is over.
+        AwsCallError: A call was refused, unless by throttling while there is time.
+    """
+    try:
+        return _look(check, greengrass, iot, is_update=is_update, is_last=is_last)
+    except RuntimeError as exc:
+        cause = exc.__cause__
+        if is_last or not isinstance(cause, ClientError) or error_code(cause) not in THROTTLED:
+            raise
+        LOG.warning("%s: %s; asking again", check, exc)
+        return {"IsComplete": False}
+
+
+def _look(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool) -> dict[str, Any]:
+    deployment = _deployment(check, greengrass)
+    if is_update and (deployment is None or not deployment["isLatestForTarget"]):
+        LOG.warning("%s has been superseded: nothing to wait for", check)
+        return _complete(0, 0)
+    if deployment is None or not deployment["isLatestForTarget"]:
+        fate = "is gone" if deployment is None else "has been superseded by another deployment to its target"
+        raise DeploymentHealthError(f"{check} {fate}, nobody runs it: deploy again")
+    states = _states(check, deployment["iotJobId"], greengrass, iot)
+    healthy = sum(state == HEALTHY for state in states.values())
+    needed = check.needed(len(states))
+    LOG.info("%s: %d of %d devices are healthy, %d needed", check, healthy, len(states), needed)
+    if healthy >= needed:
+        return _complete(healthy, len(states))
+    failed = sorted(device for device, state in states.items() if state in FAILED)
+    ended = deployment["deploymentStatus"] in ENDED
+    if ended or len(failed) > len(states) - needed:
+        what = f"{check} was ended ({deployment['deploymentStatus']})" if ended else f"{check} failed"
+        causes = [explain(device, states[device], deployment, greengrass, iot) for device in failed[:_SHOWN_FAILED]]
+        more = [f"and {len(failed) - _SHOWN_FAILED} more"] if len(failed) > _SHOWN_FAILED else []
+        raise DeploymentHealthError(f"{what} on {len(failed)} of {len(states)} devices: {'; '.join(causes + more)}")
+    if is_last:
+        raise DeploymentHealthError(_overdue(check, states, healthy, needed))
+    return {"IsComplete": False}
+
+
+def _deployment(check: HealthCheck, greengrass: Any) -> dict[str, Any] | None:
+    with explaining(f"read {check}"):
+        return describe(greengrass.get_deployment, deploymentId=check.deployment)
+
+
+def _states(check: HealthCheck, job: str, greengrass: Any, iot: Any) -> dict[str, str]:
+    """Core device to its state: HEALTHY, a job execution's status, or what it has not done yet."""
+    executions = dict(_executions(check, job, iot))
+    states = dict.fromkeys(check.expected, "has never reported")
+    for device, status in _core_devices(check, greengrass):
+        execution = executions.get(device, "not reached yet")
+        states[device] = (status or "of unknown health") if execution == "SUCCEEDED" else execution
+    return states
+
+
+def _core_devices(check: HealthCheck, greengrass: Any) -> Iterator[tuple[str, str]]:
+    """Name and status of each core device of the ring; a thing that never reported is none."""
+    with explaining(f"list the core devices of ring {check.ring}"):
+        for page in greengrass.get_paginator("list_core_devices").paginate(thingGroupArn=check.group_arn):
+            for device in page["coreDevices"]:
+                yield device["coreDeviceThingName"], device.get("status", "")
+
+
+def _executions(check: HealthCheck, job: str, iot: Any) -> Iterator[tuple[str, str]]:
+    with explaining(f"list the devices that {check} has reached"), ignoring(GONE):
+        for page in iot.get_paginator("list_job_executions_for_job").paginate(jobId=job):
+            for execution in page["executionSummaries"]:
+                device = execution["thingArn"].partition(":thing/")[2]
+                yield device, execution["jobExecutionSummary"]["status"]
+
+
+def _overdue(check: HealthCheck, states: dict[str, str], healthy: int, needed: int) -> str:
+    waited_for = sorted(f"{device} ({state})" for device, state in states.items() if state != HEALTHY)
+    more = [f"and {len(waited_for) - _SHOWN_WAITED_FOR} more"] if len(waited_for) > _SHOWN_WAITED_FOR else []
+    return (
+        f"{check} must be healthy on {needed} of {len(states)} devices within {check.timeout_s} s, {healthy} are; "
+        f"waited for {', '.join(waited_for[:_SHOWN_WAITED_FOR] + more)}"
+    )
+
+
+def _complete(healthy: int, devices: int) -> dict[str, Any]:
+    return {"IsComplete": True, "Data": {"Healthy": str(healthy), "Devices": str(devices)}}
+
+
+def explain(device: str, status: str, deployment: dict[str, Any], greengrass: Any, iot: Any) -> str:
+    """Describe one device's failure.
+
+    A cause that cannot be read is left out: the failure is the news, and it must not be hidden by another one.
+
+    Args:
+        device: The core device's thing name.
+        status: Of its job execution.
+        deployment: As GetDeployment describes it.
+        greengrass: A boto3 greengrassv2 client.
+        iot: A boto3 IoT client.
+
+    Returns:
+        Device, status, the components concerned, and the cause.
+    """
+    effective = _read(lambda: _effective(device, deployment, greengrass)) or {}
+    details = _read(lambda: _job_details(device, deployment, iot)) or {}
+    cause = details.get("deployment-failure-cause", "")
+    if not cause:
+        codes = (effective.get("statusDetails") or {}).get("errorStack") or []
+        cause = ": ".join(filter(None, (effective.get("reason"), ", ".join(codes))))
+    components = _read(lambda: _broken(device, greengrass)) or [
+        f"{name} {wanted.get('componentVersion', '')}".strip()
+        for name, wanted in (deployment.get("components") or {}).items()
+        if name in cause
+    ]
+    named = f" component {', '.join(components)}:" if components else ""
+    return f"{device} {status}:{named} {cause[:_CAUSE_CHARACTERS] or 'the device gives no reason, see its logs'}"
+
+
+def _effective(device: str, deployment: dict[str, Any], greengrass: Any) -> dict[str, Any]:
+    for page in greengrass.get_paginator("list_effective_deployments").paginate(coreDeviceThingName=device):
+        for found in page["effectiveDeployments"]:
+            if found["deploymentId"] == deployment["deploymentId"]:
+                return dict(found)
+    return {}
+
+
+def _job_details(device: str, deployment: dict[str, Any], iot: Any) -> dict[str, str]:
+    answer = iot.describe_job_execution(jobId=deployment["iotJobId"], thingName=device)
+    return dict(answer["execution"].get("statusDetails", {}).get("detailsMap", {}))
+
+
+def _broken(device: str, greengrass: Any) -> list[str]:
+    pages = greengrass.get_paginator("list_installed_components").paginate(
+        coreDeviceThingName=device, topologyFilter="ALL"
+    )
+    return [
+        f"{component['componentName']} {component['componentVersion']} {component['lifecycleState']}"
+        for page in pages
+        for component in page["installedComponents"]
+        if component.get("lifecycleState") in _BROKEN
+    ]
+
+
+def _read(call: Any) -> Any:
+    try:
+        return call()
+    except ClientError as exc:
+        LOG.warning("the cause is not readable: %s", exc)
+        return None

@@ -1,1 +1,0 @@
-"""Custom resource: waits until the core devices of a ring run its deployment."""

@@ -1,1 +1,0 @@
-"""Custom resource: the things of a fleet and their certificates."""

@@ -1,1 +1,0 @@
-"""Custom resource: one SageMaker edge packaging job, a call that AWS retired and the twin still serves."""

@@ -1,1 +1,0 @@
-"""Custom resource: fleet indexing, and the claim certificates that must not outlive the fleet."""

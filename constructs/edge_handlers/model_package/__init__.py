@@ -1,1 +1,0 @@
-"""Custom resource: the model package that devices download."""

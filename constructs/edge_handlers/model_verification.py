@@ -1,0 +1,276 @@
+"""Custom resource: proof that a model answers its sample as expected on a SageMaker endpoint, which is then gone."""
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from botocore.exceptions import ClientError
+
+from edge_handlers.custom_resource import Contract, Key, RequestType, content_name, number, parse
+from edge_handlers.model_archive import fetch, pack_one
+from edge_handlers.s3_objects import ObjectStore, S3Location, sha256_of, uri
+from edge_handlers.service_client import client, describe, explaining, settling, unless_absent
+
+LOG = logging.getLogger(__name__)
+BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+VARIANT = "only"
+#: What Triton calls the model.
+MODEL = "model"
+NAME_PATTERN = re.compile(r"(?=.{1,63}\Z)[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+DIFFERENCES_SHOWN = 3
+
+
+class VerificationError(RuntimeError):
+    """The model does not answer its sample as expected, or the endpoint did not come up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification(Contract):
+    """What to verify.
+
+    Args:
+        prefix: `edgewright-<stage>-<model>`; the endpoint's name adds 12 hexadecimal digits.
+        role_arn: The SageMaker execution role.
+        model_uri: The archive with the ONNX model to verify.
+        sample_uri: JSON with `inputs` and `outputs`: name to shape, datatype and data.
+        output_uri: Prefix for the server's form of the model.
+        image: URI of the Triton image.
+        instance_type: Of the endpoint.
+        tolerance: Largest difference of a value that is still right.
+        kms_key_id: Encrypts what is written; None for the bucket's default.
+    """
+
+    TYPE = "Custom::ModelVerification"
+
+    prefix: Annotated[str, Key("NamePrefix")]
+    role_arn: Annotated[str, Key("RoleArn")]
+    model_uri: Annotated[str, uri("ModelUri")]
+    sample_uri: Annotated[str, uri("SampleUri")]
+    output_uri: Annotated[str, uri("OutputUri", "/")]
+    image: Annotated[str, Key("Image")]
+    instance_type: Annotated[str, Key("InstanceType")]
+    tolerance: Annotated[float, number("Tolerance", minimum=0)]
+    kms_key_id: Annotated[str | None, Key("KmsKeyId")] = None
+
+    @property
+    def name(self) -> str:
+        """Of model, configuration and endpoint alike: the same for the same model, sample and server."""
+        told = [self.model_uri, self.sample_uri, self.image, self.instance_type, self.tolerance]
+        return content_name(self.prefix, told)
+
+    @property
+    def archive(self) -> S3Location:
+        """Where the server's form of the model lies."""
+        output = S3Location.parse(self.output_uri)
+        return S3Location(output.bucket, f"{output.key}/{self.name}/model.tar.gz")
+
+
+def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
+    """Create and Update start the endpoint, Delete begins to take it away; is_complete finishes both."""
+    request = parse(event)
+    if request.type is RequestType.DELETE:
+        remove(request.known_id, client("sagemaker"))
+        return {"PhysicalResourceId": request.known_id}
+    verification = Verification.of(request.properties)
+    start(verification, client("sagemaker"), client("s3"))
+    return {"PhysicalResourceId": verification.name}
+
+
+def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
+    """Answer one poll: whether the sample is answered (Create, Update) or the endpoint is gone (Delete)."""
+    request = parse(event)
+    if request.type is RequestType.DELETE:
+        return {"IsComplete": remove(request.known_id, client("sagemaker"))}
+    verification = Verification.of(request.properties)
+    return follow(verification, client("sagemaker"), client("sagemaker-runtime"), client("s3"))
+
+
+def start(verification: Verification, sagemaker: Any, s3: Any) -> None:
+    """Make the model, its endpoint configuration and the endpoint; what is there already stays.
+
+    Raises:
+        VerificationError: The archive holds no ONNX model.
+        AwsCallError: AWS refused a call.
+    """
+    name = verification.name
+    with explaining(f"start endpoint {name}"):
+        found = _endpoint(name, sagemaker)
+        if found is not None and found["EndpointStatus"] not in ("Failed", "Deleting"):
+            return
+    store_served_model(verification, s3)
+    container = {
+        "Image": verification.image,
+        "ModelDataUrl": str(verification.archive),
+        "Environment": {"SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": MODEL},
+    }
+    variant = {
+        "VariantName": VARIANT,
+        "ModelName": name,
+        "InstanceType": verification.instance_type,
+        "InitialInstanceCount": 1,
+    }
+    key = {"KmsKeyId": verification.kms_key_id} if _has_volume(verification) else {}
+    with explaining(f"start endpoint {name}"):
+        # A role made seconds ago cannot be assumed everywhere yet; SageMaker says so by a ValidationException.
+        settling(
+            lambda: _unless_there(
+                sagemaker.create_model,
+                ModelName=name,
+                PrimaryContainer=container,
+                ExecutionRoleArn=verification.role_arn,
+                EnableNetworkIsolation=True,
+            ),
+            "ValidationException",
+        )
+        _unless_there(sagemaker.create_endpoint_config, EndpointConfigName=name, ProductionVariants=[variant], **key)
+        _unless_there(sagemaker.create_endpoint, EndpointName=name, EndpointConfigName=name)
+
+
+def follow(verification: Verification, sagemaker: Any, runtime: Any, s3: Any) -> dict[str, Any]:
+    """Look once how far the endpoint is; when it serves, ask it the sample and take it away.
+
+    Returns:
+        The answer to the Provider framework: IsComplete and, when it is, Data EndpointName.
+
+    Raises:
+        VerificationError: The endpoint failed (with SageMaker's reason) or is gone, or an answer differs.
+        AwsCallError: AWS refused a call.
+    """
+    name = verification.name
+    with explaining(f"describe endpoint {name}"):
+        found = _endpoint(name, sagemaker)
+    if found is None:
+        raise VerificationError(f"endpoint {name} was deleted while the stack waited for it; deploy again")
+    status = found["EndpointStatus"]
+    if status == "Failed":
+        remove(name, sagemaker)
+        reason = found.get("FailureReason") or "SageMaker gave no reason"
+        raise VerificationError(f"endpoint {name} failed: {reason}")
+    if status != "InService":
+        return {"IsComplete": False}
+    try:
+        wrong = _ask(verification, runtime, s3)
+    finally:
+        remove(name, sagemaker)
+    if wrong:
+        more = f", and {len(wrong) - DIFFERENCES_SHOWN} more" if len(wrong) > DIFFERENCES_SHOWN else ""
+        raise VerificationError(
+            f"verify: model {verification.model_uri} does not answer its sample as expected: "
+            f"{'; '.join(wrong[:DIFFERENCES_SHOWN])}{more}"
+        )
+    LOG.info("endpoint %s answered as expected", name)
+    return {"IsComplete": True, "Data": {"EndpointName": name}}
+
+
+def remove(name: str, sagemaker: Any) -> bool:
+    """Go one step towards nothing being left; repeat until True.
+
+    Args:
+        name: The resource's id; what cannot be a name of SageMaker's is gone.
+        sagemaker: A boto3 SageMaker client.
+
+    Returns:
+        Whether nothing is left.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        return True
+    with explaining(f"delete endpoint {name}"):
+        found = _endpoint(name, sagemaker)
+        if found is not None and found["EndpointStatus"] in BUSY:
+            return False
+        if found is not None:
+            with unless_absent():
+                sagemaker.delete_endpoint(EndpointName=name)
+        with unless_absent():
+            sagemaker.delete_endpoint_config(EndpointConfigName=name)
+        with unless_absent():
+            sagemaker.delete_model(ModelName=name)
+        return found is None
+
+
+def _endpoint(name: str, sagemaker: Any) -> dict[str, Any] | None:
+    return describe(sagemaker.describe_endpoint, EndpointName=name)
+
+
+def _ask(verification: Verification, runtime: Any, s3: Any) -> list[str]:
+    place = S3Location.parse(verification.sample_uri)
+    sample = ObjectStore(s3, place.bucket, None).get_bytes(place.key)
+    if sample is None:
+        raise VerificationError(f"verify: the sample {place} is missing; deploy again")
+    told = json.loads(sample)
+    body = json.dumps({"inputs": told["inputs"]}).encode()
+    with explaining(f"invoke endpoint {verification.name}"):
+        answer = runtime.invoke_endpoint(
+            EndpointName=verification.name, ContentType="application/octet-stream", Body=body
+        )["Body"].read()
+    return list(differences(told["outputs"], json.loads(answer).get("outputs", []), verification.tolerance))
+
+
+def _has_volume(verification: Verification) -> bool:
+    """Instances with local storage (a d after the generation, and g4dn) refuse a key for their volume."""
+    family = verification.instance_type.split(".")[1]
+    return verification.kms_key_id is not None and not family.endswith(("d", "dn"))
+
+
+def _unless_there(call: Callable[..., Any], **arguments: Any) -> None:
+    try:
+        call(**arguments)
+    except ClientError as exc:
+        if "already exist" not in str(exc):
+            raise
+
+
+def store_served_model(verification: Verification, s3: Any) -> None:
+    """Write the model in the form that Triton serves, a folder a version, unless it lies there already.
+
+    Raises:
+        VerificationError: The archive does not hold exactly one ONNX model.
+        ArchiveError: It is damaged.
+        AwsCallError: S3 refused a call.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = S3Location.parse(verification.model_uri)
+        models = [file for file in fetch(source, folder / "in", s3) if file.endswith(".onnx")]
+        if len(models) != 1:
+            raise VerificationError(
+                f"verify: {source} must hold exactly one .onnx file, got {models or 'none'}: "
+                "only ONNX models can be verified on an endpoint"
+            )
+        archive = folder / "model.tar.gz"
+        pack_one(folder / "in" / models[0], f"{MODEL}/1/model.onnx", archive)
+        place = verification.archive
+        store = ObjectStore(s3, place.bucket, verification.kms_key_id)
+        store.put_file(place.key, archive, sha256_of(archive), "application/gzip")
+
+
+def differences(expected: list[dict[str, Any]], answered: list[dict[str, Any]], tolerance: float) -> Iterator[str]:
+    """Compare tensors in the form of the inference protocol: name, shape, data.
+
+    Args:
+        expected: The sample's outputs.
+        answered: The endpoint's.
+        tolerance: Largest difference of a value that is still right.
+
+    Yields:
+        One sentence for each difference.
+    """
+    found = {tensor.get("name"): tensor for tensor in answered}
+    for tensor in expected:
+        name = tensor["name"]
+        if name not in found:
+            yield f"output {name} is missing, got {sorted(map(str, found)) or 'none'}"
+            continue
+        wanted, got = tensor["data"], found[name].get("data", [])
+        if list(found[name].get("shape", [])) != list(tensor["shape"]) or len(wanted) != len(got):
+            yield f"output {name} must have shape {tensor['shape']}, got {found[name].get('shape')}"
+            continue
+        for place, (value, other) in enumerate(zip(wanted, got, strict=True)):
+            # Written so that a value that is no number is a difference.
+            if not abs(value - other) <= tolerance:
+                yield f"{name}[{place}] must be {value} ± {tolerance}, got {other}"

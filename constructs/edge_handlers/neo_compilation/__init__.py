@@ -1,1 +1,0 @@
-"""Custom resource: one SageMaker Neo compilation job."""
