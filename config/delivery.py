@@ -1,5 +1,7 @@
 """What a stage's file may say of the way a change takes to it."""
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -11,12 +13,24 @@ class Announced(Section):
     """What `make plan` may find without failing: the reviewers of this file have agreed to it.
 
     Attributes:
-        removals: Components that devices uninstall, and targets that lose their deployment, by name.
+        removals: Components that devices uninstall, targets that lose their deployment, and stacks that are no longer
+            the stage's and stay behind, by name.
         replacements: Resources that are deleted or made anew, as the plan names them: `Stack/LogicalId`.
+        leaving: Devices that the registry takes away, by thing name.
+        moving: Devices that change their ring, by thing name.
+
+    A `*` in a name stands for any characters.
     """
 
     removals: tuple[str, ...] = ()
     replacements: tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
+
+    @staticmethod
+    def has(name: str, announced: Iterable[str]) -> bool:
+        """Whether a name is among the announced ones."""
+        return any(fnmatchcase(name, each) for each in announced)
 
 
 class Pipeline(Section):

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from edge_rules.fleet_view import FleetView
-from tools.plan import ROOT, PlanError, synth
+from tools.cloud_assembly import ROOT, AssemblyError, synth
 
 DRAWING = ROOT / "docs" / "architecture.svg"
 _WIDTH, _LINE, _GAP_X, _GAP_Y, _PAD = 250, 16, 60, 40, 12
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="edgewright-diagram-") as made:
             folder = options.assembly or synth(ROOT, options.stage, Path(made) / "cdk.out")
             options.out.write_text(draw(folder), encoding="utf-8")
-    except (PlanError, OSError, ValueError) as exc:
+    except (AssemblyError, OSError, ValueError) as exc:
         print(f"diagram: {exc}", file=sys.stderr)
         return 1
     return 0

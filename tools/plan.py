@@ -3,38 +3,59 @@
     python -m tools.plan --base main --stage dev                 two versions of this repository
     python -m tools.plan --before cdk.out.old --after cdk.out    two cloud assemblies
 
-Exit codes: 0 go ahead, 1 no plan could be made, 2 something is removed or replaced that the stage's configuration
-does not announce.
+Exit codes: 0 go ahead, 1 no plan could be made, 2 something is removed, moved or replaced that the stage's
+configuration does not announce.
 """
 
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.delivery import Announced
-from config.loader import ConfigurationError, load_stage
+from config.loader import ConfigurationError, load_stage, stage_names
 from tools.bill import difference
-from tools.plan_assembly import read_assembly
-from tools.plan_changes import compare
+from tools.cloud_assembly import (
+    LIMIT_S,
+    NOTHING,
+    ROOT,
+    Assembly,
+    AssemblyError,
+    given_devices,
+    read_assembly,
+    synth,
+)
+from tools.plan_changes import compare, left_behind
 from tools.plan_report import as_markdown, as_text, unannounced
 
-ROOT = Path(__file__).resolve().parents[1]
-LIMIT_S = 300
 UNANNOUNCED = 2
 #: What set-up has made; a checkout of another version uses it, too.
-_SHARED = (".venv", "node_modules", "edge_assets/runtime/wheelhouse")
+_SHARED = (".venv", "node_modules", "edge_assets/runtime/wheelhouse", "edge_assets/handlers/bundles")
 
 
-class PlanError(Exception):
-    """No plan could be made; the text says what to do."""
+@dataclasses.dataclass(frozen=True)
+class _Change:
+    """Two assemblies, and what the repository says of them.
+
+    Attributes:
+        before: What is deployed.
+        after: What would be.
+        announced: What the stage's file announces.
+        destroy: The command that takes away what is deployed.
+    """
+
+    before: Assembly
+    after: Assembly
+    announced: Announced
+    destroy: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,22 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, help="write it as Markdown there, too")
     options = parser.parse_args(arguments)
     try:
-        with tempfile.TemporaryDirectory(prefix="edgewright-plan-") as folder:
-            return _plan(options, Path(folder))
-    except (PlanError, ConfigurationError, OSError, ValueError) as exc:
+        return _plan(options)
+    except (AssemblyError, ConfigurationError, OSError, ValueError) as exc:
         print(f"plan: {exc}", file=sys.stderr)
         return 1
 
 
-def _plan(options: argparse.Namespace, folder: Path) -> int:
-    before, after = _assemblies(options, folder)
-    announced = load_stage(options.stage).announced if options.base else _announced(options.stage)
-    plan = compare(read_assembly(before), read_assembly(after), _devices(options.devices))
-    complaints = unannounced(plan, announced)
-    bill = difference(before, after)
-    print(as_text(plan, complaints) + bill.text(), end="")
+def _plan(options: argparse.Namespace) -> int:
+    for name in ("json", "markdown"):
+        path: Path | None = getattr(options, name)
+        if path and not path.parent.is_dir():
+            raise AssemblyError(f"--{name} must lie in a folder that exists, got {path}")
+    with tempfile.TemporaryDirectory(prefix="edgewright-plan-") as made:
+        change = _change(options, Path(made))
+        devices = given_devices(options.devices, {**change.before.targets, **change.after.targets})
+        plan = compare(change.before, change.after, devices)
+        bill = difference(change.before, change.after, left_behind(change.before, change.after), devices)
+    complaints = unannounced(plan, change.announced)
+    print(as_text(plan, complaints, change.destroy) + bill.text(), end="")
     if options.markdown:
-        text = as_markdown(plan, complaints, options.stage) + "\n" + bill.markdown()
+        text = as_markdown(plan, complaints, options.stage, change.destroy) + "\n" + bill.markdown()
         options.markdown.write_text(text, encoding="utf-8")
     if options.json:
         content = {**dataclasses.asdict(plan), "unannounced": complaints, "bill": bill.as_dict()}
@@ -72,67 +97,88 @@ def _plan(options: argparse.Namespace, folder: Path) -> int:
     return UNANNOUNCED if complaints else 0
 
 
-def _announced(stage: str) -> Announced:
-    """Announcements for two assemblies, which may be of a stage that this repository does not have."""
-    try:
-        return load_stage(stage).announced
-    except ConfigurationError:
-        return Announced()
+def _change(options: argparse.Namespace, folder: Path) -> _Change:
+    if options.base and not options.before and not options.after:
+        return _of_commits(options.base, options.stage, folder)
+    if options.base or not options.before or not options.after:
+        raise AssemblyError("give --base REF, or both --before and --after")
+    # They may be of a stage that this repository does not have.
+    announced = load_stage(options.stage).announced if options.stage in stage_names() else Announced()
+    return _Change(
+        _read(options.before, str(options.before)),
+        _read(options.after, str(options.after)),
+        announced,
+        f"npx cdk destroy --all --app {options.before}",
+    )
 
 
-def _devices(given: Sequence[str]) -> dict[str, int]:
-    counts = {}
-    for each in given:
-        name, _, count = each.rpartition("=")
-        if not name or not count.isdigit():
-            raise PlanError(f"--devices must be TARGET=NUMBER, got {each!r}")
-        counts[name] = int(count)
-    return counts
-
-
-def _assemblies(options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
-    if options.before and options.after:
-        return options.before, options.after
-    if not options.base or options.before or options.after:
-        raise PlanError("give --base REF, or both --before and --after")
-    commit = _git("rev-parse", "--verify", "--quiet", f"{options.base}^{{commit}}", cwd=ROOT)
+def _of_commits(base: str, stage: str, folder: Path) -> _Change:
+    """Compare the working tree with a commit; either may lack the stage."""
+    commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     if not commit:
-        raise PlanError(f"--base must be a commit, branch or tag of this repository, got {options.base!r}")
+        raise AssemblyError(f"--base must be a commit, branch or tag of this repository, got {base!r}")
+    now, then = stage_names(ROOT / "config"), _stages_of(commit)
+    if stage not in {*now, *then}:
+        raise AssemblyError(f"--stage must be one of {', '.join(now)}, got {stage!r}")
+    announced = load_stage(stage, ROOT / "config").announced if stage in now else Announced()
+    # A stage that is new while another one is gone is that one with another name.
+    gone = sorted(set(then) - set(now) - {stage})
+    former = stage if stage in then else gone[0] if len(gone) == 1 else None
+    if stage not in then:
+        _say(f"{base} has no stage {stage}" + (f", the working tree no {' and no '.join(gone)}" if gone else ""))
     checkout = folder / "base"
-    _git("worktree", "add", "--quiet", "--detach", str(checkout), commit, cwd=ROOT)
+    _git("worktree", "add", "--quiet", "--detach", str(checkout), commit)
     try:
         for shared in _SHARED:
             if (ROOT / shared).exists() and not (checkout / shared).exists():
                 (checkout / shared).symlink_to((ROOT / shared).resolve())
-        return (
-            synth(checkout, options.stage, folder / "before"),
-            synth(ROOT, options.stage, folder / "after"),
-        )
+        with ThreadPoolExecutor(2) as pool:
+            before = pool.submit(_synthesised, checkout, former, folder / "before", f"the base {base}")
+            after = pool.submit(
+                _synthesised, ROOT, stage if stage in now else None, folder / "after", "the working tree"
+            )
+            return _Change(
+                before.result(),
+                after.result(),
+                announced,
+                f"git switch --detach {base} && npx cdk destroy --all -c stage={former}",
+            )
     finally:
-        _git("worktree", "remove", "--force", str(checkout), cwd=ROOT)
+        _git("worktree", "remove", "--force", str(checkout))
 
 
-def synth(app: Path, stage: str, out: Path) -> Path:
-    """Synthesise a stage of a checkout.
-
-    Raises:
-        PlanError: The app failed; its own message is part of the text.
-    """
-    environment = {**os.environ, "CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps({"stage": stage})}
-    command = [sys.executable, "app.py"]
-    done = subprocess.run(
-        command, cwd=app, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    if done.returncode:
-        which = "the working tree" if app == ROOT else "the base"
-        raise PlanError(f"{which} cannot be synthesised for {stage}:\n{done.stderr.strip()}")
-    return out
+def _stages_of(commit: str) -> list[str]:
+    names = _git("ls-tree", "--name-only", commit, "config/").splitlines()
+    return [Path(name).stem for name in names if name.endswith(".toml")]
 
 
-def _git(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+def _synthesised(app: Path, stage: str | None, out: Path, which: str) -> Assembly:
+    if stage is None:
+        return NOTHING
+    started = time.monotonic()
+    _say(f"synthesising {stage} of {which}")
+    synth(app, stage, out, which=which)
+    found = _read(out, which)
+    _say(f"synthesised {stage} of {which} in {time.monotonic() - started:.0f} s")
+    return found
+
+
+def _read(folder: Path, which: str) -> Assembly:
+    try:
+        return read_assembly(folder)
+    except (AssemblyError, ValueError) as exc:
+        raise AssemblyError(f"{which}: {exc}") from exc
+
+
+def _say(text: str) -> None:
+    """Tell what goes on, apart from the plan itself."""
+    print(f"plan: {text}", file=sys.stderr, flush=True)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode and arguments[0] != "rev-parse":
-        raise PlanError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        raise AssemblyError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

@@ -1,10 +1,12 @@
 """The difference between two assemblies as their devices feel it."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from tools.plan_assembly import Assembly, Target
+from tools.cloud_assembly import Assembly, Stack, Target
 from tools.plan_resources import Replacement, SecurityChange, replacements, security_changes
 
 
@@ -57,16 +59,73 @@ class TargetPlan:
 
 
 @dataclass(frozen=True)
+class DevicePlan:
+    """What becomes of the devices that the registry lists.
+
+    Attributes:
+        before: How many it lists now.
+        after: How many then.
+        joined: Thing name to ring.
+        left: Thing name to the ring that it was in: the registry takes the thing and its certificates away.
+        moved: Thing name to the rings before and after.
+        contested: Devices that a stack which stays has registered: the deploy refuses them.
+    """
+
+    before: int = 0
+    after: int = 0
+    joined: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, str] = field(default_factory=dict)
+    moved: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    contested: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StayingStack:
+    """A stack that the new version does not have: no deploy touches it, it stays until somebody destroys it.
+
+    Attributes:
+        name: CloudFormation's name of it.
+        region: Its region; empty if the assembly leaves it to the deploy.
+        devices: How many devices its registry has.
+        imports: Exports that it uses and that the deploy would take away: it must go before the deploy.
+    """
+
+    name: str
+    region: str
+    devices: int = 0
+    imports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """Which stacks there are.
+
+    Attributes:
+        added: Stacks that are new.
+        staying: Stacks that no longer belong to the app.
+        kept: How many are updated in place.
+    """
+
+    added: tuple[Stack, ...] = ()
+    staying: tuple[StayingStack, ...] = ()
+    kept: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that a change would do.
 
     Attributes:
+        stacks: Which stacks are new, and which stay behind.
+        devices: Which devices join, leave and move.
         targets: One for each target of either assembly, by name.
         reused_versions: Components whose content changes under the version that devices have already.
         security: Statements and rules that come and go.
         replaced: Resources that CloudFormation deletes, or deletes and makes anew.
     """
 
+    stacks: StackPlan
+    devices: DevicePlan
     targets: tuple[TargetPlan, ...]
     reused_versions: tuple[str, ...]
     security: tuple[SecurityChange, ...]
@@ -81,22 +140,93 @@ def compare(before: Assembly, after: Assembly, devices: Mapping[str, int] | None
         after: What would be.
         devices: Target to its number of devices, where the templates do not say or are wrong.
     """
-    names = sorted({*before.targets, *after.targets})
+    staying = left_behind(before, after)
+    deployed = {name: target for name, target in before.targets.items() if target.stack not in staying}
+    names = sorted({*deployed, *after.targets})
     return Plan(
-        targets=tuple(_target(before, after, name, devices or {}) for name in names),
+        stacks=_stacks(before, after, staying),
+        devices=_devices(before, after, staying),
+        targets=tuple(_target(deployed, after, name, devices or {}) for name in names),
         reused_versions=tuple(
             f"{name} {version}"
             for (name, version), found in sorted(after.components.items())
             if (old := before.components.get((name, version))) and old.content != found.content
         ),
-        security=security_changes(before.view, after.view),
-        replaced=replacements(before.view, after.view),
+        security=security_changes(before.view, after.view, staying),
+        replaced=replacements(before.view, after.view, staying),
     )
 
 
-def _target(before: Assembly, after: Assembly, name: str, devices: Mapping[str, int]) -> TargetPlan:
+def left_behind(before: Assembly, after: Assembly) -> set[str]:
+    """Find the stacks of `before`, as it names them, that are none of `after`'s: other names or other regions."""
+    there = set(after.stacks.values())
+    return {name for name, stack in before.stacks.items() if stack not in there}
+
+
+def _stacks(before: Assembly, after: Assembly, staying: Collection[str]) -> StackPlan:
+    there = set(before.stacks.values())
+    exports = set(_exports(after))
+    registered = {each.stack: len(each.devices) for each in before.registers}
+    return StackPlan(
+        added=tuple(sorted(stack for stack in after.stacks.values() if stack not in there)),
+        staying=tuple(
+            StayingStack(
+                before.stacks[name].name,
+                before.stacks[name].region,
+                registered.get(name, 0),
+                # A stack that stays keeps its own exports.
+                tuple(sorted(set(_imports(before.view.templates[name])) - exports - set(_exports(before, staying)))),
+            )
+            for name in sorted(staying, key=lambda name: before.stacks[name])
+        ),
+        kept=len(before.stacks) - len(staying),
+    )
+
+
+def _exports(assembly: Assembly, stacks: Collection[str] | None = None) -> Iterator[str]:
+    for name, template in assembly.view.templates.items():
+        for output in (template.get("Outputs") or {}).values():
+            if "Export" in output and (stacks is None or name in stacks):
+                yield str(output["Export"].get("Name"))
+
+
+def _imports(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key == "Fn::ImportValue" and isinstance(each, str):
+                # What another app exports is none of this one's business.
+                if not re.match("CdkBootstrap-", each):
+                    yield each
+            else:
+                yield from _imports(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _imports(each)
+
+
+def _devices(before: Assembly, after: Assembly, staying: Collection[str]) -> DevicePlan:
+    old = {name: ring for each in before.registers if each.stack not in staying for name, ring in each.devices.items()}
+    new = {name: ring for each in after.registers for name, ring in each.devices.items()}
+    regions = {after.stacks[each.stack].region for each in after.registers}
+    held = {
+        name
+        for each in before.registers
+        if each.stack in staying and before.stacks[each.stack].region in regions
+        for name in each.devices
+    }
+    return DevicePlan(
+        before=len(old),
+        after=len(new),
+        joined={name: ring for name, ring in new.items() if name not in old},
+        left={name: ring for name, ring in old.items() if name not in new},
+        moved={name: (ring, new[name]) for name, ring in old.items() if new.get(name, ring) != ring},
+        contested=tuple(sorted(held & set(new))),
+    )
+
+
+def _target(before: Mapping[str, Target], after: Assembly, name: str, devices: Mapping[str, int]) -> TargetPlan:
     nothing = Target(name, {}, {}, {})
-    old, new = before.targets.get(name, nothing), after.targets.get(name, nothing)
+    old, new = before.get(name, nothing), after.targets.get(name, nothing)
     added = {each: version for each, version in new.components.items() if each not in old.components}
     removed = {each: version for each, version in old.components.items() if each not in new.components}
     upgraded = tuple(

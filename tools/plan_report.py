@@ -1,11 +1,16 @@
 """A plan as text, as Markdown for a pull request, and what in it was not announced."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import takewhile
 
 from config.delivery import Announced
-from tools.plan_changes import Plan, TargetPlan
+from tools.cloud_assembly import Stack
+from tools.plan_changes import Plan, StayingStack, TargetPlan
 
 _SECURITY_SHOWN = 40
+_NAMES_SHOWN = 5
+_DEVICES_SHOWN = 10
 
 
 def unannounced(plan: Plan, announced: Announced) -> list[str]:
@@ -18,12 +23,13 @@ def unannounced(plan: Plan, announced: Announced) -> list[str]:
     Returns:
         A sentence each; empty when the change may go ahead.
     """
-    found = []
+    has = announced.has
+    found = [*_unannounced_devices(plan, announced), *_unannounced_stacks(plan, announced)]
     for target in plan.targets:
-        if target.state == "removed" and target.name not in announced.removals:
+        if target.state == "removed" and not has(target.name, announced.removals):
             found.append(f"target {target.name} loses its deployment: list it in announced.removals")
         for name in target.removed:
-            if target.state != "removed" and name not in announced.removals:
+            if target.state != "removed" and not has(name, announced.removals):
                 found.append(f"this uninstalls {name} from {target.name}: list {name} in announced.removals")
     found += [
         f"{name} changes its content but not its version: devices that have it never get the change"
@@ -33,17 +39,54 @@ def unannounced(plan: Plan, announced: Announced) -> list[str]:
         f"{each.resource} ({each.type}) is {each.kind}{f' because of {each.because}' if each.because else ''}: "
         f"list {each.resource} in announced.replacements"
         for each in plan.replaced
-        if not each.expected and each.resource not in announced.replacements
+        if not each.expected and not has(each.resource, announced.replacements)
     ]
     return found
 
 
-def as_text(plan: Plan, complaints: list[str]) -> str:
-    """Write a plan for a terminal."""
-    lines = []
+def _unannounced_devices(plan: Plan, announced: Announced) -> Iterator[str]:
+    devices = plan.devices
+    if left := [name for name in devices.left if not announced.has(name, announced.leaving)]:
+        said = f"{_count(left, 'device')} {_verb(left, 'leave')} ({_some(left)})"
+        yield f"{said}: list {_them(left)} in announced.leaving"
+    if moved := [name for name in devices.moved if not announced.has(name, announced.moving)]:
+        rings = {devices.moved[name][1] for name in moved}
+        where = f"to ring {rings.pop()}" if len(rings) == 1 else "to other rings"
+        said = f"{_count(moved, 'device')} {_verb(moved, 'move')} {where} ({_some(moved)})"
+        yield f"{said}: list {_them(moved)} in announced.moving"
+    if devices.contested:
+        them = _them(devices.contested)
+        yield (
+            f"{_count(devices.contested, 'device')} ({_some(devices.contested)}) must be in one list, but a stack that "
+            f"stays has registered {them}, too: the deploy fails until the list there is without {them}"
+        )
+
+
+def _unannounced_stacks(plan: Plan, announced: Announced) -> Iterator[str]:
+    staying = [each.name for each in plan.stacks.staying if not announced.has(each.name, announced.removals)]
+    if staying:
+        listed = staying[0] if len(staying) == 1 else _pattern(staying)
+        said = f"{_count(staying, 'stack')} {_verb(staying, 'stay')} behind ({_some(staying)})"
+        gone = not plan.stacks.added and not plan.stacks.kept
+        yield f"{said}: {'no file is left to announce it' if gone else f'list {listed} in announced.removals'}"
+
+
+def as_text(plan: Plan, complaints: list[str], destroy: str) -> str:
+    """Write a plan for a terminal.
+
+    Args:
+        plan: The plan.
+        complaints: What `unannounced` says of it.
+        destroy: The command that takes all of a stage away that the new version no longer has.
+    """
+    lines = [*_stack_lines(plan, destroy)]
+    if headline := _devices_headline(plan):
+        lines += [f"devices: {headline}", *(f"  {line}" for line in _device_lines(plan))]
     for target in plan.targets:
         lines += [f"{target.name}: {_headline(target)}", *(f"  {line}" for line in _details(target))]
-    if plan.security:
+    if plan.security and _is_new(plan):
+        lines.append(f"rights and network: {len(plan.security)} statements, all new; --json lists them")
+    elif plan.security:
         lines += ["rights and network:", *(f"  {each.sign} {each.resource}: {each.what}" for each in plan.security)]
     if plan.replaced:
         lines += ["resources that do not survive in place:", *(f"  {line}" for line in _replaced(plan))]
@@ -51,16 +94,21 @@ def as_text(plan: Plan, complaints: list[str]) -> str:
     return "\n".join(lines or ["no change"]) + "\n"
 
 
-def as_markdown(plan: Plan, complaints: list[str], title: str) -> str:
+def as_markdown(plan: Plan, complaints: list[str], title: str, destroy: str) -> str:
     """Write a plan as the comment of a pull request.
 
     Args:
         plan: The plan.
         complaints: What `unannounced` says of it.
         title: First line, such as the stage's name.
+        destroy: As for `as_text`.
     """
     lines = [f"### Fleet plan: {title}", ""]
     lines += ["> [!CAUTION]", *(f"> - {line}" for line in complaints), ""] if complaints else []
+    if stacks := list(_stack_lines(plan, destroy)):
+        lines += ["```", *stacks, "```", ""]
+    if headline := _devices_headline(plan):
+        lines += [f"**Devices**: {headline}", *(f"- `{line}`" for line in _device_lines(plan)), ""]
     lines += ["| target | change | bytes a device | devices | fleet | rollout |", "|---|---|--:|--:|--:|--:|"]
     lines += [
         f"| `{each.name}` | {_headline(each)} | {_size(each.bytes_per_device)} | {_known(each.devices)} | "
@@ -80,6 +128,124 @@ def as_markdown(plan: Plan, complaints: list[str], title: str) -> str:
     if plan.replaced:
         lines += ["", "**Resources that do not survive in place**", *(f"- {line}" for line in _replaced(plan))]
     return "\n".join(lines) + "\n"
+
+
+def _is_new(plan: Plan) -> bool:
+    return bool(plan.stacks.added) and not plan.stacks.kept
+
+
+def _stack_lines(plan: Plan, destroy: str) -> Iterator[str]:
+    added, staying = plan.stacks.added, plan.stacks.staying
+    if not plan.stacks.kept:
+        yield from _whole_stage(plan, destroy)
+        return
+    if added:
+        yield f"new stacks: {', '.join(each.name for each in added)}"
+    for each in staying:
+        where = f" in {each.region}" if each.region else ""
+        yield f"stack {each.name} is no longer part of the stage, but stays{where}{_with_devices([each])}"
+        if each.imports:
+            yield f"  destroy it by hand before the deploy, which fails as long as it uses {', '.join(each.imports)}:"
+        else:
+            yield "  destroy it by hand after the deploy:"
+        region = f" --region {each.region}" if each.region else ""
+        yield f"    aws cloudformation delete-stack{region} --stack-name {each.name}"
+
+
+def _whole_stage(plan: Plan, destroy: str) -> Iterator[str]:
+    """A stage of which nothing is updated in place."""
+    added, staying = plan.stacks.added, plan.stacks.staying
+    new, old = _regions(added), _regions(staying)
+    if added and not staying:
+        yield f"new stage: {_count(added, 'stack')} ({_pattern([each.name for each in added])}){_in(new)}"
+    elif staying:
+        names = _pattern([each.name for each in staying])
+        if not added:
+            yield f"the stage is gone: nothing is deployed, its stacks {names} stay{_in(old)}{_with_devices(staying)}"
+        elif {*new}.isdisjoint(old):
+            yield f"other region: {_count(added, 'new stack')}{_in(new)}"
+            yield f"  the stacks {names}{_in(old)} stay as they are{_with_devices(staying)}"
+        else:
+            yield f"other names: {_count(added, 'new stack')} ({_pattern([each.name for each in added])}){_in(new)}"
+            yield f"  the stacks {names}{_in(old)} stay as they are{_with_devices(staying)}"
+        yield "  no deploy of this version touches them; take them away when nothing needs them any more:"
+        yield f"    {destroy}"
+
+
+def _regions(stacks: Iterable[Stack | StayingStack]) -> list[str]:
+    return sorted({each.region for each in stacks if each.region})
+
+
+def _in(regions: Sequence[str]) -> str:
+    return f" in {', '.join(regions)}" if regions else ""
+
+
+def _with_devices(stacks: Iterable[StayingStack]) -> str:
+    count = sum(each.devices for each in stacks)
+    return f", with {_number(count, 'device')} registered there" if count else ""
+
+
+def _devices_headline(plan: Plan) -> str:
+    devices = plan.devices
+    said = [f"{len(devices.left)} {_verb(devices.left, 'leave')}"] if devices.left else []
+    for verb, rings in (
+        ("move to", Counter(ring for _, ring in devices.moved.values())),
+        ("join", Counter(devices.joined.values())),
+    ):
+        first, _, rest = verb.partition(" ")
+        said += [
+            f"{count} {first}{'s' if count == 1 else ''}{f' {rest}' if rest else ''} ring {ring}"
+            for ring, count in sorted(rings.items())
+        ]
+    return f"{', '.join(said)} ({devices.before} → {devices.after})" if said else ""
+
+
+def _device_lines(plan: Plan) -> Iterator[str]:
+    devices = plan.devices
+    yield from _shortened(f"- {name} leaves ring {ring}" for name, ring in sorted(devices.left.items()))
+    if devices.left:
+        yield "the registry takes away the thing, the certificates and the core device of whatever leaves"
+    yield from _shortened(
+        f"~ {name} moves from ring {old} to ring {new}" for name, (old, new) in sorted(devices.moved.items())
+    )
+    if not _is_new(plan):
+        yield from _shortened(f"+ {name} joins ring {ring}" for name, ring in sorted(devices.joined.items()))
+
+
+def _shortened(lines: Iterable[str]) -> list[str]:
+    found = list(lines)
+    more = len(found) - _DEVICES_SHOWN
+    return found if more <= 0 else [*found[:_DEVICES_SHOWN], f"{found[0][0]} and {more} more: --json lists them"]
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """What all of some names match."""
+    if len(names) == 1:
+        return names[0]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(min(names), max(names), strict=False))
+    prefix = "".join(letter for letter, _ in same)
+    return f"{prefix}*" if prefix else ", ".join(names)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join([*sorted(names)[:_NAMES_SHOWN], *([f"{more} more"] if more > 0 else [])])
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _count(things: Sized, noun: str) -> str:
+    return _number(len(things), noun)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _verb(things: Sized, verb: str) -> str:
+    return f"{verb}{'s' if len(things) == 1 else ''}"
 
 
 def _headline(target: TargetPlan) -> str:
@@ -111,7 +277,8 @@ def _details(target: TargetPlan) -> Iterator[str]:
     if target.restarted:
         yield f"restarts: {', '.join(target.restarted)}"
     if target.bytes_per_device:
-        whole = "" if target.fleet_bytes is None else f", {_size(target.fleet_bytes)} for {target.devices} devices"
+        devices = target.devices
+        whole = f", {_size(target.bytes_per_device * devices)} for {_number(devices, 'device')}" if devices else ""
         yield f"downloads: {_size(target.bytes_per_device)} a device{whole}"
     if target.rollout_minutes is not None:
         yield f"rollout takes at least {_minutes(target.rollout_minutes)}"

@@ -1,7 +1,7 @@
 """What a change does to resources of the cloud: rights that come and go, resources that are replaced."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from edge_rules.deployment_rules import DEPLOYMENT
@@ -80,19 +80,34 @@ class Replacement:
     expected: bool
 
 
-def security_changes(before: FleetView, after: FleetView) -> tuple[SecurityChange, ...]:
-    """Compare rights, trust and network rules."""
-    old, new = set(_settings(before)), set(_settings(after))
+def security_changes(before: FleetView, after: FleetView, staying: Collection[str]) -> tuple[SecurityChange, ...]:
+    """Compare rights, trust and network rules.
+
+    Args:
+        before: What is deployed.
+        after: What would be.
+        staying: Stacks of `before` that no deploy touches.
+    """
+    old = {each for each in _settings(before) if each[0].partition("/")[0] not in staying}
+    new = set(_settings(after))
     gone = (SecurityChange(resource, "-", what) for resource, what in old - new)
     come = (SecurityChange(resource, "+", what) for resource, what in new - old)
     return tuple(sorted([*gone, *come]))
 
 
-def replacements(before: FleetView, after: FleetView) -> tuple[Replacement, ...]:
-    """Find resources that do not survive the change in place."""
+def replacements(before: FleetView, after: FleetView, staying: Collection[str]) -> tuple[Replacement, ...]:
+    """Find resources that do not survive the change in place.
+
+    Args:
+        before: What is deployed.
+        after: What would be.
+        staying: Stacks of `before` that no deploy touches.
+    """
     now = {(each.stack, each.logical_id): each for each in after.resources}
     found = []
     for old in before.resources:
+        if old.stack in staying:
+            continue
         place = f"{old.stack}/{old.logical_id}"
         new = now.get((old.stack, old.logical_id))
         expected = old.type in {COMPONENT, KEPT_COMPONENT, DEPLOYMENT}

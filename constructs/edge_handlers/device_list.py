@@ -42,9 +42,22 @@ def write_devices(devices: Mapping[str, str]) -> bytes:
     return json.dumps(dict(sorted(devices.items())), separators=(",", ":")).encode()
 
 
-def read_devices(content: bytes) -> dict[str, str]:
-    """Read what `write_devices` wrote: thing name to ring."""
-    devices: dict[str, str] = json.loads(content)
+def read_devices(content: bytes, where: str) -> dict[str, str]:
+    """Read what `write_devices` wrote: thing name to ring.
+
+    Args:
+        content: The file's content.
+        where: What the error calls the file.
+
+    Raises:
+        ValueError: It is no list of devices.
+    """
+    try:
+        devices = json.loads(content)
+    except ValueError as exc:
+        raise ValueError(f"{where} must be a JSON object of thing name to ring: {exc}") from exc
+    if not isinstance(devices, dict) or not all(isinstance(ring, str) for ring in devices.values()):
+        raise ValueError(f"{where} must be a JSON object of thing name to ring, got {content[:80]!r}")
     return devices
 
 
@@ -77,13 +90,24 @@ class DeviceList(Contract):
             Thing name to ring.
 
         Raises:
-            ValueError: The file has another digest.
+            ValueError: The file has another digest, or is no list of devices.
             AwsCallError: S3 refused the call.
         """
         with explaining(f"read the list of devices {self.location}"):
             content = s3.get_object(Bucket=self.bucket, Key=self.object_key)["Body"].read()
+        return self.parse(content)
+
+    def parse(self, content: bytes) -> dict[str, str]:
+        """Read the list from the file's content.
+
+        Returns:
+            Thing name to ring.
+
+        Raises:
+            ValueError: The content has another digest, or is no list of devices.
+        """
         if (digest := hashlib.sha256(content).hexdigest()) != self.sha256:
             raise ValueError(
                 f"sha-256 of {self.location} must be {self.sha256}, got {digest}: publish the assets again"
             )
-        return read_devices(content)
+        return read_devices(content, str(self.location))

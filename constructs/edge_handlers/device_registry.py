@@ -78,10 +78,20 @@ class Registry(Contract):
             Thing name to thing group.
 
         Raises:
-            ValueError: The file has another digest, a device's name cannot be a core device's, or a ring is unknown.
+            ValueError: The list cannot be used.
             AwsCallError: S3 refused the call.
         """
-        devices = self.listing.read(s3)
+        return {name: self.rings[ring] for name, ring in self.checked(self.listing.read(s3)).items()}
+
+    def checked(self, devices: dict[str, str]) -> dict[str, str]:
+        """Give the list back if it can be used.
+
+        Args:
+            devices: Thing name to ring.
+
+        Raises:
+            ValueError: A device's name cannot be a core device's, or a ring is unknown.
+        """
         if wrong := [name for name in devices if not THING_NAME.fullmatch(name)]:
             raise ValueError(
                 f"devices in {self.listing.location} must be names of 1 to 124 letters, digits, ':', '_' or '-', "
@@ -91,7 +101,7 @@ class Registry(Contract):
             raise ValueError(
                 f"rings in {self.listing.location} must be of {', '.join(self.rings)}, got {', '.join(unknown)}"
             )
-        return {name: self.rings[ring] for name, ring in devices.items()}
+        return devices
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)

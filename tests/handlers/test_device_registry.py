@@ -1,11 +1,15 @@
 """The device registry brings IoT Core to what the list says."""
 
+import hashlib
+import re
 from typing import Any
 
 import pytest
 
-from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER
+from edge_handlers.custom_resource import Properties
+from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList, write_devices
 from edge_handlers.device_registry import OwnershipError
+from edge_handlers.device_registry import Registry as Contract
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.fake_greengrass import FakeGreengrass
@@ -170,6 +174,37 @@ def test_old_properties_of_another_release_do_not_matter(
 
     assert answer["PhysicalResourceId"] == ID
     assert set(fleet.things) == {SERVER}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "must be a JSON object of thing name to ring: Expecting value"),
+        (b'["line-1"]', "must be a JSON object of thing name to ring, got "),
+        (b'{"line-1": {"ring": "all"}}', "must be a JSON object of thing name to ring, got "),
+        (b"\xff", "must be a JSON object of thing name to ring: "),
+    ],
+)
+def test_a_file_that_is_no_list_of_devices_is_refused(
+    content: bytes, says: str, registry: Registry, s3: FakeS3, iot: FakeIot
+) -> None:
+    sha256 = hashlib.sha256(content).hexdigest()
+    s3.put("cdk-assets", sha256, content)
+
+    with pytest.raises(ValueError, match=f"^s3://cdk-assets/{sha256} {re.escape(says)}"):
+        registry.run(event.create("device_registry", ListKey=sha256, ListSha256=sha256))
+    assert iot.calls == []
+
+
+def test_what_the_construct_writes_is_what_the_handler_reads() -> None:
+    content = write_devices({"line-2": "canary", "line-1": "all"})
+    listing = DeviceList("cdk-assets", "key", hashlib.sha256(content).hexdigest())
+    written = Contract("plant", {"canary": "plant-canary", "all": "plant"}, "core", "policy", listing)
+
+    read = Contract.of(Properties(written.to_properties()))
+
+    assert read == written
+    assert read.checked(read.listing.parse(content)) == {"line-1": "all", "line-2": "canary"}
 
 
 def test_a_missing_group_is_named(registry: Registry, iot: FakeIot) -> None:

@@ -1,13 +1,17 @@
 """Assemblies for plans: the sample fleet of the edge rules with a group of devices, a model and a server."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_handlers.device_list import DeviceList, write_devices
+from edge_handlers.device_registry import Registry
 from tests.edge_rules.sample_fleet import Fleet
 
-DEVICES = [f"plant-press-{number}" for number in range(120)]
+RINGS = {"canary": "plant-canary", "all": "plant"}
+DEVICES = {f"plant-press-{number}": "all" for number in range(120)}
 MODEL_DIGEST = "d" * 64
 Change = Callable[["PlannedFleet"], None]
 
@@ -22,17 +26,19 @@ class PlannedFleet(Fleet):
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         super().__init__(folder)
+        self.region, self.stage = "us-east-1", "plant"
         self.model = "weights" * 300
         self.properties("Group")["ThingGroupName"] = "plant"
-        registry = {"ThingGroupName": "plant", "Devices": DEVICES}
-        self.resources["Registry"] = {"Type": "Custom::DeviceRegistry", "Properties": registry}
-        self.resources["PackageCopy"] = {
-            "Type": "Custom::ModelPackage",
-            "Properties": {"Source": f"{MODEL_DIGEST}.zip"},
-        }
-        self.resources["PackageUri"] = {
-            "Type": "AWS::SSM::Parameter",
-            "Properties": {"Name": "/plant/model", "Value": {"Fn::GetAtt": ["PackageCopy", "Uri"]}},
+        self.devices = dict(DEVICES)
+        self.resources["Registry"] = {"Type": "Custom::DeviceRegistry", "Properties": {}}
+        self.outputs: dict[str, Any] = {}
+        #: Those of the model's own stack; without any, there is none.
+        self.model_resources: dict[str, Any] = {
+            "PackageCopy": {"Type": "Custom::ModelPackage", "Properties": {"Source": f"{MODEL_DIGEST}.zip"}},
+            "PackageUri": {
+                "Type": "AWS::SSM::Parameter",
+                "Properties": {"Name": "/plant/model", "Value": {"Fn::GetAtt": ["PackageCopy", "Uri"]}},
+            },
         }
         self.parameters["ModelUri"] = {"Type": "AWS::SSM::Parameter::Value<String>", "Default": "/plant/model"}
         self.resources["Model"] = {
@@ -62,12 +68,33 @@ class PlannedFleet(Fleet):
 
     def write(self) -> Path:
         """Write the assembly and return its folder."""
+        listed = write_devices(self.devices)
+        list_sha256 = hashlib.sha256(listed).hexdigest()
+        if "Registry" in self.resources:
+            listing = DeviceList("cdk-assets", f"{list_sha256}.json", list_sha256)
+            self.properties("Registry").update(Registry("plant", RINGS, "core", "devices", listing).to_properties())
         self.view()
+        main = self.folder / "Plant.template.json"
+        main.write_text(json.dumps({**json.loads(main.read_text()), "Outputs": self.outputs}))
+        if self.model_resources:
+            (self.folder / "Model.template.json").write_text(json.dumps({"Resources": self.model_resources}))
+        (self.folder / "devices.json").write_bytes(listed)
         (self.folder / "model.zip").write_text(self.model)
-        manifest = self.folder / "Plant.assets.json"
-        content = json.loads(manifest.read_text())
-        content["files"][MODEL_DIGEST] = {"source": {"path": "model.zip", "packaging": "file"}}
-        manifest.write_text(json.dumps(content))
+        assets = self.folder / "Plant.assets.json"
+        content = json.loads(assets.read_text())
+        for digest, path in ((MODEL_DIGEST, "model.zip"), (list_sha256, "devices.json")):
+            content["files"][digest] = {"source": {"path": path, "packaging": "file"}}
+        assets.write_text(json.dumps(content))
+        stacks = {path.name.removesuffix(".template.json") for path in self.folder.glob("*.template.json")}
+        artifacts = {
+            name: {
+                "type": "aws:cloudformation:stack",
+                "environment": f"aws://unknown-account/{self.region}",
+                "properties": {"stackName": f"{self.stage}-{name.lower()}"},
+            }
+            for name in stacks
+        }
+        (self.folder / "manifest.json").write_text(json.dumps({"artifacts": artifacts}))
         return self.folder
 
 
@@ -80,6 +107,23 @@ def _model_recipe(version: str) -> Any:
 def remove_component(fleet: PlannedFleet) -> None:
     del fleet.properties("Deployment")["Components"]["plant.Model"]
     del fleet.resources["Model"]
+
+
+def remove_model(fleet: PlannedFleet) -> None:
+    remove_component(fleet)
+    fleet.model_resources = {}
+
+
+def other_region(fleet: PlannedFleet) -> None:
+    fleet.region = "eu-west-1"
+
+
+def other_stage(fleet: PlannedFleet) -> None:
+    fleet.stage = "mill"
+
+
+def move_to_canary(fleet: PlannedFleet) -> None:
+    fleet.devices["plant-press-7"] = "canary"
 
 
 def slower_rollout(fleet: PlannedFleet) -> None:
@@ -121,4 +165,10 @@ CHANGES: dict[str, Change] = {
     "three-targets": two_more_targets,
     "replacement": larger_server_without_log,
     "reused-version": same_version_other_code,
+    "list-emptied": lambda fleet: fleet.devices.clear(),
+    "row-removed": lambda fleet: fleet.devices.__delitem__("plant-press-7"),
+    "row-moved": move_to_canary,
+    "region-changed": other_region,
+    "stage-renamed": other_stage,
+    "model-removed": remove_model,
 }

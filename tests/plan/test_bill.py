@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.plan.sample_assembly import PlannedFleet, larger_server_without_log
-from tools.bill import bill_of, difference, main
-from tools.bill_prices import PRICES, read_prices
+from tests.plan.sample_assembly import PlannedFleet, larger_server_without_log, two_more_targets
+from tools.bill import PRICES, bill_of, difference, main, read_prices
+from tools.cloud_assembly import read_assembly
 
 
 def test_a_bill_names_the_server_and_every_device(tmp_path: Path) -> None:
-    bill = bill_of(PlannedFleet(tmp_path / "app").write())
+    bill = bill_of(read_assembly(PlannedFleet(tmp_path / "app").write()))
 
     items = {each.name: each for each in bill.items}
     assert items["EC2 t3.small"].usd == pytest.approx(0.0208 * 730)
@@ -25,10 +25,94 @@ def test_a_larger_server_shows_in_the_difference(tmp_path: Path) -> None:
     before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
     larger_server_without_log(after)
 
-    bill = difference(before.write(), after.write())
+    bill = difference(read_assembly(before.write()), read_assembly(after.write()))
 
     assert [name for name, _, _ in bill.changed()] == ["EC2 t3.small", "CloudWatch logs", "EC2 t3.medium"]
     assert "(+14.93)" in bill.markdown()
+
+
+def test_what_rules_do_with_messages_is_paid_for(tmp_path: Path) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    metric = {"CloudwatchMetric": {"MetricName": "${clientid()}"}}
+    for name, sql, actions in (
+        ("Heartbeat", "SELECT * FROM 'plant/heartbeat'", [metric]),
+        ("Results", "SELECT * FROM 'plant/+/response'", [{"S3": {}}, {"CloudwatchMetric": {"MetricName": "Failed"}}]),
+    ):
+        payload = {"Sql": sql, "Actions": actions}
+        fleet.resources[name] = {"Type": "AWS::IoT::TopicRule", "Properties": {"TopicRulePayload": payload}}
+
+    items = {each.name: each.usd for each in bill_of(read_assembly(fleet.write())).items}
+
+    heartbeats, answers = (120 * a_day * 365 / 12 for a_day in (1440, 560))
+    assert items["IoT rules"] == pytest.approx((2 * heartbeats + 3 * answers) * 0.15 / 1e6)
+    assert items["S3 objects"] == pytest.approx(answers * 0.005 / 1e3)
+    assert items["CloudWatch metric calls"] == pytest.approx((heartbeats + answers) * 0.01 / 1e3)
+    assert items["CloudWatch metrics of devices"] == pytest.approx(120 * 0.30)
+
+
+def test_metrics_that_alarms_and_filters_make_are_counted_once_and_those_of_aws_are_free(tmp_path: Path) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    for name, namespace, metric in (
+        ("Silent", "Plant", "Heartbeats"),
+        ("Quiet", "Plant", "Heartbeats"),
+        ("Broken", "Plant", "Failures"),
+        ("Full", "AWS/SQS", "Messages"),
+    ):
+        properties = {"Namespace": namespace, "MetricName": metric}
+        fleet.resources[name] = {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}
+    made = [{"MetricNamespace": "Plant", "MetricName": "Failures"}, {"MetricNamespace": "Plant", "MetricName": "Lines"}]
+    fleet.resources["Filter"] = {"Type": "AWS::Logs::MetricFilter", "Properties": {"MetricTransformations": made}}
+
+    items = {each.name: each for each in bill_of(read_assembly(fleet.write())).items}
+
+    assert items["CloudWatch metrics"].basis == "3 of the stage's own"
+    assert items["CloudWatch metrics"].usd == pytest.approx(3 * 0.30)
+
+
+def test_a_number_of_devices_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = PlannedFleet(tmp_path / "app").write()
+
+    assert main([str(folder), "--devices", "plant=10000"]) == 0
+    assert "1600.00 USD  Greengrass devices           10000 registered\n" in capsys.readouterr().out
+
+
+def test_targets_without_a_number_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    two_more_targets(fleet)
+
+    assert main([str(fleet.write())]) == 0
+    assert "120 registered, not counted: those of plant-mill, plant-press\n" in capsys.readouterr().out
+
+
+def test_a_region_that_nothing_names_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    fleet.region = "unknown-region"
+
+    assert main([str(fleet.write())]) == 0
+    assert capsys.readouterr().out.startswith("a month in us-east-1 (the assembly names no region), list prices")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cdk.out", "--stage", "dev"], "give an assembly or --stage, not both, got cdk.out and dev"),
+        (["--stage", "prdo"], "stage must be one of dev, prod, twin, got 'prdo'"),
+        (["/nonexistent"], "/nonexistent: must be a cloud assembly, got no folder"),
+    ],
+)
+def test_a_bill_that_cannot_be_made_says_why(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.startswith(f"bill: {says}")
+
+
+def test_an_assumption_that_the_table_lacks_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "prices.toml"
+    table.write_text(PRICES.read_text(encoding="utf-8").replace("answers_a_device_day", "answers_a_day"))
+
+    with pytest.raises(ValueError, match=r"prices\.toml: \[assumptions\] must say answers_a_device_day: add it"):
+        bill_of(read_assembly(PlannedFleet(tmp_path / "app").write()), prices=read_prices(table))
 
 
 def test_an_endpoint_is_paid_by_the_hour(tmp_path: Path) -> None:
@@ -39,7 +123,7 @@ def test_an_endpoint_is_paid_by_the_hour(tmp_path: Path) -> None:
         "Properties": {"ProductionVariants": variants},
     }
 
-    items = {each.name: each.usd for each in bill_of(fleet.write()).items}
+    items = {each.name: each.usd for each in bill_of(read_assembly(fleet.write())).items}
 
     assert items["SageMaker endpoint ml.m5.large"] == pytest.approx(2 * 730 * 0.115)
 
@@ -64,7 +148,7 @@ def test_every_sum_says_how_far_its_prices_may_be_trusted(compared: str, says: s
     table = tmp_path / "prices.toml"
     table.write_text(PRICES.read_text(encoding="utf-8").replace("compared = false", f"compared = {compared}"))
 
-    bill = replace(bill_of(PlannedFleet(tmp_path / "app").write()), prices=read_prices(table))
+    bill = replace(bill_of(read_assembly(PlannedFleet(tmp_path / "app").write())), prices=read_prices(table))
 
     assert bill.text().startswith(f"a month in us-east-1, list {says}, without free tiers:")
 
