@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, logs, inventory, join, leave, down, env."""
+"""The command line of the twin: up, status, logs, inventory, join, leave, down, env, patches."""
 
 from __future__ import annotations
 
@@ -205,6 +205,20 @@ def env() -> None:
     """Print shell exports that point the CDK and AWS command lines and boto3 at the twin."""
     for name, value in _running().environment().items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@application.command()
+def patches() -> None:
+    """List what the twin changes in MiniStack and why; exit code 1 with what does not fit the installed release."""
+    # Here, because it takes a second, and no other command needs MiniStack.
+    from twin.cloud.ministack import report
+
+    found = report.take()
+    for patch in found.patches:
+        _output.print(f"{patch.target} (since {patch.since})\n    {patch.why}", markup=False)
+    _output.print(f"{len(found.patches)} names; MiniStack {found.release}")
+    if found.misfits:
+        raise TwinError(f"{len(found.misfits)} names do not fit:\n" + "\n".join(map(str, found.misfits)))
 
 
 def main() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from twin.devices import nucleus_configuration as nucleus
-from twin.devices.membership import Identity
+from twin.devices.identity import Identity, write_credentials
 from twin.errors import TwinError
+from twin.files import write_whole
 
-LITE_CONFIG, CLASSIC_CONFIG = "config.yaml", "config-classic.yaml"
+LITE_CONFIG, CLASSIC_CONFIG = nucleus.CONFIG_FILE, "config-classic.yaml"
 
 
 def write(folder: Path, identity: Identity, proxy_port: int, root: str | None = None) -> None:
@@ -27,24 +27,14 @@ def write(folder: Path, identity: Identity, proxy_port: int, root: str | None = 
     lite_root, classic_root = root or nucleus.LITE_ROOT, root or nucleus.CLASSIC_ROOT
     try:
         write_credentials(folder / nucleus.CREDENTIALS, identity)
-        _write(folder / LITE_CONFIG, nucleus.lite(identity, proxy_port, root=lite_root))
-        _write(folder / CLASSIC_CONFIG, nucleus.classic(identity, proxy_port, root=classic_root))
-        _write(folder / "README.md", _readme(identity, proxy_port, lite_root, classic_root))
+        for name, text in (
+            (LITE_CONFIG, nucleus.lite(identity, proxy_port, root=lite_root)),
+            (CLASSIC_CONFIG, nucleus.classic(identity, proxy_port, root=classic_root)),
+            ("README.md", _readme(identity, proxy_port, lite_root, classic_root)),
+        ):
+            write_whole(folder / name, text, private=True)
     except OSError as exc:
         raise TwinError(f"--out must be a folder that can be written, got {folder}: {exc}") from exc
-
-
-def write_credentials(folder: Path, identity: Identity) -> None:
-    """Write certificate, key and trusted root into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / nucleus.CERTIFICATE, identity.certificate)
-    _write(folder / nucleus.KEY, identity.private_key)
-    _write(folder / nucleus.ROOT_CA, identity.root_ca)
-
-
-def _write(path: Path, content: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(content)
 
 
 def _readme(identity: Identity, proxy_port: int, lite_root: str, classic_root: str) -> str:

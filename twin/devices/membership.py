@@ -1,42 +1,33 @@
-"""A device's identity in the twin's account: thing, certificate, attachments; made by `join`, undone by `leave`."""
+"""A device in the twin's account: thing, certificate, groups and rights; made by `join`, undone by `leave`."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.names import Names
 from twin.devices import shared_rights
+from twin.devices.identity import (
+    BOUNDED,
+    Identity,
+    certificate_authority,
+    cloud_names,
+    delete_certificate,
+    make_certificate,
+    plainly,
+)
 from twin.errors import TwinError
 from twin.state import TwinState
 
-BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 _MARK = {"madeBy": "twin-join"}
 """Attribute of the things and groups that `join` made: `leave` touches no others."""
 
 _THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a device needs to join: its certificate and key (PEM), the trusted root, and the names of its cloud."""
-
-    thing: str
-    certificate: str
-    private_key: str
-    root_ca: str
-    region: str
-    data_endpoint: str
-    credential_endpoint: str
-    role_alias: str
-    groups: tuple[str, ...]
 
 
 class Membership:
@@ -80,24 +71,19 @@ class Membership:
     def _join(self, thing: str, group: str | None) -> Identity:
         policy, alias = self._rights()
         self._iot.create_thing(thingName=thing, attributePayload={"attributes": _MARK})
-        made = self._iot.create_keys_and_certificate(setAsActive=True)
-        self._iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
-        self._iot.attach_policy(policyName=policy, target=made["certificateArn"])
+        certificate = make_certificate(self._iot, policy, thing)
         groups = [group] if group else [self._names.thing_group] if self._group_exists(self._names.thing_group) else []
         for name in groups:
             if not self._group_exists(name):
                 properties = {"attributePayload": {"attributes": _MARK}}
                 self._iot.create_thing_group(thingGroupName=name, thingGroupProperties=properties)
             self._iot.add_thing_to_thing_group(thingName=thing, thingGroupName=name)
+        names = cloud_names(plainly(self._iot), thing, self._state.region, alias)
         return Identity(
-            thing=thing,
-            certificate=made["certificatePem"],
-            private_key=made["keyPair"]["PrivateKey"],
-            root_ca=_certificate_authority(self._state),
-            region=self._state.region,
-            data_endpoint=self._endpoint("iot:Data-ATS"),
-            credential_endpoint=self._endpoint("iot:CredentialProvider"),
-            role_alias=alias,
+            **asdict(names),
+            certificate=certificate.pem,
+            private_key=certificate.private_key,
+            root_ca=certificate_authority(self._state.gateway_url),
             groups=tuple(groups),
         )
 
@@ -134,20 +120,13 @@ class Membership:
         with _missing_is_fine():
             principals = self._iot.list_thing_principals(thingName=thing)["principals"]
         for principal in principals:
-            self._delete_certificate(thing, principal)
+            policies = self._iot.list_attached_policies(target=principal)["policies"]
+            delete_certificate(plainly(self._iot), principal, [each["policyName"] for each in policies], thing)
         with _missing_is_fine():
             self._iot.delete_thing(thingName=thing)
         for group in groups:
             self._delete_empty_group(group)
-        shared_rights.remove_unused(self._state, BOUNDED)
-
-    def _delete_certificate(self, thing: str, arn: str) -> None:
-        identifier = arn.rsplit("/", 1)[-1]
-        for policy in self._iot.list_attached_policies(target=arn)["policies"]:
-            self._iot.detach_policy(policyName=policy["policyName"], target=arn)
-        self._iot.detach_thing_principal(thingName=thing, principal=arn)
-        self._iot.update_certificate(certificateId=identifier, newStatus="INACTIVE")
-        self._iot.delete_certificate(certificateId=identifier, forceDelete=True)
+        shared_rights.remove_unused(self._state)
 
     def _delete_empty_group(self, group: str) -> None:
         found = self._iot.describe_thing_group(thingGroupName=group)
@@ -166,7 +145,7 @@ class Membership:
         policies = [p["policyName"] for p in self._iot.list_policies(pageSize=250)["policies"]]
         if self._names.role_alias in aliases and self._names.iot_policy in policies:
             return self._names.iot_policy, self._names.role_alias
-        shared_rights.make(self._state, BOUNDED)
+        shared_rights.make(self._state)
         return shared_rights.NAME, shared_rights.NAME
 
     def _thing_attributes(self, thing: str) -> dict[str, str] | None:
@@ -184,14 +163,6 @@ class Membership:
         except self._iot.exceptions.ResourceNotFoundException:
             return False
         return True
-
-    def _endpoint(self, kind: str) -> str:
-        return str(self._iot.describe_endpoint(endpointType=kind)["endpointAddress"])
-
-
-def _certificate_authority(state: TwinState) -> str:
-    with urllib.request.urlopen(f"{state.gateway_url}/_ministack/iot/ca.pem", timeout=20) as answer:  # noqa: S310
-        return str(answer.read().decode())
 
 
 @contextlib.contextmanager

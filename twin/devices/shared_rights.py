@@ -10,9 +10,9 @@ import json
 from typing import Any
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from twin.devices.identity import BOUNDED
 from twin.state import TwinState
 
 NAME = "twin-devices"
@@ -53,14 +53,18 @@ def _policy(region: str, account: str) -> str:
     )
 
 
-def make(state: TwinState, config: Config) -> None:
+def _clients(state: TwinState) -> tuple[Any, Any]:
+    iot, iam = (boto3.client(name, config=BOUNDED, **state.client_arguments()) for name in ("iot", "iam"))
+    return iot, iam
+
+
+def make(state: TwinState) -> None:
     """Make all three; what is there stays.
 
     Raises:
         ClientError, BotoCoreError: If a call fails.
     """
-    arguments = state.client_arguments()
-    iot, iam = boto3.client("iot", config=config, **arguments), boto3.client("iam", config=config, **arguments)
+    iot, iam = _clients(state)
     with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_role(RoleName=NAME, AssumeRolePolicyDocument=_document(_TRUST))
     iam.put_role_policy(RoleName=NAME, PolicyName="artifacts", PolicyDocument=_document(_ROLE))
@@ -71,14 +75,13 @@ def make(state: TwinState, config: Config) -> None:
         iot.create_policy(policyName=NAME, policyDocument=_policy(state.region, state.account))
 
 
-def remove_unused(state: TwinState, config: Config) -> None:
+def remove_unused(state: TwinState) -> None:
     """Delete all three unless a certificate still has the policy; what is gone already is fine.
 
     Raises:
         ClientError, BotoCoreError: If a call fails for another reason.
     """
-    arguments = state.client_arguments()
-    iot, iam = boto3.client("iot", config=config, **arguments), boto3.client("iam", config=config, **arguments)
+    iot, iam = _clients(state)
     try:
         if iot.list_targets_for_policy(policyName=NAME)["targets"]:
             return

@@ -10,15 +10,14 @@ from urllib.parse import unquote
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
-from twin.cloud.greengrass.artifact_location import artifact_location
-from twin.cloud.greengrass.request_model import read_request
-from twin.cloud.greengrass.resolution import resolve_component_candidates
-from twin.cloud.greengrass.routing import without_none
-from twin.cloud.greengrass.service_error import AccessDeniedError, NotFoundError, ServiceError
+from twin.cloud.aws.protocol import AccessDeniedError, NotFoundError, ServiceError, without_none
+from twin.cloud.aws.shapes import read_request
+from twin.cloud.greengrass.components import SERVICE, artifact_location, resolve_component_candidates
 from twin.cloud.iot.device_identity import DeviceIdentity, identify
 from twin.cloud.iot.http_message import RequestHead, read_body, read_head, write_json
 from twin.cloud.iot.listener import Listener
-from twin.cloud.registry import Settings, register_background
+from twin.cloud.ministack.registry import register_background
+from twin.cloud.settings import Settings
 
 _THING_GROUPS = re.compile(r"/greengrass/v2/coreDevices/([^/]+)/thingGroups")
 _RESOLVE = "/greengrass/v2/resolveComponentCandidates"
@@ -62,7 +61,7 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
             return _thing_groups(identity, match[1])
         if head.method == "POST" and path == _RESOLVE:
             _require(identity, "ResolveComponentCandidates", "components:*", identity.things()[0])
-            return resolve_component_candidates(read_request("ResolveComponentCandidates", body))
+            return resolve_component_candidates(read_request(SERVICE, "ResolveComponentCandidates", body))
         if head.method == "GET" and (match := _ARTIFACT.fullmatch(path)):
             component = match[1].partition(":components:")[2]
             _require(identity, "GetComponentVersionArtifact", f"components:{component}", identity.things()[0])
