@@ -16,7 +16,7 @@ from rich.table import Table
 
 from twin import inventory as inventory_module
 from twin import lifecycle, log_files
-from twin.devices import bundle, simulated
+from twin.devices import nucleus_files, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.state import TwinState, default_home, load_state, remove_state
@@ -169,7 +169,7 @@ def join(
     membership = Membership(state, stage)
     identity = membership.join(thing, group)
     try:
-        bundle.write(folder, identity, state.proxy_port, root)
+        nucleus_files.write_bundle(folder, identity, state.proxy_port, root)
     except TwinError:
         membership.leave(thing)
         raise

@@ -22,9 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.twin.conftest import wait_until
 from twin import lifecycle
-from twin.devices import shared_rights
 from twin.devices.identity import Identity, write_credentials
-from twin.devices.membership import Membership
+from twin.devices.membership import SHARED_RIGHTS, Membership
 from twin.state import TwinState
 
 
@@ -222,6 +221,6 @@ def test_a_thousand_connections_leave_room_for_the_others(good: Party) -> None:
 
 
 def test_the_twins_own_policy_names_one_thing(good: Party) -> None:
-    policy = boto3.client("iot", **good.state.client_arguments()).get_policy(policyName=shared_rights.NAME)
+    policy = boto3.client("iot", **good.state.client_arguments()).get_policy(policyName=SHARED_RIGHTS)
 
     assert "${iot:Connection.Thing.ThingName}" in policy["policyDocument"]

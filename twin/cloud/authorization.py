@@ -104,15 +104,13 @@ def _field(body: bytes, name: str) -> Any:
 
 
 @patch("core.iam_actions.SERVICE_TO_IAM_NAMESPACE", why="the twin's services have names in policies", signature="dict")
-def service_namespaces(by_ministack: dict[str, str]) -> dict[str, str]:
-    """Services by MiniStack's name to the prefix of their actions."""
+def _service_namespaces(by_ministack: dict[str, str]) -> dict[str, str]:
     by_ministack.update({"greengrass": "greengrass", "sagemaker": "sagemaker"})
     return by_ministack
 
 
 @patch("core.iam_actions._BOTOCORE_SERVICE_MAP", why="the twin's services have names in botocore", signature="dict")
-def service_models(by_ministack: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Services by MiniStack's name to botocore's models of them."""
+def _service_models(by_ministack: dict[str, list[str]]) -> dict[str, list[str]]:
     by_ministack.update({"greengrass": ["greengrassv2"], "sagemaker": ["sagemaker-runtime"]})
     return by_ministack
 
@@ -122,7 +120,7 @@ def service_models(by_ministack: dict[str, list[str]]) -> dict[str, list[str]]:
     why="calls of the twin's services are authorised on their resource",
     signature="(service, method, path, headers, body, query_params, region, account_id)",
 )
-def extract_resource_arn(
+def _extract_resource_arn(
     by_ministack: Callable[..., str],
     service: str,
     method: str,
@@ -133,7 +131,6 @@ def extract_resource_arn(
     region: str,
     account_id: str,
 ) -> str:
-    """The resource of a call: the twin's answer first."""
     own = resource_arn(service, path, body, region, account_id)
     if own is not None:
         return own
@@ -145,8 +142,7 @@ def extract_resource_arn(
     why="bucket policies deny plain HTTP; the gateway is on loopback only, which counts as encrypted",
     signature="(key, ctx)",
 )
-def resolve_condition_key(by_ministack: Callable[..., Any], key: str, ctx: Any) -> Any:
-    """The value of a condition key."""
+def _resolve_condition_key(by_ministack: Callable[..., Any], key: str, ctx: Any) -> Any:
     return "true" if key.lower() == "aws:securetransport" else by_ministack(key, ctx)
 
 
@@ -294,8 +290,7 @@ _trail: AccessTrail | None = None
     why="every evaluation of an identity policy is written down",
     signature="(ctx, policies, *limits)",
 )
-def noting_evaluate(evaluate: Callable[..., Any], ctx: Any, policies: Any, *limits: Any) -> Any:
-    """Evaluate, and write down."""
+def _noting_evaluate(evaluate: Callable[..., Any], ctx: Any, policies: Any, *limits: Any) -> Any:
     result = evaluate(ctx, policies, *limits)
     if _trail and (ctx.principal_type == CERTIFICATE or _identity_next.get() or _provisioning.get()):
         _identity_next.set(False)
@@ -308,8 +303,7 @@ def noting_evaluate(evaluate: Callable[..., Any], ctx: Any, policies: Any, *limi
     why="the identity policies of a request are told from the resource policies that come after them",
     signature="(access_key_id, iam_action, service, region, resource_arn='*', service_context=None)",
 )
-def noting_enforce(enforce: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Ask for a permission."""
+def _noting_enforce(enforce: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     token = _identity_next.set(True)
     try:
         return enforce(*arguments, **named)
@@ -322,8 +316,7 @@ def noting_enforce(enforce: Callable[..., Any], *arguments: Any, **named: Any) -
     why="the rights that a provisioning role is asked for are written down",
     signature="(role_arn, requests)",
 )
-def noting_provisioning(allows: Callable[..., bool], role_arn: str, requests: Any) -> bool:
-    """Ask a provisioning role for its rights."""
+def _noting_provisioning(allows: Callable[..., bool], role_arn: str, requests: Any) -> bool:
     token = _provisioning.set(True)
     try:
         return bool(allows(role_arn, requests))
@@ -337,7 +330,7 @@ def noting_provisioning(allows: Callable[..., bool], role_arn: str, requests: An
     why="AWS asks for permissions besides a call's own",
     signature="(access_key_id, iam_action, service, region, resource_arn='*', service_context=None)",
 )
-def enforce_implied(
+def _enforce_implied(
     enforce: Callable[..., Any],
     access_key_id: str,
     iam_action: str,
@@ -346,7 +339,6 @@ def enforce_implied(
     resource_arn: str = "*",
     **named: Any,
 ) -> Any:
-    """Ask for what AWS asks for besides a call's own action."""
     denied = enforce(access_key_id, iam_action, service, region, resource_arn=resource_arn, **named)
     for action, resource in needed(iam_action, resource_arn) if denied is None else ():
         denied = denied or enforce(access_key_id, action, "iot", region, resource_arn=resource)

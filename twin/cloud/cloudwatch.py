@@ -107,8 +107,7 @@ def evaluate(alarm: dict[str, Any]) -> None:
     why="alarms are evaluated by period and with missing data",
     signature="(alarm)",
 )
-def evaluate_alarm(_by_ministack: Callable[..., None], alarm: dict[str, Any]) -> None:
-    """Evaluate an alarm whose metric was put."""
+def _evaluate_alarm(_by_ministack: Callable[..., None], alarm: dict[str, Any]) -> None:
     evaluate(alarm)
 
 
@@ -148,8 +147,7 @@ def apply_metric_filters(data: dict[str, Any]) -> None:
 @patch(
     "services.cloudwatch_logs._put_log_events", why="metric filters are applied to accepted lines", signature="(data)"
 )
-def put_log_events(put: Callable[..., Any], data: dict[str, Any]) -> Any:
-    """Answer PutLogEvents."""
+def _put_log_events(put: Callable[..., Any], data: dict[str, Any]) -> Any:
     answer = put(data)
     if answer[0] < 400:
         apply_metric_filters(data)

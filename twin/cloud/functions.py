@@ -231,8 +231,7 @@ _forker, _kept = Forker(), KeptWorkers()
 
 
 @patch("core.lambda_runtime.subprocess", why="Python workers are copies of a loaded process", signature="module")
-def subprocess_with_copies(by_ministack: ModuleType) -> SimpleNamespace:
-    """As the module, but for its Popen."""
+def _subprocess_with_copies(by_ministack: ModuleType) -> SimpleNamespace:
 
     def popen(command: list[str], **options: Any) -> Any:
         # A worker's command is the interpreter and its script.
@@ -246,14 +245,12 @@ def subprocess_with_copies(by_ministack: ModuleType) -> SimpleNamespace:
 
 
 @patch("core.lambda_runtime._signal", why="a function that raises keeps its process", signature="(proc)")
-def end_process(end: Callable[[Any], None], process: Any) -> None:
-    """End a worker's process."""
+def _end_process(end: Callable[[Any], None], process: Any) -> None:
     _kept.signal(end, process)
 
 
 @patch("core.lambda_runtime._collect", why="a function that raises keeps its process", signature="(proc, deadline)")
-def collect_process(wait: Callable[..., None], process: Any, deadline: float) -> None:
-    """Wait for the end of a worker's process."""
+def _collect_process(wait: Callable[..., None], process: Any, deadline: float) -> None:
     _kept.collect(wait, process, deadline)
 
 
@@ -262,8 +259,7 @@ def collect_process(wait: Callable[..., None], process: Any, deadline: float) ->
     why="a function that raises keeps its process",
     signature="(self, event, request_id, *, trace_id=None, depth=None, durable=None, invoked_function_arn=None)",
 )
-def invoke_worker(run: Callable[..., Any], worker: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
-    """Run one invocation."""
+def _invoke_worker(run: Callable[..., Any], worker: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
     return _kept.invoke(run, worker, *arguments, **named)
 
 
@@ -273,8 +269,7 @@ def invoke_worker(run: Callable[..., Any], worker: Any, *arguments: Any, **named
     "lets CloudFormation go on; on AWS it is lost, because the function's role may not make groups",
     signature="(func, request_id, log_text, error, duration_ms, *, log_source=None)",
 )
-def emit_to_existing_group(emit: Callable[..., None], func: dict[str, Any], *arguments: Any, **named: Any) -> None:
-    """Drop the lines for a group that a function names and that is not there."""
+def _emit_to_existing_group(emit: Callable[..., None], func: dict[str, Any], *arguments: Any, **named: Any) -> None:
     group = ((func.get("config") or func).get("LoggingConfig") or {}).get("LogGroup")
     if group is None or group in cloudwatch_logs._log_groups:
         emit(func, *arguments, **named)

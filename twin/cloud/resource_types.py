@@ -28,8 +28,7 @@ Made = tuple[str, dict[str, Any]]
 
 
 @patch(f"{_BUCKET}[create]", why="tags and encryption are set", signature=_CREATE)
-def create_bucket(create: Callable[..., Made], logical_id: str, properties: Properties, stack_name: str) -> Made:
-    """Make a bucket."""
+def _create_bucket(create: Callable[..., Made], logical_id: str, properties: Properties, stack_name: str) -> Made:
     bucket, attributes = create(logical_id, properties, stack_name)
     _apply(bucket, properties)
     return bucket, attributes
@@ -40,16 +39,14 @@ def create_bucket(create: Callable[..., Made], logical_id: str, properties: Prop
     why="tags and encryption are set",
     signature="(physical_id, old_props, new_props, stack_name)",
 )
-def update_bucket(update: Callable[..., Made], bucket: str, old: Properties, new: Properties, *rest: Any) -> Made:
-    """Change a bucket."""
+def _update_bucket(update: Callable[..., Made], bucket: str, old: Properties, new: Properties, *rest: Any) -> Made:
     bucket, attributes = update(bucket, old, new, *rest)
     _apply(bucket, new)
     return bucket, attributes
 
 
 @patch(f"{_BUCKET}[delete]", why="a bucket with objects is not deleted", signature=_DELETE)
-def delete_bucket(_delete: Callable[..., Any], bucket: str, _properties: Properties) -> None:
-    """Delete an empty bucket; one that is gone is fine."""
+def _delete_bucket(_delete: Callable[..., Any], bucket: str, _properties: Properties) -> None:
     status, _headers, body = s3._delete_bucket(bucket)
     if status < 400 or status == 404:
         return
@@ -94,8 +91,7 @@ def _encryption_xml(rules: list[dict[str, Any]]) -> str:
     why="aws:kms without a key means the account's key for S3, as on AWS: the CDK command line uploads assets so",
     signature="(headers, bucket_name)",
 )
-def resolve_encryption(resolve: Callable[..., Any], headers: dict[str, str], bucket: str) -> Any:
-    """How an object is encrypted."""
+def _resolve_encryption(resolve: Callable[..., Any], headers: dict[str, str], bucket: str) -> Any:
     if headers.get("x-amz-server-side-encryption") == "aws:kms" and _KEY_HEADER not in headers:
         key = f"arn:aws:kms:{get_region()}:{get_account_id()}:alias/aws/s3"
         headers = {**headers, _KEY_HEADER: key}
@@ -112,8 +108,7 @@ def _profile_arn(name: str) -> str:
 
 
 @patch(f"{_PROFILE}[create]", why="Ref is the profile's name, not its ARN", signature=_CREATE)
-def create_profile(create: Callable[..., Made], *arguments: Any) -> Made:
-    """Make an instance profile."""
+def _create_profile(create: Callable[..., Made], *arguments: Any) -> Made:
     arn, attributes = create(*arguments)
     return _profile_name(arn), attributes
 
@@ -123,15 +118,13 @@ def create_profile(create: Callable[..., Made], *arguments: Any) -> Made:
     why="Ref is the profile's name, not its ARN",
     signature="(physical_id, old_props, new_props, stack_name, logical_id=None)",
 )
-def update_profile(update: Callable[..., Made], name: str, *rest: Any, **named: Any) -> Made:
-    """Change an instance profile."""
+def _update_profile(update: Callable[..., Made], name: str, *rest: Any, **named: Any) -> Made:
     arn, attributes = update(_profile_arn(name), *rest, **named)
     return _profile_name(arn), attributes
 
 
 @patch(f"{_PROFILE}[delete]", why="Ref is the profile's name, not its ARN", signature=_DELETE)
-def delete_profile(delete: Callable[..., Any], name: str, properties: Properties) -> None:
-    """Delete an instance profile."""
+def _delete_profile(delete: Callable[..., Any], name: str, properties: Properties) -> None:
     delete(_profile_arn(name), properties)
 
 
@@ -140,8 +133,7 @@ def delete_profile(delete: Callable[..., Any], name: str, properties: Properties
     why="public parameters name the current Amazon Linux 2023 images",
     signature="dict",
 )
-def image_parameters(by_ministack: dict[str, str]) -> dict[str, str]:
-    """Add one for each kernel and architecture, standard and minimal images."""
+def _image_parameters(by_ministack: dict[str, str]) -> dict[str, str]:
     by_ministack.update(
         {
             f"{_IMAGE_FOLDER}/al2023-ami-{variant}kernel-{kernel}-{architecture}": image

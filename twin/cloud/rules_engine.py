@@ -77,7 +77,7 @@ _FUNCTIONS = {"get": get, "parse_time": parse_time}
     why="SELECT, WHERE and substitution templates can call get and parse_time",
     signature="(name, args, topic, payload, message, client_id=None)",
 )
-def evaluate_function(
+def _evaluate_function(
     evaluate: Callable[..., Any],
     name: str,
     args: list[str],
@@ -86,7 +86,6 @@ def evaluate_function(
     message: Any,
     client_id: str | None = None,
 ) -> Any:
-    """The value of a function."""
     function = _FUNCTIONS.get(name)
     if function is None:
         return evaluate(name, args, topic, payload, message, client_id)
@@ -96,8 +95,7 @@ def evaluate_function(
 
 
 @patch("services.iot._IMPLEMENTED_SQL_FUNCS", why="get and parse_time are known", signature="frozenset")
-def known_functions(by_ministack: frozenset[str]) -> frozenset[str]:
-    """Names of functions that a rule may call."""
+def _known_functions(by_ministack: frozenset[str]) -> frozenset[str]:
     return by_ministack | set(_FUNCTIONS)
 
 
@@ -281,10 +279,9 @@ _ACTIONS: dict[str, Action] = {"s3": _s3, "cloudwatchMetric": _cloudwatch_metric
     why="the actions s3, cloudwatchMetric and cloudwatchLogs are run; a failed one goes to the rule's error action",
     signature="async (account_id, region, rule_name, action, event)",
 )
-async def dispatch_action(
+async def _dispatch_action(
     dispatch: Callable[..., Awaitable[None]], account: str, region: str, rule: str, action: dict[str, Any], event: Any
 ) -> None:
-    """Run one action of a rule."""
     kind = next((name for name in _ACTIONS if name in action), None)
     if kind is None:
         await dispatch(account, region, rule, action, event)
@@ -301,7 +298,7 @@ async def dispatch_action(
     why="templates in actions take values out of the original message",
     signature="async (account_id, region, rule, payload, topic='', client_id=None)",
 )
-async def run_actions(
+async def _run_actions(
     run: Callable[..., Awaitable[None]],
     account: str,
     region: str,
@@ -310,7 +307,6 @@ async def run_actions(
     topic: str = "",
     client_id: str | None = None,
 ) -> None:
-    """Run the actions of a rule for one message."""
     token = CURRENT.set(RuleMessage(topic, payload or b"", client_id))
     try:
         await run(account, region, rule, payload, topic, client_id)
@@ -319,8 +315,7 @@ async def run_actions(
 
 
 @patch("services.iot._RULE_ACTION_RESOURCE_KEYS", why="the actions that are run are known", signature="dict")
-def known_actions(by_ministack: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """The parameters that name an action's resource."""
+def _known_actions(by_ministack: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {
         **by_ministack,
         "s3": ("bucketName",),

@@ -35,7 +35,6 @@ EXTENSIONS = (
     "twin.cloud.iot.keep_alive",
     "twin.cloud.greengrass.api",
     "twin.cloud.greengrass.cloudformation",
-    "twin.cloud.greengrass.data_plane",
     "twin.cloud.rules_engine",
     "twin.cloud.cloudwatch",
     "twin.cloud.sagemaker.api",

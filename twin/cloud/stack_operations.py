@@ -51,7 +51,7 @@ def under_way(name: str) -> bool:
     why="the answers that the CDK command line waits for are held until the operation has ended",
     signature="async (method, path, headers, body, query_params)",
 )
-async def answer_late(
+async def _answer_late(
     answer: Callable[..., Awaitable[Response]],
     method: str,
     path: str,
@@ -59,7 +59,6 @@ async def answer_late(
     body: bytes,
     query: dict[str, list[str]],
 ) -> Response:
-    """Answer a request of CloudFormation."""
     response = await answer(method, path, headers, body, query)
     action, name = _asked(body, query)
     if response[0] < 400 and action in _OPERATIONS and name:
@@ -189,8 +188,7 @@ _waits = QuickWaits()
 
 
 @patch("services.stepfunctions._scaled_sleep", why="retries come sooner at first", signature="(seconds)")
-def pause(sleep: Callable[[float], None], seconds: float) -> None:
-    """Pause as `QuickWaits` says."""
+def _pause(sleep: Callable[[float], None], seconds: float) -> None:
     _waits.pause(sleep, seconds)
 
 
@@ -199,8 +197,7 @@ def pause(sleep: Callable[[float], None], seconds: float) -> None:
     why="the time of a Wait state is kept",
     signature="(state_def, raw_input, ctx=None)",
 )
-def execute_wait(wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Run a Wait state."""
+def _execute_wait(wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     return _waits.exactly(wait_state, *arguments, **named)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.names import Names
-from twin.devices import shared_rights
 from twin.devices.identity import (
     BOUNDED,
     Identity,
@@ -28,6 +29,17 @@ _MARK = {"madeBy": "twin-join"}
 """Attribute of the things and groups that `join` made: `leave` touches no others."""
 
 _THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
+
+
+SHARED_RIGHTS = "twin-devices"
+"""IoT policy, role alias and role of joined devices where no stage is deployed whose own could serve.
+
+They go with the last certificate that the policy is attached to.
+"""
+
+_OWN = "${iot:Connection.Thing.ThingName}"
+_TRUST = {"Effect": "Allow", "Principal": {"Service": "credentials.iot.amazonaws.com"}, "Action": "sts:AssumeRole"}
+_ROLE = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:GetBucketLocation", "kms:Decrypt"], "Resource": "*"}
 
 
 class Membership:
@@ -126,7 +138,7 @@ class Membership:
             self._iot.delete_thing(thingName=thing)
         for group in groups:
             self._delete_empty_group(group)
-        shared_rights.remove_unused(self._state)
+        _remove_unused_rights(self._state)
 
     def _delete_empty_group(self, group: str) -> None:
         found = self._iot.describe_thing_group(thingGroupName=group)
@@ -145,8 +157,8 @@ class Membership:
         policies = [p["policyName"] for p in self._iot.list_policies(pageSize=250)["policies"]]
         if self._names.role_alias in aliases and self._names.iot_policy in policies:
             return self._names.iot_policy, self._names.role_alias
-        shared_rights.make(self._state)
-        return shared_rights.NAME, shared_rights.NAME
+        _make_rights(self._state)
+        return SHARED_RIGHTS, SHARED_RIGHTS
 
     def _thing_attributes(self, thing: str) -> dict[str, str] | None:
         try:
@@ -180,3 +192,85 @@ def _missing_is_fine(*also: str) -> Iterator[None]:
     except ClientError as exc:
         if exc.response["Error"]["Code"] not in ("ResourceNotFoundException", *also):
             raise
+
+
+def _document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def _policy(region: str, account: str) -> str:
+    """A device acts as its own thing; the topics of components, which are not known here, are free but for `$aws`."""
+    prefix = f"arn:aws:iot:{region}:{account}"
+    own = f"$aws/things/{_OWN}/*"
+    data_plane = ("GetComponentVersionArtifact", "GetDeploymentConfiguration", "ListThingGroupsForCoreDevice")
+    reserved = [f"{prefix}:topic/$aws/*", f"{prefix}:topicfilter/$aws/*", f"{prefix}:topicfilter/#"]
+    reserved += [f"{prefix}:topicfilter/+/*", f"{prefix}:topicfilter/+"]
+    own_topics = [f"{prefix}:topic/{own}", f"{prefix}:topicfilter/{own}"]
+    return _document(
+        {
+            "Effect": "Allow",
+            "Action": "iot:Connect",
+            "Resource": [f"{prefix}:client/{_OWN}", f"{prefix}:client/{_OWN}#*"],
+        },
+        {"Effect": "Allow", "Action": ["iot:Publish", "iot:Subscribe", "iot:Receive"], "Resource": own_topics},
+        {"Effect": "Allow", "Action": ["iot:Publish", "iot:Receive"], "NotResource": reserved},
+        {"Effect": "Allow", "Action": "iot:Subscribe", "NotResource": reserved},
+        {
+            "Effect": "Allow",
+            "Action": "iot:AssumeRoleWithCertificate",
+            "Resource": f"{prefix}:rolealias/{SHARED_RIGHTS}",
+        },
+        {
+            "Effect": "Allow",
+            "Action": [f"greengrass:{name}" for name in (*data_plane, "ResolveComponentCandidates")],
+            "Resource": "*",
+        },
+    )
+
+
+def _clients(state: TwinState) -> tuple[Any, Any]:
+    iot, iam = (boto3.client(name, config=BOUNDED, **state.client_arguments()) for name in ("iot", "iam"))
+    return iot, iam
+
+
+def _make_rights(state: TwinState) -> None:
+    """Make all three; what is there stays.
+
+    Raises:
+        ClientError, BotoCoreError: If a call fails.
+    """
+    iot, iam = _clients(state)
+    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=SHARED_RIGHTS, AssumeRolePolicyDocument=_document(_TRUST))
+    iam.put_role_policy(RoleName=SHARED_RIGHTS, PolicyName="artifacts", PolicyDocument=_document(_ROLE))
+    role = iam.get_role(RoleName=SHARED_RIGHTS)["Role"]["Arn"]
+    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_role_alias(roleAlias=SHARED_RIGHTS, roleArn=role)
+    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_policy(policyName=SHARED_RIGHTS, policyDocument=_policy(state.region, state.account))
+
+
+def _remove_unused_rights(state: TwinState) -> None:
+    """Delete all three unless a certificate still has the policy; what is gone already is fine.
+
+    Raises:
+        ClientError, BotoCoreError: If a call fails for another reason.
+    """
+    iot, iam = _clients(state)
+    try:
+        if iot.list_targets_for_policy(policyName=SHARED_RIGHTS)["targets"]:
+            return
+    except iot.exceptions.ResourceNotFoundException:
+        return
+    for operation, names in (
+        (iot.delete_role_alias, {"roleAlias": SHARED_RIGHTS}),
+        (iam.delete_role_policy, {"RoleName": SHARED_RIGHTS, "PolicyName": "artifacts"}),
+        (iam.delete_role, {"RoleName": SHARED_RIGHTS}),
+        # Last: it tells the next run that there is something to remove.
+        (iot.delete_policy, {"policyName": SHARED_RIGHTS}),
+    ):
+        try:
+            operation(**names)
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] not in ("ResourceNotFoundException", "NoSuchEntity"):
+                raise

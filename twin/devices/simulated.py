@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twin.devices.identity import write_credentials
 from twin.devices.membership import Membership
-from twin.devices.nucleus_configuration import CONFIG_FILE, CREDENTIALS, lite
+from twin.devices.nucleus_files import CONFIG_FILE, CREDENTIALS, lite
 from twin.edge_processes import devices_folder, end_edge_processes
 from twin.errors import TwinError
 from twin.files import write_whole

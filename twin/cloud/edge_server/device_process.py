@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from twin.devices.nucleus_configuration import CONFIG_FILE
+from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
 from twin.files import REPOSITORY
 from twin.process import ProcessIdentity, processes_where

@@ -16,7 +16,7 @@ from twin.cloud.credentials import role_session
 from twin.cloud.edge_server.device_process import KeptDevice
 from twin.cloud.edge_server.provisioning import EdgeServerSettings, ProvisioningError, provision, send_outcome
 from twin.cloud.settings import RoleCredentials, Settings
-from twin.devices.nucleus_configuration import CONFIG_FILE, points_at
+from twin.devices.nucleus_files import CONFIG_FILE, points_at
 from twin.edge_processes import instances_folder
 from twin.files import write_whole
 from twin.status import STATUS_FILE, EdgeServerStatus

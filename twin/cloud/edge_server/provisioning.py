@@ -30,7 +30,7 @@ from twin.devices.identity import (
     cloud_names,
     make_certificate,
 )
-from twin.devices.nucleus_configuration import CONFIG_FILE, lite
+from twin.devices.nucleus_files import CONFIG_FILE, lite
 from twin.files import write_whole
 
 logger = logging.getLogger("twin.edge_server")

@@ -16,7 +16,7 @@ from twin.cloud.edge_server.edge_server import EdgeServer
 from twin.cloud.edge_server.provisioning import UserDataError, parse
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
-from twin.devices.nucleus_configuration import CONFIG_FILE, point_at
+from twin.devices.nucleus_files import CONFIG_FILE, point_at
 from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, instances_folder
 from twin.process import processes_where
 

@@ -210,10 +210,9 @@ _TOPIC = re.compile(r"\$aws/things/([^/]+)/greengrassv2/health/json")
     signature="async (account_id, region, topic, payload, qos=0, retain=False, properties=b'', client_id=None, "
     "principal=None)",
 )
-async def broker_publish(
+async def _broker_publish(
     deliver: Callable[..., Any], account_id: str, region: str, topic: str, payload: bytes, *args: Any, **more: Any
 ) -> None:
-    """Read every message on a fleet status topic; it is delivered as before."""
     if match := _TOPIC.fullmatch(topic):
         with request_scope(account_id, region):
             ingest(match[1], payload)

@@ -16,9 +16,8 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import iot
 
 from twin.cloud.aws.protocol import json_response
-from twin.cloud.iot.device_identity import identify
 from twin.cloud.iot.http_message import HttpError, read_head, write_json
-from twin.cloud.iot.listener import Listener, Serve, close
+from twin.cloud.iot.listener import Listener, Serve, close, identify
 from twin.cloud.iot.role_aliases import credentials
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
@@ -49,15 +48,13 @@ def certificate_names(region: str) -> list[str]:
 
 
 @patch("services.iot._describe_endpoint", why="devices are given AWS's names", signature="(qp)")
-def describe_endpoint(describe: Callable[..., Any], query: dict[str, str]) -> Any:
-    """Answer DescribeEndpoint."""
+def _describe_endpoint(describe: Callable[..., Any], query: dict[str, str]) -> Any:
     name = endpoint_names(get_account_id(), get_region()).get(query.get("endpointType", "iot:Data-ATS"))
     return describe(query) if name is None else json_response(200, {"endpointAddress": name})
 
 
 @patch("services.iot._mtls_server_cert_sans", why="every TLS listener has AWS's names", signature="()")
-def server_certificate_names(names_by_ministack: Callable[[], tuple[list[str], list[str]]]) -> Any:
-    """DNS names and addresses in the server certificate."""
+def _server_certificate_names(names_by_ministack: Callable[[], tuple[list[str], list[str]]]) -> Any:
     names, addresses = names_by_ministack()
     return list(dict.fromkeys([*names, *_certificate_names])), addresses
 

@@ -61,8 +61,7 @@ def job_namespaces() -> set[str]:
     why="a thing has a queue for each namespace; MiniStack's other queue functions build on this one",
     signature="(thing_name)",
 )
-def jobs_pending_for_thing(pending_in_all: Callable[[str], list[Execution]], thing_name: str) -> list[Execution]:
-    """The pending queue of the namespace at hand."""
+def _jobs_pending_for_thing(pending_in_all: Callable[[str], list[Execution]], thing_name: str) -> list[Execution]:
     namespace = _namespace.get()
     return [entry for entry in pending_in_all(thing_name) if namespace_of(entry["jobId"]) == namespace]
 
@@ -227,8 +226,7 @@ _notifier = JobNotifier()
 
 
 @patch("services.iot._parse_jobs_topic", why="topics of jobs with a namespace are served", signature="(topic)")
-def parse_jobs_topic(parse: Callable[[str], Any], topic: str) -> Any:
-    """Thing, verb and job of a topic."""
+def _parse_jobs_topic(parse: Callable[[str], Any], topic: str) -> Any:
     if match := _REQUEST.fullmatch(topic):
         return match[1], f"namespace-{match[3]}/{match[4]}", match[2]
     return parse(topic)
@@ -239,7 +237,7 @@ def parse_jobs_topic(parse: Callable[[str], Any], topic: str) -> Any:
     why="topics of jobs with a namespace are served",
     signature="async (account_id, region, thing, verb, job_id, payload)",
 )
-async def handle_jobs_publish(
+async def _handle_jobs_publish(
     handle: Callable[..., Awaitable[None]],
     account_id: str,
     region: str,
@@ -248,7 +246,6 @@ async def handle_jobs_publish(
     job_id: str | None,
     payload: bytes,
 ) -> None:
-    """Answer a message on a topic of jobs."""
     if verb.startswith("namespace-") and job_id is not None:
         namespace, _, verb = verb.removeprefix("namespace-").rpartition("/")
         with request_scope(account_id, region), job_namespace(namespace):
@@ -262,8 +259,7 @@ async def handle_jobs_publish(
     why="clients may not publish on the answers' topics",
     signature="(topic)",
 )
-def reserved_topic_publish_allowed(allowed: Callable[[str], bool], topic: str) -> bool:
-    """Whether a client may publish on a reserved topic."""
+def _reserved_topic_publish_allowed(allowed: Callable[[str], bool], topic: str) -> bool:
     return _REPLY.fullmatch(topic) is None and bool(allowed(topic))
 
 
@@ -272,10 +268,9 @@ def reserved_topic_publish_allowed(allowed: Callable[[str], bool], topic: str) -
     why="notifications of queues with a namespace, late and in one",
     signature="async (account_id, region, thing_name, prev_next_job_id)",
 )
-async def jobs_notify_thing(
+async def _jobs_notify_thing(
     notify: Notify, account_id: str, region: str, thing_name: str, prev_next_job_id: str | None
 ) -> None:
-    """Notify of changed queues."""
     await _notifier.queue_changed(notify, account_id, region, thing_name, prev_next_job_id)
 
 

@@ -71,10 +71,9 @@ _of_this_task: ContextVar[_Client | None] = ContextVar("twin_iot_client", defaul
 
 
 @patch("services.iot._mtls_serve_conn", why="silent clients are disconnected", signature="async (reader, writer)")
-async def serve_connection(
+async def _serve_connection(
     serve: Callable[..., Awaitable[None]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Watch one of the broker's TLS connections."""
     client = _clients[writer] = _Client()
     _of_this_task.set(client)
     try:
@@ -86,8 +85,7 @@ async def serve_connection(
 @patch(
     "services.iot._feed_session", why="silent clients are disconnected", signature="async (session, data, max_buffer)"
 )
-async def feed_session(feed: Callable[..., Awaitable[Any]], session: Any, data: bytes, max_buffer: int) -> bool:
-    """Note what a connection sends."""
+async def _feed_session(feed: Callable[..., Awaitable[Any]], session: Any, data: bytes, max_buffer: int) -> bool:
     client = _of_this_task.get()
     if client is not None:
         client.hear(data)

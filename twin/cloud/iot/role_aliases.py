@@ -14,8 +14,8 @@ from ministack.core.responses import AccountRegionScopedDict, get_account_id, ge
 
 from twin.cloud.aws.protocol import ServiceError, error_response, json_response
 from twin.cloud.credentials import role_session
-from twin.cloud.iot.device_identity import DeviceIdentity
 from twin.cloud.iot.http_message import HttpError, RequestHead
+from twin.cloud.iot.listener import DeviceIdentity
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_store, register_type
 from twin.cloud.settings import Settings
@@ -72,7 +72,7 @@ def put(alias: str, role_arn: Any, seconds: Any = None) -> Record:
     why="the role alias calls of IoT are served",
     signature="async (method, path, headers, body, query_params)",
 )
-async def route_request(
+async def _route_request(
     route: Callable[..., Awaitable[Any]],
     method: str,
     path: str,
@@ -80,7 +80,6 @@ async def route_request(
     body: bytes,
     query_params: dict[str, Any],
 ) -> Any:
-    """Answer a request of IoT."""
     if match := _PATH.fullmatch(unquote(path)):
         try:
             return json_response(200, _answer(method, match[1], body))

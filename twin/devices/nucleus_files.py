@@ -1,4 +1,4 @@
-"""The configuration files by which a nucleus finds the twin: nucleus lite's `config.yaml` and the classic installer's.
+"""The files by which a nucleus finds the twin: nucleus lite's `config.yaml`, the classic installer's, `join`'s folder.
 
 AWS's host names are reached through the twin's CONNECT proxy, so neither hosts file nor trust store changes.
 """
@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA, CloudNames
+from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA, CloudNames, Identity, write_credentials
+from twin.errors import TwinError
 from twin.files import write_whole
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, CLASSIC_CONFIG_FILE = "config.yaml", "config-classic.yaml"
 CREDENTIALS = "credentials"
 """Folder of the three files, below the nucleus' root folder and in the bundle alike."""
 
@@ -123,3 +124,58 @@ def point_at(path: Path, proxy_port: int) -> bool:
 def _proxy(config: Any) -> dict[str, Any]:
     proxy: dict[str, Any] = config["services"][_LITE]["configuration"]["networkProxy"]["proxy"]
     return proxy
+
+
+def write_bundle(folder: Path, identity: Identity, proxy_port: int, root: str | None = None) -> None:
+    """Write what a real device needs to join, and a README of three commands for each nucleus.
+
+    Key and certificate are readable by their owner only.
+
+    Args:
+        folder: Where; made if missing.
+        identity: From `join`.
+        proxy_port: The twin's CONNECT proxy.
+        root: The nucleus' root folder on the device; the usual one of each nucleus by default.
+
+    Raises:
+        TwinError: If a file cannot be written.
+    """
+    lite_root, classic_root = root or LITE_ROOT, root or CLASSIC_ROOT
+    try:
+        write_credentials(folder / CREDENTIALS, identity)
+        for name, text in (
+            (CONFIG_FILE, lite(identity, proxy_port, root=lite_root)),
+            (CLASSIC_CONFIG_FILE, classic(identity, proxy_port, root=classic_root)),
+            ("README.md", _readme(identity, proxy_port, lite_root, classic_root)),
+        ):
+            write_whole(folder / name, text, private=True)
+    except OSError as exc:
+        raise TwinError(f"--out must be a folder that can be written, got {folder}: {exc}") from exc
+
+
+def _readme(identity: Identity, proxy_port: int, lite_root: str, classic_root: str) -> str:
+    thing, groups = identity.thing, ", ".join(identity.groups) or "none"
+    return f"""# Core device {thing}
+
+Thing groups: {groups}. The twin is reached by one port, its CONNECT proxy, at 127.0.0.1:{proxy_port} of the device.
+On another machine, forward that port from the machine with the twin and leave it running:
+
+    ssh -N -R {proxy_port}:127.0.0.1:{proxy_port} USER@DEVICE
+
+## AWS IoT Greengrass nucleus lite, installed from its package
+
+    sudo cp -r {CREDENTIALS} {lite_root}/ && sudo chown -R ggcore:ggcore {lite_root}/{CREDENTIALS}
+    sudo install -D -m 644 {CONFIG_FILE} /etc/greengrass/config.yaml
+    sudo systemctl restart greengrass-lite.target
+
+## AWS IoT Greengrass nucleus (classic), its installer unpacked in ./GreengrassInstaller
+
+    sudo mkdir -p {classic_root} && sudo cp -r {CREDENTIALS} {classic_root}/
+    sudo -E java -Droot={classic_root} -Dlog.store=FILE -jar ./GreengrassInstaller/lib/Greengrass.jar \\
+      --init-config {CLASSIC_CONFIG_FILE} --component-default-user ggc_user:ggc_group --setup-system-service true
+    sudo systemctl status greengrass.service
+
+## Afterwards
+
+`python -m twin leave {thing}` removes the device from the twin. `private.pem.key` is the only copy of its key.
+"""
