@@ -41,17 +41,18 @@ def take() -> Report:
     return Report(LEDGER.patches, release(), (*misfits, *LEDGER.misfits(), *missing()))
 
 
-def missing(folder: Path = REPOSITORY / "twin" / "cloud") -> list[Misfit]:
+def missing(*folders: Path) -> list[Misfit]:
     """The names that MiniStack does not have.
 
     Args:
-        folder: Of Python files, searched with the folders below it.
+        folders: Of Python files, searched with the folders below them; by default the cloud's and the tools'.
 
     Returns:
         One for each name, with the files that use it.
     """
     users: dict[str, set[str]] = {}
-    for path in sorted(folder.rglob("*.py")):
+    searched = folders or (REPOSITORY / "twin" / "cloud", REPOSITORY / "tools")
+    for path in sorted(path for folder in searched for path in folder.rglob("*.py")):
         for name in used_names(path.read_text("utf-8")):
             users.setdefault(name, set()).add(path.name)
     return [
