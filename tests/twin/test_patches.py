@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import logging
@@ -19,6 +20,7 @@ from twin.cloud import server
 from twin.cloud.ministack import report
 from twin.cloud.ministack.patches import LEDGER, Ledger, Patch, PatchError, signature_of
 from twin.cloud.settings import Settings
+from twin.files import REPOSITORY
 
 SETTINGS = Settings("us-east-1", "000000000000", Path("unused"), 1, 2, 3, 4, 5)
 
@@ -176,3 +178,31 @@ def test_the_command_lists_the_ledger_and_fails_on_what_does_not_fit(monkeypatch
     assert "app.SERVICE_HANDLERS[cloudformation] (since 1.5.33)\n    the answers that the CDK" in listed.stdout
     assert failed.exit_code == 1
     assert "core.responses.gone must be (), got nothing" in str(failed.exception)
+
+
+def assigned_names(source: str) -> list[str]:
+    """Attributes of what a module imports from MiniStack that it assigns to."""
+    tree = ast.parse(source)
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "ministack"
+        for alias in node.names
+    }
+    targets = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+    flat = [each for target in targets for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return [
+        f"{each.value.id}.{each.attr}"
+        for each in flat
+        if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id in imported
+    ]
+
+
+def test_no_module_of_the_cloud_goes_past_the_ledger() -> None:
+    sample = "from ministack.services import iot, s3 as store\niot.a, store.b = 1, 2\nother.c = 3\n"
+    assert assigned_names(sample) == ["iot.a", "store.b"]
+
+    folder = REPOSITORY / "twin" / "cloud"
+    found = {path.name: assigned_names(path.read_text("utf-8")) for path in folder.rglob("*.py")}
+
+    assert {name: names for name, names in found.items() if names} == {}

@@ -101,6 +101,18 @@ class RequestError(ServiceError):
         super().__init__(message, code=code)
 
 
+def find(records: Mapping[str, Any], name: str, kind: str) -> Document:
+    """The record with a name.
+
+    Raises:
+        NotFoundError: If there is none; it names the kind.
+    """
+    record: Document | None = records.get(name)
+    if record is None:
+        raise NotFoundError(kind, name)
+    return record
+
+
 @dataclass(frozen=True)
 class Call:
     """A request after routing.

@@ -29,6 +29,7 @@ from twin.cloud.aws.protocol import (
     Mistake,
     NotFoundError,
     Route,
+    find,
     page,
 )
 from twin.cloud.aws.shapes import read_request
@@ -110,10 +111,7 @@ def component_version(arn: str) -> Record:
     Raises:
         NotFoundError: If there is none.
     """
-    record: Record | None = COMPONENTS.get(arn)
-    if record is None:
-        raise NotFoundError("component", arn)
-    return record
+    return find(COMPONENTS, arn, "component")
 
 
 def delete_component_version(arn: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 from ministack.services import eventbridge, iot
 
-from twin.cloud.aws.protocol import Answer, Call, NotFoundError, Route, page
+from twin.cloud.aws.protocol import Answer, Call, NotFoundError, Route, find, page
 from twin.cloud.greengrass.deployments import DEPLOYMENTS
 from twin.cloud.ministack.patches import patch
 
@@ -36,10 +36,7 @@ def find_core_device(thing: str) -> Record:
     Raises:
         NotFoundError: If none has reported itself.
     """
-    record: Record | None = CORE_DEVICES.get(thing)
-    if record is None:
-        raise NotFoundError("core device", thing)
-    return record
+    return find(CORE_DEVICES, thing, "core device")
 
 
 def delete_core_device(thing: str) -> None:

@@ -19,6 +19,7 @@ from twin.cloud.aws.protocol import (
     Mistake,
     NotFoundError,
     Route,
+    find,
     page,
 )
 from twin.cloud.aws.shapes import read_request
@@ -151,10 +152,7 @@ def find_deployment(deployment_id: str) -> Record:
     Raises:
         NotFoundError: If there is none.
     """
-    record: Record | None = DEPLOYMENTS.get(deployment_id)
-    if record is None:
-        raise NotFoundError("deployment", deployment_id)
-    return record
+    return find(DEPLOYMENTS, deployment_id, "deployment")
 
 
 def deployment_status(record: Record) -> str:
