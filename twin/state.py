@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import TwinError
+from twin.files import write_whole
 from twin.process import ProcessIdentity
 
 STATE_FILE = "state.json"
@@ -152,9 +153,7 @@ def load_state(home: Path) -> TwinState | None:
 def save_state(state: TwinState) -> None:
     """Write `state.json`, at once or not at all."""
     stored = {name: value for name, value in asdict(state).items() if name in _STORED}
-    temporary = state.home / f"{STATE_FILE}.new"
-    temporary.write_text(json.dumps(stored, indent=2) + "\n", "utf-8")
-    temporary.replace(state.home / STATE_FILE)
+    write_whole(state.home / STATE_FILE, json.dumps(stored, indent=2) + "\n")
 
 
 def remove_state(home: Path) -> None:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from tests.twin.conftest import Clients, outputs_of, settle, trust
 from twin.cloud.authorization import resource_arn
-from twin.cloud.interrupted_stacks import fail_interrupted
+from twin.cloud.stack_operations import fail_interrupted
 
 Deploy = Callable[..., dict[str, Any]]
 

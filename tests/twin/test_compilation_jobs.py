@@ -14,9 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.twin.conftest import Clients, trust, wait_until
-from twin.cloud.sagemaker.optimiser import optimise
-from twin.cloud.sagemaker.request_shape import mistakes
-from twin.cloud.sagemaker.source_archive import InputError, extract_model, pack_model
+from twin.cloud.aws.shapes import mistakes
+from twin.cloud.sagemaker.compiler import InputError, extract_model, optimise, pack_model
 
 MODEL = Path(__file__).resolve().parents[2] / "edge_assets" / "models" / "digits" / "model.onnx"
 BUCKET = "compilation-sources"

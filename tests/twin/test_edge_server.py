@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.twin.conftest import Clients, outputs_of, trust, wait_until
-from twin.cloud.edge_server.user_data import UserDataError, parse
+from twin.cloud.edge_server.provisioning import UserDataError, parse
 from twin.edge_processes import instances_folder
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, take_status

@@ -1,10 +1,11 @@
 """Custom resources that could not be created."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from twin.cloud.failed_custom_resources import FailedCreates
+from twin.cloud.stack_operations import deliver_response, invoke_custom_resource
 
 EVENT = ("Job", {"ServiceToken": "arn"}, "stack", "stack-id", "Custom::Job")
 
@@ -16,9 +17,8 @@ class Handler:
         self.asked: list[tuple[str, str | None]] = []
         self._physical_id = physical_id
         self._delete_fails = delete_fails
-        self._failed = FailedCreates()
-        self._deliver = self._failed.noting(lambda token, response: True)
-        self.invoke = self._failed.deleting(self._answer)
+        self._deliver = partial(deliver_response, lambda token, response: True)
+        self.invoke = partial(invoke_custom_resource, self._answer)
 
     def _answer(self, request_type: str, *event: Any, physical_id: str | None = None) -> tuple[str, dict[str, Any]]:
         self.asked.append((request_type, physical_id))

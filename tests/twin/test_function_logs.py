@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ministack.services import cloudwatch_logs, lambda_svc
 
-from twin.cloud import function_logs
-from twin.cloud.settings import Settings
+from twin.cloud import functions
+from twin.cloud.ministack.patches import LEDGER
 
 GROUP = "/aws/cloudformation/stack-Log1"
 
 
 @pytest.fixture(autouse=True)
-def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lambda_svc, "_emit_lambda_logs", lambda_svc._emit_lambda_logs)
-    function_logs.install(Settings("us-east-1", "000000000000", tmp_path, 1, 2, 3, 4, 5))
+def _patched() -> Iterator[None]:
+    take_back = LEDGER.apply(functions.__name__)
     yield
+    take_back()
     cloudwatch_logs._log_groups.clear()
 
 

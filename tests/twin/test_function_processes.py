@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.twin.conftest import Clients
-from twin.cloud.function_processes.forker import Forker
+from twin.cloud.functions import Forker
 
 CODE = """
 import os, sys, time

@@ -22,8 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.twin.conftest import wait_until
 from twin import lifecycle
-from twin.devices import bundle, shared_rights
-from twin.devices.membership import Identity, Membership
+from twin.devices.identity import Identity, write_credentials
+from twin.devices.membership import SHARED_RIGHTS, Membership
 from twin.state import TwinState
 
 
@@ -66,7 +66,7 @@ def join(guarded: TwinState, tmp_path_factory: pytest.TempPathFactory) -> Callab
     def make(thing: str) -> Party:
         identity = Membership(guarded).join(thing, "ring")
         folder = tmp_path_factory.mktemp(thing)
-        bundle.write_credentials(folder, identity)
+        write_credentials(folder, identity)
         context = ssl.create_default_context(cafile=str(folder / "root_ca.pem"))
         context.check_hostname = False  # the MQTT port is reached by its address
         context.load_cert_chain(folder / "device.pem.crt", folder / "private.pem.key")
@@ -221,6 +221,6 @@ def test_a_thousand_connections_leave_room_for_the_others(good: Party) -> None:
 
 
 def test_the_twins_own_policy_names_one_thing(good: Party) -> None:
-    policy = boto3.client("iot", **good.state.client_arguments()).get_policy(policyName=shared_rights.NAME)
+    policy = boto3.client("iot", **good.state.client_arguments()).get_policy(policyName=SHARED_RIGHTS)
 
     assert "${iot:Connection.Thing.ThingName}" in policy["policyDocument"]

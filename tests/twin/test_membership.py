@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.twin.conftest import Clients
 from twin import inventory
 from twin.cli import application
-from twin.devices import bundle
+from twin.devices import nucleus_files
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.state import TwinState
@@ -34,8 +34,8 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     result = run("join", "board-1", "--group", "ring-a", "--out", str(tmp_path / "b"), "--root", str(tmp_path / "b"))
 
     assert result.exit_code == 0, result.output
-    config = yaml.safe_load((tmp_path / "b" / bundle.LITE_CONFIG).read_text())
-    classic = yaml.safe_load((tmp_path / "b" / bundle.CLASSIC_CONFIG).read_text())
+    config = yaml.safe_load((tmp_path / "b" / nucleus_files.CONFIG_FILE).read_text())
+    classic = yaml.safe_load((tmp_path / "b" / nucleus_files.CLASSIC_CONFIG_FILE).read_text())
     system, nucleus = config["system"], config["services"]["aws.greengrass.NucleusLite"]["configuration"]
     assert classic["system"]["thingName"] == system["thingName"] == "board-1"
     assert Path(system["privateKeyPath"]).stat().st_mode & 0o077 == 0

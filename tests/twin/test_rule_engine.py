@@ -10,10 +10,9 @@ import pytest
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch, cloudwatch_logs, eventbridge
 
-from twin.cloud.greengrass import deployment_event
-from twin.cloud.observability import alarm_evaluation, metric_filters
-from twin.cloud.observability.rule_functions import UNDEFINED, get, parse_time
-from twin.cloud.observability.rule_message import RuleMessage
+from twin.cloud import cloudwatch as twins_cloudwatch
+from twin.cloud.greengrass import core_devices
+from twin.cloud.rules_engine import UNDEFINED, RuleMessage, get, parse_time
 
 NOW = 1_800_000_000.0
 
@@ -111,18 +110,18 @@ def alarm(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_missing_data_is_taken_as_the_alarm_says(values: list[float | None], missing: str, state: str) -> None:
-    assert alarm_evaluation.state(alarm(TreatMissingData=missing), values) == state
+    assert twins_cloudwatch.state(alarm(TreatMissingData=missing), values) == state
 
 
 def test_without_any_data_an_alarm_that_ignores_it_stays_as_it_is() -> None:
     for before in ("OK", "ALARM", "INSUFFICIENT_DATA"):
         settings = alarm(TreatMissingData="ignore", StateValue=before)
-        assert alarm_evaluation.state(settings, [None, None, None]) == before
+        assert twins_cloudwatch.state(settings, [None, None, None]) == before
 
 
 def test_m_out_of_n_periods_are_enough() -> None:
-    assert alarm_evaluation.state(alarm(DatapointsToAlarm=2), [6, 5, 6]) == "ALARM"
-    assert alarm_evaluation.state(alarm(DatapointsToAlarm=2), [6, 5, 5]) == "OK"
+    assert twins_cloudwatch.state(alarm(DatapointsToAlarm=2), [6, 5, 6]) == "ALARM"
+    assert twins_cloudwatch.state(alarm(DatapointsToAlarm=2), [6, 5, 5]) == "OK"
 
 
 @pytest.mark.parametrize(
@@ -137,14 +136,14 @@ def test_m_out_of_n_periods_are_enough() -> None:
 def test_a_value_is_compared_as_the_alarm_says(comparison: str, breaching: set[float]) -> None:
     settings = alarm(ComparisonOperator=comparison, EvaluationPeriods=1)
 
-    found = {value for value in (4, 5, 6) if alarm_evaluation.state(settings, [value]) == "ALARM"}
+    found = {value for value in (4, 5, 6) if twins_cloudwatch.state(settings, [value]) == "ALARM"}
 
     assert found == breaching
 
 
 def test_a_comparison_of_anomaly_detection_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ComparisonOperator must be one of .*, got 'LessThanLowerThreshold'"):
-        alarm_evaluation.state(alarm(ComparisonOperator="LessThanLowerThreshold"), [1])
+        twins_cloudwatch.state(alarm(ComparisonOperator="LessThanLowerThreshold"), [1])
 
 
 def test_statistics_are_those_of_each_period_and_of_the_alarms_dimensions_only() -> None:
@@ -154,10 +153,10 @@ def test_statistics_are_those_of_each_period_and_of_the_alarms_dimensions_only()
         cloudwatch._metric_bucket(key).append({**point, "Dimensions": {"device": device} if device else {}})
     dimensions = [{"Name": "device", "Value": "a"}]
 
-    assert alarm_evaluation.statistics(alarm(Dimensions=dimensions), NOW) == [3, 4, None]
-    assert alarm_evaluation.statistics(alarm(), NOW) == [1000, None, None]
+    assert twins_cloudwatch.statistics(alarm(Dimensions=dimensions), NOW) == [3, 4, None]
+    assert twins_cloudwatch.statistics(alarm(), NOW) == [1000, None, None]
     percentile = alarm(Dimensions=dimensions, Statistic=None, ExtendedStatistic="p50", EvaluationPeriods=1)
-    assert alarm_evaluation.statistics(percentile, NOW) == [1.5]
+    assert twins_cloudwatch.statistics(percentile, NOW) == [1.5]
 
 
 def test_an_alarm_tells_a_change_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +164,8 @@ def test_an_alarm_tells_a_change_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloudwatch, "_dispatch_alarm_actions", lambda _a, old, new, _r: told.append((old, new)))
     settings = alarm(TreatMissingData="breaching")
 
-    alarm_evaluation.evaluate(settings)
-    alarm_evaluation.evaluate(settings)
+    twins_cloudwatch.evaluate(settings)
+    twins_cloudwatch.evaluate(settings)
 
     assert told == [("OK", "ALARM")]
     assert settings["StateReason"] == "GreaterThanThreshold 5: no data, no data, no data in periods of 60 s"
@@ -185,8 +184,8 @@ def put_filter(pattern: str) -> None:
 def test_a_metric_filter_without_a_pattern_counts_the_lines_of_its_group() -> None:
     put_filter("")
 
-    metric_filters.apply({"logGroupName": "group", "logEvents": [{"message": "a"}, {"message": "b"}]})
-    metric_filters.apply({"logGroupName": "other", "logEvents": [{"message": "c"}]})
+    twins_cloudwatch.apply_metric_filters({"logGroupName": "group", "logEvents": [{"message": "a"}, {"message": "b"}]})
+    twins_cloudwatch.apply_metric_filters({"logGroupName": "other", "logEvents": [{"message": "c"}]})
 
     assert len(cloudwatch._metrics[("N", "Lines", "")]) == 2
 
@@ -194,7 +193,7 @@ def test_a_metric_filter_without_a_pattern_counts_the_lines_of_its_group() -> No
 def test_a_metric_filter_with_a_pattern_is_not_applied_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     put_filter("{ $.a = 1 }")
 
-    metric_filters.apply({"logGroupName": "group", "logEvents": [{"message": "a"}]})
+    twins_cloudwatch.apply_metric_filters({"logGroupName": "group", "logEvents": [{"message": "a"}]})
 
     assert ("N", "Lines", "") not in cloudwatch._metrics
     assert "metric filter filter of group: the twin applies an empty filterPattern only" in caplog.text
@@ -217,7 +216,7 @@ def test_a_deployment_that_has_newly_ended_is_an_event(
     events: list[dict[str, Any]] = []
     monkeypatch.setattr(eventbridge, "_put_events", lambda data, **_named: events.extend(data["Entries"]))
 
-    deployment_event.tell("board-1", {"deploymentInformation": information}, before)
+    core_devices.tell("board-1", {"deploymentInformation": information}, before)
 
     assert len(events) == told
     for event in events:

@@ -9,7 +9,9 @@ from typing import cast
 import pytest
 from ministack.services import iot
 
-from twin.cloud.iot.keep_alive import CONNECT_LIMIT_S, KeepAlive, keep_alive_s
+from twin.cloud.iot import keep_alive
+from twin.cloud.iot.keep_alive import CONNECT_LIMIT_S, keep_alive_s
+from twin.cloud.ministack.patches import LEDGER
 
 CONNECT = bytes([0x10, 20, 0, 4]) + b"MQTT" + bytes([4, 2])
 
@@ -44,17 +46,16 @@ class _Writer:
 def test_a_silent_client_is_disconnected_and_one_that_speaks_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await iot._feed_session(None, await reader.read(100), 0)
         await ended.wait()
 
-    async def feed(_session: object, _data: bytes, _limit: int) -> bool:
+    async def feed(session: object, data: bytes, max_buffer: int) -> bool:
         return True
 
     monkeypatch.setattr(iot, "_mtls_serve_conn", serve)
     monkeypatch.setattr(iot, "_feed_session", feed)
-    keep_alive = KeepAlive()
-    keep_alive.install()
+    take_back = LEDGER.apply(keep_alive.__name__)
 
     async def scenario() -> None:
         writers, tasks = [_Writer(), _Writer()], []
@@ -76,4 +77,7 @@ def test_a_silent_client_is_disconnected_and_one_that_speaks_is_not(monkeypatch:
         await asyncio.gather(*tasks)
         assert keep_alive._clients == {}
 
-    asyncio.run(scenario())
+    try:
+        asyncio.run(scenario())
+    finally:
+        take_back()

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twin.cloud.aws.protocol import InvalidRequestError
 from twin.cloud.greengrass.recipe import artifacts, canonical, read_recipe
-from twin.cloud.greengrass.service_error import InvalidRequestError
 
 BASE: dict[str, Any] = {
     "RecipeFormatVersion": "2020-01-25",

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from twin.cloud.iot.front import splice
 from twin.cloud.iot.http_message import HttpError
-from twin.cloud.iot.splice import splice
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -8,7 +8,7 @@ import pytest
 
 from config.loader import ConfigurationError, load_stage
 from tools.cdk_cli import ROOT
-from twin.cloud.greengrass.request_model import request_from_properties
+from twin.cloud.aws.shapes import request_from_properties
 
 
 def stage_file(folder: Path, rollout: str) -> None:
@@ -32,7 +32,9 @@ def request(folder: Path, rollout: str) -> dict[str, Any]:
         if each["Type"] == "AWS::GreengrassV2::Deployment" and each["Properties"]["DeploymentName"] == "edgewright-lab"
     ]
     return request_from_properties(
-        "CreateDeployment", {key: properties[key] for key in ("DeploymentPolicies", "IotJobConfiguration")}
+        "greengrassv2",
+        "CreateDeployment",
+        {key: properties[key] for key in ("DeploymentPolicies", "IotJobConfiguration")},
     )
 
 

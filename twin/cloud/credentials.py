@@ -5,30 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ministack.core.responses import get_account_id
 from ministack.services import iam, sts
 
-
-@dataclass(frozen=True)
-class RoleCredentials:
-    """An access key, its secret, its session token, and when they end (UTC)."""
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: str
-    expiration: datetime
-
-    def client_arguments(self) -> dict[str, str]:
-        """Keyword arguments for `boto3.client`."""
-        return {
-            "aws_access_key_id": self.access_key_id,
-            "aws_secret_access_key": self.secret_access_key,
-            "aws_session_token": self.session_token,
-        }
+from twin.cloud.settings import RoleCredentials
 
 
 def role_session(role_arn: str, session_name: str, service_principal: str, seconds: int = 3600) -> RoleCredentials:

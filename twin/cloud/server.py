@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from ministack import app as ministack_app
 
-from twin.cloud.loopback import LOOPBACK, LoopbackEventLoop
-from twin.cloud.registry import Settings, background_work
+from twin.cloud.ministack.patches import LEDGER, PatchError
+from twin.cloud.ministack.registry import background_work
+from twin.cloud.settings import Settings
 from twin.cloud_process import EXTENSIONS_VARIABLE
+from twin.ports import LOOPBACK
 
 logger = logging.getLogger("twin.server")
 
 EXTENSIONS = (
     "twin.cloud.authorization",
-    "twin.cloud.access_trail",
-    "twin.cloud.implied_permissions",
-    "twin.cloud.function_logs",
-    "twin.cloud.buckets",
-    "twin.cloud.instance_profiles",
-    "twin.cloud.interrupted_stacks",
-    "twin.cloud.failed_custom_resources",
-    "twin.cloud.public_parameters",
+    "twin.cloud.resource_types",
     "twin.cloud.stack_operations",
-    "twin.cloud.quick_waits",
-    "twin.cloud.function_processes",
-    "twin.cloud.iot",
-    "twin.cloud.greengrass",
-    "twin.cloud.observability",
-    "twin.cloud.sagemaker",
+    "twin.cloud.functions",
+    "twin.cloud.iot.jobs",
+    "twin.cloud.iot.role_aliases",
+    "twin.cloud.iot.front",
+    "twin.cloud.iot.keep_alive",
+    "twin.cloud.greengrass.api",
+    "twin.cloud.greengrass.cloudformation",
+    "twin.cloud.rules_engine",
+    "twin.cloud.cloudwatch",
+    "twin.cloud.sagemaker.api",
     "twin.cloud.ec2",
-    "twin.cloud.edge_server",
+    "twin.cloud.edge_server.supervisor",
     # Last, so that its final snapshot is taken before the others stop.
     "twin.cloud.snapshots",
 )
-"""Modules or packages with `install(settings)`; a later one may wrap what an earlier one registered."""
+"""Modules that declare patches, or have `install(settings)`, or both; a later one may wrap what an earlier one has."""
 
 _STOP_LIMIT_S = 10.0
+
+
+_BACKLOG = 1024
+
+
+class LoopbackEventLoop(asyncio.SelectorEventLoop):
+    """Binds every TCP listener to 127.0.0.1, whatever address was asked for: MiniStack's MQTT broker asks for all."""
+
+    async def create_server(
+        self,
+        protocol_factory: Any,
+        host: Any = None,  # noqa: ARG002 - replaced by loopback
+        port: Any = None,
+        *,
+        sock: Any = None,
+        **options: Any,
+    ) -> asyncio.Server:
+        """As the base class, on 127.0.0.1.
+
+        Raises:
+            ValueError: If a ready-made socket listens on another address.
+        """
+        if sock is None:
+            # A crowd of clients must not fill the queue: the ones that come after it would wait for seconds.
+            options.setdefault("backlog", _BACKLOG)
+            return await super().create_server(protocol_factory, LOOPBACK, port, **options)
+        if sock.getsockname()[0] != LOOPBACK:
+            raise ValueError(f"listeners of the twin must be on {LOOPBACK}, got {sock.getsockname()[0]}")
+        return await super().create_server(protocol_factory, sock=sock, **options)
 
 
 async def _stop(names_and_stops: list[tuple[str, Any]]) -> None:
@@ -99,6 +129,38 @@ async def _serve(settings: Settings) -> None:
     await serve(application, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
 
 
+def install(names: Sequence[str], settings: Settings) -> None:
+    """Import the extensions, install them, and put their patches in place: all of it or nothing.
+
+    Raises:
+        SystemExit: If one cannot be installed, or MiniStack is not as the patches expect it; the log says what.
+    """
+    modules = []
+    for name in names:
+        with _explained(name):
+            modules.append(importlib.import_module(name))
+    with _explained("twin.cloud.ministack"):
+        LEDGER.check()
+    for module in modules:
+        if hasattr(module, "install"):
+            with _explained(module.__name__):
+                module.install(settings)
+    with _explained("twin.cloud.ministack"):
+        LEDGER.apply()
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except PatchError as exc:
+        logger.error("%s", exc)
+        sys.exit(1)
+    except Exception:
+        logger.exception("extension %s cannot be installed", name)
+        sys.exit(1)
+
+
 def main() -> None:
     """Serve until SIGTERM.
 
@@ -112,12 +174,7 @@ def main() -> None:
     except ValueError as exc:
         logger.error("%s", exc)
         sys.exit(2)
-    for name in (*EXTENSIONS[:-1], *os.environ.get(EXTENSIONS_VARIABLE, "").split(), EXTENSIONS[-1]):
-        try:
-            importlib.import_module(name).install(settings)
-        except Exception:
-            logger.exception("extension %s cannot be installed", name)
-            sys.exit(1)
+    install((*EXTENSIONS[:-1], *os.environ.get(EXTENSIONS_VARIABLE, "").split(), EXTENSIONS[-1]), settings)
     with asyncio.Runner(loop_factory=LoopbackEventLoop) as runner:
         runner.run(_serve(settings))
         logging.shutdown()

@@ -1,10 +1,21 @@
-"""The settings of the cloud's process, as `twin.lifecycle` hands them over in its environment."""
+"""The settings of the cloud's process, as `twin.lifecycle` hands them over in its environment; calls to the cloud."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RoleCredentials:
+    """An access key, its secret, its session token, and when they end (UTC)."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+    expiration: datetime
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,16 @@ class Settings:
     def gateway_url(self) -> str:
         """The AWS endpoint of every service: `http://127.0.0.1:<gateway port>`."""
         return f"http://127.0.0.1:{self.gateway_port}"
+
+    def client_arguments(self, region: str, credentials: RoleCredentials) -> dict[str, str]:
+        """Keyword arguments for `boto3.client` that calls this cloud with a role's credentials."""
+        return {
+            "endpoint_url": self.gateway_url,
+            "region_name": region,
+            "aws_access_key_id": credentials.access_key_id,
+            "aws_secret_access_key": credentials.secret_access_key,
+            "aws_session_token": credentials.session_token,
+        }
 
     @classmethod
     def from_environment(cls) -> Settings:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from ministack import app as ministack_app
 from ministack.core import persistence
 from ministack.services import sts
 
-from twin.cloud.registry import Settings, register_background, register_store
+from twin.cloud.ministack.registry import register_periodic, register_store
+from twin.cloud.settings import Settings
 
 logger = logging.getLogger("twin.snapshots")
 
@@ -27,29 +27,9 @@ class Snapshots:
     """Writes the state of each service that changed since it was last written, each file at once or not at all."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._written: dict[str, bytes] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to write every `INTERVAL_S` seconds."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """End; MiniStack writes the last state itself."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            began = time.monotonic()
-            try:
-                await self.take()
-            except Exception:
-                logger.exception("snapshot failed; the next one is due in a moment")
-            await asyncio.sleep(max(INTERVAL_S, (time.monotonic() - began) / _BUSY_SHARE))
 
     async def take(self) -> None:
         """Write what changed. The states are read in one step of the event loop, so that they fit together."""
@@ -86,4 +66,4 @@ def install(settings: Settings) -> None:
     # The temporary credentials in use: without them a device's requests would be refused after a restart.
     register_store("sessions", sts._sessions)
     snapshots = Snapshots(Path(persistence.STATE_DIR) if persistence.PERSIST_STATE else settings.home / "state")
-    register_background("snapshots", start=snapshots.start, stop=snapshots.stop)
+    register_periodic("snapshots", snapshots.take, interval_s=INTERVAL_S, busy_share=_BUSY_SHARE)

@@ -1,4 +1,4 @@
-"""Stack operations are answered once they have ended, if that is soon.
+"""How stack operations go: answered once they have ended, waits that are short, failures and kills cleaned up.
 
 The CDK command line looks at a stack's state at once and then every five seconds. AWS answers before the operation has
 begun, so each level of stacks costs up to five seconds of waiting for nothing; here most operations take less than one.
@@ -7,13 +7,21 @@ begun, so each level of stacks costs up to five seconds of waiting for nothing; 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from ministack import app
 from ministack.services import cloudformation
 
-from twin.cloud.registry import Response, Settings, register_service
+from twin.cloud.ministack.patches import patch
+from twin.cloud.ministack.registry import Response, register_background
+from twin.cloud.settings import Settings
+
+logger = logging.getLogger("twin.stack_operations")
 
 HOLD_S = 30.0
 """Longest wait, well below the minute after which AWS clients give a call up; the operation goes on after it, and the
@@ -38,20 +46,24 @@ def under_way(name: str) -> bool:
     )
 
 
-def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
-    """Hold the answers of the operations that the CDK command line waits for."""
-    answer_by_ministack = app.SERVICE_HANDLERS["cloudformation"]
-
-    async def answer(
-        method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
-    ) -> Response:
-        response: Any = await answer_by_ministack(method, path, headers, body, query)
-        action, name = _asked(body, query)
-        if response[0] < 400 and action in _OPERATIONS and name:
-            await _hold(name)
-        return (response[0], response[1], response[2])
-
-    register_service("cloudformation", answer)
+@patch(
+    "app.SERVICE_HANDLERS[cloudformation]",
+    why="the answers that the CDK command line waits for are held until the operation has ended",
+    signature="async (method, path, headers, body, query_params)",
+)
+async def _answer_late(
+    answer: Callable[..., Awaitable[Response]],
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    query: dict[str, list[str]],
+) -> Response:
+    response = await answer(method, path, headers, body, query)
+    action, name = _asked(body, query)
+    if response[0] < 400 and action in _OPERATIONS and name:
+        await _hold(name)
+    return response
 
 
 async def _hold(name: str) -> None:
@@ -69,3 +81,169 @@ def _asked(body: bytes, query: dict[str, list[str]]) -> tuple[str, str]:
     fields = {**query, **parse_qs(body.decode("utf-8", "replace"))}
     first = {key: value[0] if isinstance(value, list) else value for key, value in fields.items() if value}
     return first.get("Action", ""), first.get("StackName", "")
+
+
+Invoke = Callable[..., tuple[str, dict[str, Any]]]
+
+_failed_creates: dict[tuple[str, str], str] = {}
+"""Physical ids in answers of failure, until the invocation that waits for them has ended."""
+
+
+@patch(
+    "services.cloudformation.custom_resource.deliver_response",
+    why="what a custom resource that fails has made is known by its physical id",
+    signature="(token, response)",
+)
+def deliver_response(deliver: Callable[..., bool], token: str, response: dict[str, Any]) -> bool:
+    """Take a handler's answer in."""
+    if response.get("Status") == "FAILED" and response.get("PhysicalResourceId"):
+        key = (str(response.get("StackId")), str(response.get("LogicalResourceId")))
+        _failed_creates[key] = response["PhysicalResourceId"]
+    return deliver(token, response)
+
+
+@patch(
+    "services.cloudformation.custom_resource.invoke_custom_resource",
+    why="a custom resource that fails to be created is deleted again, for it has begun its work; MiniStack deletes "
+    "only what was created",
+    signature="(request_type, logical_id, props, stack_name, stack_id, resource_type, physical_id=None, "
+    "old_props=None)",
+)
+def invoke_custom_resource(
+    invoke: Invoke,
+    request_type: str,
+    logical_id: str,
+    props: dict[str, Any],
+    stack_name: str,
+    stack_id: str,
+    resource_type: str,
+    *arguments: Any,
+    **named: Any,
+) -> tuple[str, dict[str, Any]]:
+    """Call a handler, on a worker thread."""
+    event = (logical_id, props, stack_name, stack_id, resource_type)
+    try:
+        return invoke(request_type, *event, *arguments, **named)
+    except RuntimeError:
+        physical_id = _failed_creates.pop((stack_id, logical_id), None)
+        if request_type == "Create" and physical_id:
+            _delete(invoke, event, physical_id)
+        raise
+
+
+def _delete(invoke: Invoke, event: tuple[Any, ...], physical_id: str) -> None:
+    """Send the Delete; one that fails is logged, for the first error is the stack's."""
+    try:
+        invoke("Delete", *event, physical_id=physical_id)
+    except (RuntimeError, TimeoutError, ValueError) as exc:
+        logger.warning("%s, which could not be created, could not be deleted either: %s", physical_id, exc)
+
+
+FIRST_S = 0.5
+"""The shortest pause before a state machine asks again: a question costs two function calls."""
+
+SHARE = 0.25
+"""Of the time since the first pause."""
+
+
+class QuickWaits:
+    """Pauses of state machines' executions, each of which has a thread of its own.
+
+    The Provider framework waits by retrying one call at a fixed interval, some seconds, which suits work that takes
+    minutes on AWS. Here the same work takes a second. A retry comes after a quarter of the time that the execution has
+    been retrying, at most after its own interval: a short wait ends early, and a long one loses few of its retries.
+
+    Args:
+        clock: Seconds, ever rising.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: weakref.WeakKeyDictionary[threading.Thread, float] = weakref.WeakKeyDictionary()
+        self._waiting = threading.local()
+
+    def pause(self, sleep: Callable[[float], None], seconds: float) -> None:
+        """Pause before a retry, or for a Wait state as long as it says.
+
+        Args:
+            sleep: The pause as the state machine says, s.
+            seconds: What it says.
+        """
+        if not getattr(self._waiting, "exactly", False):
+            now = self._clock()
+            began = self._began.setdefault(threading.current_thread(), now)
+            seconds = min(seconds, max(FIRST_S, SHARE * (now - began)))
+        sleep(seconds)
+
+    def exactly(self, wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Run a Wait state: its time is part of what the state machine does."""
+        self._waiting.exactly = True
+        try:
+            return wait_state(*arguments, **named)
+        finally:
+            self._waiting.exactly = False
+
+
+_waits = QuickWaits()
+
+
+@patch("services.stepfunctions._scaled_sleep", why="retries come sooner at first", signature="(seconds)")
+def _pause(sleep: Callable[[float], None], seconds: float) -> None:
+    _waits.pause(sleep, seconds)
+
+
+@patch(
+    "services.stepfunctions._execute_wait",
+    why="the time of a Wait state is kept",
+    signature="(state_def, raw_input, ctx=None)",
+)
+def _execute_wait(wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    return _waits.exactly(wait_state, *arguments, **named)
+
+
+_FAILED_STATES = {
+    # In this state the CDK deletes a stack and creates it anew; of CREATE_FAILED it asks a terminal what to do.
+    "CREATE_IN_PROGRESS": "ROLLBACK_FAILED",
+    "ROLLBACK_IN_PROGRESS": "ROLLBACK_FAILED",
+    "REVIEW_IN_PROGRESS": "REVIEW_IN_PROGRESS",
+    "UPDATE_IN_PROGRESS": "UPDATE_FAILED",
+    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS": "UPDATE_COMPLETE",
+    "UPDATE_ROLLBACK_IN_PROGRESS": "UPDATE_ROLLBACK_FAILED",
+    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS": "UPDATE_ROLLBACK_COMPLETE",
+    "DELETE_IN_PROGRESS": "DELETE_FAILED",
+}
+_REASON = "The twin's cloud stopped during the operation; deploy (after an update: cdk rollback first) or destroy again"
+
+
+def fail_interrupted(stack: dict[str, Any]) -> bool:
+    """Give a stack in a state that only a running operation can leave the failed state of that operation.
+
+    Args:
+        stack: MiniStack's record; changed in place.
+
+    Returns:
+        Whether it was changed.
+    """
+    status = stack.get("StackStatus", "")
+    failed = _FAILED_STATES.get(status, status)
+    if failed == status:
+        return False
+    stack["StackStatus"] = failed
+    stack["StackStatusReason"] = _REASON
+    for resource in (stack.get("_resources") or {}).values():
+        state = str(resource.get("ResourceStatus", ""))
+        if state.endswith("_IN_PROGRESS"):
+            resource["ResourceStatus"] = state.replace("_IN_PROGRESS", "_FAILED")
+    return True
+
+
+async def _fail_all() -> None:
+    for key, stack in list(cloudformation._stacks._data.items()):
+        before = stack.get("StackStatus")
+        if fail_interrupted(stack):
+            logger.warning("stack %s was %s when the cloud stopped: now %s", key[-1], before, stack["StackStatus"])
+
+
+def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
+    """Look at the stacks once, right after the persisted state is loaded."""
+    register_background("interrupted stacks", start=_fail_all)

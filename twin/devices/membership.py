@@ -1,42 +1,45 @@
-"""A device's identity in the twin's account: thing, certificate, attachments; made by `join`, undone by `leave`."""
+"""A device in the twin's account: thing, certificate, groups and rights; made by `join`, undone by `leave`."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
+from typing import Any
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.names import Names
-from twin.devices import shared_rights
+from twin.devices.identity import (
+    BOUNDED,
+    Identity,
+    certificate_authority,
+    cloud_names,
+    delete_certificate,
+    make_certificate,
+    plainly,
+)
 from twin.errors import TwinError
 from twin.state import TwinState
 
-BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 _MARK = {"madeBy": "twin-join"}
 """Attribute of the things and groups that `join` made: `leave` touches no others."""
 
 _THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a device needs to join: its certificate and key (PEM), the trusted root, and the names of its cloud."""
+SHARED_RIGHTS = "twin-devices"
+"""IoT policy, role alias and role of joined devices where no stage is deployed whose own could serve.
 
-    thing: str
-    certificate: str
-    private_key: str
-    root_ca: str
-    region: str
-    data_endpoint: str
-    credential_endpoint: str
-    role_alias: str
-    groups: tuple[str, ...]
+They go with the last certificate that the policy is attached to.
+"""
+
+_OWN = "${iot:Connection.Thing.ThingName}"
+_TRUST = {"Effect": "Allow", "Principal": {"Service": "credentials.iot.amazonaws.com"}, "Action": "sts:AssumeRole"}
+_ROLE = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:GetBucketLocation", "kms:Decrypt"], "Resource": "*"}
 
 
 class Membership:
@@ -80,24 +83,19 @@ class Membership:
     def _join(self, thing: str, group: str | None) -> Identity:
         policy, alias = self._rights()
         self._iot.create_thing(thingName=thing, attributePayload={"attributes": _MARK})
-        made = self._iot.create_keys_and_certificate(setAsActive=True)
-        self._iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
-        self._iot.attach_policy(policyName=policy, target=made["certificateArn"])
+        certificate = make_certificate(self._iot, policy, thing)
         groups = [group] if group else [self._names.thing_group] if self._group_exists(self._names.thing_group) else []
         for name in groups:
             if not self._group_exists(name):
                 properties = {"attributePayload": {"attributes": _MARK}}
                 self._iot.create_thing_group(thingGroupName=name, thingGroupProperties=properties)
             self._iot.add_thing_to_thing_group(thingName=thing, thingGroupName=name)
+        names = cloud_names(plainly(self._iot), thing, self._state.region, alias)
         return Identity(
-            thing=thing,
-            certificate=made["certificatePem"],
-            private_key=made["keyPair"]["PrivateKey"],
-            root_ca=_certificate_authority(self._state),
-            region=self._state.region,
-            data_endpoint=self._endpoint("iot:Data-ATS"),
-            credential_endpoint=self._endpoint("iot:CredentialProvider"),
-            role_alias=alias,
+            **asdict(names),
+            certificate=certificate.pem,
+            private_key=certificate.private_key,
+            root_ca=certificate_authority(self._state.gateway_url),
             groups=tuple(groups),
         )
 
@@ -134,20 +132,13 @@ class Membership:
         with _missing_is_fine():
             principals = self._iot.list_thing_principals(thingName=thing)["principals"]
         for principal in principals:
-            self._delete_certificate(thing, principal)
+            policies = self._iot.list_attached_policies(target=principal)["policies"]
+            delete_certificate(plainly(self._iot), principal, [each["policyName"] for each in policies], thing)
         with _missing_is_fine():
             self._iot.delete_thing(thingName=thing)
         for group in groups:
             self._delete_empty_group(group)
-        shared_rights.remove_unused(self._state, BOUNDED)
-
-    def _delete_certificate(self, thing: str, arn: str) -> None:
-        identifier = arn.rsplit("/", 1)[-1]
-        for policy in self._iot.list_attached_policies(target=arn)["policies"]:
-            self._iot.detach_policy(policyName=policy["policyName"], target=arn)
-        self._iot.detach_thing_principal(thingName=thing, principal=arn)
-        self._iot.update_certificate(certificateId=identifier, newStatus="INACTIVE")
-        self._iot.delete_certificate(certificateId=identifier, forceDelete=True)
+        _remove_unused_rights(self._state)
 
     def _delete_empty_group(self, group: str) -> None:
         found = self._iot.describe_thing_group(thingGroupName=group)
@@ -166,8 +157,8 @@ class Membership:
         policies = [p["policyName"] for p in self._iot.list_policies(pageSize=250)["policies"]]
         if self._names.role_alias in aliases and self._names.iot_policy in policies:
             return self._names.iot_policy, self._names.role_alias
-        shared_rights.make(self._state, BOUNDED)
-        return shared_rights.NAME, shared_rights.NAME
+        _make_rights(self._state)
+        return SHARED_RIGHTS, SHARED_RIGHTS
 
     def _thing_attributes(self, thing: str) -> dict[str, str] | None:
         try:
@@ -185,14 +176,6 @@ class Membership:
             return False
         return True
 
-    def _endpoint(self, kind: str) -> str:
-        return str(self._iot.describe_endpoint(endpointType=kind)["endpointAddress"])
-
-
-def _certificate_authority(state: TwinState) -> str:
-    with urllib.request.urlopen(f"{state.gateway_url}/_ministack/iot/ca.pem", timeout=20) as answer:  # noqa: S310
-        return str(answer.read().decode())
-
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
@@ -209,3 +192,85 @@ def _missing_is_fine(*also: str) -> Iterator[None]:
     except ClientError as exc:
         if exc.response["Error"]["Code"] not in ("ResourceNotFoundException", *also):
             raise
+
+
+def _document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def _policy(region: str, account: str) -> str:
+    """A device acts as its own thing; the topics of components, which are not known here, are free but for `$aws`."""
+    prefix = f"arn:aws:iot:{region}:{account}"
+    own = f"$aws/things/{_OWN}/*"
+    data_plane = ("GetComponentVersionArtifact", "GetDeploymentConfiguration", "ListThingGroupsForCoreDevice")
+    reserved = [f"{prefix}:topic/$aws/*", f"{prefix}:topicfilter/$aws/*", f"{prefix}:topicfilter/#"]
+    reserved += [f"{prefix}:topicfilter/+/*", f"{prefix}:topicfilter/+"]
+    own_topics = [f"{prefix}:topic/{own}", f"{prefix}:topicfilter/{own}"]
+    return _document(
+        {
+            "Effect": "Allow",
+            "Action": "iot:Connect",
+            "Resource": [f"{prefix}:client/{_OWN}", f"{prefix}:client/{_OWN}#*"],
+        },
+        {"Effect": "Allow", "Action": ["iot:Publish", "iot:Subscribe", "iot:Receive"], "Resource": own_topics},
+        {"Effect": "Allow", "Action": ["iot:Publish", "iot:Receive"], "NotResource": reserved},
+        {"Effect": "Allow", "Action": "iot:Subscribe", "NotResource": reserved},
+        {
+            "Effect": "Allow",
+            "Action": "iot:AssumeRoleWithCertificate",
+            "Resource": f"{prefix}:rolealias/{SHARED_RIGHTS}",
+        },
+        {
+            "Effect": "Allow",
+            "Action": [f"greengrass:{name}" for name in (*data_plane, "ResolveComponentCandidates")],
+            "Resource": "*",
+        },
+    )
+
+
+def _clients(state: TwinState) -> tuple[Any, Any]:
+    iot, iam = (boto3.client(name, config=BOUNDED, **state.client_arguments()) for name in ("iot", "iam"))
+    return iot, iam
+
+
+def _make_rights(state: TwinState) -> None:
+    """Make all three; what is there stays.
+
+    Raises:
+        ClientError, BotoCoreError: If a call fails.
+    """
+    iot, iam = _clients(state)
+    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=SHARED_RIGHTS, AssumeRolePolicyDocument=_document(_TRUST))
+    iam.put_role_policy(RoleName=SHARED_RIGHTS, PolicyName="artifacts", PolicyDocument=_document(_ROLE))
+    role = iam.get_role(RoleName=SHARED_RIGHTS)["Role"]["Arn"]
+    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_role_alias(roleAlias=SHARED_RIGHTS, roleArn=role)
+    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_policy(policyName=SHARED_RIGHTS, policyDocument=_policy(state.region, state.account))
+
+
+def _remove_unused_rights(state: TwinState) -> None:
+    """Delete all three unless a certificate still has the policy; what is gone already is fine.
+
+    Raises:
+        ClientError, BotoCoreError: If a call fails for another reason.
+    """
+    iot, iam = _clients(state)
+    try:
+        if iot.list_targets_for_policy(policyName=SHARED_RIGHTS)["targets"]:
+            return
+    except iot.exceptions.ResourceNotFoundException:
+        return
+    for operation, names in (
+        (iot.delete_role_alias, {"roleAlias": SHARED_RIGHTS}),
+        (iam.delete_role_policy, {"RoleName": SHARED_RIGHTS, "PolicyName": "artifacts"}),
+        (iam.delete_role, {"RoleName": SHARED_RIGHTS}),
+        # Last: it tells the next run that there is something to remove.
+        (iot.delete_policy, {"policyName": SHARED_RIGHTS}),
+    ):
+        try:
+            operation(**names)
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] not in ("ResourceNotFoundException", "NoSuchEntity"):
+                raise

@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from twin.devices import bundle, nucleus_configuration
+from twin.devices.identity import write_credentials
 from twin.devices.membership import Membership
+from twin.devices.nucleus_files import CONFIG_FILE, CREDENTIALS, lite
 from twin.edge_processes import devices_folder, end_edge_processes
 from twin.errors import TwinError
+from twin.files import write_whole
 from twin.state import TwinState
 
 COUNT_LIMIT = 100
 DIALECTS = ("lite", "classic")
-CONFIG_FILE = "config.yaml"
-"""Written last: a folder with it is a device that has joined, and is kept running."""
-
 _END_LIMIT_S = 20.0
 
 Progress = Callable[[str], None]
@@ -74,11 +73,9 @@ def _add(state: TwinState, membership: Membership, thing: str, group: str | None
         _remove(state, membership, thing)
     root.mkdir(parents=True)
     identity = membership.join(thing, group)
-    bundle.write_credentials(root / nucleus_configuration.CREDENTIALS, identity)
-    content = nucleus_configuration.lite(identity, state.proxy_port, root=str(root), dialect=dialect)
-    temporary = root / f"{CONFIG_FILE}.new"
-    temporary.write_text(content, "utf-8")
-    temporary.replace(root / CONFIG_FILE)
+    write_credentials(root / CREDENTIALS, identity)
+    # Written last: a folder with it is a device that has joined, and is kept running.
+    write_whole(root / CONFIG_FILE, lite(identity, state.proxy_port, root=str(root), dialect=dialect))
 
 
 def _remove(state: TwinState, membership: Membership, thing: str) -> None:

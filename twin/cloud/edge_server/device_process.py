@@ -1,4 +1,4 @@
-"""The process of one core device: start, find again, watch, end."""
+"""The process of one core device: start, find again, watch, start again when it ends, end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from pathlib import Path
 
 import psutil
 
-from twin.cloud.edge_server.provisioning import CONFIG_FILE
+from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
+from twin.files import REPOSITORY
 from twin.process import INTERPRETER_VARIABLES, ProcessIdentity, processes_where
 
-_REPOSITORY = Path(__file__).resolve().parents[3]
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+STABLE_S = 60.0
+"""A device that ran this long starts again after the first delay when it ends."""
+
 _INHERITED = ("LANG", "LC_ALL", "TZ", *INTERPRETER_VARIABLES)
 
 
@@ -100,7 +104,46 @@ class DeviceProcess:
             **inherited,
             "PATH": path,
             "HOME": str(self._root),
-            "PYTHONPATH": str(_REPOSITORY),
+            "PYTHONPATH": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
             DEVICE_VARIABLE: str(self._root),
         }
+
+
+class KeptDevice:
+    """A device that is started again when it ends; the wait doubles with each early end."""
+
+    def __init__(self, root: Path) -> None:
+        self.process = DeviceProcess(root)
+        self._runs_since: float | None = None
+        self._due_at = 0.0
+        self._delay_s = FIRST_DELAY_S
+
+    def adopt(self) -> bool:
+        """Take over a device that an earlier cloud process started; whether there is one."""
+        if self.process.adopt():
+            self._runs_since = time.monotonic()
+        return self._runs_since is not None
+
+    def look(self) -> tuple[str, str] | None:
+        """Start the device if it is due; to be asked again and again.
+
+        Returns:
+            What has happened, as phase (`running` or `restarting`) and event; None for nothing new.
+
+        Raises:
+            OSError: If it cannot be started.
+        """
+        now = time.monotonic()
+        if self.process.alive:
+            return None
+        if self._runs_since is not None:
+            delay_s = FIRST_DELAY_S if now - self._runs_since > STABLE_S else self._delay_s
+            self._runs_since, self._due_at = None, now + delay_s
+            self._delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            return "restarting", f"core device {self.process.ending}; next start in {delay_s:.1f} s"
+        if now < self._due_at:
+            return None
+        self.process.start()
+        self._runs_since = now
+        return "running", "core device started"

@@ -8,26 +8,22 @@ import logging
 import shutil
 import time
 from dataclasses import asdict
-from pathlib import Path
 
-import yaml
 from ministack.core.responses import request_scope
 from ministack.services import iam
 
-from twin.cloud.edge_server import signal
-from twin.cloud.edge_server.device_process import DeviceProcess
-from twin.cloud.edge_server.provisioning import CONFIG_FILE, ProvisioningError, provision
-from twin.cloud.edge_server.user_data import EdgeServerSettings
-from twin.cloud.registry import RoleCredentials, Settings, role_session
+from twin.cloud.credentials import role_session
+from twin.cloud.edge_server.device_process import KeptDevice
+from twin.cloud.edge_server.provisioning import EdgeServerSettings, ProvisioningError, provision, send_outcome
+from twin.cloud.settings import RoleCredentials, Settings
+from twin.devices.nucleus_files import CONFIG_FILE, points_at
 from twin.edge_processes import instances_folder
+from twin.files import write_whole
 from twin.status import STATUS_FILE, EdgeServerStatus
 
 logger = logging.getLogger("twin.edge_server")
 
 _WATCH_S = 0.25
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 30.0
-_STABLE_S = 60.0
-"""A device that ran this long restarts without delay when it ends."""
 
 
 class EdgeServer:
@@ -42,7 +38,7 @@ class EdgeServer:
         self._edge = edge
         self._settings = settings
         self._root = instances_folder(settings.home) / instance_id
-        self._device = DeviceProcess(self._root)
+        self._device = KeptDevice(self._root)
         self._signal_url = edge.signal_url
         self._cancelled = False
         self._provisioning: asyncio.Task[None] | None = None
@@ -59,23 +55,14 @@ class EdgeServer:
             return
         if self._cancelled:
             return
-        delay_s = _FIRST_DELAY_S
         if await asyncio.to_thread(self._device.adopt):
             self._note("running", "core device of an earlier start taken over")
         while True:
-            began = time.monotonic()
-            if not self._device.alive:
-                self._device.start()
-                self._note("running", "core device started")
-                await self._signal(f"{self._edge.thing_name} is a core device", success=True)
-            while self._device.alive:
-                await asyncio.sleep(_WATCH_S)
-            delay_s = _FIRST_DELAY_S if time.monotonic() - began > _STABLE_S else delay_s
-            self._note(
-                "restarting", f"core device {self._device.ending}; next start in {delay_s:.1f} s", logging.WARNING
-            )
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            if news := self._device.look():
+                self._note(*news, logging.WARNING if news[0] == "restarting" else logging.INFO)
+                if news[0] == "running":
+                    await self._signal(f"{self._edge.thing_name} is a core device", success=True)
+            await asyncio.sleep(_WATCH_S)
 
     async def abandon_provisioning(self) -> None:
         """Make no further call, and wait for the one under way; each call is bounded."""
@@ -91,20 +78,20 @@ class EdgeServer:
         """
         await self.abandon_provisioning()
         self._note("stopping", "instance stopped" if keep_files else "instance terminated")
-        await asyncio.to_thread(self._device.end)
+        await asyncio.to_thread(self._device.process.end)
         if not keep_files:
             await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
 
     async def _signal(self, reason: str, *, success: bool) -> None:
         """Send the outcome once in the life of this object; later starts change nothing for CloudFormation."""
         url, self._signal_url = self._signal_url, ""
-        await asyncio.to_thread(signal.send, url, self._edge.thing_name, reason, success=success)
+        await asyncio.to_thread(send_outcome, url, self._edge.thing_name, reason, success=success)
 
     def _provision(self) -> None:
-        if self._provisioned():
+        if points_at(self._root / CONFIG_FILE, self._settings.proxy_port):
             return
         # A device with a configuration of other ports cannot reach the cloud.
-        self._device.end()
+        self._device.process.end()
         self._note("provisioning", f"making {self._edge.thing_name} a core device")
         provision(
             self._root,
@@ -114,15 +101,6 @@ class EdgeServer:
             lambda text: self._note("provisioning", text),
             lambda: self._cancelled,
         )
-
-    def _provisioned(self) -> bool:
-        try:
-            config = yaml.safe_load((self._root / CONFIG_FILE).read_text("utf-8"))
-            nucleus = config["services"]["aws.greengrass.NucleusLite"]["configuration"]
-            proxy: str = nucleus["networkProxy"]["proxy"]["url"]
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
-            return False
-        return proxy == f"http://127.0.0.1:{self._settings.proxy_port}"
 
     def _credentials(self) -> RoleCredentials:
         with request_scope(self._account, self._settings.region):
@@ -140,19 +118,13 @@ class EdgeServer:
     def _note(self, phase: str, event: str, level: int = logging.INFO) -> None:
         logger.log(level, "%s %s: %s", self.instance_id, self._edge.thing_name, event)
         status = EdgeServerStatus(
-            self.instance_id, self._edge.thing_name, phase, self._device.pid, event, round(time.time(), 3)
+            self.instance_id, self._edge.thing_name, phase, self._device.process.pid, event, round(time.time(), 3)
         )
         try:
-            _write_status(self._root, status)
+            self._root.mkdir(parents=True, exist_ok=True)
+            write_whole(self._root / STATUS_FILE, json.dumps(asdict(status)) + "\n")
         except OSError:
             logger.exception("status of %s cannot be written", self.instance_id)
-
-
-def _write_status(root: Path, status: EdgeServerStatus) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = root / f"{STATUS_FILE}.new"
-    temporary.write_text(json.dumps(asdict(status)) + "\n", "utf-8")
-    temporary.replace(root / STATUS_FILE)
 
 
 def _role_name(role: str | dict[str, str]) -> str:

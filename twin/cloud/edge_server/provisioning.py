@@ -1,28 +1,93 @@
-"""Makes an instance a core device, by the calls of the user data script and with the instance's role."""
+"""What the user data of an edge server does, by the same calls and with the instance's role: it is not run itself.
+
+The settings that it exports are read, the instance is made a core device, and CloudFormation is told how that ended.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import base64
+import binascii
+import json
+import logging
+import re
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 import tenacity
-import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from twin.cloud.edge_server.user_data import EdgeServerSettings
-from twin.cloud.registry import RoleCredentials, Settings
+from twin.cloud.settings import RoleCredentials, Settings
+from twin.devices.identity import (
+    CERTIFICATE,
+    KEY,
+    ROOT_CA,
+    certificate_authority,
+    cloud_names,
+    make_certificate,
+)
+from twin.devices.nucleus_files import CONFIG_FILE, lite
+from twin.files import write_whole
+
+logger = logging.getLogger("twin.edge_server")
 
 _BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2})
 _LIMIT_S = 120.0
-_CERTIFICATE, _KEY, _ROOT_CA, _ARN = "device.pem.crt", "private.pem.key", "root_ca.pem", "certificate.arn"
+_SIGNAL_LIMIT_S = 10.0
+_ARN = "certificate.arn"
+_EXPORT = re.compile(r"^export EDGEWRIGHT_([A-Z_0-9]+)='?([^'\n]*)'?\s*$", re.MULTILINE)
 
-CONFIG_FILE = "config.yaml"
+
+class UserDataError(ValueError):
+    """User data that is an edge server's, but not usable."""
+
+
+@dataclass(frozen=True)
+class EdgeServerSettings:
+    """What makes an instance a core device: names of IoT resources in its account."""
+
+    region: str
+    thing_name: str
+    thing_group: str
+    iot_policy: str
+    role_alias: str
+    stage: str
+    signal_url: str = ""
+
+
+def parse(user_data: str) -> EdgeServerSettings | None:
+    """Read the settings; the script after them is not run.
+
+    Args:
+        user_data: As in RunInstances: base64, or plain text.
+
+    Returns:
+        The settings, or None if the user data exports nothing with the prefix `EDGEWRIGHT_`.
+
+    Raises:
+        UserDataError: If some settings are there and others missing or empty.
+    """
+    exports = dict(_EXPORT.findall(_decoded(user_data)))
+    if not exports:
+        return None
+    names = ("REGION", "THING_NAME", "THING_GROUP", "IOT_POLICY", "ROLE_ALIAS", "STAGE")
+    missing = [f"EDGEWRIGHT_{name}" for name in names if not exports.get(name)]
+    if missing:
+        raise UserDataError(f"user data must export {', '.join(missing)}, got nothing for it")
+    return EdgeServerSettings(
+        **{name.lower(): exports[name] for name in names}, signal_url=exports.get("SIGNAL_URL", "")
+    )
+
+
+def _decoded(user_data: str) -> str:
+    try:
+        return base64.b64decode(user_data, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return user_data
 
 
 class ProvisioningError(Exception):
@@ -54,54 +119,24 @@ def provision(
         ProvisioningError: If a call goes on failing. A certificate that this run made is deleted again.
     """
     root.mkdir(parents=True, exist_ok=True)
-    client_arguments = {"endpoint_url": settings.gateway_url, "region_name": edge.region, "config": _BOUNDED}
-    iot = boto3.client("iot", **client_arguments, **credentials.client_arguments())
+    iot = boto3.client("iot", config=_BOUNDED, **settings.client_arguments(edge.region, credentials))
 
-    def call(operation: str, **arguments: str | bool) -> Any:
+    def call(operation: str, **arguments: Any) -> Any:
         return _repeated(iot, operation, arguments, note, cancelled)
 
-    data_endpoint = call("describe_endpoint", endpointType="iot:Data-ATS")["endpointAddress"]
-    credential_endpoint = call("describe_endpoint", endpointType="iot:CredentialProvider")["endpointAddress"]
-    _write(root / _ROOT_CA, _certificate_authority(settings))
-    if not all((root / name).exists() for name in (_CERTIFICATE, _KEY, _ARN)):
-        made = call("create_keys_and_certificate", setAsActive=True)
-        try:
-            call("attach_policy", policyName=edge.iot_policy, target=made["certificateArn"])
-            call("attach_thing_principal", thingName=edge.thing_name, principal=made["certificateArn"])
-        except ProvisioningError:
-            _take_back(iot, edge, made)
-            raise
-        _write(root / _CERTIFICATE, made["certificatePem"])
-        _write(root / _KEY, made["keyPair"]["PrivateKey"])
-        _write(root / _ARN, made["certificateArn"] + "\n")
-        note(f"certificate {made['certificateId'][:12]}… made and attached to {edge.thing_name}")
+    names = cloud_names(call, edge.thing_name, edge.region, edge.role_alias)
+    try:
+        write_whole(root / ROOT_CA, certificate_authority(settings.gateway_url), private=True)
+    except OSError as exc:
+        raise ProvisioningError(f"the twin's certificate authority could not be read: {exc}") from exc
+    if not all((root / name).exists() for name in (CERTIFICATE, KEY, _ARN)):
+        made = make_certificate(iot, edge.iot_policy, edge.thing_name, call=call)
+        for name, text in ((CERTIFICATE, made.pem), (KEY, made.private_key), (_ARN, made.arn + "\n")):
+            write_whole(root / name, text, private=True)
+        note(f"certificate {made.arn.rsplit('/', 1)[-1][:12]}… made and attached to {edge.thing_name}")
     call("add_thing_to_thing_group", thingName=edge.thing_name, thingGroupName=edge.thing_group)
-    write_config(root, edge, settings, data_endpoint, credential_endpoint)
-
-
-def write_config(
-    root: Path, edge: EdgeServerSettings, settings: Settings, data_endpoint: str, credential_endpoint: str
-) -> None:
-    """Write `config.yaml` in the format of nucleus lite; AWS's host names are reached through the twin's proxy."""
-    nucleus = {
-        "awsRegion": edge.region,
-        "iotCredEndpoint": credential_endpoint,
-        "iotDataEndpoint": data_endpoint,
-        "iotRoleAlias": edge.role_alias,
-        "greengrassDataPlanePort": "8443",
-        "networkProxy": {"proxy": {"url": f"http://127.0.0.1:{settings.proxy_port}"}},
-    }
-    config = {
-        "system": {
-            "privateKeyPath": str(root / _KEY),
-            "certificateFilePath": str(root / _CERTIFICATE),
-            "rootCaPath": str(root / _ROOT_CA),
-            "rootPath": str(root),
-            "thingName": edge.thing_name,
-        },
-        "services": {"aws.greengrass.NucleusLite": {"componentType": "NUCLEUS", "configuration": nucleus}},
-    }
-    _write(root / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
+    config = lite(names, settings.proxy_port, root=str(root), credentials=str(root), dialect="lite")
+    write_whole(root / CONFIG_FILE, config, private=True)
 
 
 def _repeated(
@@ -127,30 +162,21 @@ def _error(state: tenacity.RetryCallState) -> str:
     return str(state.outcome.exception()) if state.outcome else ""
 
 
-def _take_back(iot: Any, edge: EdgeServerSettings, made: dict[str, Any]) -> None:
-    """Delete a certificate that no device will have; steps that were not reached fail and that is fine."""
-    arn, identifier = made["certificateArn"], made["certificateId"]
-    for operation, arguments in (
-        ("detach_thing_principal", {"thingName": edge.thing_name, "principal": arn}),
-        ("detach_policy", {"policyName": edge.iot_policy, "target": arn}),
-        ("update_certificate", {"certificateId": identifier, "newStatus": "INACTIVE"}),
-        ("delete_certificate", {"certificateId": identifier, "forceDelete": True}),
-    ):
-        with contextlib.suppress(ClientError, BotoCoreError):
-            getattr(iot, operation)(**arguments)
+def send_outcome(url: str, thing_name: str, reason: str, *, success: bool) -> None:
+    """Send the outcome; one that cannot be sent is logged, and CloudFormation waits until its time is over.
 
-
-def _certificate_authority(settings: Settings) -> str:
+    Args:
+        url: Of the wait condition's handle; nothing is sent without one.
+        thing_name: Names the sender.
+        reason: Shown in the stack's events.
+        success: Whether the instance is a core device.
+    """
+    if not url.startswith("http://127.0.0.1:"):
+        return
+    signal = {"Status": "SUCCESS" if success else "FAILURE", "Reason": reason, "UniqueId": thing_name, "Data": ""}
+    body = json.dumps(signal).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": ""}, method="PUT")  # noqa: S310 (checked above)
     try:
-        with urllib.request.urlopen(f"{settings.gateway_url}/_ministack/iot/ca.pem", timeout=20) as answer:  # noqa: S310
-            return str(answer.read().decode())
+        urllib.request.urlopen(request, timeout=_SIGNAL_LIMIT_S).close()  # noqa: S310 (checked above)
     except OSError as exc:
-        raise ProvisioningError(f"the twin's certificate authority could not be read: {exc}") from exc
-
-
-def _write(path: Path, content: str) -> None:
-    """Write a file that only its owner can read, at once or not at all."""
-    temporary = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(content)
-    temporary.replace(path)
+        logger.warning("the outcome of %s could not be sent to CloudFormation: %s", thing_name, exc)

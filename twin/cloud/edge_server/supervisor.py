@@ -1,19 +1,24 @@
-"""Keeps one edge server for each running instance whose user data describes one."""
+"""Keeps one edge server for each running instance whose user data describes one, and the devices of `up --devices`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from pathlib import Path
 
+import psutil
 from ministack.services import ec2
 
+from twin.cloud.edge_server.device_process import KeptDevice
 from twin.cloud.edge_server.edge_server import EdgeServer
-from twin.cloud.edge_server.simulated_devices import SimulatedDevices
-from twin.cloud.edge_server.user_data import UserDataError, parse
-from twin.cloud.registry import Settings, register_background
-from twin.edge_processes import end_edge_processes, instances_folder
+from twin.cloud.edge_server.provisioning import UserDataError, parse
+from twin.cloud.ministack.registry import register_periodic
+from twin.cloud.settings import Settings
+from twin.devices.nucleus_files import CONFIG_FILE, point_at
+from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, instances_folder
+from twin.process import processes_where
 
 logger = logging.getLogger("twin.edge_server")
 
@@ -28,37 +33,28 @@ class Supervisor:
         self._settings = settings
         self._servers: dict[str, tuple[EdgeServer, asyncio.Task[None]]] = {}
         self._refused: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Remove what instances of an earlier run left, then begin to look."""
+        """Remove what instances of an earlier run left."""
         await asyncio.to_thread(_remove_strays, instances_folder(self._settings.home), self._instance_ids())
-        self._task = asyncio.create_task(self._look())
+
+    async def look(self) -> None:
+        """Compare the instances with the edge servers."""
+        self._start_new()
+        await self._remove_gone()
 
     async def stop(self) -> None:
-        """Stop looking; the devices run on until the next start takes them over, or `python -m twin down`."""
-        tasks = [task for _server, task in self._servers.values()]
-        if self._task is not None:
-            tasks.append(self._task)
-        for task in tasks:
+        """Stop; the devices run on until the next start takes them over, or `python -m twin down`."""
+        for _server, task in self._servers.values():
             task.cancel()
         await asyncio.gather(
-            *tasks,
+            *(task for _server, task in self._servers.values()),
             *(server.abandon_provisioning() for server, _task in self._servers.values()),
             return_exceptions=True,
         )
 
     def _instance_ids(self) -> set[str]:
         return {key[2] for key, instance in ec2._instances._data.items() if _state(instance) != "terminated"}
-
-    async def _look(self) -> None:
-        while True:
-            try:
-                self._start_new()
-                await self._remove_gone()
-            except Exception:
-                logger.exception("edge servers could not be looked at; trying again")
-            await asyncio.sleep(_LOOK_S)
 
     def _start_new(self) -> None:
         for (account, _region, instance_id), instance in list(ec2._instances._data.items()):
@@ -100,9 +96,56 @@ def _remove_strays(folder: Path, instance_ids: set[str]) -> None:
             shutil.rmtree(root, ignore_errors=True)
 
 
+class SimulatedDevices:
+    """The devices of a state folder, one for each folder with a configuration; they outlive a restart of the cloud."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = devices_folder(settings.home)
+        self._devices: dict[str, KeptDevice] = {}
+
+    async def start(self) -> None:
+        """Take over what an earlier cloud process started."""
+        await asyncio.to_thread(self._take_over)
+
+    def _take_over(self) -> None:
+        for path in self._folder.glob(f"*/{CONFIG_FILE}"):
+            device = self._devices[path.parent.name] = KeptDevice(path.parent)
+            moved = self._point_at_proxy(path)
+            if not _runs(path.parent):
+                continue
+            if moved:
+                end_edge_processes(path.parent)
+            else:
+                device.adopt()
+
+    def _point_at_proxy(self, path: Path) -> bool:
+        """Write the proxy's present port into a configuration; returns whether it was another one."""
+        try:
+            return point_at(path, self._settings.proxy_port)
+        except (OSError, ValueError) as exc:
+            logger.error("%s cannot be read: %r", path, exc)
+            return False
+
+    async def look(self) -> None:
+        """End the devices whose configuration is gone, and keep the others running."""
+        wanted = {path.parent.name: path.parent for path in self._folder.glob(f"*/{CONFIG_FILE}")}
+        for thing in [thing for thing in self._devices if thing not in wanted]:
+            await asyncio.to_thread(self._devices.pop(thing).process.end)
+        for thing, root in wanted.items():
+            device = self._devices.setdefault(thing, KeptDevice(root))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if (news := device.look()) and news[0] == "restarting":
+                    logger.warning("%s: %s", thing, news[1])
+
+
+def _runs(folder: Path) -> bool:
+    return bool(processes_where(lambda environment: environment.get(DEVICE_VARIABLE) == str(folder)))
+
+
 def install(settings: Settings) -> None:
     """Supervise with the cloud; the log is `log/edge_server.log`."""
-    supervisor = Supervisor(settings)
+    supervisor, simulated = Supervisor(settings), SimulatedDevices(settings)
 
     async def start() -> None:
         handler = logging.FileHandler(settings.home / "log" / "edge_server.log")
@@ -110,6 +153,5 @@ def install(settings: Settings) -> None:
         logger.addHandler(handler)
         await supervisor.start()
 
-    register_background("edge servers", start=start, stop=supervisor.stop)
-    simulated = SimulatedDevices(settings)
-    register_background("devices", start=simulated.start, stop=simulated.stop)
+    register_periodic("edge servers", supervisor.look, interval_s=_LOOK_S, first=start, last=supervisor.stop)
+    register_periodic("devices", simulated.look, interval_s=_LOOK_S, first=simulated.start)

@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 from ministack import app
 from ministack.core.responses import get_account_id, get_region
-from ministack.services.cloudformation import stacks
 
-from twin.cloud.greengrass import control_plane
-from twin.cloud.greengrass.request_model import request_from_properties
-from twin.cloud.registry import register_type
+from twin.cloud.aws.shapes import request_from_properties
+from twin.cloud.greengrass import api
+from twin.cloud.greengrass.components import SERVICE
+from twin.cloud.ministack.registry import register_type
+from twin.cloud.settings import Settings
 
 COMPONENT_VERSION = "AWS::GreengrassV2::ComponentVersion"
 DEPLOYMENT = "AWS::GreengrassV2::Deployment"
@@ -28,7 +29,7 @@ _CALL_LIMIT_S = 120.0
 Properties = dict[str, Any]
 
 
-def install() -> None:
+def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
     """Register the two types; they run on worker threads, from where they call the API on the event loop."""
     register_type(
         COMPONENT_VERSION,
@@ -36,6 +37,7 @@ def install() -> None:
         update=_update_component_version,
         delete=_delete_component_version,
         replacing=("InlineRecipe", "LambdaFunction"),
+        blocking=True,
     )
     register_type(
         DEPLOYMENT,
@@ -50,9 +52,8 @@ def install() -> None:
             "IotJobConfiguration",
             "DeploymentPolicies",
         ),
+        blocking=True,
     )
-    blocks = stacks._runs_on_worker_thread
-    stacks._runs_on_worker_thread = lambda kind: kind in (COMPONENT_VERSION, DEPLOYMENT) or blocks(kind)
 
 
 def create_component_version(logical_id: str, properties: Properties, stack: str) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
@@ -61,7 +62,7 @@ def create_component_version(logical_id: str, properties: Properties, stack: str
     Raises:
         ValueError: With AWS's reason, `AlreadyExists` for a version that is there.
     """
-    request = request_from_properties("CreateComponentVersion", properties)
+    request = request_from_properties(SERVICE, "CreateComponentVersion", properties)
     if "inlineRecipe" in request:
         request["inlineRecipe"] = base64.b64encode(request["inlineRecipe"].encode()).decode()
     status, made = _call("POST", "/greengrass/v2/createComponentVersion", request)
@@ -92,7 +93,9 @@ def create_deployment(logical_id: str, properties: Properties, stack: str) -> tu
     Raises:
         ValueError: With AWS's reason.
     """
-    status, made = _call("POST", "/greengrass/v2/deployments", request_from_properties("CreateDeployment", properties))
+    status, made = _call(
+        "POST", "/greengrass/v2/deployments", request_from_properties(SERVICE, "CreateDeployment", properties)
+    )
     _require_success(DEPLOYMENT, status, made)
     return made["deploymentId"], {"DeploymentId": made["deploymentId"]}
 
@@ -129,7 +132,7 @@ def _call(
     """Call the API in process, on the event loop, from the worker thread of a provisioner."""
     body = json.dumps(request).encode() if request is not None else b""
     status, _headers, answer = app.call_service_handler_sync(
-        control_plane.handle, method, path, {}, body, query or {}, timeout=_CALL_LIMIT_S
+        api.handle, method, path, {}, body, query or {}, timeout=_CALL_LIMIT_S
     )
     document: dict[str, Any] = json.loads(answer or b"{}")
     return status, document

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from twin.cloud.greengrass.service_error import InvalidRequestError, Mistake
+from twin.cloud.aws.protocol import InvalidRequestError, Mistake
 from twin.cloud.greengrass.version_range import Version, VersionRange
 
 RECIPE_LIMIT_BYTES = 16 * 1024

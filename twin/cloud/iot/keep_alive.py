@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from ministack.services import iot
+from twin.cloud.ministack.patches import patch
+from twin.cloud.ministack.registry import register_periodic
+from twin.cloud.settings import Settings
 
 logger = logging.getLogger("twin.iot")
 
@@ -63,57 +66,49 @@ def keep_alive_s(head: bytes) -> int | None:
     return min(max(asked_s or LONGEST_S, SHORTEST_S), LONGEST_S)
 
 
-class KeepAlive:
-    """Watches the broker's TLS connections and ends the silent ones."""
+_clients: dict[asyncio.StreamWriter, _Client] = {}
+_of_this_task: ContextVar[_Client | None] = ContextVar("twin_iot_client", default=None)
 
-    def __init__(self) -> None:
-        self._clients: dict[asyncio.StreamWriter, _Client] = {}
-        self._of_this_task: ContextVar[_Client | None] = ContextVar("twin_iot_client", default=None)
-        self._task: asyncio.Task[None] | None = None
 
-    def install(self) -> None:
-        """Note what every connection sends."""
-        serve_by_ministack, feed_by_ministack = iot._mtls_serve_conn, iot._feed_session
+@patch("services.iot._mtls_serve_conn", why="silent clients are disconnected", signature="async (reader, writer)")
+async def _serve_connection(
+    serve: Callable[..., Awaitable[None]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    client = _clients[writer] = _Client()
+    _of_this_task.set(client)
+    try:
+        await serve(reader, writer)
+    finally:
+        del _clients[writer]
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            client = self._clients[writer] = _Client()
-            self._of_this_task.set(client)
-            try:
-                await serve_by_ministack(reader, writer)
-            finally:
-                del self._clients[writer]
 
-        async def feed(session: Any, data: bytes, max_buffer: int) -> bool:
-            client = self._of_this_task.get()
-            if client is not None:
-                client.hear(data)
-            return bool(await feed_by_ministack(session, data, max_buffer))
+@patch(
+    "services.iot._feed_session", why="silent clients are disconnected", signature="async (session, data, max_buffer)"
+)
+async def _feed_session(feed: Callable[..., Awaitable[Any]], session: Any, data: bytes, max_buffer: int) -> bool:
+    client = _of_this_task.get()
+    if client is not None:
+        client.hear(data)
+    return bool(await feed(session, data, max_buffer))
 
-        iot._mtls_serve_conn, iot._feed_session = serve, feed
 
-    async def start(self) -> None:
-        """Begin to look every second."""
-        self._task = asyncio.create_task(self._look())
+def end_silent(now: float) -> None:
+    """End every connection that has been silent for too long; its session ends as if the network had failed.
 
-    async def stop(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+    Args:
+        now: The present time on the clock of `time.monotonic`.
+    """
+    for writer, client in list(_clients.items()):
+        if now - client.heard_at > client.limit_s:
+            peer = writer.get_extra_info("peername")
+            logger.warning("MQTT: %s was silent for more than %.0f s and is disconnected", peer, client.limit_s)
+            writer.transport.abort()
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            self.end_silent(time.monotonic())
 
-    def end_silent(self, now: float) -> None:
-        """End every connection that has been silent for too long; its session ends as if the network had failed.
+async def _look() -> None:
+    end_silent(time.monotonic())
 
-        Args:
-            now: The present time on the clock of `time.monotonic`.
-        """
-        for writer, client in list(self._clients.items()):
-            if now - client.heard_at > client.limit_s:
-                peer = writer.get_extra_info("peername")
-                logger.warning("MQTT: %s was silent for more than %.0f s and is disconnected", peer, client.limit_s)
-                writer.transport.abort()
+
+def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
+    """Look every second."""
+    register_periodic("MQTT keep-alive", _look, interval_s=_LOOK_S)

@@ -1,24 +1,50 @@
-"""One compilation, from S3 to S3: an order as JSON on stdin, the result as JSON on stdout. Runs in its own process."""
+"""One compilation, from S3 to S3, in a process of its own; ONNX Runtime's graph optimiser is the compiler.
+
+With the checks that Neo makes of a model's archive and of its inputs. Run: `python -m twin.cloud.sagemaker.compiler`.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
-import sys
-import tempfile
+import platform
+import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import numpy as np
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from twin.cloud.sagemaker.optimiser import optimise
-from twin.cloud.sagemaker.source_archive import LIMIT_BYTES, InputError, extract_model, pack_model
+from twin.cloud.aws.worker import OrderError, serve
+
+# Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 _S3 = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 3})
+LIMIT_BYTES = 2 * 1024**3
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+_ARCHITECTURES = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
+
+
+class InputError(Exception):
+    """The customer's input is at fault; the text is the job's failure reason after its prefix."""
 
 
 class OutputError(Exception):
@@ -92,22 +118,151 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.lstrip("/")
 
 
-def main() -> None:
-    """Run the order; a failure of the customer's making is a result, anything else a traceback and exit code 1."""
-    # Native code may print to stdout; the result must be alone there.
-    result_stream = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    order = json.load(sys.stdin)
-    s3 = boto3.client("s3", config=_S3, **order["client"])
+def extract_model(archive: Path, folder: Path) -> Path:
+    """Unpack a source archive and find its model.
+
+    Args:
+        archive: A gzip-compressed tar.
+        folder: Where to unpack; empty.
+
+    Returns:
+        Path of the only `.onnx` file.
+
+    Raises:
+        InputError: If the archive is damaged, unpacks to more than 2 GiB, holds a path or link that leaves the folder,
+            or not exactly one `.onnx` file.
+    """
     try:
-        with tempfile.TemporaryDirectory(prefix="compilation-") as folder:
-            result = compile_model(order, s3, Path(folder))
+        with tarfile.open(archive, "r:gz") as tar:
+            size = 0
+            for member in tar:
+                size += member.size
+                if size > LIMIT_BYTES:
+                    raise InputError(f"the archive must unpack to at most {LIMIT_BYTES} bytes, got more")
+                tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as exc:
+        raise InputError(f"the model artifact must be a readable .tar.gz archive: {exc}") from exc
+    models = [path for path in sorted(folder.rglob("*.onnx")) if path.is_file()]
+    if len(models) != 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in models) or "none"
+        raise InputError(f"the archive must hold exactly one file with the extension .onnx, got {names}")
+    return models[0]
+
+
+def pack_model(model: bytes) -> bytes:
+    """The output archive: `model.onnx` alone, the same bytes for the same model.
+
+    Args:
+        model: The compiled model.
+
+    Returns:
+        A gzip-compressed tar without times or owners.
+    """
+    compressed = io.BytesIO()
+    with gzip.GzipFile(fileobj=compressed, mode="wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+        entry = tarfile.TarInfo("model.onnx")
+        entry.size = len(model)
+        entry.mode = 0o644
+        tar.addfile(entry, io.BytesIO(model))
+    return compressed.getvalue()
+
+
+def optimise(source: Path, target: Path, data_input_config: str, target_arch: str | None) -> None:
+    """Write the optimised model for a target, and prove that it runs with the shapes that were declared.
+
+    Args:
+        source: The model.
+        target: Where to write.
+        data_input_config: JSON object: shape (list of whole numbers, -1 for any) by input name.
+        target_arch: SageMaker's name, for instance `X86_64`. For this machine's own architecture every optimisation is
+            applied, layouts for its vector units too; for another, or none, those that hold everywhere.
+
+    Raises:
+        InputError: If the model cannot be loaded or run, or its inputs are not the declared ones.
+    """
+    shapes = _declared_shapes(data_input_config)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    options.optimized_model_filepath = str(target)
+    own = _ARCHITECTURES.get(platform.machine().lower()) == target_arch
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if own else levels.ORT_ENABLE_EXTENDED
+    try:
+        session = onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # ONNX Runtime's exceptions have no common class.
+        raise InputError(
+            f"ONNX Runtime cannot load the model: {_one_line(exc).replace(str(source), source.name)}"
+        ) from exc
+    _check_inputs(session.get_inputs(), shapes)
+    try:
+        session.run(None, {node.name: _zeros(node, shapes[node.name]) for node in session.get_inputs()})
+    except Exception as exc:
+        raise InputError(f"the model does not run with the shapes of DataInputConfig: {_one_line(exc)}") from exc
+
+
+def _declared_shapes(data_input_config: str) -> dict[str, list[int]]:
+    example = '{"input": [1, 3, 224, 224]}'
+    try:
+        declared = json.loads(data_input_config)
+    except ValueError as exc:
+        raise InputError(f"DataInputConfig must be JSON such as {example}, got {data_input_config!r}: {exc}") from exc
+    if not isinstance(declared, dict) or not declared:
+        raise InputError(f"DataInputConfig must be a JSON object such as {example}, got {data_input_config!r}")
+    shapes = {}
+    for name, value in declared.items():
+        shape = value.get("shape") if isinstance(value, dict) else value
+        if not isinstance(shape, list) or not all(type(size) is int and (size > 0 or size == -1) for size in shape):
+            raise InputError(
+                f"DataInputConfig of input {name} must be a list of sizes such as {example}, got {shape!r}"
+            )
+        shapes[name] = shape
+    return shapes
+
+
+def _check_inputs(nodes: list[Any], shapes: dict[str, list[int]]) -> None:
+    names = {node.name for node in nodes}
+    if names != set(shapes):
+        raise InputError(
+            f"DataInputConfig must name the model's inputs {', '.join(sorted(names))}, got {', '.join(sorted(shapes))}"
+        )
+    for node in nodes:
+        declared, actual = shapes[node.name], node.shape
+        fits = len(declared) == len(actual) and all(
+            not isinstance(size, int) or wanted in (size, -1) for wanted, size in zip(declared, actual, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"DataInputConfig of input {node.name} must fit the model's shape {actual}, got {declared}"
+            )
+        if node.type not in _NUMPY_TYPES:
+            raise InputError(f"input {node.name} must be a tensor of numbers, got {node.type}")
+
+
+def _zeros(node: Any, declared: list[int]) -> Any:
+    sizes = [
+        actual if isinstance(actual, int) else max(wanted, 1)
+        for wanted, actual in zip(declared, node.shape, strict=True)
+    ]
+    return np.zeros(sizes, _NUMPY_TYPES[node.type])
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:500]
+
+
+def main() -> None:
+    """Carry out the order; a failure of the customer's making is an answer."""
+    serve(_compile)
+
+
+def _compile(order: dict[str, Any], folder: Path) -> dict[str, str]:
+    try:
+        return compile_model(order, boto3.client("s3", config=_S3, **order["client"]), folder)
     except InputError as exc:
-        result = {"failure": f"ClientError: InputConfiguration: {exc}"}
+        raise OrderError(f"ClientError: InputConfiguration: {exc}") from exc
     except OutputError as exc:
-        result = {"failure": f"ClientError: OutputConfiguration: {exc}"}
-    with result_stream:
-        json.dump(result, result_stream)
+        raise OrderError(f"ClientError: OutputConfiguration: {exc}") from exc
 
 
 if __name__ == "__main__":

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 
-from twin.cloud.registry import Settings, register_store, role_session
-from twin.cloud.sagemaker.errors import ServiceError
+from twin.cloud.aws import worker
+from twin.cloud.aws.protocol import RequestError
+from twin.cloud.credentials import role_session
+from twin.cloud.ministack.registry import register_store
+from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL
+from twin.cloud.settings import Settings
 
-_REPOSITORY = Path(__file__).resolve().parents[3]
 _LIMIT_S = 60.0
 
 
@@ -32,7 +33,7 @@ class Endpoints:
         """CreateModel, CreateEndpointConfig, CreateEndpoint."""
         name = request[f"{kind}Name"]
         if name in self._records[kind]:
-            raise ServiceError("ValidationException", f"Cannot create already existing {kind} {self._arn(kind, name)}")
+            raise RequestError("ValidationException", f"Cannot create already existing {kind} {self._arn(kind, name)}")
         record = {**request, f"{kind}Arn": self._arn(kind, name), "CreationTime": time.time()}
         if kind == "Endpoint":
             record |= {"EndpointStatus": "Creating", "LastModifiedTime": time.time()}
@@ -50,7 +51,7 @@ class Endpoints:
         """DeleteModel, DeleteEndpointConfig, DeleteEndpoint."""
         name = request[f"{kind}Name"]
         if self._record(kind, name).get("EndpointStatus") == "Creating":
-            raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{self._arn(kind, name)}".')
+            raise RequestError("ValidationException", f'Cannot update in-progress endpoint "{self._arn(kind, name)}".')
         del self._records[kind][name]
         return {}
 
@@ -62,10 +63,10 @@ class Endpoints:
         """InvokeEndpoint: the answer of the model's server."""
         record = self._records["Endpoint"].get(name)
         if record is None or record["EndpointStatus"] != "InService":
-            raise ServiceError("ValidationError", f"Endpoint {name} of account {get_account_id()} not found.")
+            raise RequestError("ValidationError", f"Endpoint {name} of account {get_account_id()} not found.")
         answer = await self._serve(self._order(self._model_of(record)), body.decode(errors="replace"))
         if "failure" in answer:
-            raise ServiceError("ModelError", f"Received server error (400) from primary: {answer['failure']}")
+            raise RequestError("ModelError", f"Received server error (400) from primary: {answer['failure']}")
         return json.dumps(answer).encode()
 
     async def _bring_up(self, record: dict[str, Any], order: dict[str, Any]) -> None:
@@ -76,35 +77,20 @@ class Endpoints:
             record["FailureReason"] = str(answer["failure"])[:1024]
 
     async def _serve(self, order: dict[str, Any], body: str | None) -> dict[str, Any]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "twin.cloud.sagemaker.model_server",
-            cwd=_REPOSITORY,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
         try:
-            said = process.communicate(json.dumps({**order, "body": body}).encode())
-            answer, log = await asyncio.wait_for(said, _LIMIT_S)
+            asked = worker.ask("twin.cloud.sagemaker.model_server", {**order, "body": body})
+            return await asyncio.wait_for(asked, _LIMIT_S)
         except TimeoutError:
             return {"failure": f"the model did not answer within {_LIMIT_S:.0f} s"}
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            return {"failure": f"the server ended with {process.returncode}: {log.decode(errors='replace')[-400:]}"}
-        result: dict[str, Any] = json.loads(answer)
-        return result
+        except worker.WorkerError as exc:
+            return {"failure": f"the server {exc}"}
 
     def _order(self, model: dict[str, Any]) -> dict[str, Any]:
         try:
-            role = role_session(model["ExecutionRoleArn"], "endpoint", "sagemaker.amazonaws.com")
+            role = role_session(model["ExecutionRoleArn"], "endpoint", SERVICE_PRINCIPAL)
         except PermissionError as exc:
-            raise ServiceError("ValidationException", f"Could not assume role: {exc}") from exc
-        client = {"endpoint_url": self._settings.gateway_url, "region_name": get_region(), **role.client_arguments()}
+            raise RequestError("ValidationException", f"Could not assume role: {exc}") from exc
+        client = self._settings.client_arguments(get_region(), role)
         return {"client": client, "model": model["PrimaryContainer"]["ModelDataUrl"]}
 
     def _model_of(self, endpoint: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +100,7 @@ class Endpoints:
     def _record(self, kind: str, name: str) -> dict[str, Any]:
         record: dict[str, Any] | None = self._records[kind].get(name)
         if record is None:
-            raise ServiceError("ValidationException", f'Could not find {kind} "{self._arn(kind, name)}".')
+            raise RequestError("ValidationException", f'Could not find {kind} "{self._arn(kind, name)}".')
         return record
 
     def _later(self, work: Any) -> None:

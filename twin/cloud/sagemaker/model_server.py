@@ -1,12 +1,10 @@
-"""One request to a served model: an order as JSON on stdin, the answer as JSON on stdout. Runs in its own process."""
+"""One request to a served model, in a process of its own. Run: `python -m twin.cloud.sagemaker.model_server`."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,16 +14,14 @@ import numpy as np
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from twin.cloud.aws.worker import OrderError, serve
+
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 _S3 = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
 _TYPES = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32, "UINT8": np.uint8}
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-
-
-class ServingError(Exception):
-    """The model cannot be served or asked so; the text is the answer."""
 
 
 def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -39,7 +35,7 @@ def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
         `outputs` with name, datatype, shape and data; empty without a body.
 
     Raises:
-        ServingError: The archive cannot be read, holds no model of the server's form, or refuses the request.
+        OrderError: The archive cannot be read, holds no model of the server's form, or refuses the request.
     """
     place = urlsplit(order["model"])
     archive = folder / "model.tar.gz"
@@ -49,10 +45,10 @@ def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder / "models", filter="data")
     except (ClientError, BotoCoreError, tarfile.TarError, OSError) as exc:
-        raise ServingError(f"{order['model']} must be a readable .tar.gz: {exc}") from exc
+        raise OrderError(f"{order['model']} must be a readable .tar.gz: {exc}") from exc
     models = sorted((folder / "models").glob("*/1/model.onnx"))
     if len(models) != 1:
-        raise ServingError(f"{order['model']} must hold one model as <name>/1/model.onnx, got {len(models)}")
+        raise OrderError(f"{order['model']} must hold one model as <name>/1/model.onnx, got {len(models)}")
     try:
         session = onnxruntime.InferenceSession(str(models[0]), providers=["CPUExecutionProvider"])
         if order["body"] is None:
@@ -63,7 +59,7 @@ def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
         }
         values = session.run(None, feeds)
     except Exception as exc:
-        raise ServingError(" ".join(str(exc).split())[:500]) from exc
+        raise OrderError(" ".join(str(exc).split())[:500]) from exc
     return {"outputs": [_tensor(node.name, value) for node, value in zip(session.get_outputs(), values, strict=True)]}
 
 
@@ -76,19 +72,5 @@ def _tensor(name: str, value: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Answer the order; a refusal is an answer with `failure`, anything else a traceback and exit code 1."""
-    result_stream = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    order = json.load(sys.stdin)
-    with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
-        try:
-            result = answer(order, Path(folder))
-        except ServingError as exc:
-            result = {"failure": str(exc)}
-    with result_stream:
-        json.dump(result, result_stream)
-
-
 if __name__ == "__main__":
-    main()
+    serve(answer)

@@ -1,0 +1,180 @@
+"""The Greengrass V2 API: on the gateway for boto3, the CLI and CloudFormation; on port 8443 for core devices (mTLS)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from ministack import app
+from ministack.core.responses import request_scope
+from ministack.services import iot
+
+from twin.cloud.aws.protocol import (
+    AccessDeniedError,
+    Answer,
+    Call,
+    InvalidRequestError,
+    NotFoundError,
+    Response,
+    Route,
+    ServiceError,
+    answer_rest,
+    without_none,
+)
+from twin.cloud.aws.shapes import read_request
+from twin.cloud.greengrass import components, core_devices, deployments
+from twin.cloud.greengrass.components import SERVICE, artifact_location, resolve_component_candidates
+from twin.cloud.iot.http_message import RequestHead, read_body, read_head, write_json
+from twin.cloud.iot.listener import DeviceIdentity, Listener, identify
+from twin.cloud.ministack.patches import patch
+from twin.cloud.ministack.registry import register_background, register_service, register_store
+from twin.cloud.settings import Settings
+
+_ARN = re.compile(r"arn:aws[a-z-]*:greengrass:[^:]*:\d+:(components|deployments|coreDevices):(.+)")
+
+
+def tags_of(arn: str) -> dict[str, str]:
+    """The tags of a component version, deployment or core device; changing the mapping changes them.
+
+    Raises:
+        InvalidRequestError: If the ARN is of none of these.
+        NotFoundError: If it names nothing that exists.
+    """
+    match = _ARN.fullmatch(arn)
+    if match is None:
+        raise InvalidRequestError(
+            [("resourceArn", f"must be of a component version, deployment or core device, got {arn!r}")]
+        )
+    record: dict[str, Any]
+    match match[1]:
+        case "components":
+            record = components.component_version(arn)
+        case "deployments":
+            record = deployments.find_deployment(match[2])
+        case _:
+            record = core_devices.find_core_device(match[2])
+    tags: dict[str, str] = record.setdefault("tags", {})
+    return tags
+
+
+async def _list(call: Call) -> Answer:
+    return 200, {"tags": tags_of(call.names[0])}
+
+
+async def _tag(call: Call) -> Answer:
+    tags_of(call.names[0]).update(read_request(SERVICE, "TagResource", call.body)["tags"])
+    return 200, {}
+
+
+async def _untag(call: Call) -> Answer:
+    tags = tags_of(call.names[0])
+    for key in call.query_lists.get("tagKeys", []):
+        tags.pop(key, None)
+    return 200, {}
+
+
+_TAG_ROUTES: list[Route] = [
+    ("GET", "/tags/(arn:.+)", _list),
+    ("POST", "/tags/(arn:.+)", _tag),
+    ("DELETE", "/tags/(arn:.+)", _untag),
+]
+
+
+_ROUTES = [*components.ROUTES, *deployments.ROUTES, *core_devices.ROUTES, *_TAG_ROUTES]
+
+
+async def handle(
+    method: str,
+    path: str,
+    headers: dict[str, str],  # noqa: ARG001 - the signature of every MiniStack service
+    body: bytes,
+    query: dict[str, list[str]],
+) -> Response:
+    """Answer a request of the `greengrass` service."""
+    return await answer_rest(_ROUTES, method, path, body, query)
+
+
+@patch(
+    "core.router._is_aws_service_name",
+    why="signing names of registered services are known without loading the models of all of AWS's, which takes 5 s",
+    signature="(scope_name)",
+)
+def _is_aws_service_name(in_catalogue: Callable[[str], bool], scope_name: str) -> bool:
+    return scope_name in app.SERVICE_HANDLERS or bool(in_catalogue(scope_name))
+
+
+_THING_GROUPS = re.compile(r"/greengrass/v2/coreDevices/([^/]+)/thingGroups")
+_RESOLVE = "/greengrass/v2/resolveComponentCandidates"
+_ARTIFACT = re.compile(r"/greengrass/v2/components/(arn:[^/]+)/artifacts/(.+)")
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the one request of a connection."""
+    head = await read_head(reader)
+    body = await read_body(head, reader, writer)
+    try:
+        await write_json(writer, 200, without_none(answer(identify(writer), head, body)))
+    except ServiceError as error:
+        await write_json(writer, error.status, error.document(), error.code)
+
+
+def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> dict[str, Any]:
+    """The answer to a device's request.
+
+    Args:
+        identity: Of its certificate; None if it presented none that is active.
+        head: The request's head.
+        body: Its body.
+
+    Raises:
+        AccessDeniedError: If the certificate is not attached to the thing, or its IoT policies do not allow the call.
+        InvalidRequestError: If the request is malformed.
+        NotFoundError: If there is no such resource, or no component version that fits.
+    """
+    if identity is None or not identity.things():
+        raise AccessDeniedError("an active certificate that is attached to a thing must be presented")
+    path = unquote(head.target.partition("?")[0])
+    with request_scope(identity.account, identity.region):
+        if head.method == "GET" and (match := _THING_GROUPS.fullmatch(path)):
+            return _thing_groups(identity, match[1])
+        if head.method == "POST" and path == _RESOLVE:
+            _require(identity, "ResolveComponentCandidates", "components:*", identity.things()[0])
+            return resolve_component_candidates(read_request(SERVICE, "ResolveComponentCandidates", body))
+        if head.method == "GET" and (match := _ARTIFACT.fullmatch(path)):
+            component = match[1].partition(":components:")[2]
+            _require(identity, "GetComponentVersionArtifact", f"components:{component}", identity.things()[0])
+            return artifact_location(match[1], match[2])
+    raise NotFoundError("resource", f"{head.method} {path}")
+
+
+def _thing_groups(identity: DeviceIdentity, thing: str) -> dict[str, Any]:
+    if thing not in identity.things():
+        raise AccessDeniedError(f"certificate must be attached to thing {thing}: attach it, or ask as its own thing")
+    _require(identity, "ListThingGroupsForCoreDevice", f"coreDevices:{thing}", thing)
+    return {
+        "thingGroups": [
+            {"thingGroupArn": iot._thing_group_arn(name), "thingGroupName": name}
+            for name, group in iot._thing_groups.items()
+            if thing in group.get("things", [])
+        ]
+    }
+
+
+def _require(identity: DeviceIdentity, operation: str, resource: str, thing: str) -> None:
+    arn = f"arn:aws:greengrass:{identity.region}:{identity.account}:{resource}"
+    if not identity.allows(f"greengrass:{operation}", arn, thing):
+        raise AccessDeniedError(f"an IoT policy must allow greengrass:{operation} on {arn}: attach one that does")
+
+
+def install(settings: Settings) -> None:
+    """Add the service and its stores to MiniStack, and listen on the data port."""
+    register_service("greengrass", handle)
+    register_store("greengrass_components", components.COMPONENTS)
+    register_store("greengrass_deployments", deployments.DEPLOYMENTS)
+    register_store("greengrass_revisions", deployments.REVISIONS)
+    register_store("greengrass_core_devices", core_devices.CORE_DEVICES)
+    listener = Listener("Greengrass data plane", settings.data_port, serve, tls=True)
+    register_background(listener.name, start=listener.start, stop=listener.stop)

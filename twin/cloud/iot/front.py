@@ -1,0 +1,209 @@
+"""AWS's names and ports: a device reaches them through the CONNECT proxy, and finds the front behind port 443.
+
+The names are AWS's own, in DescribeEndpoint and in the server certificate, so neither a hosts file nor a trust store
+has to change. Clients with an endpoint URL of their own (boto3 with AWS_ENDPOINT_URL) do not use them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import iot
+
+from twin.cloud.aws.protocol import json_response
+from twin.cloud.iot.http_message import HttpError, read_head, write_json
+from twin.cloud.iot.listener import Listener, Serve, close, identify
+from twin.cloud.iot.role_aliases import credentials
+from twin.cloud.ministack.patches import patch
+from twin.cloud.ministack.registry import register_background
+from twin.cloud.settings import Settings
+
+
+def endpoint_names(account: str, region: str) -> dict[str, str]:
+    """Endpoint type → host name, as DescribeEndpoint answers."""
+    prefix = iot._endpoint_prefix(account)
+    return {
+        "iot:Data-ATS": f"{prefix}-ats.iot.{region}.amazonaws.com",
+        "iot:CredentialProvider": f"{prefix}.credentials.iot.{region}.amazonaws.com",
+    }
+
+
+_certificate_names: list[str] = []
+
+
+def certificate_names(region: str) -> list[str]:
+    """The DNS names that the server certificate needs besides MiniStack's own."""
+    return [
+        f"*.iot.{region}.amazonaws.com",
+        f"*.credentials.iot.{region}.amazonaws.com",
+        f"*.s3.{region}.amazonaws.com",
+        "*.s3.amazonaws.com",
+        f"*.{region}.amazonaws.com",
+    ]
+
+
+@patch("services.iot._describe_endpoint", why="devices are given AWS's names", signature="(qp)")
+def _describe_endpoint(describe: Callable[..., Any], query: dict[str, str]) -> Any:
+    name = endpoint_names(get_account_id(), get_region()).get(query.get("endpointType", "iot:Data-ATS"))
+    return describe(query) if name is None else json_response(200, {"endpointAddress": name})
+
+
+@patch("services.iot._mtls_server_cert_sans", why="every TLS listener has AWS's names", signature="()")
+def _server_certificate_names(names_by_ministack: Callable[[], tuple[list[str], list[str]]]) -> Any:
+    names, addresses = names_by_ministack()
+    return list(dict.fromkeys([*names, *_certificate_names])), addresses
+
+
+FRONT_IDLE_LIMIT_S = 60.0
+
+
+def front(gateway_port: int) -> Serve:
+    """The handler of a TLS connection to the front.
+
+    Args:
+        gateway_port: Where the twin's gateway serves everything but credentials; one request a connection.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await read_head(reader)
+        if not head.host:
+            raise HttpError(400, "Host header must name the AWS host, got none")
+        if ".credentials.iot." in head.host:
+            await write_json(writer, 200, credentials(identify(writer), head))
+            return
+        await splice(reader, writer, gateway_port, first=head.closing(), idle_limit_s=FRONT_IDLE_LIMIT_S)
+
+    return serve
+
+
+PROXY_IDLE_LIMIT_S = 1800.0
+"""One and a half times the longest MQTT keep-alive that AWS IoT takes (1200 s): a client silent for longer is gone."""
+
+_TARGET = re.compile(r"([a-z0-9.-]+)\.amazonaws\.com:(\d{1,5})")
+
+
+def connect_proxy(ports: dict[int, int]) -> Serve:
+    """The handler of a connection to the proxy.
+
+    Args:
+        ports: Port that a client asks for → port of the twin; every other one is refused.
+    """
+    offered = ", ".join(map(str, sorted(ports)))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await read_head(reader)
+        if head.method != "CONNECT":
+            raise HttpError(405, f"method must be CONNECT, got {head.method[:20]}")
+        match = _TARGET.fullmatch(head.target.lower())
+        port = ports.get(int(match[2])) if match else None
+        if port is None:
+            raise HttpError(403, f"target must be *.amazonaws.com with port {offered}, got {head.target[:200]}")
+        established = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        await splice(reader, writer, port, opening=established, idle_limit_s=PROXY_IDLE_LIMIT_S)
+
+    return serve
+
+
+_CHUNK_BYTES = 64 * 1024
+_CONNECT_LIMIT_S = 5.0
+
+
+class _Activity:
+    """When either direction last moved: a long download has one silent direction."""
+
+    def __init__(self) -> None:
+        self.moved()
+
+    def moved(self) -> None:
+        self.at = asyncio.get_running_loop().time()
+
+    def silent_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.at
+
+
+async def splice(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    port: int,
+    *,
+    first: bytes = b"",
+    opening: bytes = b"",
+    idle_limit_s: float,
+) -> None:
+    """Join a client's connection with a new one to a port of 127.0.0.1.
+
+    The server's end of stream ends the connection: everything was said. The client's is passed on where the
+    connection can be half-closed, and the answer is waited for.
+
+    Args:
+        reader: From the client.
+        writer: To the client.
+        port: The server's.
+        first: Sent to the server before anything of the client.
+        opening: Sent to the client once the server is connected.
+        idle_limit_s: The connection ends when neither side moves for this long.
+
+    Raises:
+        HttpError: If the server cannot be reached.
+    """
+    try:
+        async with asyncio.timeout(_CONNECT_LIMIT_S):
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+    except (OSError, TimeoutError) as error:
+        raise HttpError(502, f"the twin's port {port} must answer: {error}") from error
+    activity = _Activity()
+    try:
+        to_server.write(first)
+        writer.write(opening)
+        upward = asyncio.create_task(_pump(reader, to_server, activity, idle_limit_s))
+        downward = asyncio.create_task(_pump(from_server, writer, activity, idle_limit_s))
+        try:
+            await asyncio.wait((downward,))
+        finally:
+            for task in (upward, downward):
+                task.cancel()
+            await asyncio.gather(upward, downward, return_exceptions=True)
+    finally:
+        await close(to_server)
+
+
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, activity: _Activity, idle_limit_s: float
+) -> None:
+    """Copy until the end of the stream, a broken connection or the idle limit."""
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, idle_limit_s - activity.silent_s())):
+                    data = await reader.read(_CHUNK_BYTES)
+            except TimeoutError:
+                if activity.silent_s() >= idle_limit_s:
+                    break
+                continue
+            if not data:
+                break
+            activity.moved()
+            writer.write(data)
+            async with asyncio.timeout(idle_limit_s):
+                await writer.drain()
+            activity.moved()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (OSError, ssl.SSLError, TimeoutError):
+        pass
+
+
+def install(settings: Settings) -> None:
+    """Put the front and the proxy on the cloud's ports."""
+    _certificate_names[:] = certificate_names(settings.region)
+    ports = {443: settings.front_port, 8443: settings.data_port, 8883: settings.mqtt_port}
+    for listener in (
+        Listener("AWS front", settings.front_port, front(settings.gateway_port), tls=True),
+        Listener("CONNECT proxy", settings.proxy_port, connect_proxy(ports), tls=False),
+    ):
+        register_background(listener.name, start=listener.start, stop=listener.stop)

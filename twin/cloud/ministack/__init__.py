@@ -1,0 +1,1 @@
+"""Everything that reaches into MiniStack: names that are replaced (`patches`), and what is added (`registry`)."""

@@ -1,0 +1,200 @@
+"""What AWS retired of SageMaker Edge Manager: device fleets with their type and devices, and edge packaging jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+
+from twin.cloud.aws.protocol import RequestError, page
+from twin.cloud.credentials import role_session
+from twin.cloud.ministack.registry import register_store, register_type
+from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL, CompilationJobs
+from twin.cloud.settings import Settings
+
+_PAGE_SIZE = 10
+_S3 = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
+
+
+class DeviceFleets:
+    """The fleets of the request's account and region."""
+
+    def __init__(self) -> None:
+        self._records = AccountRegionScopedDict()
+        register_store("device_fleets", self._records)
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        """CreateDeviceFleet."""
+        name = request["DeviceFleetName"]
+        if name in self._records:
+            raise RequestError("ResourceInUse", f"Device fleet already exists: {name}")
+        self._records[name] = {
+            **{key: value for key, value in request.items() if key not in ("Tags", "EnableIotRoleAlias")},
+            "DeviceFleetArn": f"arn:aws:sagemaker:{get_region()}:{get_account_id()}:device-fleet/{name}",
+            "CreationTime": time.time(),
+            "LastModifiedTime": time.time(),
+            "devices": {},
+        }
+        return {}
+
+    def describe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DescribeDeviceFleet."""
+        return {key: value for key, value in self._fleet(request).items() if key != "devices"}
+
+    def delete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DeleteDeviceFleet; only of an empty fleet."""
+        if self._fleet(request)["devices"]:
+            raise RequestError("ResourceInUse", f"Device fleet {request['DeviceFleetName']} still has devices")
+        del self._records[request["DeviceFleetName"]]
+        return {}
+
+    def list(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListDeviceFleets."""
+        kept = ("DeviceFleetName", "DeviceFleetArn", "CreationTime", "LastModifiedTime")
+        found = [{key: record[key] for key in kept} for record in self._records.values()]
+        return page("DeviceFleetSummaries", found, request, usual=_PAGE_SIZE)
+
+    def register(self, request: dict[str, Any]) -> dict[str, Any]:
+        """RegisterDevices; a device that is registered already is described anew."""
+        fleet = self._fleet(request)
+        now = time.time()
+        fleet["devices"] |= {device["DeviceName"]: {**device, "RegistrationTime": now} for device in request["Devices"]}
+        self._records[request["DeviceFleetName"]] = fleet
+        return {}
+
+    def deregister(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DeregisterDevices; a device that is gone is fine."""
+        fleet = self._fleet(request)
+        for name in request["DeviceNames"]:
+            fleet["devices"].pop(name, None)
+        self._records[request["DeviceFleetName"]] = fleet
+        return {}
+
+    def list_devices(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListDevices, of one fleet or of all."""
+        fleets = [self._fleet(request)] if "DeviceFleetName" in request else list(self._records.values())
+        found = [
+            {
+                **device,
+                "DeviceFleetName": fleet["DeviceFleetName"],
+                "DeviceArn": f"{fleet['DeviceFleetArn']}/device/{device['DeviceName']}",
+            }
+            for fleet in fleets
+            for device in fleet["devices"].values()
+        ]
+        return page("DeviceSummaries", found, request, usual=_PAGE_SIZE)
+
+    def _fleet(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["DeviceFleetName"]
+        record: dict[str, Any] | None = self._records.get(name)
+        if record is None:
+            raise RequestError("ValidationException", f"Device fleet {name} does not exist")
+        return record
+
+    def install_type(self) -> None:
+        """Register the CloudFormation type."""
+        register_type(
+            "AWS::SageMaker::DeviceFleet",
+            create=self._create_resource,
+            update=self._update_resource,
+            delete=self._delete_resource,
+            replacing=("DeviceFleetName",),
+        )
+
+    def _create_resource(self, _logical_id: str, properties: dict[str, Any], _stack: str) -> tuple[str, dict[str, Any]]:
+        self.create(properties)
+        return properties["DeviceFleetName"], {}
+
+    def _update_resource(
+        self, physical_id: str, _old: dict[str, Any], new: dict[str, Any], _stack: str
+    ) -> tuple[str, dict[str, Any]]:
+        fleet = self._fleet({"DeviceFleetName": physical_id})
+        self._records[physical_id] = {**fleet, **{key: value for key, value in new.items() if key != "Tags"}}
+        return physical_id, {}
+
+    def _delete_resource(self, physical_id: str, _properties: dict[str, Any]) -> None:
+        if physical_id in self._records:
+            self.delete({"DeviceFleetName": physical_id})
+
+
+class EdgePackagingJobs:
+    """The jobs of the request's account and region."""
+
+    def __init__(self, settings: Settings, compilations: CompilationJobs) -> None:
+        self._settings = settings
+        self._compilations = compilations
+        self._records = AccountRegionScopedDict()
+        register_store("edge_packaging_jobs", self._records)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        """CreateEdgePackagingJob."""
+        name = request["EdgePackagingJobName"]
+        if name in self._records:
+            raise RequestError("ResourceInUse", f"Edge packaging job already exists: {name}")
+        compilation = self._compilations.records.get(request["CompilationJobName"])
+        if compilation is None or compilation["CompilationJobStatus"] != "COMPLETED":
+            raise RequestError(
+                "ValidationException",
+                f"{request['CompilationJobName']} must be a compilation job that has completed",
+            )
+        try:
+            role = role_session(request["RoleArn"], name, SERVICE_PRINCIPAL)
+        except PermissionError as exc:
+            raise RequestError("ValidationException", f"Could not assume role {request['RoleArn']}: {exc}") from exc
+        record = {
+            **request,
+            "EdgePackagingJobArn": f"arn:aws:sagemaker:{get_region()}:{get_account_id()}:edge-packaging-job/{name}",
+            "EdgePackagingJobStatus": "STARTING",
+            "CreationTime": time.time(),
+            "LastModifiedTime": time.time(),
+        }
+        self._records[name] = record
+        client = boto3.client("s3", config=_S3, **self._settings.client_arguments(get_region(), role))
+        source = compilation["ModelArtifacts"]["S3ModelArtifacts"]
+        task = asyncio.get_running_loop().create_task(self._run(record, source, client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return {}
+
+    def describe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DescribeEdgePackagingJob."""
+        name = request["EdgePackagingJobName"]
+        record: dict[str, Any] | None = self._records.get(name)
+        if record is None:
+            raise RequestError("ResourceNotFound", f"Could not find edge packaging job {name}")
+        return record
+
+    def stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        """StopEdgePackagingJob."""
+        record = self.describe(request)
+        if record["EdgePackagingJobStatus"] not in ("STARTING", "INPROGRESS"):
+            raise RequestError("ValidationException", f"The job is in status {record['EdgePackagingJobStatus']}")
+        record["EdgePackagingJobStatus"] = "STOPPED"
+        return {}
+
+    async def _run(self, record: dict[str, Any], source: str, s3: Any) -> None:
+        record["EdgePackagingJobStatus"] = "INPROGRESS"
+        output = record["OutputConfig"]
+        target = f"{output['S3OutputLocation'].rstrip('/')}/{record['ModelName']}-{record['ModelVersion']}.tar.gz"
+        try:
+            await asyncio.to_thread(_copy, s3, source, target, output.get("KmsKeyId"))
+        except (ClientError, BotoCoreError) as exc:
+            changes = {"EdgePackagingJobStatus": "FAILED", "EdgePackagingJobStatusMessage": f"ClientError: {exc}"}
+        else:
+            changes = {"EdgePackagingJobStatus": "COMPLETED", "ModelArtifact": target}
+        if record["EdgePackagingJobStatus"] == "INPROGRESS":
+            record.update(changes, LastModifiedTime=time.time())
+
+
+def _copy(s3: Any, source: str, target: str, kms_key: str | None) -> None:
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    to_bucket, _, to_key = target.removeprefix("s3://").partition("/")
+    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+    s3.put_object(Bucket=to_bucket, Key=to_key, Body=content, **encryption)
