@@ -22,16 +22,17 @@ for root in (".", "constructs", "edge_assets/inference"):
 
 from benchmarks.edge_model import MEAN, STD, mobilenet_package, photograph
 from benchmarks.recording_device import RecordingDevice
-from edge_inference import greengrass_ipc, onnx_runtime, process_memory
+from edge_component import greengrass_ipc, process
+from edge_component.outbox import Outbox
+from edge_component.spool import Spool
+from edge_inference import onnx_runtime
 from edge_inference.capture import CaptureQueue
 from edge_inference.capture_folder import CaptureFolder
 from edge_inference.configuration import parse
 from edge_inference.endpoint import Endpoint
 from edge_inference.file_source import FileJob
 from edge_inference.model_store import ModelStore
-from edge_inference.outbox import Outbox
 from edge_inference.request_file import read_file
-from edge_inference.spool import Spool
 from edge_inference.workload import load_workload
 from tests.edge.local_device import RESPONSE
 
@@ -82,9 +83,9 @@ class Component:
         self._captures = CaptureQueue(CaptureFolder(folder / "captures"), "bench")
         store = ModelStore(folder / "current", lambda _folder: model)
         (folder / "current").write_text(str(package))
-        process_memory.freeze()
+        process.freeze()
         store.refresh()
-        process_memory.trim()
+        process.trim()
         self._endpoint = Endpoint(parse({"models": {"m": SETTINGS}})["m"], "bench", store, outbox, self._captures)
         self._endpoint.start()
         threading.Thread(target=outbox.run, daemon=True).start()

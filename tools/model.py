@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_inference.configuration_error import ConfigurationError
 from edge_inference.declaration import TENSORS, ModelPackageError
 from edge_inference.request import ErrorCode, Request, RequestError
 from edge_inference.request import parse as parse_request

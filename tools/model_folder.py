@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from config.model import Model
+from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import sha256_of
 from edge_inference import onnx_runtime
 from edge_inference.configuration import KEYS, parse
-from edge_inference.configuration_error import ConfigurationError
 from edge_inference.declaration import MODEL_FILE, ModelPackageError
 from edge_inference.workload import Workload, load_workload
 

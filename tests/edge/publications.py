@@ -2,7 +2,7 @@
 
 import threading
 
-from edge_inference.ipc_errors import IpcError
+from edge_component.ipc import IpcError
 
 
 class Published:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_inference import outbox as outbox_module
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import GROUP, Outbox
-from edge_inference.spool import Spool
+from edge_component import outbox as outbox_module
+from edge_component.ipc import IpcError, RefusedError
+from edge_component.outbox import GROUP, Outbox
+from edge_component.spool import Spool
 from tests.edge.publications import Held, Published
 
 

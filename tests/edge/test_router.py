@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from edge_component.ipc import IpcError, RefusedError
+from edge_component.settings import ConfigurationError
 from edge_inference.configuration import ModelSettings, parse
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.ipc_errors import IpcError, RefusedError
 from edge_inference.router import Router
 from tests.edge.local_device import configuration
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import Outbox
+from edge_component.ipc import IpcError, RefusedError
+from edge_component.outbox import Outbox
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
 

@@ -1,8 +1,8 @@
 import pytest
 
+from edge_component.settings import ConfigurationError
 from edge_inference.agent_settings import parse_agent
 from edge_inference.agent_switch import AgentSwitch, start_agent
-from edge_inference.configuration_error import ConfigurationError
 from edge_inference.signature import SigningKeys
 
 

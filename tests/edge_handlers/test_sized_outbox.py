@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_component.ipc import IpcError, RefusedError
 from v1_handler.sized_outbox import LITE_BYTES, REFUSALS, SizedOutbox
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from edge_inference.back_off import BackOff
+from edge_component.back_off import BackOff
 from v1_handler.errors import FunctionEndedError, FunctionError
 from v1_handler.function_process import FunctionProcess, OnPublish
 from v1_handler.settings import HandlerSettings

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.settings import ConfigurationError
 
 HANDLER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")

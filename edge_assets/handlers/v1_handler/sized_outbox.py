@@ -1,8 +1,7 @@
 """An outbox that does not let one publication, too large for the device, hold up all that follow it."""
 
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import Outbox
-from edge_inference.publisher import Publication, Publisher
+from edge_component.ipc import IpcError, Publication, Publisher, RefusedError
+from edge_component.outbox import Outbox
 
 #: What nucleus lite carries in one PublishToIoTCore; the classic nucleus takes AWS IoT Core's 128 KiB.
 LITE_BYTES = 6300

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.settings import ConfigurationError
 
 #: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
 SOCKET_BYTES = 107

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol
 
+from edge_component.settings import ConfigurationError
 from edge_inference.agent_settings import AgentSettings, parse_agent
-from edge_inference.configuration_error import ConfigurationError
 from edge_inference.endpoint import Endpoint
 from edge_inference.signature import SigningKeys
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Protocol
 
-from edge_inference.back_off import BackOff
+from edge_component.back_off import BackOff
 from edge_inference.capture import CaptureQueue
 from edge_inference.capture_folder import Capture, CaptureFolder
 from edge_inference.service_settings import ServiceSettings

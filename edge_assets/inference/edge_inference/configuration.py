@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_inference import setting_rules as rules
-from edge_inference.configuration_error import ConfigurationError
+from edge_component import settings as rules
+from edge_component.settings import ConfigurationError, shown
 from edge_inference.scheduled_result import FORMATS, OWN
-from edge_inference.setting_rules import shown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from edge_component.outbox import GROUP, Outbox
 from edge_inference import answer, scheduled_result
 from edge_inference.answer import Prediction
 from edge_inference.capture import Captures, NoCaptures
@@ -15,7 +16,6 @@ from edge_inference.configuration import ModelSettings
 from edge_inference.file_source import FileJob, FileSource
 from edge_inference.latency import Latencies
 from edge_inference.model_store import ModelStore
-from edge_inference.outbox import GROUP, Outbox
 from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse
 from edge_inference.request_file import read_file
 from edge_inference.workload import Workload

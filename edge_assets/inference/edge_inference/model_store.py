@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_inference.back_off import BackOff
+from edge_component.back_off import BackOff
 from edge_inference.model_package import ModelPackageError
 from edge_inference.workload import Workload
 

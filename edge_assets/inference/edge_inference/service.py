@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from edge_inference import configuration
-from edge_inference.connected_service import (
+from edge_component.connected_service import (
     FINISH_LIMIT_S,
     GIVE_UP_S,
     ConnectedService,
     Event,
     ServiceError,
 )
+from edge_component.ipc import Connect, IpcClient
+from edge_component.outbox import Outbox
+from edge_inference import configuration
 from edge_inference.endpoint import Endpoint
-from edge_inference.ipc import Connect, IpcClient
-from edge_inference.outbox import Outbox
 from edge_inference.router import Router
 
 __all__ = ["Check", "Event", "InferenceService", "ServiceError"]

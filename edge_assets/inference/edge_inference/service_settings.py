@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_inference import setting_rules as rules
-from edge_inference.configuration_error import ConfigurationError
+from edge_component import settings as rules
+from edge_component.settings import ConfigurationError
 
 DAY_S = 86_400.0
 MEBIBYTE = 1 << 20

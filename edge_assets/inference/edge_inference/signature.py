@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.settings import ConfigurationError
 
 SIGNATURE = "manifest.sig"
 #: An ECDSA signature of P-256 in DER has at most 72 bytes.

@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_inference.back_off import BackOff
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.publisher import Publisher
-from edge_inference.spool import Spool
+from edge_component.back_off import BackOff
+from edge_component.ipc import IpcError, Publisher, RefusedError
+from edge_component.spool import Spool
 
 log = logging.getLogger(__name__)
 

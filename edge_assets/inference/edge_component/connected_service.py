@@ -10,11 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 
-from edge_inference.back_off import BackOff
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.ipc import Connect, IpcClient
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import Outbox
+from edge_component.back_off import BackOff
+from edge_component.ipc import Connect, IpcClient, IpcError, RefusedError
+from edge_component.outbox import Outbox
+from edge_component.settings import ConfigurationError
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,10 @@ TOPIC_BYTES = 256
 PATH_BYTES = 1024
 
 
+class ConfigurationError(Exception):
+    """A configuration that is not accepted; one line a mistake, each with key, rule and value."""
+
+
 def topic(where: str, value: object, mistakes: list[str]) -> str:
     """An exact MQTT topic."""
     if not isinstance(value, str) or not value or len(value.encode(errors="replace")) > TOPIC_BYTES:

@@ -11,8 +11,7 @@ from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 from awsiot.greengrasscoreipc.model import QOS, ReportedLifecycleState, ResourceNotFoundError, UnauthorizedError
 
-from edge_inference.ipc import Connect, IpcClient
-from edge_inference.ipc_errors import HungUpError, IpcError, RefusedError
+from edge_component.ipc import Connect, HungUpError, IpcClient, IpcError, RefusedError
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,61 @@
-"""What the component needs of its device: the seam between it and the Greengrass IPC."""
+"""What a component needs of its device: the seam between it and the Greengrass IPC."""
 
 from collections.abc import Callable
 from typing import Protocol
 
-from edge_inference.publisher import Publisher
+
+class IpcError(Exception):
+    """A call to the device failed; another attempt may work."""
+
+
+class RefusedError(IpcError):
+    """The device refuses the call, and would refuse it again: another topic or another policy is needed."""
+
+
+class HungUpError(IpcError):
+    """The device took the connection and ended it without a word.
+
+    Nucleus lite does that with a process that it does not know, and with one client too many.
+    """
+
+
+class Publication(Protocol):
+    """A message that is being published."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end, which comes by itself within a few seconds.
+
+        Args:
+            timeout_s: How long at most.
+
+        Returns:
+            Whether it is published; False while it is on its way.
+
+        Raises:
+            RefusedError: It will never be accepted.
+            IpcError: Another attempt may work.
+        """
+        ...
+
+
+class Publisher(Protocol):
+    """Sends one message."""
+
+    def publish(self, topic: str, payload: bytes) -> Publication:
+        """Begin to publish, at least once.
+
+        Args:
+            topic: Exact topic.
+            payload: At most 6,000 bytes.
+
+        Returns:
+            Tells when it is done.
+
+        Raises:
+            RefusedError: It will never be accepted.
+            IpcError: Another attempt may work.
+        """
+        ...
 
 
 class Subscription(Protocol):
