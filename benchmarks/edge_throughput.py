@@ -25,15 +25,12 @@ from benchmarks.recording_device import RecordingDevice
 from edge_component import greengrass_ipc, process
 from edge_component.outbox import Outbox
 from edge_component.spool import Spool
-from edge_inference import onnx_runtime
-from edge_inference.capture import CaptureQueue
-from edge_inference.capture_folder import CaptureFolder
-from edge_inference.configuration import parse
+from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
-from edge_inference.file_source import FileJob
-from edge_inference.model_store import ModelStore
-from edge_inference.request_file import read_file
-from edge_inference.workload import load_workload
+from edge_inference.files import FileJob, read_file
+from edge_inference.models import runtime
+from edge_inference.models.store import ModelStore, load_workload
+from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE
 
 SETTINGS = {"component": "c", "requestTopic": "q", "responseTopic": RESPONSE, "captureShare": 0.01}
@@ -77,7 +74,7 @@ class Component:
     def __init__(self, folder: Path, package: Path, device: RecordingDevice) -> None:
         self._device = device
         self._job = FileJob(folder / "photo.jpg")
-        self._model = model = load_workload(package, onnx_runtime.load)
+        self._model = model = load_workload(package, runtime.load)
         outbox = Outbox(spool=Spool(folder / "spool.sqlite"))
         outbox.attach(greengrass_ipc.connect(lambda: None))
         self._captures = CaptureQueue(CaptureFolder(folder / "captures"), "bench")
@@ -122,7 +119,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
     package = mobilenet_package(Path("out/bench/mobilenet"))
     (folder / "photo.jpg").write_bytes(photograph())
-    session = onnx_runtime.open_session(package / "model.onnx")
+    session = runtime.open_session(package / "model.onnx")
 
     def timed(way: Callable[[object, bytes], int], count: int) -> float:
         started = time.perf_counter()

@@ -19,11 +19,11 @@ import numpy as np
 
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_inference.declaration import TENSORS, ModelPackageError
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.request import parse as parse_request
-from edge_inference.request_file import read_file
-from edge_inference.workload import Workload
+from edge_inference.files import read_file
+from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.messages import parse as parse_request
+from edge_inference.models.package import TENSORS, ModelPackageError
+from edge_inference.models.store import Workload
 from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5

@@ -8,8 +8,8 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from edge_inference.onnx_runtime import load
-from edge_inference.workload import Workload, load_workload
+from edge_inference.models.runtime import load
+from edge_inference.models.store import Workload, load_workload
 
 ELEMENTS = {
     "float32": TensorProto.FLOAT,

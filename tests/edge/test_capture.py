@@ -4,14 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_inference.answer import Prediction
-from edge_inference.capture import WAITING, CaptureQueue, NoCaptures
-from edge_inference.capture_folder import CaptureFolder
-from edge_inference.capture_upload import CaptureUpload
-from edge_inference.configuration import ModelSettings, parse
-from edge_inference.postprocessing import Score
-from edge_inference.request import Request
-from edge_inference.service_settings import ServiceSettings
+from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue, CaptureUpload, NoCaptures
+from edge_inference.messages import Prediction, Request
+from edge_inference.models.classifier import Score
+from edge_inference.settings import ModelSettings, ServiceSettings, parse
 from tests.edge.local_device import configuration
 
 MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from sklearn.datasets import load_digits
 
-from edge_inference.onnx_runtime import load
-from edge_inference.request import Request
-from edge_inference.workload import load_workload
+from edge_inference.messages import Request
+from edge_inference.models.runtime import load
+from edge_inference.models.store import load_workload
 from tests.edge.model_folder import DIGITS, make_package
 from tools import train_digits
 from tools.digits import digit_png

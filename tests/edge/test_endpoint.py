@@ -12,12 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_component.outbox import GROUP, Outbox
-from edge_inference.answer import Prediction
-from edge_inference.configuration import parse
 from edge_inference.endpoint import Endpoint
-from edge_inference.model_store import ModelStore
-from edge_inference.postprocessing import Score
-from edge_inference.request import Request
+from edge_inference.messages import Prediction, Request
+from edge_inference.models.classifier import Score
+from edge_inference.models.store import ModelStore
+from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE, configuration
 from tests.edge.model_folder import point
 from tests.edge.publications import Published

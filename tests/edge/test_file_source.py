@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_inference.configuration import ModelSettings
-from edge_inference.file_source import BATCH, FileJob, FileSource
+from edge_inference.files import BATCH, FileJob, FileSource
+from edge_inference.settings import ModelSettings
 from tests.edge.file_bench import RESULTS, Bench, digit, serving
 from tests.edge.model_folder import DIGITS
 

@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from edge_inference.declaration import ModelPackageError
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.workload import Workload
+from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.models.package import ModelPackageError
+from edge_inference.models.store import Workload
 from tests.edge.foreign_model import foreign_model, tensor
 
 PIXELS = np.array([[[10, 20, 30], [40, 50, 60]]], np.uint8)  # height 1, width 2

@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 
-from edge_inference.configuration import parse
-from edge_inference.endpoint import Endpoint
+from edge_inference.endpoint import Endpoint, Latencies
 from edge_inference.heartbeat import Heartbeat, resident_mb
-from edge_inference.latency import Latencies
-from edge_inference.service_settings import ServiceSettings
+from edge_inference.settings import ServiceSettings, parse
 from tests.edge.file_bench import Bench, Sent, serving
 from tests.edge.local_device import configuration
 

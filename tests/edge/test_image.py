@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from edge_inference.image import ORIENTATION, Pixels
-from edge_inference.image import decode as decode_pixels
-from edge_inference.request import ErrorCode, RequestError
+from edge_inference.messages import ErrorCode, RequestError
+from edge_inference.models.pictures import ORIENTATION, Pixels
+from edge_inference.models.pictures import decode as decode_pixels
 from tools.digits import digit_png
 
 

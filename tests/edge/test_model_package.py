@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_inference.model_package import ModelPackageError, open_package
-from edge_inference.onnx_runtime import load
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.workload import load_workload
+from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.models.package import ModelPackageError, open_package
+from edge_inference.models.runtime import load
+from edge_inference.models.store import load_workload
 from tests.edge.model_folder import DIGITS, describe, make_package
 from tools.onnx_classifier import perceptron
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from edge_inference.model_package import ModelPackageError
-from edge_inference.model_store import ModelStore
-from edge_inference.workload import Workload
+from edge_inference.models.package import ModelPackageError
+from edge_inference.models.store import ModelStore, Workload
 from tests.edge.model_folder import point
 
 

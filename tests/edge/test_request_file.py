@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_inference.request import ErrorCode, RequestError
-from edge_inference.request_file import PICTURE_BYTES, read_file
+from edge_inference.files import PICTURE_BYTES, read_file
+from edge_inference.messages import ErrorCode, RequestError
 
 
 def test_reads_a_picture_and_a_request(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from edge_component.ipc import IpcError, RefusedError
 from edge_component.settings import ConfigurationError
-from edge_inference.configuration import ModelSettings, parse
 from edge_inference.router import Router
+from edge_inference.settings import ModelSettings, parse
 from tests.edge.local_device import configuration
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from edge_component.settings import ConfigurationError
-from edge_inference.service_settings import ServiceSettings, parse_service
+from edge_inference.settings import ServiceSettings, parse_service
 from tests.edge.file_bench import serving
 
 

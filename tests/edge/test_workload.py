@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from edge_inference.answer import success
-from edge_inference.declaration import ModelPackageError
-from edge_inference.onnx_runtime import load
-from edge_inference.preprocessing import Preprocessing
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.scheduled_result import edge_manager
-from edge_inference.workload import Workload, load_workload
+from edge_inference.messages import ErrorCode, Request, RequestError, edge_manager, success
+from edge_inference.models.package import ModelPackageError
+from edge_inference.models.pictures import Preprocessing
+from edge_inference.models.runtime import load
+from edge_inference.models.store import Workload, load_workload
 from tests.edge.model_folder import ROOT
 
 MODELS = ROOT / "edge_assets" / "models"

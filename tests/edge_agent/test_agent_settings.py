@@ -1,9 +1,9 @@
 import pytest
 
 from edge_component.settings import ConfigurationError
-from edge_inference.agent_settings import parse_agent
 from edge_inference.agent_switch import AgentSwitch, start_agent
-from edge_inference.signature import SigningKeys
+from edge_inference.models.signature import SigningKeys
+from edge_inference.settings import parse_agent
 
 
 @pytest.mark.parametrize("configuration", [None, 3, {}, {"models": {}}, {"agent": None}, {"agent": {"enabled": False}}])

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from edge_inference.agent import AgentError, Status
 from edge_inference.agent import agent_pb2 as wire
-from edge_inference.agent.agent_error import AgentError, Status
-from edge_inference.agent.capture_folder import CaptureFolder
-from edge_inference.agent.captures import Captures
+from edge_inference.agent.captures import CaptureFolder, Captures
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

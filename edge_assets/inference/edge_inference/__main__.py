@@ -15,18 +15,14 @@ from edge_component.outbox import Outbox
 from edge_component.process import EnvironmentPointer
 from edge_component.spool import Spool
 from edge_inference.agent_switch import AgentSwitch
-from edge_inference.capture import CaptureQueue
-from edge_inference.capture_folder import CaptureFolder
-from edge_inference.capture_upload import CaptureUpload, ObjectStore
-from edge_inference.configuration import ModelSettings
+from edge_inference.captures import CaptureFolder, CaptureQueue, CaptureUpload, ObjectStore
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
-from edge_inference.model_store import ModelStore
+from edge_inference.models.signature import SigningKeys
+from edge_inference.models.store import ModelStore, Workload, load_workload
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
-from edge_inference.service_settings import ServiceSettings, parse_service
-from edge_inference.signature import SigningKeys
-from edge_inference.workload import Workload, load_workload
+from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
 
 log = logging.getLogger("edge_inference")
 
@@ -52,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_component import greengrass_ipc
-    from edge_inference import onnx_runtime
+    from edge_inference.models import runtime
 
     # While the connection is made; what is wrong with it is told with the first model.
-    threading.Thread(target=onnx_runtime.prepare, name="import", daemon=True).start()
+    threading.Thread(target=runtime.prepare, name="import", daemon=True).start()
 
     # A component is started in its own work folder.
     own = Path.cwd() if options.state is None else options.state
@@ -69,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def load_model(folder: Path) -> Workload:
         process.freeze()
-        model = load_workload(folder, onnx_runtime.load, keys.current)
+        model = load_workload(folder, runtime.load, keys.current)
         process.trim()
         return model
 

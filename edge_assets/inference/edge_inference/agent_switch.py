@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from edge_component.settings import ConfigurationError
-from edge_inference.agent_settings import AgentSettings, parse_agent
+from edge_inference.captures import Upload
 from edge_inference.endpoint import Endpoint
-from edge_inference.signature import SigningKeys
+from edge_inference.models.signature import SigningKeys
+from edge_inference.settings import AgentSettings, parse_agent
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,6 @@ class Agent(Protocol):
         ...
 
 
-#: Takes a capture (model, id, moment, record) for the upload; False where captures are not uploaded.
-Upload = Callable[[str, str, datetime, dict[str, Any]], bool]
 #: Makes and starts an agent.
 Start = Callable[[AgentSettings, Callable[[], list[Endpoint]], SigningKeys, Upload], Agent]
 

@@ -8,22 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from edge_component.outbox import GROUP, Outbox
-from edge_inference import answer, scheduled_result
-from edge_inference.answer import Prediction
-from edge_inference.capture import Captures, NoCaptures
-from edge_inference.configuration import ModelSettings
-from edge_inference.file_source import FileJob, FileSource
-from edge_inference.latency import Latencies
-from edge_inference.model_store import ModelStore
-from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse
-from edge_inference.request_file import read_file
-from edge_inference.workload import Workload
+from edge_inference import messages
+from edge_inference.captures import Captures, NoCaptures
+from edge_inference.files import FileJob, FileSource, read_file
+from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
+from edge_inference.models.prediction import Prediction
+from edge_inference.models.store import ModelStore, Workload
+from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
 #: How long the worker waits for room in the outbox before it drops an answer.
 OUTBOX_WAIT_S = 60.0
+WINDOW = 1024
 
 
 @dataclass
@@ -139,12 +139,12 @@ class Endpoint:
             request_id = request.request_id
             settings = self.settings
             prediction, latency_ms = self._predict(self._model(request, arrived), request)
-            response = answer.success(
+            response = messages.success(
                 request_id, self._device, settings.name, prediction, latency_ms, settings.threshold
             )
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
             error = self._counted(exc, request_id)
-            return answer.failure(error.request_id, self._device, error)
+            return messages.failure(error.request_id, self._device, error)
         self.counts.answered += 1
         return response
 
@@ -154,12 +154,10 @@ class Endpoint:
             request = read_file(job.path, settings.max_request_bytes)
             model = self._model(request, arrived)
             prediction, latency_ms = self._predict(model, request)
-            if settings.result_format == scheduled_result.EDGE_MANAGER:
-                result = scheduled_result.edge_manager(
-                    model.package.task, prediction, settings.top_k, settings.threshold
-                )
+            if settings.result_format == messages.EDGE_MANAGER:
+                result = messages.edge_manager(model.package.task, prediction, settings.top_k, settings.threshold)
             else:
-                result = answer.success(
+                result = messages.success(
                     job.path.name, self._device, settings.name, prediction, latency_ms, settings.threshold
                 )
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
@@ -169,7 +167,7 @@ class Endpoint:
             job.failed()
             self._let_go(job)
             error = self._counted(exc, job.path.name)
-            self._outbox.put(settings.response_topic, answer.failure(job.path.name, self._device, error))
+            self._outbox.put(settings.response_topic, messages.failure(job.path.name, self._device, error))
             return
         self.counts.answered += 1
         is_safe = partial(self._safe, job)
@@ -225,5 +223,37 @@ class Endpoint:
     def _refuse(self, error: RequestError) -> None:
         self.counts.refused += 1
         log.warning("request refused: %s: %s", error.code, error)
-        response = answer.failure(error.request_id, self._device, error)
+        response = messages.failure(error.request_id, self._device, error)
         self._outbox.put(self.settings.response_topic, response)
+
+
+class Latencies:
+    """Percentiles over the latest values, in constant memory; safe from any thread.
+
+    Args:
+        window: How many values count.
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._values = np.zeros(window, np.float32)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def add(self, latency_ms: float) -> None:
+        """Count one inference of so many milliseconds."""
+        with self._lock:
+            self._values[self._count % len(self._values)] = latency_ms
+            self._count += 1
+
+    def percentiles(self) -> dict[str, float]:
+        """Compute p50, p95 and p99.
+
+        Returns:
+            Milliseconds by name; empty before the first value.
+        """
+        with self._lock:
+            values = self._values[: self._count].copy()
+        if not len(values):
+            return {}
+        found = np.percentile(values, (50, 95, 99))
+        return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), found, strict=True)}

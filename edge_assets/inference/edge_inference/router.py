@@ -7,8 +7,8 @@ from functools import partial
 
 from edge_component.ipc import IpcClient, RefusedError, Subscription
 from edge_component.settings import ConfigurationError
-from edge_inference.configuration import ModelSettings
 from edge_inference.endpoint import Endpoint
+from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 

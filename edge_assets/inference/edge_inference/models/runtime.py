@@ -1,20 +1,63 @@
-"""ONNX Runtime, in process, on one thread."""
+"""What runs a model: the seam to an inference engine, and ONNX Runtime behind it, in process, on one thread."""
 
 import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from edge_inference.declaration import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
+from edge_inference.models.package import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
 
 log = logging.getLogger(__name__)
-
 #: How ONNX Runtime speaks of weights in a file of their own.
 EXTERNAL = "External data"
+
+
+class ModelRuntime(Protocol):
+    """A loaded model."""
+
+    def run(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Run the model once.
+
+        Args:
+            values: The input, in the shape and type that the package declares.
+
+        Returns:
+            The output, in the shape that the package declares.
+        """
+        ...
+
+    def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a model with any number of inputs and outputs once.
+
+        Args:
+            values: Name of each input to its value.
+
+        Returns:
+            Name of each declared output to its value.
+        """
+        ...
+
+
+class RuntimeLoader(Protocol):
+    """Makes a runtime of a verified package."""
+
+    def __call__(self, package: ModelPackage) -> ModelRuntime:
+        """Load the model.
+
+        Args:
+            package: A package whose files were verified.
+
+        Returns:
+            The runtime, ready to run.
+
+        Raises:
+            ModelPackageError: The model does not load, or is not the one that the manifest describes.
+        """
+        ...
 
 
 class OnnxModel:

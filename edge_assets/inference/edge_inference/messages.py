@@ -1,14 +1,26 @@
-"""What a client may ask, and the errors that it gets back."""
+"""The messages of the topics: what a client may ask, and what it is answered."""
 
 import base64
 import binascii
 import json
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+
+from edge_inference.models.prediction import Prediction, Score
 
 REQUEST_ID_CHARACTERS = 128
 FLOAT32_MAX = 3.4028234e38
 SUBJECTS = ("index", "image", "features", "inputs")
+#: PublishToIoTCore on the leanest nucleus takes 6.3 kB; the rest is for the frame.
+PAYLOAD_BYTES = 6000
+MESSAGE_CHARACTERS = 500
+# ASCII: a lone surrogate in a client's id has no UTF-8 form.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+OWN, EDGE_MANAGER = "edgewright", "edge-manager"
+FORMATS = (OWN, EDGE_MANAGER)
 
 
 class ErrorCode(StrEnum):
@@ -186,3 +198,128 @@ def _shown(value: object) -> str:
         return "a very large number"
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def success(
+    request_id: str | None,
+    device: str,
+    model: str,
+    prediction: Prediction,
+    latency_ms: float,
+    threshold: float = 0,
+) -> bytes:
+    """Write the answer to a request.
+
+    Args:
+        request_id: The client's own id.
+        device: Thing name of this device.
+        model: Name under which the model is served.
+        prediction: What the model says.
+        latency_ms: From taking the request to having the prediction, in milliseconds.
+        threshold: Labels of a smaller probability are left out of `top_k`; `label` is the best one in any case.
+
+    Returns:
+        JSON of at most 6,000 bytes; the least probable labels are left out where they do not fit.
+
+    Raises:
+        RequestError: ResultTooLarge: the tensors do not fit into a message.
+    """
+    scores = prediction.above(threshold)
+    for count in range(len(scores), -1, -1):
+        payload = encode(
+            {
+                # The same message may arrive twice, after a lost connection or a restart: the id tells.
+                "id": secrets.token_hex(16),
+                "request_id": request_id,
+                "device": device,
+                "model": {"name": model, "version": prediction.version},
+                **_result(prediction, scores[:count]),
+                **({"notice": prediction.notice} if prediction.notice else {}),
+                "latency_ms": round(latency_ms, 3),
+                "timestamp": now(),
+            }
+        )
+        if len(payload) <= PAYLOAD_BYTES:
+            return payload
+    raise RequestError(
+        ErrorCode.RESULT_TOO_LARGE,
+        f"an answer must have at most {PAYLOAD_BYTES} bytes, got {len(payload)}: ask for smaller tensors",
+        request_id,
+    )
+
+
+def _result(prediction: Prediction, scores: Sequence[Score]) -> dict[str, object]:
+    if not prediction.scores:
+        return {"outputs": prediction.outputs}
+    return {
+        "label": prediction.scores[0].label,
+        "top_k": [{"label": score.label, "probability": round(score.probability, 6)} for score in scores],
+    }
+
+
+def failure(request_id: str | None, device: str, error: RequestError) -> bytes:
+    """Write the answer to a request that has no prediction.
+
+    Args:
+        request_id: The client's own id, None where it could not be read.
+        device: Thing name of this device.
+        error: What is wrong; its text is cut to 500 characters.
+
+    Returns:
+        JSON of at most 6,000 bytes.
+    """
+    message = str(error)
+    if len(message) > MESSAGE_CHARACTERS:
+        message = f"{message[: MESSAGE_CHARACTERS - 1]}…"
+    return encode(
+        {
+            "id": secrets.token_hex(16),
+            "request_id": request_id,
+            "device": device,
+            "error": {"code": error.code.value, "message": message},
+            "timestamp": now(),
+        }
+    )
+
+
+def encode(message: Mapping[str, object]) -> bytes:
+    """Write a message as JSON, within ASCII."""
+    return _ENCODER.encode(message).encode("ascii")
+
+
+def now() -> str:
+    """The current time as messages hold it: UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def edge_manager(task: str, prediction: Prediction, count: int, threshold: float) -> bytes:
+    """Write a result as Edge Manager's sample component published it, with probabilities as numbers.
+
+    Args:
+        task: What the model does.
+        prediction: What it says.
+        count: How many labels were asked for.
+        threshold: Labels of a smaller probability are left out.
+
+    Returns:
+        JSON of at most 6,000 bytes: timestamp, inference-type, inference-description, inference-results with Label and
+        Score; the least probable labels are left out where they do not fit.
+    """
+    description = f"Top {count} predictions with score {threshold:g} or above"
+    if prediction.notice:
+        description = f"{description} ({prediction.notice})"
+    scores = prediction.above(threshold)
+    for kept in range(len(scores), -1, -1):
+        payload = encode(
+            {
+                "timestamp": now(),
+                "inference-type": task,
+                "inference-description": description,
+                "inference-results": [
+                    {"Label": score.label, "Score": round(score.probability, 6)} for score in scores[:kept]
+                ],
+            }
+        )
+        if len(payload) <= PAYLOAD_BYTES:
+            break
+    return payload

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edge_component import settings as rules
 from edge_component.settings import ConfigurationError, shown
-from edge_inference.scheduled_result import FORMATS, OWN
+from edge_inference.messages import FORMATS, OWN
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
@@ -160,3 +160,144 @@ def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) ->
                 mistakes.append(
                     f"models.{model.name}.{key} must not be a request topic, got that of models.{owners[topic]}"
                 )
+
+
+DAY_S = 86_400.0
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What concerns the component as a whole.
+
+    Args:
+        heartbeat_topic: Where the heartbeat goes; empty for none.
+        heartbeat_s: Seconds between two heartbeats.
+        capture_bucket: S3 bucket that takes captured inputs and outputs; empty for none.
+        capture_bytes: Captures that wait for their upload take no more disk than this; the oldest go first.
+    """
+
+    heartbeat_topic: str = ""
+    heartbeat_s: float = 60
+    capture_bucket: str = ""
+    capture_bytes: int = 64 * MEBIBYTE
+
+
+def parse_service(value: object) -> ServiceSettings:
+    """Check the keys heartbeatTopic, heartbeatSeconds, captureBucket and captureBytes.
+
+    Args:
+        value: The whole configuration.
+
+    Returns:
+        The settings, complete with defaults.
+
+    Raises:
+        ConfigurationError: Every mistake at once.
+    """
+    given = value if isinstance(value, Mapping) else {}
+    mistakes: list[str] = []
+    topic = given.get("heartbeatTopic", "")
+    if topic != "":
+        rules.topic("heartbeatTopic", topic, mistakes)
+    settings = ServiceSettings(
+        heartbeat_topic=str(topic),
+        heartbeat_s=rules.number("heartbeatSeconds", given.get("heartbeatSeconds", 60), (60, 1, DAY_S), mistakes),
+        capture_bucket=rules.path("captureBucket", given.get("captureBucket", ""), mistakes),
+        capture_bytes=rules.whole_number(
+            "captureBytes",
+            given.get("captureBytes", 64 * MEBIBYTE),
+            (64 * MEBIBYTE, MEBIBYTE, 1 << 40),
+            mistakes,
+        ),
+    )
+    if mistakes:
+        raise ConfigurationError("\n".join(mistakes))
+    return settings
+
+
+#: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
+SOCKET_BYTES = 107
+
+#: Optional whole numbers: key to field, default, least and largest value.
+AGENT_NUMBERS = {
+    "maxModels": ("max_models", 8, 1, 64),
+    "maxTensorBytes": ("max_tensor_bytes", 32 << 20, 1 << 10, 256 << 20),
+    "pendingCaptures": ("pending_captures", 16, 1, 1000),
+    "captureBytes": ("capture_bytes", 64 << 20, 1 << 20, 1 << 40),
+}
+AGENT_TEXTS = {"socket": "agent.sock", "captureFolder": "agent-captures"}
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """How the agent serves. Paths that are not absolute lie in the component's work folder.
+
+    Args:
+        socket: Unix socket to listen on.
+        capture_folder: Where captures are kept.
+        max_models: Models that clients may load.
+        max_tensor_bytes: The largest tensor.
+        pending_captures: Captures that wait to be written.
+        capture_bytes: All captures on disk.
+    """
+
+    socket: str
+    capture_folder: str
+    max_models: int
+    max_tensor_bytes: int
+    pending_captures: int
+    capture_bytes: int
+
+
+def parse_agent(configuration: object) -> AgentSettings | None:
+    """Check the component's configuration.
+
+    Args:
+        configuration: The whole of it; `agent` is an object with the optional keys `enabled` (default true),
+            `socket` (`agent.sock`), `captureFolder` (`agent-captures`), `maxModels` (8), `maxTensorBytes` (32 MiB),
+            `pendingCaptures` (16) and `captureBytes` (64 MiB).
+
+    Returns:
+        The settings; None without `agent`, or where it is not enabled.
+
+    Raises:
+        ConfigurationError: Every mistake at once.
+    """
+    value = configuration.get("agent") if isinstance(configuration, Mapping) else None
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"agent must be an object, got {shown(value)}")
+    known = {"enabled", *AGENT_NUMBERS, *AGENT_TEXTS}
+    mistakes = [f"agent.{key} is unknown" for key in sorted(set(map(str, value)) - known)]
+    enabled = value.get("enabled", True)
+    if not isinstance(enabled, bool):
+        mistakes.append(f"agent.enabled must be true or false, got {shown(enabled)}")
+    texts = {key: _text(key, value.get(key, default), mistakes) for key, default in AGENT_TEXTS.items()}
+    if len(texts["socket"].encode()) > SOCKET_BYTES:
+        mistakes.append(f"agent.socket must have at most {SOCKET_BYTES} bytes, got {len(texts['socket'].encode())}")
+    numbers = {
+        field: _number(key, value.get(key, default), least, largest, mistakes)
+        for key, (field, default, least, largest) in AGENT_NUMBERS.items()
+    }
+    if mistakes:
+        raise ConfigurationError("\n".join(mistakes))
+    if not enabled:
+        return None
+    return AgentSettings(socket=texts["socket"], capture_folder=texts["captureFolder"], **numbers)
+
+
+def _text(key: str, value: object, mistakes: list[str]) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        mistakes.append(f"agent.{key} must be a path, got {shown(value)}")
+    return str(value)
+
+
+def _number(key: str, value: object, least: int, largest: int, mistakes: list[str]) -> int:
+    # A device may store every number as a floating-point one.
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if not isinstance(whole, int) or isinstance(whole, bool) or not least <= whole <= largest:
+        mistakes.append(f"agent.{key} must be a whole number from {least} to {largest}, got {shown(value)}")
+        return least
+    return whole

@@ -1,19 +1,99 @@
 """Models that name what a picture shows or which class a row of a table belongs to."""
 
+import math
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_inference import image
-from edge_inference.answer import Prediction
-from edge_inference.declaration import ModelPackage, ModelPackageError
-from edge_inference.model_runtime import ModelRuntime
-from edge_inference.postprocessing import top_k
-from edge_inference.preprocessing import Preprocessing
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.tensor_values import tensor as exact_tensor
+from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.models import pictures
+from edge_inference.models.package import ModelPackage, ModelPackageError
+from edge_inference.models.pictures import Preprocessing
+from edge_inference.models.prediction import Prediction, Score
+from edge_inference.models.runtime import ModelRuntime
+from edge_inference.models.tensors import exact_tensor
+
+
+def top_k(
+    values: NDArray[np.float32], labels: Sequence[str], count: int, *, probabilities: bool = False
+) -> list[Score]:
+    """Choose the most probable labels.
+
+    Args:
+        values: Shape (classes,): logits, or probabilities.
+        labels: One a class, in the order of the classes.
+        count: How many to return, at least 1; all when there are fewer.
+        probabilities: Whether the values are probabilities already.
+
+    Returns:
+        The best first; equal values in the order of the classes.
+
+    Raises:
+        ValueError: A value is not finite, which no input may cause in a sound model.
+    """
+    left = _finite(values)
+    highest = left[left.argmax()]
+    # The largest is subtracted first, so that no exponential overflows.
+    total = 1.0 if probabilities else float(np.add.reduce(np.exp(left - highest)))
+    scores = []
+    for _ in range(min(count, len(left))):
+        # One after the other, the first of equals: few are asked for, and sorting a thousand classes takes longer.
+        place = int(left.argmax())
+        value = float(left[place])
+        scores.append(Score(labels[place], value if probabilities else math.exp(value - highest) / total))
+        left[place] = -math.inf
+    return scores
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    finite = values.astype(np.float64)
+    # One pass: NaN and infinity stay in a sum.
+    if not math.isfinite(np.add.reduce(finite)):
+        raise ValueError("a model's output must be finite, got NaN or infinity")
+    return finite
+
+
+def load_samples(package: ModelPackage) -> NDArray[np.float32]:
+    """Read a classifying package's samples.
+
+    Args:
+        package: A verified package; its samples file holds `images` of shape (count, height, width[, channels]), or
+            for tables `rows` of shape (count, features).
+
+    Returns:
+        Shape (count, height, width, channels), 0 to 1, or (count, features); count is 0 for a package without samples.
+
+    Raises:
+        ModelPackageError: The file is not readable or has another shape.
+    """
+    wanted = package.preprocessing
+    shape: tuple[int, ...] = (len(package.features),)
+    if wanted is not None:
+        shape = (wanted.height, wanted.width, wanted.channels)
+    if package.samples is None:
+        return np.empty((0, *shape), np.float32)
+    file, maximum = package.samples
+    values = _read(file, "images" if wanted is not None else "rows")
+    if wanted is not None and values.ndim == 3:
+        values = values[..., np.newaxis]
+    if values.shape[1:] != shape:
+        shown = f"(count, {', '.join(map(str, shape))})"
+        raise ModelPackageError(f"{file}: samples must have the shape {shown}, got {values.shape}")
+    return values / np.float32(maximum)
+
+
+def _read(file: Path, name: str) -> NDArray[np.float32]:
+    try:
+        # Pickled arrays would run code of whoever made the file.
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name], dtype=np.float32)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as exc:
+        raise ModelPackageError(f"{file} must hold an array named {name}: {exc}") from exc
 
 
 @dataclass(frozen=True)
@@ -39,17 +119,17 @@ class ImageClassifier:
     def warm_up(self) -> None:
         """Classify the first sample, or an empty picture; see `Workload.warm_up`."""
         wanted = self.preprocessing
-        pixels: image.Pixels = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
+        pixels: pictures.Pixels = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
         if len(self.samples):
             pixels = self.samples[0]
         what = "its first sample" if len(self.samples) else "an empty picture, add samples if it cannot take one"
         _warm_up(self.package, self.runtime, wanted.apply(pixels), what)
 
-    def _pixels(self, request: Request) -> image.Pixels:
+    def _pixels(self, request: Request) -> pictures.Pixels:
         if request.image is not None:
             wanted = self.preprocessing
             try:
-                return image.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
+                return pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
             except RequestError as exc:
                 raise RequestError(exc.code, str(exc), request.request_id) from exc
         request.needs("index", "image")
