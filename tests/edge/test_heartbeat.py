@@ -24,7 +24,7 @@ def test_the_heartbeat_tells_what_each_model_does(make: Callable[..., Bench]) ->
     bench.messages(2)
     now = 0.0
     heartbeat = Heartbeat("thing-1", bench.outbox, lambda: {"uploaded": 4}, lambda: now)
-    heartbeat.settings = ServiceSettings("edgewright/test/heartbeat", heartbeat_s=10)
+    heartbeat.settings = ServiceSettings(heartbeat_topic="edgewright/test/heartbeat", heartbeat_s=10)
 
     heartbeat.beat([bench.endpoint])
     assert bench.outbox.waiting == 0, "nothing piles up without a connection"

@@ -1,80 +1,135 @@
-"""The component's configuration: checked as a whole before any of it is used."""
+"""The component's configuration as tables of fields: of a model, of the component as a whole, of the agent."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edge_component import settings as rules
-from edge_component.settings import ConfigurationError, shown
+from edge_component.settings import (
+    FLAG,
+    NAME,
+    PATH_BYTES,
+    ConfigurationError,
+    accepted,
+    choice,
+    known,
+    number,
+    path,
+    read,
+    setting,
+    shown,
+    text,
+    topic,
+    whole,
+)
 from edge_inference.messages import FORMATS, OWN
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
+DAY_S = 86_400
 #: The largest message that AWS IoT Core carries.
-MQTT_BYTES = 128 * 1024
+MQTT_BYTES = 128 * KIBIBYTE
+#: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
+SOCKET_BYTES = 107
 
-#: Optional whole numbers: key to default, least and largest value.
-NUMBERS = {
-    "topK": (3, 1, 100),
-    "queueSize": (64, 1, 10_000),
-    "maxRequestBytes": (MQTT_BYTES, 1024, 16 * 1024 * 1024),
-    "modelWaitSeconds": (10, 0, 300),
-}
-#: Optional numbers, in the same way.
-SHARES = {
-    "threshold": (0.0, 0.0, 1.0),
-    "InferenceInterval": (3600.0, 0.0, 31_536_000.0),
-    "captureShare": (0.0, 0.0, 1.0),
-    "captureBelow": (0.0, 0.0, 1.0),
-}
-PATHS = ("ImageName", "ImageDirectory", "WatchDirectory")
-#: Every key of a model that this module reads.
-KEYS = frozenset(
-    ("component", "requestTopic", "responseTopic", "PublishResultsOnTopic", "resultFormat", *NUMBERS, *SHARES, *PATHS)
-)
+_SHARE = number(0, 1)
+_PATH = path(PATH_BYTES, empty=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How one model is served.
-
-    Args:
-        name: Key of the model in the configuration.
-        component: Greengrass component that brings it.
-        request_topic: Where requests arrive.
-        response_topic: Where answers go.
-        top_k: Labels in an answer.
-        queue_size: Requests that wait at most; one more gets an error answer.
-        max_request_bytes: A larger request gets an error answer unread.
-        model_wait_s: How long a request waits for the first model, from its arrival.
-        threshold: Labels of a smaller probability are left out, 0 to 1.
-        image_name: File that is predicted at the start and then every `interval_s`; empty for none.
-        image_directory: Folder of that file; empty for the model's package.
-        interval_s: Seconds between two predictions of that file; 0 for one at the start and one at each change of it.
-        watch_directory: Folder whose files are predicted and removed, in the order of their names; empty for none.
-        result_topic: Where the predictions of files go.
-        result_format: Their form.
-        capture_share: Share of predictions whose input and output are captured, 0 to 1.
-        capture_below: Predictions of a smaller probability are captured in any case.
-    """
+    """How one model is served; `name` is its key in the configuration."""
 
     name: str
-    component: str
-    request_topic: str
-    response_topic: str
-    top_k: int
-    queue_size: int
-    max_request_bytes: int
-    model_wait_s: int
-    threshold: float = 0
-    image_name: str = ""
-    image_directory: str = ""
-    interval_s: float = 3600
-    watch_directory: str = ""
-    result_topic: str = ""
-    result_format: str = OWN
-    capture_share: float = 0
-    capture_below: float = 0
+    # It becomes a folder's name: nothing may lead out of the work folder.
+    component: str = setting("component", text("a component's name", COMPONENT), "component that brings the model")
+    request_topic: str = setting("requestTopic", topic(), "where requests arrive")
+    response_topic: str = setting("responseTopic", topic(), "where answers go")
+    top_k: int = setting("topK", whole(1, 100), "labels in an answer", 3)
+    queue_size: int = setting("queueSize", whole(1, 10_000), "requests that wait; one more gets an error answer", 64)
+    max_request_bytes: int = setting(
+        "maxRequestBytes", whole(KIBIBYTE, 16 * MEBIBYTE), "a larger request gets an error answer unread", MQTT_BYTES
+    )
+    model_wait_s: int = setting(
+        "modelWaitSeconds", whole(0, 300), "patience of a request for the first model, from its arrival", 10
+    )
+    threshold: float = setting("threshold", _SHARE, "labels of a smaller probability are left out", 0.0)
+    interval_s: float = setting(
+        "InferenceInterval",
+        number(0, 365 * DAY_S),
+        "seconds between two predictions of `ImageName`; 0 for the start and changes only",
+        3600.0,
+    )
+    capture_share: float = setting("captureShare", _SHARE, "share of predictions to capture", 0.0)
+    capture_below: float = setting("captureBelow", _SHARE, "predictions of a smaller probability are all captured", 0.0)
+    image_name: str = setting(
+        "ImageName",
+        _PATH,
+        "a file (a picture, or a request as `.json`) predicted at the start, when it changes and at each interval",
+        "",
+    )
+    image_directory: str = setting("ImageDirectory", _PATH, "folder of that file, in place of the model's package", "")
+    watch_directory: str = setting(
+        "WatchDirectory",
+        _PATH,
+        "every complete file in it is predicted and **removed** once its result is safe; one that fails becomes "
+        "`*.failed`, see above",
+        "",
+    )
+    result_topic: str = setting(
+        "PublishResultsOnTopic",
+        topic(empty=True),
+        "where the results of files go, in place of the response topic; `{stage}` stands for the stage; the recipe "
+        "must grant the topic",
+        "",
+    )
+    result_format: str = setting(
+        "resultFormat",
+        choice(*FORMATS),
+        "form of those results; `edge-manager`: timestamp, inference-type, inference-description, inference-results "
+        "[{Label, Score}]",
+        OWN,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """What concerns the component as a whole."""
+
+    heartbeat_topic: str = setting("heartbeatTopic", topic(empty=True), "where the heartbeat goes; none without", "")
+    heartbeat_s: float = setting("heartbeatSeconds", number(1, DAY_S), "seconds between two heartbeats", 60.0)
+    capture_bucket: str = setting("captureBucket", _PATH, "S3 bucket that takes captures; none without", "")
+    capture_bytes: int = setting(
+        "captureBytes",
+        whole(MEBIBYTE, 1 << 40),
+        "disk that captures may take until they are uploaded; the oldest go first",
+        64 * MEBIBYTE,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings:
+    """How the agent serves. Paths that are not absolute lie in the component's work folder."""
+
+    enabled: bool = setting("enabled", FLAG, "whether it is served; may change at run time", True)
+    capture_folder: str = setting(
+        "captureFolder", path(PATH_BYTES, empty=False), "captures on disk, without a `captureBucket`", "agent-captures"
+    )
+    socket: str = setting("socket", path(SOCKET_BYTES, empty=False), "Unix socket to listen on", "agent.sock")
+    max_models: int = setting("maxModels", whole(1, 64), "models that clients may load", 8)
+    max_tensor_bytes: int = setting(
+        "maxTensorBytes",
+        whole(KIBIBYTE, 256 * MEBIBYTE),
+        "the largest tensor, in a message or in shared memory",
+        32 * MEBIBYTE,
+    )
+    pending_captures: int = setting("pendingCaptures", whole(1, 1000), "captures that wait to be written", 16)
+    capture_bytes: int = setting(
+        "captureBytes", whole(MEBIBYTE, 1 << 40), "of all captures in that folder; the oldest go first", 64 * MEBIBYTE
+    )
+
+
+#: Every key of a model.
+KEYS = frozenset(each.key for each in known(ModelSettings).values())
 
 
 def parse(value: object) -> dict[str, ModelSettings]:
@@ -82,7 +137,7 @@ def parse(value: object) -> dict[str, ModelSettings]:
 
     Args:
         value: What the device holds: `{"models": {name: {...}}}`, see docs/workloads.md; other keys are not this
-            module's business.
+            function's business.
 
     Returns:
         Settings by model name, complete with defaults.
@@ -97,8 +152,7 @@ def parse(value: object) -> dict[str, ModelSettings]:
     settings = {str(name): _model(str(name), entry, mistakes) for name, entry in models.items()}
     if not mistakes:
         _check_topics(settings, mistakes)
-    if mistakes:
-        raise ConfigurationError("\n".join(mistakes))
+    accepted(mistakes)
     return settings
 
 
@@ -109,42 +163,12 @@ def _model(name: str, entry: object, mistakes: list[str]) -> ModelSettings:
     if not isinstance(entry, Mapping):
         mistakes.append(f"{where} must be an object, got {shown(entry)}")
         entry = {}
-    component = entry.get("component")
-    # It becomes a folder's name: nothing may lead out of the work folder.
-    if not (isinstance(component, str) and COMPONENT.fullmatch(component)):
-        mistakes.append(f"{where}.component must be a component's name, got {shown(component)}")
-    topics = {key: rules.topic(f"{where}.{key}", entry.get(key), mistakes) for key in ("requestTopic", "responseTopic")}
-    numbers = {
-        key: rules.whole_number(f"{where}.{key}", entry.get(key, limits[0]), limits, mistakes)
-        for key, limits in NUMBERS.items()
-    }
-    shares = {
-        key: rules.number(f"{where}.{key}", entry.get(key, limits[0]), limits, mistakes)
-        for key, limits in SHARES.items()
-    }
-    paths = {key: rules.path(f"{where}.{key}", entry.get(key, ""), mistakes) for key in PATHS}
-    result_topic = entry.get("PublishResultsOnTopic") or topics["responseTopic"]
-    if "PublishResultsOnTopic" in entry:
-        rules.topic(f"{where}.PublishResultsOnTopic", result_topic, mistakes)
-    return ModelSettings(
-        name=name,
-        component=str(component),
-        request_topic=topics["requestTopic"],
-        response_topic=topics["responseTopic"],
-        top_k=numbers["topK"],
-        queue_size=numbers["queueSize"],
-        max_request_bytes=numbers["maxRequestBytes"],
-        model_wait_s=numbers["modelWaitSeconds"],
-        threshold=shares["threshold"],
-        image_name=paths["ImageName"],
-        image_directory=paths["ImageDirectory"],
-        interval_s=shares["InferenceInterval"],
-        watch_directory=paths["WatchDirectory"],
-        result_topic=str(result_topic),
-        result_format=rules.choice(f"{where}.resultFormat", entry.get("resultFormat", OWN), FORMATS, mistakes),
-        capture_share=shares["captureShare"],
-        capture_below=shares["captureBelow"],
-    )
+    if not entry.get("PublishResultsOnTopic"):
+        entry = {key: value for key, value in entry.items() if key != "PublishResultsOnTopic"}
+    settings = read(ModelSettings, entry, mistakes, f"{where}.", name=name)
+    if not settings.result_topic:
+        settings = replace(settings, result_topic=settings.response_topic)
+    return settings
 
 
 def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) -> None:
@@ -154,37 +178,16 @@ def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) ->
         if other != model.name:
             mistakes.append(f"models.{model.name}.requestTopic must be its own, got that of models.{other}")
     for model in settings.values():
-        for key, topic in (("responseTopic", model.response_topic), ("PublishResultsOnTopic", model.result_topic)):
-            if topic in owners:
+        for key, topic_ in (("responseTopic", model.response_topic), ("PublishResultsOnTopic", model.result_topic)):
+            if topic_ in owners:
                 # The component would answer its own answers, for ever.
                 mistakes.append(
-                    f"models.{model.name}.{key} must not be a request topic, got that of models.{owners[topic]}"
+                    f"models.{model.name}.{key} must not be a request topic, got that of models.{owners[topic_]}"
                 )
 
 
-DAY_S = 86_400.0
-MEBIBYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class ServiceSettings:
-    """What concerns the component as a whole.
-
-    Args:
-        heartbeat_topic: Where the heartbeat goes; empty for none.
-        heartbeat_s: Seconds between two heartbeats.
-        capture_bucket: S3 bucket that takes captured inputs and outputs; empty for none.
-        capture_bytes: Captures that wait for their upload take no more disk than this; the oldest go first.
-    """
-
-    heartbeat_topic: str = ""
-    heartbeat_s: float = 60
-    capture_bucket: str = ""
-    capture_bytes: int = 64 * MEBIBYTE
-
-
 def parse_service(value: object) -> ServiceSettings:
-    """Check the keys heartbeatTopic, heartbeatSeconds, captureBucket and captureBytes.
+    """Check the keys of a configuration that concern the component as a whole.
 
     Args:
         value: The whole configuration.
@@ -195,68 +198,17 @@ def parse_service(value: object) -> ServiceSettings:
     Raises:
         ConfigurationError: Every mistake at once.
     """
-    given = value if isinstance(value, Mapping) else {}
     mistakes: list[str] = []
-    topic = given.get("heartbeatTopic", "")
-    if topic != "":
-        rules.topic("heartbeatTopic", topic, mistakes)
-    settings = ServiceSettings(
-        heartbeat_topic=str(topic),
-        heartbeat_s=rules.number("heartbeatSeconds", given.get("heartbeatSeconds", 60), (60, 1, DAY_S), mistakes),
-        capture_bucket=rules.path("captureBucket", given.get("captureBucket", ""), mistakes),
-        capture_bytes=rules.whole_number(
-            "captureBytes",
-            given.get("captureBytes", 64 * MEBIBYTE),
-            (64 * MEBIBYTE, MEBIBYTE, 1 << 40),
-            mistakes,
-        ),
-    )
-    if mistakes:
-        raise ConfigurationError("\n".join(mistakes))
+    settings = read(ServiceSettings, value if isinstance(value, Mapping) else {}, mistakes)
+    accepted(mistakes)
     return settings
 
 
-#: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
-SOCKET_BYTES = 107
-
-#: Optional whole numbers: key to field, default, least and largest value.
-AGENT_NUMBERS = {
-    "maxModels": ("max_models", 8, 1, 64),
-    "maxTensorBytes": ("max_tensor_bytes", 32 << 20, 1 << 10, 256 << 20),
-    "pendingCaptures": ("pending_captures", 16, 1, 1000),
-    "captureBytes": ("capture_bytes", 64 << 20, 1 << 20, 1 << 40),
-}
-AGENT_TEXTS = {"socket": "agent.sock", "captureFolder": "agent-captures"}
-
-
-@dataclass(frozen=True)
-class AgentSettings:
-    """How the agent serves. Paths that are not absolute lie in the component's work folder.
+def parse_agent(value: object) -> AgentSettings | None:
+    """Check a configuration's `agent`.
 
     Args:
-        socket: Unix socket to listen on.
-        capture_folder: Where captures are kept.
-        max_models: Models that clients may load.
-        max_tensor_bytes: The largest tensor.
-        pending_captures: Captures that wait to be written.
-        capture_bytes: All captures on disk.
-    """
-
-    socket: str
-    capture_folder: str
-    max_models: int
-    max_tensor_bytes: int
-    pending_captures: int
-    capture_bytes: int
-
-
-def parse_agent(configuration: object) -> AgentSettings | None:
-    """Check the component's configuration.
-
-    Args:
-        configuration: The whole of it; `agent` is an object with the optional keys `enabled` (default true),
-            `socket` (`agent.sock`), `captureFolder` (`agent-captures`), `maxModels` (8), `maxTensorBytes` (32 MiB),
-            `pendingCaptures` (16) and `captureBytes` (64 MiB).
+        value: The whole configuration.
 
     Returns:
         The settings; None without `agent`, or where it is not enabled.
@@ -264,40 +216,13 @@ def parse_agent(configuration: object) -> AgentSettings | None:
     Raises:
         ConfigurationError: Every mistake at once.
     """
-    value = configuration.get("agent") if isinstance(configuration, Mapping) else None
-    if value is None:
+    agent = value.get("agent") if isinstance(value, Mapping) else None
+    if agent is None:
         return None
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"agent must be an object, got {shown(value)}")
-    known = {"enabled", *AGENT_NUMBERS, *AGENT_TEXTS}
-    mistakes = [f"agent.{key} is unknown" for key in sorted(set(map(str, value)) - known)]
-    enabled = value.get("enabled", True)
-    if not isinstance(enabled, bool):
-        mistakes.append(f"agent.enabled must be true or false, got {shown(enabled)}")
-    texts = {key: _text(key, value.get(key, default), mistakes) for key, default in AGENT_TEXTS.items()}
-    if len(texts["socket"].encode()) > SOCKET_BYTES:
-        mistakes.append(f"agent.socket must have at most {SOCKET_BYTES} bytes, got {len(texts['socket'].encode())}")
-    numbers = {
-        field: _number(key, value.get(key, default), least, largest, mistakes)
-        for key, (field, default, least, largest) in AGENT_NUMBERS.items()
-    }
-    if mistakes:
-        raise ConfigurationError("\n".join(mistakes))
-    if not enabled:
-        return None
-    return AgentSettings(socket=texts["socket"], capture_folder=texts["captureFolder"], **numbers)
-
-
-def _text(key: str, value: object, mistakes: list[str]) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        mistakes.append(f"agent.{key} must be a path, got {shown(value)}")
-    return str(value)
-
-
-def _number(key: str, value: object, least: int, largest: int, mistakes: list[str]) -> int:
-    # A device may store every number as a floating-point one.
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    if not isinstance(whole, int) or isinstance(whole, bool) or not least <= whole <= largest:
-        mistakes.append(f"agent.{key} must be a whole number from {least} to {largest}, got {shown(value)}")
-        return least
-    return whole
+    if not isinstance(agent, Mapping):
+        raise ConfigurationError(f"agent must be an object, got {shown(agent)}")
+    keys = {each.key for each in known(AgentSettings).values()}
+    mistakes = [f"agent.{key} is unknown" for key in sorted(set(map(str, agent)) - keys)]
+    settings = read(AgentSettings, agent, mistakes, "agent.")
+    accepted(mistakes)
+    return settings if settings.enabled else None
