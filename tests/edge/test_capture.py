@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue, CaptureUpload, NoCaptures
-from edge_inference.messages import Prediction, Request
-from edge_inference.models.classifier import Score
+from edge_inference.messages import Request
+from edge_inference.models.prediction import Prediction, Score
 from edge_inference.settings import ModelSettings, ServiceSettings, parse
 from tests.edge.local_device import configuration
 

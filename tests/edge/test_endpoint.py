@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from edge_component.outbox import GROUP, Outbox
 from edge_inference.endpoint import Endpoint
-from edge_inference.messages import Prediction, Request
-from edge_inference.models.classifier import Score
+from edge_inference.messages import Request
+from edge_inference.models.prediction import Prediction, Score
 from edge_inference.models.store import ModelStore
 from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE, configuration

@@ -115,7 +115,7 @@ def test_a_table_of_whole_numbers_takes_no_fraction(tmp_path: Path) -> None:
     assert model.predict(Request(None, features=[1, 2.0, 3]), 1).scores[0].label == "z"
     with pytest.raises(RequestError, match=r"features must be int64: 5\.1 has no place in it") as caught:
         model.predict(Request("x", features=[1, 5.1, 3]), 1)
-    assert (caught.value.code, caught.value.request_id) == (ErrorCode.INVALID_REQUEST, "x")
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
 def identity(folder: Path, dtype: str) -> Workload:

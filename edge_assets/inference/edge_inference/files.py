@@ -51,14 +51,14 @@ def _read(path: Path, limit: int) -> bytes:
         with open(path, "rb", buffering=0, opener=_open) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} must be a regular file", path.name)
+                raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} must be a regular file")
             if status.st_size > limit:
                 rule = f"{path} must have at most {limit} bytes, got {status.st_size}"
-                raise RequestError(ErrorCode.REQUEST_TOO_LARGE, rule, path.name)
+                raise RequestError(ErrorCode.REQUEST_TOO_LARGE, rule)
             # By the file's size: to ask for the limit would cost a buffer of that size, file after file.
             return stream.read(status.st_size)
     except OSError as exc:
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} cannot be read: {exc.strerror}", path.name) from exc
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _open(name: str, flags: int) -> int:

@@ -42,13 +42,15 @@ class RequestError(Exception):
     Args:
         code: The case.
         message: What is wrong and what would be right, for the client's developer.
-        request_id: The request's own id where it could be read.
+
+    Attributes:
+        request_id: The request's own id; set where a message is read.
     """
 
-    def __init__(self, code: ErrorCode, message: str, request_id: str | None = None) -> None:
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.request_id = request_id
+        self.request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,7 @@ class Request:
         """
         given = next((name for name in SUBJECTS if getattr(self, name) is not None), "nothing")
         if given not in subjects:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST, f"this model needs {' or '.join(subjects)}, got {given}", self.request_id
-            )
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"this model needs {' or '.join(subjects)}, got {given}")
 
 
 def check_size(payload: bytes, max_bytes: int) -> None:
@@ -125,11 +125,13 @@ def parse(payload: bytes, device: str) -> Request | None:
             ErrorCode.INVALID_REQUEST,
             f"request_id must be a string of at most {REQUEST_ID_CHARACTERS} characters, got {_shown(request_id)}",
         )
-    if addressee is not None and not isinstance(addressee, str):
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"device must be a thing name, got {_shown(addressee)}", request_id
-        )
-    return of_message(message, request_id)
+    try:
+        if addressee is not None and not isinstance(addressee, str):
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"device must be a thing name, got {_shown(addressee)}")
+        return of_message(message, request_id)
+    except RequestError as exc:
+        exc.request_id = request_id
+        raise
 
 
 def of_message(message: dict[str, object], request_id: str | None) -> Request:
@@ -137,31 +139,29 @@ def of_message(message: dict[str, object], request_id: str | None) -> Request:
     given = [name for name in SUBJECTS if message.get(name) is not None]
     if len(given) != 1:
         rule = f"a request must have one of {', '.join(SUBJECTS)}, got {' and '.join(given) or 'none'}"
-        raise RequestError(ErrorCode.INVALID_REQUEST, rule, request_id)
+        raise RequestError(ErrorCode.INVALID_REQUEST, rule)
     subject, value = given[0], message[given[0]]
     if subject == "image":
-        return Request(request_id, image=_image_bytes(value, request_id))
+        return Request(request_id, image=_image_bytes(value))
     if subject == "features":
-        return Request(request_id, features=_features(value, request_id))
+        return Request(request_id, features=_features(value))
     if subject == "inputs":
         if not isinstance(value, dict):
-            raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs must be an object, got {_shown(value)}", request_id)
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs must be an object, got {_shown(value)}")
         return Request(request_id, inputs=value)
     # bool is a subclass of int: {"index": true} would be a request for sample 1.
     if not isinstance(value, int) or isinstance(value, bool):
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"index must be a whole number, got {_shown(value)}", request_id)
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"index must be a whole number, got {_shown(value)}")
     return Request(request_id, index=value)
 
 
-def _features(value: object, request_id: str | None) -> list[float] | dict[str, float]:
+def _features(value: object) -> list[float] | dict[str, float]:
     if not isinstance(value, (list, dict)):
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"features must be a list or an object, got {_shown(value)}", request_id
-        )
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"features must be a list or an object, got {_shown(value)}")
     for name, each in value.items() if isinstance(value, dict) else enumerate(value):
         if not isinstance(each, (int, float)) or isinstance(each, bool) or not abs(each) <= FLOAT32_MAX:
             rule = f"must be a number from -{FLOAT32_MAX:g} to {FLOAT32_MAX:g}, got {_shown(each)}"
-            raise RequestError(ErrorCode.INVALID_REQUEST, f"features[{_shown(name)}] {rule}", request_id)
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"features[{_shown(name)}] {rule}")
     return value
 
 
@@ -181,13 +181,13 @@ def json_object(payload: bytes) -> dict[str, object]:
     return message
 
 
-def _image_bytes(image: object, request_id: str | None) -> bytes:
+def _image_bytes(image: object) -> bytes:
     if not isinstance(image, str):
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"image must be a base64 string, got {_shown(image)}", request_id)
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"image must be a base64 string, got {_shown(image)}")
     try:
         return base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be base64: {exc}", request_id) from exc
+        raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be base64: {exc}") from exc
 
 
 def _shown(value: object) -> str:
@@ -224,7 +224,7 @@ def success(
     Raises:
         RequestError: ResultTooLarge: the tensors do not fit into a message.
     """
-    scores = prediction.above(threshold)
+    scores = above(prediction, threshold)
     for count in range(len(scores), -1, -1):
         payload = encode(
             {
@@ -244,8 +244,12 @@ def success(
     raise RequestError(
         ErrorCode.RESULT_TOO_LARGE,
         f"an answer must have at most {PAYLOAD_BYTES} bytes, got {len(payload)}: ask for smaller tensors",
-        request_id,
     )
+
+
+def above(prediction: Prediction, threshold: float) -> Sequence[Score]:
+    """The scores of a probability that is at least a threshold, 0 to 1."""
+    return [score for score in prediction.scores if score.probability >= threshold]
 
 
 def _result(prediction: Prediction, scores: Sequence[Score]) -> dict[str, object]:
@@ -308,7 +312,7 @@ def edge_manager(task: str, prediction: Prediction, count: int, threshold: float
     description = f"Top {count} predictions with score {threshold:g} or above"
     if prediction.notice:
         description = f"{description} ({prediction.notice})"
-    scores = prediction.above(threshold)
+    scores = above(prediction, threshold)
     for kept in range(len(scores), -1, -1):
         payload = encode(
             {

@@ -128,10 +128,7 @@ class ImageClassifier:
     def _pixels(self, request: Request) -> pictures.Pixels:
         if request.image is not None:
             wanted = self.preprocessing
-            try:
-                return pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
-            except RequestError as exc:
-                raise RequestError(exc.code, str(exc), request.request_id) from exc
+            return pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
         request.needs("index", "image")
         pixels: NDArray[np.float32] = sample(self.samples, request)
         return pixels
@@ -155,7 +152,7 @@ class TabularClassifier:
         """Name the class of a request's row; see `Workload.predict`."""
         request.needs("index", "features")
         row = sample(self.samples, request) if request.features is None else self._row(request)
-        return _prediction(self.package, self.runtime, self._typed(row, request)[np.newaxis], count)
+        return _prediction(self.package, self.runtime, self._typed(row)[np.newaxis], count)
 
     def warm_up(self) -> None:
         """Classify the first sample, or a row of zeros; see `Workload.warm_up`."""
@@ -165,15 +162,13 @@ class TabularClassifier:
         what = "its first sample" if len(self.samples) else "a row of zeros, add samples if it cannot take one"
         _warm_up(self.package, self.runtime, row[np.newaxis], what)
 
-    def _typed(self, row: NDArray[Any], request: Request) -> NDArray[Any]:
+    def _typed(self, row: NDArray[Any]) -> NDArray[Any]:
         """Bring a row into the input's type."""
         dtype = self.package.model_input.dtype
         try:
             return exact_tensor(row, dtype)
         except ValueError as exc:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST, f"features must be {dtype}: {exc}", request.request_id
-            ) from exc
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"features must be {dtype}: {exc}") from exc
 
     def _row(self, request: Request) -> NDArray[Any]:
         names, given = self.package.features, request.features
@@ -182,14 +177,12 @@ class TabularClassifier:
                 raise RequestError(
                     ErrorCode.INVALID_REQUEST,
                     f"features must be exactly {', '.join(names)}, got {', '.join(map(str, given))[:200] or 'none'}",
-                    request.request_id,
                 )
             given = [given[name] for name in names]
         if given is None or len(given) != len(names):
             raise RequestError(
                 ErrorCode.INVALID_REQUEST,
                 f"features must have {len(names)} values ({', '.join(names)}), got {len(given or ())}",
-                request.request_id,
             )
         return np.asarray(given, np.float64)
 
@@ -208,7 +201,7 @@ def sample(samples: NDArray[np.float32], request: Request) -> NDArray[np.float32
     if index is None or not 0 <= index < count:
         known = f"from 0 to {count - 1}" if count else "left out, this model has no samples"
         shown = index if index is None or abs(index) < 1 << 64 else "a very large number"
-        raise RequestError(ErrorCode.INDEX_OUT_OF_RANGE, f"index must be {known}, got {shown}", request.request_id)
+        raise RequestError(ErrorCode.INDEX_OUT_OF_RANGE, f"index must be {known}, got {shown}")
     chosen: NDArray[np.float32] = samples[index]
     return chosen
 

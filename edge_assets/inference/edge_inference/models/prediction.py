@@ -27,7 +27,3 @@ class Prediction:
     scores: Sequence[Score] = ()
     outputs: Mapping[str, object] = field(default_factory=dict)
     notice: str = ""
-
-    def above(self, threshold: float) -> Sequence[Score]:
-        """The scores of a probability that is at least a threshold, 0 to 1."""
-        return [score for score in self.scores if score.probability >= threshold]

@@ -112,7 +112,8 @@ class ModelStore:
         self._load = load
         self._clock = clock
         self._ready = threading.Condition()
-        self._model: Workload | None = None
+        #: In use; None before the first one.
+        self.model: Workload | None = None
         self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
         self._seen: tuple[str, int] | None = None
         self._retry_at: float | None = None
@@ -123,13 +124,8 @@ class ModelStore:
     @property
     def version(self) -> str | None:
         """Version of the model in use; None before the first one."""
-        model = self._model
+        model = self.model
         return model.package.version if model else None
-
-    @property
-    def model(self) -> Workload | None:
-        """The model in use."""
-        return self._model
 
     @property
     def problem(self) -> str:
@@ -146,9 +142,9 @@ class ModelStore:
             The model in use, or None when there is none yet.
         """
         with self._ready:
-            while self._model is None and (remaining_s := until - self._clock()) > 0:
+            while self.model is None and (remaining_s := until - self._clock()) > 0:
                 self._ready.wait(remaining_s)
-            return self._model
+            return self.model
 
     def refresh(self) -> None:
         """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over."""
@@ -170,7 +166,7 @@ class ModelStore:
             with self._pointer.open("rb") as stream:
                 content = stream.read(POINTER_BYTES).decode(errors="replace").strip()
         except OSError as exc:
-            if self._model is None:
+            if self.model is None:
                 self._problem = f"{self._pointer} cannot be read: {exc.strerror}: is the model's component deployed?"
             return None
         return (content, written)
@@ -185,7 +181,7 @@ class ModelStore:
             self._problem = str(exc) or type(exc).__name__
             pause_s = self._back_off.pause_s()
             self._retry_at = self._clock() + pause_s
-            kept = self._model.package.version if self._model else "none"
+            kept = self.model.package.version if self.model else "none"
             log.error(
                 "model not taken, version in use: %s, next attempt in %.1f s: %s",
                 kept,
@@ -195,7 +191,7 @@ class ModelStore:
             )
             return
         with self._ready:
-            self._model = model
+            self.model = model
             self.loads += 1
             self._problem = ""
             self._retry_at = None

@@ -77,9 +77,8 @@ class TensorModel:
             raise RequestError(
                 ErrorCode.INVALID_REQUEST,
                 f"inputs must be exactly {', '.join(wanted)}, got {', '.join(map(str, given))[:200] or 'none'}",
-                request.request_id,
             )
-        values = {name: _array(wanted[name], given[name], request) for name in wanted}
+        values = {name: _array(wanted[name], given[name]) for name in wanted}
         outputs = self.runtime.run_tensors(values)
         for name, output in outputs.items():
             # JSON has no form for them, and a client must not take them for a result.
@@ -110,13 +109,11 @@ class TensorModel:
             log.warning("%s (free sizes as 1; served all the same)", problem)
 
 
-def _array(tensor: Tensor, value: object, request: Request) -> NDArray[Any]:
+def _array(tensor: Tensor, value: object) -> NDArray[Any]:
     try:
         array = exact_tensor(value, tensor.dtype)
     except ValueError as exc:
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"inputs.{tensor.name} must be {tensor.dtype}: {exc}", request.request_id
-        ) from exc
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs.{tensor.name} must be {tensor.dtype}: {exc}") from exc
     fits = array.ndim == len(tensor.shape) and all(
         wanted in (size, FREE) for size, wanted in zip(array.shape, tensor.shape, strict=True)
     )
@@ -124,6 +121,5 @@ def _array(tensor: Tensor, value: object, request: Request) -> NDArray[Any]:
         raise RequestError(
             ErrorCode.INVALID_REQUEST,
             f"inputs.{tensor.name} must have the shape {tensor.shape}, got {array.shape}",
-            request.request_id,
         )
     return array
