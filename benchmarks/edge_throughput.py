@@ -86,7 +86,7 @@ class Component:
         self._endpoint = Endpoint(parse({"models": {"m": SETTINGS}})["m"], "bench", store, outbox, self._captures)
         self._endpoint.start()
         threading.Thread(target=outbox.run, daemon=True).start()
-        threading.Thread(target=self._write_captures, daemon=True).start()
+        threading.Thread(target=self._captures.run, daemon=True).start()
 
     def labels(self, count: int) -> float:
         """Predict the photograph so often in this thread, without answers; gives the time."""
@@ -102,10 +102,6 @@ class Component:
         for _ in range(count):
             self._endpoint._jobs.put((self._job, time.monotonic()))
         return self._device.arrived() - started
-
-    def _write_captures(self) -> None:
-        while True:
-            self._captures.write_next(1 << 26, 0.5)
 
 
 def main(

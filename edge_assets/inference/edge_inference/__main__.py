@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     upload = CaptureUpload(captures, folder, open_s3, device)
     keys = SigningKeys()
     heartbeat = Heartbeat(device, outbox, upload.counts)
-    threading.Thread(target=upload.run, name="captures", daemon=True).start()
+    for name, work in (("captures", captures.run), ("upload", upload.run)):
+        threading.Thread(target=work, name=name, daemon=True).start()
 
     def load_model(folder: Path) -> Workload:
         process.freeze()
@@ -77,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return endpoint
 
     def apply_service(settings: ServiceSettings) -> None:
-        heartbeat.settings = upload.settings = settings
+        heartbeat.settings = captures.settings = upload.settings = settings
 
     def check_service(configuration: object) -> Callable[[], None]:
         return partial(apply_service, parse_service(configuration))
 
     environment = EnvironmentPointer(options.runtime_pointer)
     router = Router(make_endpoint)
-    agent = AgentSwitch(lambda: router.endpoints, keys, upload=upload.store)
+    agent = AgentSwitch(lambda: router.endpoints, keys, captures.keep)
     service = InferenceService(
         greengrass_ipc.Connector(),
         router,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import queue
 import random
 import threading
@@ -10,9 +11,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from edge_component.back_off import BackOff
 from edge_inference.messages import Request
@@ -83,9 +85,17 @@ class CaptureFolder:
         self._lock = threading.Lock()
 
     def add(
-        self, model: str, identifier: str, record: Mapping[str, object], image: bytes | None, moment: datetime
+        self,
+        model: str,
+        identifier: str,
+        record: Mapping[str, object],
+        image: bytes | None,
+        moment: datetime,
+        limit_bytes: int,
+        *,
+        sync: bool = False,
     ) -> Capture:
-        """Write a record.
+        """Write a record, and drop the oldest ones where it takes their place.
 
         Args:
             model: The model's name.
@@ -93,38 +103,48 @@ class CaptureFolder:
             record: All but id and picture.
             image: The encoded picture that was predicted, if it was one.
             moment: When, in UTC.
+            limit_bytes: The largest size of all records and pictures together.
+            sync: Whether the record must outlive a power cut.
 
         Returns:
             The capture.
 
         Raises:
             OSError: The disk is full or broken; nothing is left of the record.
+            ValueError: It is larger than all records may be.
         """
-        with self._lock:
-            return self._add(model, identifier, record, image, moment)
-
-    def _add(
-        self, model: str, identifier: str, record: Mapping[str, object], image: bytes | None, moment: datetime
-    ) -> Capture:
-        self.path.mkdir(parents=True, exist_ok=True)
-        base = self.path / f"{moment.strftime(STAMP)}.{model}.{identifier}"
         suffix = "" if image is None else ".png" if image.startswith(PNG) else ".jpg"
-        picture = base.with_name(base.name + suffix) if image is not None else None
+        named = {"id": identifier, **record, **({"picture": f"{identifier}{suffix}"} if suffix else {})}
+        content = json.dumps(named, separators=(",", ":")).encode("ascii")
+        size = len(content) + len(image or b"")
+        if size > limit_bytes:
+            raise ValueError(f"a capture must have at most {limit_bytes} bytes, got {size}")
+        base = self.path / f"{moment.strftime(STAMP)}.{model}.{identifier}"
+        picture = base.with_name(base.name + suffix) if suffix else None
         capture = Capture(base.with_name(base.name + ".json"), picture, model, moment.strftime(HOUR))
-        named = {"id": identifier, **record, **({"picture": f"{identifier}{suffix}"} if picture else {})}
+        with self._lock:
+            self._write(capture, content, image or b"", sync=sync)
+            if self._bytes is not None:
+                self._bytes += size
+            self._shrink(limit_bytes)
+        return capture
+
+    def _write(self, capture: Capture, content: bytes, image: bytes, *, sync: bool) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        new = capture.record.with_name(f".{capture.record.stem}")
         try:
-            if picture is not None and image is not None:
-                picture.write_bytes(image)
-            new = base.with_name(f".{base.name}")
-            new.write_text(json.dumps(named, separators=(",", ":")), encoding="ascii")
+            if capture.picture is not None:
+                capture.picture.write_bytes(image)
+            with new.open("wb") as stream:
+                stream.write(content)
+                if sync:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             new.replace(capture.record)
         except OSError:
             capture.remove()
-            base.with_name(f".{base.name}").unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
-        if self._bytes is not None:
-            self._bytes += capture.size
-        return capture
 
     def waiting(self) -> list[Capture]:
         """List the complete records, the oldest first; what has no record's name is left out."""
@@ -143,15 +163,6 @@ class CaptureFolder:
         capture.remove()
         if self._bytes is not None:
             self._bytes -= size
-
-    def shrink(self, limit_bytes: int) -> None:
-        """Drop the oldest records until the others fit.
-
-        Args:
-            limit_bytes: The largest size of all records and pictures together.
-        """
-        with self._lock:
-            self._shrink(limit_bytes)
 
     def _shrink(self, limit_bytes: int) -> None:
         if self._bytes is None:
@@ -203,17 +214,42 @@ class NoCaptures:
         del settings, request, prediction
 
 
+class Keep(Protocol):
+    """Takes records that another part of the process made."""
+
+    def __call__(
+        self,
+        model: str,
+        identifier: str,
+        moment: datetime,
+        record: Mapping[str, object],
+        told: Callable[[Exception | None], None],
+    ) -> None:
+        """Queue a record for the disk; from any thread, and never blocks.
+
+        Args:
+            model: The model's name: letters, digits, `_` and `-`.
+            identifier: Of this record, without a dot.
+            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
+            record: What is JSON.
+            told: Called once, from another thread: with None when the record is on disk, else with what went wrong.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class _Chosen:
+class _Waiting:
     model: str
-    reason: str
-    request: Request
-    prediction: Prediction
+    identifier: str
     moment: datetime
+    record: Callable[[], Mapping[str, object]]
+    image: bytes | None
+    told: Callable[[Exception | None], None]
+    sync: bool
 
 
 class CaptureQueue:
-    """Samples predictions; one thread writes them into a folder by `write_next`.
+    """What is on its way to disk: samples of predictions, and records of others; `run` is for one thread.
 
     Args:
         folder: Takes the records.
@@ -222,11 +258,13 @@ class CaptureQueue:
     """
 
     def __init__(self, folder: CaptureFolder, device: str, chance: Callable[[], float] = random.random) -> None:
+        self.settings = ServiceSettings()
         self.dropped = 0
         self._folder = folder
         self._device = device
         self._chance = chance
-        self._chosen: queue.Queue[_Chosen] = queue.Queue(WAITING)
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        self._room = threading.Semaphore(WAITING)
 
     def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
         """Choose by the settings' share and limit; see `Captures.offer`."""
@@ -237,52 +275,83 @@ class CaptureQueue:
             reason = SAMPLED
         if reason is None:
             return
-        try:
-            self._chosen.put_nowait(_Chosen(settings.name, reason, request, prediction, datetime.now(UTC)))
-        except queue.Full:
+        if not self._room.acquire(blocking=False):
             self.dropped += 1
+            return
+        moment = datetime.now(UTC)
+        record = partial(self._record, settings.name, reason, moment, request, prediction)
+        self._waiting.put(
+            _Waiting(settings.name, uuid.uuid4().hex, moment, record, request.image, self._written, sync=False)
+        )
 
-    def write_next(self, limit_bytes: int, timeout_s: float) -> bool:
-        """Write the next chosen prediction to disk.
+    def keep(
+        self,
+        model: str,
+        identifier: str,
+        moment: datetime,
+        record: Mapping[str, object],
+        told: Callable[[Exception | None], None],
+    ) -> None:
+        """Take a record, which is on disk for good when that is told; see `Keep`."""
+        moment = moment if moment.year >= EPOCH_YEAR else datetime.now(UTC)
+        self._waiting.put(_Waiting(model, identifier, moment, lambda: record, None, told, sync=True))
+
+    def run(self) -> None:
+        """Write for ever; the body of the queue's thread."""
+        while True:
+            self.write_next()
+
+    def write_next(self, timeout_s: float | None = None) -> bool:
+        """Write what comes next to disk.
 
         Args:
-            limit_bytes: The folder's size from which on its oldest records go.
-            timeout_s: How long to wait for one.
+            timeout_s: How long to wait for something; for ever by default.
 
         Returns:
-            Whether there was one.
+            Whether there was something.
         """
         try:
-            chosen = self._chosen.get(timeout=timeout_s)
+            item = self._waiting.get(timeout=timeout_s)
         except queue.Empty:
             return False
+        problem: Exception | None = None
         try:
-            self._folder.add(chosen.model, uuid.uuid4().hex, self._record(chosen), chosen.request.image, chosen.moment)
-            self._folder.shrink(limit_bytes)
-        except OSError as exc:
-            self.dropped += 1
-            log.warning("a capture is dropped, %s cannot be written: %s", self._folder.path, exc)
+            self._folder.add(
+                item.model,
+                item.identifier,
+                item.record(),
+                item.image,
+                item.moment,
+                self.settings.capture_bytes,
+                sync=item.sync,
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever one capture does, the next ones are written
+            problem = exc
+            log.warning("capture %s is lost: %s: %s", item.identifier, type(exc).__name__, exc)
+        item.told(problem)
         return True
 
-    def _record(self, chosen: _Chosen) -> dict[str, object]:
-        request, prediction = chosen.request, chosen.prediction
+    def _written(self, problem: Exception | None) -> None:
+        self._room.release()
+        if problem:
+            self.dropped += 1
+
+    def _record(
+        self, model: str, reason: str, moment: datetime, request: Request, prediction: Prediction
+    ) -> dict[str, object]:
         given = {"index": request.index, "features": request.features, "inputs": request.inputs}
         output: dict[str, object] = {"outputs": prediction.outputs}
         if prediction.scores:
             output = {"top_k": [{"label": s.label, "probability": s.probability} for s in prediction.scores]}
         return {
-            "timestamp": chosen.moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "device": self._device,
-            "model": {"name": chosen.model, "version": prediction.version},
+            "model": {"name": model, "version": prediction.version},
             "request_id": request.request_id,
-            "reason": chosen.reason,
+            "reason": reason,
             "input": {name: value for name, value in given.items() if value is not None},
             "output": output,
         }
-
-
-#: Takes a capture (model, id, moment, record) for the upload; False where captures are not uploaded.
-Upload = Callable[[str, str, datetime, dict[str, Any]], bool]
 
 
 class ObjectStore(Protocol):
@@ -303,14 +372,14 @@ class ObjectStore(Protocol):
 
 
 class CaptureUpload:
-    """Writes chosen predictions to disk and uploads them.
+    """Uploads what lies in the folder, whoever put it there.
 
     The keys are `captures/<device>/<model>/<YYYY>/<MM>/<DD>/<HH>/<id>.jsonl` and, beside it, `<id>.png` or `<id>.jpg`
     of each record that names a picture.
 
     Args:
-        captures: Where predictions come from.
-        folder: Where they wait.
+        captures: The queue, which knows what was dropped before the disk.
+        folder: Where captures wait.
         open_store: Opens the place where they go, with the first upload: a device that captures nothing pays nothing.
         device: Thing name of this device.
         clock: Monotonic seconds.
@@ -345,33 +414,10 @@ class CaptureUpload:
         }
         return {**counts, **({"problem": self.problem[:200]} if self.problem else {})}
 
-    def store(self, model: str, capture_id: str, moment: datetime, record: Mapping[str, object]) -> bool:
-        """Take a record that another part of the process made, from any thread.
-
-        Args:
-            model: The model's name: letters, digits, `_` and `-`.
-            capture_id: Its own, without a dot.
-            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
-            record: What is JSON.
-
-        Returns:
-            False where captures are not uploaded: nothing was kept.
-
-        Raises:
-            OSError: The disk is full or broken.
-        """
-        if not self.settings.capture_bucket:
-            return False
-        self._folder.add(model, capture_id, record, None, moment if moment.year >= EPOCH_YEAR else datetime.now(UTC))
-        self._folder.shrink(self.settings.capture_bytes)
-        return True
-
     def run(self) -> None:
-        """Write and upload until closed; the body of the capture's thread."""
-        while not self._ended.is_set():
-            self._captures.write_next(self.settings.capture_bytes, timeout_s=0.5)
-            if self._clock() >= self._next_s:
-                self.upload()
+        """Upload until closed; the body of the upload's thread."""
+        while not self._ended.wait(max(self._next_s - self._clock(), 0)):
+            self.upload()
 
     def close(self) -> None:
         """Let `run` end; what waits on disk is uploaded by the next process."""
@@ -387,7 +433,7 @@ class CaptureUpload:
         place = (waiting[0].model, waiting[0].hour)
         batch = list(takewhile(lambda capture: (capture.model, capture.hour) == place, waiting[:BATCH]))
         try:
-            self._send(bucket, f"{PREFIX}/{self._device}/{place[0]}/{place[1]}", batch)
+            self.uploaded += self._send(bucket, f"{PREFIX}/{self._device}/{place[0]}/{place[1]}", batch)
         except OSError as exc:
             self.problem = str(exc)
             pause_s = self._back_off.pause_s()
@@ -396,18 +442,24 @@ class CaptureUpload:
             return
         for capture in batch:
             self._folder.remove(capture)
-        self.uploaded += len(batch)
         self.problem = ""
         self._back_off.reset()
         if len(waiting) > len(batch):
             self._next_s = self._clock()
 
-    def _send(self, bucket: str, prefix: str, batch: list[Capture]) -> None:
+    def _send(self, bucket: str, prefix: str, batch: list[Capture]) -> int:
         store = self._store = self._store or self._open_store()
+        sent: list[bytes] = []
         for capture in batch:
-            if capture.picture is not None:
-                name = capture.picture.name.split(".", 2)[2]
-                store.put(bucket, f"{prefix}/{name}", capture.picture.read_bytes())
-        lines = b"".join(capture.record.read_bytes() + b"\n" for capture in batch)
-        identifier = batch[0].record.name.split(".")[2]
-        store.put(bucket, f"{prefix}/{identifier}.jsonl", lines)
+            try:
+                record = capture.record.read_bytes()
+                picture = capture.picture.read_bytes() if capture.picture else None
+            except FileNotFoundError:
+                continue  # it has made room for a newer one meanwhile
+            if capture.picture and picture is not None:
+                store.put(bucket, f"{prefix}/{capture.picture.name.split('.', 2)[2]}", picture)
+            sent.append(record + b"\n")
+        if sent:
+            identifier = batch[0].record.name.split(".")[2]
+            store.put(bucket, f"{prefix}/{identifier}.jsonl", b"".join(sent))
+        return len(sent)

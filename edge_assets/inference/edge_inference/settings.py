@@ -101,7 +101,7 @@ class ServiceSettings:
     capture_bytes: int = setting(
         "captureBytes",
         whole(MEBIBYTE, 1 << 40),
-        "disk that captures may take until they are uploaded; the oldest go first",
+        "disk that captures, also those of the agent's clients, may take until they are uploaded; the oldest go first",
         64 * MEBIBYTE,
     )
 
@@ -111,9 +111,6 @@ class AgentSettings:
     """How the agent serves. Paths that are not absolute lie in the component's work folder."""
 
     enabled: bool = setting("enabled", FLAG, "whether it is served; may change at run time", True)
-    capture_folder: str = setting(
-        "captureFolder", path(PATH_BYTES, empty=False), "captures on disk, without a `captureBucket`", "agent-captures"
-    )
     socket: str = setting("socket", path(SOCKET_BYTES, empty=False), "Unix socket to listen on", "agent.sock")
     max_models: int = setting("maxModels", whole(1, 64), "models that clients may load", 8)
     max_tensor_bytes: int = setting(
@@ -123,9 +120,6 @@ class AgentSettings:
         32 * MEBIBYTE,
     )
     pending_captures: int = setting("pendingCaptures", whole(1, 1000), "captures that wait to be written", 16)
-    capture_bytes: int = setting(
-        "captureBytes", whole(MEBIBYTE, 1 << 40), "of all captures in that folder; the oldest go first", 64 * MEBIBYTE
-    )
 
 
 #: Every key of a model.

@@ -13,9 +13,9 @@ import grpc
 
 from edge_inference.agent import AgentError, tensors
 from edge_inference.agent import agent_pb2 as wire
-from edge_inference.agent.captures import CaptureFolder, Captures, UploadOrFolder
+from edge_inference.agent.captures import ClientCaptures
 from edge_inference.agent.models import ModelRegistry, TensorModel, load
-from edge_inference.captures import Upload
+from edge_inference.captures import Keep
 from edge_inference.endpoint import Endpoint
 from edge_inference.models.signature import SigningKeys
 from edge_inference.settings import AgentSettings
@@ -38,7 +38,7 @@ class Servicer:
         limit_bytes: The largest tensor.
     """
 
-    def __init__(self, registry: ModelRegistry, captures: Captures, limit_bytes: int) -> None:
+    def __init__(self, registry: ModelRegistry, captures: ClientCaptures, limit_bytes: int) -> None:
         self._registry = registry
         self._captures = captures
         self._limit_bytes = limit_bytes
@@ -134,24 +134,20 @@ class AgentServer:
         settings: Where and how much.
         endpoints: The endpoints that the device serves now.
         keys: The signing key in force.
-        upload: Takes captures where they are uploaded.
+        keep: Takes the captures of clients.
 
     Raises:
         AgentServerError: The socket's path is taken by something else, or cannot be listened on.
     """
 
     def __init__(
-        self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, upload: Upload
+        self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, keep: Keep
     ) -> None:
         refused: set[Path] = set()
         registry = ModelRegistry(
             partial(_served, endpoints, refused), lambda folder: load(folder, keys.current), settings.max_models
         )
-        self._captures = Captures(
-            UploadOrFolder(upload, CaptureFolder(Path(settings.capture_folder), settings.capture_bytes)),
-            settings.pending_captures,
-            settings.max_tensor_bytes,
-        )
+        self._captures = ClientCaptures(keep, settings.pending_captures, settings.max_tensor_bytes)
         message_bytes = settings.max_tensor_bytes + MESSAGE_OVERHEAD_BYTES
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="agent"),
@@ -168,7 +164,6 @@ class AgentServer:
             # Whoever may write to the socket may use the models: this user and its group.
             socket.chmod(SOCKET_MODE)
         except (RuntimeError, OSError) as exc:
-            self._captures.close(0)
             raise AgentServerError(f"agent.socket {socket} cannot be listened on: {exc}") from exc
         self._socket = socket
         self._server.start()

@@ -43,8 +43,18 @@ class Bench:
         self.upload.settings = ServiceSettings(capture_bucket="bucket")
 
     def capture(self, request: Request, prediction: Prediction = SURE, limit: int = 1 << 20) -> bool:
+        self.captures.settings = ServiceSettings(capture_bytes=limit)
         self.captures.offer(serving(captureShare=1), request, prediction)
-        return self.captures.write_next(limit, 0)
+        return self.captures.write_next(0)
+
+    def keep(self, identifier: str, moment: datetime, **record: object) -> Exception | None:
+        """Have a record of another part written; gives what it is told."""
+        told: list[Exception | None] = []
+        self.captures.keep("m", identifier, moment, record, told.append)
+        assert told == []
+        assert self.captures.write_next(0)
+        (outcome,) = told
+        return outcome
 
 
 @pytest.fixture
@@ -68,7 +78,7 @@ def test_keeps_a_share_and_what_the_model_is_unsure_of(
 ) -> None:
     bench.captures.offer(serving(**changes), Request("id", index=1), prediction)
 
-    assert bench.captures.write_next(1 << 20, 0) is kept
+    assert bench.captures.write_next(0) is kept
 
 
 def test_uploads_records_as_json_lines_with_their_pictures(bench: Bench) -> None:
@@ -120,8 +130,8 @@ def test_nothing_is_uploaded_without_a_bucket(bench: Bench) -> None:
 
 def test_a_batch_holds_one_model_and_one_hour(bench: Bench) -> None:
     for number, hours in enumerate((0, 0, 1)):
-        bench.folder.add("digits", f"{number}", {}, None, MOMENT + timedelta(hours=hours, seconds=number))
-    bench.folder.add("iris", "9", {}, None, MOMENT + timedelta(hours=2))
+        bench.folder.add("digits", f"{number}", {}, None, MOMENT + timedelta(hours=hours, seconds=number), 1 << 20)
+    bench.folder.add("iris", "9", {}, None, MOMENT + timedelta(hours=2), 1 << 20)
 
     for _ in range(3):
         bench.upload.upload()
@@ -169,7 +179,7 @@ def test_never_holds_up_an_answer(bench: Bench) -> None:
     NoCaptures().offer(serving(captureShare=1), Request("a"), SURE)
 
 
-def test_the_thread_writes_and_uploads_until_it_is_closed(bench: Bench) -> None:
+def test_the_thread_uploads_until_it_is_closed(bench: Bench) -> None:
     bench.capture(Request("a"))
     bench.now = 100.0
     put = bench.store.put
@@ -196,25 +206,67 @@ def test_a_file_that_is_no_capture_does_not_stop_the_upload(bench: Bench) -> Non
     assert bench.upload.uploaded == 1
 
 
-def test_records_of_others_are_kept_only_where_captures_are_uploaded(bench: Bench) -> None:
-    assert bench.upload.store("m", "id-1", MOMENT, {"x": 1})
-    assert bench.upload.store("m", "id-2", MOMENT.replace(year=1), {"x": 2})
+def test_records_of_others_lie_and_travel_with_the_devices_own(bench: Bench) -> None:
+    assert bench.keep("id-1", MOMENT, x=1) is None
+    assert bench.keep("id-2", MOMENT.replace(year=1), x=2) is None
     for moment in (10, 20):
         bench.now = moment
         bench.upload.upload()
 
     assert "captures/thing-1/m/2026/03/04/05/id-1.jsonl" in bench.store.objects
     assert [json.loads(body)["x"] for body in bench.store.objects.values()] == [1, 2]
-    bench.upload.settings = ServiceSettings()
-    assert not bench.upload.store("m", "id-3", MOMENT, {})
     assert bench.folder.waiting() == []
 
 
-def test_records_of_others_count_for_the_bound(bench: Bench) -> None:
-    bench.upload.settings = ServiceSettings(capture_bucket="bucket", capture_bytes=3000)
-
+def test_records_of_others_count_for_the_bound_after_a_restart_too(bench: Bench) -> None:
     for number in range(10):
-        bench.upload.store("m", f"id-{number}", MOMENT + timedelta(seconds=number), {"x": "y" * 1000})
+        if number == 5:
+            bench.captures = CaptureQueue(CaptureFolder(bench.folder.path), "thing-1")
+        bench.captures.settings = ServiceSettings(capture_bytes=3000)
+        assert bench.keep(f"id-{number}", MOMENT + timedelta(seconds=number), x="y" * 1000) is None
 
     assert [capture.record.name.split(".")[2] for capture in bench.folder.waiting()] == ["id-8", "id-9"]
-    assert bench.folder.dropped == 8
+
+
+def test_a_record_larger_than_the_bound_is_told_and_costs_no_other(bench: Bench) -> None:
+    bench.captures.settings = ServiceSettings(capture_bytes=3000)
+    assert bench.keep("id-1", MOMENT, x="y" * 1000) is None
+
+    problem = bench.keep("id-2", MOMENT, x="y" * 4000)
+
+    assert isinstance(problem, ValueError)
+    assert str(problem).startswith("a capture must have at most 3000 bytes, got 40")
+    assert bench.capture(Request("a", image=JPEG + bytes(4000)), limit=3000)
+    assert bench.captures.dropped == 1
+    assert [capture.record.name.split(".")[2] for capture in bench.folder.waiting()] == ["id-1"]
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing_and_is_told_and_the_next_one_is_kept(bench: Bench) -> None:
+    bench.folder.path.write_text("in the way")
+    assert isinstance(bench.keep("id-1", MOMENT, x=1), OSError)
+    bench.folder.path.unlink()
+
+    # What is no JSON, too.
+    assert isinstance(bench.keep("id-2", MOMENT, x=object()), TypeError)
+    assert bench.keep("id-3", MOMENT, x=1) is None
+
+    assert [file.name.split(".")[2] for file in bench.folder.path.iterdir()] == ["id-3"]
+
+
+def test_a_capture_that_makes_room_while_its_batch_is_on_its_way_costs_nothing_else(bench: Bench) -> None:
+    bench.capture(Request("a", image=JPEG))
+    bench.capture(Request("b", image=JPEG))
+    put = bench.store.put
+
+    def put_and_lose(bucket: str, key: str, body: bytes) -> None:
+        put(bucket, key, body)
+        for capture in bench.folder.waiting()[1:]:
+            bench.folder.remove(capture)
+
+    bench.store.put = put_and_lose  # type: ignore[method-assign]
+    bench.upload.upload()
+
+    assert bench.upload.counts() == {"uploaded": 1, "dropped": 0}
+    (lines,) = [body for key, body in bench.store.objects.items() if key.endswith(".jsonl")]
+    assert [json.loads(line)["request_id"] for line in lines.splitlines()] == ["a"]
+    assert bench.folder.waiting() == []
