@@ -10,11 +10,10 @@ from pathlib import Path
 from edge_component import process
 from edge_component.process import EnvironmentPointer
 from v1_handler.dispatcher import Dispatcher
-from v1_handler.outgoing import Outgoing
+from v1_handler.function_process import Folders
+from v1_handler.outgoing import Outgoing, SizedOutbox
 from v1_handler.service import Event, HandlerService, ServiceError
 from v1_handler.settings import HandlerSettings
-from v1_handler.sized_outbox import SizedOutbox
-from v1_handler.surroundings import Folders
 
 log = logging.getLogger("v1_handler")
 

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_component.back_off import BackOff
-from v1_handler.errors import FunctionEndedError, FunctionError
-from v1_handler.function_process import FunctionProcess, OnPublish
+from v1_handler.function_process import (
+    Folders,
+    FunctionEndedError,
+    FunctionError,
+    FunctionProcess,
+    OnPublish,
+    environment,
+)
 from v1_handler.settings import HandlerSettings
-from v1_handler.surroundings import Folders, environment
 
 log = logging.getLogger(__name__)
 
