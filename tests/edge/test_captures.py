@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue, CaptureUpload, NoCaptures
+from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue, NoCaptures
 from edge_inference.messages import Request
 from edge_inference.models.prediction import Prediction, Score
 from edge_inference.settings import ModelSettings, ServiceSettings, parse
+from edge_inference.uploads import CaptureUpload
 from tests.edge.local_device import configuration
 
 MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

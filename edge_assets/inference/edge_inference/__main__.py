@@ -15,7 +15,7 @@ from edge_component.outbox import Outbox
 from edge_component.process import EnvironmentPointer
 from edge_component.spool import Spool
 from edge_inference.agent_switch import AgentSwitch
-from edge_inference.captures import CaptureFolder, CaptureQueue, CaptureUpload, ObjectStore
+from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
 from edge_inference.models.signature import SigningKeys
@@ -23,6 +23,7 @@ from edge_inference.models.store import ModelStore, Workload, load_workload
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
 from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
+from edge_inference.uploads import CaptureUpload, ObjectStore
 
 log = logging.getLogger("edge_inference")
 
