@@ -143,9 +143,12 @@ class Outbox:
         """Publish until closed; the body of the outbox's thread."""
         back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
         since: float | None = None
+        before: Publisher | None = None
         while (head := self._head()) is not None:
             publisher, message = head
             topic = message.topic
+            if publisher is not before:
+                since, before = None, publisher
             since = self._clock() if since is None else since
             try:
                 publication = publisher.publish(topic, message.payload)
