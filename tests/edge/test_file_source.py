@@ -217,6 +217,21 @@ def test_a_file_that_grows_slowly_is_predicted_when_it_is_whole(make: Callable[.
     assert bench.endpoint.counts.refused == 0
 
 
+def test_a_bad_file_from_the_future_is_put_aside_at_once(make: Callable[..., Bench], tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    (watched / "bad.png").write_bytes(b"no picture")
+    # A camera whose clock is ahead, or a device whose clock was set back.
+    ahead = time.time() + 86_400
+    os.utime(watched / "bad.png", (ahead, ahead))
+    bench = make(WatchDirectory=str(watched))
+
+    ((_topic, failure),) = bench.messages(1)
+
+    assert failure["error"]["code"] == "InvalidImage"
+    assert [file.name for file in watched.iterdir()] == ["bad.png.failed"]
+
+
 def test_a_missing_file_is_told_once_an_interval(make: Callable[..., Bench]) -> None:
     bench = make(ImageName="lost.jpg")
 
