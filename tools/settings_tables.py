@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,4 +94,4 @@ def _shown(field: "dataclasses.Field[Any]") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

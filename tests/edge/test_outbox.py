@@ -1,7 +1,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from edge_component import outbox as outbox_module
 from edge_component.ipc import IpcError, RefusedError
 from edge_component.outbox import FIRST_RETRY_S, GROUP, LONGEST_RETRY_S, Outbox
 from edge_component.spool import Spool
-from tests.edge.publications import Held, Published
+from tests.edge.publications import Held, Pauses, Published
 
 
 class Clock:
@@ -296,6 +296,42 @@ def test_on_a_full_disk_nothing_is_called_safe_before_it_is_published(tmp_path: 
 
         assert box.drain(5) == 0
         wait_until(lambda: safe == [1])
+
+
+class FullDisk(Spool):
+    """A spool that takes nothing while it is full."""
+
+    full = True
+
+    def extend(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+        return not self.full and super().extend(messages)
+
+
+def test_the_end_does_not_wait_for_a_pause_of_the_disk(tmp_path: Path) -> None:
+    disk = FullDisk(tmp_path / "spool.sqlite")
+    with running(Outbox(spool=disk, clock=Clock())) as box:
+        box.put("topic", b"1")
+        wait_until(lambda: box._keep_at > 0)  # the disk was tried, and is left alone for a while
+        disk.full = False
+
+    assert len(Spool(tmp_path / "spool.sqlite")) == 1
+
+
+def test_pauses_of_the_disk_begin_anew_once_it_takes_something(tmp_path: Path) -> None:
+    disk, pauses = FullDisk(tmp_path / "spool.sqlite"), Pauses()
+    box = Outbox(spool=disk)
+    box._keep_pauses = pauses  # type: ignore[assignment]
+    with running(box):
+        box.put("topic", b"1")
+        wait_until(lambda: len(pauses.asked) > 1)
+        disk.full = False
+        wait_until(lambda: len(disk) == 1)
+        grown = len(pauses.asked)
+        disk.full = True
+        box.put("topic", b"2")
+        wait_until(lambda: len(pauses.asked) > grown)
+
+    assert pauses.asked[: grown + 1] == [*range(1, grown + 1), 1]
 
 
 def test_what_is_left_at_the_end_is_on_disk(tmp_path: Path) -> None:

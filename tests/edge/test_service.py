@@ -10,6 +10,7 @@ from edge_component.ipc import IpcError, RefusedError
 from edge_component.outbox import Outbox
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
+from tests.edge.publications import Pauses
 
 
 class FakeClient:
@@ -168,22 +169,6 @@ def test_a_call_that_fails_after_long_service_is_no_reason_to_give_up() -> None:
     made.stop()
 
     assert running.wait() is Event.STOP
-
-
-class Pauses:
-    """Counts the pauses since the last success."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-        self._step = 0
-
-    def pause_s(self) -> float:
-        self._step += 1
-        self.asked.append(self._step)
-        return 0.001
-
-    def reset(self) -> None:
-        self._step = 0
 
 
 def test_pauses_between_connections_begin_anew_once_one_serves() -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from edge_component.settings import ConfigurationError
@@ -55,7 +57,7 @@ def test_a_device_built_without_the_agent_says_so(monkeypatch: pytest.MonkeyPatc
         start_agent(settings, list, SigningKeys(), keep)
 
 
-def keep(*_: object) -> None:
+def keep(*_: Any, **__: Any) -> None:
     """Keeps nothing."""
 
 
