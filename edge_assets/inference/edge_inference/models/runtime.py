@@ -171,12 +171,13 @@ def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage)
         raise ModelPackageError(
             f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}{fix}"
         )
-    # A size that is not a number is a free one, such as the batch.
+    # A size that is not a number is a free one, such as the batch. No size at all means a shape that is not known, or a
+    # scalar: ONNX Runtime does not tell them apart, and the warm-up run decides.
     shape = tuple(tensor.shape)
     fits = len(shape) == len(declared.shape) and all(
         not isinstance(size, int) or wanted in (size, FREE) for size, wanted in zip(shape, declared.shape, strict=True)
     )
-    if not fits:
+    if shape and not fits:
         raise ModelPackageError(
             f"{package.model_file}: {kind} {tensor.name} must have the shape {declared.shape}, got {shape}"
         )

@@ -101,7 +101,11 @@ class TensorModel:
             for tensor in inputs
         }
         try:
-            self.runtime.run_tensors(values)
+            outputs = self.runtime.run_tensors(values)
+            for tensor in self.package.outputs:
+                if not _fits(tensor, outputs[tensor.name]):
+                    found = outputs[tensor.name].shape
+                    raise ValueError(f"output {tensor.name} must have the shape {tensor.shape}, got {found}")
         except Exception as exc:
             problem = f"{self.package.model_file} fails on zeros: {exc}"
             if not any(FREE in tensor.shape for tensor in inputs):
@@ -114,12 +118,15 @@ def _array(tensor: Tensor, value: object) -> NDArray[Any]:
         array = exact_tensor(value, tensor.dtype)
     except ValueError as exc:
         raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs.{tensor.name} must be {tensor.dtype}: {exc}") from exc
-    fits = array.ndim == len(tensor.shape) and all(
-        wanted in (size, FREE) for size, wanted in zip(array.shape, tensor.shape, strict=True)
-    )
-    if not fits:
+    if not _fits(tensor, array):
         raise RequestError(
             ErrorCode.INVALID_REQUEST,
             f"inputs.{tensor.name} must have the shape {tensor.shape}, got {array.shape}",
         )
     return array
+
+
+def _fits(tensor: Tensor, array: NDArray[Any]) -> bool:
+    return array.ndim == len(tensor.shape) and all(
+        wanted in (size, FREE) for size, wanted in zip(array.shape, tensor.shape, strict=True)
+    )
