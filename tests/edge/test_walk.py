@@ -51,7 +51,7 @@ def passed() -> Iterator[set[str]]:
     sys.setprofile(note)
     yield found
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type]  # that is how it ends
+    threading.setprofile(None)
 
 
 class Client:

@@ -22,7 +22,7 @@ def make_package(folder: Path, nodes: Sequence[Any], inputs: Sequence[Any], outp
     return folder
 
 
-def doubler(folder: Path, element: int = TensorProto.FLOAT, shape: Sequence[Any] = ("batch", 3)) -> Path:
+def doubler(folder: Path, element: int = TensorProto.FLOAT, shape: Sequence[Any] | None = ("batch", 3)) -> Path:
     """y = x + x, by default of any batch."""
     return make_package(
         folder,

@@ -30,6 +30,11 @@ def test_reads_a_part_of_a_segment(segment: int) -> None:
     assert tensors.read_segment(segment, 200, 0, 1000) == b""
 
 
+def test_a_part_without_a_size_is_the_rest_of_its_segment(segment: int) -> None:
+    assert tensors.read_segment(segment, 0, 0, 200) == CONTENT
+    assert tensors.read_segment(segment, 150, 0, 50) == CONTENT[150:]
+
+
 @pytest.mark.parametrize(
     ("offset", "size", "reason"),
     [
@@ -37,6 +42,7 @@ def test_reads_a_part_of_a_segment(segment: int) -> None:
         (199, 2, "segment of 200 bytes"),
         (2**63, 1, "segment of"),
         (0, 1001, "at most"),
+        (201, 0, "segment of 200 bytes"),
     ],
 )
 def test_reads_nothing_outside_of_the_segment(segment: int, offset: int, size: int, reason: str) -> None:

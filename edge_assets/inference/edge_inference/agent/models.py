@@ -40,18 +40,13 @@ class TensorSpec:
     Args:
         name: Its name in the graph.
         dtype: Its element type.
-        shape: Its sizes; None for one that may change from call to call, such as the batch.
+        shape: Its sizes; None for one that may change from call to call, such as the batch; None for all of them where
+            the graph does not say, or has a scalar, which ONNX Runtime does not tell apart.
     """
 
     name: str
     dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Tell whether a tensor of this shape may be it."""
-        return len(shape) == len(self.shape) and all(
-            own is None or own == size for own, size in zip(self.shape, shape, strict=True)
-        )
+    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ def _specs(tensors: Sequence[Any]) -> tuple[TensorSpec, ...]:
         TensorSpec(
             tensor.name,
             TYPES[tensor.type],
-            tuple(size if isinstance(size, int) and size >= 0 else None for size in tensor.shape),
+            tuple(size if isinstance(size, int) and size >= 0 else None for size in tensor.shape) or None,
         )
         for tensor in tensors
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from edge_inference.agent import AgentError, tensors
+from edge_inference.agent import AgentError, Status, tensors
 from edge_inference.agent import agent_pb2 as wire
 from edge_inference.agent.captures import ClientCaptures
 from edge_inference.agent.models import ModelRegistry, TensorModel, load
@@ -104,9 +105,9 @@ def _described(name: str, model: TensorModel) -> Any:
 
 
 def _unary(verb: Callable[[Any], Any], request_type: Any) -> Any:
-    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+    def answer(message: bytes, context: grpc.ServicerContext) -> Any:
         try:
-            return verb(request)
+            return verb(_parsed(message, request_type))
         except AgentError as exc:
             status, message = grpc.StatusCode[exc.status.value], str(exc)
             log.info("%s refused: %s: %s", request_type.DESCRIPTOR.name, exc.status.value, message)
@@ -118,9 +119,16 @@ def _unary(verb: Callable[[Any], Any], request_type: Any) -> Any:
 
     return grpc.unary_unary_rpc_method_handler(
         answer,
-        request_deserializer=request_type.FromString,
         response_serializer=lambda message: message.SerializeToString(),
     )
+
+
+def _parsed(message: bytes, request_type: Any) -> Any:
+    try:
+        return request_type.FromString(message)
+    except DecodeError as exc:
+        name = request_type.DESCRIPTOR.name
+        raise AgentError(Status.INVALID_ARGUMENT, f"a {name} must be one, with its texts in UTF-8: {exc}") from exc
 
 
 class AgentServerError(Exception):

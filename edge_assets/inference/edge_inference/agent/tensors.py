@@ -41,7 +41,7 @@ def read_segment(segment_id: int, offset: int, size: int, limit_bytes: int) -> b
     Args:
         segment_id: As `shmget` returned it to the client.
         offset: Of the part, in bytes.
-        size: Of the part, in bytes.
+        size: Of the part, in bytes; 0 for all that follows the offset.
         limit_bytes: The largest part that is taken.
 
     Returns:
@@ -50,8 +50,6 @@ def read_segment(segment_id: int, offset: int, size: int, limit_bytes: int) -> b
     Raises:
         AgentError: INVALID_ARGUMENT: there is no such segment, it may not be read, or the part does not lie in it.
     """
-    if size > limit_bytes:
-        raise AgentError(Status.INVALID_ARGUMENT, f"a tensor must have at most {limit_bytes} bytes, got {size}")
     if segment_id > LARGEST_ID:
         raise AgentError(Status.INVALID_ARGUMENT, f"segment_id must be one of shmget, got {segment_id}")
     libc = _libc()
@@ -59,6 +57,9 @@ def read_segment(segment_id: int, offset: int, size: int, limit_bytes: int) -> b
     if libc.shmctl(segment_id, IPC_STAT, structure) != 0:
         raise _refused(segment_id)
     segment_bytes = ctypes.c_size_t.from_buffer(structure, SIZE_OFFSET).value
+    size = size or max(segment_bytes - offset, 0)
+    if size > limit_bytes:
+        raise AgentError(Status.INVALID_ARGUMENT, f"a tensor must have at most {limit_bytes} bytes, got {size}")
     if offset + size > segment_bytes:
         raise AgentError(
             Status.INVALID_ARGUMENT,
@@ -89,8 +90,8 @@ def _refused(segment_id: int) -> AgentError:
 
 
 def metadata(spec: TensorSpec) -> Any:
-    """Describe an input or output; a free size is -1."""
-    shape = [ANY_SIZE if size is None else size for size in spec.shape]
+    """Describe an input or output; a free size is -1, and a shape that nobody knows is left out."""
+    shape = [ANY_SIZE if size is None else size for size in spec.shape or ()]
     return wire.TensorMetadata(name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=shape)
 
 
@@ -143,36 +144,50 @@ def content(data: Any, limit_bytes: int) -> bytes:
 
 def _array(tensor: Any, spec: TensorSpec, limit_bytes: int) -> NDArray[Any]:
     raw = content(tensor, limit_bytes)
+    sizes = spec.shape
     if tensor.HasField("tensor_metadata"):
         described = tensor.tensor_metadata
         if ELEMENTS.get(described.data_type) != spec.dtype:
             known = wire.DataType.Name(described.data_type) if described.data_type in ELEMENTS else "an unknown one"
             raise _wrong(f"{spec.name}: data_type must be {wire.DataType.Name(DATA_TYPES[spec.dtype])}, got {known}")
-        shape = tuple(described.shape)
-        if any(size < 0 for size in shape) or not spec.fits(shape):
-            raise _wrong(f"{spec.name}: shape must be {_shown(spec)}, got {list(shape)[:16]}")
-    else:
-        shape = _shape_of(spec, len(raw))
+        if described.shape:
+            sizes = _given(spec, tuple(described.shape))
+    shape = _filled(spec, sizes, len(raw))
     expected = math.prod(shape) * spec.dtype.itemsize
     if len(raw) != expected:
         raise _wrong(f"{spec.name}: {list(shape)} of {spec.dtype.name} must have {expected} bytes, got {len(raw)}")
-    return np.frombuffer(raw, spec.dtype.newbyteorder("<")).reshape(shape)
+    # The wire is little-endian, whatever this machine is.
+    return np.frombuffer(raw, spec.dtype.newbyteorder("<")).astype(spec.dtype, copy=False).reshape(shape)
 
 
-def _shape_of(spec: TensorSpec, length: int) -> tuple[int, ...]:
+def _given(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    """The sizes that a client gives; -1, as the model's description has it, for one that follows from the length."""
+    own = (None,) * len(shape) if spec.shape is None else spec.shape
+    fits = len(shape) == len(own) and all(
+        size == ANY_SIZE or (size >= 0 and wanted in (size, None)) for size, wanted in zip(shape, own, strict=True)
+    )
+    if not fits:
+        raise _wrong(f"{spec.name}: shape must be {_shown(spec)}, got {list(shape)[:16]}")
+    return tuple(wanted if size == ANY_SIZE else size for size, wanted in zip(shape, own, strict=True))
+
+
+def _filled(spec: TensorSpec, sizes: tuple[int | None, ...] | None, length: int) -> tuple[int, ...]:
     """Find the one free size, such as the batch, from the length."""
-    free = [place for place, size in enumerate(spec.shape) if size is None]
-    if len(free) > 1:
-        raise _wrong(f"{spec.name}: a tensor of shape {_shown(spec)} must come with its metadata")
-    step = math.prod(size for size in spec.shape if size is not None) * spec.dtype.itemsize
-    if free and (step == 0 or length % step):
+    if sizes is None and length == spec.dtype.itemsize:
+        return ()
+    if sizes is None or sizes.count(None) > 1:
+        raise _wrong(f"{spec.name}: a tensor of shape {_shown(spec)} must come with its sizes, all but one")
+    step = math.prod(size for size in sizes if size is not None) * spec.dtype.itemsize
+    if None in sizes and (step == 0 or length % step):
         raise _wrong(
             f"{spec.name}: {_shown(spec)} of {spec.dtype.name} must have a multiple of {step} bytes, got {length}"
         )
-    return tuple(length // step if size is None else size for size in spec.shape)
+    return tuple(length // step if size is None else size for size in sizes)
 
 
 def _shown(spec: TensorSpec) -> str:
+    if spec.shape is None:
+        return "[any …]"
     return "[" + ", ".join("any" if size is None else str(size) for size in spec.shape) + "]"
 
 
