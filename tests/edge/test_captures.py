@@ -1,15 +1,18 @@
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from edge_component.back_off import BackOff
 from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue, NoCaptures
 from edge_inference.messages import Request
 from edge_inference.models.prediction import Prediction, Score
 from edge_inference.settings import ModelSettings, ServiceSettings, parse
-from edge_inference.uploads import CaptureUpload
+from edge_inference.uploads import GATHER_S, CaptureUpload
 from tests.edge.local_device import configuration
+from tests.edge.publications import Pauses
 
 MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 JPEG, PNG = b"\xff\xd8jpeg", b"\x89PNGpng"
@@ -120,6 +123,32 @@ def test_a_refusing_s3_is_asked_again_and_nothing_is_lost(bench: Bench) -> None:
     assert bench.folder.waiting() == []
 
 
+def test_pauses_between_uploads_begin_anew_once_one_has_worked_and_its_problem_is_over(bench: Bench) -> None:
+    bench.upload._back_off = pauses = Pauses()  # type: ignore[assignment]
+    refusal = OSError("403 AccessDenied")
+    for failure in (refusal, refusal, None, refusal):
+        bench.store.failure = failure
+        bench.capture(Request("a", image=JPEG))
+        bench.upload.upload()
+        assert ("problem" in bench.upload.counts()) is (failure is not None)
+
+    assert pauses.asked == [1, 2, 1]
+
+
+def test_a_failed_upload_waits_for_its_pause_a_backlog_not_at_all_and_new_records_for_others(bench: Bench) -> None:
+    bench.upload._back_off = BackOff(300, 300)
+    bench.folder.add("digits", "1", {}, None, MOMENT, 1 << 20)
+    bench.folder.add("iris", "2", {}, None, MOMENT, 1 << 20)
+    waits = []
+    for failure in (OSError("503"), None, None):
+        bench.now, bench.store.failure = bench.now + 1000, failure
+        bench.upload.upload()
+        waits.append(bench.upload._next_s - bench.now)
+
+    assert waits[0] >= 150
+    assert waits[1:] == [0, GATHER_S]
+
+
 def test_nothing_is_uploaded_without_a_bucket(bench: Bench) -> None:
     bench.upload.settings = ServiceSettings()
     bench.capture(Request("a", image=JPEG))
@@ -177,6 +206,10 @@ def test_never_holds_up_an_answer(bench: Bench) -> None:
         bench.captures.offer(serving(captureShare=1), Request("a"), SURE)
 
     assert bench.captures.dropped == 3
+    while bench.captures.write_next(0):
+        pass
+    bench.captures.offer(serving(captureShare=1), Request("a"), SURE)
+    assert bench.captures.dropped == 3, "there is room again"
     NoCaptures().offer(serving(captureShare=1), Request("a"), SURE)
 
 
@@ -227,6 +260,23 @@ def test_records_of_others_count_for_the_bound_after_a_restart_too(bench: Bench)
         assert bench.keep(f"id-{number}", MOMENT + timedelta(seconds=number), x="y" * 1000) is None
 
     assert [capture.record.name.split(".")[2] for capture in bench.folder.waiting()] == ["id-8", "id-9"]
+
+
+def test_what_others_are_told_to_be_on_disk_outlives_a_power_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    bench.capture(Request("a", image=JPEG))  # nobody is told
+    assert synced == []
+
+    assert bench.keep("id-1", MOMENT, x=1) is None
+
+    assert synced == [b'{"id":"id-1","x":1}']
 
 
 def test_a_record_larger_than_the_bound_is_told_and_costs_no_other(bench: Bench) -> None:
