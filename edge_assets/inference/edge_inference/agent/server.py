@@ -105,9 +105,9 @@ def _described(name: str, model: TensorModel) -> Any:
 
 
 def _unary(verb: Callable[[Any], Any], request_type: Any) -> Any:
-    def answer(message: bytes, context: grpc.ServicerContext) -> Any:
+    def answer(sent: bytes, context: grpc.ServicerContext) -> Any:
         try:
-            return verb(_parsed(message, request_type))
+            return verb(_parsed(sent, request_type))
         except AgentError as exc:
             status, message = grpc.StatusCode[exc.status.value], str(exc)
             log.info("%s refused: %s: %s", request_type.DESCRIPTOR.name, exc.status.value, message)
