@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from onnx import TensorProto
 
@@ -21,7 +22,7 @@ from tests.edge.model_folder import DIGITS, make_package
 from tests.edge.signing import Signer
 from tests.edge.test_component_process import Component, end
 from tests.edge.test_s3_objects import Service, environment
-from tests.edge_agent.agent_models import adder, doubler
+from tests.edge_agent.agent_models import adder, averages, doubler
 from tests.edge_agent.conftest import Client, RefusedError, array, tensor
 
 pytestmark = pytest.mark.timeout(120)
@@ -128,6 +129,24 @@ def test_a_message_that_is_none_or_has_names_that_are_no_utf_8_is_an_invalid_arg
 
     assert codes == {grpc.StatusCode.INVALID_ARGUMENT}
     assert client.call("ListModels") == {}
+
+
+def test_one_large_request_leaves_the_memory_as_it_was(component: Component, client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(averages(tmp_path / "m")), name="m")
+    pictures = np.ones((50, 3, 224, 224), np.float32)  # 30 MB
+    process = psutil.Process(component.process.pid)
+    for _ in range(3):
+        client.predict("m", tensor(pictures[:1]))
+    start = process.memory_info().rss
+
+    (large,) = client.predict("m", tensor(pictures))
+    client.predict("m", tensor(pictures[:1]))
+
+    assert large.shape == (50, 16, 1, 1)
+    deadline = time.monotonic() + 5
+    while (now := process.memory_info().rss) > 1.2 * start:
+        assert time.monotonic() < deadline, f"{start / 1e6:.0f} MB before, {now / 1e6:.0f} MB at rest"
+        time.sleep(0.1)
 
 
 def test_inputs_are_told_apart_by_name_and_type(client: Client, tmp_path: Path) -> None:

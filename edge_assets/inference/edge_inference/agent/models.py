@@ -88,10 +88,9 @@ class TensorModel:
                 INTERNAL: it fails.
         """
         try:
-            outputs: list[NDArray[Any]] = self.session.run(None, dict(values))
+            return runtime.run_session(self.session, None, values)
         except Exception as exc:
             raise AgentError(_status(exc), f"the model fails: {exc}") from exc
-        return outputs
 
 
 def load(folder: Path, key: SigningKey | None) -> TensorModel:

@@ -14,6 +14,8 @@ from edge_inference.models.package import DTYPES, FREE, ModelPackage, ModelPacka
 log = logging.getLogger(__name__)
 #: How ONNX Runtime speaks of weights in a file of their own.
 EXTERNAL = "External data"
+#: From here on an input is large; to shrink the arena after each run takes a small one a tenth longer.
+LARGE_BYTES = 4 << 20
 
 
 class ModelRuntime(Protocol):
@@ -81,12 +83,31 @@ class OnnxModel:
 
     def run(self, values: NDArray[Any]) -> NDArray[Any]:
         """Run the model once; see `ModelRuntime.run`."""
-        output: NDArray[Any] = self._session.run(self._output_names, {self._input_name: values})[0]
+        output: NDArray[Any] = run_session(self._session, self._output_names, {self._input_name: values})[0]
         return output
 
     def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a model with several inputs and outputs once; see `ModelRuntime.run_tensors`."""
-        return dict(zip(self._output_names, self._session.run(self._output_names, dict(values)), strict=True))
+        return dict(zip(self._output_names, run_session(self._session, self._output_names, values), strict=True))
+
+
+def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a session once; what a large input took is given back, where its arena would keep it for good.
+
+    Args:
+        session: An `onnxruntime.InferenceSession`.
+        outputs: Names of those that are wanted; None for all.
+        values: Name of each input to its value.
+
+    Returns:
+        The outputs, in their order.
+    """
+    options = None
+    if sum(value.nbytes for value in values.values()) >= LARGE_BYTES:
+        options = import_engine().RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    found: list[NDArray[Any]] = session.run(outputs, dict(values), options)
+    return found
 
 
 def import_engine() -> Any:
