@@ -104,6 +104,22 @@ def test_answers_in_the_order_of_the_requests(bench: Bench) -> None:
     assert bench.endpoint.counts.answered == 2
 
 
+def test_patience_for_the_first_model_begins_with_the_arrival_and_not_behind_those_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[float] = []
+
+    def wait(until: float) -> None:
+        time.sleep(0.3)
+        given_up.append(until)
+
+    monkeypatch.setattr(bench.store, "wait", wait)
+    bench.ask({"index": 1}, {"index": 2}, {"index": 3})
+
+    assert bench.results(3) == ["ModelUnavailable"] * 3
+    assert given_up[2] - given_up[0] < 0.3
+
+
 def test_says_why_there_is_no_model_yet(bench: Bench) -> None:
     bench.ask({"index": 1, "request_id": "a"})
 

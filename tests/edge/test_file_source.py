@@ -36,6 +36,15 @@ def test_an_interval_of_0_is_once_and_a_new_name_counts_anew(tmp_path: Path) -> 
     assert names(source, once, tmp_path, 3) == ["a.jpg"]
 
 
+def test_a_file_that_is_no_longer_asked_for_is_new_when_it_is_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").write_bytes(b"")
+    source, asked = FileSource(), serving(ImageName="image.jpg")
+
+    due = [len(list(source.due(settings, tmp_path, 0))) for settings in (asked, asked, serving(), asked)]
+
+    assert due == [1, 0, 0, 1]
+
+
 def test_a_watched_folder_gives_complete_files_in_order_and_not_all_at_once(tmp_path: Path) -> None:
     for number in range(BATCH + 2):
         (tmp_path / f"{number:03}.png").write_bytes(b"")
