@@ -10,6 +10,7 @@ import pytest
 
 from edge_inference.agent import AgentError, Status
 from edge_inference.agent import agent_pb2 as wire
+from edge_inference.agent import captures as captures_module
 from edge_inference.agent.captures import ClientCaptures
 
 
@@ -93,6 +94,22 @@ def test_what_is_not_written_in_time_is_told_at_the_end(disk: SlowDisk, caplog: 
     captures.close(0.01)
 
     assert "1 captures are lost: they could not be written" in caplog.text
+
+
+def test_the_oldest_outcomes_are_forgotten_and_leave_no_trace(disk: SlowDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures_module, "REMEMBERED", 2)
+    captures = ClientCaptures(disk.keep, pending=3, limit_bytes=100)
+    first, second, third, fourth = (capture() for _ in range(4))
+    for each in (first, second, third):
+        captures.accept(each)
+
+    with pytest.raises(AgentError) as forgotten:
+        captures.outcome(first.capture_id)
+    assert forgotten.value.status is Status.NOT_FOUND
+    disk.go.set()
+    assert [wait(captures, each.capture_id) for each in (second, third)] == [wire.SUCCESS, wire.SUCCESS]
+    captures.accept(fourth)  # one that is forgotten takes no room either
+    assert wait(captures, fourth.capture_id) == wire.SUCCESS
 
 
 def test_ids_are_compared_as_uuids() -> None:
