@@ -77,7 +77,7 @@ def inference_faults(folder: Path, kills: int, messages: int, chance: random.Ran
     config = {
         **inference_configuration(),
         "signingKey": signer.public_key,
-        "agent": {"socket": str(folder / "a.sock"), "captureFolder": str(folder / "captures")},
+        "agent": {"socket": str(folder / "a.sock")},
     }
     report: dict[str, Any] = {}
     with LocalDevice(folder / "ipc.sock", config) as device:

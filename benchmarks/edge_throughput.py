@@ -22,17 +22,15 @@ for root in (".", "constructs", "edge_assets/inference"):
 
 from benchmarks.edge_model import MEAN, STD, mobilenet_package, photograph
 from benchmarks.recording_device import RecordingDevice
-from edge_inference import greengrass_ipc, onnx_runtime, process_memory
-from edge_inference.capture import CaptureQueue
-from edge_inference.capture_folder import CaptureFolder
-from edge_inference.configuration import parse
+from edge_component import greengrass_ipc, process
+from edge_component.outbox import Outbox
+from edge_component.spool import Spool
+from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
-from edge_inference.file_source import FileJob
-from edge_inference.model_store import ModelStore
-from edge_inference.outbox import Outbox
-from edge_inference.request_file import read_file
-from edge_inference.spool import Spool
-from edge_inference.workload import load_workload
+from edge_inference.files import FileJob, read_file
+from edge_inference.models import runtime
+from edge_inference.models.store import ModelStore, load_workload
+from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE
 
 SETTINGS = {"component": "c", "requestTopic": "q", "responseTopic": RESPONSE, "captureShare": 0.01}
@@ -76,19 +74,19 @@ class Component:
     def __init__(self, folder: Path, package: Path, device: RecordingDevice) -> None:
         self._device = device
         self._job = FileJob(folder / "photo.jpg")
-        self._model = model = load_workload(package, onnx_runtime.load)
+        self._model = model = load_workload(package, runtime.load)
         outbox = Outbox(spool=Spool(folder / "spool.sqlite"))
         outbox.attach(greengrass_ipc.connect(lambda: None))
         self._captures = CaptureQueue(CaptureFolder(folder / "captures"), "bench")
         store = ModelStore(folder / "current", lambda _folder: model)
         (folder / "current").write_text(str(package))
-        process_memory.freeze()
+        process.freeze()
         store.refresh()
-        process_memory.trim()
+        process.trim()
         self._endpoint = Endpoint(parse({"models": {"m": SETTINGS}})["m"], "bench", store, outbox, self._captures)
         self._endpoint.start()
         threading.Thread(target=outbox.run, daemon=True).start()
-        threading.Thread(target=self._write_captures, daemon=True).start()
+        threading.Thread(target=self._captures.run, daemon=True).start()
 
     def labels(self, count: int) -> float:
         """Predict the photograph so often in this thread, without answers; gives the time."""
@@ -105,10 +103,6 @@ class Component:
             self._endpoint._jobs.put((self._job, time.monotonic()))
         return self._device.arrived() - started
 
-    def _write_captures(self) -> None:
-        while True:
-            self._captures.write_next(1 << 26, 0.5)
-
 
 def main(
     rounds: int = typer.Option(15, min=3, help="Rounds; the ways take turns, medians count."),
@@ -121,7 +115,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
     package = mobilenet_package(Path("out/bench/mobilenet"))
     (folder / "photo.jpg").write_bytes(photograph())
-    session = onnx_runtime.open_session(package / "model.onnx")
+    session = runtime.open_session(package / "model.onnx")
 
     def timed(way: Callable[[object, bytes], int], count: int) -> float:
         started = time.perf_counter()

@@ -79,19 +79,19 @@ class Fleet(DeployedTwin):
 
 def change_code(app: Path) -> None:
     """A changed line of the inference component."""
-    with (app / "edge_assets" / "inference" / "edge_inference" / "answer.py").open("a") as stream:
+    with (app / "edge_assets" / "inference" / "edge_inference" / "messages.py").open("a") as stream:
         stream.write("# changed\n")
 
 
 def break_code(app: Path) -> None:
     """Code that ends at once: the device tries it, then goes back to what it had."""
-    with (app / "edge_assets" / "inference" / "edge_inference" / "answer.py").open("a") as stream:
+    with (app / "edge_assets" / "inference" / "edge_inference" / "messages.py").open("a") as stream:
         stream.write('raise SystemExit("broken on purpose")\n')
 
 
 def restore_code(app: Path) -> None:
     """The code as it was at first, which is what a revert brings."""
-    name = "edge_assets/inference/edge_inference/answer.py"
+    name = "edge_assets/inference/edge_inference/messages.py"
     shutil.copy(ROOT / name, app / name)
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.declaration import TENSORS, ModelPackageError
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.request import parse as parse_request
-from edge_inference.request_file import read_file
-from edge_inference.workload import Workload
+from edge_inference.files import read_file
+from edge_inference.messages import ErrorCode, Request, RequestError, above
+from edge_inference.messages import parse as parse_request
+from edge_inference.models.package import TENSORS, ModelPackageError
+from edge_inference.models.store import Workload
 from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
@@ -86,7 +86,7 @@ def _line(name: str, model: Workload, request: Request, count: int, threshold: f
         # As on the device: whatever a model does with an input, it is told.
         raise RequestError(ErrorCode.INTERNAL_ERROR, f"{name}: inference failed: {type(exc).__name__}: {exc}") from exc
     latency_ms = (time.perf_counter() - started) * 1000
-    found = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.above(threshold))
+    found = ", ".join(f"{score.label} {score.probability:.3f}" for score in above(prediction, threshold))
     if not prediction.scores:
         found = json.dumps(prediction.outputs)[:200]
     return f"{name}: {found or f'nothing with a score of {threshold:g} or above'} ({latency_ms:.2f} ms)"

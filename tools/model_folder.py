@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from config.model import Model
+from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import sha256_of
-from edge_inference import onnx_runtime
-from edge_inference.configuration import KEYS, parse
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.declaration import MODEL_FILE, ModelPackageError
-from edge_inference.workload import Workload, load_workload
+from edge_inference.models import runtime
+from edge_inference.models.package import MODEL_FILE, ModelPackageError
+from edge_inference.models.store import Workload, load_workload
+from edge_inference.settings import KEYS, parse
 
 
 def package(source: ModelSource, folder: Path) -> Path:
@@ -91,7 +91,7 @@ def load(unpacked: Path) -> Workload:
         ModelPackageError: Any part of it is not usable; the text has the folder's names, not the package's.
     """
     try:
-        return load_workload(unpacked, onnx_runtime.load)
+        return load_workload(unpacked, runtime.load)
     except ModelPackageError as exc:
         # The package is gone when this is read: the names of the folder are what its owner knows.
         text = str(exc).replace(f"{unpacked}{os.path.sep}", "").replace("manifest.json", DECLARATION)

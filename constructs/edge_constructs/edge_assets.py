@@ -13,6 +13,8 @@ MODELS = ROOT / "models"
 MODEL_RECIPE = MODELS / "recipe.json"
 RUNTIME_RECIPE = ROOT / "runtime" / "recipe.json"
 INFERENCE_RECIPE = ROOT / "inference" / "recipe.json"
+#: What every Python component is made of, and part of each one's archive.
+COMPONENT = ROOT / "inference" / "edge_component"
 EDGE_SERVER = ROOT / "edge_server"
 #: The scripts that come before `user_data.sh`, in their order.
 NUCLEUS_SCRIPTS = {
@@ -101,9 +103,21 @@ def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, age
         The archive; equal code gives equal bytes.
     """
     members = {
-        f"edge_inference/{name}": file
-        for name, file in files_below(inference / "edge_inference").items()
-        if agent or not name.startswith("agent/")
+        name: file
+        for name, file in package_files(inference / "edge_inference").items()
+        if agent or not name.startswith("edge_inference/agent/")
     }
     file = folder / "inference" / "inference.zip"
-    return Archive(file, write_zip(file, {**members, "run.sh": RUN}, compress=True))
+    return Archive(file, write_zip(file, {**package_files(COMPONENT), **members, "run.sh": RUN}, compress=True))
+
+
+def package_files(package: Path) -> dict[str, Path]:
+    """List a Python package's files as they lie in an archive: below the package's own name.
+
+    Args:
+        package: Its folder.
+
+    Returns:
+        Path in the archive to file, sorted.
+    """
+    return {f"{package.name}/{name}": file for name, file in files_below(package).items()}

@@ -4,16 +4,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from edge_constructs.edge_assets import ROOT, RUN, Archive, MissingAssetError
-from edge_constructs.module_closure import module_closure
+from edge_constructs.edge_assets import COMPONENT, ROOT, RUN, Archive, MissingAssetError, package_files
 from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
 
 HANDLERS = ROOT / "handlers"
 FUNCTIONS = HANDLERS / "functions"
 HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
-#: What the handler component takes from the inference component; the rest follows from their imports.
-SHARED = ("connected_service", "environment", "greengrass_ipc", "process_end")
 #: What tools leave in a folder of code, none of which a device needs.
 _TOOLS = frozenset(
     {"__pycache__", ".git", ".gitignore", ".gitattributes", ".svn", ".hg", ".DS_Store", ".venv", ".idea", ".vscode"}
@@ -51,9 +48,8 @@ def handler_archive(name: str, function: Path, folder: Path) -> Archive:
         ValueError: The function's folder is missing or empty.
     """
     members = {f"function/{path}": file for path, file in function_files(function).items() if path != LOCK}
-    for part in ("v1_handler", "shim"):
-        members |= {f"{part}/{path}": file for path, file in files_below(HANDLERS / part).items()}
-    members |= module_closure(ROOT / "inference" / "edge_inference", SHARED)
+    for package in (HANDLERS / "v1_handler", HANDLERS / "shim", COMPONENT):
+        members |= package_files(package)
     file = folder / "handlers" / name / "handler.zip"
     return Archive(file, write_zip(file, {**members, "run.sh": RUN}, compress=True))
 

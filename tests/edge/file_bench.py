@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_inference.capture import NoCaptures
-from edge_inference.configuration import ModelSettings, parse
+from edge_component.outbox import Outbox
+from edge_inference.captures import NoCaptures
 from edge_inference.endpoint import Endpoint
-from edge_inference.model_store import ModelStore
-from edge_inference.onnx_runtime import load
-from edge_inference.outbox import Outbox
-from edge_inference.workload import load_workload
+from edge_inference.models.runtime import load
+from edge_inference.models.store import ModelStore, load_workload
+from edge_inference.settings import ModelSettings, parse
 from tests.edge.local_device import configuration
 from tests.edge.model_folder import DIGITS, make_package, point
 from tests.edge.publications import Published

@@ -8,8 +8,8 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from edge_inference.onnx_runtime import load
-from edge_inference.workload import Workload, load_workload
+from edge_inference.models.runtime import load
+from edge_inference.models.store import Workload, load_workload
 
 ELEMENTS = {
     "float32": TensorProto.FLOAT,
@@ -23,8 +23,10 @@ ELEMENTS = {
 }
 
 
-def value(name: str, dtype: str, shape: Sequence[int]) -> Any:
-    """An input or output; a size of -1 gets a name."""
+def value(name: str, dtype: str, shape: Sequence[int], unsaid: Sequence[str] = ()) -> Any:
+    """An input or output; a size of -1 gets a name, and of some the graph says no shape."""
+    if name in unsaid:
+        return helper.make_tensor_value_info(name, ELEMENTS[dtype], None)
     sizes = [f"{name}{place}" if size < 0 else size for place, size in enumerate(shape)]
     return helper.make_tensor_value_info(name, ELEMENTS[dtype], sizes)
 
@@ -40,6 +42,7 @@ def foreign_model(
     inputs: Sequence[dict[str, Any]],
     outputs: Sequence[dict[str, Any]],
     constants: Sequence[Any] = (),
+    unsaid: Sequence[str] = (),
     **declaration: Any,
 ) -> Workload:
     """Write a package and load it as the device does.
@@ -50,14 +53,15 @@ def foreign_model(
         inputs: As a declaration has them; the graph gets the same.
         outputs: Likewise.
         constants: Tensors of the graph.
+        unsaid: Inputs and outputs whose shape the graph does not say.
         declaration: The rest of it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graph = helper.make_graph(
         [helper.make_node(kind, takes, gives, **attributes) for kind, takes, gives, attributes in nodes],
         "",  # some exporters give no name
-        [value(**each) for each in inputs],
-        [value(**each) for each in outputs],
+        [value(**each, unsaid=unsaid) for each in inputs],
+        [value(**each, unsaid=unsaid) for each in outputs],
         list(constants),
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

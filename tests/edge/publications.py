@@ -1,8 +1,8 @@
-"""Publications of tests: at once, or when told."""
+"""Publications of tests: at once, or when told; and pauses that are counted instead of waited for."""
 
 import threading
 
-from edge_inference.ipc_errors import IpcError
+from edge_component.ipc import IpcError
 
 
 class Published:
@@ -10,6 +10,22 @@ class Published:
 
     def wait(self, timeout_s: float) -> bool:
         return True
+
+
+class Pauses:
+    """In place of a `BackOff`: counts the pauses since the last success."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self._step = 0
+
+    def pause_s(self) -> float:
+        self._step += 1
+        self.asked.append(self._step)
+        return 0.001
+
+    def reset(self) -> None:
+        self._step = 0
 
 
 class Held:

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edge_inference.answer import PAYLOAD_BYTES, Prediction, failure, success
-from edge_inference.postprocessing import Score, top_k
-from edge_inference.preprocessing import Preprocessing
-from edge_inference.request import ErrorCode, RequestError
+from edge_inference.messages import PAYLOAD_BYTES, ErrorCode, RequestError, failure, success
+from edge_inference.models.classifier import top_k
+from edge_inference.models.pictures import Preprocessing
+from edge_inference.models.prediction import Prediction, Score
 
 
 def test_an_answer_holds_what_clients_need() -> None:

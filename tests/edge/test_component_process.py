@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.edge.local_device import RESPONSE, LocalDevice, configuration
+from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT, make_package, point
 from tests.stand_in import NEEDED
 from tools.digits import digit_png
@@ -94,6 +94,19 @@ def test_recognises_held_out_digits_by_index_and_by_picture(component: Component
     assert first["model"] == {"name": "digits", "version": "1.0.0"}
     assert len(first["top_k"]) == 3
     assert 0 < first["latency_ms"] < 10_000
+
+
+def test_nothing_of_a_killed_component_stays_with_its_device(component: Component) -> None:
+    device = component.device
+    assert (len(device._topics[REQUEST]), len(device._watchers)) == (1, 1)
+
+    component.process.kill()
+    component.process.wait(10)
+
+    deadline = time.monotonic() + 10
+    while device._topics[REQUEST] or device._watchers:
+        assert time.monotonic() < deadline, "the device goes on delivering to a client that has left"
+        time.sleep(0.02)
 
 
 def test_every_bad_request_gets_its_error_and_the_next_one_a_prediction(component: Component) -> None:

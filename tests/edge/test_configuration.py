@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_inference.configuration import parse
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.settings import ConfigurationError
+from edge_inference.settings import parse
 from tests.edge.local_device import REQUEST, RESPONSE, configuration
 
 VALUES = st.recursive(

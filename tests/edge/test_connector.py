@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_inference.greengrass_ipc import HANG_UPS, Connector
-from edge_inference.ipc import IpcClient
-from edge_inference.ipc_errors import HungUpError, IpcError, RefusedError
+from edge_component.greengrass_ipc import HANG_UPS, Connector
+from edge_component.ipc import HungUpError, IpcClient, IpcError, RefusedError
 
 
 def connector(*outcomes: Exception | None) -> Connector:

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_inference.onnx_runtime import load
-from edge_inference.request import Request
-from edge_inference.workload import load_workload
+from edge_inference.messages import Request
+from edge_inference.models.runtime import load
+from edge_inference.models.store import load_workload
 from tests.edge.model_folder import DIGITS, make_package
 from tools.digits import digit_png
 

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_inference.answer import Prediction
-from edge_inference.configuration import parse
+from edge_component.outbox import GROUP, Outbox
 from edge_inference.endpoint import Endpoint
-from edge_inference.model_store import ModelStore
-from edge_inference.outbox import GROUP, Outbox
-from edge_inference.postprocessing import Score
-from edge_inference.request import Request
+from edge_inference.messages import Request
+from edge_inference.models.prediction import Prediction, Score
+from edge_inference.models.store import ModelStore
+from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE, configuration
 from tests.edge.model_folder import point
 from tests.edge.publications import Published
@@ -103,6 +102,22 @@ def test_answers_in_the_order_of_the_requests(bench: Bench) -> None:
 
     assert bench.results(2) == ["1", "3"]
     assert bench.endpoint.counts.answered == 2
+
+
+def test_patience_for_the_first_model_begins_with_the_arrival_and_not_behind_those_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[float] = []
+
+    def wait(until: float) -> None:
+        time.sleep(0.3)
+        given_up.append(until)
+
+    monkeypatch.setattr(bench.store, "wait", wait)
+    bench.ask({"index": 1}, {"index": 2}, {"index": 3})
+
+    assert bench.results(3) == ["ModelUnavailable"] * 3
+    assert given_up[2] - given_up[0] < 0.3
 
 
 def test_says_why_there_is_no_model_yet(bench: Bench) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_inference.configuration import ModelSettings
-from edge_inference.file_source import BATCH, FileJob, FileSource
+from edge_inference.files import BATCH, FileJob, FileSource
+from edge_inference.settings import ModelSettings
 from tests.edge.file_bench import RESULTS, Bench, digit, serving
 from tests.edge.model_folder import DIGITS
 
@@ -34,6 +34,15 @@ def test_an_interval_of_0_is_once_and_a_new_name_counts_anew(tmp_path: Path) -> 
     assert names(source, serving(ImageName="b.jpg", ImageDirectory="/pictures"), tmp_path, 1) == ["b.jpg"]
     assert names(source, serving(), tmp_path, 2) == []
     assert names(source, once, tmp_path, 3) == ["a.jpg"]
+
+
+def test_a_file_that_is_no_longer_asked_for_is_new_when_it_is_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").write_bytes(b"")
+    source, asked = FileSource(), serving(ImageName="image.jpg")
+
+    due = [len(list(source.due(settings, tmp_path, 0))) for settings in (asked, asked, serving(), asked)]
+
+    assert due == [1, 0, 0, 1]
 
 
 def test_a_watched_folder_gives_complete_files_in_order_and_not_all_at_once(tmp_path: Path) -> None:
@@ -215,6 +224,21 @@ def test_a_file_that_grows_slowly_is_predicted_when_it_is_whole(make: Callable[.
 
     assert message["label"] == "7"
     assert bench.endpoint.counts.refused == 0
+
+
+def test_a_bad_file_from_the_future_is_put_aside_at_once(make: Callable[..., Bench], tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    (watched / "bad.png").write_bytes(b"no picture")
+    # A camera whose clock is ahead, or a device whose clock was set back.
+    ahead = time.time() + 86_400
+    os.utime(watched / "bad.png", (ahead, ahead))
+    bench = make(WatchDirectory=str(watched))
+
+    ((_topic, failure),) = bench.messages(1)
+
+    assert failure["error"]["code"] == "InvalidImage"
+    assert [file.name for file in watched.iterdir()] == ["bad.png.failed"]
 
 
 def test_a_missing_file_is_told_once_an_interval(make: Callable[..., Bench]) -> None:

@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from edge_inference.declaration import ModelPackageError
-from edge_inference.request import ErrorCode, Request, RequestError
-from edge_inference.workload import Workload
+from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.models.package import ModelPackageError
+from edge_inference.models.store import Workload
 from tests.edge.foreign_model import foreign_model, tensor
 
 PIXELS = np.array([[[10, 20, 30], [40, 50, 60]]], np.uint8)  # height 1, width 2
@@ -109,13 +109,90 @@ def test_an_output_of_another_number_of_values_is_refused(
         of_rows(tmp_path / "package", tensor("y", "float32", shape), labels)
 
 
+#: Reshapes a product to a target that is computed from the input, so that nothing before a run tells its rank.
+COMPUTED = [
+    ("MatMul", ["x", "matrix"], ["product"], {}),
+    ("ReduceMax", ["x"], ["largest"], {"keepdims": 0}),
+    ("IsNaN", ["largest"], ["lost"], {}),
+    ("Not", ["lost"], ["kept"], {}),
+    ("Unsqueeze", ["kept", "axis"], ["one"], {}),
+    ("Concat", ["one", "one"], ["both"], {"axis": 0}),
+    ("Compress", ["sizes", "both"], ["target"], {}),
+    ("Reshape", ["product", "target"], ["y"], {}),
+]
+
+
+def of_unknown_rank(folder: Path, columns: int, shape: tuple[int, ...], *, unsaid: str, **declaration: Any) -> Workload:
+    """The first columns of a row of four, without the shape of an input or of the output in the graph."""
+    constants = {
+        "matrix": np.eye(4, columns, dtype=np.float32),
+        "axis": np.array([0]),
+        "sizes": np.array([1, columns]),
+    }
+    return foreign_model(
+        folder,
+        COMPUTED if unsaid == "y" else [("MatMul", ["x", "matrix"], ["y"], {})],
+        [tensor("x", "float32", [1, 4])],
+        [tensor("y", "float32", shape)],
+        [numpy_helper.from_array(each, name) for name, each in constants.items() if unsaid == "y" or name == "matrix"],
+        unsaid=("x", "y") if unsaid == "x" else ("y",),
+        **declaration,
+    )
+
+
+@pytest.mark.parametrize("unsaid", ["x", "y"])
+def test_a_tensor_whose_shape_the_graph_does_not_say_is_what_the_model_makes_of_it(tmp_path: Path, unsaid: str) -> None:
+    table = {"task": "tabular-classification", "features": list("abcd"), "labels": list("pqr")}
+    classifier = of_unknown_rank(tmp_path / "table", 3, (1, 3), unsaid=unsaid, **table)
+    tensors = of_unknown_rank(tmp_path / "tensors", 3, (1, 3), unsaid=unsaid, task="tensors")
+
+    scores = classifier.predict(Request(None, features=[1.0, 2.0, 3.0, 4.0]), 3).scores
+    outputs = tensors.predict(Request(None, inputs={"x": [[1.0, 2.0, 3.0, 4.0]]}), 1).outputs
+
+    assert [score.label for score in scores] == ["r", "q", "p"]
+    assert outputs == {"y": [[1.0, 2.0, 3.0]]}
+
+
+@pytest.mark.parametrize("unsaid", ["x", "y"])
+def test_a_shape_that_the_graph_does_not_say_and_the_declaration_says_wrong_is_refused(
+    tmp_path: Path, unsaid: str
+) -> None:
+    table = {"task": "tabular-classification", "features": list("abcd"), "labels": list("pq")}
+
+    with pytest.raises(ModelPackageError, match=r"values of shape \(1, 2\), got \(1, 3\)"):
+        of_unknown_rank(tmp_path / "table", 3, (1, 2), unsaid=unsaid, **table)
+    with pytest.raises(ModelPackageError, match=r"output y must have the shape \(1, 2\), got \(1, 3\)"):
+        of_unknown_rank(tmp_path / "tensors", 3, (1, 2), unsaid=unsaid, task="tensors")
+
+
+def test_samples_and_rows_in_another_byte_order_or_layout_are_the_same_values(tmp_path: Path) -> None:
+    rows = np.array([[1, 3, 2], [3, 2, 1]], np.float32)
+    for name, stored in {
+        "native": rows,
+        "big-endian": rows.astype(">f4"),
+        "columns first": np.asfortranarray(rows),
+        "big-endian float64": rows.astype(">f8"),
+        "big-endian whole": rows.astype(">i2"),
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / "samples.npz", rows=stored)
+        model = of_rows(
+            folder, tensor("y", "float32", (1, 3)), ["x", "y", "z"], samples={"file": "samples.npz", "maximum": 1}
+        )
+
+        labels = [model.predict(Request(None, index=index), 1).scores[0].label for index in (0, 1)]
+
+        assert labels == ["y", "x"], name
+
+
 def test_a_table_of_whole_numbers_takes_no_fraction(tmp_path: Path) -> None:
     model = of_rows(tmp_path / "package", tensor("y", "float32", (1, 3)), ["x", "y", "z"], dtype="int64")
 
     assert model.predict(Request(None, features=[1, 2.0, 3]), 1).scores[0].label == "z"
     with pytest.raises(RequestError, match=r"features must be int64: 5\.1 has no place in it") as caught:
         model.predict(Request("x", features=[1, 5.1, 3]), 1)
-    assert (caught.value.code, caught.value.request_id) == (ErrorCode.INVALID_REQUEST, "x")
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
 def identity(folder: Path, dtype: str) -> Workload:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from awsiot.greengrasscoreipc.model import ServiceError, UnauthorizedError
 
-from edge_inference import greengrass_ipc
-from edge_inference.greengrass_ipc import GreengrassIpc
-from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_component import greengrass_ipc
+from edge_component.greengrass_ipc import GreengrassIpc
+from edge_component.ipc import IpcError, RefusedError
 
 
 class Client:

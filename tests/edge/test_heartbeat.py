@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 
-from edge_inference.configuration import parse
-from edge_inference.endpoint import Endpoint
+from edge_inference.endpoint import Endpoint, Latencies
 from edge_inference.heartbeat import Heartbeat, resident_mb
-from edge_inference.latency import Latencies
-from edge_inference.service_settings import ServiceSettings
+from edge_inference.settings import ServiceSettings, parse
 from tests.edge.file_bench import Bench, Sent, serving
 from tests.edge.local_device import configuration
 
@@ -26,7 +24,7 @@ def test_the_heartbeat_tells_what_each_model_does(make: Callable[..., Bench]) ->
     bench.messages(2)
     now = 0.0
     heartbeat = Heartbeat("thing-1", bench.outbox, lambda: {"uploaded": 4}, lambda: now)
-    heartbeat.settings = ServiceSettings("edgewright/test/heartbeat", heartbeat_s=10)
+    heartbeat.settings = ServiceSettings(heartbeat_topic="edgewright/test/heartbeat", heartbeat_s=10)
 
     heartbeat.beat([bench.endpoint])
     assert bench.outbox.waiting == 0, "nothing piles up without a connection"

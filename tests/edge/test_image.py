@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from edge_inference.image import ORIENTATION, Pixels
-from edge_inference.image import decode as decode_pixels
-from edge_inference.request import ErrorCode, RequestError
+from edge_inference.messages import ErrorCode, RequestError
+from edge_inference.models.pictures import ORIENTATION, Pixels
+from edge_inference.models.pictures import decode as decode_pixels
 from tools.digits import digit_png
 
 
@@ -63,6 +63,79 @@ def test_takes_any_kind_of_pixel_and_size(kind: str, mode: str) -> None:
 
         assert pixels.shape == (6, 8, channels)
         np.testing.assert_allclose(pixels, 1, atol=0.02)
+
+
+def png(colour: int, depth: int, samples: NDArray[np.int64], *blocks: tuple[bytes, bytes]) -> bytes:
+    """Write a PNG by its specification: samples of shape (height, width, channels), no filter."""
+    height, width, channels = samples.shape
+    rows = samples.reshape(height, width * channels)
+    if depth == 16:
+        lines = [row.astype(">u2").tobytes() for row in rows]
+    else:
+        bits = ["".join(format(sample, f"0{depth}b") for sample in row) for row in rows]
+        lines = [int(f"{row:0<{-(-len(row) // 8) * 8}}", 2).to_bytes(-(-len(row) // 8), "big") for row in bits]
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + line for line in lines))
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, block in ((b"IHDR", header), *blocks, (b"IDAT", data), (b"IEND", b"")):
+        content += struct.pack(">I", len(block)) + name + block + struct.pack(">I", zlib.crc32(name + block))
+    return content
+
+
+def luma(red: float, green: float, blue: float) -> float:
+    """ITU-R BT.601."""
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 150, 100]])
+TOP = 65535
+#: Kind of PNG: its colour type, depth and two pixels, what they are on 0 to 1 (grey or red, green, blue), extra blocks.
+KINDS: dict[str, tuple[int, int, list[list[int]], list[tuple[float, ...]], list[tuple[bytes, bytes]]]] = {
+    "grey, 1 bit": (0, 1, [[0], [1]], [(0,), (1,)], []),
+    "grey, 2 bits": (0, 2, [[1], [3]], [(1 / 3,), (1,)], []),
+    "grey, 4 bits": (0, 4, [[1], [15]], [(1 / 15,), (1,)], []),
+    "grey, 8 bits": (0, 8, [[100], [255]], [(100 / 255,), (1,)], []),
+    "grey, 16 bits, dark": (0, 16, [[300], [1000]], [(300 / TOP,), (1000 / TOP,)], []),
+    "grey, 16 bits, light": (0, 16, [[30_000], [TOP]], [(30_000 / TOP,), (1,)], []),
+    "grey with alpha": (4, 8, [[100, 0], [200, 128]], [(100 / 255,), (200 / 255,)], []),
+    "grey with alpha, 16 bits": (4, 16, [[30_000, 0], [TOP, 9]], [(30_000 / TOP,), (1,)], []),
+    "palette": (
+        3,
+        2,
+        [[0], [3]],
+        [(1, 0, 0), (200 / 255, 150 / 255, 100 / 255)],
+        [(b"PLTE", PALETTE.astype("u1").tobytes())],
+    ),
+    "colour": (2, 8, [[10, 20, 30], [255, 0, 128]], [(10 / 255, 20 / 255, 30 / 255), (1, 0, 128 / 255)], []),
+    "colour, 16 bits": (
+        2,
+        16,
+        [[300, 20_000, TOP], [TOP, 0, 1000]],
+        [(300 / TOP, 20_000 / TOP, 1), (1, 0, 1000 / TOP)],
+        [],
+    ),
+    "colour with alpha": (
+        6,
+        8,
+        [[10, 20, 30, 0], [255, 0, 128, 9]],
+        [(10 / 255, 20 / 255, 30 / 255), (1, 0, 128 / 255)],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_reaches_the_model_is_the_pixel_that_the_file_holds(kind: str) -> None:
+    colour, depth, pixels, expected, blocks = KINDS[kind]
+    data = png(colour, depth, np.array([pixels]), *blocks)
+
+    grey = decode(data, 2, 1, "L")[0, :, 0]
+    rgb = decode(data, 2, 1, "RGB")[0]
+
+    # Of 16 bits a pixel a grey model gets all, others the eight highest: a level of them is 1/255.
+    exact = 1e-6 if colour == 0 else 1.01 / 255
+    np.testing.assert_allclose(grey, [each[0] if len(each) == 1 else luma(*each) for each in expected], atol=exact)
+    np.testing.assert_allclose(rgb, [each * (3 // len(each)) for each in expected], atol=1.01 / 255)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

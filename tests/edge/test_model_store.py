@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from edge_inference.model_package import ModelPackageError
-from edge_inference.model_store import ModelStore
-from edge_inference.workload import Workload
+from edge_inference.models.package import ModelPackageError
+from edge_inference.models.store import FIRST_RETRY_S, LONGEST_RETRY_S, ModelStore, Workload
 from tests.edge.model_folder import point
 
 
@@ -121,6 +120,38 @@ def test_tries_a_broken_model_again_with_growing_pauses(
     store.refresh()
 
     assert (version(store), store.problem, len(loader.asked)) == ("1", "", attempts + 1)
+
+
+def test_a_new_pointer_begins_with_the_first_pause_however_long_the_old_one_had_failed(
+    store: ModelStore, pointer: Path, loader: FakeLoader, clock: Clock
+) -> None:
+    loader.broken |= {version: ModelPackageError("incomplete") for version in ("1", "2")}
+    point(pointer, Path("/models/1"))
+    for _ in range(10):
+        store.refresh()
+        clock.now += LONGEST_RETRY_S
+
+    point(pointer, Path("/models/2"))
+    store.refresh()
+    clock.now += FIRST_RETRY_S
+    store.refresh()
+
+    assert loader.asked[-3:] == ["1", "2", "2"]
+
+
+def test_a_model_that_was_taken_is_not_loaded_again(
+    store: ModelStore, pointer: Path, loader: FakeLoader, clock: Clock
+) -> None:
+    loader.broken["1"] = ModelPackageError("incomplete")
+    point(pointer, Path("/models/1"))
+    store.refresh()
+    loader.broken.clear()
+
+    for _ in range(3):
+        clock.now += LONGEST_RETRY_S
+        store.refresh()
+
+    assert (version(store), loader.asked, store.loads) == ("1", ["1", "1"], 1)
 
 
 def test_a_rewritten_pointer_is_followed_at_once(store: ModelStore, pointer: Path, loader: FakeLoader) -> None:

@@ -1,17 +1,24 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from edge_inference import outbox as outbox_module
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import GROUP, Outbox
-from edge_inference.spool import Spool
-from tests.edge.publications import Held, Published
+from edge_component import outbox as outbox_module
+from edge_component.ipc import IpcError, RefusedError
+from edge_component.outbox import FIRST_RETRY_S, GROUP, LONGEST_RETRY_S, Outbox
+from edge_component.spool import Spool
+from tests.edge.publications import Held, Pauses, Published
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class FakePublisher:
@@ -99,6 +106,65 @@ def test_gives_up_on_a_message_that_blocks_the_others(outbox: Outbox) -> None:
 
     assert outbox.drain(5) == 0
     assert publisher.sent == [b"2"]
+
+
+def test_an_outage_of_the_connection_does_not_count_against_a_message() -> None:
+    clock = Clock()
+    with running(Outbox(give_up_s=100, clock=clock)) as box:
+        first, second = FakePublisher(IpcError("going down")), FakePublisher(IpcError("not up yet"))
+        box.attach(first)
+        box.put("topic", b"1")
+        wait_until(lambda: not first.failures)
+        box.attach(None)
+        clock.now += 1000
+        box.attach(second)
+        wait_until(lambda: not second.failures)
+        clock.now += 10
+
+        assert box.drain(5) == 0
+        assert (second.sent, box.dropped) == ([b"1"], 0)
+
+
+def test_a_message_is_not_blamed_for_the_failures_of_the_one_before() -> None:
+    clock = Clock()
+    with running(Outbox(give_up_s=100, clock=clock)) as box:
+        publisher = FakePublisher(IpcError("busy"))
+        box.attach(publisher)
+        box.put("topic", b"1")
+        wait_until(lambda: not publisher.failures)
+        clock.now += 90
+        assert box.drain(5) == 0
+
+        publisher.failures = [IpcError("busy")]
+        clock.now += 90
+        box.put("topic", b"2")
+        wait_until(lambda: not publisher.failures)
+        clock.now += 10
+
+        assert box.drain(5) == 0
+        assert (publisher.sent, box.dropped) == ([b"1", b"2"], 0)
+
+
+def test_pauses_begin_anew_once_a_message_is_published() -> None:
+    clock = Clock()
+    with running(Outbox(clock=clock)) as box:
+        publisher = FakePublisher()
+        box.attach(publisher)
+        for _ in range(2):
+            publisher.failures = [IpcError("busy")] * 10
+            box.put("topic", b"1")
+            while publisher.failures:
+                clock.now += LONGEST_RETRY_S
+                time.sleep(0.02)
+            clock.now += LONGEST_RETRY_S
+            assert box.drain(5) == 0
+
+        publisher.failures = [IpcError("busy")]
+        box.put("topic", b"2")
+        wait_until(lambda: not publisher.failures)
+        clock.now += FIRST_RETRY_S
+
+        assert box.drain(2) == 0, "the pauses of messages before still count"
 
 
 def test_keeps_its_messages_over_a_change_of_connection(outbox: Outbox) -> None:
@@ -230,6 +296,42 @@ def test_on_a_full_disk_nothing_is_called_safe_before_it_is_published(tmp_path: 
 
         assert box.drain(5) == 0
         wait_until(lambda: safe == [1])
+
+
+class FullDisk(Spool):
+    """A spool that takes nothing while it is full."""
+
+    full = True
+
+    def extend(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+        return not self.full and super().extend(messages)
+
+
+def test_the_end_does_not_wait_for_a_pause_of_the_disk(tmp_path: Path) -> None:
+    disk = FullDisk(tmp_path / "spool.sqlite")
+    with running(Outbox(spool=disk, clock=Clock())) as box:
+        box.put("topic", b"1")
+        wait_until(lambda: box._keep_at > 0)  # the disk was tried, and is left alone for a while
+        disk.full = False
+
+    assert len(Spool(tmp_path / "spool.sqlite")) == 1
+
+
+def test_pauses_of_the_disk_begin_anew_once_it_takes_something(tmp_path: Path) -> None:
+    disk, pauses = FullDisk(tmp_path / "spool.sqlite"), Pauses()
+    box = Outbox(spool=disk)
+    box._keep_pauses = pauses  # type: ignore[assignment]
+    with running(box):
+        box.put("topic", b"1")
+        wait_until(lambda: len(pauses.asked) > 1)
+        disk.full = False
+        wait_until(lambda: len(disk) == 1)
+        grown = len(pauses.asked)
+        disk.full = True
+        box.put("topic", b"2")
+        wait_until(lambda: len(pauses.asked) > grown)
+
+    assert pauses.asked[: grown + 1] == [*range(1, grown + 1), 1]
 
 
 def test_what_is_left_at_the_end_is_on_disk(tmp_path: Path) -> None:

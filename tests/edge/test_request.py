@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse
+from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
 
 DEVICE = "thing-1"
 JSON = st.recursive(

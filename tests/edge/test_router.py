@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from edge_inference.configuration import ModelSettings, parse
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.ipc_errors import IpcError, RefusedError
+from edge_component.ipc import IpcError, RefusedError
+from edge_component.settings import ConfigurationError
 from edge_inference.router import Router
+from edge_inference.settings import ModelSettings, parse
 from tests.edge.local_device import configuration
 
 

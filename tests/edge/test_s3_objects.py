@@ -103,16 +103,20 @@ def test_takes_credentials_once_until_they_are_about_to_expire(service: Service)
     assert service.credentials == 3
 
 
-def test_says_what_s3_refuses_and_asks_for_new_credentials(service: Service) -> None:
+@pytest.mark.parametrize(("status", "asked"), [(400, 2), (401, 2), (403, 2), (404, 1), (503, 1)])
+def test_says_what_s3_refuses_and_asks_for_new_credentials_where_they_may_be_to_blame(
+    service: Service, status: int, asked: int
+) -> None:
+    # An expired token is a 400 (ExpiredToken), as one is whose device has set its clock meanwhile.
     objects = S3Objects(environment(service))
-    service.status = 403
+    service.status = status
 
-    with pytest.raises(UploadError, match="s3://bucket/key is refused with 403: <Code>AccessDenied"):
+    with pytest.raises(UploadError, match=f"s3://bucket/key is refused with {status}: <Code>AccessDenied"):
         objects.put("bucket", "key", b"")
 
     service.status = 200
     objects.put("bucket", "key", b"")
-    assert service.credentials == 2
+    assert service.credentials == asked
 
 
 @pytest.mark.parametrize(

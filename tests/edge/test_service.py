@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from edge_inference.ipc_errors import IpcError, RefusedError
-from edge_inference.outbox import Outbox
+from edge_component.connected_service import SETTLE_S
+from edge_component.ipc import IpcError, RefusedError
+from edge_component.outbox import Outbox
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
+from tests.edge.publications import Pauses
 
 
 class FakeClient:
@@ -20,6 +22,7 @@ class FakeClient:
         self.closed = False
         self.failure: Exception | None = None
         self.reports = 0
+        self.reads = 0
         self.report_failure: Exception | None = None
         self.on_change: Callable[[], None] = lambda: None
 
@@ -28,6 +31,7 @@ class FakeClient:
         self.on_lost()
 
     def configuration(self) -> object:
+        self.reads += 1
         if self.failure:
             raise self.failure
         return {"models": {}}
@@ -165,6 +169,38 @@ def test_a_call_that_fails_after_long_service_is_no_reason_to_give_up() -> None:
     made.stop()
 
     assert running.wait() is Event.STOP
+
+
+def test_pauses_between_connections_begin_anew_once_one_serves() -> None:
+    device = FakeDevice()
+    device.failures = [IpcError("no socket")] * 3
+    made = service(device)
+    made._back_off = pauses = Pauses()  # type: ignore[assignment]
+    running = Running(made)
+    device.wait_for(1).lose()
+    device.wait_for(2)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert pauses.asked == [1, 2, 3, 1]
+
+
+def test_a_configuration_is_read_once_for_changes_that_come_together() -> None:
+    device = FakeDevice()
+    made = service(device)
+    running = Running(made)
+    client = device.wait_for(1)
+    while client.reads < 1:
+        time.sleep(0.005)
+
+    for _ in range(5):
+        client.on_change()
+        time.sleep(0.01)
+    time.sleep(2 * SETTLE_S)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert client.reads == 2
 
 
 def test_a_refused_call_ends_it() -> None:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.service_settings import ServiceSettings, parse_service
+from edge_component.settings import ConfigurationError
+from edge_inference.settings import ServiceSettings, parse_service
 from tests.edge.file_bench import serving
 
 

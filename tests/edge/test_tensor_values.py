@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_inference.declaration import DTYPES
-from edge_inference.tensor_values import tensor, zeros
+from edge_inference.models.package import DTYPES
+from edge_inference.models.tensors import exact_tensor, zeros
 
 JSON_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
 NESTED = st.recursive(JSON_VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
@@ -16,7 +16,7 @@ NESTED = st.recursive(JSON_VALUES, lambda inner: st.lists(inner, max_size=3) | s
 @given(NESTED, st.sampled_from(sorted(DTYPES)))
 def test_any_json_is_a_tensor_or_an_error(values: Any, dtype: str) -> None:
     try:
-        found = tensor(values, dtype)
+        found = exact_tensor(values, dtype)
     except ValueError:
         return
     assert found.dtype == zeros([0], dtype).dtype
@@ -26,10 +26,10 @@ def test_any_json_is_a_tensor_or_an_error(values: Any, dtype: str) -> None:
 def test_whole_numbers_are_kept_or_refused(values: list[int], dtype: str) -> None:
     limits = np.iinfo(dtype)
     if all(limits.min <= value <= limits.max for value in values):
-        assert tensor(values, dtype).tolist() == values
+        assert exact_tensor(values, dtype).tolist() == values
         return
     with pytest.raises(ValueError, match="has no place in it"):
-        tensor(values, dtype)
+        exact_tensor(values, dtype)
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1))
@@ -38,15 +38,15 @@ def test_numbers_are_rounded_to_the_type_and_never_become_infinite(values: list[
         expected = np.array(values, np.float32)
     if any(math.isinf(after) and not math.isinf(before) for before, after in zip(values, expected, strict=True)):
         with pytest.raises(ValueError, match="has no place in it"):
-            tensor(values, "float32")
+            exact_tensor(values, "float32")
         return
-    assert tensor(values, "float32").tolist() == expected.tolist()
+    assert exact_tensor(values, "float32").tolist() == expected.tolist()
 
 
 def test_one_long_text_does_not_make_the_others_long() -> None:
     """NumPy would hold all texts as wide as the longest: 40 GB here."""
     values = ["x" * 1_000_000, *["y"] * 10_000]
 
-    assert tensor(values, "string").tolist() == values
+    assert exact_tensor(values, "string").tolist() == values
     with pytest.raises(ValueError, match="got str"):
-        tensor(values, "float32")
+        exact_tensor(values, "float32")

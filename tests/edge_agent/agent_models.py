@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnx import TensorProto, helper, save_model
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper, save_model
 
 
-def make_package(folder: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> Path:
+def make_package(
+    folder: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], constants: Sequence[Any] = ()
+) -> Path:
     """Write a package of raw tensors."""
     folder.mkdir(parents=True)
     model = helper.make_model(
-        helper.make_graph(nodes, "test", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+        helper.make_graph(nodes, "test", inputs, outputs, list(constants)),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
     )
     save_model(model, str(folder / "model.onnx"))
     content = (folder / "model.onnx").read_bytes()
@@ -22,13 +27,29 @@ def make_package(folder: Path, nodes: Sequence[Any], inputs: Sequence[Any], outp
     return folder
 
 
-def doubler(folder: Path, element: int = TensorProto.FLOAT, shape: Sequence[Any] = ("batch", 3)) -> Path:
+def doubler(folder: Path, element: int = TensorProto.FLOAT, shape: Sequence[Any] | None = ("batch", 3)) -> Path:
     """y = x + x, by default of any batch."""
     return make_package(
         folder,
         [helper.make_node("Add", ["x", "x"], ["y"])],
         [helper.make_tensor_value_info("x", element, shape)],
         [helper.make_tensor_value_info("y", element, shape)],
+    )
+
+
+def averages(folder: Path) -> Path:
+    """Averages of pictures of any batch, by way of values that are several times as large."""
+    weights = np.full((16, 3, 3, 3), 1 / 27, np.float32)
+    return make_package(
+        folder,
+        [
+            helper.make_node("Conv", ["x", "w"], ["wide"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["wide"], ["kept"]),
+            helper.make_node("GlobalAveragePool", ["kept"], ["y"]),
+        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 224, 224])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 16, 1, 1])],
+        [numpy_helper.from_array(weights, "w")],
     )
 
 

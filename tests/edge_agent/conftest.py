@@ -72,7 +72,7 @@ def tensor(values: Any, name: str = "", **metadata: Any) -> dict[str, Any]:
 def array(message: dict[str, Any]) -> Any:
     described = message["tensor_metadata"]
     raw = base64.b64decode(message.get("byte_data", ""))
-    return np.frombuffer(raw, TYPES[described.get("data_type", "UINT8")]).reshape(described["shape"])
+    return np.frombuffer(raw, TYPES[described.get("data_type", "UINT8")]).reshape(described.get("shape", []))
 
 
 @pytest.fixture(scope="session")

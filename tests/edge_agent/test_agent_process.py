@@ -12,7 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
+import psutil
 import pytest
 from onnx import TensorProto
 
@@ -21,7 +23,7 @@ from tests.edge.model_folder import DIGITS, make_package
 from tests.edge.signing import Signer
 from tests.edge.test_component_process import Component, end
 from tests.edge.test_s3_objects import Service, environment
-from tests.edge_agent.agent_models import adder, doubler
+from tests.edge_agent.agent_models import adder, averages, doubler
 from tests.edge_agent.conftest import Client, RefusedError, array, tensor
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,7 +31,7 @@ SIGNER = Signer()
 
 
 def agent(socket: Path, **changes: Any) -> dict[str, Any]:
-    return {"socket": str(socket), "captureFolder": str(socket.parent / "captures"), "maxModels": 3, **changes}
+    return {"socket": str(socket), "maxModels": 3, **changes}
 
 
 @contextmanager
@@ -118,6 +120,64 @@ def test_a_tensor_without_metadata_takes_its_batch_from_its_length(client: Clien
     assert array(answer["tensors"][0]).tolist() == (values * 2).reshape(4, 3).tolist()
 
 
+def test_a_shape_may_be_the_one_of_the_description_or_left_out(client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(doubler(tmp_path / "m")), name="m")
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+    for shape in ([-1, 3], [4, -1], [], [4, 3]):
+        (out,) = client.predict("m", tensor(values, "x", shape=shape))
+        assert out.tolist() == (values * 2).tolist(), shape
+
+
+def test_a_model_that_does_not_say_its_shapes_takes_any(client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(doubler(tmp_path / "m", shape=None)), name="m")
+    values = np.arange(12, dtype=np.float32)
+
+    described = client.call("DescribeModel", name="m")["model"]["input_tensor_metadatas"]
+    shapes = [client.predict("m", tensor(values, "x", shape=given))[0].shape for given in ([3, 4], [2, -1, 2], [-1])]
+    (scalar,) = client.predict("m", tensor(np.float32(3), "x"))
+
+    assert described == [{"name": "x", "data_type": "FLOAT32"}]
+    assert shapes == [(3, 4), (2, 3, 2), (12,)]
+    assert (scalar.shape, scalar.tolist()) == ((), 6.0)
+    assert refused(client, "Predict", name="m", tensors=[tensor(values, "x", shape=[])]) == "INVALID_ARGUMENT"
+    assert refused(client, "Predict", name="m", tensors=[tensor(values, "x", shape=[-1, -1])]) == "INVALID_ARGUMENT"
+
+
+def test_a_message_that_is_none_or_has_names_that_are_no_utf_8_is_an_invalid_argument(
+    client: Client, component: Component
+) -> None:
+    codes = set()
+    with grpc.insecure_channel(f"unix:{component.folder / 'a.sock'}") as channel:
+        for verb in ("UnLoadModel", "DescribeModel", "Predict", "CaptureData"):
+            call = channel.unary_unary(f"/AWS.SageMaker.Edge.Agent/{verb}")
+            for message in (b"\x0a\x01\xff", b"\x0a\x05x", b"\xff"):
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(message, timeout=20, wait_for_ready=True)
+                codes.add(caught.value.code())
+
+    assert codes == {grpc.StatusCode.INVALID_ARGUMENT}
+    assert client.call("ListModels") == {}
+
+
+def test_one_large_request_leaves_the_memory_as_it_was(component: Component, client: Client, tmp_path: Path) -> None:
+    client.call("LoadModel", url=signed(averages(tmp_path / "m")), name="m")
+    pictures = np.ones((50, 3, 224, 224), np.float32)  # 30 MB
+    process = psutil.Process(component.process.pid)
+    for _ in range(3):
+        client.predict("m", tensor(pictures[:1]))
+    start = process.memory_info().rss
+
+    (large,) = client.predict("m", tensor(pictures))
+    client.predict("m", tensor(pictures[:1]))
+
+    assert large.shape == (50, 16, 1, 1)
+    deadline = time.monotonic() + 5
+    while (now := process.memory_info().rss) > 1.2 * start:
+        assert time.monotonic() < deadline, f"{start / 1e6:.0f} MB before, {now / 1e6:.0f} MB at rest"
+        time.sleep(0.1)
+
+
 def test_inputs_are_told_apart_by_name_and_type(client: Client, tmp_path: Path) -> None:
     client.call("LoadModel", url=signed(adder(tmp_path / "m")), name="sum")
     a, b = np.array([0.5, 1.5], np.float32), np.array([1, 2], np.int64)
@@ -154,7 +214,8 @@ WRONG: dict[str, list[dict[str, Any]]] = {
     "unknown type": [tensor(X, "x", data_type=99)],
     "wrong shape": [tensor(np.zeros((1, 4), np.float32), "x")],
     "wrong rank": [tensor(np.zeros(3, np.float32), "x")],
-    "negative size": [tensor(X, "x", shape=[-1, 3])],
+    "negative size": [tensor(X, "x", shape=[-2, 3])],
+    "a free size that does not come out": [tensor(np.zeros(4, np.float32), "x", shape=[-1, 3])],
     "too short": [tensor(X, "x", shape=[2, 3])],
     "a huge shape": [tensor(X, "x", shape=[2**31 - 1, 3])],
     "no data": [{"tensor_metadata": {"name": "x", "data_type": "FLOAT32", "shape": [1, 3]}}],
@@ -276,8 +337,8 @@ def test_captures_are_written_and_their_outcome_told(client: Client, served: tup
     while client.call("GetCaptureDataStatus", capture_id=capture_id)["status"] == "IN_PROGRESS":
         assert time.monotonic() < deadline
     assert client.call("GetCaptureDataStatus", capture_id=capture_id) == {"status": "SUCCESS"}
-    (written,) = captures.rglob("*.json")
-    assert written.relative_to(captures) == Path(f"m/2023/11/14/22/{capture_id}.json")
+    (written,) = captures.glob(f"*{capture_id}.json")
+    assert written.name == f"20231114T221320000005.m.{capture_id}.json"
 
     assert refused(client, "CaptureData", **{**request, "capture_id": "7"}) == "INVALID_ARGUMENT"
     assert refused(client, "CaptureData", **{**request, "model_name": "../x"}) == "INVALID_ARGUMENT"

@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 
-from edge_inference.agent_settings import parse_agent
+from edge_component.settings import ConfigurationError
 from edge_inference.agent_switch import AgentSwitch, start_agent
-from edge_inference.configuration_error import ConfigurationError
-from edge_inference.signature import SigningKeys
+from edge_inference.models.signature import SigningKeys
+from edge_inference.settings import parse_agent
 
 
 @pytest.mark.parametrize("configuration", [None, 3, {}, {"models": {}}, {"agent": None}, {"agent": {"enabled": False}}])
@@ -25,9 +27,8 @@ def test_names_every_mistake_at_once() -> None:
             {
                 "agent": {
                     "socket": "x" * 108,
-                    "captureFolder": "",
                     "maxModels": 0,
-                    "captureBytes": True,
+                    "pendingCaptures": True,
                     "z": 1,
                     "enabled": 1,
                 }
@@ -37,10 +38,9 @@ def test_names_every_mistake_at_once() -> None:
     assert str(caught.value).splitlines() == [
         "agent.z is unknown",
         "agent.enabled must be true or false, got 1",
-        "agent.captureFolder must be a path, got ''",
         "agent.socket must have at most 107 bytes, got 108",
         "agent.maxModels must be a whole number from 1 to 64, got 0",
-        "agent.captureBytes must be a whole number from 1048576 to 1099511627776, got True",
+        "agent.pendingCaptures must be a whole number from 1 to 1000, got True",
     ]
     with pytest.raises(ConfigurationError, match="agent must be an object, got 'on'"):
         parse_agent({"agent": "on"})
@@ -54,7 +54,11 @@ def test_a_device_built_without_the_agent_says_so(monkeypatch: pytest.MonkeyPatc
     assert settings is not None
 
     with pytest.raises(ConfigurationError, match=r"this device has no agent .* set agent.enabled in the stage's file"):
-        start_agent(settings, list, SigningKeys())
+        start_agent(settings, list, SigningKeys(), keep)
+
+
+def keep(*_: Any, **__: Any) -> None:
+    """Keeps nothing."""
 
 
 class Started:
@@ -75,7 +79,7 @@ def test_goes_back_to_the_settings_that_worked() -> None:
             raise ConfigurationError("agent.socket bad cannot be listened on")
         return Started(log, socket)
 
-    switch = AgentSwitch(list, SigningKeys(), start)
+    switch = AgentSwitch(list, SigningKeys(), keep, start)
     switch.check({"agent": {"socket": "a"}})()
     switch.check({"agent": {"socket": "a"}})()
     with pytest.raises(ConfigurationError, match="cannot be listened on"):

@@ -3,8 +3,8 @@ from typing import Never
 
 import pytest
 
-from edge_inference.agent.agent_error import AgentError, Status
-from edge_inference.agent.model_registry import ModelRegistry
+from edge_inference.agent import AgentError, Status
+from edge_inference.agent.models import ModelRegistry
 
 
 def never(folder: Path) -> Never:

@@ -3,8 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_inference.agent import shared_memory
-from edge_inference.agent.agent_error import AgentError, Status
+from edge_inference.agent import AgentError, Status, tensors
 
 CONTENT = bytes(range(200))
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -26,9 +25,14 @@ def segment() -> Iterator[int]:
 
 
 def test_reads_a_part_of_a_segment(segment: int) -> None:
-    assert shared_memory.read(segment, 0, 200, 1000) == CONTENT
-    assert shared_memory.read(segment, 50, 10, 1000) == CONTENT[50:60]
-    assert shared_memory.read(segment, 200, 0, 1000) == b""
+    assert tensors.read_segment(segment, 0, 200, 1000) == CONTENT
+    assert tensors.read_segment(segment, 50, 10, 1000) == CONTENT[50:60]
+    assert tensors.read_segment(segment, 200, 0, 1000) == b""
+
+
+def test_a_part_without_a_size_is_the_rest_of_its_segment(segment: int) -> None:
+    assert tensors.read_segment(segment, 0, 0, 200) == CONTENT
+    assert tensors.read_segment(segment, 150, 0, 50) == CONTENT[150:]
 
 
 @pytest.mark.parametrize(
@@ -38,11 +42,12 @@ def test_reads_a_part_of_a_segment(segment: int) -> None:
         (199, 2, "segment of 200 bytes"),
         (2**63, 1, "segment of"),
         (0, 1001, "at most"),
+        (201, 0, "segment of 200 bytes"),
     ],
 )
 def test_reads_nothing_outside_of_the_segment(segment: int, offset: int, size: int, reason: str) -> None:
     with pytest.raises(AgentError, match=reason) as caught:
-        shared_memory.read(segment, offset, size, 1000)
+        tensors.read_segment(segment, offset, size, 1000)
 
     assert caught.value.status is Status.INVALID_ARGUMENT
 
@@ -50,4 +55,4 @@ def test_reads_nothing_outside_of_the_segment(segment: int, offset: int, size: i
 @pytest.mark.parametrize("identifier", [2**31 - 1, 2**31, 2**63])
 def test_names_a_segment_that_is_not_there(identifier: int) -> None:
     with pytest.raises(AgentError, match=str(identifier)):
-        shared_memory.read(identifier, 0, 1, 1000)
+        tensors.read_segment(identifier, 0, 1, 1000)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.settings import ConfigurationError
 from v1_handler.settings import parse
 
 GOOD: dict[str, Any] = {"name": "probe", "handler": "probe.handler", "subscribe": ["t/in"], "publish": ["t/out"]}

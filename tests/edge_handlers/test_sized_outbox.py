@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from edge_inference.ipc_errors import IpcError, RefusedError
-from v1_handler.sized_outbox import LITE_BYTES, REFUSALS, SizedOutbox
+from edge_component.ipc import IpcError, RefusedError
+from v1_handler.outgoing import LITE_BYTES, REFUSALS, SizedOutbox
 
 
 class Device:

@@ -15,7 +15,6 @@ from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function
 from edge_constructs.handler_component import check_access, recipe_values
-from edge_constructs.module_closure import module_closure
 from edge_constructs.recipe import fill_recipe
 from edge_constructs.reproducible_zip import write_zip
 
@@ -43,21 +42,13 @@ def test_the_archive_is_reproducible_and_complete(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "device")
 
     # All that the component imports on the device came along.
-    code = "import v1_handler.__main__, v1_handler.child, edge_inference.greengrass_ipc"
+    code = "import v1_handler.__main__, v1_handler.child, edge_component.greengrass_ipc"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "device", capture_output=True, text=True, timeout=60, check=False
     )
     assert run.stderr == ""
-    assert not (tmp_path / "device" / "edge_inference" / "service.py").exists()
+    assert not (tmp_path / "device" / "edge_inference").exists()
     assert (tmp_path / "device" / "function" / "model.onnx").read_bytes() == (DIGITS / "model.onnx").read_bytes()
-
-
-def test_a_module_that_is_not_there_is_named(tmp_path: Path) -> None:
-    (tmp_path / "__init__.py").touch()
-    (tmp_path / "a.py").write_text(f"import os\nfrom {tmp_path.name} import b\n")
-
-    with pytest.raises(ValueError, match="must have a module b"):
-        module_closure(tmp_path, ["a"])
 
 
 def test_a_function_without_a_lock_has_no_packages(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from config.loader import load_stage
 from config.observability import HEARTBEAT_S, Observability
 from edge_constructs.fleet_alarms import LIMIT_DEVICES, DeploymentNotice
 from edge_constructs.fleet_rules import CONFIDENCE, FAILED, LATENCY, model_metric
-from edge_inference.service_settings import ServiceSettings
+from edge_inference.settings import ServiceSettings
 from tests.synthesis import resources, template
 
 STAGES = ("dev", "prod", "twin")

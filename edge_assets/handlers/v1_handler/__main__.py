@@ -7,14 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_inference import process_end
-from edge_inference.environment import EnvironmentPointer
+from edge_component import process
+from edge_component.process import EnvironmentPointer
 from v1_handler.dispatcher import Dispatcher
-from v1_handler.outgoing import Outgoing
+from v1_handler.function_process import Folders
+from v1_handler.outgoing import Outgoing, SizedOutbox
 from v1_handler.service import Event, HandlerService, ServiceError
 from v1_handler.settings import HandlerSettings
-from v1_handler.sized_outbox import SizedOutbox
-from v1_handler.surroundings import Folders
 
 log = logging.getLogger("v1_handler")
 
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", stream=sys.stderr
     )
     # The SDK takes a while to import; a wrong command line should not wait for it.
-    from edge_inference import greengrass_ipc
+    from edge_component import greengrass_ipc
 
     folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here, options.version)
     outbox = SizedOutbox()
@@ -66,4 +65,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    process_end.run(main)
+    process.run(main)

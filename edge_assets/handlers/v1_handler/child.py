@@ -6,7 +6,9 @@ python -m v1_handler.child DESCRIPTOR [FOLDER...]    the folders are where the f
 import base64
 import importlib
 import inspect
+import io
 import json
+import logging
 import os
 import queue
 import sys
@@ -19,7 +21,6 @@ from typing import Any
 from v1_handler import publishing
 from v1_handler.channel import Channel, ChannelClosedError
 from v1_handler.context import LambdaContext
-from v1_handler.function_log import prepare_output
 
 Function = Callable[[Any, LambdaContext], Any]
 
@@ -113,6 +114,26 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+
+
+def prepare_output() -> None:
+    """Let text of any kind be printed, and logging go where print goes, unless the function sets it up itself."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    default = logging.StreamHandler(sys.stdout)
+    default.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.root.addHandler(default)
+    logging.root.setLevel(logging.INFO)
+    original = logging.basicConfig
+
+    def basic_config(**options: Any) -> None:
+        # It does nothing where there is a handler already: with ours, a function's own level and format would be lost.
+        if logging.root.handlers == [default]:
+            logging.root.removeHandler(default)
+        original(**options)
+
+    logging.basicConfig = basic_config
 
 
 if __name__ == "__main__":

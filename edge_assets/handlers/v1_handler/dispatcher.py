@@ -10,11 +10,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from edge_inference.back_off import BackOff
-from v1_handler.errors import FunctionEndedError, FunctionError
-from v1_handler.function_process import FunctionProcess, OnPublish
+from edge_component.back_off import BackOff
+from v1_handler.function_process import (
+    Folders,
+    FunctionEndedError,
+    FunctionError,
+    FunctionProcess,
+    OnPublish,
+    environment,
+)
 from v1_handler.settings import HandlerSettings
-from v1_handler.surroundings import Folders, environment
 
 log = logging.getLogger(__name__)
 

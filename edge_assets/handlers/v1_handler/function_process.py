@@ -1,4 +1,4 @@
-"""The component's end of a function's process: started, fed, ended."""
+"""The component's end of a function's process: what it finds around itself, started, fed, ended."""
 
 import logging
 import os
@@ -11,17 +11,77 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from v1_handler.channel import Channel, ChannelClosedError
-from v1_handler.errors import FunctionEndedError, FunctionError
+from v1_handler.context import function_arn, log_group
+from v1_handler.settings import HandlerSettings
 
 log = logging.getLogger(__name__)
 KILL_LIMIT_S = 5.0
-
 #: Takes a publication (topic, payload in base64, policy); returns why it was not taken, or None.
 OnPublish = Callable[[str, str, str], str | None]
+
+
+class FunctionError(Exception):
+    """An event that the function did not finish; the text says why."""
+
+
+class FunctionEndedError(FunctionError):
+    """The function's process is gone."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a function and its surroundings lie.
+
+    Args:
+        function: Its own files.
+        dependencies: The packages that were bundled for it.
+        shim: Holds `greengrasssdk`.
+        component: Holds this package.
+        version: The component's, which no nucleus tells it.
+    """
+
+    function: Path
+    dependencies: Path
+    shim: Path
+    component: Path
+    version: str = "1"
+
+    @property
+    def path(self) -> tuple[Path, ...]:
+        """Where a function's imports look before Python's own modules; the shim first: it may bring V1's SDK along."""
+        return self.shim, self.function, self.dependencies
+
+
+def environment(folders: Folders, settings: HandlerSettings) -> Mapping[str, str]:
+    """The environment of a function's process.
+
+    Args:
+        folders: Where things lie.
+        settings: How the function is run; its own variables win over the device's, and lose against V1's.
+
+    Returns:
+        All variables.
+    """
+    return {
+        **os.environ,
+        **settings.environment,
+        # All that the process needs to begin with: the function's own imports are looked for in `Folders.path`.
+        "PYTHONPATH": str(folders.component),
+        "PYTHONUNBUFFERED": "1",
+        "PWD": str(folders.function),
+        "LAMBDA_TASK_ROOT": str(folders.function),
+        "AWS_LAMBDA_FUNCTION_NAME": settings.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": folders.version,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(settings.memory_mb),
+        "AWS_LAMBDA_LOG_GROUP_NAME": log_group(settings.name),
+        "MY_FUNCTION_ARN": function_arn(settings.name, folders.version),
+        "_HANDLER": settings.handler,
+    }
 
 
 class FunctionProcess:

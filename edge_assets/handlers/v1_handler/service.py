@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from edge_inference.connected_service import FINISH_LIMIT_S, ConnectedService, Event, ServiceError
-from edge_inference.ipc import Connect, IpcClient
-from edge_inference.outbox import Outbox
+from edge_component.connected_service import FINISH_LIMIT_S, ConnectedService, Event, ServiceError
+from edge_component.ipc import Connect, IpcClient
+from edge_component.outbox import Outbox
 from v1_handler import settings
 from v1_handler.dispatcher import Dispatcher
 from v1_handler.settings import HandlerSettings

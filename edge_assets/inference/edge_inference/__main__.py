@@ -10,23 +10,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from edge_inference import process_end, process_memory
+from edge_component import process
+from edge_component.outbox import Outbox
+from edge_component.process import EnvironmentPointer
+from edge_component.spool import Spool
 from edge_inference.agent_switch import AgentSwitch
-from edge_inference.capture import CaptureQueue
-from edge_inference.capture_folder import CaptureFolder
-from edge_inference.capture_upload import CaptureUpload, ObjectStore
-from edge_inference.configuration import ModelSettings
+from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
-from edge_inference.environment import EnvironmentPointer
 from edge_inference.heartbeat import Heartbeat
-from edge_inference.model_store import ModelStore
-from edge_inference.outbox import Outbox
+from edge_inference.models.signature import SigningKeys
+from edge_inference.models.store import ModelStore, Workload, load_workload
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
-from edge_inference.service_settings import ServiceSettings, parse_service
-from edge_inference.signature import SigningKeys
-from edge_inference.spool import Spool
-from edge_inference.workload import Workload, load_workload
+from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
+from edge_inference.uploads import CaptureUpload, ObjectStore
 
 log = logging.getLogger("edge_inference")
 
@@ -51,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("AWS_IOT_THING_NAME must name the device, got nothing: start this as a Greengrass component")
         return 1
     # The SDK takes a while to import; a wrong command line should not wait for it.
-    from edge_inference import greengrass_ipc, onnx_runtime
+    from edge_component import greengrass_ipc
+    from edge_inference.models import runtime
 
     # While the connection is made; what is wrong with it is told with the first model.
-    threading.Thread(target=onnx_runtime.prepare, name="import", daemon=True).start()
+    threading.Thread(target=runtime.prepare, name="import", daemon=True).start()
 
     # A component is started in its own work folder.
     own = Path.cwd() if options.state is None else options.state
@@ -64,12 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     upload = CaptureUpload(captures, folder, open_s3, device)
     keys = SigningKeys()
     heartbeat = Heartbeat(device, outbox, upload.counts)
-    threading.Thread(target=upload.run, name="captures", daemon=True).start()
+    for name, work in (("captures", captures.run), ("upload", upload.run)):
+        threading.Thread(target=work, name=name, daemon=True).start()
 
     def load_model(folder: Path) -> Workload:
-        process_memory.freeze()
-        model = load_workload(folder, onnx_runtime.load, keys.current)
-        process_memory.trim()
+        process.freeze()
+        model = load_workload(folder, runtime.load, keys.current)
+        process.trim()
         return model
 
     def make_endpoint(settings: ModelSettings) -> Endpoint:
@@ -80,14 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return endpoint
 
     def apply_service(settings: ServiceSettings) -> None:
-        heartbeat.settings = upload.settings = settings
+        heartbeat.settings = captures.settings = upload.settings = settings
 
     def check_service(configuration: object) -> Callable[[], None]:
         return partial(apply_service, parse_service(configuration))
 
     environment = EnvironmentPointer(options.runtime_pointer)
     router = Router(make_endpoint)
-    agent = AgentSwitch(lambda: router.endpoints, keys, upload=upload.store)
+    agent = AgentSwitch(lambda: router.endpoints, keys, captures.keep)
     service = InferenceService(
         greengrass_ipc.Connector(),
         router,
@@ -134,4 +133,4 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    process_end.run(main)
+    process.run(main)

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
-from edge_inference.agent_settings import AgentSettings, parse_agent
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.settings import ConfigurationError
+from edge_inference.captures import Keep
 from edge_inference.endpoint import Endpoint
-from edge_inference.signature import SigningKeys
+from edge_inference.models.signature import SigningKeys
+from edge_inference.settings import AgentSettings, parse_agent
 
 log = logging.getLogger(__name__)
 
@@ -21,23 +21,15 @@ class Agent(Protocol):
         ...
 
 
-#: Takes a capture (model, id, moment, record) for the upload; False where captures are not uploaded.
-Upload = Callable[[str, str, datetime, dict[str, Any]], bool]
 #: Makes and starts an agent.
-Start = Callable[[AgentSettings, Callable[[], list[Endpoint]], SigningKeys, Upload], Agent]
-
-
-def no_upload(model: str, capture_id: str, moment: datetime, record: dict[str, Any]) -> bool:
-    """Take nothing: captures stay on the device."""
-    del model, capture_id, moment, record
-    return False
+Start = Callable[[AgentSettings, Callable[[], list[Endpoint]], SigningKeys, Keep], Agent]
 
 
 def start_agent(
     settings: AgentSettings,
     endpoints: Callable[[], list[Endpoint]],
     keys: SigningKeys,
-    upload: Upload = no_upload,
+    keep: Keep,
 ) -> Agent:
     """Import the agent and start it.
 
@@ -51,7 +43,7 @@ def start_agent(
             f"agent must be left out: this device has no agent ({exc}), set agent.enabled in the stage's file"
         ) from exc
     try:
-        return AgentServer(settings, endpoints, keys, upload)
+        return AgentServer(settings, endpoints, keys, keep)
     except AgentServerError as exc:
         raise ConfigurationError(str(exc)) from exc
 
@@ -62,18 +54,18 @@ class AgentSwitch:
     Args:
         endpoints: The endpoints that the device serves now.
         keys: The signing key in force.
+        keep: Takes the captures of the agent's clients.
         start: Starts an agent.
-        upload: Takes the captures of the agent's clients; by default they stay on the device.
     """
 
     def __init__(
         self,
         endpoints: Callable[[], list[Endpoint]],
         keys: SigningKeys,
+        keep: Keep,
         start: Start = start_agent,
-        upload: Upload = no_upload,
     ) -> None:
-        self._upload = upload
+        self._keep = keep
         self._endpoints = endpoints
         self._keys = keys
         self._start = start
@@ -109,9 +101,9 @@ class AgentSwitch:
         if settings is None:
             return
         try:
-            self._agent, self._settings = self._start(settings, self._endpoints, self._keys, self._upload), settings
+            self._agent, self._settings = self._start(settings, self._endpoints, self._keys, self._keep), settings
         except ConfigurationError:
             if before:
                 log.warning("agent: going back to the settings before")
-                self._agent, self._settings = self._start(before, self._endpoints, self._keys, self._upload), before
+                self._agent, self._settings = self._start(before, self._endpoints, self._keys, self._keep), before
             raise

@@ -8,22 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from edge_inference import answer, scheduled_result
-from edge_inference.answer import Prediction
-from edge_inference.capture import Captures, NoCaptures
-from edge_inference.configuration import ModelSettings
-from edge_inference.file_source import FileJob, FileSource
-from edge_inference.latency import Latencies
-from edge_inference.model_store import ModelStore
-from edge_inference.outbox import GROUP, Outbox
-from edge_inference.request import ErrorCode, Request, RequestError, check_size, parse
-from edge_inference.request_file import read_file
-from edge_inference.workload import Workload
+import numpy as np
+
+from edge_component.outbox import GROUP, Outbox
+from edge_inference import messages
+from edge_inference.captures import Captures, NoCaptures
+from edge_inference.files import FileJob, FileSource, read_file
+from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
+from edge_inference.models.prediction import Prediction
+from edge_inference.models.store import ModelStore, Workload
+from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
 #: How long the worker waits for room in the outbox before it drops an answer.
 OUTBOX_WAIT_S = 60.0
+WINDOW = 1024
 
 
 @dataclass
@@ -90,10 +90,11 @@ class Endpoint:
             check_size(payload, settings.max_request_bytes)
             if self._jobs.qsize() < settings.queue_size:
                 self._jobs.put((payload, time.monotonic()))
-            else:
-                self._turn_away(payload, settings.queue_size)
+            elif (request := parse(payload, self._device)) is not None:
+                rule = f"at most {settings.queue_size} requests may wait, and as many do: send it again later"
+                self._refuse(RequestError(ErrorCode.OVERLOADED, rule), request.request_id)
         except RequestError as error:
-            self._refuse(error)
+            self._refuse(error, error.request_id)
 
     def poll(self) -> None:
         """Take the files that are due, once those taken before are done and a model is there; for one thread."""
@@ -138,13 +139,13 @@ class Endpoint:
                 return None
             request_id = request.request_id
             settings = self.settings
-            prediction, latency_ms = self._predict(self._model(request, arrived), request)
-            response = answer.success(
+            prediction, latency_ms = self._predict(self._model(arrived), request)
+            response = messages.success(
                 request_id, self._device, settings.name, prediction, latency_ms, settings.threshold
             )
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
-            error = self._counted(exc, request_id)
-            return answer.failure(error.request_id, self._device, error)
+            error = self._counted(exc)
+            return messages.failure(error.request_id or request_id, self._device, error)
         self.counts.answered += 1
         return response
 
@@ -152,14 +153,12 @@ class Endpoint:
         settings = self.settings
         try:
             request = read_file(job.path, settings.max_request_bytes)
-            model = self._model(request, arrived)
+            model = self._model(arrived)
             prediction, latency_ms = self._predict(model, request)
-            if settings.result_format == scheduled_result.EDGE_MANAGER:
-                result = scheduled_result.edge_manager(
-                    model.package.task, prediction, settings.top_k, settings.threshold
-                )
+            if settings.result_format == messages.EDGE_MANAGER:
+                result = messages.edge_manager(model.package.task, prediction, settings.top_k, settings.threshold)
             else:
-                result = answer.success(
+                result = messages.success(
                     job.path.name, self._device, settings.name, prediction, latency_ms, settings.threshold
                 )
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
@@ -168,8 +167,8 @@ class Endpoint:
                 return
             job.failed()
             self._let_go(job)
-            error = self._counted(exc, job.path.name)
-            self._outbox.put(settings.response_topic, answer.failure(job.path.name, self._device, error))
+            error = self._counted(exc)
+            self._outbox.put(settings.response_topic, messages.failure(job.path.name, self._device, error))
             return
         self.counts.answered += 1
         is_safe = partial(self._safe, job)
@@ -189,12 +188,10 @@ class Endpoint:
         if not self._files:
             self._on_files_done()
 
-    def _model(self, request: Request, arrived: float) -> Workload:
-        model = self.store.wait(arrived + self.settings.model_wait_s)
+    def _model(self, arrived: float) -> Workload:
+        model = self.store.model or self.store.wait(arrived + self.settings.model_wait_s)
         if model is None:
-            raise RequestError(
-                ErrorCode.MODEL_UNAVAILABLE, f"no model is loaded yet: {self.store.problem}", request.request_id
-            )
+            raise RequestError(ErrorCode.MODEL_UNAVAILABLE, f"no model is loaded yet: {self.store.problem}")
         return model
 
     def _predict(self, model: Workload, request: Request) -> tuple[Prediction, float]:
@@ -202,28 +199,54 @@ class Endpoint:
         prediction = model.predict(request, self.settings.top_k)
         latency_ms = (time.perf_counter() - started) * 1000
         self.latencies.add(latency_ms)
-        self._captures.offer(self.settings, request, prediction)
+        if self.settings.capture_share or self.settings.capture_below:
+            self._captures.offer(self.settings, request, prediction)
         return prediction, latency_ms
 
-    def _counted(self, exc: Exception, request_id: str | None) -> RequestError:
+    def _counted(self, exc: Exception) -> RequestError:
         if isinstance(exc, RequestError):
             self.counts.refused += 1
             log.info("request refused: %s: %s", exc.code, exc)
-            exc.request_id = exc.request_id or request_id
             return exc
         # Whatever one request does, the next ones are answered; the log has the trace, the client the kind.
         self.counts.failed += 1
         log.error("request failed", exc_info=exc)
-        return RequestError(ErrorCode.INTERNAL_ERROR, f"inference failed: {type(exc).__name__}: {exc}", request_id)
+        return RequestError(ErrorCode.INTERNAL_ERROR, f"inference failed: {type(exc).__name__}: {exc}")
 
-    def _turn_away(self, payload: bytes, size: int) -> None:
-        request = parse(payload, self._device)
-        if request is not None:
-            message = f"at most {size} requests may wait, and as many do: send it again later"
-            raise RequestError(ErrorCode.OVERLOADED, message, request.request_id)
-
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: RequestError, request_id: str | None) -> None:
         self.counts.refused += 1
         log.warning("request refused: %s: %s", error.code, error)
-        response = answer.failure(error.request_id, self._device, error)
+        response = messages.failure(request_id, self._device, error)
         self._outbox.put(self.settings.response_topic, response)
+
+
+class Latencies:
+    """Percentiles over the latest values, in constant memory; safe from any thread.
+
+    Args:
+        window: How many values count.
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._values = np.zeros(window, np.float32)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def add(self, latency_ms: float) -> None:
+        """Count one inference of so many milliseconds."""
+        with self._lock:
+            self._values[self._count % len(self._values)] = latency_ms
+            self._count += 1
+
+    def percentiles(self) -> dict[str, float]:
+        """Compute p50, p95 and p99.
+
+        Returns:
+            Milliseconds by name; empty before the first value.
+        """
+        with self._lock:
+            values = self._values[: self._count].copy()
+        if not len(values):
+            return {}
+        found = np.percentile(values, (50, 95, 99))
+        return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), found, strict=True)}

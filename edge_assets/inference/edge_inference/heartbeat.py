@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edge_inference.answer import PAYLOAD_BYTES, encode, now
+from edge_component.outbox import Outbox
 from edge_inference.endpoint import Endpoint
-from edge_inference.outbox import Outbox
-from edge_inference.service_settings import ServiceSettings
+from edge_inference.messages import PAYLOAD_BYTES, encode, now
+from edge_inference.settings import ServiceSettings
 
 STATM = Path("/proc/self/statm")
 #: Of what is wrong with a model: the path of its file takes a hundred of them.

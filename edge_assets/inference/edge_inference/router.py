@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from edge_inference.configuration import ModelSettings
-from edge_inference.configuration_error import ConfigurationError
+from edge_component.ipc import IpcClient, RefusedError, Subscription
+from edge_component.settings import ConfigurationError
 from edge_inference.endpoint import Endpoint
-from edge_inference.ipc import IpcClient, Subscription
-from edge_inference.ipc_errors import RefusedError
+from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 

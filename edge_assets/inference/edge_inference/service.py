@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from edge_inference import configuration
-from edge_inference.connected_service import (
+from edge_component.connected_service import (
     FINISH_LIMIT_S,
     GIVE_UP_S,
     ConnectedService,
     Event,
     ServiceError,
 )
+from edge_component.ipc import Connect, IpcClient
+from edge_component.outbox import Outbox
+from edge_inference import settings
 from edge_inference.endpoint import Endpoint
-from edge_inference.ipc import Connect, IpcClient
-from edge_inference.outbox import Outbox
 from edge_inference.router import Router
 
 __all__ = ["Check", "Event", "InferenceService", "ServiceError"]
@@ -55,7 +55,7 @@ class InferenceService(ConnectedService):
         self._on_watch = on_watch
 
     def _accept(self, client: IpcClient, configuration_: object) -> bool:
-        models = configuration.parse(configuration_)
+        models = settings.parse(configuration_)
         for make_so in [check(configuration_) for check in self._checks]:
             make_so()
         self._router.apply(client, models)

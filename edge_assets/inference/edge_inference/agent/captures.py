@@ -1,8 +1,7 @@
-"""CaptureData: taken at once, written by a thread, its outcome asked for later."""
+"""CaptureData: taken at once, written with the device's own captures, its outcome asked for later."""
 
 import base64
 import logging
-import queue
 import re
 import threading
 import time
@@ -10,11 +9,13 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
+from edge_inference.agent import AgentError, Status
 from edge_inference.agent import agent_pb2 as wire
-from edge_inference.agent.agent_error import AgentError, Status
 from edge_inference.agent.tensors import content
+from edge_inference.captures import Keep
 
 log = logging.getLogger(__name__)
 
@@ -25,53 +26,24 @@ CLOCK_TOLERANCE_S = 1.0
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
 
 
-class CaptureSink(Protocol):
-    """Where captures go."""
-
-    def store(self, model: str, capture_id: str, moment: datetime, record: dict[str, Any]) -> None:
-        """Keep a capture; whatever it raises makes the capture a failure."""
-        ...
-
-
-class UploadOrFolder:
-    """Captures go to S3 where the device uploads its own, else they stay on the device; see `CaptureSink`.
-
-    Args:
-        upload: Takes a capture for the upload; False where there is none.
-        folder: Keeps the others.
-    """
-
-    def __init__(self, upload: Callable[[str, str, datetime, dict[str, Any]], bool], folder: CaptureSink) -> None:
-        self._upload = upload
-        self._folder = folder
-
-    def store(self, model: str, capture_id: str, moment: datetime, record: dict[str, Any]) -> None:
-        """Keep a capture; see `CaptureSink.store`."""
-        if not self._upload(model, capture_id, moment, record):
-            self._folder.store(model, capture_id, moment, record)
-
-
-class Captures:
+class ClientCaptures:
     """Accepts captures and remembers what became of them; safe for any thread.
 
     Args:
-        sink: Keeps them.
-        pending: Captures that may wait for the sink.
+        keep: Takes them to the device's own captures.
+        pending: Captures that may wait for the disk.
         limit_bytes: The largest tensor or auxiliary data.
         clock: Seconds since the epoch.
     """
 
-    def __init__(
-        self, sink: CaptureSink, pending: int, limit_bytes: int, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._sink = sink
+    def __init__(self, keep: Keep, pending: int, limit_bytes: int, clock: Callable[[], float] = time.time) -> None:
+        self._keep = keep
+        self._pending = pending
         self._limit_bytes = limit_bytes
         self._clock = clock
-        self._queue: queue.Queue[tuple[str, str, datetime, dict[str, Any]] | None] = queue.Queue(pending)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._outcomes: OrderedDict[str, int] = OrderedDict()
-        self._thread = threading.Thread(target=self._work, name="agent-captures", daemon=True)
-        self._thread.start()
+        self._waiting = 0
 
     def accept(self, request: Any) -> None:
         """Take a capture.
@@ -89,18 +61,18 @@ class Captures:
             raise AgentError(Status.INVALID_ARGUMENT, f"model_name must be a model's name, got {model[:100]!r}")
         moment = self._moment(request)
         record = _record(request, capture_id, moment, self._limit_bytes)
-        with self._lock:
+        with self._changed:
             if capture_id in self._outcomes:
                 raise AgentError(Status.ALREADY_EXISTS, f"capture {capture_id} was initiated before")
-            try:
-                self._queue.put_nowait((model, capture_id, moment, record))
-            except queue.Full:
+            if self._waiting >= self._pending:
                 raise AgentError(
-                    Status.RESOURCE_EXHAUSTED, f"{self._queue.maxsize} captures wait already: send it again later"
-                ) from None
+                    Status.RESOURCE_EXHAUSTED, f"{self._pending} captures wait already: send it again later"
+                )
+            self._waiting += 1
             self._outcomes[capture_id] = wire.IN_PROGRESS
             while len(self._outcomes) > REMEMBERED:
                 self._outcomes.popitem(last=False)
+        self._keep(model, capture_id, moment, record, partial(self._told, capture_id))
 
     def outcome(self, capture_id: str) -> int:
         """Say what became of a capture.
@@ -112,37 +84,27 @@ class Captures:
             AgentError: INVALID_ARGUMENT: the id is no UUID; NOT_FOUND.
         """
         known = _uuid(capture_id)
-        with self._lock:
+        with self._changed:
             if known not in self._outcomes:
                 raise AgentError(Status.NOT_FOUND, f"capture {known} is not known")
             return self._outcomes[known]
 
     def close(self, timeout_s: float) -> None:
-        """Write what waits, and end.
+        """Wait until what was accepted is written.
 
         Args:
             timeout_s: How long at most.
         """
-        deadline = time.monotonic() + timeout_s
-        try:
-            self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
-            log.error("%d captures are lost: they could not be written in %.0f s", self._queue.qsize(), timeout_s)
-            return
-        self._thread.join(max(deadline - time.monotonic(), 0))
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._waiting, timeout_s):
+                log.error("%d captures are lost: they could not be written in %.0f s", self._waiting, timeout_s)
 
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            model, capture_id, moment, record = item
-            try:
-                self._sink.store(model, capture_id, moment, record)
-                outcome = wire.SUCCESS
-            except Exception as exc:  # noqa: BLE001 - whatever one capture does, the next ones are written
-                log.error("capture %s is lost: %s: %s", capture_id, type(exc).__name__, exc)
-                outcome = wire.FAILURE
-            with self._lock:
-                if capture_id in self._outcomes:
-                    self._outcomes[capture_id] = outcome
+    def _told(self, capture_id: str, problem: Exception | None) -> None:
+        with self._changed:
+            self._waiting -= 1
+            if capture_id in self._outcomes:
+                self._outcomes[capture_id] = wire.FAILURE if problem else wire.SUCCESS
+            self._changed.notify_all()
 
     def _moment(self, request: Any) -> datetime:
         now = self._clock()

@@ -1,7 +1,8 @@
-"""The agent's gRPC server on a Unix socket."""
+"""The agent's gRPC server on a Unix socket, and the verbs of its service."""
 
 import logging
 import stat
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,25 +10,125 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from edge_inference.agent.agent_error import AgentError
-from edge_inference.agent.capture_folder import CaptureFolder
-from edge_inference.agent.captures import Captures, UploadOrFolder
-from edge_inference.agent.model_registry import ModelRegistry
-from edge_inference.agent.servicer import Servicer
-from edge_inference.agent.tensor_model import TensorModel, load
-from edge_inference.agent_settings import AgentSettings
-from edge_inference.agent_switch import Upload
+from edge_inference.agent import AgentError, Status, tensors
+from edge_inference.agent import agent_pb2 as wire
+from edge_inference.agent.captures import ClientCaptures
+from edge_inference.agent.models import ModelRegistry, TensorModel, load
+from edge_inference.captures import Keep
 from edge_inference.endpoint import Endpoint
-from edge_inference.signature import SigningKeys
+from edge_inference.models.signature import SigningKeys
+from edge_inference.settings import AgentSettings
 
 log = logging.getLogger(__name__)
-
+SERVICE = "AWS.SageMaker.Edge.Agent"
 #: One for a prediction, the others for calls that do not compute.
 THREADS = 3
 SOCKET_MODE = 0o660
 STOP_LIMIT_S = 3.0
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
+
+
+class Servicer:
+    """Answers calls; an error becomes the status that the agent documents for it.
+
+    Args:
+        registry: The models.
+        captures: The captures.
+        limit_bytes: The largest tensor.
+    """
+
+    def __init__(self, registry: ModelRegistry, captures: ClientCaptures, limit_bytes: int) -> None:
+        self._registry = registry
+        self._captures = captures
+        self._limit_bytes = limit_bytes
+        # As in the agent: predictions one at a time, or their memory would add up.
+        self._predicting = threading.Lock()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server needs to dispatch to this."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "LoadModel": _unary(self._load_model, wire.LoadModelRequest),
+                "UnLoadModel": _unary(self._unload_model, wire.UnLoadModelRequest),
+                "ListModels": _unary(self._list_models, wire.ListModelsRequest),
+                "DescribeModel": _unary(self._describe_model, wire.DescribeModelRequest),
+                "Predict": _unary(self._predict, wire.PredictRequest),
+                "CaptureData": _unary(self._capture_data, wire.CaptureDataRequest),
+                "GetCaptureDataStatus": _unary(self._capture_status, wire.GetCaptureDataStatusRequest),
+            },
+        )
+
+    def _load_model(self, request: Any) -> Any:
+        model = self._registry.load(request.url, request.name)
+        log.info("model %s loaded from %s for a client", request.name, model.folder)
+        return wire.LoadModelResponse(model=_described(request.name, model))
+
+    def _unload_model(self, request: Any) -> Any:
+        self._registry.unload(request.name)
+        log.info("model %s unloaded for a client", request.name)
+        return wire.UnLoadModelResponse()
+
+    def _list_models(self, _request: Any) -> Any:
+        models = sorted(self._registry.models().items())
+        return wire.ListModelsResponse(models=[_described(name, model) for name, model in models])
+
+    def _describe_model(self, request: Any) -> Any:
+        return wire.DescribeModelResponse(model=_described(request.name, self._registry.model(request.name)))
+
+    def _predict(self, request: Any) -> Any:
+        model = self._registry.model(request.name)
+        values = tensors.decode(request.tensors, model.inputs, self._limit_bytes)
+        with self._predicting:
+            outputs = model.run(values)
+        return wire.PredictResponse(
+            tensors=[tensors.encode(spec, output) for spec, output in zip(model.outputs, outputs, strict=True)]
+        )
+
+    def _capture_data(self, request: Any) -> Any:
+        self._captures.accept(request)
+        return wire.CaptureDataResponse()
+
+    def _capture_status(self, request: Any) -> Any:
+        return wire.GetCaptureDataStatusResponse(status=self._captures.outcome(request.capture_id))
+
+
+def _described(name: str, model: TensorModel) -> Any:
+    return wire.Model(
+        url=str(model.folder),
+        name=name,
+        input_tensor_metadatas=[tensors.metadata(spec) for spec in model.inputs],
+        output_tensor_metadatas=[tensors.metadata(spec) for spec in model.outputs],
+    )
+
+
+def _unary(verb: Callable[[Any], Any], request_type: Any) -> Any:
+    def answer(sent: bytes, context: grpc.ServicerContext) -> Any:
+        try:
+            return verb(_parsed(sent, request_type))
+        except AgentError as exc:
+            status, message = grpc.StatusCode[exc.status.value], str(exc)
+            log.info("%s refused: %s: %s", request_type.DESCRIPTOR.name, exc.status.value, message)
+        except Exception as exc:
+            # Whatever one call does, the next ones are answered.
+            status, message = grpc.StatusCode.INTERNAL, f"{type(exc).__name__}: {exc}"
+            log.exception("%s failed", request_type.DESCRIPTOR.name)
+        return context.abort(status, message)  # raises
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer,
+        response_serializer=lambda message: message.SerializeToString(),
+    )
+
+
+def _parsed(message: bytes, request_type: Any) -> Any:
+    try:
+        return request_type.FromString(message)
+    except DecodeError as exc:
+        name = request_type.DESCRIPTOR.name
+        raise AgentError(Status.INVALID_ARGUMENT, f"a {name} must be one, with its texts in UTF-8: {exc}") from exc
 
 
 class AgentServerError(Exception):
@@ -41,24 +142,20 @@ class AgentServer:
         settings: Where and how much.
         endpoints: The endpoints that the device serves now.
         keys: The signing key in force.
-        upload: Takes captures where they are uploaded.
+        keep: Takes the captures of clients.
 
     Raises:
         AgentServerError: The socket's path is taken by something else, or cannot be listened on.
     """
 
     def __init__(
-        self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, upload: Upload
+        self, settings: AgentSettings, endpoints: Callable[[], list[Endpoint]], keys: SigningKeys, keep: Keep
     ) -> None:
         refused: set[Path] = set()
         registry = ModelRegistry(
             partial(_served, endpoints, refused), lambda folder: load(folder, keys.current), settings.max_models
         )
-        self._captures = Captures(
-            UploadOrFolder(upload, CaptureFolder(Path(settings.capture_folder), settings.capture_bytes)),
-            settings.pending_captures,
-            settings.max_tensor_bytes,
-        )
+        self._captures = ClientCaptures(keep, settings.pending_captures, settings.max_tensor_bytes)
         message_bytes = settings.max_tensor_bytes + MESSAGE_OVERHEAD_BYTES
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="agent"),
@@ -75,7 +172,6 @@ class AgentServer:
             # Whoever may write to the socket may use the models: this user and its group.
             socket.chmod(SOCKET_MODE)
         except (RuntimeError, OSError) as exc:
-            self._captures.close(0)
             raise AgentServerError(f"agent.socket {socket} cannot be listened on: {exc}") from exc
         self._socket = socket
         self._server.start()

@@ -1,17 +1,26 @@
-"""Tensors on the wire and in memory."""
+"""Tensors on the wire, in memory, and in the shared memory that a client leaves them in."""
 
+import ctypes
 import math
+import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_inference.agent import AgentError, Status
 from edge_inference.agent import agent_pb2 as wire
-from edge_inference.agent import shared_memory
-from edge_inference.agent.agent_error import AgentError, Status
-from edge_inference.agent.tensor_model import TensorSpec
+from edge_inference.agent.models import TensorSpec
 
+SHM_RDONLY = 0o10000
+IPC_STAT = 2
+FAILED = ctypes.c_void_p(-1).value
+#: shmid_ds begins with an ipc_perm of 48 bytes on 64-bit Linux (sys/shm.h); the segment's size follows it.
+SIZE_OFFSET = 48
+STRUCTURE_BYTES = 256
+LARGEST_ID = 2**31 - 1
 #: The wire's DataType to the element type; the wire is little-endian.
 ELEMENTS = {
     wire.UINT8: np.dtype(np.uint8),
@@ -26,9 +35,63 @@ DATA_TYPES = {element: number for number, element in ELEMENTS.items()}
 ANY_SIZE = -1
 
 
+def read_segment(segment_id: int, offset: int, size: int, limit_bytes: int) -> bytes:
+    """Copy a part of a segment.
+
+    Args:
+        segment_id: As `shmget` returned it to the client.
+        offset: Of the part, in bytes.
+        size: Of the part, in bytes; 0 for all that follows the offset.
+        limit_bytes: The largest part that is taken.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        AgentError: INVALID_ARGUMENT: there is no such segment, it may not be read, or the part does not lie in it.
+    """
+    if segment_id > LARGEST_ID:
+        raise AgentError(Status.INVALID_ARGUMENT, f"segment_id must be one of shmget, got {segment_id}")
+    libc = _libc()
+    structure = ctypes.create_string_buffer(STRUCTURE_BYTES)
+    if libc.shmctl(segment_id, IPC_STAT, structure) != 0:
+        raise _refused(segment_id)
+    segment_bytes = ctypes.c_size_t.from_buffer(structure, SIZE_OFFSET).value
+    size = size or max(segment_bytes - offset, 0)
+    if size > limit_bytes:
+        raise AgentError(Status.INVALID_ARGUMENT, f"a tensor must have at most {limit_bytes} bytes, got {size}")
+    if offset + size > segment_bytes:
+        raise AgentError(
+            Status.INVALID_ARGUMENT,
+            f"a tensor must lie in its segment of {segment_bytes} bytes, got {size} bytes from {offset} on",
+        )
+    address = libc.shmat(segment_id, None, SHM_RDONLY)
+    if address == FAILED:
+        raise _refused(segment_id)
+    try:
+        return ctypes.string_at(address + offset, size)
+    finally:
+        libc.shmdt(address)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+    libc.shmdt.argtypes = [ctypes.c_void_p]
+    libc.shmctl.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+    return libc
+
+
+def _refused(segment_id: int) -> AgentError:
+    reason = os.strerror(ctypes.get_errno())
+    return AgentError(Status.INVALID_ARGUMENT, f"shared memory segment {segment_id} cannot be read: {reason}")
+
+
 def metadata(spec: TensorSpec) -> Any:
-    """Describe an input or output; a free size is -1."""
-    shape = [ANY_SIZE if size is None else size for size in spec.shape]
+    """Describe an input or output; a free size is -1, and a shape that nobody knows is left out."""
+    shape = [ANY_SIZE if size is None else size for size in spec.shape or ()]
     return wire.TensorMetadata(name=spec.name, data_type=DATA_TYPES[spec.dtype], shape=shape)
 
 
@@ -74,43 +137,57 @@ def content(data: Any, limit_bytes: int) -> bytes:
     """
     if data.WhichOneof("data") == "shared_memory_handle":
         handle = data.shared_memory_handle
-        return shared_memory.read(handle.segment_id, handle.offset, handle.size, limit_bytes)
+        return read_segment(handle.segment_id, handle.offset, handle.size, limit_bytes)
     inline: bytes = data.byte_data
     return inline
 
 
 def _array(tensor: Any, spec: TensorSpec, limit_bytes: int) -> NDArray[Any]:
     raw = content(tensor, limit_bytes)
+    sizes = spec.shape
     if tensor.HasField("tensor_metadata"):
         described = tensor.tensor_metadata
         if ELEMENTS.get(described.data_type) != spec.dtype:
             known = wire.DataType.Name(described.data_type) if described.data_type in ELEMENTS else "an unknown one"
             raise _wrong(f"{spec.name}: data_type must be {wire.DataType.Name(DATA_TYPES[spec.dtype])}, got {known}")
-        shape = tuple(described.shape)
-        if any(size < 0 for size in shape) or not spec.fits(shape):
-            raise _wrong(f"{spec.name}: shape must be {_shown(spec)}, got {list(shape)[:16]}")
-    else:
-        shape = _shape_of(spec, len(raw))
+        if described.shape:
+            sizes = _given(spec, tuple(described.shape))
+    shape = _filled(spec, sizes, len(raw))
     expected = math.prod(shape) * spec.dtype.itemsize
     if len(raw) != expected:
         raise _wrong(f"{spec.name}: {list(shape)} of {spec.dtype.name} must have {expected} bytes, got {len(raw)}")
-    return np.frombuffer(raw, spec.dtype.newbyteorder("<")).reshape(shape)
+    # The wire is little-endian, whatever this machine is.
+    return np.frombuffer(raw, spec.dtype.newbyteorder("<")).astype(spec.dtype, copy=False).reshape(shape)
 
 
-def _shape_of(spec: TensorSpec, length: int) -> tuple[int, ...]:
+def _given(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    """The sizes that a client gives; -1, as the model's description has it, for one that follows from the length."""
+    own = (None,) * len(shape) if spec.shape is None else spec.shape
+    fits = len(shape) == len(own) and all(
+        size == ANY_SIZE or (size >= 0 and wanted in (size, None)) for size, wanted in zip(shape, own, strict=True)
+    )
+    if not fits:
+        raise _wrong(f"{spec.name}: shape must be {_shown(spec)}, got {list(shape)[:16]}")
+    return tuple(wanted if size == ANY_SIZE else size for size, wanted in zip(shape, own, strict=True))
+
+
+def _filled(spec: TensorSpec, sizes: tuple[int | None, ...] | None, length: int) -> tuple[int, ...]:
     """Find the one free size, such as the batch, from the length."""
-    free = [place for place, size in enumerate(spec.shape) if size is None]
-    if len(free) > 1:
-        raise _wrong(f"{spec.name}: a tensor of shape {_shown(spec)} must come with its metadata")
-    step = math.prod(size for size in spec.shape if size is not None) * spec.dtype.itemsize
-    if free and (step == 0 or length % step):
+    if sizes is None and length == spec.dtype.itemsize:
+        return ()
+    if sizes is None or sizes.count(None) > 1:
+        raise _wrong(f"{spec.name}: a tensor of shape {_shown(spec)} must come with its sizes, all but one")
+    step = math.prod(size for size in sizes if size is not None) * spec.dtype.itemsize
+    if None in sizes and (step == 0 or length % step):
         raise _wrong(
             f"{spec.name}: {_shown(spec)} of {spec.dtype.name} must have a multiple of {step} bytes, got {length}"
         )
-    return tuple(length // step if size is None else size for size in spec.shape)
+    return tuple(length // step if size is None else size for size in sizes)
 
 
 def _shown(spec: TensorSpec) -> str:
+    if spec.shape is None:
+        return "[any …]"
     return "[" + ", ".join("any" if size is None else str(size) for size in spec.shape) + "]"
 
 

@@ -1,0 +1,230 @@
+"""A component's life, whatever it does: connect, serve, reconnect, and end in good order."""
+
+# ruff: noqa: B027 - hooks do nothing unless a component has something to do
+
+import logging
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
+
+from edge_component.back_off import BackOff
+from edge_component.ipc import Connect, IpcClient, IpcError, RefusedError
+from edge_component.outbox import Outbox
+from edge_component.settings import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+FIRST_RECONNECT_S = 0.2
+LONGEST_RECONNECT_S = 10.0
+#: Without a device for so long the process ends: a device that lives starts a new one.
+GIVE_UP_S = 300.0
+#: A device tells each changed leaf by itself, and nucleus lite resets before it merges: let all of a change arrive,
+#: then read once.
+SETTLE_S = 0.25
+POLL_S = 0.25
+FINISH_LIMIT_S = 5.0
+
+
+class Event(Enum):
+    """What wakes the service."""
+
+    STOP = "stop"
+    RUNTIME_CHANGED = "runtime changed"
+    CONNECTION_LOST = "connection lost"
+    CONFIGURATION_CHANGED = "configuration changed"
+
+
+ENDINGS = (Event.STOP, Event.RUNTIME_CHANGED)
+
+
+class ServiceError(Exception):
+    """The component cannot serve; its device should start it anew or report it as broken."""
+
+
+class ConnectedService(ABC):
+    """Serves until it is told to stop, over as many connections as that takes.
+
+    Args:
+        connect: Makes a connection to the device.
+        outbox: Messages on their way.
+        is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
+        give_up_s: How long to go without a device.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        outbox: Outbox,
+        *,
+        is_outdated: Callable[[], bool] = lambda: False,
+        give_up_s: float = GIVE_UP_S,
+    ) -> None:
+        self._connect = connect
+        self._outbox = outbox
+        self._is_outdated = is_outdated
+        self._give_up_s = give_up_s
+        # SimpleQueue.put may be called from a signal handler and from the connection's thread.
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._look = threading.Event()
+        self._back_off = BackOff(FIRST_RECONNECT_S, LONGEST_RECONNECT_S)
+        self._served_at = time.monotonic()
+        self._configured = False
+
+    def stop(self) -> None:
+        """Ask the service to end; safe in a signal handler."""
+        self._events.put(Event.STOP)
+
+    def look(self) -> None:
+        """Ask the service to look around at once; from any thread."""
+        self._look.set()
+
+    def run(self) -> Event:
+        """Serve until it is time to end, then finish what waits, within 10 s.
+
+        Returns:
+            `STOP`, or `RUNTIME_CHANGED` when the process should start anew in the new environment.
+
+        Raises:
+            ServiceError: The first configuration is not usable, the device does not know this process, or there is no
+                device for `give_up_s`.
+        """
+        publishing = threading.Thread(target=self._outbox.run, name="outbox", daemon=True)
+        publishing.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        try:
+            while True:
+                ending = self._serve_once() or self._ending_within(self._back_off.pause_s())
+                if ending is not None:
+                    return ending
+                if time.monotonic() - self._served_at > self._give_up_s:
+                    raise ServiceError(f"no device for {self._give_up_s:.0f} s: it must start this component anew")
+        finally:
+            self._ended.set()
+            self._look.set()
+            self._closed()
+            self._outbox.close()
+            publishing.join(FINISH_LIMIT_S)  # it brings to disk what is left
+
+    @abstractmethod
+    def _accept(self, client: IpcClient, configuration: object) -> bool:
+        """Check a configuration as a whole, then make it so.
+
+        Returns:
+            False when it takes a new connection to serve in this way.
+
+        Raises:
+            ConfigurationError: It is not accepted; everything stays as it was.
+            IpcError: The connection fails.
+        """
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Finish what waits, in a bounded time: the service ends, with a connection."""
+
+    def _begin(self, client: IpcClient) -> None:
+        """A new connection, configured: what it needs besides; nothing by default."""
+
+    def _disconnected(self) -> None:
+        """The connection is gone; nothing to do by default."""
+
+    def _closed(self) -> None:
+        """The service has ended; nothing to do by default."""
+
+    def _observe(self) -> None:
+        """Look around, several times a second, from a thread of its own; nothing by default."""
+
+    def _serve_once(self) -> Event | None:
+        """Serve on one connection; None when there is none, or no longer."""
+        try:
+            client = self._connect(lambda: self._events.put(Event.CONNECTION_LOST))
+        except RefusedError as exc:
+            raise ServiceError(str(exc)) from exc
+        except IpcError as exc:
+            log.warning("%s", exc)
+            return None
+        try:
+            return self._serve(client)
+        except RefusedError as exc:
+            raise ServiceError(str(exc)) from exc
+        except IpcError as exc:
+            log.warning("%s", exc)
+            return None
+        finally:
+            self._outbox.attach(None)
+            self._disconnected()
+            client.close()
+
+    def _serve(self, client: IpcClient) -> Event | None:
+        client.watch_configuration(lambda: self._events.put(Event.CONFIGURATION_CHANGED))
+        self._configure(client)
+        self._begin(client)
+        self._outbox.attach(client)
+        _report_running(client)
+        self._back_off.reset()
+        try:
+            ending = self._follow(client)
+        finally:
+            self._served_at = time.monotonic()
+        if ending is not None:
+            self._finish()
+        return ending
+
+    def _follow(self, client: IpcClient) -> Event | None:
+        while not client.lost:
+            event = self._events.get()
+            if event in ENDINGS:
+                return event
+            if event is Event.CONFIGURATION_CHANGED:
+                ending = self._ending_within(SETTLE_S)
+                if ending is not None:
+                    return ending
+                if not self._configure(client):
+                    return None
+        return None
+
+    def _configure(self, client: IpcClient) -> bool:
+        same_connection = True
+        try:
+            same_connection = self._accept(client, client.configuration())
+            # A new configuration does not wait for the next look.
+            self.look()
+        except ConfigurationError as exc:
+            if not self._configured:
+                raise ServiceError(f"the configuration is not accepted:\n{exc}") from exc
+            log.error("the new configuration is not accepted, the old one stays:\n%s", exc)
+        self._configured = True
+        return same_connection
+
+    def _ending_within(self, pause_s: float) -> Event | None:
+        """Pause; what else happens meanwhile is seen by what follows a pause: a connection or a reading."""
+        deadline = time.monotonic() + pause_s
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=remaining_s)
+            except queue.Empty:
+                break
+            if event in ENDINGS:
+                return event
+        return None
+
+    def _watch(self) -> None:
+        told = False
+        while not self._ended.is_set():
+            self._look.wait(POLL_S)
+            self._look.clear()
+            self._observe()
+            if not told and self._is_outdated():
+                told = True
+                self._events.put(Event.RUNTIME_CHANGED)
+
+
+def _report_running(client: IpcClient) -> None:
+    try:
+        client.report_running()
+    except IpcError as exc:
+        # A device that does not take it watches the process instead.
+        log.info("%s", exc)

@@ -1,0 +1,236 @@
+"""The Greengrass IPC, by the client of the AWS IoT Device SDK."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+from awsiot import greengrasscoreipc
+from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
+from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
+from awsiot.greengrasscoreipc.model import QOS, ReportedLifecycleState, ResourceNotFoundError, UnauthorizedError
+
+from edge_component.ipc import Connect, HungUpError, IpcClient, IpcError, RefusedError
+
+log = logging.getLogger(__name__)
+
+CALL_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 2.0
+#: A device that hangs up so often in a row will not take this process any more.
+HANG_UPS = 5
+REFUSALS = (UnauthorizedError, ResourceNotFoundError, AccessDeniedError)
+
+Answer = TypeVar("Answer")
+
+
+class _Lifecycle(LifecycleHandler):  # type: ignore[misc]
+    """Remembers that the connection ended, and tells once."""
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
+        self.lost = False
+        self.closing = False
+
+    def on_disconnect(self, reason: Exception | None) -> None:
+        self.end(f"disconnected: {reason}")
+
+    def on_error(self, error: Exception) -> bool:
+        log.warning("connection to the device failed: %s", error)
+        return True  # close the connection; on_disconnect follows
+
+    def end(self, reason: str) -> None:
+        if self.lost or self.closing:
+            return
+        self.lost = True
+        log.warning("connection to the device lost: %s", reason)
+        self._on_lost()
+
+
+class _Subscription:
+    """A stream of events of the SDK's client."""
+
+    def __init__(self, lifecycle: _Lifecycle, what: str) -> None:
+        self._lifecycle = lifecycle
+        self._what = what
+        self._active = False
+        self._ended = False
+        self._operation: Any = None
+
+    def open(self, subscribe: Callable[..., tuple["Future[Any]", Any]], **request: Any) -> None:
+        """Subscribe by a call of the SDK's client."""
+        future, self._operation = subscribe(
+            **request, on_stream_error=self._on_stream_error, on_stream_closed=self._on_stream_closed
+        )
+        _result(self._what, future)
+        # Only now: a subscription that is refused is closed too, and says nothing about the connection.
+        self._active = True
+        if self._ended:
+            self._on_stream_closed()
+
+    def close(self) -> None:
+        """End it; see `Subscription.close`."""
+        self._active = False
+        try:
+            self._operation.close().result(CLOSE_LIMIT_S)
+        except Exception as exc:  # noqa: BLE001 - it ends with the connection at the latest
+            log.debug("closing %s: %s", self._what, exc)
+
+    def _on_stream_error(self, error: Exception) -> bool:
+        log.warning("%s failed: %s", self._what, error)
+        return True  # close the stream; _on_stream_closed follows
+
+    def _on_stream_closed(self) -> None:
+        self._ended = True
+        # A stream that the device ended is as bad as a lost connection, and is healed in the same way.
+        if self._active:
+            self._lifecycle.end(f"{self._what} was ended by the device")
+
+
+class _Publication:
+    """A message on its way; see `Publication`."""
+
+    def __init__(self, what: str, future: "Future[Any]") -> None:
+        self._what = what
+        self._future = future
+        self._deadline = time.monotonic() + CALL_LIMIT_S
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; see `Publication.wait`."""
+        try:
+            self._future.exception(timeout_s)
+        except TimeoutError:
+            if time.monotonic() < self._deadline:
+                return False
+        except CancelledError:
+            log.debug("%s is cancelled", self._what)
+        _result(self._what, self._future, limit_s=0)
+        return True
+
+
+class GreengrassIpc:
+    """One connection; see `IpcClient`.
+
+    Args:
+        client: A connected client whose callbacks run in its network thread.
+        lifecycle: Told by the SDK when the connection ends.
+    """
+
+    def __init__(self, client: GreengrassCoreIPCClientV2, lifecycle: _Lifecycle) -> None:
+        self._client = client
+        self._lifecycle = lifecycle
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._lifecycle.lost
+
+    def configuration(self) -> object:
+        """Read the component's configuration; see `IpcClient.configuration`."""
+        value: object = _result("reading the configuration", self._client.get_configuration_async()).value
+        return value
+
+    def watch_configuration(self, on_change: Callable[[], None]) -> None:
+        """Be told of changes; see `IpcClient.watch_configuration`."""
+        watch = _Subscription(self._lifecycle, "watching the configuration")
+        subscribe = self._client.subscribe_to_configuration_update_async
+        watch.open(subscribe, on_stream_event=lambda _event: on_change())
+
+    def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> _Subscription:
+        """Receive the messages of a topic; see `IpcClient.subscribe`."""
+        subscription = _Subscription(self._lifecycle, f"subscribing to {topic}")
+        subscription.open(
+            self._client.subscribe_to_iot_core_async,
+            topic_name=topic,
+            qos=QOS.AT_LEAST_ONCE,
+            on_stream_event=lambda event: on_message(event.message.payload or b""),
+        )
+        return subscription
+
+    def publish(self, topic: str, payload: bytes) -> "_Publication":
+        """Publish a message; see `Publisher.publish`."""
+        what = f"publishing on {topic}"
+        try:
+            future = self._client.publish_to_iot_core_async(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
+        except Exception as exc:
+            raise IpcError(f"{what}: {_text(exc)}") from exc
+        return _Publication(what, future)
+
+    def report_running(self) -> None:
+        """Tell that the component serves; see `IpcClient.report_running`."""
+        _result("reporting the state", self._client.update_state_async(state=ReportedLifecycleState.RUNNING))
+
+    def close(self) -> None:
+        """End the connection."""
+        self._lifecycle.closing = True
+        try:
+            self._client.close().result(CLOSE_LIMIT_S)
+        except Exception as exc:  # noqa: BLE001 - it is gone either way
+            log.debug("closing the connection: %s", exc)
+
+
+def connect(on_lost: Callable[[], None]) -> GreengrassIpc:
+    """Connect to the device that started this process; see `Connect`.
+
+    Args:
+        on_lost: Called once when the connection ends by itself.
+
+    Returns:
+        A live connection.
+
+    Raises:
+        RefusedError: The device does not know this process.
+        HungUpError: The device ended the connection before it was made.
+        IpcError: There is no device to connect to within 10 s.
+    """
+    lifecycle = _Lifecycle(on_lost)
+    try:
+        connection = greengrasscoreipc.connect(lifecycle_handler=lifecycle, timeout=CALL_LIMIT_S)
+    except KeyError as exc:
+        raise RefusedError(f"a device must start this process: the environment lacks {exc}") from exc
+    except AccessDeniedError as exc:
+        raise RefusedError("the device does not know this process: an earlier one has started it") from exc
+    except Exception as exc:
+        kind = HungUpError if getattr(exc, "name", "") == "AWS_IO_SOCKET_CLOSED" else IpcError
+        raise kind(f"connecting to the device: {_text(exc)}") from exc
+    # Without an executor the callbacks keep their order; none of ours blocks.
+    return GreengrassIpc(GreengrassCoreIPCClientV2(connection, executor=None), lifecycle)
+
+
+class Connector:
+    """Connects, until the device has hung up too often; see `Connect`.
+
+    Args:
+        connect: Makes one connection.
+    """
+
+    def __init__(self, connect: Connect = connect) -> None:
+        self._connect = connect
+        self._hang_ups = 0
+
+    def __call__(self, on_lost: Callable[[], None]) -> IpcClient:
+        """Connect to the device; raises RefusedError, too, once it has hung up five times in a row."""
+        try:
+            client = self._connect(on_lost)
+        except HungUpError as exc:
+            self._hang_ups += 1
+            if self._hang_ups < HANG_UPS:
+                raise
+            raise RefusedError(
+                f"the device does not know this process, or has no place for it: it hung up {HANG_UPS} times"
+            ) from exc
+        self._hang_ups = 0
+        return client
+
+
+def _result(what: str, future: "Future[Any]", limit_s: float = CALL_LIMIT_S) -> Any:
+    try:
+        return future.result(limit_s)
+    except REFUSALS as exc:
+        raise RefusedError(f"{what} is refused: {_text(exc)}") from exc
+    except Exception as exc:
+        raise IpcError(f"{what}: {_text(exc)}") from exc
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "message", None) or str(error) or type(error).__name__

@@ -1,0 +1,240 @@
+"""Messages on their way out: kept until they are published, over outages of connection and process."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_component.back_off import BackOff
+from edge_component.ipc import IpcError, Publisher, RefusedError
+from edge_component.spool import Spool
+
+log = logging.getLogger(__name__)
+
+CAPACITY = 4096
+#: A message that is refused for a day is broken; an outage of the connection does not count.
+GIVE_UP_S = 86_400.0
+FIRST_RETRY_S = 0.05
+LONGEST_RETRY_S = 5.0
+#: What is not published within this time goes to disk; nearly everything is, so that the disk rests.
+KEEP_AFTER_S = 0.1
+LONGEST_KEEP_PAUSE_S = 10.0
+#: So many leave together when others follow: waking up for each costs the processor as much as publishing it.
+GROUP = 8
+
+
+@dataclass(frozen=True)
+class _Message:
+    topic: str
+    payload: bytes
+    on_safe: Callable[[], None] | None = None
+
+
+class Outbox:
+    """A bounded queue that one thread empties in order; a message leaves it when it is published, or hopeless.
+
+    Messages are in memory first: while the connection works, the disk is not touched and nothing waits for it. What is
+    not published within 0.1 s is written to the spool, many messages at once, by the outbox's own thread.
+
+    Args:
+        capacity: Messages that wait at most.
+        give_up_s: How long the first message may block the others before it is dropped, with an error in the log.
+        clock: Monotonic seconds.
+        spool: Where messages wait that are not published at once; nowhere but in memory by default.
+    """
+
+    def __init__(
+        self,
+        capacity: int = CAPACITY,
+        give_up_s: float = GIVE_UP_S,
+        clock: Callable[[], float] = time.monotonic,
+        spool: Spool | None = None,
+    ) -> None:
+        self._capacity = capacity
+        self._give_up_s = give_up_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        # All of the spool comes before all of the memory. Only the outbox's thread takes messages out of either.
+        self._spool = Spool() if spool is None else spool
+        self._memory: deque[_Message] = deque()
+        self._publisher: Publisher | None = None
+        self._closed = False
+        self._held = False
+        self._keep_at = 0.0
+        self._keep_pauses = BackOff(KEEP_AFTER_S, LONGEST_KEEP_PAUSE_S)
+        self.dropped = 0
+
+    def attach(self, publisher: Publisher | None) -> None:
+        """Change the way out.
+
+        Args:
+            publisher: A live connection, or None while there is none.
+        """
+        with self._changed:
+            self._publisher = publisher
+            self._changed.notify_all()
+
+    def put(
+        self,
+        topic: str,
+        payload: bytes,
+        timeout_s: float = 0,
+        on_safe: Callable[[], None] | None = None,
+        *,
+        more: bool = False,
+    ) -> bool:
+        """Add a message; no disk is waited for.
+
+        Args:
+            topic: Where to.
+            payload: What.
+            timeout_s: How long to wait for room; 0, the default, never blocks.
+            on_safe: Called once, from the outbox's thread, when a kill can no longer lose the message: it is on disk or
+                published, or hopeless. Never after False. By default nobody is told.
+            more: Whether others follow at once, for which this one may wait: until there are eight, 0.1 s at most.
+
+        Returns:
+            False when there was no room: the message is dropped, counted and logged.
+        """
+        with self._changed:
+            if self._changed.wait_for(lambda: self.waiting < self._capacity, timeout_s):
+                begins = not self.waiting
+                self._memory.append(_Message(topic, payload, on_safe))
+                self._held = more and (begins or self._held) and len(self._memory) < GROUP
+                if begins or not self._held:
+                    self._changed.notify_all()
+                return True
+            self.dropped += 1
+        log.error("outbox full with %d answers, one for %s dropped", self._capacity, topic)
+        return False
+
+    def drain(self, timeout_s: float) -> int:
+        """Wait until nothing is left.
+
+        Args:
+            timeout_s: How long at most.
+
+        Returns:
+            How many messages are left; those on disk are published by the next process.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self.waiting, timeout_s)
+            return self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are on their way."""
+        return len(self._spool) + len(self._memory)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a way out."""
+        return self._publisher is not None
+
+    def close(self) -> None:
+        """Let `run` end, with what is left on disk."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        """Publish until closed; the body of the outbox's thread."""
+        back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
+        since: float | None = None
+        before: Publisher | None = None
+        while (head := self._head()) is not None:
+            publisher, message = head
+            topic = message.topic
+            if publisher is not before:
+                since, before = None, publisher
+            since = self._clock() if since is None else since
+            try:
+                publication = publisher.publish(topic, message.payload)
+                while not publication.wait(KEEP_AFTER_S):
+                    self._keep()
+            except RefusedError as exc:
+                self._drop(topic, str(exc))
+            except IpcError as exc:
+                waited_s = self._clock() - since
+                if waited_s < self._give_up_s:
+                    log.warning("answer on %s kept, tried for %.1f s: %s", topic, waited_s, exc)
+                    self._keep()
+                    self._pause(back_off.pause_s())
+                    continue
+                self._drop(topic, f"given up after {waited_s:.0f} s: {exc}")
+            self._remove(message)
+            back_off.reset()
+            since = None
+        self._keep_at = 0.0
+        self._keep()
+
+    def _head(self) -> tuple[Publisher, _Message] | None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._memory or self._may_publish())
+                # Without a way out, what comes within a moment goes to disk together; with one, it leaves together.
+                self._changed.wait_for(lambda: self._closed or self._may_publish(), KEEP_AFTER_S)
+                self._held = False
+                if self._closed:
+                    return None
+                publisher = self._publisher
+            if publisher is None:
+                self._keep()
+                continue
+            kept = self._spool.first()
+            if kept is not None:
+                return publisher, _Message(*kept)
+            if self._memory:
+                return publisher, self._memory[0]
+
+    def _may_publish(self) -> bool:
+        return bool(self._publisher and self.waiting) and not self._held
+
+    def _keep(self) -> None:
+        """Bring to disk what is in memory, all in one write; a disk that refuses is asked again later."""
+        if not self._memory or self._clock() < self._keep_at:
+            return
+        messages = list(self._memory)
+        if not self._spool.extend([(message.topic, message.payload) for message in messages]):
+            self._keep_at = self._clock() + self._keep_pauses.pause_s()
+            return
+        self._keep_pauses.reset()
+        with self._changed:
+            for _ in messages:
+                self._memory.popleft()
+        for message in messages:
+            _tell(message)
+
+    def _remove(self, head: _Message) -> None:
+        # It may have gone to disk since it was taken from memory.
+        in_memory = bool(self._memory) and self._memory[0] is head
+        if not in_memory:
+            self._spool.remove_first()
+        with self._changed:
+            if in_memory:
+                self._memory.popleft()
+            self._changed.notify_all()
+        if in_memory:
+            _tell(head)
+
+    def _pause(self, pause_s: float) -> None:
+        until = self._clock() + pause_s
+        while not self._closed and (left_s := until - self._clock()) > 0:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, min(left_s, KEEP_AFTER_S))
+            self._keep()
+
+    def _drop(self, topic: str, reason: str) -> None:
+        self.dropped += 1
+        log.error("answer on %s dropped: %s", topic, reason)
+
+
+def _tell(message: _Message) -> None:
+    if message.on_safe is None:
+        return
+    try:
+        message.on_safe()
+    except Exception:
+        log.exception("after the answer on %s was safe", message.topic)

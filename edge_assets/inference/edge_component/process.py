@@ -1,0 +1,113 @@
+"""The process of a component: the environment that it runs in, its memory, its end."""
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+log = logging.getLogger(__name__)
+
+
+class EnvironmentPointer:
+    """Follows the pointer file of the runtime component.
+
+    Args:
+        pointer: The file; None when nothing is to be followed.
+        prefix: Root of the environment of this process.
+    """
+
+    def __init__(self, pointer: Path | None, prefix: Path = Path(sys.prefix)) -> None:
+        self._pointer = pointer
+        self._prefix = prefix
+
+    def is_outdated(self) -> bool:
+        """Tell whether the pointer names another environment, and a usable one.
+
+        Returns:
+            False when the pointer cannot be read: it may just be on its way.
+        """
+        target = self._target()
+        if target is None or not os.access(target / "bin" / "python", os.X_OK):
+            return False
+        try:
+            return not target.samefile(self._prefix)
+        except OSError:
+            # The environment of this process is gone; the new one is there.
+            return True
+
+    def restart(self) -> NoReturn:
+        """Start the same command in the environment that the pointer names; the process keeps its id and its token.
+
+        Raises:
+            OSError: The new interpreter does not start.
+        """
+        target = self._target() or self._prefix
+        python = str(target / "bin" / "python")
+        log.info("starting anew in %s", target)
+        os.execv(python, [python, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted
+
+    def _target(self) -> Path | None:
+        if self._pointer is None:
+            return None
+        try:
+            content = self._pointer.read_text(errors="replace").strip()
+        except OSError:
+            return None
+        return Path(content) if content else None
+
+
+@cache
+def freeze() -> None:
+    """Take all that exists now out of the garbage collector's sight, once, before the first model is loaded.
+
+    A full collection over the hundred thousand objects of the imported modules would hold a request up for 10 ms and
+    more.
+    Later calls do nothing: a model must stay visible, to be collected when it is replaced.
+    """
+    gc.freeze()
+
+
+def trim() -> None:
+    """Give back the memory that loading a model took for a moment; without glibc nothing happens."""
+    release = _malloc_trim()
+    if release is not None:
+        release(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a program and end the process with its exit code, whatever its threads are doing.
+
+    Python's own ending takes the interpreter away from threads that run on. One that is loading a model comes back from
+    C++ to find it gone, and aborts the process: a component that ended in good order would be reported as crashed. So
+    nothing is finalised here; what must be kept is on disk before `main` returns.
+
+    Args:
+        main: Returns the exit code. An exception is logged, and is exit code 1; SystemExit goes its usual way, as
+            that of a wrong command line, which comes before the first thread.
+    """
+    try:
+        code = main()
+    except Exception:
+        log.exception("ended by an error")
+        code = 1
+    # A device that reads no more is no reason to stay.
+    with contextlib.suppress(OSError, ValueError):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

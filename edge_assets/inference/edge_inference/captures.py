@@ -1,0 +1,345 @@
+"""Inputs and outputs that are kept for later training: chosen and written to disk, never in the way."""
+
+import json
+import logging
+import os
+import queue
+import random
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from edge_inference.messages import Request
+from edge_inference.models.prediction import Prediction
+from edge_inference.settings import ModelSettings, ServiceSettings
+
+log = logging.getLogger(__name__)
+
+PNG = b"\x89PNG"
+HOUR = "%Y/%m/%d/%H"
+STAMP = "%Y%m%dT%H%M%S%f"
+#: Predictions that wait to be written at most; pictures may have megabytes.
+WAITING = 32
+SAMPLED, UNCERTAIN = "sampled", "low-confidence"
+#: A device whose clock is not set says so by an earlier year, and a year of fewer digits makes no key.
+EPOCH_YEAR = 1970
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A record, with its picture where the input was one.
+
+    Args:
+        record: JSON file of the record.
+        picture: The picture's file; None without.
+        model: The model's name.
+        hour: `YYYY/MM/DD/HH` in UTC, part of the keys.
+    """
+
+    record: Path
+    picture: Path | None
+    model: str
+    hour: str
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk; 0 for what is gone."""
+        return sum(file.stat().st_size for file in self.files if file.exists())
+
+    @property
+    def files(self) -> list[Path]:
+        """The picture first: a record never names a picture that is not there yet."""
+        return [self.picture, self.record] if self.picture else [self.record]
+
+    def remove(self) -> None:
+        """Delete the files, the record first."""
+        for file in reversed(self.files):
+            file.unlink(missing_ok=True)
+
+
+class CaptureFolder:
+    """Records in the order of their moments; safe from any thread.
+
+    Args:
+        path: The folder; made when the first record comes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dropped = 0
+        self._bytes: int | None = None
+        self._lock = threading.Lock()
+
+    def add(
+        self,
+        model: str,
+        identifier: str,
+        record: Mapping[str, object],
+        image: bytes | None,
+        moment: datetime,
+        limit_bytes: int,
+        *,
+        sync: bool = False,
+    ) -> Capture:
+        """Write a record, and drop the oldest ones where it takes their place.
+
+        Args:
+            model: The model's name.
+            identifier: Of this record, unique.
+            record: All but id and picture.
+            image: The encoded picture that was predicted, if it was one.
+            moment: When, in UTC.
+            limit_bytes: The largest size of all records and pictures together.
+            sync: Whether the record must outlive a power cut.
+
+        Returns:
+            The capture.
+
+        Raises:
+            OSError: The disk is full or broken; nothing is left of the record.
+            ValueError: It is larger than all records may be.
+        """
+        suffix = "" if image is None else ".png" if image.startswith(PNG) else ".jpg"
+        named = {"id": identifier, **record, **({"picture": f"{identifier}{suffix}"} if suffix else {})}
+        content = json.dumps(named, separators=(",", ":")).encode("ascii")
+        size = len(content) + len(image or b"")
+        if size > limit_bytes:
+            raise ValueError(f"a capture must have at most {limit_bytes} bytes, got {size}")
+        base = self.path / f"{moment.strftime(STAMP)}.{model}.{identifier}"
+        picture = base.with_name(base.name + suffix) if suffix else None
+        capture = Capture(base.with_name(base.name + ".json"), picture, model, moment.strftime(HOUR))
+        with self._lock:
+            self._write(capture, content, image or b"", sync=sync)
+            if self._bytes is not None:
+                self._bytes += size
+            self._shrink(limit_bytes)
+        return capture
+
+    def _write(self, capture: Capture, content: bytes, image: bytes, *, sync: bool) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        new = capture.record.with_name(f".{capture.record.stem}")
+        try:
+            if capture.picture is not None:
+                capture.picture.write_bytes(image)
+            with new.open("wb") as stream:
+                stream.write(content)
+                if sync:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            new.replace(capture.record)
+        except OSError:
+            capture.remove()
+            new.unlink(missing_ok=True)
+            raise
+
+    def waiting(self) -> list[Capture]:
+        """List the complete records, the oldest first; what has no record's name is left out."""
+        if not self.path.is_dir():
+            return []
+        found = (_capture(file) for file in sorted(self.path.glob("*.json")) if not file.name.startswith("."))
+        return [capture for capture in found if capture is not None]
+
+    def remove(self, capture: Capture) -> None:
+        """Forget a record that is uploaded."""
+        with self._lock:
+            self._remove(capture)
+
+    def _remove(self, capture: Capture) -> None:
+        size = capture.size
+        capture.remove()
+        if self._bytes is not None:
+            self._bytes -= size
+
+    def _shrink(self, limit_bytes: int) -> None:
+        if self._bytes is None:
+            self._bytes = sum(file.stat().st_size for file in self.path.iterdir())
+        if self._bytes <= limit_bytes:
+            return
+        for capture in self.waiting():
+            if self._bytes <= limit_bytes:
+                return
+            self._remove(capture)
+            self.dropped += 1
+        # What is left over limit belongs to no record: a process was killed while it wrote.
+        for file in list(self.path.iterdir()) if self._bytes > limit_bytes else []:
+            file.unlink(missing_ok=True)
+        self._bytes = None
+
+
+def _capture(record: Path) -> Capture | None:
+    try:
+        stamp, model, _identifier, _json = record.name.split(".")
+        hour = datetime.strptime(stamp, STAMP).strftime(HOUR)  # noqa: DTZ007 - UTC both ways
+    except ValueError:
+        log.debug("%s is no capture", record)
+        return None
+    pictures = (record.with_suffix(suffix) for suffix in (".png", ".jpg"))
+    picture = next((file for file in pictures if file.exists()), None)
+    return Capture(record, picture, model, hour)
+
+
+class Captures(Protocol):
+    """Takes predictions that may be worth keeping."""
+
+    def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
+        """Keep a prediction, or not; never blocks and never raises.
+
+        Args:
+            settings: What is to be kept.
+            request: The input.
+            prediction: The output.
+        """
+        ...
+
+
+class NoCaptures:
+    """Keeps nothing; see `Captures`."""
+
+    def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
+        """Keep nothing."""
+        del settings, request, prediction
+
+
+class Keep(Protocol):
+    """Takes records that another part of the process made."""
+
+    def __call__(
+        self,
+        model: str,
+        identifier: str,
+        moment: datetime,
+        record: Mapping[str, object],
+        told: Callable[[Exception | None], None],
+    ) -> None:
+        """Queue a record for the disk; from any thread, and never blocks.
+
+        Args:
+            model: The model's name: letters, digits, `_` and `-`.
+            identifier: Of this record, without a dot.
+            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
+            record: What is JSON.
+            told: Called once, from another thread: with None when the record is on disk, else with what went wrong.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    model: str
+    identifier: str
+    moment: datetime
+    record: Callable[[], Mapping[str, object]]
+    image: bytes | None
+    told: Callable[[Exception | None], None]
+    sync: bool
+
+
+class CaptureQueue:
+    """What is on its way to disk: samples of predictions, and records of others; `run` is for one thread.
+
+    Args:
+        folder: Takes the records.
+        device: Thing name of this device.
+        chance: Random numbers from 0 to 1.
+    """
+
+    def __init__(self, folder: CaptureFolder, device: str, chance: Callable[[], float] = random.random) -> None:
+        self.settings = ServiceSettings()
+        self.dropped = 0
+        self._folder = folder
+        self._device = device
+        self._chance = chance
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        self._room = threading.Semaphore(WAITING)
+
+    def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
+        """Choose by the settings' share and limit; see `Captures.offer`."""
+        reason = None
+        if prediction.scores and prediction.scores[0].probability < settings.capture_below:
+            reason = UNCERTAIN
+        elif settings.capture_share and self._chance() < settings.capture_share:
+            reason = SAMPLED
+        if reason is None:
+            return
+        if not self._room.acquire(blocking=False):
+            self.dropped += 1
+            return
+        moment = datetime.now(UTC)
+        record = partial(self._record, settings.name, reason, moment, request, prediction)
+        self._waiting.put(
+            _Waiting(settings.name, uuid.uuid4().hex, moment, record, request.image, self._written, sync=False)
+        )
+
+    def keep(
+        self,
+        model: str,
+        identifier: str,
+        moment: datetime,
+        record: Mapping[str, object],
+        told: Callable[[Exception | None], None],
+    ) -> None:
+        """Take a record, which is on disk for good when that is told; see `Keep`."""
+        moment = moment if moment.year >= EPOCH_YEAR else datetime.now(UTC)
+        self._waiting.put(_Waiting(model, identifier, moment, lambda: record, None, told, sync=True))
+
+    def run(self) -> None:
+        """Write for ever; the body of the queue's thread."""
+        while True:
+            self.write_next()
+
+    def write_next(self, timeout_s: float | None = None) -> bool:
+        """Write what comes next to disk.
+
+        Args:
+            timeout_s: How long to wait for something; for ever by default.
+
+        Returns:
+            Whether there was something.
+        """
+        try:
+            item = self._waiting.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        problem: Exception | None = None
+        try:
+            self._folder.add(
+                item.model,
+                item.identifier,
+                item.record(),
+                item.image,
+                item.moment,
+                self.settings.capture_bytes,
+                sync=item.sync,
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever one capture does, the next ones are written
+            problem = exc
+            log.warning("capture %s is lost: %s: %s", item.identifier, type(exc).__name__, exc)
+        item.told(problem)
+        return True
+
+    def _written(self, problem: Exception | None) -> None:
+        self._room.release()
+        if problem:
+            self.dropped += 1
+
+    def _record(
+        self, model: str, reason: str, moment: datetime, request: Request, prediction: Prediction
+    ) -> dict[str, object]:
+        given = {"index": request.index, "features": request.features, "inputs": request.inputs}
+        output: dict[str, object] = {"outputs": prediction.outputs}
+        if prediction.scores:
+            output = {"top_k": [{"label": s.label, "probability": s.probability} for s in prediction.scores]}
+        return {
+            "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "device": self._device,
+            "model": {"name": model, "version": prediction.version},
+            "request_id": request.request_id,
+            "reason": reason,
+            "input": {name: value for name, value in given.items() if value is not None},
+            "output": output,
+        }

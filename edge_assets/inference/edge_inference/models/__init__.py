@@ -1,0 +1,1 @@
+"""Models: their packages, what runs them, what they say."""

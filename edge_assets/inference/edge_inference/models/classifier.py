@@ -1,0 +1,232 @@
+"""Models that name what a picture shows or which class a row of a table belongs to."""
+
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.models import pictures
+from edge_inference.models.package import ModelPackage, ModelPackageError
+from edge_inference.models.pictures import Preprocessing
+from edge_inference.models.prediction import Prediction, Score
+from edge_inference.models.runtime import ModelRuntime
+from edge_inference.models.tensors import exact_tensor
+
+
+def top_k(
+    values: NDArray[np.float32], labels: Sequence[str], count: int, *, probabilities: bool = False
+) -> list[Score]:
+    """Choose the most probable labels.
+
+    Args:
+        values: Shape (classes,): logits, or probabilities.
+        labels: One a class, in the order of the classes.
+        count: How many to return, at least 1; all when there are fewer.
+        probabilities: Whether the values are probabilities already.
+
+    Returns:
+        The best first; equal values in the order of the classes.
+
+    Raises:
+        ValueError: A value is not finite, which no input may cause in a sound model.
+    """
+    left = _finite(values)
+    highest = left[left.argmax()]
+    # The largest is subtracted first, so that no exponential overflows.
+    total = 1.0 if probabilities else float(np.add.reduce(np.exp(left - highest)))
+    scores = []
+    for _ in range(min(count, len(left))):
+        # One after the other, the first of equals: few are asked for, and sorting a thousand classes takes longer.
+        place = int(left.argmax())
+        value = float(left[place])
+        scores.append(Score(labels[place], value if probabilities else math.exp(value - highest) / total))
+        left[place] = -math.inf
+    return scores
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    finite = values.astype(np.float64)
+    # One pass: NaN and infinity stay in a sum.
+    if not math.isfinite(np.add.reduce(finite)):
+        raise ValueError("a model's output must be finite, got NaN or infinity")
+    return finite
+
+
+def load_samples(package: ModelPackage) -> NDArray[np.float32]:
+    """Read a classifying package's samples.
+
+    Args:
+        package: A verified package; its samples file holds `images` of shape (count, height, width[, channels]), or
+            for tables `rows` of shape (count, features).
+
+    Returns:
+        Shape (count, height, width, channels), 0 to 1, or (count, features); count is 0 for a package without samples.
+
+    Raises:
+        ModelPackageError: The file is not readable or has another shape.
+    """
+    wanted = package.preprocessing
+    shape: tuple[int, ...] = (len(package.features),)
+    if wanted is not None:
+        shape = (wanted.height, wanted.width, wanted.channels)
+    if package.samples is None:
+        return np.empty((0, *shape), np.float32)
+    file, maximum = package.samples
+    values = _read(file, "images" if wanted is not None else "rows")
+    if wanted is not None and values.ndim == 3:
+        values = values[..., np.newaxis]
+    if values.shape[1:] != shape:
+        shown = f"(count, {', '.join(map(str, shape))})"
+        raise ModelPackageError(f"{file}: samples must have the shape {shown}, got {values.shape}")
+    return values / np.float32(maximum)
+
+
+def _read(file: Path, name: str) -> NDArray[np.float32]:
+    try:
+        # Pickled arrays would run code of whoever made the file.
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name], dtype=np.float32)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as exc:
+        raise ModelPackageError(f"{file} must hold an array named {name}: {exc}") from exc
+
+
+@dataclass(frozen=True)
+class ImageClassifier:
+    """A loaded model of pictures.
+
+    Args:
+        package: Where it came from.
+        runtime: Runs it.
+        samples: Held-out pictures, shape (count, height, width, channels), 0 to 1; count may be 0.
+        preprocessing: From pixels to the input.
+    """
+
+    package: ModelPackage
+    runtime: ModelRuntime
+    samples: NDArray[np.float32]
+    preprocessing: Preprocessing
+
+    def predict(self, request: Request, count: int) -> Prediction:
+        """Name what the picture of a request shows; see `Workload.predict`."""
+        return _prediction(self.package, self.runtime, self.preprocessing.apply(self._pixels(request)), count)
+
+    def warm_up(self) -> None:
+        """Classify the first sample, or an empty picture; see `Workload.warm_up`."""
+        wanted = self.preprocessing
+        pixels: pictures.Pixels = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
+        if len(self.samples):
+            pixels = self.samples[0]
+        what = "its first sample" if len(self.samples) else "an empty picture, add samples if it cannot take one"
+        _warm_up(self.package, self.runtime, wanted.apply(pixels), what)
+
+    def _pixels(self, request: Request) -> pictures.Pixels:
+        if request.image is not None:
+            wanted = self.preprocessing
+            return pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
+        request.needs("index", "image")
+        pixels: NDArray[np.float32] = sample(self.samples, request)
+        return pixels
+
+
+@dataclass(frozen=True)
+class TabularClassifier:
+    """A loaded model of a table's rows.
+
+    Args:
+        package: Where it came from; its features are the row's columns.
+        runtime: Runs it.
+        samples: Held-out rows, shape (count, features); count may be 0.
+    """
+
+    package: ModelPackage
+    runtime: ModelRuntime
+    samples: NDArray[np.float32]
+
+    def predict(self, request: Request, count: int) -> Prediction:
+        """Name the class of a request's row; see `Workload.predict`."""
+        request.needs("index", "features")
+        row = sample(self.samples, request) if request.features is None else self._row(request)
+        return _prediction(self.package, self.runtime, self._typed(row)[np.newaxis], count)
+
+    def warm_up(self) -> None:
+        """Classify the first sample, or a row of zeros; see `Workload.warm_up`."""
+        row: NDArray[Any] = np.zeros(len(self.package.features), self.package.model_input.dtype)
+        if len(self.samples):
+            row = self.samples[0].astype(row.dtype)
+        what = "its first sample" if len(self.samples) else "a row of zeros, add samples if it cannot take one"
+        _warm_up(self.package, self.runtime, row[np.newaxis], what)
+
+    def _typed(self, row: NDArray[Any]) -> NDArray[Any]:
+        """Bring a row into the input's type."""
+        dtype = self.package.model_input.dtype
+        try:
+            return exact_tensor(row, dtype)
+        except ValueError as exc:
+            raise RequestError(ErrorCode.INVALID_REQUEST, f"features must be {dtype}: {exc}") from exc
+
+    def _row(self, request: Request) -> NDArray[Any]:
+        names, given = self.package.features, request.features
+        if isinstance(given, dict):
+            if set(given) != set(names):
+                raise RequestError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"features must be exactly {', '.join(names)}, got {', '.join(map(str, given))[:200] or 'none'}",
+                )
+            given = [given[name] for name in names]
+        if given is None or len(given) != len(names):
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"features must have {len(names)} values ({', '.join(names)}), got {len(given or ())}",
+            )
+        return np.asarray(given, np.float64)
+
+
+def sample(samples: NDArray[np.float32], request: Request) -> NDArray[np.float32]:
+    """Choose the held-out sample that a request asks for.
+
+    Args:
+        samples: One a row.
+        request: Has an index.
+
+    Raises:
+        RequestError: IndexOutOfRange.
+    """
+    index, count = request.index, len(samples)
+    if index is None or not 0 <= index < count:
+        known = f"from 0 to {count - 1}" if count else "left out, this model has no samples"
+        shown = index if index is None or abs(index) < 1 << 64 else "a very large number"
+        raise RequestError(ErrorCode.INDEX_OUT_OF_RANGE, f"index must be {known}, got {shown}")
+    chosen: NDArray[np.float32] = samples[index]
+    return chosen
+
+
+def _prediction(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any], count: int) -> Prediction:
+    scores = top_k(_classes(package, runtime.run(values)), package.labels, count, probabilities=package.probabilities)
+    return Prediction(package.version, scores, notice=package.notice)
+
+
+def _classes(package: ModelPackage, output: NDArray[Any]) -> NDArray[Any]:
+    """One value a label, of whatever shape the output is; a single one is the second label's against the first."""
+    classes: NDArray[Any] = output.reshape(-1)
+    if len(classes) == len(package.labels):
+        return classes
+    return np.concatenate([1 - classes if package.probabilities else np.zeros_like(classes), classes])
+
+
+def _warm_up(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any], what: str) -> None:
+    try:
+        output = runtime.run(values)
+    except Exception as exc:
+        raise ModelPackageError(f"{package.model_file} fails on {what}: {exc}") from exc
+    if output.shape != package.output.shape:
+        raise ModelPackageError(
+            f"{package.model_file} must answer with values of shape {package.output.shape}, got {output.shape}"
+        )
+    if not np.isfinite(output).all():
+        raise ModelPackageError(f"{package.model_file} must answer with finite values, got NaN or infinity on {what}")

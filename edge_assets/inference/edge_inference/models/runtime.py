@@ -1,0 +1,204 @@
+"""What runs a model: the seam to an inference engine, and ONNX Runtime behind it, in process, on one thread."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edge_inference.models.package import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
+
+log = logging.getLogger(__name__)
+#: How ONNX Runtime speaks of weights in a file of their own.
+EXTERNAL = "External data"
+#: From here on an input is large; to shrink the arena after each run takes a small one a tenth longer.
+LARGE_BYTES = 4 << 20
+
+
+class ModelRuntime(Protocol):
+    """A loaded model."""
+
+    def run(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Run the model once.
+
+        Args:
+            values: The input, in the shape and type that the package declares.
+
+        Returns:
+            The output, in the shape that the package declares.
+        """
+        ...
+
+    def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a model with any number of inputs and outputs once.
+
+        Args:
+            values: Name of each input to its value.
+
+        Returns:
+            Name of each declared output to its value.
+        """
+        ...
+
+
+class RuntimeLoader(Protocol):
+    """Makes a runtime of a verified package."""
+
+    def __call__(self, package: ModelPackage) -> ModelRuntime:
+        """Load the model.
+
+        Args:
+            package: A package whose files were verified.
+
+        Returns:
+            The runtime, ready to run.
+
+        Raises:
+            ModelPackageError: The model does not load, or is not the one that the manifest describes.
+        """
+        ...
+
+
+class OnnxModel:
+    """A model in a session of ONNX Runtime.
+
+    Args:
+        session: An `onnxruntime.InferenceSession`.
+        input_name: Name of the first input.
+        output_names: Names of the outputs.
+    """
+
+    def __init__(self, session: Any, input_name: str, output_names: Sequence[str]) -> None:
+        self._session = session
+        self._input_name = input_name
+        self._output_names = list(output_names)
+
+    @property
+    def session(self) -> Any:
+        """The `onnxruntime.InferenceSession`, for who serves its tensors as they are."""
+        return self._session
+
+    def run(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Run the model once; see `ModelRuntime.run`."""
+        output: NDArray[Any] = run_session(self._session, self._output_names, {self._input_name: values})[0]
+        return output
+
+    def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run a model with several inputs and outputs once; see `ModelRuntime.run_tensors`."""
+        return dict(zip(self._output_names, run_session(self._session, self._output_names, values), strict=True))
+
+
+def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a session once; what a large input took is given back, where its arena would keep it for good.
+
+    Args:
+        session: An `onnxruntime.InferenceSession`.
+        outputs: Names of those that are wanted; None for all.
+        values: Name of each input to its value.
+
+    Returns:
+        The outputs, in their order.
+    """
+    options = None
+    if sum(value.nbytes for value in values.values()) >= LARGE_BYTES:
+        options = import_engine().RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    found: list[NDArray[Any]] = session.run(outputs, dict(values), options)
+    return found
+
+
+def import_engine() -> Any:
+    """Import ONNX Runtime, with the first model: it takes 20 MB.
+
+    Returns:
+        The module `onnxruntime`.
+
+    Raises:
+        ImportError: The environment lacks it, or it is for another machine.
+    """
+    # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def prepare() -> None:
+    """Import ONNX Runtime ahead of the first model; an error waits for that."""
+    with contextlib.suppress(ImportError):
+        import_engine()
+
+
+def open_session(model_file: Path) -> Any:
+    """Load a model file.
+
+    Args:
+        model_file: A verified file.
+
+    Returns:
+        The `onnxruntime.InferenceSession`.
+
+    Raises:
+        ModelPackageError: ONNX Runtime refuses the file.
+    """
+    onnxruntime = import_engine()
+    options = onnxruntime.SessionOptions()
+    # A device has other work for its cores, and one small input does not fill a second thread.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised: once is enough
+    try:
+        return onnxruntime.InferenceSession(str(model_file), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as exc:
+        fix = (
+            "; name the file of its weights in extras, with the path that the model has" if EXTERNAL in str(exc) else ""
+        )
+        raise ModelPackageError(f"{model_file} does not load: {exc}{fix}") from exc
+
+
+def load(package: ModelPackage) -> OnnxModel:
+    """Load a package's model; see `RuntimeLoader`.
+
+    Args:
+        package: A verified package; one compiled for another runtime still holds the portable model, which is taken.
+
+    Returns:
+        The loaded model.
+
+    Raises:
+        ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
+    """
+    session = open_session(package.model_file)
+    for tensor in package.inputs:
+        _check("input", tensor, session.get_inputs(), package)
+    for tensor in package.outputs:
+        _check("output", tensor, session.get_outputs(), package)
+    needed, declared = {tensor.name for tensor in session.get_inputs()}, {tensor.name for tensor in package.inputs}
+    if missing := sorted(needed - declared):
+        raise ModelPackageError(f"{package.model_file}: inputs must hold all that the model needs, {missing} lack")
+    return OnnxModel(session, package.model_input.name, [tensor.name for tensor in package.outputs])
+
+
+def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage) -> None:
+    tensors = {tensor.name: tensor for tensor in found}
+    tensor = tensors.get(declared.name)
+    if tensor is None:
+        raise ModelPackageError(f"{package.model_file}: {kind} must be named {declared.name!r}, got {sorted(tensors)}")
+    if tensor.type != DTYPES[declared.dtype]:
+        fix = "" if tensor.type.startswith("tensor") else "; export it as a tensor (skl2onnx: zipmap=False)"
+        raise ModelPackageError(
+            f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}{fix}"
+        )
+    # A size that is not a number is a free one, such as the batch. No size at all means a shape that is not known, or a
+    # scalar: ONNX Runtime does not tell them apart, and the warm-up run decides.
+    shape = tuple(tensor.shape)
+    fits = len(shape) == len(declared.shape) and all(
+        not isinstance(size, int) or wanted in (size, FREE) for size, wanted in zip(shape, declared.shape, strict=True)
+    )
+    if shape and not fits:
+        raise ModelPackageError(
+            f"{package.model_file}: {kind} {tensor.name} must have the shape {declared.shape}, got {shape}"
+        )

@@ -1,0 +1,200 @@
+"""The model that is in use, and the pointer file that says which one should be."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from edge_component.back_off import BackOff
+from edge_inference.messages import Request
+from edge_inference.models.classifier import ImageClassifier, TabularClassifier, load_samples
+from edge_inference.models.package import TENSORS, ModelPackage, ModelPackageError, open_package
+from edge_inference.models.prediction import Prediction
+from edge_inference.models.runtime import ModelRuntime, RuntimeLoader
+from edge_inference.models.signature import SigningKey
+from edge_inference.models.tensors import TensorModel
+
+log = logging.getLogger(__name__)
+
+POINTER_BYTES = 4096
+FIRST_RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+
+
+class Workload(Protocol):
+    """A model that answers requests; safe to use from several threads."""
+
+    @property
+    def package(self) -> ModelPackage:
+        """Where it came from."""
+        ...
+
+    @property
+    def runtime(self) -> ModelRuntime:
+        """Runs it."""
+        ...
+
+    def predict(self, request: Request, count: int) -> Prediction:
+        """Answer a request.
+
+        Args:
+            request: What to predict for.
+            count: How many labels to name at most.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            RequestError: The request is not one that this model can answer.
+            ValueError: The model's output is not finite.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Run the model once, so that the first request pays for nothing.
+
+        Raises:
+            ModelPackageError: The model fails, or its output has another shape than declared or is not finite.
+        """
+        ...
+
+
+def load_workload(folder: Path, load_runtime: RuntimeLoader, key: SigningKey | None = None) -> Workload:
+    """Verify, load and warm a model.
+
+    Args:
+        folder: The unpacked package.
+        load_runtime: Makes a runtime of a verified package.
+        key: Must have signed the package; None, the default, leaves it at the digests.
+
+    Returns:
+        A model that has run once.
+
+    Raises:
+        ModelPackageError: Any part of it is not usable.
+    """
+    package = open_package(folder, key)
+    if package.signed:
+        log.info("%s: signature verified", package.folder)
+    else:
+        log.warning("%s: signature not checked, digests only: no signingKey is configured", package.folder)
+    workload = _workload(package, load_runtime)
+    workload.warm_up()
+    return workload
+
+
+def _workload(package: ModelPackage, load_runtime: RuntimeLoader) -> Workload:
+    runtime = load_runtime(package)
+    if package.task == TENSORS:
+        return TensorModel(package, runtime)
+    if package.preprocessing is None:
+        return TabularClassifier(package, runtime, load_samples(package))
+    return ImageClassifier(package, runtime, load_samples(package), package.preprocessing)
+
+
+class ModelStore:
+    """Keeps one model ready: a new one is loaded and warmed beside it, and takes over only when it works.
+
+    `refresh` is for one thread; everything else for any.
+
+    Args:
+        pointer: File in the model component's work folder, holding the path of the unpacked package.
+        load: Verifies, loads and warms a package.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, pointer: Path, load: Callable[[Path], Workload], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pointer = pointer
+        self._load = load
+        self._clock = clock
+        self._ready = threading.Condition()
+        #: In use; None before the first one.
+        self.model: Workload | None = None
+        self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
+        self._seen: tuple[str, int] | None = None
+        self._retry_at: float | None = None
+        self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
+        self.loads = 0
+        self.failed_loads = 0
+
+    @property
+    def version(self) -> str | None:
+        """Version of the model in use; None before the first one."""
+        model = self.model
+        return model.package.version if model else None
+
+    @property
+    def problem(self) -> str:
+        """Why the model that the pointer names is not in use; empty when it is."""
+        return self._problem
+
+    def wait(self, until: float) -> Workload | None:
+        """Get the model, waiting for the first one.
+
+        Args:
+            until: When to give up, on the store's clock.
+
+        Returns:
+            The model in use, or None when there is none yet.
+        """
+        with self._ready:
+            while self.model is None and (remaining_s := until - self._clock()) > 0:
+                self._ready.wait(remaining_s)
+            return self.model
+
+    def refresh(self) -> None:
+        """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over."""
+        found = self._read_pointer()
+        if found is None:
+            return
+        changed = found != self._seen
+        if not changed and (self._retry_at is None or self._clock() < self._retry_at):
+            return
+        if changed:
+            self._back_off.reset()
+        self._seen = found
+        self._replace(Path(found[0]))
+
+    def _read_pointer(self) -> tuple[str, int] | None:
+        """Read the pointer with the time of its writing: the same path may name a package that was repaired."""
+        try:
+            written = self._pointer.stat().st_mtime_ns
+            with self._pointer.open("rb") as stream:
+                content = stream.read(POINTER_BYTES).decode(errors="replace").strip()
+        except OSError as exc:
+            if self.model is None:
+                self._problem = f"{self._pointer} cannot be read: {exc.strerror}: is the model's component deployed?"
+            return None
+        return (content, written)
+
+    def _replace(self, folder: Path) -> None:
+        started = self._clock()
+        try:
+            model = self._load(folder)
+        except Exception as exc:
+            # Whatever is wrong with a new model, the one in use must go on.
+            self.failed_loads += 1
+            self._problem = str(exc) or type(exc).__name__
+            pause_s = self._back_off.pause_s()
+            self._retry_at = self._clock() + pause_s
+            kept = self.model.package.version if self.model else "none"
+            log.error(
+                "model not taken, version in use: %s, next attempt in %.1f s: %s",
+                kept,
+                pause_s,
+                self._problem,
+                exc_info=not isinstance(exc, ModelPackageError),
+            )
+            return
+        with self._ready:
+            self.model = model
+            self.loads += 1
+            self._problem = ""
+            self._retry_at = None
+            self._ready.notify_all()
+        package = model.package
+        log.info("model %s %s in use, loaded in %.3f s", package.name, package.version, self._clock() - started)

@@ -1,0 +1,222 @@
+"""The component's configuration as tables of fields: of a model, of the component as a whole, of the agent."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from edge_component.settings import (
+    FLAG,
+    NAME,
+    PATH_BYTES,
+    ConfigurationError,
+    accepted,
+    choice,
+    known,
+    number,
+    path,
+    read,
+    setting,
+    shown,
+    text,
+    topic,
+    whole,
+)
+from edge_inference.messages import FORMATS, OWN
+
+COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
+DAY_S = 86_400
+#: The largest message that AWS IoT Core carries.
+MQTT_BYTES = 128 * KIBIBYTE
+#: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
+SOCKET_BYTES = 107
+
+_SHARE = number(0, 1)
+_PATH = path(PATH_BYTES, empty=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """How one model is served; `name` is its key in the configuration."""
+
+    name: str
+    # It becomes a folder's name: nothing may lead out of the work folder.
+    component: str = setting("component", text("a component's name", COMPONENT), "component that brings the model")
+    request_topic: str = setting("requestTopic", topic(), "where requests arrive")
+    response_topic: str = setting("responseTopic", topic(), "where answers go")
+    top_k: int = setting("topK", whole(1, 100), "labels in an answer", 3)
+    queue_size: int = setting("queueSize", whole(1, 10_000), "requests that wait; one more gets an error answer", 64)
+    max_request_bytes: int = setting(
+        "maxRequestBytes", whole(KIBIBYTE, 16 * MEBIBYTE), "a larger request gets an error answer unread", MQTT_BYTES
+    )
+    model_wait_s: int = setting(
+        "modelWaitSeconds", whole(0, 300), "patience of a request for the first model, from its arrival", 10
+    )
+    threshold: float = setting("threshold", _SHARE, "labels of a smaller probability are left out", 0.0)
+    interval_s: float = setting(
+        "InferenceInterval",
+        number(0, 365 * DAY_S),
+        "seconds between two predictions of `ImageName`; 0 for the start and changes only",
+        3600.0,
+    )
+    capture_share: float = setting("captureShare", _SHARE, "share of predictions to capture", 0.0)
+    capture_below: float = setting("captureBelow", _SHARE, "predictions of a smaller probability are all captured", 0.0)
+    image_name: str = setting(
+        "ImageName",
+        _PATH,
+        "a file (a picture, or a request as `.json`) predicted at the start, when it changes and at each interval",
+        "",
+    )
+    image_directory: str = setting("ImageDirectory", _PATH, "folder of that file, in place of the model's package", "")
+    watch_directory: str = setting(
+        "WatchDirectory",
+        _PATH,
+        "every complete file in it is predicted and **removed** once its result is safe; one that fails becomes "
+        "`*.failed`, see above",
+        "",
+    )
+    result_topic: str = setting(
+        "PublishResultsOnTopic",
+        topic(empty=True),
+        "where the results of files go, in place of the response topic; `{stage}` stands for the stage; the recipe "
+        "must grant the topic",
+        "",
+    )
+    result_format: str = setting(
+        "resultFormat",
+        choice(*FORMATS),
+        "form of those results; `edge-manager`: timestamp, inference-type, inference-description, inference-results "
+        "[{Label, Score}]",
+        OWN,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """What concerns the component as a whole."""
+
+    heartbeat_topic: str = setting("heartbeatTopic", topic(empty=True), "where the heartbeat goes; none without", "")
+    heartbeat_s: float = setting("heartbeatSeconds", number(1, DAY_S), "seconds between two heartbeats", 60.0)
+    capture_bucket: str = setting("captureBucket", _PATH, "S3 bucket that takes captures; none without", "")
+    capture_bytes: int = setting(
+        "captureBytes",
+        whole(MEBIBYTE, 1 << 40),
+        "disk that captures, also those of the agent's clients, may take until they are uploaded; the oldest go first",
+        64 * MEBIBYTE,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings:
+    """How the agent serves. Paths that are not absolute lie in the component's work folder."""
+
+    enabled: bool = setting("enabled", FLAG, "whether it is served; may change at run time", True)
+    socket: str = setting("socket", path(SOCKET_BYTES, empty=False), "Unix socket to listen on", "agent.sock")
+    max_models: int = setting("maxModels", whole(1, 64), "models that clients may load", 8)
+    max_tensor_bytes: int = setting(
+        "maxTensorBytes",
+        whole(KIBIBYTE, 256 * MEBIBYTE),
+        "the largest tensor, in a message or in shared memory",
+        32 * MEBIBYTE,
+    )
+    pending_captures: int = setting("pendingCaptures", whole(1, 1000), "captures that wait to be written", 16)
+
+
+#: Every key of a model.
+KEYS = frozenset(each.key for each in known(ModelSettings).values())
+
+
+def parse(value: object) -> dict[str, ModelSettings]:
+    """Check a configuration.
+
+    Args:
+        value: What the device holds: `{"models": {name: {...}}}`, see docs/workloads.md; other keys are not this
+            function's business.
+
+    Returns:
+        Settings by model name, complete with defaults.
+
+    Raises:
+        ConfigurationError: Every mistake at once.
+    """
+    models = value.get("models") if isinstance(value, Mapping) else None
+    if not isinstance(models, Mapping):
+        raise ConfigurationError(f"models must be an object, got {shown(models)}")
+    mistakes: list[str] = []
+    settings = {str(name): _model(str(name), entry, mistakes) for name, entry in models.items()}
+    if not mistakes:
+        _check_topics(settings, mistakes)
+    accepted(mistakes)
+    return settings
+
+
+def _model(name: str, entry: object, mistakes: list[str]) -> ModelSettings:
+    where = f"models.{name}"
+    if not NAME.fullmatch(name):
+        mistakes.append(f"{where}: a name must be letters, digits, '_' and '-', at most 63, got {shown(name)}")
+    if not isinstance(entry, Mapping):
+        mistakes.append(f"{where} must be an object, got {shown(entry)}")
+        entry = {}
+    if not entry.get("PublishResultsOnTopic"):
+        entry = {key: value for key, value in entry.items() if key != "PublishResultsOnTopic"}
+    settings = read(ModelSettings, entry, mistakes, f"{where}.", name=name)
+    if not settings.result_topic:
+        settings = replace(settings, result_topic=settings.response_topic)
+    return settings
+
+
+def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) -> None:
+    owners: dict[str, str] = {}
+    for model in settings.values():
+        other = owners.setdefault(model.request_topic, model.name)
+        if other != model.name:
+            mistakes.append(f"models.{model.name}.requestTopic must be its own, got that of models.{other}")
+    for model in settings.values():
+        for key, topic_ in (("responseTopic", model.response_topic), ("PublishResultsOnTopic", model.result_topic)):
+            if topic_ in owners:
+                # The component would answer its own answers, for ever.
+                mistakes.append(
+                    f"models.{model.name}.{key} must not be a request topic, got that of models.{owners[topic_]}"
+                )
+
+
+def parse_service(value: object) -> ServiceSettings:
+    """Check the keys of a configuration that concern the component as a whole.
+
+    Args:
+        value: The whole configuration.
+
+    Returns:
+        The settings, complete with defaults.
+
+    Raises:
+        ConfigurationError: Every mistake at once.
+    """
+    mistakes: list[str] = []
+    settings = read(ServiceSettings, value if isinstance(value, Mapping) else {}, mistakes)
+    accepted(mistakes)
+    return settings
+
+
+def parse_agent(value: object) -> AgentSettings | None:
+    """Check a configuration's `agent`.
+
+    Args:
+        value: The whole configuration.
+
+    Returns:
+        The settings; None without `agent`, or where it is not enabled.
+
+    Raises:
+        ConfigurationError: Every mistake at once.
+    """
+    agent = value.get("agent") if isinstance(value, Mapping) else None
+    if agent is None:
+        return None
+    if not isinstance(agent, Mapping):
+        raise ConfigurationError(f"agent must be an object, got {shown(agent)}")
+    keys = {each.key for each in known(AgentSettings).values()}
+    mistakes = [f"agent.{key} is unknown" for key in sorted(set(map(str, agent)) - keys)]
+    settings = read(AgentSettings, agent, mistakes, "agent.")
+    accepted(mistakes)
+    return settings if settings.enabled else None

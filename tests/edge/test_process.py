@@ -1,0 +1,144 @@
+"""A component's process: the environment that it follows, its memory, and that it ends with its own exit code."""
+
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_component import process
+from edge_component.process import EnvironmentPointer
+from tests.edge.model_folder import DIGITS, ROOT, point
+
+LOADING = f"""
+import threading, time
+import onnxruntime
+from edge_component import process
+
+def load():
+    while True:
+        onnxruntime.InferenceSession({str(DIGITS / "model.onnx")!r}, providers=["CPUExecutionProvider"])
+
+def main():
+    threading.Thread(target=load, daemon=True).start()
+    time.sleep(0.2)
+    return 3
+
+process.run(main)
+"""
+
+
+def run(code: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.timeout(180)
+def test_ends_with_its_own_code_while_a_model_is_being_loaded() -> None:
+    # With Python's own ending three of ten are aborted.
+    assert [run(LOADING).returncode for _ in range(10)] == [3] * 10
+
+
+def test_tells_an_error_that_nobody_expected_and_ends_with_1() -> None:
+    ended = run("from edge_component import process\nprocess.run(lambda: 1 // 0)")
+
+    assert ended.returncode == 1
+    assert "ZeroDivisionError" in ended.stderr
+
+
+def test_what_was_printed_arrives() -> None:
+    ended = run("from edge_component import process\nprocess.run(lambda: print('told') or 0)")
+
+    assert (ended.returncode, ended.stdout) == (0, "told\n")
+
+
+def test_a_wrong_command_line_ends_as_argparse_says(tmp_path: Path) -> None:
+    code = "import sys\nfrom edge_component import process\nprocess.run(lambda: sys.exit(2))"
+
+    assert run(code).returncode == 2
+
+
+def make_environment(folder: Path) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    return folder
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return make_environment(tmp_path / "venv-1")
+
+
+def test_is_current_without_a_pointer_and_with_its_own(tmp_path: Path, old: Path) -> None:
+    pointer = tmp_path / "current"
+    assert not EnvironmentPointer(None, old).is_outdated()
+    assert not EnvironmentPointer(pointer, old).is_outdated()
+
+    point(pointer, old)
+
+    assert not EnvironmentPointer(pointer, old).is_outdated()
+
+
+def test_is_outdated_once_the_pointer_names_another_complete_environment(tmp_path: Path, old: Path) -> None:
+    pointer = tmp_path / "current"
+    point(pointer, tmp_path / "venv-2")
+    assert not EnvironmentPointer(pointer, old).is_outdated()
+
+    make_environment(tmp_path / "venv-2")
+
+    assert EnvironmentPointer(pointer, old).is_outdated()
+    assert EnvironmentPointer(pointer, tmp_path / "gone").is_outdated()
+
+
+def test_restarts_the_same_command_in_the_new_environment(tmp_path: Path) -> None:
+    new = make_environment(tmp_path / "venv-2")
+    point(tmp_path / "current", new)
+    code = (
+        "import sys; from pathlib import Path; from edge_component.process import EnvironmentPointer\n"
+        "print(sys.argv[1:], sys.executable, flush=True)\n"
+        f"if sys.executable != {str(new / 'bin' / 'python')!r}: EnvironmentPointer(Path(sys.argv[1])).restart()\n"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "current")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    first, second = result.stdout.splitlines()
+    assert first.split("] ")[0] == second.split("] ")[0]
+    assert second.endswith(f"{new}/bin/python")
+
+
+def test_what_was_imported_is_frozen_once_and_a_model_stays_visible() -> None:
+    process.freeze.cache_clear()
+    try:
+        process.freeze()
+        frozen = gc.get_freeze_count()
+        model: list[list[int]] = [[] for _ in range(1000)]
+        process.freeze()
+
+        assert frozen > 1000
+        assert gc.get_freeze_count() <= frozen
+        assert gc.is_tracked(model)
+    finally:
+        gc.unfreeze()
+
+
+def test_without_glibc_nothing_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(_name: object) -> object:
+        raise OSError("no such library")
+
+    process._malloc_trim.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", without)
+
+    process.trim()
+
+    process._malloc_trim.cache_clear()
