@@ -29,7 +29,7 @@ from twin.core_device.deployment import Deployer
 from twin.core_device.deployment_document import DeploymentDocument, parse_document
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
-from twin.core_device.layout import Layout
+from twin.core_device.files import Layout
 from twin.core_device.process_registry import ProcessRegistry
 from twin.core_device.recipe import Recipe, Step
 from twin.core_device.resolution import Resolver

@@ -9,8 +9,8 @@ import pytest
 
 from twin.core_device.dialect import CLASSIC
 from twin.core_device.errors import DeploymentError
+from twin.core_device.files import Layout
 from twin.core_device.interpolation import interpolate, recipe_variables
-from twin.core_device.layout import Layout
 from twin.core_device.recipe import Recipe, parse_recipe
 from twin.core_device.version import satisfies
 

@@ -16,7 +16,7 @@ from .cloud_http import ATTEMPTS, CloudHttp, is_transient
 from .data_plane import DataPlane
 from .dialect import LITE
 from .errors import DeploymentError, RequestRejectedError
-from .layout import Layout
+from .files import Layout
 from .recipe import Artifact, Recipe
 from .sigv4 import object_url, signed_headers
 from .token_exchange import TokenExchange

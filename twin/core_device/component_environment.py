@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .configuration import Configuration
+from .dialect import FOREIGN_VARIABLE
 from .errors import DeploymentError
-from .interpolation import FOREIGN_VARIABLE, interpolate, recipe_variables
-from .layout import Layout
+from .files import Layout
+from .interpolation import interpolate, recipe_variables
 from .recipe import Recipe, Step
 
 NUCLEUS_VERSION = "2.6.0"  # the nucleus lite whose behaviour this device follows

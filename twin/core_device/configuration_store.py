@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .state_file import read_json, write_json
+from .files import read_json, write_json
 
 DEFAULT_TIMESTAMP_MS = 0
 

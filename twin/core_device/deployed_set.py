@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .state_file import read_json, write_json
+from .files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .data_plane import DataPlane
 from .deployed_set import DeployedSet, Target, load_deployed_set
 from .deployment_document import DeploymentDocument
 from .errors import DeploymentError
-from .layout import Layout
+from .files import Layout
 from .package_store import remove_unused
 from .recipe import Recipe
 from .resolution import BUILT_IN, Resolver

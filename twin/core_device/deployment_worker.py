@@ -10,11 +10,10 @@ from typing import Any
 
 from .deployment import Deployer, Outcome
 from .deployment_document import DeploymentDocument, parse_document
-from .dialect import LITE, Dialect
+from .dialect import LITE, Dialect, check_document
 from .errors import DeploymentError
+from .files import read_json, write_json
 from .jobs import Job, JobQueue
-from .lite_rules import check_document
-from .state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from .credential_endpoint import CredentialEndpoint
 from .data_plane import DataPlane
 from .deployment import Deployer
 from .deployment_worker import DeploymentWorker
+from .files import Layout
 from .health import FleetStatus
 from .ipc.server import IpcServer
 from .ipc_service import IpcService
 from .jobs import JobQueue
-from .layout import Layout
 from .process_registry import ProcessRegistry
 from .recipe import Recipe
 from .resolution import Resolver

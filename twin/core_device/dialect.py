@@ -1,10 +1,21 @@
-"""Whose limits and quirks the device has: nucleus lite's, or the classic nucleus'."""
+"""Whose limits and quirks the device has: nucleus lite's, or the classic nucleus'.
+
+What works on the classic nucleus and not on nucleus lite is found before a component is installed. The real one often
+fails late or in silence (a script that is cut, a step that is never run); this device refuses the deployment and says
+which part of which recipe breaks which rule. Each rule was observed on nucleus lite 2.6.0.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .ipc.service_model import IpcLimits
+from twin.core_device.ipc.service_model import IpcLimits
+
+from .errors import DeploymentError
 
 LITE_PACKET_LIMIT_BYTES = 5_000
 _CLASSIC_IPC = IpcLimits(
@@ -51,3 +62,107 @@ LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT
 CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, True, _CLASSIC_IPC, 0o440)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}
+
+
+RECIPE_LIMIT_BYTES = 8 << 10
+VALUE_LIMIT_BYTES = 1 << 10
+KEYS_LIMIT = 255
+KIND = "NUCLEUS_LITE_LIMIT"
+
+VARIABLE = re.compile(r"\{(artifacts|work|kernel|iot|configuration):([^{}\s]+)\}")
+FOREIGN_VARIABLE = re.compile(r"\{([A-Za-z0-9_.-]+):((?:artifacts|work|configuration):[^{}\s]+)\}")
+"""A variable of another component; only the classic nucleus knows them."""
+_RANGE = re.compile(r"(>=|<|=)?\d+\.\d+\.\d+([\s,]+(>=|<)\d+\.\d+\.\d+)*")
+_NEVER_RUN = ("shutdown", "recover")
+
+
+def check_recipe(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Check a recipe in canonical form, with the manifest that was selected of it.
+
+    Raises:
+        DeploymentError: It breaks rules; all of them are listed.
+    """
+    broken = [*_recipe_rules(document), *_lifecycle_rules(manifest.get("Lifecycle") or {})]
+    if broken:
+        name, version = document.get("ComponentName"), document.get("ComponentVersion")
+        raise DeploymentError(f"component {name} {version} does not work on nucleus lite: {'; '.join(broken)}", KIND)
+
+
+def check_document(document: Mapping[str, Any]) -> None:
+    """Check a deployment's job document.
+
+    Raises:
+        DeploymentError: It breaks rules; all of them are listed.
+    """
+    keys = _count_keys(document)
+    broken = [f"a deployment document must have at most {KEYS_LIMIT} keys in all, got {keys}"] * (keys > KEYS_LIMIT)
+    for name, entry in (document.get("components") or {}).items():
+        merge = (entry.get("configurationUpdate") or {}).get("merge")
+        broken += _value_rules(f"components.{name}.configurationUpdate.merge", merge)
+    if broken:
+        raise DeploymentError(f"the deployment does not work on nucleus lite: {'; '.join(broken)}", KIND)
+
+
+def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
+    size = len(json.dumps({k: v for k, v in document.items() if k != "arn"}, separators=(",", ":")).encode())
+    if size > RECIPE_LIMIT_BYTES:
+        yield f"a recipe must be at most {RECIPE_LIMIT_BYTES} bytes, got {size}: put logic into an artifact"
+    for name, entry in (document.get("ComponentDependencies") or {}).items():
+        requirement = str(entry.get("VersionRequirement") or ">=0.0.0").strip()
+        if not _RANGE.fullmatch(requirement):
+            yield f"the range of dependency {name} must be made of >= and <, got {requirement!r}"
+    defaults = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration")
+    yield from _value_rules("DefaultConfiguration", defaults)
+
+
+def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:
+    steps = {key.lower(): value for key, value in lifecycle.items()}
+    yield from _environment_rules("setenv", steps.pop("setenv", None))
+    for name in _NEVER_RUN:
+        if steps.get(name):
+            yield f"the step {name} is never run: clean up in the run step"
+    if "install" in steps and not {"run", "startup"} & steps.keys():
+        yield "a component with an install step only never becomes healthy: give it a run step that ends with 0"
+    for name, step in steps.items():
+        fields = {key.lower(): value for key, value in step.items()} if isinstance(step, dict) else {"script": step}
+        yield from _environment_rules(f"{name}.setenv", fields.get("setenv"))
+        if fields.get("skipif"):
+            yield f"Skipif of the step {name} is not known, the step is always run: ask in the script"
+        yield from _script_rules(name, str(fields.get("script") or ""))
+
+
+def _script_rules(step: str, script: str) -> Iterator[str]:
+    at = 0
+    while (at := script.find("{", at)) >= 0:
+        if not VARIABLE.match(script, at):
+            rest = script[at : at + 30]
+            yield (
+                f"the script of {step} is cut at character {at + 1}, before {rest!r}, which is no recipe variable: put "
+                "braces (${VAR}, functions, JSON, variables of other components) into a file"
+            )
+            return
+        at += 1
+
+
+def _environment_rules(where: str, entries: Any) -> Iterator[str]:
+    for name, value in (entries or {}).items():
+        if not isinstance(value, str):
+            yield f"{where}.{name} must be a string, got {value!r}"
+        elif re.search(r"\s", value):
+            yield f"{where}.{name} must be without spaces, got {value!r}"
+        elif re.search(r"[\"']", value):
+            yield f"{where}.{name} must be without quotes, got {value!r}"
+
+
+def _value_rules(where: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _value_rules(f"{where}.{key}", child)
+    elif isinstance(value, str) and len(value.encode()) > VALUE_LIMIT_BYTES:
+        yield f"{where} must be at most {VALUE_LIMIT_BYTES} bytes, got {len(value.encode())}"
+
+
+def _count_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_count_keys(child) for child in value.values())
+    return sum(_count_keys(child) for child in value) if isinstance(value, list) else 0

@@ -7,12 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .dialect import VARIABLE
 from .errors import DeploymentError
-from .layout import Layout
-
-VARIABLE = re.compile(r"\{(artifacts|work|kernel|iot|configuration):([^{}\s]+)\}")
-FOREIGN_VARIABLE = re.compile(r"\{([A-Za-z0-9_.-]+):((?:artifacts|work|configuration):[^{}\s]+)\}")
-"""A variable of another component; only the classic nucleus knows them."""
+from .files import Layout
 
 
 def recipe_variables(layout: Layout, component: str, version: str, thing_name: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 
-from .layout import Layout
+from .files import Layout
 
 
 def remove_unused(layout: Layout, versions: Mapping[str, str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from .files import read_json, write_json
 from .process_identity import end_process_group, start_ticks
-from .state_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .dialect import LITE, Dialect
+from .dialect import LITE, Dialect, check_recipe
 from .errors import DeploymentError
-from .lite_rules import check_recipe
 from .version import is_version
 
 DEFAULT_STEP_TIMEOUT_S = 120.0  # the nucleus' default for every step but run and these

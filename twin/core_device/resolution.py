@@ -8,9 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from .data_plane import DataPlane
 from .dialect import LITE, Dialect
 from .errors import DeploymentError
-from .layout import Layout
+from .files import Layout, read_json, write_json
 from .recipe import Recipe, device_platform, parse_recipe
-from .state_file import read_json, write_json
 from .version import satisfies
 
 # The device does these components' work itself; they are never fetched.
