@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from twin.core_device.component_environment import Tokens
-from twin.core_device.configuration_store import ConfigurationStore
-from twin.core_device.connection import Connection
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.components.configuration_store import ConfigurationStore
+from twin.core_device.components.environment import Tokens
 from twin.core_device.dialect import DIALECTS, Dialect
+from twin.core_device.ipc.operations import IpcLimits
 from twin.core_device.ipc.server import IpcServer
-from twin.core_device.ipc.service_model import IpcLimits
-from twin.core_device.ipc_service import IpcService
+from twin.core_device.ipc.service import IpcService
 from twin.core_device.topic_filter import matches
 
 PROBE, OTHER = "com.example.IpcProbe", "com.example.Other"

@@ -15,25 +15,23 @@ from typing import Any, cast
 import httpx
 
 from twin.cloud.greengrass.version_range import satisfies
-from twin.core_device.artifacts import ArtifactStore
-from twin.core_device.cloud_http import CloudHttp
-from twin.core_device.component import Component
-from twin.core_device.component_environment import ComponentEnvironment, Tokens
-from twin.core_device.component_log import ComponentLog
-from twin.core_device.component_state import Patience
-from twin.core_device.component_supervisor import ComponentSupervisor
+from twin.core_device.cloud.credentials import Credentials, TokenExchange
+from twin.core_device.cloud.https import CloudHttp, DataPlane
+from twin.core_device.components.component import Component, Patience
+from twin.core_device.components.configuration_store import ConfigurationStore
+from twin.core_device.components.environment import ComponentEnvironment, Tokens
+from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.recipe import Recipe, Step
+from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.configuration import Configuration
-from twin.core_device.configuration_store import ConfigurationStore
-from twin.core_device.data_plane import DataPlane
-from twin.core_device.deployment import Deployer
-from twin.core_device.deployment_document import DeploymentDocument, parse_document
+from twin.core_device.deployment.artifacts import ArtifactStore
+from twin.core_device.deployment.deployer import Deployer
+from twin.core_device.deployment.document import DeploymentDocument, parse_document
+from twin.core_device.deployment.resolution import Resolver
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout
-from twin.core_device.process_registry import ProcessRegistry
-from twin.core_device.recipe import Recipe, Step
-from twin.core_device.resolution import Resolver
-from twin.core_device.token_exchange import Credentials, TokenExchange
+from twin.core_device.processes import ProcessRegistry
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from twin.core_device.archive import unpack_zip
+from twin.core_device.deployment.artifacts import unpack_zip
 from twin.core_device.errors import DeploymentError
 
 

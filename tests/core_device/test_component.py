@@ -12,14 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from twin.core_device.component import Component
-from twin.core_device.component_log import ComponentLog
-from twin.core_device.component_state import Patience, State
+from twin.core_device.components.component import Component, Patience, State
+from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.errors import CoreDeviceError, DeploymentError
-from twin.core_device.files import InstanceLock
-from twin.core_device.process_identity import start_ticks
-from twin.core_device.process_registry import ProcessRegistry
-from twin.core_device.recipe import Recipe, Step
+from twin.core_device.processes import InstanceLock, ProcessRegistry, start_ticks
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=0.5)
 
@@ -192,7 +189,7 @@ def test_a_successor_ends_what_a_killed_device_left_and_nothing_else(tmp_path: P
 
 def test_a_second_device_on_one_root_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from twin.core_device.files import InstanceLock;"
+        "import sys; from pathlib import Path; from twin.core_device.processes import InstanceLock;"
         "lock = InstanceLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

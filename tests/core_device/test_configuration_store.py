@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from twin.core_device.configuration_store import ConfigurationStore, ShapeError, StaleValueError
+from twin.core_device.components.configuration_store import ConfigurationStore, ShapeError, StaleValueError
 
 
 @pytest.fixture

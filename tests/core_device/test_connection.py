@@ -11,7 +11,7 @@ import pytest
 
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.backoff import Backoff
-from twin.core_device.connection import QUEUE_LIMIT_BYTES, Connection
+from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
 from twin.core_device.dialect import CLASSIC, LITE
 from twin.core_device.errors import RequestRejectedError
 

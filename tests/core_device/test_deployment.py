@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.core_device.offline_cloud import Device, OfflineCloud, deployment
-from twin.core_device.component_state import State
-from twin.core_device.deployment_document import parse_document
+from twin.core_device.components.component import State
+from twin.core_device.deployment.document import parse_document
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import DeploymentError
 

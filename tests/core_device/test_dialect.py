@@ -13,9 +13,8 @@ import pytest
 
 from tests.core_device.offline_cloud import Device, OfflineCloud
 from tests.core_device.test_deployment import run
-from twin.core_device.deployment_worker import DeploymentWorker
+from twin.core_device.deployment.jobs import DeploymentWorker, Job, JobQueue
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
-from twin.core_device.jobs import Job, JobQueue
 
 FOREVER = "echo ran > ran; sleep 600"
 HARD = {"VersionRequirement": ">=1.0.0 <2.0.0"}

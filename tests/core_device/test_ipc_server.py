@@ -19,7 +19,7 @@ def test_a_client_that_is_connected_when_the_server_stops_is_disconnected_withou
         await server.start(tmp_path / "ipc.socket")
         async with asyncio.timeout(20):
             reader, writer = await asyncio.open_unix_connection(tmp_path / "ipc.socket")
-            while not server._connections:
+            while not server._clients:
                 await asyncio.sleep(0.01)
             await server.stop()
             rest = await reader.read()

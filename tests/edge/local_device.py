@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from twin.core_device.ipc.operations import Cancel, IpcError, IpcLimits, Message
 from twin.core_device.ipc.server import IpcServer
-from twin.core_device.ipc.service_model import Cancel, IpcError, IpcLimits, Message
 
 COMPONENT = "edgewright.test.Inference"
 TOKEN = "ABCDEFGH"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twin.core_device.ipc.service_model import IpcLimits
+from twin.core_device.ipc.operations import IpcLimits
 
 from .errors import DeploymentError
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from .data_plane import DataPlane
-from .dialect import LITE, Dialect
-from .errors import DeploymentError
-from .files import Layout, read_json, write_json
-from .recipe import Recipe, device_platform, parse_recipe
-from .version import satisfies
+from twin.core_device.cloud.https import DataPlane
+from twin.core_device.components.recipe import Recipe, device_platform, parse_recipe, satisfies
+from twin.core_device.dialect import LITE, Dialect
+from twin.core_device.errors import DeploymentError
+from twin.core_device.files import Layout, read_json, write_json
 
 # The device does these components' work itself; they are never fetched.
 BUILT_IN = frozenset(

@@ -8,19 +8,51 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from .backoff import Backoff
-from .component_log import ComponentLog
-from .component_process import ComponentProcess
-from .component_state import Patience, State
-from .errors import DeploymentError
-from .process_registry import ProcessRegistry
+from twin.core_device.backoff import Backoff
+from twin.core_device.errors import DeploymentError
+from twin.core_device.processes import ProcessRegistry
+
+from .process import ComponentLog, ComponentProcess
 from .recipe import Recipe, Step
 
-log = logging.getLogger(__name__)
-
 ATTEMPTS = 3  # failures in a row that make a component BROKEN, as on nucleus lite
+
+
+class State(StrEnum):
+    """A component's state as fleet status reports it."""
+
+    NEW = "NEW"
+    INSTALLED = "INSTALLED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    ERRORED = "ERRORED"
+    BROKEN = "BROKEN"
+    FINISHED = "FINISHED"
+    STOPPING = "STOPPING"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the device waits for components, in seconds.
+
+    Args:
+        stable_s: A process that runs this long is taken to be well.
+        reset_s: A process that ran this long begins a new row of failures.
+        restart_s: Shortest wait before a restart; the longest begins at twice that and doubles with each failure.
+        grace_s: From SIGTERM to SIGKILL.
+    """
+
+    stable_s: float = 3.0
+    reset_s: float = 10.0
+    restart_s: float = 1.0
+    grace_s: float = 10.0
+
+
+log = logging.getLogger(__name__)
 
 
 Prepare = Callable[[Step], tuple[str, Mapping[str, str]]]

@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from .component import Component
-from .component_state import State
-from .errors import DeploymentError
+from twin.core_device.errors import DeploymentError
+
+from .component import Component, State
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)

@@ -9,16 +9,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .artifacts import ArtifactStore
-from .component_supervisor import ComponentSupervisor
-from .configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
-from .data_plane import DataPlane
-from .deployed_set import DeployedSet, Target, load_deployed_set
-from .deployment_document import DeploymentDocument
-from .errors import DeploymentError
-from .files import Layout
-from .package_store import remove_unused
-from .recipe import Recipe
+from twin.core_device.cloud.https import DataPlane
+from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
+from twin.core_device.components.recipe import Recipe
+from twin.core_device.components.supervisor import ComponentSupervisor
+from twin.core_device.errors import DeploymentError
+from twin.core_device.files import Layout
+
+from .artifacts import ArtifactStore, remove_unused
+from .document import DeployedSet, DeploymentDocument, Target, load_deployed_set
 from .resolution import BUILT_IN, Resolver
 
 log = logging.getLogger(__name__)

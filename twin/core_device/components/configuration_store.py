@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import read_json, write_json
+from twin.core_device.files import read_json, write_json
 
 DEFAULT_TIMESTAMP_MS = 0
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from .component import Component
-from .component_environment import Tokens
-from .component_state import State
-from .configuration_store import ConfigurationStore, ShapeError, StaleValueError
-from .connection import Connection
-from .errors import RequestRejectedError
-from .ipc.local_topics import LocalTopics
-from .ipc.service_model import Cancel, IpcError, Message
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.components.component import Component, State
+from twin.core_device.components.configuration_store import ConfigurationStore, ShapeError, StaleValueError
+from twin.core_device.components.environment import Tokens
+from twin.core_device.errors import RequestRejectedError
+from twin.core_device.topic_filter import matches
+
+from .operations import Cancel, IpcError, Message
 
 
 class IpcService:
@@ -103,3 +104,33 @@ class IpcService:
         """Note a component's own word for its state."""
         if component in self._components:
             self._components[component].report(State(state))
+
+
+@dataclass(frozen=True, eq=False)
+class _Subscription:
+    component: str
+    topic_filter: str
+    others_only: bool
+    deliver: Callable[[str, Message], None]
+
+
+@dataclass
+class LocalTopics:
+    """The device's local topics; a message without a subscriber is dropped."""
+
+    _subscriptions: list[_Subscription] = field(default_factory=list)
+
+    def publish(self, component: str, topic: str, message: Message) -> None:
+        """Deliver a message to every subscription whose filter covers the topic."""
+        for subscription in list(self._subscriptions):
+            own = subscription.others_only and subscription.component == component
+            if not own and matches(subscription.topic_filter, topic):
+                subscription.deliver(topic, message)
+
+    def subscribe(
+        self, component: str, topic_filter: str, others_only: bool, deliver: Callable[[str, Message], None]
+    ) -> Cancel:
+        """Subscribe with MQTT wildcards; returns what ends it."""
+        subscription = _Subscription(component, topic_filter, others_only, deliver)
+        self._subscriptions.append(subscription)
+        return lambda: self._subscriptions.remove(subscription)

@@ -1,17 +1,17 @@
-"""The job document of a deployment, read and checked."""
+"""The job document of a deployment, read and checked, and what it makes of the device."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from .deployed_set import target_name
-from .errors import DeploymentError
-from .recipe import is_component_name
-from .version import is_version
+from twin.core_device.components.recipe import is_component_name, is_version
+from twin.core_device.errors import DeploymentError
+from twin.core_device.files import read_json, write_json
 
 DOCUMENT_LIMIT_BYTES = 31 << 10  # Greengrass' quota for a thing group; for a thing it is 7 KiB
 _CONFIGURATION_ARN = re.compile(r"arn:[\w-]+:greengrass:[\w-]+:\d{12}:configuration:(thing|thinggroup)/.+:\d+")
@@ -108,3 +108,60 @@ def _pointer(text: str) -> tuple[str, ...]:
 
 def _malformed(reason: str) -> DeploymentError:
     return DeploymentError(f"the deployment document is malformed: {reason}", "DEPLOYMENT_DOCUMENT_NOT_VALID")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one deployment target (`thinggroup/<name>`, `thing/<name>`) wants of this device.
+
+    Args:
+        configuration_arn: ARN of its latest revision here.
+        deployment_id: The deployment of that revision.
+        roots: Version by name of the components it names.
+    """
+
+    configuration_arn: str
+    deployment_id: str
+    roots: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The target's name with its kind, without the revision."""
+        return target_name(self.configuration_arn)
+
+
+@dataclass(frozen=True)
+class DeployedSet:
+    """The components on the device.
+
+    Args:
+        components: Version by name, dependencies included.
+        targets: By name, who wants them.
+    """
+
+    components: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+
+    def roots(self) -> set[str]:
+        """Names of the components that a target names itself."""
+        return {name for target in self.targets.values() for name in target.roots}
+
+    def configuration_arns(self, component: str) -> list[str]:
+        """The revisions that name a component."""
+        return sorted(t.configuration_arn for t in self.targets.values() if component in t.roots)
+
+    def save(self, path: Path) -> None:
+        """Write the set to a file."""
+        write_json(path, asdict(self))
+
+
+def load_deployed_set(path: Path) -> DeployedSet:
+    """Read the set; no file is an empty set."""
+    stored = read_json(path) or {}
+    targets = {name: Target(**entry) for name, entry in stored.get("targets", {}).items()}
+    return DeployedSet(stored.get("components", {}), targets)
+
+
+def target_name(configuration_arn: str) -> str:
+    """`thinggroup/G` of `arn:aws:greengrass:R:A:configuration:thinggroup/G:7`."""
+    return configuration_arn.split(":configuration:", 1)[-1].rpartition(":")[0]
