@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from paho.mqtt.client import topic_matches_sub
+
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.components.environment import Tokens
@@ -16,7 +18,6 @@ from twin.core_device.dialect import DIALECTS, Dialect
 from twin.core_device.ipc.operations import IpcLimits
 from twin.core_device.ipc.server import IpcServer
 from twin.core_device.ipc.service import IpcService
-from twin.core_device.topic_filter import matches
 
 PROBE, OTHER = "com.example.IpcProbe", "com.example.Other"
 
@@ -63,7 +64,7 @@ class LoopbackCloud:
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
         self.published.append((topic, payload, qos, dict(properties)))
         for topic_filter, receiver in list(self._receivers):
-            if matches(topic_filter, topic):
+            if topic_matches_sub(topic_filter, topic):
                 receiver(topic, payload)
 
     async def subscribe(

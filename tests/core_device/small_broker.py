@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from paho.mqtt.client import topic_matches_sub
+
 from tests.core_device.tls_identity import HOST, TlsIdentity, make_identity
 from twin.core_device.configuration import Configuration, Nucleus, System
-from twin.core_device.topic_filter import matches
 
 Responder = Callable[[str, dict[str, Any]], None]
 
@@ -30,7 +31,7 @@ class SmallBroker:
         """Deliver to every client that subscribed (QoS 0: what the device does with it is the same)."""
         packet = _text(topic) + b"\x00" + payload
         for writer, filters in self._clients.items():
-            if any(matches(topic_filter, topic) for topic_filter in filters):
+            if any(topic_matches_sub(topic_filter, topic) for topic_filter in filters):
                 writer.write(_packet(0x30, packet))
 
     def drop_clients(self) -> None:

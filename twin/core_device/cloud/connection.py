@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.matcher import MQTTMatcher
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
-from twin.core_device.topic_filter import matches
 
 from .https import tls_context
 
@@ -75,6 +75,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
         self._subscriptions: dict[str, _Subscription] = {}
+        self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._queued: dict[int, int] = {}
         self._connect_listeners: list[Callable[[], None]] = []
@@ -150,7 +151,9 @@ class Connection:
             RequestRejectedError: The cloud refuses the subscription or does not acknowledge it. While the device is
                 not connected nothing is refused: the subscription is made at the next connect.
         """
-        subscription = self._subscriptions.setdefault(topic_filter, _Subscription(-1))
+        subscription = self._subscriptions.get(topic_filter)
+        if subscription is None:
+            self._subscriptions[topic_filter] = self._matching[topic_filter] = subscription = _Subscription(-1)
         subscription.receivers.append(receiver)
         if subscription.qos < qos:
             subscription.qos = qos
@@ -184,6 +187,7 @@ class Connection:
         subscription.receivers.remove(receiver)
         if not subscription.receivers:
             del self._subscriptions[topic_filter]
+            del self._matching[topic_filter]  # type: ignore[no-untyped-call]
             if self.connected.is_set():
                 self._client.unsubscribe(topic_filter)
 
@@ -242,10 +246,10 @@ class Connection:
             )
             self._client.disconnect()
             return
-        for topic_filter, subscription in list(self._subscriptions.items()):
-            if matches(topic_filter, topic):
-                for receiver in list(subscription.receivers):
-                    receiver(topic, payload)
+        found: list[_Subscription] = list(self._matching.iter_match(topic))  # type: ignore[no-untyped-call]
+        for subscription in found:
+            for receiver in list(subscription.receivers):
+                receiver(topic, payload)
 
 
 class _TunnelledClient(mqtt.Client):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from paho.mqtt.matcher import MQTTMatcher
 
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.component import Component, State
 from twin.core_device.components.configuration_store import ConfigurationStore, ShapeError, StaleValueError
 from twin.core_device.components.environment import Tokens
 from twin.core_device.errors import RequestRejectedError
-from twin.core_device.topic_filter import matches
 
 from .operations import Cancel, IpcError, Message
 
@@ -109,28 +110,36 @@ class IpcService:
 @dataclass(frozen=True, eq=False)
 class _Subscription:
     component: str
-    topic_filter: str
     others_only: bool
     deliver: Callable[[str, Message], None]
 
 
-@dataclass
 class LocalTopics:
     """The device's local topics; a message without a subscriber is dropped."""
 
-    _subscriptions: list[_Subscription] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._subscriptions: dict[str, list[_Subscription]] = {}
+        self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
 
     def publish(self, component: str, topic: str, message: Message) -> None:
         """Deliver a message to every subscription whose filter covers the topic."""
-        for subscription in list(self._subscriptions):
-            own = subscription.others_only and subscription.component == component
-            if not own and matches(subscription.topic_filter, topic):
+        found: list[list[_Subscription]] = list(self._matching.iter_match(topic))  # type: ignore[no-untyped-call]
+        for subscription in [each for subscriptions in found for each in subscriptions]:
+            if not (subscription.others_only and subscription.component == component):
                 subscription.deliver(topic, message)
 
     def subscribe(
         self, component: str, topic_filter: str, others_only: bool, deliver: Callable[[str, Message], None]
     ) -> Cancel:
         """Subscribe with MQTT wildcards; returns what ends it."""
-        subscription = _Subscription(component, topic_filter, others_only, deliver)
-        self._subscriptions.append(subscription)
-        return lambda: self._subscriptions.remove(subscription)
+        subscription = _Subscription(component, others_only, deliver)
+        if topic_filter not in self._subscriptions:
+            self._subscriptions[topic_filter] = self._matching[topic_filter] = []
+        self._subscriptions[topic_filter].append(subscription)
+        return lambda: self._end(topic_filter, subscription)
+
+    def _end(self, topic_filter: str, subscription: _Subscription) -> None:
+        self._subscriptions[topic_filter].remove(subscription)
+        if not self._subscriptions[topic_filter]:
+            del self._subscriptions[topic_filter]
+            del self._matching[topic_filter]  # type: ignore[no-untyped-call]
