@@ -42,10 +42,14 @@ class Json:
 
 Cancel = Callable[[], None]
 Message = Json | bytes
+_Perform = Callable[["Call"], Awaitable[Any]]
 
 
 class IpcHandler(Protocol):
-    """What stands behind the socket. Its methods run on the server's event loop and fail with an `IpcError`."""
+    """What stands behind the socket. Its methods run on the server's event loop and fail with an `IpcError`.
+
+    A handler that inherits from this one refuses the calls that it does not serve itself.
+    """
 
     def component_of(self, token: str) -> str | None:
         """The component that holds the token, or None."""
@@ -55,31 +59,39 @@ class IpcHandler(Protocol):
 
     def get_configuration(self, component: str, key_path: list[str]) -> Any:
         """The value at a key path."""
+        raise NotImplementedError
 
     def update_configuration(self, component: str, key_path: list[str], value: Any, timestamp_ms: int) -> None:
         """Merge a value into the component's own configuration."""
+        raise NotImplementedError
 
     def subscribe_to_configuration_update(
         self, component: str, key_path: list[str], deliver: Callable[[str, list[str]], None]
     ) -> Cancel:
         """Call `deliver(component, key path)` for each changed leaf at or below the key path."""
+        raise NotImplementedError
 
     async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
         """Publish by the device's MQTT connection."""
+        raise NotImplementedError
 
     async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Cancel:
         """Call `deliver(topic, payload)` for each message from the cloud."""
+        raise NotImplementedError
 
     def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
         """Publish to the device's own components."""
+        raise NotImplementedError
 
     def subscribe_to_topic(
         self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
     ) -> Cancel:
         """Call `deliver(topic, message)` for each local message."""
+        raise NotImplementedError
 
     def update_state(self, component: str, state: str) -> None:
         """Take a component's own word for its state: RUNNING or ERRORED."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -178,12 +190,37 @@ class Call:
         return topic
 
 
+class Operation(NamedTuple):
+    """How an operation is served: what does it, the type of its events, its error for an invalid request."""
+
+    perform: _Perform
+    event_type: str | None
+    invalid_request: str
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def _operation(
+    name: str, event_type: str | None = None, *, invalid_request: str = "ServiceError"
+) -> Callable[[_Perform], _Perform]:
+    """Serve an operation of the service model by a function."""
+
+    def register(perform: _Perform) -> _Perform:
+        OPERATIONS[name] = Operation(perform, event_type, invalid_request)
+        return perform
+
+    return register
+
+
+@_operation("GetConfiguration")
 async def _get_configuration(call: Call) -> dict[str, Any]:
     component, path = call.field("componentName", str, call.component), call.key_path()
     value = call.handler.get_configuration(component, path)
     return {"componentName": component, "value": value if isinstance(value, dict) else {path[-1]: value}}
 
 
+@_operation("UpdateConfiguration", invalid_request="InvalidArgumentsError")
 async def _update_configuration(call: Call) -> None:
     path, value = call.key_path(), call.request.get("valueToMerge")
     if "valueToMerge" not in call.request or (not path and not isinstance(value, dict)):
@@ -195,6 +232,7 @@ async def _update_configuration(call: Call) -> None:
     call.handler.update_configuration(call.component, path, value, timestamp_ms)
 
 
+@_operation("SubscribeToConfigurationUpdate", "ConfigurationUpdateEvents")
 async def _subscribe_to_configuration_update(call: Call) -> Cancel:
     def deliver(component: str, key_path: list[str]) -> None:
         call.emit({"configurationUpdateEvent": {"componentName": component, "keyPath": key_path}})
@@ -203,6 +241,7 @@ async def _subscribe_to_configuration_update(call: Call) -> Cancel:
     return call.handler.subscribe_to_configuration_update(component, call.key_path(), deliver)
 
 
+@_operation("PublishToIoTCore")
 async def _publish_to_iot_core(call: Call) -> None:
     payload, qos = _decode_blob(call.field("payload", str, "")), call.qos()
     if len(payload) > (limit := call.limits.payload_bytes):
@@ -212,6 +251,7 @@ async def _publish_to_iot_core(call: Call) -> None:
     await call.handler.publish_to_iot_core(topic, payload, qos, properties)
 
 
+@_operation("SubscribeToIoTCore", "IoTCoreMessage")
 async def _subscribe_to_iot_core(call: Call) -> Cancel:
     def deliver(topic: str, payload: bytes) -> None:
         call.emit({"message": {"topicName": topic, "payload": base64.b64encode(payload).decode()}})
@@ -220,11 +260,13 @@ async def _subscribe_to_iot_core(call: Call) -> Cancel:
     return await call.handler.subscribe_to_iot_core(topic, qos, deliver)
 
 
+@_operation("PublishToTopic")
 async def _publish_to_topic(call: Call) -> None:
     union = {kind: body for kind, body in call.field("publishMessage", dict).items() if body is not None}
     call.handler.publish_to_topic(call.component, call.topic("topic", PUBSUB, publish=True), _local_message(union))
 
 
+@_operation("SubscribeToTopic", "SubscriptionResponseMessage", invalid_request="InvalidArgumentsError")
 async def _subscribe_to_topic(call: Call) -> Cancel:
     def deliver(topic: str, message: Message) -> None:
         is_json = isinstance(message, Json)
@@ -239,6 +281,7 @@ async def _subscribe_to_topic(call: Call) -> Cancel:
     return call.handler.subscribe_to_topic(call.component, topic, others_only, deliver)
 
 
+@_operation("UpdateState")
 async def _update_state(call: Call) -> None:
     state = call.field("state", str)
     if state not in ("RUNNING", "ERRORED"):
@@ -263,25 +306,3 @@ def _decode_blob(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as exc:
         raise InvalidRequestError("the payload is not base64") from exc
-
-
-class Operation(NamedTuple):
-    """How an operation is served: what does it, the type of its events, its error for an invalid request."""
-
-    perform: Callable[[Call], Awaitable[Any]]
-    event_type: str | None
-    invalid_request: str
-
-
-OPERATIONS = {
-    "GetConfiguration": Operation(_get_configuration, None, "ServiceError"),
-    "UpdateConfiguration": Operation(_update_configuration, None, "InvalidArgumentsError"),
-    "SubscribeToConfigurationUpdate": Operation(
-        _subscribe_to_configuration_update, "ConfigurationUpdateEvents", "ServiceError"
-    ),
-    "PublishToIoTCore": Operation(_publish_to_iot_core, None, "ServiceError"),
-    "SubscribeToIoTCore": Operation(_subscribe_to_iot_core, "IoTCoreMessage", "ServiceError"),
-    "PublishToTopic": Operation(_publish_to_topic, None, "ServiceError"),
-    "SubscribeToTopic": Operation(_subscribe_to_topic, "SubscriptionResponseMessage", "InvalidArgumentsError"),
-    "UpdateState": Operation(_update_state, None, "ServiceError"),
-}

@@ -289,6 +289,8 @@ class Stream:
             self.fail(error.code, error.message)
         except InvalidRequestError as error:
             self.fail(operation.invalid_request, str(error))
+        except NotImplementedError:
+            self.fail("ServiceError", f"operation {name} is not served here")
         except Exception:
             log.exception("IPC operation %s of %s failed", name, self._client.component)
             self.fail("ServiceError", "Internal error")

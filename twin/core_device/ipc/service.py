@@ -14,11 +14,11 @@ from twin.core_device.components.configuration_store import ConfigurationStore, 
 from twin.core_device.components.environment import Tokens
 from twin.core_device.errors import RequestRejectedError
 
-from .operations import Cancel, IpcError, Message
+from .operations import Cancel, IpcError, IpcHandler, Message
 
 
-class IpcService:
-    """The `IpcHandler` of a core device.
+class IpcService(IpcHandler):
+    """The handler of a core device.
 
     Args:
         tokens: Tell the components apart.
