@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import COMPONENT, PLACE, recipes
 from edge_rules.rule import Finding, rule
+from nucleus_lite import deployment as lite_deployment
 
 DEPLOYMENT = "AWS::GreengrassV2::Deployment"
 THING_BYTES = 7 * 1024
 GROUP_BYTES = 31 * 1024
 DEVICES_PER_MINUTE = 1000
-COMPONENTS = 50
 _EXACT = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -45,12 +45,12 @@ def deployments_fit(fleet: FleetView) -> Iterator[Finding]:
     "a deployment must have at most 50 components",
     reason="nucleus lite has room for 50 on a device, those of its other groups included",
     fix="put what belongs together into one component",
-    source="ggl-constants (GGL_MAX_GENERIC_COMPONENTS)",
+    fact=lite_deployment.COMPONENTS,
 )
 def deployments_have_few_components(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
         count = len(deployment.properties.get("Components") or {})
-        if count > COMPONENTS:
+        if count > lite_deployment.COMPONENTS.value:
             yield Finding(deployment, "Properties/Components", f"{count} components")
 
 

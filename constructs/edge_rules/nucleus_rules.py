@@ -3,18 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.lite_memory import arena_bytes, levels, subobjects
 from edge_rules.recipe_view import PLACE, recipes
 from edge_rules.rule import Finding, rule
+from nucleus_lite import configuration
+from nucleus_lite import recipe as lite_recipe
 
-ACCESS_BYTES = 4096
-SUBOBJECTS = 255
-CONFIGURATION_LEVELS = 10
-CONFIGURATION_CHILDREN = 64
-STEP_SECONDS = 300
 #: What CreateComponentVersion adds to each artifact: Digest, Algorithm, Permission with Read and Execute.
 _ADDED_TO_ARTIFACT = 10
 _STEPS = {"install", "run", "startup", "bootstrap", "Setenv"}
@@ -55,7 +50,7 @@ def timeouts_are_waited_for(fleet: FleetView) -> Iterator[Finding]:
         for place, name, step in recipe.steps():
             timeout = step.get("Timeout", 1)
             whole = re.fullmatch(r"\d+", str(timeout)) and not isinstance(timeout, bool)
-            if not whole or (name != "run" and int(timeout) > STEP_SECONDS):
+            if not whole or (name != "run" and int(timeout) > lite_recipe.STEP_SECONDS.value):
                 yield Finding(recipe.resource, f"{place}/Timeout", str(timeout))
 
 
@@ -81,12 +76,12 @@ def variables_mean_the_same(fleet: FleetView) -> Iterator[Finding]:
     "a recipe must have at most 255 parts: two a key, one an item of a list",
     reason="nucleus lite reads no object with more, and fails the deployment",
     fix="move settings into a file of the artifact, or split the component",
-    source=f"{_RECIPE_C} (gg_arena_claim_obj), gg/object.h (GG_MAX_OBJECT_SUBOBJECTS)",
+    fact=lite_recipe.PARTS,
 )
 def recipes_have_few_parts(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        count = subobjects(recipe.body) + _ADDED_TO_ARTIFACT * len(list(recipe.artifacts()))
-        if recipe.on_lite and count > SUBOBJECTS:
+        count = lite_recipe.parts(recipe.body) + _ADDED_TO_ARTIFACT * len(list(recipe.artifacts()))
+        if recipe.on_lite and count > lite_recipe.PARTS.value:
             yield Finding(recipe.resource, PLACE, f"{count} parts with those that the cloud adds")
 
 
@@ -95,13 +90,13 @@ def recipes_have_few_parts(fleet: FleetView) -> Iterator[Finding]:
     "the access control of one service must fit into 4096 bytes of nucleus lite's memory",
     reason="it is read as a whole at each call: with more, every call of the component is refused",
     fix="use fewer or shorter topics and no policyDescription, or split the component",
-    source="ggipcd/src/ipc_authz.c (policy_mem)",
+    fact=configuration.ACCESS_BYTES,
 )
 def access_control_fits(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         for service, policies in (recipe.configuration.get("accessControl") or {}).items():
-            size = arena_bytes(policies)
-            if recipe.on_lite and size > ACCESS_BYTES:
+            size = configuration.memory_bytes(policies)
+            if recipe.on_lite and size > configuration.ACCESS_BYTES.value:
                 yield Finding(recipe.resource, f"{PLACE}/accessControl/{service}", f"{size} bytes")
 
 
@@ -130,8 +125,8 @@ def topics_are_plain(fleet: FleetView) -> Iterator[Finding]:
 )
 def configurations_are_flat(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        depth, widest = levels(recipe.configuration), _widest(recipe.configuration)
-        if recipe.on_lite and (depth > CONFIGURATION_LEVELS or widest > CONFIGURATION_CHILDREN):
+        depth, widest = configuration.levels(recipe.configuration), configuration.widest(recipe.configuration)
+        if recipe.on_lite and (depth > configuration.LEVELS.value or widest > configuration.KEYS_OF_OBJECT.value):
             yield Finding(recipe.resource, f"{PLACE}/ComponentConfiguration", f"{depth} levels, {widest} keys")
 
 
@@ -163,9 +158,3 @@ def components_are_generic(fleet: FleetView) -> Iterator[Finding]:
         kind = str(recipe.body.get("ComponentType", "aws.greengrass.generic"))
         if kind != "aws.greengrass.generic":
             yield Finding(recipe.resource, f"{PLACE}/ComponentType", kind)
-
-
-def _widest(node: Any) -> int:
-    if not isinstance(node, Mapping):
-        return 0
-    return max(len(node), *(_widest(child) for child in node.values())) if node else 0

@@ -8,10 +8,10 @@ from typing import Any
 from edge_rules.fleet_view import FleetView
 from edge_rules.recipe_view import PLACE, recipes
 from edge_rules.rule import Finding, rule
+from nucleus_lite import configuration
+from nucleus_lite import recipe as lite_recipe
 
-LITE_RECIPE_BYTES = 8 * 1024
 RECIPE_BYTES = 16 * 1024
-CONFIGURATION_VALUE_BYTES = 1024
 COMPONENT_BYTES = 2 * 1024**3
 _RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+|\d+\.\d+\.\d+")
 _NAMES = {"amd64", "aarch64", "arm", "x86", "*"}
@@ -42,7 +42,7 @@ def recipe_fits(fleet: FleetView) -> Iterator[Finding]:
         size = len(recipe.text.encode())
         # Only a component that names another nucleus than lite never meets its lower limit.
         runtimes = {str((manifest.get("Platform") or {}).get("runtime", "classic")) for _, manifest in recipe.manifests}
-        limit = RECIPE_BYTES if runtimes == {"classic"} else LITE_RECIPE_BYTES
+        limit = RECIPE_BYTES if runtimes == {"classic"} else lite_recipe.BYTES.value
         if size > limit:
             yield Finding(recipe.resource, PLACE, f"{size} bytes, at most {limit}")
 
@@ -108,7 +108,7 @@ def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
     "an architecture must be a plain name",
     reason="nucleus lite compares it as text: a regular expression matches no device",
     fix="write one manifest for each architecture",
-    source="ggl-recipe/src/recipe.c, docs/RECIPE_SUPPORT_CHANGES.md",
+    fact=lite_recipe.PATTERN,
 )
 def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -123,7 +123,7 @@ def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     'a manifest must say for which "os" and "runtime" it is',
     reason='without "runtime": "*" nucleus lite finds no applicable manifest',
     fix='write "Platform": {"os": "linux", "runtime": "*"}',
-    source="ggl-recipe/src/recipe.c (manifest_selection)",
+    fact=lite_recipe.RUNTIME,
 )
 def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -139,7 +139,7 @@ def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
     reason="on nucleus lite the dependent is stopped when the run step of the other ends, and the deployment "
     "still reports success",
     fix='write "DependencyType": "SOFT" and wait for what is needed at start',
-    source="recipe2unit/src/unit_file_generator.c (BindsTo)",
+    fact=lite_recipe.HARD,
 )
 def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -174,7 +174,7 @@ def configuration_values_fit(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         for path, value in _leaves(recipe.configuration, "ComponentConfiguration"):
             size = len(json.dumps(value).encode())
-            if size > CONFIGURATION_VALUE_BYTES:
+            if size > configuration.VALUE_BYTES.value:
                 yield Finding(recipe.resource, f"{PLACE}/{path}", f"{size} bytes")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from edge_rules.fleet_view import FleetView
 from edge_rules.recipe_view import recipes
 from edge_rules.rule import Finding, rule
+from nucleus_lite import recipe as lite_recipe
 
 _VARIABLE = re.compile(r"\{([A-Za-z][\w.-]*:[^{}\s]*)\}")
 _OWN = re.compile(r"(artifacts|work|kernel|iot|configuration):.*")
@@ -20,7 +21,7 @@ _NETWORK = re.compile(r"\bpip3? +install\b(?!.*--no-index)|\b(?:curl|wget|apt-ge
     "a script must not use variables of another component",
     reason="nucleus lite leaves {other.Component:artifacts:path} as it is",
     fix="let the other component write a pointer file that is read below {kernel:rootPath}/work/",
-    source="docs/RECIPE_SUPPORT_CHANGES.md",
+    fact=lite_recipe.FOREIGN_VARIABLE,
 )
 def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -35,7 +36,7 @@ def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     "a script must have no braces but those of recipe variables",
     reason="nucleus lite cuts the script off at ${VAR}, f() { and inline JSON",
     fix="put the logic into a file of the artifact",
-    source="recipe-runner/src/runner.c (handle_escape)",
+    fact=lite_recipe.BRACE,
 )
 def scripts_have_no_braces(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -64,12 +65,12 @@ def components_run(fleet: FleetView) -> Iterator[Finding]:
     "a lifecycle must do without shutdown, recover and Skipif",
     reason="nucleus lite ignores them",
     fix="handle the end and the restart in the program itself",
-    source="docs/RECIPE_SUPPORT_CHANGES.md",
+    fact=lite_recipe.SHUTDOWN,
 )
 def steps_are_portable(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         for place, name, step in recipe.steps():
-            if name.lower() in {"shutdown", "recover"}:
+            if name.lower() in lite_recipe.SHUTDOWN.value:
                 yield Finding(recipe.resource, place, name)
             elif any(key.lower() == "skipif" for key in step):
                 yield Finding(recipe.resource, place, "Skipif")
@@ -109,7 +110,7 @@ def environment_is_plain(fleet: FleetView) -> Iterator[Finding]:
 
 
 def _unportable(variables: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in variables.items() if not isinstance(value, str) or re.search(r"[\s'\"]", value)]
+    return [name for name, value in variables.items() if lite_recipe.environment_problem(value)]
 
 
 @rule(

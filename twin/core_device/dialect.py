@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nucleus_lite import configuration, deployment, recipe
 from twin.core_device.ipc.operations import IpcLimits
 
 from .errors import DeploymentError
 
-LITE_PACKET_LIMIT_BYTES = 5_000
 _CLASSIC_IPC = IpcLimits(
     message_bytes=24 << 20,  # the clients' own limit
     clients=1_000,
@@ -58,22 +58,17 @@ class Dialect:
     file_mode: int
 
 
-LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, False, IpcLimits(), 0o755)
+LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, deployment.PACKET_BYTES.value, False, IpcLimits(), 0o755)
 CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, True, _CLASSIC_IPC, 0o440)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}
 
 
-RECIPE_LIMIT_BYTES = 8 << 10
-VALUE_LIMIT_BYTES = 1 << 10
-KEYS_LIMIT = 255
 KIND = "NUCLEUS_LITE_LIMIT"
 
 VARIABLE = re.compile(r"\{(artifacts|work|kernel|iot|configuration):([^{}\s]+)\}")
 FOREIGN_VARIABLE = re.compile(r"\{([A-Za-z0-9_.-]+):((?:artifacts|work|configuration):[^{}\s]+)\}")
 """A variable of another component; only the classic nucleus knows them."""
-_RANGE = re.compile(r"(>=|<|=)?\d+\.\d+\.\d+([\s,]+(>=|<)\d+\.\d+\.\d+)*")
-_NEVER_RUN = ("shutdown", "recover")
 
 
 def check_recipe(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -94,8 +89,8 @@ def check_document(document: Mapping[str, Any]) -> None:
     Raises:
         DeploymentError: It breaks rules; all of them are listed.
     """
-    keys = _count_keys(document)
-    broken = [f"a deployment document must have at most {KEYS_LIMIT} keys in all, got {keys}"] * (keys > KEYS_LIMIT)
+    keys, limit = deployment.keys(document), deployment.KEYS.value
+    broken = [f"a deployment document must have at most {limit} keys in all, got {keys}"] if keys > limit else []
     for name, entry in (document.get("components") or {}).items():
         merge = (entry.get("configurationUpdate") or {}).get("merge")
         broken += _value_rules(f"components.{name}.configurationUpdate.merge", merge)
@@ -105,11 +100,11 @@ def check_document(document: Mapping[str, Any]) -> None:
 
 def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
     size = len(json.dumps({k: v for k, v in document.items() if k != "arn"}, separators=(",", ":")).encode())
-    if size > RECIPE_LIMIT_BYTES:
-        yield f"a recipe must be at most {RECIPE_LIMIT_BYTES} bytes, got {size}: put logic into an artifact"
+    if size > recipe.BYTES.value:
+        yield f"a recipe must be at most {recipe.BYTES.value} bytes, got {size}: put logic into an artifact"
     for name, entry in (document.get("ComponentDependencies") or {}).items():
         requirement = str(entry.get("VersionRequirement") or ">=0.0.0").strip()
-        if not _RANGE.fullmatch(requirement):
+        if not recipe.RANGE.value.fullmatch(requirement):
             yield f"the range of dependency {name} must be made of >= and <, got {requirement!r}"
     defaults = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration")
     yield from _value_rules("DefaultConfiguration", defaults)
@@ -118,7 +113,7 @@ def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
 def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:
     steps = {key.lower(): value for key, value in lifecycle.items()}
     yield from _environment_rules("setenv", steps.pop("setenv", None))
-    for name in _NEVER_RUN:
+    for name in recipe.SHUTDOWN.value:
         if steps.get(name):
             yield f"the step {name} is never run: clean up in the run step"
     if "install" in steps and not {"run", "startup"} & steps.keys():
@@ -146,23 +141,13 @@ def _script_rules(step: str, script: str) -> Iterator[str]:
 
 def _environment_rules(where: str, entries: Any) -> Iterator[str]:
     for name, value in (entries or {}).items():
-        if not isinstance(value, str):
-            yield f"{where}.{name} must be a string, got {value!r}"
-        elif re.search(r"\s", value):
-            yield f"{where}.{name} must be without spaces, got {value!r}"
-        elif re.search(r"[\"']", value):
-            yield f"{where}.{name} must be without quotes, got {value!r}"
+        if problem := recipe.environment_problem(value):
+            yield f"{where}.{name} must be {problem}, got {value!r}"
 
 
 def _value_rules(where: str, value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, child in value.items():
             yield from _value_rules(f"{where}.{key}", child)
-    elif isinstance(value, str) and len(value.encode()) > VALUE_LIMIT_BYTES:
-        yield f"{where} must be at most {VALUE_LIMIT_BYTES} bytes, got {len(value.encode())}"
-
-
-def _count_keys(value: Any) -> int:
-    if isinstance(value, dict):
-        return len(value) + sum(_count_keys(child) for child in value.values())
-    return sum(_count_keys(child) for child in value) if isinstance(value, list) else 0
+    elif isinstance(value, str) and len(value.encode()) > configuration.VALUE_BYTES.value:
+        yield f"{where} must be at most {configuration.VALUE_BYTES.value} bytes, got {len(value.encode())}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from nucleus_lite import unit
 from twin.core_device.backoff import Backoff
 from twin.core_device.errors import DeploymentError
 from twin.core_device.processes import ProcessRegistry
@@ -19,7 +20,7 @@ from twin.core_device.processes import ProcessRegistry
 from .process import ComponentLog, ComponentProcess
 from .recipe import Recipe, Step
 
-ATTEMPTS = 3  # failures in a row that make a component BROKEN, as on nucleus lite
+ATTEMPTS: int = unit.ATTEMPTS.value  # failures in a row that make a component BROKEN
 
 
 class State(StrEnum):

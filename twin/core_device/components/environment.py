@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nucleus_lite.fact import RELEASE
 from twin.core_device.configuration import Configuration
 from twin.core_device.dialect import FOREIGN_VARIABLE, VARIABLE
 from twin.core_device.errors import DeploymentError
@@ -18,7 +19,7 @@ from twin.core_device.files import Layout
 
 from .recipe import Recipe, Step
 
-NUCLEUS_VERSION = "2.6.0"  # the nucleus lite whose behaviour this device follows
+NUCLEUS_VERSION = RELEASE
 TOKEN_EXCHANGE_SERVICE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
 _INHERITED: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 

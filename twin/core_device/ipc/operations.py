@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from nucleus_lite import ipc
+
 from .access_control import MQTT_PROXY, PUBSUB, is_authorized
 
 NAMESPACE = "aws.greengrass#"
@@ -114,12 +116,12 @@ class IpcLimits:
         linger_s: Seconds a refused client has to read the reason.
     """
 
-    message_bytes: int = 10_012
-    clients: int = 50
-    subscriptions: int = 100
-    payload_bytes: int = 6_300
-    nesting: int | None = 16
-    items: int | None = 100
+    message_bytes: int = ipc.MESSAGE_BYTES.value
+    clients: int = ipc.CLIENTS.value
+    subscriptions: int = ipc.SUBSCRIPTIONS.value
+    payload_bytes: int = ipc.PAYLOAD_BYTES.value
+    nesting: int | None = ipc.NESTING.value
+    items: int | None = ipc.ITEMS.value
     receive_modes: bool = False
     pings: bool = False
     tells_refusal: bool = False

@@ -1,8 +1,42 @@
-"""The systemd units that nucleus lite makes of a recipe, as far as their names and sizes go."""
+"""The systemd units that nucleus lite makes of a recipe: their names, their size, how often they are started."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from nucleus_lite.fact import OBSERVED, Fact
+
+_PARSER_C = "recipe2unit/src/parser.c"
+_GENERATOR_C = "recipe2unit/src/unit_file_generator.c"
+
+NAME = Fact(
+    "a component's name that is none of a systemd unit, or another unit's",
+    source=f"{_PARSER_C} (unit_file_path), systemd.unit(5)",
+    rule="ComponentName",
+    twin="not refused",
+)
+DESCRIPTION = Fact(
+    "a description of more than one line, with `%`, or with a backslash at its end",
+    source=f"{_GENERATOR_C} (fill_unit_section), systemd.unit(5)",
+    rule="ComponentDescription",
+    twin="not refused",
+)
+BYTES = Fact(
+    "a unit of more than {value} bytes: description and dependencies make it longer",
+    source=f"{_PARSER_C} (MAX_UNIT_FILE_BUF_SIZE)",
+    rule="UnitSize",
+    twin="not refused",
+    value=2048,
+)
+ATTEMPTS = Fact(
+    "a `run` step that fails is started {value} times in all, then the component is BROKEN",
+    source=OBSERVED,
+    twin="the same; a component that ran for 10 s begins anew",
+    shown_by="core_device/test_component.py::test_three_failures_in_a_row_break_a_component",
+    value=3,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 #: Everything but names, version, description and dependencies, with the usual root folder and users.

@@ -1,0 +1,75 @@
+"""What nucleus lite can store and read of a component's configuration, whose buffers are fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nucleus_lite.fact import OBSERVED, Fact
+
+_ITEM_BYTES = 11
+_PAIR_BYTES = 21
+
+VALUE_BYTES = Fact(
+    "a configuration value of more than {value} bytes, in the recipe or in a deployment",
+    source=OBSERVED,
+    rule="ConfigurationValueSize",
+    twin="`must be at most 1024 bytes`",
+    shown_by="a default value above 1 kB",
+    value=1024,
+)
+LEVELS = Fact(
+    "a default configuration of more than {value} levels",
+    source="gg/object.h (GG_MAX_OBJECT_DEPTH)",
+    rule="ConfigurationShape",
+    twin="not refused",
+    value=10,
+)
+KEYS_OF_OBJECT = Fact(
+    "more than {value} keys in one object of a configuration are not read back",
+    source="ggconfigd/src/db_interface.c (MAX_CONFIG_CHILDREN_PER_OBJECT)",
+    rule="ConfigurationShape",
+    twin="not refused",
+    value=64,
+)
+ACCESS_BYTES = Fact(
+    "the access control of one service takes more than {value} bytes: every call of the component is refused",
+    source="ggipcd/src/ipc_authz.c (policy_mem)",
+    rule="AccessControlSize",
+    twin="not refused",
+    value=4096,
+)
+
+
+def memory_bytes(node: Any) -> int:
+    """Memory that a copy takes (`gg/object.h`): texts, and the pairs and items that point at them.
+
+    Args:
+        node: Parsed JSON.
+    """
+    if isinstance(node, Mapping):
+        return sum(len(str(key).encode()) + _PAIR_BYTES + memory_bytes(child) for key, child in node.items())
+    if isinstance(node, list):
+        return sum(_ITEM_BYTES + memory_bytes(child) for child in node)
+    return len(node.encode()) if isinstance(node, str) else 0
+
+
+def levels(node: Any) -> int:
+    """Depth: 1 for a value, 2 for a list or an object of values.
+
+    Args:
+        node: Parsed JSON.
+    """
+    children = list(node.values()) if isinstance(node, Mapping) else node if isinstance(node, list) else None
+    return 1 if children is None else 1 + max((levels(child) for child in children), default=0)
+
+
+def widest(node: Any) -> int:
+    """The most keys of one object.
+
+    Args:
+        node: Parsed JSON.
+    """
+    if not isinstance(node, Mapping) or not node:
+        return 0
+    return max(len(node), *(widest(child) for child in node.values()))
