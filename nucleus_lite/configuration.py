@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nucleus_lite.fact import OBSERVED, Fact
@@ -11,19 +12,21 @@ _ITEM_BYTES = 11
 _PAIR_BYTES = 21
 
 VALUE_BYTES = Fact(
-    "a configuration value of more than {value} bytes, in the recipe or in a deployment",
+    "a configuration value of more than {value} bytes as encoded JSON, in a recipe, in what a deployment merges or in "
+    "UpdateConfiguration: 1,022 plain characters, escapes count, a list is one value",
     source=OBSERVED,
     rule="ConfigurationValueSize",
-    twin="`must be at most 1024 bytes`",
+    twin="`must be at most 1024 bytes as encoded JSON`; over IPC ServiceError",
     shown_by="a default value above 1 kB",
     value=1024,
 )
 LEVELS = Fact(
-    "a default configuration of more than {value} levels",
-    source="gg/object.h (GG_MAX_OBJECT_DEPTH)",
+    "a configuration of more than {value} levels, in a recipe, in what a deployment merges or in UpdateConfiguration",
+    source=OBSERVED,
     rule="ConfigurationShape",
-    twin="not refused",
-    value=10,
+    twin="`must have at most 12 levels`; over IPC ServiceError",
+    shown_by="a default configuration of 13 levels",
+    value=12,
 )
 KEYS_OF_OBJECT = Fact(
     "more than {value} keys in one object of a configuration are not read back",
@@ -54,14 +57,40 @@ def memory_bytes(node: Any) -> int:
     return len(node.encode()) if isinstance(node, str) else 0
 
 
+def value_bytes(value: Any) -> int:
+    """Bytes of a value as encoded JSON.
+
+    Args:
+        value: Parsed JSON.
+    """
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass"))
+
+
+def long_values(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Find the values of a configuration that are too long; a list is one value.
+
+    Args:
+        node: A configuration or a part of it.
+        path: Where it is.
+
+    Returns:
+        Key path and bytes of each.
+    """
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from long_values(child, (*path, str(key)))
+    elif (size := value_bytes(node)) > VALUE_BYTES.value:
+        yield path, size
+
+
 def levels(node: Any) -> int:
-    """Depth: 1 for a value, 2 for a list or an object of values.
+    """Depth: 0 for a value, 1 for a list or an object of values.
 
     Args:
         node: Parsed JSON.
     """
     children = list(node.values()) if isinstance(node, Mapping) else node if isinstance(node, list) else None
-    return 1 if children is None else 1 + max((levels(child) for child in children), default=0)
+    return 0 if children is None else 1 + max((levels(child) for child in children), default=0)
 
 
 def widest(node: Any) -> int:

@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import COMPONENT, PLACE, recipes
+from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import deployment as lite_deployment
 
-DEPLOYMENT = "AWS::GreengrassV2::Deployment"
 THING_BYTES = 7 * 1024
 GROUP_BYTES = 31 * 1024
 DEVICES_PER_MINUTE = 1000

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.recipe_view import PLACE, merges_on_lite, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import configuration
 from nucleus_lite import recipe as lite_recipe
@@ -118,16 +118,21 @@ def topics_are_plain(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "ConfigurationShape",
-    "a default configuration must have at most 10 levels, and 64 keys in one object",
-    reason="nucleus lite stores no key deeper than 15 with the four above it, and reads back 64 of an object",
+    "a configuration must have at most 12 levels, and 64 keys in one object",
+    reason="nucleus lite stores no deeper one, and reads back 64 keys of an object",
     fix="make it flatter, or ship it as a file of the artifact",
-    source="ggconfigd/src/db_interface.c (MAX_CONFIG_CHILDREN_PER_OBJECT), gg/object.h (GG_MAX_OBJECT_DEPTH)",
+    source="2.6.0; ggconfigd/src/db_interface.c (MAX_CONFIG_CHILDREN_PER_OBJECT)",
 )
 def configurations_are_flat(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        depth, widest = configuration.levels(recipe.configuration), configuration.widest(recipe.configuration)
-        if recipe.on_lite and (depth > configuration.LEVELS.value or widest > configuration.KEYS_OF_OBJECT.value):
-            yield Finding(recipe.resource, f"{PLACE}/ComponentConfiguration", f"{depth} levels, {widest} keys")
+    places = [
+        (recipe.resource, f"{PLACE}/ComponentConfiguration", recipe.configuration)
+        for recipe in recipes(fleet)
+        if recipe.on_lite
+    ]
+    for resource, place, content in [*places, *merges_on_lite(fleet)]:
+        depth, widest = configuration.levels(content), configuration.widest(content)
+        if depth > configuration.LEVELS.value or widest > configuration.KEYS_OF_OBJECT.value:
+            yield Finding(resource, place, f"{depth} levels, {widest} keys")
 
 
 @rule(

@@ -2,11 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.recipe_view import PLACE, merges_on_lite, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import configuration
 from nucleus_lite import recipe as lite_recipe
@@ -165,22 +164,16 @@ def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "ConfigurationValueSize",
-    "one value of a configuration must fit into 1 KiB",
-    reason="nucleus lite cannot store a longer one: the deployment fails",
+    "one value of a configuration must fit into 1,024 bytes of encoded JSON, a list being one value",
+    reason="nucleus lite cannot store a longer one: the deployment fails, and where a deployment merges it the "
+    "component stays silent",
     fix="split the value, or ship it in an artifact",
-    source="2.6.0",
+    fact=configuration.VALUE_BYTES,
 )
 def configuration_values_fit(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        for path, value in _leaves(recipe.configuration, "ComponentConfiguration"):
-            size = len(json.dumps(value).encode())
-            if size > configuration.VALUE_BYTES.value:
-                yield Finding(recipe.resource, f"{PLACE}/{path}", f"{size} bytes")
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _leaves(child, f"{path}/{key}")
-    else:
-        yield path, node
+        for path, size in configuration.long_values(recipe.configuration) if recipe.on_lite else ():
+            yield Finding(recipe.resource, "/".join((PLACE, "ComponentConfiguration", *path)), f"{size} bytes")
+    for deployment, place, merged in merges_on_lite(fleet):
+        for path, size in configuration.long_values(merged):
+            yield Finding(deployment, "/".join((place, *path)), f"{size} bytes")

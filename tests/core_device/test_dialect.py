@@ -39,6 +39,10 @@ def step(script: str, **more: Any) -> dict[str, Any]:
     return {"steps": {"run": {"Script": script, **more}}}
 
 
+def nested(levels: int) -> Any:
+    return {"a": nested(levels - 1)} if levels else 1
+
+
 QUIRKS = {
     "a manifest without runtime": Quirk("has no manifest", {**step(FOREVER), "platform": {"os": "linux"}}),
     "a pattern for the architecture": Quirk(
@@ -68,11 +72,25 @@ QUIRKS = {
     "a space in setenv": Quirk("must be without spaces", step('echo "ran$S" > ran; sleep 600', Setenv={"S": "a b"})),
     "a quote in setenv": Quirk("must be without quotes", step('echo "ran$S" > ran; sleep 600', Setenv={"S": "it's"})),
     "a default value above 1 kB": Quirk(
-        "DefaultConfiguration.long must be at most 1024 bytes, got 1025",
-        {**step(FOREVER), "defaults": {"long": "x" * 1025}},
+        "DefaultConfiguration.long must be at most 1024 bytes as encoded JSON, got 1025",
+        {**step(FOREVER), "defaults": {"long": "x" * 1023}},
+    ),
+    "a default value whose escapes are above 1 kB": Quirk(
+        "DefaultConfiguration.long must be at most 1024 bytes as encoded JSON, got 1026",
+        {**step(FOREVER), "defaults": {"long": '"' * 512}},
+    ),
+    "a default list above 1 kB": Quirk(
+        "DefaultConfiguration.long must be at most 1024 bytes as encoded JSON, got 1025",
+        {**step(FOREVER), "defaults": {"long": ["x" * 500, "x" * 518]}},
+    ),
+    "a default configuration of 13 levels": Quirk(
+        "DefaultConfiguration must have at most 12 levels, got 13", {**step(FOREVER), "defaults": nested(13)}
+    ),
+    "a deployed configuration of 13 levels": Quirk(
+        "merge must have at most 12 levels, got 13", step(FOREVER), entry={"merge": nested(13)}
     ),
     "a deployed value above 1 kB": Quirk(
-        "merge.long must be at most 1024 bytes", step(FOREVER), entry={"merge": {"long": "x" * 1025}}
+        "merge.long must be at most 1024 bytes", step(FOREVER), entry={"merge": {"long": "x" * 1023}}
     ),
     "a recipe above 8 kB": Quirk(
         "a recipe must be at most 8192 bytes", {**step(FOREVER), "defaults": {str(n): "x" * 900 for n in range(10)}}
@@ -167,7 +185,20 @@ def test_every_broken_rule_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
 
         _status, details = await deploy(device, tmp_path, LITE, Quirk("", {}))
 
-        for part in ("com.a 1.0.0", "never run", "is cut at", "1024 bytes, got 2000"):
+        for part in ("com.a 1.0.0", "never run", "is cut at", "1024 bytes as encoded JSON, got 2002"):
             assert part in details["deployment-failure-cause"]
+
+    run(tmp_path / "lite", scenario)
+
+
+def test_lite_takes_what_just_fits(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        fits = {"plain": "x" * 1022, "wide": "ä" * 511, "list": ["x" * 500, "x" * 517], "deep": nested(11)}
+        cloud.add("com.a", **step(FOREVER), defaults=fits)
+
+        status, details = await deploy(device, tmp_path, LITE, Quirk("", {}, entry={"merge": fits}))
+
+        assert status == "SUCCEEDED", details
+        assert device.store.get("com.a") == fits
 
     run(tmp_path / "lite", scenario)

@@ -93,7 +93,7 @@ ON_INFERENCE: dict[str, Break] = {
     "DependencyRange": lambda fleet: fleet.inference["ComponentDependencies"]["plant.Runtime"].update(
         VersionRequirement="^1.0.0"
     ),
-    "ConfigurationValueSize": configuration(labels="x" * 1024),
+    "ConfigurationValueSize": configuration(labels="x" * 1023),
     "CrossComponentVariable": script('cp "{plant.Runtime:artifacts:path}/x" .'),
     "ScriptBrace": script('echo "${HOME}"'),
     "InstallOnly": lambda fleet: fleet.manifest.update(Lifecycle={"install": "true"}),

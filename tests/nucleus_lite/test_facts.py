@@ -49,5 +49,8 @@ SHOWN_BY_ANOTHER = {
     "a number in setenv",
     "a quote in setenv",
     "a deployed value above 1 kB",
+    "a default value whose escapes are above 1 kB",
+    "a default list above 1 kB",
+    "a deployed configuration of 13 levels",
     "a tilde range",
 }

@@ -25,6 +25,8 @@ _CLASSIC_IPC = IpcLimits(
     payload_bytes=128 << 10,  # IoT Core's quota
     nesting=None,
     items=None,
+    value_bytes=None,
+    levels=None,
     receive_modes=True,
     pings=True,
     tells_refusal=True,
@@ -145,9 +147,10 @@ def _environment_rules(where: str, entries: Any) -> Iterator[str]:
             yield f"{where}.{name} must be {problem}, got {value!r}"
 
 
-def _value_rules(where: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _value_rules(f"{where}.{key}", child)
-    elif isinstance(value, str) and len(value.encode()) > configuration.VALUE_BYTES.value:
-        yield f"{where} must be at most {configuration.VALUE_BYTES.value} bytes, got {len(value.encode())}"
+def _value_rules(where: str, content: Any) -> Iterator[str]:
+    for path, size in configuration.long_values(content or {}):
+        limit = configuration.VALUE_BYTES.value
+        yield f"{'.'.join((where, *path))} must be at most {limit} bytes as encoded JSON, got {size}"
+    levels, limit = configuration.levels(content or {}), configuration.LEVELS.value
+    if levels > limit:
+        yield f"{where} must have at most {limit} levels, got {levels}"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from nucleus_lite import ipc
+from nucleus_lite import configuration, ipc
 
 from .access_control import MQTT_PROXY, PUBSUB, is_authorized
 
@@ -107,6 +107,8 @@ class IpcLimits:
         payload_bytes: Longest payload for the cloud.
         nesting: How deep the JSON of a request may be nested, its own levels included; None for no limit of its own.
         items: Longest list in a request; None for no limit. Nucleus lite took 100 and refused 200.
+        value_bytes: Longest value of a configuration as encoded JSON; None for no limit.
+        levels: How deep a configuration may be; None for no limit.
         receive_modes: A local subscription may leave out the component's own messages; nucleus lite sends them all.
         pings: A ping is answered; nucleus lite ends the connection.
         tells_refusal: A refused token is answered with a reason; nucleus lite closes the socket without a word.
@@ -122,6 +124,8 @@ class IpcLimits:
     payload_bytes: int = ipc.PAYLOAD_BYTES.value
     nesting: int | None = ipc.NESTING.value
     items: int | None = ipc.ITEMS.value
+    value_bytes: int | None = configuration.VALUE_BYTES.value
+    levels: int | None = configuration.LEVELS.value
     receive_modes: bool = False
     pings: bool = False
     tells_refusal: bool = False
@@ -230,8 +234,19 @@ async def _update_configuration(call: Call) -> None:
     touched = path[:1] or list(value or {})
     if "accessControl" in touched:
         raise InvalidRequestError("Config update is not allowed for following field [accessControl]")
+    _check_size(path, value, call.limits)
     timestamp_ms = round(call.field("timestamp", (int, float)) * 1000)
     call.handler.update_configuration(call.component, path, value, timestamp_ms)
+
+
+def _check_size(path: list[str], value: Any, limits: IpcLimits) -> None:
+    for at, size in configuration.long_values(value, tuple(path)) if limits.value_bytes is not None else ():
+        text = f"{'/'.join(at)} must be at most {limits.value_bytes} bytes as encoded JSON on this nucleus, got {size}"
+        raise IpcError("ServiceError", text)
+    levels = len(path) + configuration.levels(value)
+    if limits.levels is not None and levels > limits.levels:
+        text = f"a configuration must have at most {limits.levels} levels on this nucleus, got {levels}"
+        raise IpcError("ServiceError", text)
 
 
 @_operation("SubscribeToConfigurationUpdate", "ConfigurationUpdateEvents")
