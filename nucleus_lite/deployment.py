@@ -22,12 +22,16 @@ PACKET_BYTES = Fact(
     value=5_000,
 )
 COMPONENTS = Fact(
-    "more than {value} components in one deployment",
-    source="ggl-constants (GGL_MAX_GENERIC_COMPONENTS)",
+    "more than {value} components on a device, over all its groups, TokenExchangeService and those just removed "
+    "counted: its fleet status is dropped in silence",
+    source=OBSERVED,
     rule="DeploymentComponents",
-    twin="not refused",
-    value=50,
+    twin="`at most 19 components on a device`",
+    shown_by="20 components",
+    value=19,
 )
+NUCLEI = ("aws.greengrass.Nucleus", "aws.greengrass.NucleusLite")
+"""What is no component of its own on the device."""
 
 
 def keys(document: Any) -> int:

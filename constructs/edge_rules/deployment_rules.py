@@ -41,16 +41,23 @@ def deployments_fit(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "DeploymentComponents",
-    "a deployment must have at most 50 components",
-    reason="nucleus lite has room for 50 on a device, those of its other groups included",
+    "a deployment must have at most 18 components, dependencies such as TokenExchangeService counted",
+    reason="with more than 19 on a device, those of its other groups and one just removed included, the fleet status of "
+    "nucleus lite is dropped in silence",
     fix="put what belongs together into one component",
     fact=lite_deployment.COMPONENTS,
 )
 def deployments_have_few_components(fleet: FleetView) -> Iterator[Finding]:
+    dependencies = {recipe.name: set(recipe.body.get("ComponentDependencies") or {}) for recipe in recipes(fleet)}
     for deployment in fleet.of_type(DEPLOYMENT):
-        count = len(deployment.properties.get("Components") or {})
-        if count > lite_deployment.COMPONENTS.value:
-            yield Finding(deployment, "Properties/Components", f"{count} components")
+        found: set[str] = set()
+        names = list(deployment.properties.get("Components") or {})
+        while names:
+            if (name := names.pop()) not in found and name not in lite_deployment.NUCLEI:
+                found.add(name)
+                names += dependencies.get(name, ())
+        if len(found) >= lite_deployment.COMPONENTS.value:
+            yield Finding(deployment, "Properties/Components", f"{len(found)} components")
 
 
 @rule(

@@ -11,12 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from tests.core_device.offline_cloud import Device, OfflineCloud
+from tests.core_device.offline_cloud import Device, OfflineCloud, deployment
 from tests.core_device.test_deployment import run
 from twin.core_device.deployment.jobs import DeploymentWorker, Job, JobQueue
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 
 FOREVER = "echo ran > ran; sleep 600"
+SOFT = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
 HARD = {"VersionRequirement": ">=1.0.0 <2.0.0"}
 
 
@@ -37,6 +38,10 @@ class Quirk:
 
 def step(script: str, **more: Any) -> dict[str, Any]:
     return {"steps": {"run": {"Script": script, **more}}}
+
+
+def many(count: int) -> list[str]:
+    return [f"com.part{number}" for number in range(count)]
 
 
 def nested(levels: int) -> Any:
@@ -97,6 +102,12 @@ QUIRKS = {
     ),
     "more than 255 keys in a document": Quirk(
         "at most 255 keys in all", step(FOREVER), entry={"merge": {f"k{n}": n for n in range(250)}}
+    ),
+    "20 components": Quirk(
+        "at most 19 components on a device, those of all its groups, TokenExchangeService and 0 just removed counted, "
+        "got 20",
+        {**step(FOREVER), "dependencies": dict.fromkeys((*many(18), "aws.greengrass.TokenExchangeService"), SOFT)},
+        others=dict.fromkeys(many(18), step("true")),
     ),
     "a caret range": Quirk(
         "must be made of >= and <, got '^1.0.0'",
@@ -200,5 +211,21 @@ def test_lite_takes_what_just_fits(tmp_path: Path) -> None:
 
         assert status == "SUCCEEDED", details
         assert device.store.get("com.a") == fits
+
+    run(tmp_path / "lite", scenario)
+
+
+def test_lite_has_room_for_19_components_and_those_just_removed_count(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        for name in (*many(19), "com.a"):
+            cloud.add(name, **step("true"))
+        cloud.add("com.b", **step("true"), dependencies={"aws.greengrass.TokenExchangeService": SOFT})
+
+        full = await device.deployer.run(deployment(dict.fromkeys((*many(17), "com.b"), "1.0.0")))
+        exchanged = await device.deployer.run(deployment(dict.fromkeys((*many(18), "com.a"), "1.0.0"), created=2))
+        fewer = await device.deployer.run(deployment(dict.fromkeys(many(18), "1.0.0"), created=3))
+
+        assert (full.status, exchanged.status, fewer.status) == ("SUCCEEDED", "FAILED", "SUCCEEDED")
+        assert "1 just removed counted, got 20" in exchanged.cause
 
     run(tmp_path / "lite", scenario)

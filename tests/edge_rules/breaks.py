@@ -77,6 +77,20 @@ def same_version_again(fleet: Fleet) -> None:
     fleet.resources["Again"] = {**fleet.resources["Runtime"], "Properties": {"InlineRecipe": inline(recipe)}}
 
 
+def tools(count: int) -> Break:
+    """More components, beside the two of the sample; the nucleus is none."""
+    more = {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(count)}
+    return lambda fleet: fleet.properties("Deployment")["Components"].update(more)
+
+
+def one_more_by_dependency(fleet: Fleet) -> None:
+    tools(16)(fleet)
+    fleet.inference["ComponentDependencies"]["aws.greengrass.TokenExchangeService"] = {
+        "VersionRequirement": ">=2.0.0 <3.0.0",
+        "DependencyType": "SOFT",
+    }
+
+
 def code(text: str) -> Break:
     return lambda fleet: setattr(fleet, "code", text)
 
@@ -124,9 +138,7 @@ ON_RUNTIME: dict[str, Break] = {
 }
 ON_DEPLOYMENT: dict[str, Break] = {
     "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
-    "DeploymentComponents": lambda fleet: fleet.properties("Deployment")["Components"].update(
-        {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(50)}
-    ),
+    "DeploymentComponents": tools(17),
     "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
     "Rollback": deployment("DeploymentPolicies/FailureHandlingPolicy", "DO_NOTHING"),
     "UpdatePolicy": deployment("DeploymentPolicies/ComponentUpdatePolicy/Action", "SKIP_NOTIFY_COMPONENTS"),
@@ -178,11 +190,13 @@ ALSO: list[tuple[str, str, Break]] = [
     ("SetenvValue", "Inference", lambda fleet: fleet.manifest["Lifecycle"].update(Setenv={"COUNT": 3})),
     ("InstallerRoleAlias", "Server", start("java -jar Greengrass.jar -trn Role")),
     ("IotPolicyResource", "DevicePolicy", device_policy("iot:Subscribe", "arn:aws:iot:::topicfilter/#")),
+    ("DeploymentComponents", "Deployment", one_more_by_dependency),
     *NUCLEUS_ALSO,
 ]
 
 #: Near misses: changes that keep every rule.
 KEEPS: dict[str, Break] = {
+    "18 components": tools(16),
     "an abort on ALL": deployment(
         "IotJobConfiguration/AbortConfig/CriteriaList", [{"Action": "CANCEL", "FailureType": "ALL"}]
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,25 @@ def check_document(document: Mapping[str, Any]) -> None:
         broken += _value_rules(f"components.{name}.configurationUpdate.merge", merge)
     if broken:
         raise DeploymentError(f"the deployment does not work on nucleus lite: {'; '.join(broken)}", KIND)
+
+
+def check_components(names: Collection[str], removed: Collection[str]) -> None:
+    """Check how many components a device is to have.
+
+    Args:
+        names: All of the new state, TokenExchangeService included.
+        removed: Those that go with this deployment.
+
+    Raises:
+        DeploymentError: There are too many.
+    """
+    if (count := len(names) + len(removed)) > (limit := deployment.COMPONENTS.value):
+        raise DeploymentError(
+            f"nucleus lite reports at most {limit} components on a device, those of all its groups, "
+            f"TokenExchangeService and {len(removed)} just removed counted, got {count}: put what belongs together "
+            "into one component",
+            KIND,
+        )
 
 
 def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from twin.core_device.cloud.https import DataPlane
+from twin.core_device.components.environment import TOKEN_EXCHANGE_SERVICE
 from twin.core_device.components.recipe import Recipe, device_platform, parse_recipe, satisfies
-from twin.core_device.dialect import LITE, Dialect
+from twin.core_device.dialect import LITE, Dialect, check_components
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout, read_json, write_json
 
@@ -16,7 +17,7 @@ BUILT_IN = frozenset(
     {
         "aws.greengrass.Nucleus",
         "aws.greengrass.NucleusLite",
-        "aws.greengrass.TokenExchangeService",
+        TOKEN_EXCHANGE_SERVICE,
         "aws.greengrass.Cli",
     }
 )
@@ -47,7 +48,8 @@ class Resolver:
             Recipes by name, each after those it depends on.
 
         Raises:
-            DeploymentError: No version meets all that is required, or components depend on each other in a circle.
+            DeploymentError: No version meets all that is required, or components depend on each other in a circle,
+                or there are more than the dialect has room for.
         """
         requirements = {name: dict(ranges) for name, ranges in wanted.items() if name not in BUILT_IN}
         chosen: dict[str, Recipe] = {}
@@ -55,7 +57,10 @@ class Resolver:
         open_names = list(requirements)
         for _ in range(_ROUNDS_LIMIT):
             if not open_names:
-                return _in_order(_reachable(chosen, wanted))
+                recipes = _in_order(_reachable(chosen, wanted))
+                if self._dialect is LITE:
+                    check_components(_all_names(recipes, wanted), present.keys() - recipes.keys())
+                return recipes
             name = open_names.pop()
             ranges = requirements[name]
             recipe = chosen.get(name)
@@ -103,6 +108,12 @@ def _reachable(chosen: Mapping[str, Recipe], wanted: Mapping[str, object]) -> di
             found[name] = chosen[name]
             names += [d.name for d in chosen[name].dependencies if d.name in chosen]
     return found
+
+
+def _all_names(recipes: Mapping[str, Recipe], wanted: Mapping[str, object]) -> set[str]:
+    """With TokenExchangeService, which counts as a component although the device does its work itself."""
+    needed = {dependency.name for recipe in recipes.values() for dependency in recipe.dependencies}
+    return {*recipes, *({*needed, *wanted} & {TOKEN_EXCHANGE_SERVICE})}
 
 
 def _in_order(recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
