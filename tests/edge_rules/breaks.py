@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS
+from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS, merge
 from tests.edge_rules.sample_fleet import CODE_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
 from tests.edge_rules.ways import Break, access, configuration, deployment, platform, script
 
@@ -139,6 +139,8 @@ ON_RUNTIME: dict[str, Break] = {
 ON_DEPLOYMENT: dict[str, Break] = {
     "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
     "DeploymentComponents": tools(17),
+    "DeploymentPacket": merge({f"label{number}": "x" * 900 for number in range(5)}),
+    "DeploymentKeys": merge({part: dict.fromkeys(map(str, range(60)), 1) for part in "abcd"}),
     "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
     "Rollback": deployment("DeploymentPolicies/FailureHandlingPolicy", "DO_NOTHING"),
     "UpdatePolicy": deployment("DeploymentPolicies/ComponentUpdatePolicy/Action", "SKIP_NOTIFY_COMPONENTS"),
@@ -197,6 +199,12 @@ ALSO: list[tuple[str, str, Break]] = [
 #: Near misses: changes that keep every rule.
 KEEPS: dict[str, Break] = {
     "18 components": tools(16),
+    "a document that just fits": merge({f"label{number}": "x" * 900 for number in range(4)}),
+    "many settings of a component of the classic nucleus": lambda fleet: (
+        fleet.manifest["Platform"].update(runtime="classic"),
+        fleet.runtime["Manifests"][0]["Platform"].update(runtime="classic"),
+        merge({f"label{number}": "x" * 900 for number in range(5)})(fleet),
+    ),
     "an abort on ALL": deployment(
         "IotJobConfiguration/AbortConfig/CriteriaList", [{"Action": "CANCEL", "FailureType": "ALL"}]
     ),
