@@ -42,7 +42,8 @@ class OfflineCloud:
     def __init__(self) -> None:
         self.recipes: dict[tuple[str, str], dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}
-        self.statuses: list[int] = []  # answered before the object is
+        self.answers: list[tuple[int, str]] = []  # given before the object is
+        self.renewals: list[bool] = []  # of each request for credentials, whether it asks for new ones
         self.requested: list[str] = []
         self.resolved: list[str] = []
         self.groups = {"g", "other"}
@@ -79,6 +80,7 @@ class OfflineCloud:
         return self._client
 
     async def credentials(self, *, renew: bool = False) -> Credentials:
+        self.renewals.append(renew)
         return Credentials("A" * 20, "secret", "session", datetime.now(UTC) + timedelta(hours=1))
 
     async def thing_groups(self) -> set[str]:
@@ -93,8 +95,9 @@ class OfflineCloud:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requested.append(str(request.url))
-        if self.statuses:
-            return httpx.Response(self.statuses.pop(0), text="not now")
+        if self.answers:
+            status, text = self.answers.pop(0)
+            return httpx.Response(status, text=text)
         content = self.objects.get(str(request.url))
         return (
             httpx.Response(404, text="NoSuchKey") if content is None else httpx.Response(200, content=_stream(content))

@@ -124,8 +124,10 @@ class ArtifactStore:
                 reason, status = f"{type(exc).__name__}: {exc}", 0
             except RequestRejectedError as exc:
                 raise DeploymentError(f"{where}: {exc}", "CLOUD_SERVICE_ERROR") from exc
-            forbidden += status == 403
-            final = status and not is_transient(status) and (status != 403 or forbidden >= _FORBIDDEN_ATTEMPTS)
+            # S3 says 400 of credentials whose life has ended
+            refused = status == 403 or (status == 400 and "ExpiredToken" in reason)
+            forbidden += refused
+            final = status and not is_transient(status) and (not refused or forbidden >= _FORBIDDEN_ATTEMPTS)
             if final or number == ATTEMPTS:
                 break
             log.warning("%s, attempt %d of %d: %s", where, number, ATTEMPTS, reason)
