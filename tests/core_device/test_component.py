@@ -21,7 +21,13 @@ from twin.core_device.processes import InstanceLock, ProcessRegistry, start_tick
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=0.5)
 
 
-def make(folder: Path, timeout_s: float = 5.0, states: list[State] | None = None, **scripts: str) -> Component:
+def make(
+    folder: Path,
+    timeout_s: float = 5.0,
+    states: list[State] | None = None,
+    patience: Patience = QUICK,
+    **scripts: str,
+) -> Component:
     steps = {name: Step(name, script, timeout_s, {}) for name, script in scripts.items()}
     component = Component(
         Recipe("com.x", "1.0.0", {}, (), (), steps),
@@ -30,7 +36,7 @@ def make(folder: Path, timeout_s: float = 5.0, states: list[State] | None = None
         ComponentLog(folder / "com.x.log"),
         ProcessRegistry(folder / "processes.json"),
         lambda _: states.append(component.state) if states is not None else None,
-        QUICK,
+        patience,
     )
     return component
 
@@ -102,6 +108,21 @@ def test_three_failures_in_a_row_break_a_component(tmp_path: Path) -> None:
 
         assert (tmp_path / "work" / "attempts").read_text() == "x\n" * 3
         assert "exited with 3, its last output was: boom (3 failures in a row)" in component.failure
+
+    run(scenario)
+
+
+def test_failures_are_forgotten_after_a_healthy_while(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        patience = Patience(stable_s=0.1, reset_s=0.2, restart_s=0.02, grace_s=0.5)
+        component = make(tmp_path, patience=patience, run="echo x >> attempts; sleep 0.3; exit 3")
+
+        component.start()
+        await until(lambda: (tmp_path / "work" / "attempts").exists())
+        await until(lambda: (tmp_path / "work" / "attempts").read_text() == "x\n" * 5)
+
+        assert component.state is not State.BROKEN
+        await component.stop()
 
     run(scenario)
 
