@@ -22,6 +22,7 @@ class SmallBroker:
         self.published: list[tuple[str, bytes]] = []
         self.subscribed: list[str] = []
         self.refused_filters: set[str] = set()
+        self.silent_filters: set[str] = set()  # subscriptions that are made, but not acknowledged
         self.client_ids: list[str] = []
         self.away = False
         self.responder: Responder | None = None
@@ -68,6 +69,8 @@ class SmallBroker:
             if not refused:
                 self._clients[writer].add(topic_filter)
                 self.subscribed.append(topic_filter)
+            if topic_filter in self.silent_filters:
+                return
             writer.write(_packet(0x90, body[:2] + b"\x00" + (b"\x87" if refused else b"\x01")))
         elif kind == 10:
             size = int.from_bytes(body[3:5], "big")

@@ -159,7 +159,7 @@ class Connection:
             subscription.qos = qos
             try:
                 await self._request_subscription(topic_filter, qos)
-            except RequestRejectedError:
+            except BaseException:  # whoever asked may have left, too
                 self._unsubscribe(topic_filter, receiver)
                 raise
         return lambda: self._unsubscribe(topic_filter, receiver)
