@@ -26,7 +26,7 @@ PATTERN = Fact(
     shown_by="a pattern for the architecture",
 )
 FOREIGN_VARIABLE = Fact(
-    "no variables of other components (`{other:artifacts:path}`)",
+    "a script with a variable of another component (`{other:artifacts:path}`) is never run, and SUCCEEDED",
     source=_SUPPORT,
     rule="CrossComponentVariable",
     twin="`cut at character …`",
@@ -91,12 +91,13 @@ PARTS = Fact(
     value=255,
 )
 RANGE = Fact(
-    "version ranges of anything but `>=` and `<`",
+    "a version requirement of anything but `>=` and `<` (`^`, `~`, `=`, a plain version) fails when the dependency was "
+    "resolved before",
     source=OBSERVED,
     rule="DependencyRange",
-    twin="`must be made of >= and <`",
-    shown_by="a caret range",
-    value=re.compile(r"(>=|<|=)?\d+\.\d+\.\d+([\s,]+(>=|<)\d+\.\d+\.\d+)*"),
+    twin="the same: `already resolved … does not meet`",
+    shown_by="a caret range of what is resolved already",
+    value=re.compile(r"(>=|<)\d+\.\d+\.\d+([\s,]+(>=|<)\d+\.\d+\.\d+)*"),
 )
 HARD = Fact(
     "a HARD dependency that ends takes its dependents along (`BindsTo`)",

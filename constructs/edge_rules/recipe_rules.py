@@ -12,7 +12,7 @@ from nucleus_lite import recipe as lite_recipe
 
 RECIPE_BYTES = 16 * 1024
 COMPONENT_BYTES = 2 * 1024**3
-_RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+|\d+\.\d+\.\d+")
+_RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+")
 _NAMES = {"amd64", "aarch64", "arm", "x86", "*"}
 
 
@@ -149,10 +149,11 @@ def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "DependencyRange",
-    "a dependency's version must be exact or a range with >= and <",
-    reason="nucleus lite understands no other operator",
+    "a dependency's version must be a range with >= and <",
+    reason="nucleus lite fails with any other one where it has resolved the dependency before, as it has when the "
+    "deployment names it",
     fix='write "VersionRequirement": ">=1.0.0 <2.0.0"',
-    source="2.6.0",
+    fact=lite_recipe.RANGE,
 )
 def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):

@@ -17,6 +17,7 @@ from twin.core_device.deployment.jobs import DeploymentWorker, Job, JobQueue
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 
 FOREVER = "echo ran > ran; sleep 600"
+CARET = {"VersionRequirement": "^1.0.0"}
 SOFT = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
 HARD = {"VersionRequirement": ">=1.0.0 <2.0.0"}
 
@@ -109,15 +110,10 @@ QUIRKS = {
         {**step(FOREVER), "dependencies": dict.fromkeys((*many(18), "aws.greengrass.TokenExchangeService"), SOFT)},
         others=dict.fromkeys(many(18), step("true")),
     ),
-    "a caret range": Quirk(
-        "must be made of >= and <, got '^1.0.0'",
-        {**step(FOREVER), "dependencies": {"com.base": {"VersionRequirement": "^1.0.0"}}},
-        others={"com.base": step("sleep 600")},
-    ),
-    "a tilde range": Quirk(
-        "must be made of >= and <, got '~1.0'",
-        {**step(FOREVER), "dependencies": {"com.base": {"VersionRequirement": "~1.0"}}},
-        others={"com.base": step("sleep 600")},
+    "a caret range of what is resolved already": Quirk(
+        "already resolved component com.base does not meet '^1.0.0' of com.top",
+        {**step(FOREVER), "dependencies": {"com.top": HARD, "com.base": CARET}},
+        others={"com.base": step("sleep 600"), "com.top": {**step("sleep 600"), "dependencies": {"com.base": CARET}}},
     ),
     "a HARD dependency that ends": Quirk(
         "stopped because its HARD dependency com.base has ended",
@@ -227,5 +223,20 @@ def test_lite_has_room_for_19_components_and_those_just_removed_count(tmp_path: 
 
         assert (full.status, exchanged.status, fewer.status) == ("SUCCEEDED", "FAILED", "SUCCEEDED")
         assert "1 just removed counted, got 20" in exchanged.cause
+
+    run(tmp_path / "lite", scenario)
+
+
+@pytest.mark.parametrize("requirement", ["^1.0.0", "~1.0", "=1.0.0", "1.0.0"])
+def test_lite_takes_any_range_of_what_it_has_not_resolved_before(tmp_path: Path, requirement: str) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.base", **step("true"))
+        cloud.add("com.a", **step("true"), dependencies={"com.base": {**SOFT, "VersionRequirement": requirement}})
+
+        alone = await device.deployer.run(deployment({"com.a": "1.0.0"}))
+        named = await device.deployer.run(deployment({"com.a": "1.0.0", "com.base": "1.0.0"}, created=2))
+
+        assert (alone.status, named.status) == ("SUCCEEDED", "FAILED"), alone.cause
+        assert "already resolved component com.base does not meet" in named.cause
 
     run(tmp_path / "lite", scenario)

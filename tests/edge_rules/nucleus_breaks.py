@@ -9,7 +9,7 @@ from tests.edge_rules.ways import Break, access, configuration, deployment, scri
 
 def dependencies(count: int) -> Break:
     more = {
-        f"plant.model.{number:030}": {"VersionRequirement": "1.0.0", "DependencyType": "SOFT"}
+        f"plant.model.{number:030}": {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
         for number in range(count)
     }
     return lambda fleet: fleet.inference["ComponentDependencies"].update(more)
@@ -21,6 +21,10 @@ def many_policies(fleet: Fleet) -> None:
         resources = [f"plant/{'x' * 180}/{number}/{each}" for each in range(4)]
         policy = {"operations": ["aws.greengrass#PublishToIoTCore"], "resources": resources}
         control["aws.greengrass.ipc.mqttproxy"][f"more-{number}"] = policy
+
+
+def requirement(text: str) -> Break:
+    return lambda fleet: fleet.inference["ComponentDependencies"]["plant.Runtime"].update(VersionRequirement=text)
 
 
 def merge(content: Any) -> Break:
@@ -58,6 +62,8 @@ NUCLEUS: dict[str, Break] = {
 }
 #: More ways to break a rule.
 NUCLEUS_ALSO: list[tuple[str, str, Break]] = [
+    ("DependencyRange", "Inference", requirement("1.4.7")),
+    ("DependencyRange", "Inference", requirement("=1.4.7")),
     ("ConfigurationValueSize", "Inference", configuration(labels='"' * 512)),
     ("ConfigurationValueSize", "Inference", configuration(labels=["x" * 500, "x" * 518])),
     ("ConfigurationValueSize", "Deployment", merge({"environment": {"LABELS": "x" * 1023}})),

@@ -52,5 +52,4 @@ SHOWN_BY_ANOTHER = {
     "a default value whose escapes are above 1 kB",
     "a default list above 1 kB",
     "a deployed configuration of 13 levels",
-    "a tilde range",
 }

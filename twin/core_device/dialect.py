@@ -100,6 +100,20 @@ def check_document(document: Mapping[str, Any]) -> None:
         raise DeploymentError(f"the deployment does not work on nucleus lite: {'; '.join(broken)}", KIND)
 
 
+def check_requirement(component: str, dependency: str, requirement: str) -> None:
+    """Check what a component requires of a dependency that has been resolved already.
+
+    Raises:
+        DeploymentError: Nucleus lite compares by >= and < only.
+    """
+    if not recipe.RANGE.value.fullmatch(requirement.strip()):
+        raise DeploymentError(
+            f"already resolved component {dependency} does not meet {requirement!r} of {component} on nucleus lite: "
+            "there a range must be made of >= and <",
+            KIND,
+        )
+
+
 def check_components(names: Collection[str], removed: Collection[str]) -> None:
     """Check how many components a device is to have.
 
@@ -123,10 +137,6 @@ def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
     size = len(json.dumps({k: v for k, v in document.items() if k != "arn"}, separators=(",", ":")).encode())
     if size > recipe.BYTES.value:
         yield f"a recipe must be at most {recipe.BYTES.value} bytes, got {size}: put logic into an artifact"
-    for name, entry in (document.get("ComponentDependencies") or {}).items():
-        requirement = str(entry.get("VersionRequirement") or ">=0.0.0").strip()
-        if not recipe.RANGE.value.fullmatch(requirement):
-            yield f"the range of dependency {name} must be made of >= and <, got {requirement!r}"
     defaults = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration")
     yield from _value_rules("DefaultConfiguration", defaults)
 

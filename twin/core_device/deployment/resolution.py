@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from twin.core_device.cloud.https import DataPlane
 from twin.core_device.components.environment import TOKEN_EXCHANGE_SERVICE
 from twin.core_device.components.recipe import Recipe, device_platform, parse_recipe, satisfies
-from twin.core_device.dialect import LITE, Dialect, check_components
+from twin.core_device.dialect import LITE, Dialect, check_components, check_requirement
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout, read_json, write_json
 
@@ -70,6 +70,8 @@ class Resolver:
             chosen[name] = recipe = await self._choose(name, ranges, present.get(name))
             for dependency in recipe.dependencies:
                 if dependency.name not in BUILT_IN:
+                    if self._dialect is LITE and (dependency.name in chosen or dependency.name in wanted):
+                        check_requirement(name, dependency.name, dependency.requirement)
                     requirements.setdefault(dependency.name, {})[name] = dependency.requirement
                     open_names.append(dependency.name)
         raise DeploymentError(f"the dependencies of {sorted(wanted)} cannot be resolved in {_ROUNDS_LIMIT} steps")
