@@ -84,8 +84,8 @@ class ConfigurationStore:
         """
         root = self._values.setdefault(component, {})
         times = self._times.setdefault(component, {})
-        if isinstance(value, dict) and not value and key_path:
-            self._put_empty_map(root, key_path)
+        for path in _empty_maps(value, key_path):
+            self._put_empty_map(root, path)
         changed = []
         for path, leaf in _leaves(value, key_path):
             if times.get(path, 0) > timestamp_ms:
@@ -173,6 +173,14 @@ class ConfigurationStore:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
                 return
+
+
+def _empty_maps(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    if isinstance(value, dict) and not value and path:
+        yield path
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _empty_maps(child, (*path, str(key)))
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
