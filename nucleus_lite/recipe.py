@@ -61,6 +61,13 @@ BRACE = Fact(
     twin="`cut at character …, before …`",
     shown_by="a shell variable in braces",
 )
+MISSING_KEY = Fact(
+    "a `{configuration:/x}` without such a key cuts the script there, and what stood before is run",
+    source=OBSERVED,
+    rule="ScriptVariable",
+    twin="BROKEN: `is not in the component's configuration` (classic: stays as text)",
+    shown_by="a variable of the configuration without its key",
+)
 INSTALL_ONLY = Fact(
     "an install step alone never becomes healthy",
     source=OBSERVED,

@@ -73,6 +73,11 @@ QUIRKS = {
     "a shell variable in braces": Quirk("cut at character 8", step('echo "${PWD}" > ran; echo ran >> ran; sleep 600')),
     "a shell function": Quirk("cut at character 5", step("f() { echo ran > ran; }; f; sleep 600")),
     "JSON in a script": Quirk("cut at character 7", step("echo '{\"ran\": 1}' > ran; sleep 600")),
+    "a variable of the configuration without its key": Quirk(
+        "{configuration:/missing} is not in the component's configuration",
+        step("echo 'ran {configuration:/missing}' > ran; sleep 600"),
+        worked=lambda device: device.work("com.a", "ran") == "ran {configuration:/missing}\n",
+    ),
     "an install step only": Quirk("never becomes healthy", {"steps": {"install": "echo ran > ran"}}),
     "a number in setenv": Quirk("setenv.N must be a string", step('echo "ran$N" > ran; sleep 600', Setenv={"N": 5})),
     "a space in setenv": Quirk("must be without spaces", step('echo "ran$S" > ran; sleep 600', Setenv={"S": "a b"})),

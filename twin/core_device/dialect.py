@@ -47,6 +47,7 @@ class Dialect:
         keeps_messages: Messages of QoS 1 are taken while the device is not connected, and sent later.
         ipc: What components may ask.
         file_mode: Rights of an artifact's files where the recipe has no Permission; those in a ZIP do not count.
+        missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
     """
 
     name: str
@@ -58,10 +59,33 @@ class Dialect:
     keeps_messages: bool
     ipc: IpcLimits
     file_mode: int
+    missing_stays: bool
 
 
-LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, deployment.PACKET_BYTES.value, False, IpcLimits(), 0o755)
-CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, True, _CLASSIC_IPC, 0o440)
+LITE = Dialect(
+    name="lite",
+    runtime="aws_nucleus_lite",
+    patterns=False,
+    all_steps=False,
+    binds_to=True,
+    packet_bytes=deployment.PACKET_BYTES.value,
+    keeps_messages=False,
+    ipc=IpcLimits(),
+    file_mode=0o755,
+    missing_stays=False,
+)
+CLASSIC = Dialect(
+    name="classic",
+    runtime="aws_nucleus_classic",
+    patterns=True,
+    all_steps=True,
+    binds_to=False,
+    packet_bytes=None,
+    keeps_messages=True,
+    ipc=_CLASSIC_IPC,
+    file_mode=0o440,
+    missing_stays=True,
+)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}
 

@@ -85,7 +85,12 @@ class ComponentEnvironment:
 
     def _interpolated(self, text: str, component: str, version: str) -> str:
         variables = recipe_variables(self.layout, component, version, self.configuration.system.thing_name)
-        return interpolate(text, variables, lambda path: self.component_configuration(component, path))
+        return interpolate(
+            text,
+            variables,
+            lambda path: self.component_configuration(component, path),
+            missing_stays=self.configuration.nucleus.dialect.missing_stays,
+        )
 
     def _foreign(self, recipe: Recipe, match: re.Match[str]) -> str:
         """The value of `{<dependency>:<variable>}`; the classic nucleus knows those of dependencies only."""
@@ -127,13 +132,21 @@ def recipe_variables(layout: Layout, component: str, version: str, thing_name: s
     }
 
 
-def interpolate(text: str, variables: Mapping[str, str], configuration: Callable[[tuple[str, ...]], Any]) -> str:
+def interpolate(
+    text: str,
+    variables: Mapping[str, str],
+    configuration: Callable[[tuple[str, ...]], Any],
+    *,
+    missing_stays: bool = False,
+) -> str:
     """Replace the variables in a script or an environment value.
 
     Args:
         text: The text; braces that are no variable of these namespaces stay as they are.
         variables: From `recipe_variables`.
         configuration: The value at a key path of the component's configuration; a `KeyError` when there is none.
+        missing_stays: Leave a variable of the configuration as text where there is no such key, as the classic nucleus
+            does.
 
     Raises:
         DeploymentError: A variable of a known namespace does not exist.
@@ -146,6 +159,8 @@ def interpolate(text: str, variables: Mapping[str, str], configuration: Callable
             try:
                 found = configuration(key_path)
             except KeyError as exc:
+                if missing_stays:
+                    return match[0]
                 raise DeploymentError(f"{{{name}}} is not in the component's configuration") from exc
             return found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
         if name not in variables:
