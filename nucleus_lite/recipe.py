@@ -68,6 +68,13 @@ MISSING_KEY = Fact(
     twin="BROKEN: `is not in the component's configuration` (classic: stays as text)",
     shown_by="a variable of the configuration without its key",
 )
+STARTUP = Fact(
+    "a `startup` step that ends with 0 fails: it waits for the component's word that it is ready",
+    source=OBSERVED,
+    rule="StartupStep",
+    twin="`fails when it ends with 0` (one that stays and reports RUNNING would work there)",
+    shown_by="a startup step",
+)
 INSTALL_ONLY = Fact(
     "an install step alone never becomes healthy",
     source=OBSERVED,

@@ -61,6 +61,20 @@ def components_run(fleet: FleetView) -> Iterator[Finding]:
 
 
 @rule(
+    "StartupStep",
+    "a lifecycle must start its program in run, not in startup",
+    reason="nucleus lite fails a startup step that ends with 0, and the classic nucleus waits for that end",
+    fix="write run, and prepare in install",
+    fact=lite_recipe.STARTUP,
+)
+def programs_start_in_run(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, name, _ in recipe.steps() if recipe.on_lite else ():
+            if name.lower() == "startup":
+                yield Finding(recipe.resource, place, name)
+
+
+@rule(
     "LifecycleStep",
     "a lifecycle must do without shutdown, recover and Skipif",
     reason="nucleus lite ignores them",

@@ -62,6 +62,9 @@ QUIRKS = {
         worked=lambda device: "com.base/1.0.0" in device.work("com.a", "ran"),
     ),
     "a shutdown step": Quirk("shutdown is never run", {"steps": {"run": FOREVER, "shutdown": "echo bye > bye"}}),
+    "a startup step": Quirk(
+        "the step startup fails when it ends with 0", {"steps": {"startup": "echo ran > ran", "run": "sleep 600"}}
+    ),
     "a recover step": Quirk(
         "recover is never run",
         {"steps": {"run": "test -e recovered && echo ran > ran && sleep 600", "recover": "touch recovered"}},

@@ -46,6 +46,7 @@ def renamed(name: str) -> Break:
 
 NUCLEUS: dict[str, Break] = {
     "LifecycleKey": lambda fleet: fleet.manifest["Lifecycle"]["run"].update(timeout=5),
+    "StartupStep": lambda fleet: fleet.manifest["Lifecycle"].update(startup="true"),
     "StepTimeout": lambda fleet: fleet.manifest["Lifecycle"].update(install={"Script": "true", "Timeout": 301}),
     "ScriptVariable": script('exec sh -c "{configuration:/command}"'),
     "ComponentName": renamed("plant.Inference.install"),

@@ -171,6 +171,8 @@ def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:
     for name in recipe.SHUTDOWN.value:
         if steps.get(name):
             yield f"the step {name} is never run: clean up in the run step"
+    if steps.get("startup"):
+        yield "the step startup fails when it ends with 0: start the program in the run step"
     if "install" in steps and not {"run", "startup"} & steps.keys():
         yield "a component with an install step only never becomes healthy: give it a run step that ends with 0"
     for name, step in steps.items():
