@@ -213,9 +213,8 @@ def test_what_the_cloud_has_acknowledged_makes_room_for_more(tmp_path: Path) -> 
         await connection.connected.wait()
         payload = bytes(128 << 10)
         count = QUEUE_LIMIT_BYTES // len(payload)
-        for number in range(2 * count):
+        for _ in range(2 * count):
             connection.publish("a", payload, 1)
-            await until(lambda number=number: len(broker.published) == number + 1)
             await until(lambda: not connection._queued)
 
         assert len(broker.published) == 2 * count
@@ -225,8 +224,7 @@ def test_what_the_cloud_has_acknowledged_makes_room_for_more(tmp_path: Path) -> 
 
 def test_the_waits_between_attempts_begin_anew_after_a_connection(tmp_path: Path) -> None:
     async def scenario(broker: SmallBroker, connection: Connection) -> None:
-        for connects in range(1, 6):
-            await until(lambda connects=connects: len(broker.client_ids) == connects)
+        while len(broker.client_ids) < 5:
             await connection.connected.wait()
             broker.drop_clients()
             await until(lambda: not connection.connected.is_set())

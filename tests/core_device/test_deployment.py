@@ -275,10 +275,10 @@ def test_a_malformed_document_is_refused_with_the_field(changes: dict[str, objec
 
 def test_dependents_of_a_changed_hard_dependency_are_started_anew_and_others_are_not(tmp_path: Path) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
-        hard, soft = {"com.base": {}}, {"com.base": {"DependencyType": "SOFT"}}
+        soft = {"com.base": {"DependencyType": "SOFT"}}
         for version in ("1.0.0", "1.1.0"):
             cloud.add("com.base", version, steps=FOREVER)
-        cloud.add("com.middle", steps=FOREVER, dependencies=hard)
+        cloud.add("com.middle", steps=FOREVER, dependencies={"com.base": {}})
         cloud.add("com.top", steps=FOREVER, dependencies={"com.middle": {}})
         cloud.add("com.beside", steps=FOREVER, dependencies=soft)
         wanted = {"com.base": "1.0.0", "com.top": "1.0.0", "com.beside": "1.0.0"}

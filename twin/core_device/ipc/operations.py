@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from nucleus_lite import configuration, ipc
 
@@ -47,7 +47,7 @@ Message = Json | bytes
 _Perform = Callable[["Call"], Awaitable[Any]]
 
 
-class IpcHandler(Protocol):
+class IpcHandler:
     """What stands behind the socket. Its methods run on the server's event loop and fail with an `IpcError`.
 
     A handler that inherits from this one refuses the calls that it does not serve itself.
@@ -55,9 +55,11 @@ class IpcHandler(Protocol):
 
     def component_of(self, token: str) -> str | None:
         """The component that holds the token, or None."""
+        raise NotImplementedError
 
     def access_control(self, component: str) -> Any:
         """The component's `accessControl` configuration; anything but a map allows nothing."""
+        raise NotImplementedError
 
     def get_configuration(self, component: str, key_path: list[str]) -> Any:
         """The value at a key path."""
