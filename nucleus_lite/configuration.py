@@ -32,14 +32,16 @@ KEYS_OF_OBJECT = Fact(
     "more than {value} keys in one object of a configuration are not read back",
     source="ggconfigd/src/db_interface.c (MAX_CONFIG_CHILDREN_PER_OBJECT)",
     rule="ConfigurationShape",
-    twin="not refused",
+    twin="`at most 64 keys in one object`",
+    shown_by="65 keys in one object",
     value=64,
 )
 ACCESS_BYTES = Fact(
     "the access control of one service takes more than {value} bytes: every call of the component is refused",
     source="ggipcd/src/ipc_authz.c (policy_mem)",
     rule="AccessControlSize",
-    twin="not refused",
+    twin="`at most 4096 bytes of memory`",
+    shown_by="a large access control",
     value=4096,
 )
 

@@ -101,7 +101,8 @@ PARTS = Fact(
     "a recipe of more than {value} parts, two a key and one an item of a list",
     source=f"{_RECIPE_C} (gg_arena_claim_obj), gg/object.h (GG_MAX_OBJECT_SUBOBJECTS)",
     rule="RecipeObjects",
-    twin="not refused",
+    twin="`at most 255 parts`",
+    shown_by="more than 255 parts",
     value=255,
 )
 RANGE = Fact(

@@ -15,19 +15,22 @@ NAME = Fact(
     "a component's name that is none of a systemd unit, or another unit's",
     source=f"{_PARSER_C} (unit_file_path), systemd.unit(5)",
     rule="ComponentName",
-    twin="not refused",
+    twin="`must be one of a systemd unit`",
+    shown_by="core_device/test_dialect.py::test_lite_refuses_names_of_other_units",
 )
 DESCRIPTION = Fact(
     "a description of more than one line, with `%`, or with a backslash at its end",
     source=f"{_GENERATOR_C} (fill_unit_section), systemd.unit(5)",
     rule="ComponentDescription",
-    twin="not refused",
+    twin="`must be one plain line`",
+    shown_by="a description of two lines",
 )
 BYTES = Fact(
     "a unit of more than {value} bytes: description and dependencies make it longer",
     source=f"{_PARSER_C} (MAX_UNIT_FILE_BUF_SIZE)",
     rule="UnitSize",
-    twin="not refused",
+    twin="`its systemd unit must be at most 2048 bytes`",
+    shown_by="a long systemd unit",
     value=2048,
 )
 ATTEMPTS = Fact(

@@ -50,10 +50,11 @@ class OfflineCloud:
         self._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
 
     def add(self, name: str, version: str = "1.0.0", **parts: Any) -> None:
-        """Add a component version; `steps`, `artifacts`, `defaults`, `dependencies`, `platform` as in a recipe."""
+        """Add a component version; parts are its `steps`, `artifacts`, `defaults`, `dependencies` and so on."""
         self.recipes[name, version] = {
             "ComponentName": name,
             "ComponentVersion": version,
+            "ComponentDescription": parts.get("description", ""),
             "ComponentConfiguration": {"DefaultConfiguration": parts.get("defaults", {})},
             "ComponentDependencies": parts.get("dependencies", {}),
             "Manifests": [

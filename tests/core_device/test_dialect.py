@@ -45,6 +45,15 @@ def many(count: int) -> list[str]:
     return [f"com.part{number}" for number in range(count)]
 
 
+def long_names(count: int) -> list[str]:
+    return [f"com.{number:050}" for number in range(count)]
+
+
+def large_policies() -> dict[str, Any]:
+    topics = [[f"plant/{'x' * 180}/{policy}/{number}" for number in range(4)] for policy in range(6)]
+    return {str(n): {"operations": ["aws.greengrass#PublishToIoTCore"], "resources": t} for n, t in enumerate(topics)}
+
+
 def nested(levels: int) -> Any:
     return {"a": nested(levels - 1)} if levels else 1
 
@@ -111,6 +120,26 @@ QUIRKS = {
     ),
     "more than 255 keys in a document": Quirk(
         "at most 255 keys in all", step(FOREVER), entry={"merge": {f"k{n}": n for n in range(250)}}
+    ),
+    "more than 255 parts": Quirk(
+        "a recipe must have at most 255 parts, two a key and one an item of a list",
+        {**step(FOREVER), "defaults": {part: dict.fromkeys(map(str, range(60)), 1) for part in "ab"}},
+    ),
+    "65 keys in one object": Quirk(
+        "DefaultConfiguration must have at most 64 keys in one object, got 65",
+        {**step(FOREVER), "defaults": {"wide": dict.fromkeys(map(str, range(65)), 1)}},
+    ),
+    "a large access control": Quirk(
+        "accessControl.aws.greengrass.ipc.mqttproxy must take at most 4096 bytes of memory",
+        {**step(FOREVER), "defaults": {"accessControl": {"aws.greengrass.ipc.mqttproxy": large_policies()}}},
+    ),
+    "a description of two lines": Quirk(
+        "ComponentDescription must be one plain line", {**step(FOREVER), "description": "one\nUser=root"}
+    ),
+    "a long systemd unit": Quirk(
+        "its systemd unit must be at most 2048 bytes",
+        {**step(FOREVER), "dependencies": dict.fromkeys(long_names(12), SOFT)},
+        others=dict.fromkeys(long_names(12), step("true")),
     ),
     "20 components": Quirk(
         "at most 19 components on a device, those of all its groups, TokenExchangeService and 0 just removed counted, "
@@ -246,5 +275,18 @@ def test_lite_takes_any_range_of_what_it_has_not_resolved_before(tmp_path: Path,
 
         assert (alone.status, named.status) == ("SUCCEEDED", "FAILED"), alone.cause
         assert "already resolved component com.base does not meet" in named.cause
+
+    run(tmp_path / "lite", scenario)
+
+
+@pytest.mark.parametrize("name", ["core.ggipcd", "com.a.install", "com.a.bootstrap"])
+def test_lite_refuses_names_of_other_units(tmp_path: Path, name: str) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add(name, **step("true"))
+
+        outcome = await device.deployer.run(deployment({name: "1.0.0"}))
+
+        assert (outcome.detail, outcome.kind) == ("FAILED_NO_STATE_CHANGE", "NUCLEUS_LITE_LIMIT")
+        assert "the component's name must be one of a systemd unit" in outcome.cause
 
     run(tmp_path / "lite", scenario)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nucleus_lite import configuration, deployment, recipe
+from nucleus_lite import configuration, deployment, recipe, unit
 from twin.core_device.ipc.operations import IpcLimits
 
 from .errors import DeploymentError
@@ -161,8 +161,26 @@ def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
     size = len(json.dumps({k: v for k, v in document.items() if k != "arn"}, separators=(",", ":")).encode())
     if size > recipe.BYTES.value:
         yield f"a recipe must be at most {recipe.BYTES.value} bytes, got {size}: put logic into an artifact"
-    defaults = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration")
+    parts, limit = recipe.parts({k: v for k, v in document.items() if k != "arn"}), recipe.PARTS.value
+    if parts > limit:
+        yield f"a recipe must have at most {limit} parts, two a key and one an item of a list, got {parts}"
+    defaults = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration") or {}
     yield from _value_rules("DefaultConfiguration", defaults)
+    access = defaults.get("accessControl")
+    for service, policies in access.items() if isinstance(access, dict) else ():
+        size, limit = configuration.memory_bytes(policies), configuration.ACCESS_BYTES.value
+        if size > limit:
+            yield f"accessControl.{service} must take at most {limit} bytes of memory, got {size}: use fewer topics"
+    yield from _unit_rules(document)
+
+
+def _unit_rules(document: Mapping[str, Any]) -> Iterator[str]:
+    if problem := unit.name_problem(str(document.get("ComponentName") or "")):
+        yield f"the component's name must be one of a systemd unit: {problem}"
+    if problem := unit.description_problem(str(document.get("ComponentDescription") or "")):
+        yield f"ComponentDescription must be one plain line: {problem}"
+    if (size := unit.unit_bytes(document)) > unit.BYTES.value:
+        yield f"its systemd unit must be at most {unit.BYTES.value} bytes, got about {size}: depend on fewer components"
 
 
 def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:
@@ -206,6 +224,9 @@ def _value_rules(where: str, content: Any) -> Iterator[str]:
     for path, size in configuration.long_values(content or {}):
         limit = configuration.VALUE_BYTES.value
         yield f"{'.'.join((where, *path))} must be at most {limit} bytes as encoded JSON, got {size}"
+    widest, limit = configuration.widest(content or {}), configuration.KEYS_OF_OBJECT.value
+    if widest > limit:
+        yield f"{where} must have at most {limit} keys in one object, got {widest}"
     levels, limit = configuration.levels(content or {}), configuration.LEVELS.value
     if levels > limit:
         yield f"{where} must have at most {limit} levels, got {levels}"
