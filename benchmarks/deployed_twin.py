@@ -22,8 +22,7 @@ from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
 from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
-from twin.core_device.component import ATTEMPTS
-from twin.core_device.component_state import Patience
+from twin.core_device.components.component import ATTEMPTS, Patience
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState

@@ -4,8 +4,8 @@ import sys
 import threading
 import time
 
-from twin.core_device import component_environment
 from twin.core_device.__main__ import main
+from twin.core_device.components import environment
 
 VARIABLES = ("LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC")
 
@@ -18,5 +18,5 @@ def sleep(seconds: float) -> None:
 if __name__ == "__main__":
     time.sleep = sleep  # type: ignore[assignment] # nobody passes an index
     # A device keeps its own environment from its components.
-    component_environment._INHERITED = (*component_environment._INHERITED, *VARIABLES)
+    environment._INHERITED = (*environment._INHERITED, *VARIABLES)
     sys.exit(main())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.deployed_twin import REQUEST, RESPONSE, DeployedTwin
-from twin.core_device.dialect import LITE_PACKET_LIMIT_BYTES
+from nucleus_lite.deployment import PACKET_BYTES
 from twin.operator import OperatorClient
 
 ANSWER_LIMIT_S = 20.0
@@ -68,7 +68,7 @@ KINDS: tuple[Callable[[random.Random], bytes], ...] = (
 
 def huge(chance: random.Random) -> bytes:
     """More than the device takes in one packet, and less than the broker does."""
-    return chance.randbytes(LITE_PACKET_LIMIT_BYTES + chance.randrange(100_000))
+    return chance.randbytes(PACKET_BYTES.value + chance.randrange(100_000))
 
 
 def malformed(twin: DeployedTwin, count: int, seed: int) -> dict[str, Any]:

@@ -3,17 +3,17 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import COMPONENT, PLACE, recipes
+from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, recipes
 from edge_rules.rule import Finding, rule
+from nucleus_lite import deployment as lite_deployment
 
-DEPLOYMENT = "AWS::GreengrassV2::Deployment"
 THING_BYTES = 7 * 1024
 GROUP_BYTES = 31 * 1024
 DEVICES_PER_MINUTE = 1000
-COMPONENTS = 50
 _EXACT = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -24,6 +24,32 @@ def _target(deployment: Resource) -> str:
 def _is_thing(deployment: Resource) -> bool:
     target = _target(deployment)
     return ":thing/" in target or any(found.type == "AWS::IoT::Thing" for found in deployment.fleet.referenced(target))
+
+
+def _documents_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, dict[str, Any]]]:
+    """The job documents of deployments with a component of the app that nucleus lite may run, as devices get them."""
+    own = {recipe.name for recipe in recipes(fleet) if recipe.on_lite}
+    for deployment in fleet.of_type(DEPLOYMENT):
+        components = deployment.properties.get("Components") or {}
+        if own & components.keys():
+            entries = {name: _entry(deployment, wanted) for name, wanted in components.items()}
+            name = deployment.text(deployment.properties.get("DeploymentName"))
+            yield deployment, lite_deployment.job_document(name, _target(deployment), entries)
+
+
+def _entry(deployment: Resource, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    update = wanted.get("ConfigurationUpdate") or {}
+    entry: dict[str, Any] = {"version": deployment.text(wanted.get("ComponentVersion", ""))}
+    if update.get("Merge"):
+        text = deployment.text(update["Merge"])
+        try:
+            merge = json.loads(text)
+        except json.JSONDecodeError:
+            merge = text
+        entry["configurationUpdate"] = {"merge": merge}
+    if update.get("Reset"):
+        entry.setdefault("configurationUpdate", {})["reset"] = update["Reset"]
+    return entry
 
 
 @rule(
@@ -42,16 +68,50 @@ def deployments_fit(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "DeploymentComponents",
-    "a deployment must have at most 50 components",
-    reason="nucleus lite has room for 50 on a device, those of its other groups included",
+    "a deployment must have at most 18 components, dependencies such as TokenExchangeService counted",
+    reason="with more than 19 on a device, those of its other groups and one just removed included, nucleus "
+    "lite's fleet status is dropped in silence",
     fix="put what belongs together into one component",
-    source="ggl-constants (GGL_MAX_GENERIC_COMPONENTS)",
+    fact=lite_deployment.COMPONENTS,
 )
 def deployments_have_few_components(fleet: FleetView) -> Iterator[Finding]:
+    dependencies = {recipe.name: set(recipe.body.get("ComponentDependencies") or {}) for recipe in recipes(fleet)}
     for deployment in fleet.of_type(DEPLOYMENT):
-        count = len(deployment.properties.get("Components") or {})
-        if count > COMPONENTS:
-            yield Finding(deployment, "Properties/Components", f"{count} components")
+        found: set[str] = set()
+        names = list(deployment.properties.get("Components") or {})
+        while names:
+            if (name := names.pop()) not in found and name not in lite_deployment.NUCLEI:
+                found.add(name)
+                names += dependencies.get(name, ())
+        if len(found) >= lite_deployment.COMPONENTS.value:
+            yield Finding(deployment, "Properties/Components", f"{len(found)} components")
+
+
+@rule(
+    "DeploymentPacket",
+    "the deployment document must fit into an MQTT packet of 5,000 bytes, everything that it merges added up",
+    reason="a longer one drops nucleus lite's link, and does so again at every reconnect until it is cancelled",
+    fix="merge less, or move settings into the recipe or an artifact",
+    fact=lite_deployment.PACKET_BYTES,
+)
+def documents_fit_into_a_packet(fleet: FleetView) -> Iterator[Finding]:
+    for deployment, document in _documents_on_lite(fleet):
+        size, limit = lite_deployment.packet_bytes(document), lite_deployment.PACKET_BYTES.value
+        if size > limit:
+            yield Finding(deployment, "Properties/Components", f"about {size} bytes, at most {limit}")
+
+
+@rule(
+    "DeploymentKeys",
+    "a deployment document must have at most 255 keys",
+    reason="nucleus lite reads no object with more, and the deployment fails",
+    fix="merge less, or move settings into the recipe or an artifact",
+    fact=lite_deployment.KEYS,
+)
+def documents_have_few_keys(fleet: FleetView) -> Iterator[Finding]:
+    for deployment, document in _documents_on_lite(fleet):
+        if (count := lite_deployment.keys(document)) > lite_deployment.KEYS.value:
+            yield Finding(deployment, "Properties/Components", f"{count} keys")
 
 
 @rule(

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.recipe_view import PLACE, merges_on_lite, recipes
 from edge_rules.rule import Finding, rule
+from nucleus_lite import configuration
+from nucleus_lite import recipe as lite_recipe
 
-LITE_RECIPE_BYTES = 8 * 1024
 RECIPE_BYTES = 16 * 1024
-CONFIGURATION_VALUE_BYTES = 1024
 COMPONENT_BYTES = 2 * 1024**3
-_RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+|\d+\.\d+\.\d+")
+_RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+")
 _NAMES = {"amd64", "aarch64", "arm", "x86", "*"}
 
 
@@ -42,7 +42,7 @@ def recipe_fits(fleet: FleetView) -> Iterator[Finding]:
         size = len(recipe.text.encode())
         # Only a component that names another nucleus than lite never meets its lower limit.
         runtimes = {str((manifest.get("Platform") or {}).get("runtime", "classic")) for _, manifest in recipe.manifests}
-        limit = RECIPE_BYTES if runtimes == {"classic"} else LITE_RECIPE_BYTES
+        limit = RECIPE_BYTES if runtimes == {"classic"} else lite_recipe.BYTES.value
         if size > limit:
             yield Finding(recipe.resource, PLACE, f"{size} bytes, at most {limit}")
 
@@ -108,7 +108,7 @@ def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
     "an architecture must be a plain name",
     reason="nucleus lite compares it as text: a regular expression matches no device",
     fix="write one manifest for each architecture",
-    source="ggl-recipe/src/recipe.c, docs/RECIPE_SUPPORT_CHANGES.md",
+    fact=lite_recipe.PATTERN,
 )
 def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -123,7 +123,7 @@ def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     'a manifest must say for which "os" and "runtime" it is',
     reason='without "runtime": "*" nucleus lite finds no applicable manifest',
     fix='write "Platform": {"os": "linux", "runtime": "*"}',
-    source="ggl-recipe/src/recipe.c (manifest_selection)",
+    fact=lite_recipe.RUNTIME,
 )
 def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -139,7 +139,7 @@ def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
     reason="on nucleus lite the dependent is stopped when the run step of the other ends, and the deployment "
     "still reports success",
     fix='write "DependencyType": "SOFT" and wait for what is needed at start',
-    source="recipe2unit/src/unit_file_generator.c (BindsTo)",
+    fact=lite_recipe.HARD,
 )
 def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -150,10 +150,11 @@ def dependencies_are_soft(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "DependencyRange",
-    "a dependency's version must be exact or a range with >= and <",
-    reason="nucleus lite understands no other operator",
+    "a dependency's version must be a range with >= and <",
+    reason="nucleus lite fails with any other one where it has resolved the dependency before, as it has when the "
+    "deployment names it",
     fix='write "VersionRequirement": ">=1.0.0 <2.0.0"',
-    source="2.6.0",
+    fact=lite_recipe.RANGE,
 )
 def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -165,25 +166,19 @@ def ranges_are_understood(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "ConfigurationValueSize",
-    "one value of a configuration must fit into 1 KiB",
-    reason="nucleus lite cannot store a longer one: the deployment fails",
+    "one value of a configuration must fit into 1,024 bytes of encoded JSON, a list being one value",
+    reason="nucleus lite cannot store a longer one: the deployment fails, and where a deployment merges it the "
+    "component stays silent",
     fix="split the value, or ship it in an artifact",
-    source="2.6.0",
+    fact=configuration.VALUE_BYTES,
 )
 def configuration_values_fit(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        for path, value in _leaves(recipe.configuration, "ComponentConfiguration"):
-            size = len(json.dumps(value).encode())
-            if size > CONFIGURATION_VALUE_BYTES:
-                yield Finding(recipe.resource, f"{PLACE}/{path}", f"{size} bytes")
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _leaves(child, f"{path}/{key}")
-    else:
-        yield path, node
+        for path, size in configuration.long_values(recipe.configuration) if recipe.on_lite else ():
+            yield Finding(recipe.resource, "/".join((PLACE, "ComponentConfiguration", *path)), f"{size} bytes")
+    for deployment, place, merged in merges_on_lite(fleet):
+        for path, size in configuration.long_values(merged):
+            yield Finding(deployment, "/".join((place, *path)), f"{size} bytes")
 
 
 _VARIABLE = re.compile(r"\{([A-Za-z][\w.-]*:[^{}\s]*)\}")
@@ -198,7 +193,7 @@ _NETWORK = re.compile(r"\bpip3? +install\b(?!.*--no-index)|\b(?:curl|wget|apt-ge
     "a script must not use variables of another component",
     reason="nucleus lite leaves {other.Component:artifacts:path} as it is",
     fix="let the other component write a pointer file that is read below {kernel:rootPath}/work/",
-    source="docs/RECIPE_SUPPORT_CHANGES.md",
+    fact=lite_recipe.FOREIGN_VARIABLE,
 )
 def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -213,7 +208,7 @@ def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     "a script must have no braces but those of recipe variables",
     reason="nucleus lite cuts the script off at ${VAR}, f() { and inline JSON",
     fix="put the logic into a file of the artifact",
-    source="recipe-runner/src/runner.c (handle_escape)",
+    fact=lite_recipe.BRACE,
 )
 def scripts_have_no_braces(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
@@ -238,16 +233,30 @@ def components_run(fleet: FleetView) -> Iterator[Finding]:
 
 
 @rule(
+    "StartupStep",
+    "a lifecycle must start its program in run, not in startup",
+    reason="nucleus lite fails a startup step that ends with 0, and the classic nucleus waits for that end",
+    fix="write run, and prepare in install",
+    fact=lite_recipe.STARTUP,
+)
+def programs_start_in_run(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, name, _ in recipe.steps() if recipe.on_lite else ():
+            if name.lower() == "startup":
+                yield Finding(recipe.resource, place, name)
+
+
+@rule(
     "LifecycleStep",
     "a lifecycle must do without shutdown, recover and Skipif",
     reason="nucleus lite ignores them",
     fix="handle the end and the restart in the program itself",
-    source="docs/RECIPE_SUPPORT_CHANGES.md",
+    fact=lite_recipe.SHUTDOWN,
 )
 def steps_are_portable(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         for place, name, step in recipe.steps():
-            if name.lower() in {"shutdown", "recover"}:
+            if name.lower() in lite_recipe.SHUTDOWN.value:
                 yield Finding(recipe.resource, place, name)
             elif any(key.lower() == "skipif" for key in step):
                 yield Finding(recipe.resource, place, "Skipif")
@@ -287,7 +296,7 @@ def environment_is_plain(fleet: FleetView) -> Iterator[Finding]:
 
 
 def _unportable(variables: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in variables.items() if not isinstance(value, str) or re.search(r"[\s'\"]", value)]
+    return [name for name, value in variables.items() if lite_recipe.environment_problem(value)]
 
 
 @rule(

@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource
 
+DEPLOYMENT = "AWS::GreengrassV2::Deployment"
 COMPONENT = "AWS::GreengrassV2::ComponentVersion"
 #: A custom resource that takes a version over where it is there already, and keeps it when it is replaced.
 KEPT_COMPONENT = "Custom::ComponentVersion"
@@ -88,6 +89,25 @@ class Recipe:
         for service, policies in (self.configuration.get("accessControl") or {}).items():
             for name, policy in policies.items():
                 yield f"{PLACE}/accessControl/{name}", service, policy
+
+
+def merges_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, str, Mapping[str, Any]]]:
+    """What deployments merge into the configurations of the app's own components that nucleus lite may run.
+
+    Returns:
+        Deployment, location and configuration of each; one that is known in the cloud only is left out.
+    """
+    own = {recipe.name for recipe in recipes(fleet) if recipe.on_lite}
+    for deployment in fleet.of_type(DEPLOYMENT):
+        for name, wanted in (deployment.properties.get("Components") or {}).items():
+            merge = (wanted.get("ConfigurationUpdate") or {}).get("Merge")
+            if name in own and merge:
+                try:
+                    configuration = json.loads(deployment.text(merge))
+                except json.JSONDecodeError:
+                    continue
+                if isinstance(configuration, dict):
+                    yield deployment, f"Properties/Components/{name}/ConfigurationUpdate/Merge", configuration
 
 
 def recipes(fleet: FleetView) -> Iterator[Recipe]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edge_rules.fleet_view import FleetView, Resource
+from nucleus_lite.fact import Fact
 
 #: Every rule's id starts with it, as those of the packs of cdk-nag do.
 PREFIX = "Edge-"
@@ -51,7 +52,9 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(name: str, says: str, *, reason: str, fix: str, source: str = "") -> Callable[[Check], Check]:
+def rule(
+    name: str, says: str, *, reason: str, fix: str, source: str = "", fact: Fact | None = None
+) -> Callable[[Check], Check]:
     """Register a function as the check of a rule.
 
     Args:
@@ -59,7 +62,8 @@ def rule(name: str, says: str, *, reason: str, fix: str, source: str = "") -> Ca
         says: See `Rule`.
         reason: See `Rule`.
         fix: See `Rule`.
-        source: See `Rule`; nothing by default.
+        source: See `Rule`; that of the fact, or nothing, by default.
+        fact: What of nucleus lite the rule is about.
 
     Raises:
         ValueError: Another rule has the name.
@@ -68,7 +72,7 @@ def rule(name: str, says: str, *, reason: str, fix: str, source: str = "") -> Ca
     def register(check: Check) -> Check:
         if PREFIX + name in RULES:
             raise ValueError(f"a rule's name must be its own, got {name} twice")
-        RULES[PREFIX + name] = Rule(PREFIX + name, says, reason, fix, source, check)
+        RULES[PREFIX + name] = Rule(PREFIX + name, says, reason, fix, source or (fact.source if fact else ""), check)
         return check
 
     return register

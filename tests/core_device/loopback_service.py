@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from twin.core_device.component_environment import Tokens
-from twin.core_device.configuration_store import ConfigurationStore
-from twin.core_device.connection import Connection
+from paho.mqtt.client import topic_matches_sub
+
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.components.configuration_store import ConfigurationStore
+from twin.core_device.components.environment import Tokens
 from twin.core_device.dialect import DIALECTS, Dialect
+from twin.core_device.ipc.operations import IpcLimits
 from twin.core_device.ipc.server import IpcServer
-from twin.core_device.ipc.service_model import IpcLimits
-from twin.core_device.ipc_service import IpcService
-from twin.core_device.topic_filter import matches
+from twin.core_device.ipc.service import IpcService
 
 PROBE, OTHER = "com.example.IpcProbe", "com.example.Other"
 
@@ -63,7 +64,7 @@ class LoopbackCloud:
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
         self.published.append((topic, payload, qos, dict(properties)))
         for topic_filter, receiver in list(self._receivers):
-            if matches(topic_filter, topic):
+            if topic_matches_sub(topic_filter, topic):
                 receiver(topic, payload)
 
     async def subscribe(

@@ -15,25 +15,23 @@ from typing import Any, cast
 import httpx
 
 from twin.cloud.greengrass.version_range import satisfies
-from twin.core_device.artifacts import ArtifactStore
-from twin.core_device.cloud_http import CloudHttp
-from twin.core_device.component import Component
-from twin.core_device.component_environment import ComponentEnvironment, Tokens
-from twin.core_device.component_log import ComponentLog
-from twin.core_device.component_state import Patience
-from twin.core_device.component_supervisor import ComponentSupervisor
+from twin.core_device.cloud.credentials import Credentials, TokenExchange
+from twin.core_device.cloud.https import CloudHttp, DataPlane
+from twin.core_device.components.component import Component, Patience
+from twin.core_device.components.configuration_store import ConfigurationStore
+from twin.core_device.components.environment import ComponentEnvironment, Tokens
+from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.recipe import Recipe, Step
+from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.configuration import Configuration
-from twin.core_device.configuration_store import ConfigurationStore
-from twin.core_device.data_plane import DataPlane
-from twin.core_device.deployment import Deployer
-from twin.core_device.deployment_document import DeploymentDocument, parse_document
+from twin.core_device.deployment.artifacts import ArtifactStore
+from twin.core_device.deployment.deployer import Deployer
+from twin.core_device.deployment.document import DeploymentDocument, parse_document
+from twin.core_device.deployment.resolution import Resolver
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
-from twin.core_device.layout import Layout
-from twin.core_device.process_registry import ProcessRegistry
-from twin.core_device.recipe import Recipe, Step
-from twin.core_device.resolution import Resolver
-from twin.core_device.token_exchange import Credentials, TokenExchange
+from twin.core_device.files import Layout
+from twin.core_device.processes import ProcessRegistry
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
 
@@ -44,17 +42,19 @@ class OfflineCloud:
     def __init__(self) -> None:
         self.recipes: dict[tuple[str, str], dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}
-        self.statuses: list[int] = []  # answered before the object is
+        self.answers: list[tuple[int, str]] = []  # given before the object is
+        self.renewals: list[bool] = []  # of each request for credentials, whether it asks for new ones
         self.requested: list[str] = []
         self.resolved: list[str] = []
         self.groups = {"g", "other"}
         self._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
 
     def add(self, name: str, version: str = "1.0.0", **parts: Any) -> None:
-        """Add a component version; `steps`, `artifacts`, `defaults`, `dependencies`, `platform` as in a recipe."""
+        """Add a component version; parts are its `steps`, `artifacts`, `defaults`, `dependencies` and so on."""
         self.recipes[name, version] = {
             "ComponentName": name,
             "ComponentVersion": version,
+            "ComponentDescription": parts.get("description", ""),
             "ComponentConfiguration": {"DefaultConfiguration": parts.get("defaults", {})},
             "ComponentDependencies": parts.get("dependencies", {}),
             "Manifests": [
@@ -81,6 +81,7 @@ class OfflineCloud:
         return self._client
 
     async def credentials(self, *, renew: bool = False) -> Credentials:
+        self.renewals.append(renew)
         return Credentials("A" * 20, "secret", "session", datetime.now(UTC) + timedelta(hours=1))
 
     async def thing_groups(self) -> set[str]:
@@ -95,8 +96,9 @@ class OfflineCloud:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requested.append(str(request.url))
-        if self.statuses:
-            return httpx.Response(self.statuses.pop(0), text="not now")
+        if self.answers:
+            status, text = self.answers.pop(0)
+            return httpx.Response(status, text=text)
         content = self.objects.get(str(request.url))
         return (
             httpx.Response(404, text="NoSuchKey") if content is None else httpx.Response(200, content=_stream(content))

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from paho.mqtt.client import topic_matches_sub
+
 from tests.core_device.tls_identity import HOST, TlsIdentity, make_identity
 from twin.core_device.configuration import Configuration, Nucleus, System
-from twin.core_device.topic_filter import matches
 
 Responder = Callable[[str, dict[str, Any]], None]
 
@@ -21,6 +22,7 @@ class SmallBroker:
         self.published: list[tuple[str, bytes]] = []
         self.subscribed: list[str] = []
         self.refused_filters: set[str] = set()
+        self.silent_filters: set[str] = set()  # subscriptions that are made, but not acknowledged
         self.client_ids: list[str] = []
         self.away = False
         self.responder: Responder | None = None
@@ -30,7 +32,7 @@ class SmallBroker:
         """Deliver to every client that subscribed (QoS 0: what the device does with it is the same)."""
         packet = _text(topic) + b"\x00" + payload
         for writer, filters in self._clients.items():
-            if any(matches(topic_filter, topic) for topic_filter in filters):
+            if any(topic_matches_sub(topic_filter, topic) for topic_filter in filters):
                 writer.write(_packet(0x30, packet))
 
     def drop_clients(self) -> None:
@@ -67,6 +69,8 @@ class SmallBroker:
             if not refused:
                 self._clients[writer].add(topic_filter)
                 self.subscribed.append(topic_filter)
+            if topic_filter in self.silent_filters:
+                return
             writer.write(_packet(0x90, body[:2] + b"\x00" + (b"\x87" if refused else b"\x01")))
         elif kind == 10:
             size = int.from_bytes(body[3:5], "big")

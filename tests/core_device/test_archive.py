@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from twin.core_device.archive import unpack_zip
+from twin.core_device.deployment import artifacts
+from twin.core_device.deployment.artifacts import unpack_zip
 from twin.core_device.errors import DeploymentError
 
 
@@ -67,6 +68,35 @@ def test_more_than_the_limit_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DeploymentError, match="at most 4 bytes, got 5"):
         unpack_zip(archive, tmp_path / "a", limit_bytes=4)
+
+
+def test_exactly_the_limit_is_unpacked(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"x": b"12", "y": b"345"})
+
+    unpack_zip(archive, tmp_path / "a", limit_bytes=5)
+
+    assert (tmp_path / "a" / "y").read_bytes() == b"345"
+
+
+def test_exactly_what_any_archive_may_unpack_to_is_unpacked(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"zeros": bytes(16 << 20)})
+    larger = pack(tmp_path / "b.zip", {"zeros": bytes((16 << 20) + 1)})
+
+    unpack_zip(archive, tmp_path / "a")
+    with pytest.raises(DeploymentError, match="at most 16777216 bytes, got 16777217"):
+        unpack_zip(larger, tmp_path / "b")
+
+    assert (tmp_path / "a" / "zeros").stat().st_size == 16 << 20
+
+
+def test_exactly_as_many_entries_as_are_allowed_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "ENTRY_LIMIT", 2)
+
+    unpack_zip(pack(tmp_path / "a.zip", {"x": b"", "y": b""}), tmp_path / "a")
+    with pytest.raises(DeploymentError, match="at most 2 entries, got 3"):
+        unpack_zip(pack(tmp_path / "b.zip", {"x": b"", "y": b"", "z": b""}), tmp_path / "b")
+
+    assert len(list((tmp_path / "a").iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])

@@ -12,19 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from twin.core_device.component import Component
-from twin.core_device.component_log import ComponentLog
-from twin.core_device.component_state import Patience, State
+from twin.core_device.components.component import Component, Patience, State
+from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.errors import CoreDeviceError, DeploymentError
-from twin.core_device.instance_lock import InstanceLock
-from twin.core_device.process_identity import start_ticks
-from twin.core_device.process_registry import ProcessRegistry
-from twin.core_device.recipe import Recipe, Step
+from twin.core_device.processes import InstanceLock, ProcessRegistry, start_ticks
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=0.5)
 
 
-def make(folder: Path, timeout_s: float = 5.0, states: list[State] | None = None, **scripts: str) -> Component:
+def make(
+    folder: Path,
+    timeout_s: float = 5.0,
+    states: list[State] | None = None,
+    patience: Patience = QUICK,
+    **scripts: str,
+) -> Component:
     steps = {name: Step(name, script, timeout_s, {}) for name, script in scripts.items()}
     component = Component(
         Recipe("com.x", "1.0.0", {}, (), (), steps),
@@ -33,7 +36,7 @@ def make(folder: Path, timeout_s: float = 5.0, states: list[State] | None = None
         ComponentLog(folder / "com.x.log"),
         ProcessRegistry(folder / "processes.json"),
         lambda _: states.append(component.state) if states is not None else None,
-        QUICK,
+        patience,
     )
     return component
 
@@ -105,6 +108,21 @@ def test_three_failures_in_a_row_break_a_component(tmp_path: Path) -> None:
 
         assert (tmp_path / "work" / "attempts").read_text() == "x\n" * 3
         assert "exited with 3, its last output was: boom (3 failures in a row)" in component.failure
+
+    run(scenario)
+
+
+def test_failures_are_forgotten_after_a_healthy_while(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        patience = Patience(stable_s=0.1, reset_s=0.2, restart_s=0.02, grace_s=0.5)
+        component = make(tmp_path, patience=patience, run="echo x >> attempts; sleep 0.3; exit 3")
+
+        component.start()
+        await until(lambda: (tmp_path / "work" / "attempts").exists())
+        await until(lambda: (tmp_path / "work" / "attempts").read_text() == "x\n" * 5)
+
+        assert component.state is not State.BROKEN
+        await component.stop()
 
     run(scenario)
 
@@ -192,7 +210,7 @@ def test_a_successor_ends_what_a_killed_device_left_and_nothing_else(tmp_path: P
 
 def test_a_second_device_on_one_root_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from twin.core_device.instance_lock import InstanceLock;"
+        "import sys; from pathlib import Path; from twin.core_device.processes import InstanceLock;"
         "lock = InstanceLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from twin.core_device.configuration_store import ConfigurationStore, ShapeError, StaleValueError
+from twin.core_device.components.configuration_store import ConfigurationStore, ShapeError, StaleValueError
 
 
 @pytest.fixture
@@ -86,3 +86,11 @@ def test_listeners_hear_of_changes_below_their_path_and_of_a_restore(store: Conf
     store.merge("c", (), {"a": {"x": 3}}, 2)
 
     assert heard == [["a", "x"], []]
+
+
+def test_an_empty_object_is_kept_and_takes_nothing_away(store: ConfigurationStore) -> None:
+    store.merge("c", (), {"empty": {}, "map": {"x": 1}, "leaf": 1, "in": {"side": {}}}, 0)
+
+    store.merge("c", (), {"map": {}, "leaf": {}}, 1)
+
+    assert store.get("c") == {"empty": {}, "map": {"x": 1}, "leaf": 1, "in": {"side": {}}}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.backoff import Backoff
-from twin.core_device.connection import QUEUE_LIMIT_BYTES, Connection
+from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
 from twin.core_device.dialect import CLASSIC, LITE
 from twin.core_device.errors import RequestRejectedError
 
@@ -183,5 +183,52 @@ def test_a_payload_above_the_quota_is_refused(tmp_path: Path) -> None:
 
         with pytest.raises(RequestRejectedError, match="at most 131072 bytes, got 131073"):
             connection.publish("a", bytes(131073), 1)
+
+    run(tmp_path, scenario)
+
+
+def test_a_receiver_that_left_while_it_subscribed_hears_nothing(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        left: list[bytes] = []
+        stayed: list[bytes] = []
+        broker.silent_filters = {"a"}
+        leaving = asyncio.create_task(connection.subscribe("a", 1, lambda _, payload: left.append(payload)))
+        await until(lambda: broker.subscribed)
+
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        broker.silent_filters = set()
+        await connection.subscribe("a", 1, lambda _, payload: stayed.append(payload))
+        broker.send("a", b"1")
+        await until(lambda: stayed)
+
+        assert left == []
+
+    run(tmp_path, scenario)
+
+
+def test_what_the_cloud_has_acknowledged_makes_room_for_more(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        payload = bytes(128 << 10)
+        count = QUEUE_LIMIT_BYTES // len(payload)
+        for _ in range(2 * count):
+            connection.publish("a", payload, 1)
+            await until(lambda: not connection._queued)
+
+        assert len(broker.published) == 2 * count
+
+    run(tmp_path, scenario)
+
+
+def test_the_waits_between_attempts_begin_anew_after_a_connection(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        while len(broker.client_ids) < 5:
+            await connection.connected.wait()
+            broker.drop_clients()
+            await until(lambda: not connection.connected.is_set())
+
+        assert connection._backoff._attempts <= 1
 
     run(tmp_path, scenario)

@@ -14,12 +14,16 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
-from twin.core_device.cloud_http import CloudHttp
+from twin.core_device.cloud.credentials import (
+    CredentialEndpoint,
+    Credentials,
+    TokenExchange,
+    object_url,
+    signed_headers,
+)
+from twin.core_device.cloud.https import CloudHttp
 from twin.core_device.configuration import Configuration, Nucleus, System
-from twin.core_device.credential_endpoint import CredentialEndpoint
 from twin.core_device.errors import RequestRejectedError
-from twin.core_device.sigv4 import object_url, signed_headers
-from twin.core_device.token_exchange import Credentials, TokenExchange
 
 
 class Http(CloudHttp):

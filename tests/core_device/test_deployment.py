@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.core_device.offline_cloud import Device, OfflineCloud, deployment
-from twin.core_device.component_state import State
-from twin.core_device.deployment_document import parse_document
+from twin.core_device.components.component import State
+from twin.core_device.deployment.document import parse_document
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import DeploymentError
 
@@ -213,7 +214,7 @@ def test_forbidden_is_tried_three_times_and_missing_once(tmp_path: Path) -> None
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
         artifact = cloud.add_zip("k/app.zip", {"x": ""})
         cloud.add("com.a", steps=FOREVER, artifacts=[artifact])
-        cloud.statuses = [403, 403, 403]
+        cloud.answers = [(403, "not now")] * 3
         forbidden = await device.deployer.run(deployment({"com.a": "1.0.0"}))
         requests = len(cloud.requested)
         cloud.objects.clear()
@@ -285,3 +286,96 @@ def test_a_malformed_document_is_refused_with_the_field(changes: dict[str, objec
 
     with pytest.raises(DeploymentError, match=reason):
         parse_document({**document, **changes})
+
+
+def test_dependents_of_a_changed_hard_dependency_are_started_anew_and_others_are_not(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        soft = {"com.base": {"DependencyType": "SOFT"}}
+        for version in ("1.0.0", "1.1.0"):
+            cloud.add("com.base", version, steps=FOREVER)
+        cloud.add("com.middle", steps=FOREVER, dependencies={"com.base": {}})
+        cloud.add("com.top", steps=FOREVER, dependencies={"com.middle": {}})
+        cloud.add("com.beside", steps=FOREVER, dependencies=soft)
+        wanted = {"com.base": "1.0.0", "com.top": "1.0.0", "com.beside": "1.0.0"}
+        await device.deployer.run(deployment(wanted))
+
+        await device.deployer.run(deployment({**wanted, "com.base": "1.1.0"}, created=2))
+
+        starts = {name: len(device.work(name, "pids").split()) for name in device.supervisor.components}
+        assert starts == {"com.base": 2, "com.middle": 2, "com.top": 2, "com.beside": 1}
+
+    run(tmp_path, scenario)
+
+
+def test_dependencies_of_a_version_that_was_given_up_are_not_installed(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.extra", steps=FOREVER)
+        cloud.add("com.base", "1.5.0", steps=FOREVER)
+        cloud.add("com.base", "2.0.0", steps=FOREVER, dependencies={"com.extra": {}})
+        cloud.add("com.any", steps=FOREVER, dependencies={"com.base": {"VersionRequirement": ">=1.0.0"}})
+        cloud.add("com.old", steps=FOREVER, dependencies={"com.base": {"VersionRequirement": ">=1.0.0 <2.0.0"}})
+
+        # what is named last is looked at first
+        outcome = await device.deployer.run(deployment({"com.old": "1.0.0", "com.any": "1.0.0"}))
+
+        assert outcome.status == "SUCCEEDED"
+        assert "com.extra" in cloud.resolved
+        assert device.deployer.deployed.components == {"com.base": "1.5.0", "com.old": "1.0.0", "com.any": "1.0.0"}
+
+    run(tmp_path, scenario)
+
+
+def test_a_broken_hard_dependency_fails_the_deployment_at_once(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.base", steps={"startup": "echo gone; exit 4"})
+        cloud.add("com.top", steps=FOREVER, dependencies={"com.base": {}})
+        began = time.monotonic()
+
+        outcome = await device.deployer.run(deployment({"com.top": "1.0.0"}))
+
+        assert (outcome.detail, outcome.kind) == ("FAILED_ROLLBACK_COMPLETE", "COMPONENT_BROKEN")
+        assert "com.base 1.0.0: the startup step exited with 4, its last output was: gone" in outcome.cause
+        assert time.monotonic() - began < 20
+        assert device.work("com.top", "pids") == ""
+
+    run(tmp_path, scenario, CLASSIC)
+
+
+def test_a_rollback_stops_what_the_failed_deployment_has_started(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps=FOREVER)
+        cloud.add("com.new", steps=FOREVER)
+        cloud.add("com.bad", steps={"run": "exit 1"}, dependencies={"com.new": {"DependencyType": "SOFT"}})
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        await device.deployer.run(deployment({"com.a": "1.0.0", "com.bad": "1.0.0"}, created=2))
+
+        assert set(device.supervisor.components) == {"com.a"}
+        assert len(device.work("com.a", "pids").split()) == 1
+        assert not device.layout.recipe("com.new", "1.0.0").exists()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "renewals"),
+    [
+        ([(403, "AccessDenied")], [False, True]),
+        ([(400, "<Error><Code>ExpiredToken</Code></Error>")], [False, True]),
+        ([(503, "SlowDown")], [False, False]),
+    ],
+)
+def test_refused_credentials_are_renewed_and_others_are_kept(
+    tmp_path: Path, statuses: list[tuple[int, str]], renewals: list[bool]
+) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        artifact = cloud.add_zip("k/app.zip", {"x": ""})
+        cloud.add("com.a", steps=FOREVER, artifacts=[artifact])
+        cloud.answers = list(statuses)
+
+        outcome = await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        assert outcome.status == "SUCCEEDED", outcome.cause
+        assert cloud.renewals == renewals
+
+    run(tmp_path, scenario)

@@ -6,10 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from twin.core_device.deployment import Deployer, Outcome
-from twin.core_device.deployment_document import DeploymentDocument
-from twin.core_device.deployment_worker import DeploymentWorker
-from twin.core_device.jobs import Job, JobQueue
+from twin.core_device.deployment.deployer import Deployer, Outcome
+from twin.core_device.deployment.document import DeploymentDocument
+from twin.core_device.deployment.jobs import DeploymentWorker, Job, JobQueue
 
 ARN = "arn:aws:greengrass:us-east-1:000000000000:configuration:thinggroup/g:1"
 DOCUMENT = {"deploymentId": "d", "configurationArn": ARN, "creationTimestamp": 1, "components": {}}

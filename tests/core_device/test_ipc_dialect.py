@@ -71,6 +71,18 @@ def update_deeply_nested(client: Callable[[], Any]) -> None:
     client().update_configuration(key_path=["deep"], timestamp=datetime.now(UTC), value_to_merge=nested(15))
 
 
+def update_with_a_long_value(client: Callable[[], Any]) -> None:
+    one = client()
+    one.update_configuration(key_path=["fits"], timestamp=datetime.now(UTC), value_to_merge={"a": "x" * 1_022})
+    one.update_configuration(key_path=["long"], timestamp=datetime.now(UTC), value_to_merge={"a": "x" * 1_023})
+
+
+def update_on_the_13th_level(client: Callable[[], Any]) -> None:
+    one, path = client(), [str(level) for level in range(11)]
+    one.update_configuration(key_path=path, timestamp=datetime.now(UTC), value_to_merge={"a": 1})
+    one.update_configuration(key_path=path, timestamp=datetime.now(UTC), value_to_merge={"b": {"c": 1}})
+
+
 def publish_a_long_list(client: Callable[[], Any]) -> None:
     message = model.PublishMessage(json_message=model.JsonMessage(message=[1] * 101))
     client().publish_to_topic(topic="exact/topic", publish_message=message)
@@ -100,6 +112,8 @@ def open_many_subscriptions(client: Callable[[], Any]) -> None:
         (publish_a_large_payload, "at most 6300 bytes"),
         (publish_a_large_local_message, ""),  # the connection is ended, as by the real one
         (update_deeply_nested, "at most 16 levels"),
+        (update_with_a_long_value, "long/a must be at most 1024 bytes as encoded JSON on this nucleus, got 1025"),
+        (update_on_the_13th_level, "at most 12 levels on this nucleus, got 13"),
         (publish_a_long_list, "at most 100 items"),
         (send_a_ping, ""),  # the connection is ended, as by the real one
         (open_many_clients, ""),  # the 51st finds no one to answer

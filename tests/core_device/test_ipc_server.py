@@ -1,12 +1,16 @@
-"""The end of the IPC's server."""
+"""The end of the IPC's server, of its clients and of their calls."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.core_device.loopback_service import LoopbackService
+from twin.core_device.ipc.eventstream import PRELUDE, TERMINATE_STREAM, MessageType, decode_message, decode_prelude
+from twin.core_device.ipc.eventstream import encode_message as encode
+from twin.core_device.ipc.operations import Cancel, IpcHandler, IpcLimits
 from twin.core_device.ipc.server import IpcServer
 
 
@@ -19,7 +23,7 @@ def test_a_client_that_is_connected_when_the_server_stops_is_disconnected_withou
         await server.start(tmp_path / "ipc.socket")
         async with asyncio.timeout(20):
             reader, writer = await asyncio.open_unix_connection(tmp_path / "ipc.socket")
-            while not server._connections:
+            while not server._clients:
                 await asyncio.sleep(0.01)
             await server.stop()
             rest = await reader.read()
@@ -28,3 +32,85 @@ def test_a_client_that_is_connected_when_the_server_stops_is_disconnected_withou
 
     assert asyncio.run(stop_beside_a_client()) == b""
     assert told == []
+
+
+class SlowCloud(IpcHandler):
+    """Makes a subscription only when it is told to, and notes what becomes of it."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self.ended: list[str] = []
+
+    def component_of(self, token: str) -> str | None:
+        return "com.a"
+
+    def access_control(self, component: str) -> Any:
+        policy = {"operations": ["*"], "resources": ["*"]}
+        return {"aws.greengrass.ipc.mqttproxy": {"p": policy}}
+
+    async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Any) -> Cancel:
+        self.asked.set()
+        await self.may_go_on.wait()
+        return lambda: self.ended.append(topic)
+
+
+async def subscribing(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has asked for a subscription on its first stream."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    hello = b'{"authToken": "x"}'
+    writer.write(encode(MessageType.CONNECT, headers=((":version", "0.1.0"),), payload=hello))
+    await answer(reader)
+    operation = (("operation", "aws.greengrass#SubscribeToIoTCore"),)
+    writer.write(encode(MessageType.APPLICATION_MESSAGE, 0, 1, operation, b'{"topicName": "a/b", "qos": "1"}'))
+    return reader, writer
+
+
+async def answer(reader: asyncio.StreamReader) -> str | None:
+    prelude = await reader.readexactly(PRELUDE.size)
+    total, headers_length = decode_prelude(prelude, 1 << 20)
+    message = decode_message(prelude, headers_length, await reader.readexactly(total - PRELUDE.size))
+    return message.text("service-model-type")
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_a_subscription_is_ended_when_its_client_has_left_while_it_was_made(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        cloud = SlowCloud()
+        server = IpcServer(cloud)
+        await server.start(tmp_path / "ipc.socket")
+        async with asyncio.timeout(20):
+            _, writer = await subscribing(tmp_path / "ipc.socket")
+            await cloud.asked.wait()
+            writer.write(encode(MessageType.APPLICATION_MESSAGE, TERMINATE_STREAM, 1))
+            (client,) = server._clients.values()
+            await until(lambda: not client._streams)
+            cloud.may_go_on.set()
+            await until(lambda: cloud.ended)
+        writer.close()
+        await server.stop()
+        return cloud.ended
+
+    assert asyncio.run(scenario()) == ["a/b"]
+
+
+def test_the_subscriptions_of_a_client_end_with_it_and_their_places_are_free(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        cloud = SlowCloud()
+        cloud.may_go_on.set()
+        server = IpcServer(cloud, IpcLimits(subscriptions=1))
+        await server.start(tmp_path / "ipc.socket")
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                cloud.ended.clear()
+                reader, writer = await subscribing(tmp_path / "ipc.socket")
+                assert await answer(reader) == "aws.greengrass#SubscribeToIoTCoreResponse"
+                writer.close()
+                await until(lambda: cloud.ended)
+        await server.stop()
+        return cloud.ended
+
+    assert asyncio.run(scenario()) == ["a/b"]

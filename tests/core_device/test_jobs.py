@@ -10,8 +10,8 @@ from typing import Any
 
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.backoff import Backoff
-from twin.core_device.connection import Connection
-from twin.core_device.jobs import Job, JobQueue
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.deployment.jobs import Job, JobQueue
 
 PREFIX = "$aws/things/thing-1/jobs"
 NS = "namespace-aws-gg-deployment"

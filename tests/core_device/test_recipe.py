@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
+from twin.core_device.components.environment import interpolate, recipe_variables
+from twin.core_device.components.recipe import Recipe, parse_recipe, satisfies
 from twin.core_device.dialect import CLASSIC
 from twin.core_device.errors import DeploymentError
-from twin.core_device.interpolation import interpolate, recipe_variables
-from twin.core_device.layout import Layout
-from twin.core_device.recipe import Recipe, parse_recipe
-from twin.core_device.version import satisfies
+from twin.core_device.files import Layout
 
 PLATFORM = {"os": "linux", "architecture": "aarch64", "runtime": "aws_nucleus_lite"}
 

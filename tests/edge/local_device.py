@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from twin.core_device.ipc.operations import Cancel, IpcError, IpcHandler, IpcLimits
 from twin.core_device.ipc.server import IpcServer
-from twin.core_device.ipc.service_model import Cancel, IpcError, IpcLimits, Message
 
 COMPONENT = "edgewright.test.Inference"
 TOKEN = "ABCDEFGH"
@@ -39,7 +39,7 @@ def configuration(**changes: Any) -> dict[str, Any]:
     }
 
 
-class LocalDevice:
+class LocalDevice(IpcHandler):
     """Serves one component; use it as a context manager."""
 
     def __init__(self, socket: Path, config: dict[str, Any]) -> None:
@@ -131,9 +131,6 @@ class LocalDevice:
     def get_configuration(self, component: str, key_path: list[str]) -> Any:
         return self.config
 
-    def update_configuration(self, component: str, key_path: list[str], value: Any, timestamp_ms: int) -> None:
-        raise IpcError("ServiceError", "not served here")
-
     def subscribe_to_configuration_update(
         self, component: str, key_path: list[str], deliver: Callable[[str, list[str]], None]
     ) -> Cancel:
@@ -149,14 +146,6 @@ class LocalDevice:
     async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Cancel:
         self._topics[topic].append(deliver)
         return lambda: self._remove(self._topics[topic], deliver)
-
-    def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
-        raise IpcError("ServiceError", "not served here")
-
-    def subscribe_to_topic(
-        self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
-    ) -> Cancel:
-        raise IpcError("ServiceError", "not served here")
 
     def update_state(self, component: str, state: str) -> None:
         assert component == COMPONENT

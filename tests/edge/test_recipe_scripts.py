@@ -8,8 +8,8 @@ import pytest
 
 from tests.edge.lite_script import lite_script
 from tests.edge.test_recipes import FILLINGS, filled
-from twin.core_device.interpolation import interpolate, recipe_variables
-from twin.core_device.layout import Layout
+from twin.core_device.components.environment import interpolate, recipe_variables
+from twin.core_device.files import Layout
 
 ROOT = "/var/lib/greengrass"
 STEPS = [(kind, phase) for kind in FILLINGS for phase in filled(kind)["Manifests"][0]["Lifecycle"]]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS
+from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS, merge
 from tests.edge_rules.sample_fleet import CODE_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
 from tests.edge_rules.ways import Break, access, configuration, deployment, platform, script
 
@@ -77,6 +77,20 @@ def same_version_again(fleet: Fleet) -> None:
     fleet.resources["Again"] = {**fleet.resources["Runtime"], "Properties": {"InlineRecipe": inline(recipe)}}
 
 
+def tools(count: int) -> Break:
+    """More components, beside the two of the sample; the nucleus is none."""
+    more = {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(count)}
+    return lambda fleet: fleet.properties("Deployment")["Components"].update(more)
+
+
+def one_more_by_dependency(fleet: Fleet) -> None:
+    tools(16)(fleet)
+    fleet.inference["ComponentDependencies"]["aws.greengrass.TokenExchangeService"] = {
+        "VersionRequirement": ">=2.0.0 <3.0.0",
+        "DependencyType": "SOFT",
+    }
+
+
 def code(text: str) -> Break:
     return lambda fleet: setattr(fleet, "code", text)
 
@@ -93,7 +107,7 @@ ON_INFERENCE: dict[str, Break] = {
     "DependencyRange": lambda fleet: fleet.inference["ComponentDependencies"]["plant.Runtime"].update(
         VersionRequirement="^1.0.0"
     ),
-    "ConfigurationValueSize": configuration(labels="x" * 1024),
+    "ConfigurationValueSize": configuration(labels="x" * 1023),
     "CrossComponentVariable": script('cp "{plant.Runtime:artifacts:path}/x" .'),
     "ScriptBrace": script('echo "${HOME}"'),
     "InstallOnly": lambda fleet: fleet.manifest.update(Lifecycle={"install": "true"}),
@@ -124,9 +138,9 @@ ON_RUNTIME: dict[str, Break] = {
 }
 ON_DEPLOYMENT: dict[str, Break] = {
     "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
-    "DeploymentComponents": lambda fleet: fleet.properties("Deployment")["Components"].update(
-        {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(50)}
-    ),
+    "DeploymentComponents": tools(17),
+    "DeploymentPacket": merge({f"label{number}": "x" * 900 for number in range(5)}),
+    "DeploymentKeys": merge({part: dict.fromkeys(map(str, range(60)), 1) for part in "abcd"}),
     "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
     "Rollback": deployment("DeploymentPolicies/FailureHandlingPolicy", "DO_NOTHING"),
     "UpdatePolicy": deployment("DeploymentPolicies/ComponentUpdatePolicy/Action", "SKIP_NOTIFY_COMPONENTS"),
@@ -178,11 +192,19 @@ ALSO: list[tuple[str, str, Break]] = [
     ("SetenvValue", "Inference", lambda fleet: fleet.manifest["Lifecycle"].update(Setenv={"COUNT": 3})),
     ("InstallerRoleAlias", "Server", start("java -jar Greengrass.jar -trn Role")),
     ("IotPolicyResource", "DevicePolicy", device_policy("iot:Subscribe", "arn:aws:iot:::topicfilter/#")),
+    ("DeploymentComponents", "Deployment", one_more_by_dependency),
     *NUCLEUS_ALSO,
 ]
 
 #: Near misses: changes that keep every rule.
 KEEPS: dict[str, Break] = {
+    "18 components": tools(16),
+    "a document that just fits": merge({f"label{number}": "x" * 900 for number in range(4)}),
+    "many settings of a component of the classic nucleus": lambda fleet: (
+        fleet.manifest["Platform"].update(runtime="classic"),
+        fleet.runtime["Manifests"][0]["Platform"].update(runtime="classic"),
+        merge({f"label{number}": "x" * 900 for number in range(5)})(fleet),
+    ),
     "an abort on ALL": deployment(
         "IotJobConfiguration/AbortConfig/CriteriaList", [{"Action": "CANCEL", "FailureType": "ALL"}]
     ),

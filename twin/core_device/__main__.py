@@ -12,8 +12,8 @@ from pathlib import Path
 
 from .configuration import Configuration, load_configuration
 from .errors import CoreDeviceError
-from .instance_lock import InstanceLock
-from .layout import Layout
+from .files import Layout
+from .processes import InstanceLock
 
 _LOG_LIMIT_BYTES = 1 << 20
 

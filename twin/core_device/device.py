@@ -7,28 +7,26 @@ import contextlib
 import logging
 import os
 
-from .artifacts import ArtifactStore
-from .cloud_http import CloudHttp
-from .component import Component
-from .component_environment import NUCLEUS_VERSION, ComponentEnvironment, Tokens
-from .component_log import ComponentLog
-from .component_supervisor import ComponentSupervisor
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.cloud.credentials import CredentialEndpoint, TokenExchange
+from twin.core_device.cloud.https import CloudHttp, DataPlane
+from twin.core_device.components.component import Component
+from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
+from twin.core_device.components.environment import NUCLEUS_VERSION, ComponentEnvironment, Tokens
+from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.recipe import Recipe
+from twin.core_device.components.supervisor import ComponentSupervisor
+from twin.core_device.deployment.artifacts import ArtifactStore
+from twin.core_device.deployment.deployer import Deployer
+from twin.core_device.deployment.jobs import DeploymentWorker, JobQueue
+from twin.core_device.deployment.resolution import Resolver
+from twin.core_device.ipc.service import IpcService
+
 from .configuration import Configuration
-from .configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
-from .connection import Connection
-from .credential_endpoint import CredentialEndpoint
-from .data_plane import DataPlane
-from .deployment import Deployer
-from .deployment_worker import DeploymentWorker
+from .files import Layout
 from .health import FleetStatus
 from .ipc.server import IpcServer
-from .ipc_service import IpcService
-from .jobs import JobQueue
-from .layout import Layout
-from .process_registry import ProcessRegistry
-from .recipe import Recipe
-from .resolution import Resolver
-from .token_exchange import TokenExchange
+from .processes import ProcessRegistry
 
 log = logging.getLogger(__name__)
 

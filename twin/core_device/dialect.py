@@ -1,12 +1,23 @@
-"""Whose limits and quirks the device has: nucleus lite's, or the classic nucleus'."""
+"""Whose limits and quirks the device has: nucleus lite's, or the classic nucleus'.
+
+What works on the classic nucleus and not on nucleus lite is found before a component is installed. The real one often
+fails late or in silence (a script that is cut, a step that is never run); this device refuses the deployment and says
+which part of which recipe breaks which rule. Each rule was observed on nucleus lite 2.6.0.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from .ipc.service_model import IpcLimits
+from nucleus_lite import configuration, deployment, recipe, unit
+from twin.core_device.ipc.operations import IpcLimits
 
-LITE_PACKET_LIMIT_BYTES = 5_000
+from .errors import DeploymentError
+
 _CLASSIC_IPC = IpcLimits(
     message_bytes=24 << 20,  # the clients' own limit
     clients=1_000,
@@ -14,6 +25,8 @@ _CLASSIC_IPC = IpcLimits(
     payload_bytes=128 << 10,  # IoT Core's quota
     nesting=None,
     items=None,
+    value_bytes=None,
+    levels=None,
     receive_modes=True,
     pings=True,
     tells_refusal=True,
@@ -34,6 +47,7 @@ class Dialect:
         keeps_messages: Messages of QoS 1 are taken while the device is not connected, and sent later.
         ipc: What components may ask.
         file_mode: Rights of an artifact's files where the recipe has no Permission; those in a ZIP do not count.
+        missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
     """
 
     name: str
@@ -45,9 +59,174 @@ class Dialect:
     keeps_messages: bool
     ipc: IpcLimits
     file_mode: int
+    missing_stays: bool
 
 
-LITE = Dialect("lite", "aws_nucleus_lite", False, False, True, LITE_PACKET_LIMIT_BYTES, False, IpcLimits(), 0o755)
-CLASSIC = Dialect("classic", "aws_nucleus_classic", True, True, False, None, True, _CLASSIC_IPC, 0o440)
+LITE = Dialect(
+    name="lite",
+    runtime="aws_nucleus_lite",
+    patterns=False,
+    all_steps=False,
+    binds_to=True,
+    packet_bytes=deployment.PACKET_BYTES.value,
+    keeps_messages=False,
+    ipc=IpcLimits(),
+    file_mode=0o755,
+    missing_stays=False,
+)
+CLASSIC = Dialect(
+    name="classic",
+    runtime="aws_nucleus_classic",
+    patterns=True,
+    all_steps=True,
+    binds_to=False,
+    packet_bytes=None,
+    keeps_messages=True,
+    ipc=_CLASSIC_IPC,
+    file_mode=0o440,
+    missing_stays=True,
+)
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}
+
+
+KIND = "NUCLEUS_LITE_LIMIT"
+
+VARIABLE = re.compile(r"\{(artifacts|work|kernel|iot|configuration):([^{}\s]+)\}")
+FOREIGN_VARIABLE = re.compile(r"\{([A-Za-z0-9_.-]+):((?:artifacts|work|configuration):[^{}\s]+)\}")
+"""A variable of another component; only the classic nucleus knows them."""
+
+
+def check_recipe(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Check a recipe in canonical form, with the manifest that was selected of it.
+
+    Raises:
+        DeploymentError: It breaks rules; all of them are listed.
+    """
+    broken = [*_recipe_rules(document), *_lifecycle_rules(manifest.get("Lifecycle") or {})]
+    if broken:
+        name, version = document.get("ComponentName"), document.get("ComponentVersion")
+        raise DeploymentError(f"component {name} {version} does not work on nucleus lite: {'; '.join(broken)}", KIND)
+
+
+def check_document(document: Mapping[str, Any]) -> None:
+    """Check a deployment's job document.
+
+    Raises:
+        DeploymentError: It breaks rules; all of them are listed.
+    """
+    keys, limit = deployment.keys(document), deployment.KEYS.value
+    broken = [f"a deployment document must have at most {limit} keys in all, got {keys}"] if keys > limit else []
+    for name, entry in (document.get("components") or {}).items():
+        merge = (entry.get("configurationUpdate") or {}).get("merge")
+        broken += _value_rules(f"components.{name}.configurationUpdate.merge", merge)
+    if broken:
+        raise DeploymentError(f"the deployment does not work on nucleus lite: {'; '.join(broken)}", KIND)
+
+
+def check_requirement(component: str, dependency: str, requirement: str) -> None:
+    """Check what a component requires of a dependency that has been resolved already.
+
+    Raises:
+        DeploymentError: Nucleus lite compares by >= and < only.
+    """
+    if not recipe.RANGE.value.fullmatch(requirement.strip()):
+        raise DeploymentError(
+            f"already resolved component {dependency} does not meet {requirement!r} of {component} on nucleus lite: "
+            "there a range must be made of >= and <",
+            KIND,
+        )
+
+
+def check_components(names: Collection[str], removed: Collection[str]) -> None:
+    """Check how many components a device is to have.
+
+    Args:
+        names: All of the new state, TokenExchangeService included.
+        removed: Those that go with this deployment.
+
+    Raises:
+        DeploymentError: There are too many.
+    """
+    if (count := len(names) + len(removed)) > (limit := deployment.COMPONENTS.value):
+        raise DeploymentError(
+            f"nucleus lite reports at most {limit} components on a device, those of all its groups, "
+            f"TokenExchangeService and {len(removed)} just removed counted, got {count}: put what belongs together "
+            "into one component",
+            KIND,
+        )
+
+
+def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
+    size = len(json.dumps({k: v for k, v in document.items() if k != "arn"}, separators=(",", ":")).encode())
+    if size > recipe.BYTES.value:
+        yield f"a recipe must be at most {recipe.BYTES.value} bytes, got {size}: put logic into an artifact"
+    parts, limit = recipe.parts({k: v for k, v in document.items() if k != "arn"}), recipe.PARTS.value
+    if parts > limit:
+        yield f"a recipe must have at most {limit} parts, two a key and one an item of a list, got {parts}"
+    defaults = (document.get("ComponentConfiguration") or {}).get("DefaultConfiguration") or {}
+    yield from _value_rules("DefaultConfiguration", defaults)
+    access = defaults.get("accessControl")
+    for service, policies in access.items() if isinstance(access, dict) else ():
+        size, limit = configuration.memory_bytes(policies), configuration.ACCESS_BYTES.value
+        if size > limit:
+            yield f"accessControl.{service} must take at most {limit} bytes of memory, got {size}: use fewer topics"
+    yield from _unit_rules(document)
+
+
+def _unit_rules(document: Mapping[str, Any]) -> Iterator[str]:
+    if problem := unit.name_problem(str(document.get("ComponentName") or "")):
+        yield f"the component's name must be one of a systemd unit: {problem}"
+    if problem := unit.description_problem(str(document.get("ComponentDescription") or "")):
+        yield f"ComponentDescription must be one plain line: {problem}"
+    if (size := unit.unit_bytes(document)) > unit.BYTES.value:
+        yield f"its systemd unit must be at most {unit.BYTES.value} bytes, got about {size}: depend on fewer components"
+
+
+def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:
+    steps = {key.lower(): value for key, value in lifecycle.items()}
+    yield from _environment_rules("setenv", steps.pop("setenv", None))
+    for name in recipe.SHUTDOWN.value:
+        if steps.get(name):
+            yield f"the step {name} is never run: clean up in the run step"
+    if steps.get("startup"):
+        yield "the step startup fails when it ends with 0: start the program in the run step"
+    if "install" in steps and not {"run", "startup"} & steps.keys():
+        yield "a component with an install step only never becomes healthy: give it a run step that ends with 0"
+    for name, step in steps.items():
+        fields = {key.lower(): value for key, value in step.items()} if isinstance(step, dict) else {"script": step}
+        yield from _environment_rules(f"{name}.setenv", fields.get("setenv"))
+        if fields.get("skipif"):
+            yield f"Skipif of the step {name} is not known, the step is always run: ask in the script"
+        yield from _script_rules(name, str(fields.get("script") or ""))
+
+
+def _script_rules(step: str, script: str) -> Iterator[str]:
+    at = 0
+    while (at := script.find("{", at)) >= 0:
+        if not VARIABLE.match(script, at):
+            rest = script[at : at + 30]
+            yield (
+                f"the script of {step} is cut at character {at + 1}, before {rest!r}, which is no recipe variable: put "
+                "braces (${VAR}, functions, JSON, variables of other components) into a file"
+            )
+            return
+        at += 1
+
+
+def _environment_rules(where: str, entries: Any) -> Iterator[str]:
+    for name, value in (entries or {}).items():
+        if problem := recipe.environment_problem(value):
+            yield f"{where}.{name} must be {problem}, got {value!r}"
+
+
+def _value_rules(where: str, content: Any) -> Iterator[str]:
+    for path, size in configuration.long_values(content or {}):
+        limit = configuration.VALUE_BYTES.value
+        yield f"{'.'.join((where, *path))} must be at most {limit} bytes as encoded JSON, got {size}"
+    widest, limit = configuration.widest(content or {}), configuration.KEYS_OF_OBJECT.value
+    if widest > limit:
+        yield f"{where} must have at most {limit} keys in one object, got {widest}"
+    levels, limit = configuration.levels(content or {}), configuration.LEVELS.value
+    if levels > limit:
+        yield f"{where} must have at most {limit} levels, got {levels}"

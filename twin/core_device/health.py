@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .component import Component
-from .component_environment import NUCLEUS_VERSION
-from .component_state import State
-from .connection import Connection
-from .deployed_set import DeployedSet
-from .deployment import Outcome
-from .deployment_document import DeploymentDocument
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.components.component import Component, State
+from twin.core_device.components.environment import NUCLEUS_VERSION
+from twin.core_device.components.recipe import device_platform
+from twin.core_device.deployment.deployer import Outcome
+from twin.core_device.deployment.document import DeployedSet, DeploymentDocument
+
 from .dialect import LITE, Dialect
 from .errors import RequestRejectedError
-from .recipe import device_platform
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,140 @@
-"""The operations a component may call: a request's fields checked, authorised and handed on."""
+"""What the Greengrass IPC service model says: operations, their events and errors, and what serves them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .access_control import MQTT_PROXY, PUBSUB, is_authorized
-from .service_model import NAMESPACE, Cancel, InvalidRequestError, IpcError, IpcHandler, IpcLimits, Json, Message
+from nucleus_lite import configuration, ipc
 
+from .access_control import MQTT_PROXY, PUBSUB, is_authorized
+
+NAMESPACE = "aws.greengrass#"
 _ABSENT = object()
 _RECEIVE_MODES = ("RECEIVE_ALL_MESSAGES", "RECEIVE_MESSAGES_FROM_OTHERS")
+
+
+class IpcError(Exception):
+    """An error of the service model, sent to the client.
+
+    Args:
+        code: The error's name in the model, such as `ResourceNotFoundError`.
+        message: What the client reads.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class InvalidRequestError(Exception):
+    """A request that the service model does not allow; each operation has its own name for it."""
+
+
+@dataclass(frozen=True)
+class Json:
+    """A local message that is a JSON value; a binary one is plain `bytes`."""
+
+    value: Any
+
+
+Cancel = Callable[[], None]
+Message = Json | bytes
+_Perform = Callable[["Call"], Awaitable[Any]]
+
+
+class IpcHandler:
+    """What stands behind the socket. Its methods run on the server's event loop and fail with an `IpcError`.
+
+    A handler that inherits from this one refuses the calls that it does not serve itself.
+    """
+
+    def component_of(self, token: str) -> str | None:
+        """The component that holds the token, or None."""
+        raise NotImplementedError
+
+    def access_control(self, component: str) -> Any:
+        """The component's `accessControl` configuration; anything but a map allows nothing."""
+        raise NotImplementedError
+
+    def get_configuration(self, component: str, key_path: list[str]) -> Any:
+        """The value at a key path."""
+        raise NotImplementedError
+
+    def update_configuration(self, component: str, key_path: list[str], value: Any, timestamp_ms: int) -> None:
+        """Merge a value into the component's own configuration."""
+        raise NotImplementedError
+
+    def subscribe_to_configuration_update(
+        self, component: str, key_path: list[str], deliver: Callable[[str, list[str]], None]
+    ) -> Cancel:
+        """Call `deliver(component, key path)` for each changed leaf at or below the key path."""
+        raise NotImplementedError
+
+    async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
+        """Publish by the device's MQTT connection."""
+        raise NotImplementedError
+
+    async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Cancel:
+        """Call `deliver(topic, payload)` for each message from the cloud."""
+        raise NotImplementedError
+
+    def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
+        """Publish to the device's own components."""
+        raise NotImplementedError
+
+    def subscribe_to_topic(
+        self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
+    ) -> Cancel:
+        """Call `deliver(topic, message)` for each local message."""
+        raise NotImplementedError
+
+    def update_state(self, component: str, state: str) -> None:
+        """Take a component's own word for its state: RUNNING or ERRORED."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class IpcLimits:
+    """What a client may ask of the server; the defaults are those of nucleus lite 2.6.0 where it has one.
+
+    Args:
+        message_bytes: Longest message of a client; a longer one ends its connection.
+        clients: Connections at once; one more is closed at once.
+        subscriptions: Open subscriptions of all clients together; one more is refused.
+        payload_bytes: Longest payload for the cloud.
+        nesting: How deep the JSON of a request may be nested, its own levels included; None for no limit of its own.
+        items: Longest list in a request; None for no limit. Nucleus lite took 100 and refused 200.
+        value_bytes: Longest value of a configuration as encoded JSON; None for no limit.
+        levels: How deep a configuration may be; None for no limit.
+        receive_modes: A local subscription may leave out the component's own messages; nucleus lite sends them all.
+        pings: A ping is answered; nucleus lite ends the connection.
+        tells_refusal: A refused token is answered with a reason; nucleus lite closes the socket without a word.
+        calls: Calls of one connection under way at once; further ones wait in the socket.
+        backlog_bytes: Unread bytes that a client may let pile up before it is disconnected.
+        connect_s: Seconds a new connection has to present its token.
+        linger_s: Seconds a refused client has to read the reason.
+    """
+
+    message_bytes: int = ipc.MESSAGE_BYTES.value
+    clients: int = ipc.CLIENTS.value
+    subscriptions: int = ipc.SUBSCRIPTIONS.value
+    payload_bytes: int = ipc.PAYLOAD_BYTES.value
+    nesting: int | None = ipc.NESTING.value
+    items: int | None = ipc.ITEMS.value
+    value_bytes: int | None = configuration.VALUE_BYTES.value
+    levels: int | None = configuration.LEVELS.value
+    receive_modes: bool = False
+    pings: bool = False
+    tells_refusal: bool = False
+    calls: int = 64
+    backlog_bytes: int = 8 << 20
+    connect_s: float = 10.0
+    linger_s: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +198,37 @@ class Call:
         return topic
 
 
+class Operation(NamedTuple):
+    """How an operation is served: what does it, the type of its events, its error for an invalid request."""
+
+    perform: _Perform
+    event_type: str | None
+    invalid_request: str
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def _operation(
+    name: str, event_type: str | None = None, *, invalid_request: str = "ServiceError"
+) -> Callable[[_Perform], _Perform]:
+    """Serve an operation of the service model by a function."""
+
+    def register(perform: _Perform) -> _Perform:
+        OPERATIONS[name] = Operation(perform, event_type, invalid_request)
+        return perform
+
+    return register
+
+
+@_operation("GetConfiguration")
 async def _get_configuration(call: Call) -> dict[str, Any]:
     component, path = call.field("componentName", str, call.component), call.key_path()
     value = call.handler.get_configuration(component, path)
     return {"componentName": component, "value": value if isinstance(value, dict) else {path[-1]: value}}
 
 
+@_operation("UpdateConfiguration", invalid_request="InvalidArgumentsError")
 async def _update_configuration(call: Call) -> None:
     path, value = call.key_path(), call.request.get("valueToMerge")
     if "valueToMerge" not in call.request or (not path and not isinstance(value, dict)):
@@ -89,10 +236,22 @@ async def _update_configuration(call: Call) -> None:
     touched = path[:1] or list(value or {})
     if "accessControl" in touched:
         raise InvalidRequestError("Config update is not allowed for following field [accessControl]")
+    _check_size(path, value, call.limits)
     timestamp_ms = round(call.field("timestamp", (int, float)) * 1000)
     call.handler.update_configuration(call.component, path, value, timestamp_ms)
 
 
+def _check_size(path: list[str], value: Any, limits: IpcLimits) -> None:
+    for at, size in configuration.long_values(value, tuple(path)) if limits.value_bytes is not None else ():
+        text = f"{'/'.join(at)} must be at most {limits.value_bytes} bytes as encoded JSON on this nucleus, got {size}"
+        raise IpcError("ServiceError", text)
+    levels = len(path) + configuration.levels(value)
+    if limits.levels is not None and levels > limits.levels:
+        text = f"a configuration must have at most {limits.levels} levels on this nucleus, got {levels}"
+        raise IpcError("ServiceError", text)
+
+
+@_operation("SubscribeToConfigurationUpdate", "ConfigurationUpdateEvents")
 async def _subscribe_to_configuration_update(call: Call) -> Cancel:
     def deliver(component: str, key_path: list[str]) -> None:
         call.emit({"configurationUpdateEvent": {"componentName": component, "keyPath": key_path}})
@@ -101,6 +260,7 @@ async def _subscribe_to_configuration_update(call: Call) -> Cancel:
     return call.handler.subscribe_to_configuration_update(component, call.key_path(), deliver)
 
 
+@_operation("PublishToIoTCore")
 async def _publish_to_iot_core(call: Call) -> None:
     payload, qos = _decode_blob(call.field("payload", str, "")), call.qos()
     if len(payload) > (limit := call.limits.payload_bytes):
@@ -110,6 +270,7 @@ async def _publish_to_iot_core(call: Call) -> None:
     await call.handler.publish_to_iot_core(topic, payload, qos, properties)
 
 
+@_operation("SubscribeToIoTCore", "IoTCoreMessage")
 async def _subscribe_to_iot_core(call: Call) -> Cancel:
     def deliver(topic: str, payload: bytes) -> None:
         call.emit({"message": {"topicName": topic, "payload": base64.b64encode(payload).decode()}})
@@ -118,11 +279,13 @@ async def _subscribe_to_iot_core(call: Call) -> Cancel:
     return await call.handler.subscribe_to_iot_core(topic, qos, deliver)
 
 
+@_operation("PublishToTopic")
 async def _publish_to_topic(call: Call) -> None:
     union = {kind: body for kind, body in call.field("publishMessage", dict).items() if body is not None}
     call.handler.publish_to_topic(call.component, call.topic("topic", PUBSUB, publish=True), _local_message(union))
 
 
+@_operation("SubscribeToTopic", "SubscriptionResponseMessage", invalid_request="InvalidArgumentsError")
 async def _subscribe_to_topic(call: Call) -> Cancel:
     def deliver(topic: str, message: Message) -> None:
         is_json = isinstance(message, Json)
@@ -137,6 +300,7 @@ async def _subscribe_to_topic(call: Call) -> Cancel:
     return call.handler.subscribe_to_topic(call.component, topic, others_only, deliver)
 
 
+@_operation("UpdateState")
 async def _update_state(call: Call) -> None:
     state = call.field("state", str)
     if state not in ("RUNNING", "ERRORED"):
@@ -161,25 +325,3 @@ def _decode_blob(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as exc:
         raise InvalidRequestError("the payload is not base64") from exc
-
-
-class Operation(NamedTuple):
-    """How an operation is served: what does it, the type of its events, its error for an invalid request."""
-
-    perform: Callable[[Call], Awaitable[Any]]
-    event_type: str | None
-    invalid_request: str
-
-
-OPERATIONS = {
-    "GetConfiguration": Operation(_get_configuration, None, "ServiceError"),
-    "UpdateConfiguration": Operation(_update_configuration, None, "InvalidArgumentsError"),
-    "SubscribeToConfigurationUpdate": Operation(
-        _subscribe_to_configuration_update, "ConfigurationUpdateEvents", "ServiceError"
-    ),
-    "PublishToIoTCore": Operation(_publish_to_iot_core, None, "ServiceError"),
-    "SubscribeToIoTCore": Operation(_subscribe_to_iot_core, "IoTCoreMessage", "ServiceError"),
-    "PublishToTopic": Operation(_publish_to_topic, None, "ServiceError"),
-    "SubscribeToTopic": Operation(_subscribe_to_topic, "SubscriptionResponseMessage", "InvalidArgumentsError"),
-    "UpdateState": Operation(_update_state, None, "ServiceError"),
-}

@@ -1,0 +1,69 @@
+"""What nucleus lite takes of a component's calls over Greengrass IPC."""
+
+from __future__ import annotations
+
+from nucleus_lite.fact import OBSERVED, Fact
+
+_DIALECT = "core_device/test_ipc_dialect.py"
+_REFUSED = f"{_DIALECT}::test_classic_does_what_lite_refuses"
+
+PAYLOAD_BYTES = Fact(
+    "PublishToIoTCore of more than {value} bytes",
+    source=OBSERVED,
+    twin="ServiceError",
+    shown_by=_REFUSED,
+    value=6_300,
+)
+MESSAGE_BYTES = Fact(
+    "an IPC frame of more than {value} bytes (PublishToTopic of 7.3 kB binary) ends the connection",
+    source=OBSERVED,
+    twin="the same",
+    shown_by=_REFUSED,
+    value=10_012,
+)
+NESTING = Fact(
+    "JSON nested deeper than {value} levels, the request's own included",
+    source=OBSERVED,
+    twin="ServiceError or InvalidArgumentsError",
+    shown_by=_REFUSED,
+    value=16,
+)
+CLIENTS = Fact(
+    "more than {value} IPC clients",
+    source=OBSERVED,
+    twin="one more is closed at once",
+    shown_by=_REFUSED,
+    value=50,
+)
+SUBSCRIPTIONS = Fact(
+    "more than {value} IPC subscriptions",
+    source=OBSERVED,
+    twin="ServiceError",
+    shown_by=_REFUSED,
+    value=100,
+)
+ITEMS = Fact(
+    "a list of many items in a request: {value} were taken, 200 refused",
+    source=OBSERVED,
+    twin="ServiceError from 101 items on",
+    shown_by=_REFUSED,
+    value=100,
+)
+RECEIVE_MODES = Fact(
+    "`RECEIVE_MESSAGES_FROM_OTHERS` is ignored: a component hears itself",
+    source=OBSERVED,
+    twin="the same",
+    shown_by=f"{_DIALECT}::test_only_classic_leaves_out_a_component_s_own_messages",
+)
+PING = Fact(
+    "a ping ends the connection",
+    source=OBSERVED,
+    twin="the same",
+    shown_by=_REFUSED,
+)
+TOKEN = Fact(
+    "a wrong token: the socket is closed without a word (classic: access denied)",
+    source=OBSERVED,
+    twin="the same",
+    shown_by=f"{_DIALECT}::test_a_wrong_token_is_turned_away",
+)

@@ -1,0 +1,1 @@
+"""A core device's way to the cloud: MQTT, HTTPS, credentials."""

@@ -1,0 +1,354 @@
+"""The device's one MQTT connection to IoT Core; it outlives the cloud being away."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.matcher import MQTTMatcher
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from twin.core_device.backoff import Backoff
+from twin.core_device.configuration import Configuration
+from twin.core_device.errors import RequestRejectedError
+
+from .https import tls_context
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 30
+PAYLOAD_LIMIT_BYTES = 128 << 10  # IoT Core's quota
+QUEUE_LIMIT_BYTES = 2_621_440  # the classic nucleus' spooler
+_MESSAGE_OVERHEAD_BYTES = 256
+_ACKNOWLEDGE_LIMIT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
+_IN_FLIGHT_LIMIT = 100  # IoT Core's quota of unacknowledged messages for a client
+_TUNNEL_HEAD_LIMIT_BYTES = 8192
+_UTF8_FORMATS = ("1", "UTF8")
+_PACKET_OVERHEAD_BYTES = 8  # fixed header, topic length, packet id, no properties
+
+Receiver = Callable[[str, bytes], None]
+
+
+@dataclass
+class _Subscription:
+    qos: int
+    receivers: list[Receiver] = field(default_factory=list)
+
+
+class Connection:
+    """An MQTT 5 session that is opened again, with all its subscriptions, whenever it is lost.
+
+    Args:
+        configuration: Endpoint, identity and proxy.
+        packet_bytes: Longest packet that the device can receive; a longer one drops the link, as on nucleus lite.
+            None for no limit.
+        keeps_messages: Whether messages of QoS 1 are taken without a connection, and sent with the next one, as the
+            classic nucleus' spooler does; nucleus lite refuses them.
+        backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (30 s for 300 s),
+            because a cloud on a laptop is away for seconds.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        backoff: Backoff | None = None,
+        packet_bytes: int | None = None,
+        *,
+        keeps_messages: bool = True,
+    ) -> None:
+        self._packet_bytes = packet_bytes
+        self._keeps_messages = keeps_messages
+        self.connected = asyncio.Event()
+        self._host, self._port = configuration.nucleus.data_endpoint, configuration.nucleus.mqtt_port
+        self._backoff = backoff or Backoff(5.0, 30.0)
+        self._loop = asyncio.get_running_loop()
+        self._lost = asyncio.Event()
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
+        self._acknowledgements: dict[int, asyncio.Future[None]] = {}
+        self._queued: dict[int, int] = {}
+        self._connect_listeners: list[Callable[[], None]] = []
+        self._client = client = make_mqtt_client(configuration)
+        client.on_connect = lambda _c, _u, _f, reason, _p: self._in_loop(
+            self._on_connect, reason, self._subscribe_again(reason)
+        )
+        client.on_disconnect = lambda _c, _u, _f, reason, _p: self._in_loop(self._on_disconnect, reason)
+        client.on_message = lambda _c, _u, message: self._in_loop(self._on_message, message.topic, message.payload)
+        client.on_publish = lambda _c, _u, mid, _r, _p: self._in_loop(self._queued.pop, mid, None)
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._in_loop(self._on_subscribe, mid, reasons)
+
+    def on_connected(self, listener: Callable[[], None]) -> None:
+        """Call a function after every successful connect, once the subscriptions are under way again."""
+        self._connect_listeners.append(listener)
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        try:
+            while True:
+                self._lost.clear()
+                try:
+                    await asyncio.to_thread(self._client.connect, self._host, self._port, KEEP_ALIVE_S)
+                except (OSError, ValueError) as exc:
+                    log.warning("no MQTT connection to %s:%d: %s", self._host, self._port, exc)
+                else:
+                    self._client.loop_start()
+                    await self._lost.wait()
+                    await asyncio.to_thread(self._client.loop_stop)
+                await asyncio.sleep(self._backoff.next_s())
+        finally:
+            self._client.disconnect()
+            await asyncio.to_thread(self._client.loop_stop)
+
+    def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
+        """Send a message; one of QoS 1 that was taken is kept until the cloud has acknowledged it.
+
+        Args:
+            topic: Topic without wildcards.
+            payload: At most 128 KiB.
+            qos: 0 or 1.
+            properties: MQTT 5 properties as the IPC names them; None for none.
+
+        Raises:
+            RequestRejectedError: Too large, not connected (QoS 0, or a device that keeps no messages), or too much is
+                waiting already (QoS 1).
+        """
+        if len(payload) > PAYLOAD_LIMIT_BYTES:
+            raise RequestRejectedError(f"a payload must be at most {PAYLOAD_LIMIT_BYTES} bytes, got {len(payload)}")
+        size = len(payload) + _MESSAGE_OVERHEAD_BYTES
+        if qos and sum(self._queued.values()) + size > QUEUE_LIMIT_BYTES:
+            raise RequestRejectedError(f"{QUEUE_LIMIT_BYTES} bytes wait for the cloud already: try again later")
+        if not qos and not self.connected.is_set():
+            raise RequestRejectedError("the device is not connected: try again later, or use QoS 1")
+        if qos and not self._keeps_messages and not self.connected.is_set():
+            raise RequestRejectedError(
+                "the device is not connected, and nucleus lite keeps no messages: try again later"
+            )
+        retain, attached = publish_properties(properties or {})
+        info = self._client.publish(topic, payload, qos, retain, attached)
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (info.rc and not qos):
+            raise RequestRejectedError(f"the message was not taken: {mqtt.error_string(info.rc)}")
+        if qos:
+            self._queued[info.mid] = size
+
+    async def subscribe(self, topic_filter: str, qos: int, receiver: Receiver) -> Callable[[], None]:
+        """Call `receiver(topic, payload)` for every message; one subscription serves all receivers of a filter.
+
+        Returns:
+            What ends it.
+
+        Raises:
+            RequestRejectedError: The cloud refuses the subscription or does not acknowledge it. While the device is
+                not connected nothing is refused: the subscription is made at the next connect.
+        """
+        subscription = self._subscriptions.get(topic_filter)
+        if subscription is None:
+            self._subscriptions[topic_filter] = self._matching[topic_filter] = subscription = _Subscription(-1)
+        subscription.receivers.append(receiver)
+        if subscription.qos < qos:
+            subscription.qos = qos
+            try:
+                await self._request_subscription(topic_filter, qos)
+            except BaseException:  # whoever asked may have left, too
+                self._unsubscribe(topic_filter, receiver)
+                raise
+        return lambda: self._unsubscribe(topic_filter, receiver)
+
+    async def _request_subscription(self, topic_filter: str, qos: int) -> None:
+        if not self.connected.is_set():
+            return  # the next connect subscribes
+        result, mid = self._client.subscribe(topic_filter, qos)
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            return  # lost this very moment: the next connect subscribes
+        self._acknowledgements[mid] = acknowledged = self._loop.create_future()
+        try:
+            async with asyncio.timeout(_ACKNOWLEDGE_LIMIT_S):
+                await acknowledged
+        except TimeoutError:
+            if self.connected.is_set():
+                raise RequestRejectedError(f"the subscription to {topic_filter} was not acknowledged") from None
+        finally:
+            self._acknowledgements.pop(mid, None)
+
+    def _unsubscribe(self, topic_filter: str, receiver: Receiver) -> None:
+        subscription = self._subscriptions.get(topic_filter)
+        if subscription is None or receiver not in subscription.receivers:
+            return
+        subscription.receivers.remove(receiver)
+        if not subscription.receivers:
+            del self._subscriptions[topic_filter]
+            del self._matching[topic_filter]  # type: ignore[no-untyped-call]
+            if self.connected.is_set():
+                self._client.unsubscribe(topic_filter)
+
+    def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        """Leave paho's thread; at shutdown the loop may be gone."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _subscribe_again(self, reason: Any) -> frozenset[str]:
+        """Restore the subscriptions from paho's thread, before it sends the messages that have waited."""
+        if reason.is_failure:
+            return frozenset()
+        restored = {topic_filter: subscription.qos for topic_filter, subscription in list(self._subscriptions.items())}
+        for topic_filter, qos in restored.items():
+            self._client.subscribe(topic_filter, qos)
+        return frozenset(restored)
+
+    def _on_connect(self, reason: Any, restored: frozenset[str]) -> None:
+        if reason.is_failure:
+            log.error("IoT Core refuses the connection: %s", reason)
+            return
+        log.info("connected to %s:%d", self._host, self._port)
+        self._backoff.reset()
+        self.connected.set()
+        for topic_filter in self._subscriptions.keys() - restored:  # made in the meantime
+            self._client.subscribe(topic_filter, self._subscriptions[topic_filter].qos)
+        for listener in self._connect_listeners:
+            listener()
+
+    def _on_disconnect(self, reason: Any) -> None:
+        log.warning("the MQTT connection is lost: %s", reason)
+        self.connected.clear()
+        self._lost.set()
+        for acknowledged in self._acknowledgements.values():
+            if not acknowledged.done():
+                acknowledged.set_result(None)
+
+    def _on_subscribe(self, mid: int, reasons: list[Any]) -> None:
+        acknowledged = self._acknowledgements.get(mid)
+        if acknowledged is None or acknowledged.done():
+            return
+        if reasons and reasons[0].is_failure:
+            acknowledged.set_exception(RequestRejectedError(f"the subscription was refused: {reasons[0]}"))
+        else:
+            acknowledged.set_result(None)
+
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        size = len(topic.encode()) + len(payload) + _PACKET_OVERHEAD_BYTES
+        if self._packet_bytes is not None and size > self._packet_bytes:
+            log.error(
+                "a packet of about %d bytes on %s drops the link: nucleus lite takes at most %d; a larger deployment "
+                "document does so at every reconnect until the deployment is cancelled",
+                size,
+                topic,
+                self._packet_bytes,
+            )
+            self._client.disconnect()
+            return
+        found: list[_Subscription] = list(self._matching.iter_match(topic))  # type: ignore[no-untyped-call]
+        for subscription in found:
+            for receiver in list(subscription.receivers):
+                receiver(topic, payload)
+
+
+class _TunnelledClient(mqtt.Client):
+    """Goes through an HTTP proxy; paho's own proxy support would need another package."""
+
+    proxy_url: str | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        if self.proxy_url:
+            connected = open_tunnel(self.proxy_url, self._host, self._port, self._connect_timeout)
+        else:
+            connected = super()._create_socket_connection()
+        # An acknowledgement followed by an answer would wait 40 ms for the peer's delayed ACK (Nagle's algorithm).
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+
+
+def make_mqtt_client(configuration: Configuration) -> mqtt.Client:
+    """A client that is not connected yet and leaves reconnecting to its owner; its id is the thing's name."""
+    client = _TunnelledClient(
+        CallbackAPIVersion.VERSION2,
+        client_id=configuration.system.thing_name,
+        protocol=mqtt.MQTTv5,
+        reconnect_on_failure=False,
+    )
+    client.proxy_url = configuration.nucleus.proxy_url
+    client.connect_timeout = _CONNECT_TIMEOUT_S
+    client.max_inflight_messages_set(_IN_FLIGHT_LIMIT)
+    client.tls_set_context(tls_context(configuration, identified=True))
+    return client
+
+
+def open_tunnel(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
+    """Ask a proxy for a tunnel (CONNECT, RFC 9110 section 9.3.6).
+
+    Args:
+        proxy_url: `http://host:port`, port 3128 when it has none.
+        host: Where the tunnel ends.
+        port: Where the tunnel ends.
+        timeout_s: Limit of every single wait.
+
+    Returns:
+        The connected socket, on which the far end speaks next.
+
+    Raises:
+        OSError: The proxy cannot be reached or refuses.
+    """
+    proxy = urlsplit(proxy_url)
+    tunnel = socket.create_connection((proxy.hostname or "", proxy.port or 3128), timeout=timeout_s)
+    try:
+        target = f"{host}:{port}"
+        tunnel.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        head = b""
+        # Byte by byte: what follows the head belongs to the far end.
+        while not head.endswith(b"\r\n\r\n"):
+            byte = tunnel.recv(1)
+            if not byte or len(head) >= _TUNNEL_HEAD_LIMIT_BYTES:
+                raise ConnectionError(f"the proxy {proxy_url} gave no answer to CONNECT {target}")
+            head += byte
+        status_line = head.split(b"\r\n", 1)[0].decode(errors="replace")
+        if status_line.split(" ")[1:2] != ["200"]:
+            raise ConnectionError(f"the proxy {proxy_url} refused CONNECT {target}: {status_line}")
+    except BaseException:
+        tunnel.close()
+        raise
+    return tunnel
+
+
+def publish_properties(request: Mapping[str, Any]) -> tuple[bool, Properties | None]:
+    """Turn the fields of a PublishToIoTCore request into MQTT properties.
+
+    Args:
+        request: `retain`, `userProperties` (list of `{"key", "value"}`), `messageExpiryIntervalSeconds`,
+            `correlationData` (base64), `responseTopic`, `payloadFormat`, `contentType`; absent and null mean none.
+
+    Returns:
+        Whether the message is retained, and its properties or None.
+
+    Raises:
+        RequestRejectedError: A field has the wrong type or is out of range.
+    """
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    try:
+        for pair in request.get("userProperties") or ():
+            properties.UserProperty = (str(pair["key"]), str(pair["value"]))
+        if (expiry := request.get("messageExpiryIntervalSeconds")) is not None:
+            properties.MessageExpiryInterval = int(expiry)
+        if (correlation := request.get("correlationData")) is not None:
+            properties.CorrelationData = base64.b64decode(correlation, validate=True)
+        if (response_topic := request.get("responseTopic")) is not None:
+            properties.ResponseTopic = str(response_topic)
+        if (payload_format := request.get("payloadFormat")) is not None:
+            properties.PayloadFormatIndicator = int(str(payload_format).upper() in _UTF8_FORMATS)
+        if (content_type := request.get("contentType")) is not None:
+            properties.ContentType = str(content_type)
+    except (KeyError, TypeError, ValueError, binascii.Error, ArithmeticError) as exc:
+        raise RequestRejectedError(f"an MQTT property is not valid: {exc!r}") from exc
+    except Exception as exc:
+        if type(exc).__name__ != "MQTTException":
+            raise
+        raise RequestRejectedError(f"an MQTT property is not valid: {exc}") from exc
+    return bool(request.get("retain")), None if properties.isEmpty() else properties  # type: ignore[no-untyped-call]

@@ -1,0 +1,180 @@
+"""HTTPS to the cloud: the device's certificate, its trusted root, its proxy, and what a deployment asks."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from twin.core_device.backoff import Backoff
+from twin.core_device.configuration import Configuration
+from twin.core_device.errors import DeploymentError, RequestRejectedError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 8  # one, then seven retries as nucleus lite makes
+_TIMEOUT_S = 15.0
+
+
+def tls_context(configuration: Configuration, *, identified: bool) -> ssl.SSLContext:
+    """A client context that trusts the configured root only.
+
+    Args:
+        configuration: Where the files are.
+        identified: Present the device's certificate.
+    """
+    context = ssl.create_default_context(cafile=str(configuration.system.root_ca_path))
+    # Private roots are often made without the key usage extension, which newer OpenSSL flags insist on.
+    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+    if identified:
+        context.load_cert_chain(configuration.system.certificate_path, configuration.system.private_key_path)
+    return context
+
+
+class CloudHttp:
+    """HTTPS clients made at first use.
+
+    Args:
+        configuration: Certificate, root and proxy.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+
+    def client(self, *, identified: bool) -> httpx.AsyncClient:
+        """The client with the device's certificate, or the one without."""
+        import httpx  # the device starts without it: it is only needed in a deployment
+
+        if identified not in self._clients:
+            self._clients[identified] = httpx.AsyncClient(
+                verify=tls_context(self._configuration, identified=identified),
+                proxy=self._configuration.nucleus.proxy_url,
+                trust_env=False,
+                timeout=_TIMEOUT_S,
+                limits=httpx.Limits(max_keepalive_connections=2, keepalive_expiry=20),
+            )
+        return self._clients[identified]
+
+    async def request(self, method: str, url: str, *, what: str, **options: object) -> httpx.Response:
+        """Make a request with the device's certificate until it is answered.
+
+        Args:
+            method: HTTP method.
+            url: Absolute URL.
+            what: What is asked, for the errors.
+            options: As for `httpx.AsyncClient.request`.
+
+        Returns:
+            The successful response.
+
+        Raises:
+            RequestRejectedError: The answer is a final refusal, or no attempt of eight was answered.
+        """
+        import httpx
+
+        async def attempt() -> httpx.Response:
+            return await self.client(identified=True).request(method, url, **options)  # type: ignore[arg-type]
+
+        backoff, reason = Backoff(0.5, 15.0), ""
+        for number in range(1, ATTEMPTS + 1):
+            try:
+                response = await attempt()
+            except httpx.TransportError as exc:
+                reason = f"{type(exc).__name__}: {exc}"
+            else:
+                if response.is_success:
+                    return response
+                reason = f"HTTP {response.status_code}: {response.text[:300]}"
+                if not is_transient(response.status_code):
+                    raise RequestRejectedError(f"{what} was refused by {url}: {reason}", str(response.status_code))
+            log.warning("%s, attempt %d of %d: %s", what, number, ATTEMPTS, reason)
+            if number < ATTEMPTS:
+                await asyncio.sleep(backoff.next_s())
+        raise RequestRejectedError(f"{what} failed {ATTEMPTS} times at {url}: {reason}")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+
+def is_transient(status: int) -> bool:
+    """Tell whether an HTTP status is worth another attempt."""
+    return status == 429 or status >= 500
+
+
+class DataPlane:
+    """Client of the Greengrass data plane.
+
+    Args:
+        configuration: Endpoint and thing name.
+        http: The way to the cloud.
+    """
+
+    def __init__(self, configuration: Configuration, http: CloudHttp) -> None:
+        nucleus = configuration.nucleus
+        self._base = f"https://{nucleus.data_endpoint}:{nucleus.data_plane_port}/greengrass/v2"
+        self._thing_name = configuration.system.thing_name
+        self._http = http
+
+    async def thing_groups(self) -> set[str]:
+        """Names of the thing groups that the device is in."""
+        url = f"{self._base}/coreDevices/{quote(self._thing_name, safe='')}/thingGroups"
+        answer = await self._ask("GET", url, "the list of the device's thing groups")
+        return {group["thingGroupName"] for group in answer["thingGroups"]}
+
+    async def resolve(self, name: str, requirements: Mapping[str, str], platform: Mapping[str, str]) -> dict[str, Any]:
+        """The newest version of a component that meets all requirements.
+
+        Args:
+            name: The component.
+            requirements: Version range by who wants it.
+            platform: From `recipe.device_platform`.
+
+        Returns:
+            The canonical recipe, with the version's ARN added under `arn`.
+        """
+        attributes = dict(platform)
+        body = {
+            "componentCandidates": [{"componentName": name, "versionRequirements": dict(requirements)}],
+            "platform": {"name": attributes["os"], "attributes": attributes},
+        }
+        what = f"component {name} {dict(requirements)}"
+        answer = await self._ask("POST", f"{self._base}/resolveComponentCandidates", what, body)
+        try:
+            (resolved,) = answer["resolvedComponentVersions"]
+            recipe = json.loads(base64.b64decode(resolved["recipe"]))
+            return {**recipe, "arn": resolved["arn"]}
+        except (KeyError, TypeError, ValueError, binascii.Error) as exc:
+            raise DeploymentError(f"{what}: the answer of the data plane is not understood: {exc!r}") from exc
+
+    async def artifact_url(self, arn: str, path: str) -> str:
+        """A pre-signed URL of an artifact that AWS keeps itself (`greengrass:` URIs)."""
+        url = f"{self._base}/components/{quote(arn, safe='')}/artifacts/{quote(path)}"
+        answer = await self._ask("GET", url, f"the location of the artifact {path}")
+        return str(answer["preSignedUrl"])
+
+    async def _ask(self, method: str, url: str, what: str, body: Any = None) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, url, what=what, json=body)
+            answer = response.json()
+        except RequestRejectedError as exc:
+            kind = "COMPONENT_VERSION_REQUIREMENTS_NOT_MET" if exc.code == "404" else "CLOUD_SERVICE_ERROR"
+            raise DeploymentError(str(exc), kind) from exc
+        except ValueError as exc:
+            raise DeploymentError(f"{what}: {url} did not answer with JSON", "CLOUD_SERVICE_ERROR") from exc
+        if not isinstance(answer, dict):
+            raise DeploymentError(f"{what}: {url} did not answer with a JSON object", "CLOUD_SERVICE_ERROR")
+        return answer

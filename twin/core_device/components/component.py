@@ -1,0 +1,278 @@
+"""A component's life on the device: installed, run, restarted, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from nucleus_lite import unit
+from twin.core_device.backoff import Backoff
+from twin.core_device.errors import DeploymentError
+from twin.core_device.processes import ProcessRegistry
+
+from .process import ComponentLog, ComponentProcess
+from .recipe import Recipe, Step
+
+ATTEMPTS: int = unit.ATTEMPTS.value  # failures in a row that make a component BROKEN
+
+
+class State(StrEnum):
+    """A component's state as fleet status reports it."""
+
+    NEW = "NEW"
+    INSTALLED = "INSTALLED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    ERRORED = "ERRORED"
+    BROKEN = "BROKEN"
+    FINISHED = "FINISHED"
+    STOPPING = "STOPPING"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the device waits for components, in seconds.
+
+    Args:
+        stable_s: A process that runs this long is taken to be well.
+        reset_s: A process that ran this long begins a new row of failures.
+        restart_s: Shortest wait before a restart; the longest begins at twice that and doubles with each failure.
+        grace_s: From SIGTERM to SIGKILL.
+    """
+
+    stable_s: float = 3.0
+    reset_s: float = 10.0
+    restart_s: float = 1.0
+    grace_s: float = 10.0
+
+
+log = logging.getLogger(__name__)
+
+
+Prepare = Callable[[Step], tuple[str, Mapping[str, str]]]
+
+
+class Component:
+    """One version of a component on this device.
+
+    Args:
+        recipe: What to install and run.
+        folder: Its working directory, made when it does not exist.
+        prepare: A step's script and environment with all variables replaced.
+        output: Its log.
+        registry: Where its process groups are noted.
+        on_state: Called after each change of state.
+        patience: How long to wait for it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        prepare: Prepare,
+        output: ComponentLog,
+        registry: ProcessRegistry,
+        on_state: Callable[[str], None],
+        patience: Patience | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.state = State.NEW
+        self.failure = ""
+        self._folder, self._prepare, self._output, self._registry = folder, prepare, output, registry
+        self._on_state, self._patience = on_state, patience or Patience()
+        self._task: asyncio.Task[None] | None = None
+        self._running_since = 0.0
+        self._reported = False
+
+    @property
+    def settled(self) -> bool:
+        """It has finished, says that it runs, or has run for a while."""
+        if self.state is State.RUNNING:
+            return self._reported or time.monotonic() - self._running_since >= self._patience.stable_s
+        return self.state is State.FINISHED
+
+    def report(self, state: State) -> None:
+        """Take the component's own word for its state; it cannot claim to run when it does not."""
+        if self.state in (State.STARTING, State.RUNNING, State.ERRORED) and self._task and not self._task.done():
+            self._reported = state is State.RUNNING
+            self._set(state)
+
+    def stop_bound(self, dependency: str) -> None:
+        """Stop for good because a HARD dependency has ended, as systemd's `BindsTo` does on nucleus lite."""
+        if self._task and not self._task.done():
+            self._task.cancel()
+            self._break(
+                self._text(
+                    f"stopped because its HARD dependency {dependency} has ended, which nucleus lite does even after "
+                    "exit status 0: make the dependency SOFT"
+                )
+            )
+
+    async def install(self) -> None:
+        """Run the install step.
+
+        Raises:
+            DeploymentError: It fails or takes too long; the component is BROKEN.
+        """
+        step = self.recipe.steps.get("install")
+        if step:
+            try:
+                await self._complete(step)
+            except DeploymentError as exc:
+                self._break(str(exc))
+                raise
+        self._set(State.INSTALLED)
+
+    def start(self) -> None:
+        """Begin to run; from here on the component is kept running."""
+        self._set(State.STARTING)
+        self._task = asyncio.create_task(self._live())
+
+    async def stop(self) -> None:
+        """End the component's processes, within the grace period and a little."""
+        if self._task and not self._task.done():
+            self._set(State.STOPPING)
+            await self._shut_down()
+            self._task.cancel()
+        if self._task:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._task = None
+        self._output.close()
+
+    async def _shut_down(self) -> None:
+        """Run the shutdown step of a classic component; what it leaves running is ended all the same."""
+        await self._attend("shutdown")
+
+    async def _attend(self, name: str) -> None:
+        """Run a step whose failure changes nothing."""
+        step = self.recipe.steps.get(name)
+        if step:
+            try:
+                await self._complete(step)
+            except DeploymentError as exc:
+                log.warning("%s", exc)
+
+    async def _live(self) -> None:
+        backoff, failures = Backoff(2 * self._patience.restart_s, 60.0, self._patience.restart_s), 0
+        while True:
+            began = time.monotonic()
+            try:
+                if "startup" in self.recipe.steps:
+                    await self._complete(self.recipe.steps["startup"])
+                    self._set_running()
+                await self._run()
+                return
+            except DeploymentError as exc:
+                failure = str(exc)
+            except OSError as exc:
+                failure = self._text(f"cannot be started: {exc}")
+            if time.monotonic() - began >= self._patience.reset_s:
+                failures = 0
+                backoff.reset()
+            failures += 1
+            if failures >= ATTEMPTS:
+                self._break(f"{failure} ({failures} failures in a row)")
+                return
+            self.failure = failure
+            log.warning("%s; it is started again", failure)
+            self._set(State.ERRORED)
+            await self._attend("recover")
+            await asyncio.sleep(backoff.next_s())
+            self._set(State.STARTING)
+
+    async def _run(self) -> None:
+        step = self.recipe.steps.get("run")
+        if step is None:
+            if "startup" not in self.recipe.steps:
+                self._set(State.FINISHED)
+            return
+        status = await self._execute(step, self._set_running)
+        if status != 0:
+            raise DeploymentError(self._failed(step, status), "COMPONENT_RUN_ERROR")
+        self._set(State.FINISHED)
+
+    async def _complete(self, step: Step) -> None:
+        try:
+            async with asyncio.timeout(step.timeout_s):
+                status = await self._execute(step, None)
+        except TimeoutError:
+            text = self._text(f"the {step.name} step took more than {step.timeout_s:g} s{self._last_line()}")
+            raise DeploymentError(text, f"COMPONENT_{step.name.upper()}_TIMEOUT") from None
+        except OSError as exc:
+            raise DeploymentError(self._text(f"the {step.name} step cannot be started: {exc}")) from exc
+        if status != 0:
+            raise DeploymentError(self._failed(step, status), f"COMPONENT_{step.name.upper()}_ERROR")
+
+    async def _execute(self, step: Step, on_started: Callable[[], None] | None) -> int:
+        try:
+            script, environment = self._prepare(step)
+        except DeploymentError as exc:
+            raise DeploymentError(self._text(f"the {step.name} step: {exc}"), exc.kind) from exc
+        if _is_skipped(step, environment):
+            self._output.note(f"{self.recipe.version} {step.name}: left out, {step.skip_if}")
+            return 0
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._output.forget_output()
+        process = await self._spawn(script, environment)
+        self._output.note(f"{self.recipe.version} {step.name}: process {process.pid}")
+        try:
+            if on_started:
+                on_started()
+            status = await process.wait()
+        except asyncio.CancelledError:
+            await process.stop(self._patience.grace_s)
+            raise
+        self._output.note(f"{self.recipe.version} {step.name}: exit status {status}")
+        return status
+
+    async def _spawn(self, script: str, environment: Mapping[str, str]) -> ComponentProcess:
+        starting = asyncio.create_task(
+            ComponentProcess.start(script, environment, self._folder, self._output, self._registry)
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Stopped in the moment of the start: the process may exist before asyncio hands it over.
+            with contextlib.suppress(OSError):
+                await (await starting).stop(self._patience.grace_s)
+            raise
+
+    def _set_running(self) -> None:
+        self._running_since, self._reported = time.monotonic(), False
+        self._set(State.RUNNING)
+
+    def _break(self, failure: str) -> None:
+        self.failure = failure
+        log.error("%s", failure)
+        self._set(State.BROKEN)
+
+    def _set(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            self._on_state(self.recipe.name)
+
+    def _failed(self, step: Step, status: int) -> str:
+        ended = f"exited with {status}" if status >= 0 else f"was ended by signal {-status}"
+        return self._text(f"the {step.name} step {ended}{self._last_line()}")
+
+    def _last_line(self) -> str:
+        line = self._output.last_line()
+        return f", its last output was: {line}" if line else ", without any output"
+
+    def _text(self, what: str) -> str:
+        return f"component {self.recipe.name} {self.recipe.version}: {what}"
+
+
+def _is_skipped(step: Step, environment: Mapping[str, str]) -> bool:
+    kind, _, what = step.skip_if.strip().partition(" ")
+    if kind == "onpath":
+        return shutil.which(what.strip(), path=environment.get("PATH")) is not None
+    return kind == "exists" and Path(what.strip()).exists()

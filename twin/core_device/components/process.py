@@ -1,0 +1,153 @@
+"""A step of a component as a process group of its own, and its output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from twin.core_device.processes import ProcessRegistry
+
+_DRAIN_S = 0.5
+_KILL_WAIT_S = 5.0
+_TAIL_BYTES = 4096
+
+
+class ComponentProcess:
+    """A running script.
+
+    Args:
+        process: The shell, leader of its own session.
+        log: Where its output goes.
+        registry: Where its group is noted while it lives.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, log: ComponentLog, registry: ProcessRegistry) -> None:
+        self._process, self._log, self._registry = process, log, registry
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(
+        cls, script: str, environment: Mapping[str, str], folder: Path, log: ComponentLog, registry: ProcessRegistry
+    ) -> ComponentProcess:
+        """Run a script by /bin/sh in a folder, with exactly the given environment."""
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            script,
+            cwd=folder,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        registry.add(process.pid)
+        return cls(process, log, registry)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process and of its group."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Wait for the script's end; whatever it left running is ended too.
+
+        Returns:
+            Its exit status; negative is the number of the signal that ended it.
+        """
+        status = await self._process.wait()
+        await self._clean_up()
+        return status
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask the whole group to end (SIGTERM), and after a grace period make it (SIGKILL)."""
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._process.wait()
+        except TimeoutError:
+            self._log.note(f"not ended {grace_s:g} s after SIGTERM: killed")
+            self._signal(signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_KILL_WAIT_S):
+                    await self._process.wait()
+        await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        self._signal(signal.SIGKILL)  # members that outlived the script
+        # A process that has left the group may hold the pipe open for ever.
+        await asyncio.wait([self._reader], timeout=_DRAIN_S)
+        self._reader.cancel()
+        self._registry.remove(self._process.pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        while chunk := await self._process.stdout.read(1 << 16):
+            self._log.write(chunk)
+
+
+class ComponentLog:
+    """Appends a component's output to a file and keeps its last line at hand.
+
+    Args:
+        path: The file; full ones are kept as `<name>.1`, `<name>.2`.
+        limit_bytes: Size at which a new file is begun.
+        kept: How many full ones are kept.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int = 1 << 20, kept: int = 2) -> None:
+        self._path, self._limit_bytes, self._kept = path, limit_bytes, kept
+        self._stream: BinaryIO | None = None
+        self._tail = b""
+
+    def write(self, output: bytes) -> None:
+        """Append output of the component."""
+        self._tail = (self._tail + output)[-_TAIL_BYTES:]
+        self._append(output)
+
+    def note(self, text: str) -> None:
+        """Append a line of the device's own, which does not count as output."""
+        start = b"" if self._tail.endswith(b"\n") or not self._tail else b"\n"
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._append(start + f"[core device {stamp}] {text}\n".encode())
+
+    def forget_output(self) -> None:
+        """Begin a new step: the last line is that of the new step's output."""
+        self._tail = b""
+
+    def last_line(self) -> str:
+        """The last line of output that is not blank, cut to 300 characters; empty when there was none."""
+        lines = [line.strip() for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1][:300] if lines else ""
+
+    def close(self) -> None:
+        """Close the file; a later write opens it again."""
+        if self._stream:
+            self._stream.close()
+            self._stream = None
+
+    def _append(self, output: bytes) -> None:
+        if self._stream is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._path.open("ab")
+        self._stream.write(output)
+        self._stream.flush()
+        if self._stream.tell() >= self._limit_bytes:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        self.close()
+        for number in range(self._kept, 0, -1):
+            source = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
+            if source.exists():
+                source.replace(self._path.with_name(f"{self._path.name}.{number}"))

@@ -1,0 +1,1 @@
+"""Deployments on a core device: taken as jobs, resolved, fetched, switched to, undone."""

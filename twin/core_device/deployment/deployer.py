@@ -1,0 +1,200 @@
+"""A deployment carried out: resolved, fetched, switched to, watched, and undone when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twin.core_device.cloud.https import DataPlane
+from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
+from twin.core_device.components.recipe import Recipe
+from twin.core_device.components.supervisor import ComponentSupervisor
+from twin.core_device.errors import DeploymentError
+from twin.core_device.files import Layout
+
+from .artifacts import ArtifactStore, remove_unused
+from .document import DeployedSet, DeploymentDocument, Target, load_deployed_set
+from .resolution import BUILT_IN, Resolver
+
+log = logging.getLogger(__name__)
+
+PREPARE_LIMIT_S = 3600.0
+SETTLE_LIMIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a deployment ended.
+
+    Args:
+        detail: The nucleus' word for it, such as `FAILED_ROLLBACK_COMPLETE`.
+        cause: Why it failed; empty on success.
+        kind: The error's type; empty on success.
+    """
+
+    detail: str
+    cause: str = ""
+    kind: str = ""
+
+    @property
+    def status(self) -> str:
+        """The job's final status."""
+        return "FAILED" if self.cause else "SUCCEEDED"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    document: DeploymentDocument
+    recipes: Mapping[str, Recipe]
+    deployed: DeployedSet
+
+
+class Deployer:
+    """Carries out one deployment at a time.
+
+    Args:
+        layout: The device's folders.
+        thing_name: The device.
+        resolver: Finds versions and recipes.
+        artifacts: Fetches artifacts.
+        store: The components' configurations.
+        supervisor: The components.
+        data_plane: Knows the device's thing groups.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        thing_name: str,
+        resolver: Resolver,
+        artifacts: ArtifactStore,
+        store: ConfigurationStore,
+        supervisor: ComponentSupervisor,
+        data_plane: DataPlane,
+    ) -> None:
+        self.deployed = load_deployed_set(layout.deployed_file)
+        self.busy = False
+        self._layout, self._thing_name = layout, thing_name
+        self._resolver, self._artifacts, self._data_plane = resolver, artifacts, data_plane
+        self._store, self._supervisor = store, supervisor
+
+    async def start_deployed(self) -> None:
+        """Start what the device ran before it was stopped; the cloud is not needed."""
+        try:
+            await self._supervisor.start(self._stored_recipes(self.deployed), self.deployed.components)
+        except DeploymentError as exc:
+            log.error("not everything that was deployed could be started: %s", exc)
+
+    async def run(self, document: DeploymentDocument) -> Outcome:
+        """Carry out a deployment; one that was interrupted is simply carried out again."""
+        self.busy = True
+        began = time.monotonic()
+        try:
+            outcome = await self._run(document)
+        finally:
+            self.busy = False
+        log.info("deployment %s: %s after %.1f s", document.deployment_id, outcome.detail, time.monotonic() - began)
+        if outcome.cause:
+            log.error("deployment %s: %s", document.deployment_id, outcome.cause)
+        return outcome
+
+    async def _run(self, document: DeploymentDocument) -> Outcome:
+        try:
+            async with asyncio.timeout(PREPARE_LIMIT_S):
+                plan = await self._prepare(document)
+        except DeploymentError as exc:
+            return Outcome("FAILED_NO_STATE_CHANGE", str(exc), exc.kind)
+        except (OSError, TimeoutError) as exc:
+            return Outcome("FAILED_NO_STATE_CHANGE", f"preparing the deployment: {exc!r}", "IO_ERROR")
+        before, configurations = self.deployed, self._store.snapshot()
+        try:
+            await self._switch(plan)
+        except (DeploymentError, OSError) as exc:
+            kind = exc.kind if isinstance(exc, DeploymentError) else "IO_ERROR"
+            if not document.rollback:
+                self._commit(plan.deployed)
+                return Outcome("FAILED_ROLLBACK_NOT_REQUESTED", str(exc), kind)
+            self._store.restore(configurations)
+            return Outcome(await self._roll_back(before), str(exc), kind)
+        self._commit(plan.deployed)
+        return Outcome("SUCCESSFUL")
+
+    async def _prepare(self, document: DeploymentDocument) -> _Plan:
+        """Everything that changes nothing on the running device."""
+        groups = await self._data_plane.thing_groups()
+        kept = {f"thinggroup/{group}" for group in groups} | {f"thing/{self._thing_name}"}
+        targets = {name: target for name, target in self.deployed.targets.items() if name in kept}
+        roots = {name: request.version for name, request in document.components.items()}
+        targets[document.target] = Target(document.configuration_arn, document.deployment_id, roots)
+        wanted: dict[str, dict[str, str]] = {}
+        for name, target in targets.items():
+            for component, version in target.roots.items():
+                wanted.setdefault(component, {})[name] = version
+        recipes = await self._resolver.resolve(wanted, self.deployed.components)
+        for recipe in recipes.values():
+            if self.deployed.components.get(recipe.name) != recipe.version:
+                await self._artifacts.prepare(recipe, self._resolver.arn(recipe.name, recipe.version))
+        versions = {name: recipe.version for name, recipe in recipes.items()}
+        return _Plan(document, recipes, DeployedSet(versions, targets))
+
+    async def _switch(self, plan: _Plan) -> None:
+        await self._supervisor.stop_changed(plan.recipes)
+        self._configure(plan)
+        await self._supervisor.start(plan.recipes, self._unchanged(plan.recipes))
+        await self._supervisor.wait_settled(SETTLE_LIMIT_S)
+
+    def _configure(self, plan: _Plan) -> None:
+        document = plan.document
+        for name, recipe in plan.recipes.items():
+            self._store.merge(name, (), dict(recipe.default_configuration), DEFAULT_TIMESTAMP_MS)
+        for name, request in document.components.items():
+            if name not in plan.recipes and name not in BUILT_IN:
+                continue
+            defaults = dict(plan.recipes[name].default_configuration) if name in plan.recipes else {}
+            for path in request.reset:
+                self._store.reset(name, path, defaults)
+            self._store.merge(name, (), dict(request.merge), document.created_ms)
+
+    async def _roll_back(self, before: DeployedSet) -> str:
+        try:
+            recipes = self._stored_recipes(before)
+            await self._supervisor.stop_changed(recipes)
+            await self._supervisor.start(recipes, before.components)
+            await self._supervisor.wait_settled(SETTLE_LIMIT_S)
+        except (DeploymentError, OSError) as exc:
+            log.error("the previous state could not be put back: %s", exc)
+            return "FAILED_UNABLE_TO_ROLLBACK"
+        finally:
+            remove_unused(self._layout, before.components)
+        return "FAILED_ROLLBACK_COMPLETE"
+
+    def _commit(self, deployed: DeployedSet) -> None:
+        removed = set(self.deployed.components) - set(deployed.components)
+        self.deployed = deployed
+        deployed.save(self._layout.deployed_file)
+        for name in removed:
+            self._store.remove(name)
+            shutil.rmtree(self._layout.work(name), ignore_errors=True)
+        self._store.save()
+        remove_unused(self._layout, deployed.components)
+
+    def _unchanged(self, recipes: Mapping[str, Recipe]) -> set[str]:
+        return {name for name, recipe in recipes.items() if self.deployed.components.get(name) == recipe.version}
+
+    def _stored_recipes(self, deployed: DeployedSet) -> dict[str, Recipe]:
+        recipes = {}
+        for name, version in deployed.components.items():  # kept in the order of dependencies
+            try:
+                recipe = self._resolver.recipe(name, version)
+            except DeploymentError as exc:
+                log.error("component %s %s: %s", name, version, exc)
+                continue
+            if recipe is None:
+                log.error("component %s %s is not started: its recipe is missing", name, version)
+            else:
+                recipes[name] = recipe
+        return recipes

@@ -1,0 +1,115 @@
+"""Where a core device keeps its files, and how they survive a kill at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
+_SOCKET_PATH_LIMIT_BYTES = 107
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders and files below the device's root.
+
+    Args:
+        root: `system.rootPath` of the configuration, absolute.
+    """
+
+    root: Path
+
+    @property
+    def pid_file(self) -> Path:
+        """Who runs on this root: `{"pid", "started"}`, `started` in seconds since the epoch."""
+        return self.root / "core_device.pid"
+
+    @property
+    def device_log(self) -> Path:
+        """The device's own log."""
+        return self.root / "log" / "core_device.log"
+
+    @property
+    def deployed_file(self) -> Path:
+        """The set of components that the device runs, and which target wants which of them."""
+        return self.root / "config" / "deployed.json"
+
+    @property
+    def configuration_file(self) -> Path:
+        """The components' configurations with their timestamps."""
+        return self.root / "config" / "configuration.json"
+
+    @property
+    def job_file(self) -> Path:
+        """The last deployment job and how far it got."""
+        return self.root / "config" / "job.json"
+
+    @property
+    def processes_file(self) -> Path:
+        """The process groups of the running components."""
+        return self.root / "config" / "processes.json"
+
+    def component_log(self, component: str) -> Path:
+        """What a component writes to its standard output and error."""
+        return self.root / "log" / f"{component}.log"
+
+    def work(self, component: str) -> Path:
+        """A component's working directory."""
+        return self.root / "work" / component
+
+    def recipe(self, component: str, version: str) -> Path:
+        """A component version's recipe."""
+        return self.root / "packages" / "recipes" / f"{component}-{version}.json"
+
+    def artifacts(self, component: str, version: str) -> Path:
+        """A component version's artifacts as they came."""
+        return self.root / "packages" / "artifacts" / component / version
+
+    def unarchived(self, component: str, version: str) -> Path:
+        """A component version's archives, each unpacked in a folder named after it."""
+        return self.root / "packages" / "artifacts-unarchived" / component / version
+
+    def ipc_socket(self) -> Path:
+        """The IPC socket: in the root, or in a private temporary folder when that path is too long for the kernel."""
+        path = self.root / "gg-ipc.socket"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT_BYTES:
+            return path
+        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        folder = Path(tempfile.gettempdir()) / f"edgewright-{os.getuid()}-{name}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} must be a folder of this user: remove it, or choose a shorter rootPath")
+        return folder / "gg-ipc.socket"
+
+
+log = logging.getLogger(__name__)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file's content in one step: a reader, or a restart, sees the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w") as stream:
+        json.dump(value, stream, separators=(",", ":"))
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The file's content, or None when there is no file; an unreadable one is set aside as `<name>.damaged`."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as exc:
+        damaged = path.with_name(path.name + ".damaged")
+        log.error("%s is not JSON (%s): it is kept as %s and the device starts without it", path, exc, damaged.name)
+        path.replace(damaged)
+        return None
