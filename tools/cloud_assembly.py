@@ -15,9 +15,8 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from edge_handlers.custom_resource import Properties
 from edge_handlers.device_registry import Registry
-from edge_rules.deployment_rules import DEPLOYMENT
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import Recipe, recipes
+from edge_rules.recipe_view import DEPLOYMENT, Recipe, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300

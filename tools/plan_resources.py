@@ -4,9 +4,8 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from edge_rules.deployment_rules import DEPLOYMENT
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import COMPONENT, KEPT_COMPONENT
+from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, KEPT_COMPONENT
 
 #: Properties that CloudFormation cannot change in place, of the types that the app uses (resource provider schemas).
 _CREATE_ONLY: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from twin.core_device.ipc.operations import Cancel, IpcError, IpcHandler, IpcLimits
 from twin.core_device.ipc.server import IpcServer
@@ -55,7 +55,7 @@ class LocalDevice(IpcHandler):
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server = self._new_server()
 
-    def __enter__(self) -> "LocalDevice":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._on_loop(self._server.start(self.socket))
         return self
