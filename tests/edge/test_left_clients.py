@@ -38,7 +38,8 @@ class SlowDevice(LocalDevice):
 def test_a_subscription_ends_with_its_stream_also_where_that_ends_before_it_is_made(
     tmp_path: Path, leaves_early: bool
 ) -> None:
-    with SlowDevice(tmp_path / "ipc.sock") as device:
+    device = SlowDevice(tmp_path / "ipc.sock")
+    with device:
         connection = greengrasscoreipc.connect(ipc_socket=str(device.socket), authtoken=TOKEN, timeout=20)
         operation = connection.new_subscribe_to_iot_core(SubscribeToIoTCoreStreamHandler())
         operation.activate(SubscribeToIoTCoreRequest(topic_name=REQUEST, qos=QOS.AT_LEAST_ONCE))
