@@ -110,6 +110,8 @@ bill: setup  ## what a stage costs in a month
 bench: setup-dev  ## measure synth, deploy and destroy
 	@$(BIN)/python benchmarks/synth_time.py
 
+# Packages to bring to their newest fitting version; none by default.
+PACKAGES ?=
 lock: run-environment  ## renew the pinned requirements: make lock PACKAGES="boto3 ruff", or PACKAGES=--all
 	@$(BIN)/python -m tools.locks $(PACKAGES)
 

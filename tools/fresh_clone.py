@@ -1,4 +1,4 @@
-"""Runs make commands in fresh clones of HEAD, under circumstances other than this folder's: place, user, umask, home.
+"""Runs commands in fresh clones of HEAD, under circumstances other than this folder's: place, user, umask, home.
 
 python -m tools.fresh_clone --folder-name "ä b" --umask 077 --clones 2 --command "make demo" --command "make test"
 """

@@ -1,0 +1,70 @@
+"""docs/architecture.md against the tree: what it names is there, and nothing imports from a floor above its own."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+#: Where a path in the page may begin.
+BASES = ("", "constructs", "edge_assets/inference", "edge_assets/handlers", "twin/cloud/greengrass")
+FLOORS = {
+    "stacks": 4,
+    "tools": 4,
+    "edge_constructs": 3,
+    "edge_rules": 3,
+    "twin": 3,
+    "config": 2,
+    "edge_handlers": 2,
+    "edge_component": 1,
+    "edge_inference": 1,
+    "v1_handler": 1,
+    "nucleus_lite": 1,
+}
+FOLDERS = {
+    **{name: ROOT / name for name in ("stacks", "tools", "twin", "config", "nucleus_lite")},
+    **{name: ROOT / "constructs" / name for name in ("edge_constructs", "edge_rules", "edge_handlers")},
+    **{name: ROOT / "edge_assets" / "inference" / name for name in ("edge_component", "edge_inference")},
+    "v1_handler": ROOT / "edge_assets" / "handlers" / "v1_handler",
+}
+PATHS = sorted({path for path in re.findall(r"`([\w./-]+)`", PAGE) if "/" in path or path.endswith(".py")})
+
+
+def test_the_page_names_files() -> None:
+    assert len(PATHS) > 40
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_the_page_names_is_there(path: str) -> None:
+    if path == "breaks.py":
+        assert list((ROOT / "tests").rglob(path))
+        return
+
+    assert any((ROOT / base / path).exists() for base in BASES)
+
+
+def imported(file: Path) -> set[str]:
+    """Packages of this repository that a module imports, also late."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found & set(FLOORS)
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_nothing_imports_from_a_floor_above_its_own(room: str) -> None:
+    files = [file for file in FOLDERS[room].rglob("*.py") if "__pycache__" not in file.parts]
+
+    assert files
+    above = {
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imported(file)
+        if FLOORS[name] > FLOORS[room]
+    }
+    assert above == set()
