@@ -1,8 +1,9 @@
-"""Files of the twin: where the repository is, and texts that are written at once or not at all."""
+"""Files of the twin: where the repository is, texts that are written at once or not at all, what archives unpack."""
 
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,3 +26,24 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
     temporary.replace(path)
+
+
+def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Extract one member below a folder, and nothing that leaves it.
+
+    Args:
+        archive: Open for reading.
+        member: What to extract.
+        folder: Where to.
+
+    Raises:
+        tarfile.TarError: If its path or a link leads out of the folder, or it is a device.
+    """
+    # Python 3.11.2, which Debian 12 brings, has no filters (they came with 3.11.4): links are refused there altogether.
+    if hasattr(tarfile, "data_filter"):
+        archive.extract(member, folder, filter="data")
+        return
+    inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+    if not inside or not (member.isreg() or member.isdir()):
+        raise tarfile.ExtractError(f"a member must be a file or folder inside the archive, got {member.name!r}")
+    archive.extract(member, folder, set_attrs=False)

@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from twin.cloud.aws.worker import OrderError, serve
+from twin.files import unpack
 
 # Read by the library when it is loaded: from 1.29 on it reports usage to its vendor unless it is told not to.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -139,7 +140,7 @@ def extract_model(archive: Path, folder: Path) -> Path:
                 size += member.size
                 if size > LIMIT_BYTES:
                     raise InputError(f"the archive must unpack to at most {LIMIT_BYTES} bytes, got more")
-                tar.extract(member, folder, filter="data")
+                unpack(tar, member, folder)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as exc:
         raise InputError(f"the model artifact must be a readable .tar.gz archive: {exc}") from exc
     models = [path for path in sorted(folder.rglob("*.onnx")) if path.is_file()]

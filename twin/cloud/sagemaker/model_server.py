@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from twin.cloud.aws.worker import OrderError, serve
+from twin.files import unpack
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
@@ -43,7 +44,8 @@ def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
         s3 = boto3.client("s3", config=_S3, **order["client"])
         s3.download_file(place.netloc, place.path.lstrip("/"), str(archive))
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder / "models", filter="data")
+            for member in tar:
+                unpack(tar, member, folder / "models")
     except (ClientError, BotoCoreError, tarfile.TarError, OSError) as exc:
         raise OrderError(f"{order['model']} must be a readable .tar.gz: {exc}") from exc
     models = sorted((folder / "models").glob("*/1/model.onnx"))
