@@ -168,6 +168,7 @@ async def run_in_clone(
         str(folder),
     ]
     outcomes = []
+    print(f"clone {number}: {folder}, all output in {log}", file=sys.stderr, flush=True)
     with log.open("wb") as output:
         for command in (None, *commands):
             name = command or "git clone"
@@ -206,7 +207,7 @@ async def run_all(
     if task:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     numbers = range(1, circumstances.clones + 1)
-    runs = [run_in_clone(n, circumstances, work, commands, limit_s, logs / f"clone-{n}.log") for n in numbers]
+    runs = [run_in_clone(n, circumstances, work, commands, limit_s, logs / f"{work.name}-{n}.log") for n in numbers]
     return [outcome for outcomes in await asyncio.gather(*runs) for outcome in outcomes]
 
 

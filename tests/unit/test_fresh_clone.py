@@ -43,9 +43,8 @@ def test_the_commands_meet_the_circumstances_and_nothing_of_the_callers_settings
     assert code == 0
     assert [line.split()[-2] for line in capsys.readouterr().out.splitlines()[1:]] == ["0"] * 6
     for number in (1, 2):
-        folder, home, setting, umask, bytes_, listed = (
-            (tmp_path / "logs" / f"clone-{number}.log").read_text().split("\n")[4:10]
-        )
+        (log,) = (tmp_path / "logs").glob(f"*-{number}.log")
+        folder, home, setting, umask, bytes_, listed = log.read_text().split("\n")[4:10]
         assert folder.endswith(f"/{number}/ä b/c")
         assert (home, setting, umask) == ("unset", "unset", "0077")
         assert bytes_.split()[1:6] == ["o", "n", "e", "\\r", "\\n"]
