@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.longest_first import LongestFirst
+from tools.node import settle_jsii
 from twin.state import keep_to_this_machine
 
 # ONNX Runtime reports usage to its vendor unless it is told not to; no test needs a network.
@@ -25,6 +26,8 @@ for name in set() if "PYTEST_XDIST_WORKER" in os.environ else set(os.environ) - 
         del os.environ[name]
 keep_to_this_machine(os.environ)
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+# jsii reads it when a test imports aws_cdk, and would unpack below a home folder that cannot be written.
+settle_jsii(os.environ)
 
 ROOT = Path(__file__).resolve().parents[1]
 

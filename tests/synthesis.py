@@ -13,10 +13,6 @@ from typing import Any
 
 from tests.stand_in import NEEDED
 from tools.cdk_cli import ROOT
-from tools.node import settle_jsii
-
-# jsii reads it when aws_cdk is imported, which tests and fixtures do later.
-settle_jsii(os.environ)
 
 #: The folder that the workers of a session share; tests/conftest.py makes and removes it.
 SHARED = "EDGEWRIGHT_TESTS_SHARED"
