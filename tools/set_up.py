@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,8 +175,7 @@ class SetUp:
 
     def _install_by_pip(self, environment: Path, locks: Sequence[Path]) -> None:
         # pip takes nothing away, so the environment begins empty.
-        _run([_base_python(), "-m", "venv", "--clear", str(environment)], _NO_VENV)
-        command = [str(environment / "bin" / "python"), *_PIP_INSTALL]
+        command = [*_pip_for(environment), *_PIP_INSTALL]
         for lock in locks:
             command += ["-r", str(lock)]
         _run(command, "pip could not install the packages", self._pip_variables())
@@ -192,8 +192,7 @@ class SetUp:
         digests = {lock.name: _digest(lock)}
         if not state.is_usable(tools, self._root) or state.locks != digests:
             print("› uv, which installs the rest (hash-checked)", flush=True)
-            _run([_base_python(), "-m", "venv", "--clear", str(tools)], _NO_VENV)
-            command = [str(tools / "bin" / "python"), *_PIP_INSTALL, "--only-binary", ":all:", "-r", str(lock)]
+            command = [*_pip_for(tools), *_PIP_INSTALL, "--only-binary", ":all:", "-r", str(lock)]
             try:
                 _run(command, "pip could not fetch uv", self._pip_variables())
             except SetUpError as exc:
@@ -208,8 +207,8 @@ class SetUp:
         return uv
 
     def _pip_configuration(self) -> dict[str, str]:
-        command = [str(self._root / TOOLS / "bin" / "python"), "-m", "pip", "config", "list"]
-        return pip_configuration(_run(command, "pip's configuration cannot be read"))
+        python = _python_with_pip() or str(self._root / TOOLS / "bin" / "python")
+        return pip_configuration(_run([python, "-m", "pip", "config", "list"], "pip's configuration cannot be read"))
 
     def _make_node(self, environment: Path) -> None:
         digest = _digest(self._root / "package.json") + _digest(self._root / "package-lock.json")
@@ -316,7 +315,7 @@ def uv_settings(pip: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
 
 
 # `--no-deps` keeps a pip of any age from asking the index for what is newest: the locks are complete.
-_PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes")
+_PIP_INSTALL = ("install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes")
 _NO_VENV = "Python's venv module is not complete (on Debian and Ubuntu: apt install python3-venv)"
 _INSECURE = "--allow-insecure-host"
 _TRUE = ("1", "true", "yes", "on")
@@ -327,6 +326,26 @@ _UV_VARIABLES = {
     "timeout": ("UV_HTTP_TIMEOUT",),
     "retries": ("UV_HTTP_RETRIES",),
 }
+
+
+def _pip_for(environment: Path) -> list[str]:
+    """Make an empty environment, and give the pip that the interpreter brings, told to act on it."""
+    python = str(environment / "bin" / "python")
+    if with_pip := _python_with_pip():
+        # To install pip into each environment would take longer than all the rest.
+        _run([_base_python(), "-m", "venv", "--clear", "--without-pip", str(environment)], _NO_VENV)
+        return [with_pip, "-m", "pip", "--python", python]
+    _run([_base_python(), "-m", "venv", "--clear", str(environment)], _NO_VENV)
+    return [python, "-m", "pip"]
+
+
+@cache
+def _python_with_pip() -> str | None:
+    for python in dict.fromkeys((sys.executable, _base_python())):
+        found = subprocess.run([python, "-I", "-c", "import pip"], capture_output=True, timeout=60, check=False)
+        if found.returncode == 0:
+            return python
+    return None
 
 
 def _own(prefix: str) -> dict[str, str]:

@@ -94,12 +94,11 @@ def test_a_wheel_with_another_hash_is_named(runtime: Path, monkeypatch: pytest.M
     assert not wheelhouse.archive_path(TARGET, runtime).exists()
 
 
-def test_a_download_that_fails_says_why(runtime: Path) -> None:
+def test_a_download_that_fails_says_why(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (runtime / "requirements.lock").write_text("no-such-thing==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
-    monkey = pytest.MonkeyPatch()
-    monkey.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
 
-    with monkey.context(), pytest.raises(WheelhouseError, match="no-such-thing"):
+    with pytest.raises(WheelhouseError, match="no-such-thing"):
         wheelhouse.build(TARGET, runtime)
 
 

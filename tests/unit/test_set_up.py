@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 import threading
 import zipfile
@@ -99,15 +100,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    for name in (
-        "PIP_FIND_LINKS",
-        "PIP_EXTRA_INDEX_URL",
-        "PIP_CONSTRAINT",
-        "UV_INDEX",
-        "UV_DEFAULT_INDEX",
-        "UV_CACHE_DIR",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
     # The settings of who runs the tests, and of their machine, stay out.
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
@@ -194,8 +188,7 @@ def test_what_is_locked_is_installed_though_every_package_has_a_newer_release(
 
     found = installed(checkout)
     assert {name: version for name, version in found.items() if name in expected} == expected
-    # By pip, the environment keeps the installers that venv puts into it.
-    assert set(found) - set(expected) <= {"pip", "setuptools"}
+    assert set(found) == set(expected)
     assert len(expected) > 90
 
 
@@ -258,6 +251,16 @@ def test_an_installer_with_another_hash_is_refused_and_no_other_takes_its_place(
 
     with pytest.raises(SetUpError, match=r"(?s)pip could not fetch uv.*HASHES"):
         SetUp(fresh_checkout).make(wanted)
+
+
+def test_an_interpreter_without_pip_brings_it_by_venv(
+    fresh_checkout: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_up, "_python_with_pip", lambda: None)
+
+    SetUp(fresh_checkout).make(lock(fresh_checkout, index, "one==1.0"))
+
+    assert installed(fresh_checkout) == {"one": "1.0"}
 
 
 def test_without_a_wheel_of_uv_pip_installs(
