@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,12 +26,13 @@ HERE = Path(__file__).parent
 
 
 @contextmanager
-def device(folder: Path, dialect: str) -> Iterator[Callable[..., Any]]:
+def device(dialect: str) -> Iterator[Callable[..., Any]]:
     """The IPC of a device; makes clients of its probe component, or with another token."""
-    folder.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    command = [sys.executable, str(HERE / "loopback_service.py"), str(folder), dialect]
     with ExitStack() as stack:
+        # The path of a socket has at most 107 bytes; below `tmp_path` a long user name makes it longer.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ew-")))
+        command = [sys.executable, str(HERE / "loopback_service.py"), str(folder), dialect]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         stack.callback(process.wait, 10)
         stack.callback(process.terminate)
@@ -120,21 +122,21 @@ def open_many_subscriptions(client: Callable[[], Any]) -> None:
         (open_many_subscriptions, "at most 100 subscriptions"),
     ],
 )
-def test_classic_does_what_lite_refuses(tmp_path: Path, ask: Callable[[Callable[[], Any]], None], reason: str) -> None:
-    with device(tmp_path / "classic", "classic") as client:
+def test_classic_does_what_lite_refuses(ask: Callable[[Callable[[], Any]], None], reason: str) -> None:
+    with device("classic") as client:
         ask(client)
 
-    with device(tmp_path / "lite", "lite") as client, pytest.raises(Exception) as refused:
+    with device("lite") as client, pytest.raises(Exception) as refused:
         ask(client)
 
     assert reason in str(getattr(refused.value, "message", refused.value))
 
 
 @pytest.mark.parametrize(("dialect", "own_messages"), [("classic", 0), ("lite", 1)])
-def test_only_classic_leaves_out_a_component_s_own_messages(tmp_path: Path, dialect: str, own_messages: int) -> None:
+def test_only_classic_leaves_out_a_component_s_own_messages(dialect: str, own_messages: int) -> None:
     heard: list[str] = []
     message = model.PublishMessage(json_message=model.JsonMessage(message={}))
-    with device(tmp_path / dialect, dialect) as client:
+    with device(dialect) as client:
         one = client()
         for mode, name in (("RECEIVE_MESSAGES_FROM_OTHERS", "others"), ("RECEIVE_ALL_MESSAGES", "all")):
             one.subscribe_to_topic(
@@ -148,14 +150,14 @@ def test_only_classic_leaves_out_a_component_s_own_messages(tmp_path: Path, dial
 
 
 @pytest.mark.parametrize(("dialect", "reason"), [("classic", "access denied"), ("lite", "AWS_IO_SOCKET_CLOSED")])
-def test_a_wrong_token_is_turned_away(tmp_path: Path, dialect: str, reason: str) -> None:
-    with device(tmp_path / dialect, dialect) as client, pytest.raises(Exception, match=reason):
+def test_a_wrong_token_is_turned_away(dialect: str, reason: str) -> None:
+    with device(dialect) as client, pytest.raises(Exception, match=reason):
         client("0" * 32)
 
 
 @pytest.mark.parametrize("dialect", ["classic", "lite"])
-def test_the_level_before_a_last_wildcard_is_not_allowed_by_it(tmp_path: Path, dialect: str) -> None:
-    with device(tmp_path / dialect, dialect) as client:
+def test_the_level_before_a_last_wildcard_is_not_allowed_by_it(dialect: str) -> None:
+    with device(dialect) as client:
         one = client()
         one.publish_to_iot_core(topic_name="rest/x", qos="1", payload=b"")
 

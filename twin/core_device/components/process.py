@@ -68,15 +68,14 @@ class ComponentProcess:
     async def stop(self, grace_s: float) -> None:
         """Ask the whole group to end (SIGTERM), and after a grace period make it (SIGKILL)."""
         self._signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(grace_s):
-                await self._process.wait()
-        except TimeoutError:
+        # This runs while its task is cancelled, where `asyncio.timeout` of Python 3.11.2 (Debian 12) does not end in a
+        # TimeoutError: the group would never be killed.
+        ended = asyncio.ensure_future(self._process.wait())
+        if not (await asyncio.wait([ended], timeout=grace_s))[0]:
             self._log.note(f"not ended {grace_s:g} s after SIGTERM: killed")
             self._signal(signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_KILL_WAIT_S):
-                    await self._process.wait()
+            await asyncio.wait([ended], timeout=_KILL_WAIT_S)
+        ended.cancel()
         await self._clean_up()
 
     async def _clean_up(self) -> None:
