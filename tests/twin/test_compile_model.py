@@ -19,10 +19,10 @@ BUCKET = "developer"
 LIMIT_S = 240
 #: The same calls as the command's, for a job that no declaration of a model can ask for.
 BROKEN = """
-import sys, boto3
+import dataclasses, sys, boto3
 from tools.compile_model import follow, prepare, submit
 job, content = prepare("twin", "digits", sys.argv[1], "developer", 6)
-broken = type(job)(**{**vars(job), "data_input_config": '{"image":[1,3,8,8]}'})
+broken = dataclasses.replace(job, input_shapes={"image": [1, 3, 8, 8]})
 follow(submit(broken, content, sys.argv[2], boto3.client("s3", region_name=sys.argv[2])), 120, print)
 """
 
