@@ -13,12 +13,26 @@ from edge_component.outbox import FIRST_RETRY_S, GROUP, LONGEST_RETRY_S, Outbox
 from edge_component.spool import Spool
 from tests.edge.publications import Held, Pauses, Published
 
+#: Nothing here takes long; a busy machine may.
+LIMIT_S = 30
+
 
 class Clock:
+    """Moves when it is told to, and counts who asks."""
+
     now = 0.0
+    reads = 0
 
     def __call__(self) -> float:
+        self.reads += 1
         return self.now
+
+    def let_pass(self, seconds: float) -> None:
+        """Move on once the outbox pauses: before, it would count its pause from the new time."""
+        # After a failure it asks three times until it knows how long it pauses, and then again and again.
+        before = self.reads
+        wait_until(lambda: self.reads > before + 3)
+        self.now += seconds
 
 
 class FakePublisher:
@@ -47,7 +61,7 @@ class SlowPublisher:
 
 
 def wait_until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LIMIT_S
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -59,7 +73,7 @@ def running(box: Outbox) -> Iterator[Outbox]:
     thread.start()
     yield box
     box.close()
-    thread.join(5)
+    thread.join(LIMIT_S)
     assert not thread.is_alive()
 
 
@@ -76,7 +90,7 @@ def test_publishes_in_order_and_keeps_what_a_busy_device_refuses_for_now(outbox:
 
     outbox.attach(publisher)
 
-    assert outbox.drain(5) == 0
+    assert outbox.drain(LIMIT_S) == 0
     assert publisher.sent == [b"1", b"2", b"3"]
     assert outbox.dropped == 0
 
@@ -88,7 +102,7 @@ def test_drops_what_is_refused_for_good_and_goes_on(outbox: Outbox) -> None:
     outbox.put("topic", b"1")
     outbox.put("topic", b"2")
 
-    assert outbox.drain(5) == 0
+    assert outbox.drain(LIMIT_S) == 0
     assert (publisher.sent, outbox.dropped) == ([b"2"], 1)
 
 
@@ -96,7 +110,7 @@ def test_gives_up_on_a_message_that_blocks_the_others(outbox: Outbox) -> None:
     publisher = FakePublisher(*[IpcError("never")] * 1000)
     outbox.attach(publisher)
     outbox.put("topic", b"1")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LIMIT_S
 
     while not outbox.dropped:
         assert time.monotonic() < deadline
@@ -104,7 +118,7 @@ def test_gives_up_on_a_message_that_blocks_the_others(outbox: Outbox) -> None:
     publisher.failures.clear()
     outbox.put("topic", b"2")
 
-    assert outbox.drain(5) == 0
+    assert outbox.drain(LIMIT_S) == 0
     assert publisher.sent == [b"2"]
 
 
@@ -116,12 +130,12 @@ def test_an_outage_of_the_connection_does_not_count_against_a_message() -> None:
         box.put("topic", b"1")
         wait_until(lambda: not first.failures)
         box.attach(None)
-        clock.now += 1000
+        clock.let_pass(1000)
         box.attach(second)
         wait_until(lambda: not second.failures)
-        clock.now += 10
+        clock.let_pass(10)
 
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
         assert (second.sent, box.dropped) == ([b"1"], 0)
 
 
@@ -132,16 +146,16 @@ def test_a_message_is_not_blamed_for_the_failures_of_the_one_before() -> None:
         box.attach(publisher)
         box.put("topic", b"1")
         wait_until(lambda: not publisher.failures)
-        clock.now += 90
-        assert box.drain(5) == 0
+        clock.let_pass(90)
+        assert box.drain(LIMIT_S) == 0
 
         publisher.failures = [IpcError("busy")]
         clock.now += 90
         box.put("topic", b"2")
         wait_until(lambda: not publisher.failures)
-        clock.now += 10
+        clock.let_pass(10)
 
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
         assert (publisher.sent, box.dropped) == ([b"1", b"2"], 0)
 
 
@@ -156,15 +170,15 @@ def test_pauses_begin_anew_once_a_message_is_published() -> None:
             while publisher.failures:
                 clock.now += LONGEST_RETRY_S
                 time.sleep(0.02)
-            clock.now += LONGEST_RETRY_S
-            assert box.drain(5) == 0
+            clock.let_pass(LONGEST_RETRY_S)
+            assert box.drain(LIMIT_S) == 0
 
         publisher.failures = [IpcError("busy")]
         box.put("topic", b"2")
         wait_until(lambda: not publisher.failures)
-        clock.now += FIRST_RETRY_S
+        clock.let_pass(FIRST_RETRY_S)
 
-        assert box.drain(2) == 0, "the pauses of messages before still count"
+        assert box.drain(LIMIT_S) == 0, "the pauses of messages before still count"
 
 
 def test_keeps_its_messages_over_a_change_of_connection(outbox: Outbox) -> None:
@@ -175,7 +189,7 @@ def test_keeps_its_messages_over_a_change_of_connection(outbox: Outbox) -> None:
 
     outbox.attach(second)
 
-    assert outbox.drain(5) == 0
+    assert outbox.drain(LIMIT_S) == 0
     assert second.sent == [b"1"]
 
 
@@ -203,10 +217,10 @@ def test_messages_that_others_follow_leave_together(monkeypatch: pytest.MonkeyPa
         assert publisher.sent == [], "the group is not complete"
 
         box.put("topic", b"last", more=True)
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
         box.put("topic", b"followed", more=True)
         box.put("topic", b"not followed")
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
     assert publisher.sent[GROUP - 1 :] == [b"last", b"followed", b"not followed"]
 
 
@@ -216,7 +230,7 @@ def test_a_message_that_nothing_follows_after_all_leaves_within_a_moment(outbox:
 
     outbox.put("topic", b"1", more=True)
 
-    assert outbox.drain(5) == 0
+    assert outbox.drain(LIMIT_S) == 0
     assert publisher.sent == [b"1"]
 
 
@@ -227,7 +241,7 @@ def test_what_is_published_at_once_never_touches_the_disk(tmp_path: Path) -> Non
 
         box.put("topic", b"1", on_safe=lambda: safe.append("1"))
 
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
         wait_until(lambda: safe == ["1"])
     assert spool._database is not None
     assert spool._database.execute("SELECT seq FROM sqlite_sequence").fetchall() == []
@@ -248,7 +262,7 @@ def test_what_waits_is_on_disk_at_once_and_told_to_be_safe(tmp_path: Path) -> No
             wait_until(partial(lambda count: len(publisher.held) == count, number + 1))
             assert publisher.held[number][0] == b"%d" % number
             publisher.held[number][1].done.set()
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
     assert safe == [0, 1, 2]
     assert len(Spool(file)) == 0
 
@@ -263,7 +277,7 @@ def test_without_a_connection_messages_wait_on_disk_and_what_comes_later_behind_
         publisher = FakePublisher()
         box.attach(publisher)
 
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
     assert publisher.sent == [b"1", b"2", b"3"]
 
 
@@ -279,7 +293,7 @@ def test_a_publication_that_fails_after_it_went_to_disk_is_tried_again_before_th
         slow.held[0][1].failure = IpcError("lost")
         slow.held[0][1].done.set()
 
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
     assert publisher.sent == [b"1", b"2"]
 
 
@@ -294,7 +308,7 @@ def test_on_a_full_disk_nothing_is_called_safe_before_it_is_published(tmp_path: 
         assert safe == []
         publisher.held[0][1].done.set()
 
-        assert box.drain(5) == 0
+        assert box.drain(LIMIT_S) == 0
         wait_until(lambda: safe == [1])
 
 
@@ -349,5 +363,5 @@ def test_an_error_of_who_is_told_does_not_end_the_outbox(outbox: Outbox, caplog:
     outbox.put("topic", b"1", on_safe=fail)
     outbox.put("topic", b"2")
 
-    assert outbox.drain(5) == 0
+    assert outbox.drain(LIMIT_S) == 0
     assert "after the answer on topic was safe" in caplog.text
