@@ -1,11 +1,12 @@
 """What a stage's file may say of its devices: interpreter and agent, the core device on EC2, nucleus and network."""
 
+import ipaddress
 import platform
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from config.section import Section
 
@@ -145,6 +146,33 @@ class EdgeServer(Section):
     provisioning_minutes: int = Field(default=15, ge=1, le=720)
 
 
+#: What AWS takes for no VPC, each with its name (RFC 6890).
+_NO_NETWORKS = {
+    "0.0.0.0/8": "this network",
+    "127.0.0.0/8": "loopback",
+    "169.254.0.0/16": "link-local",
+    "224.0.0.0/4": "multicast",
+    "240.0.0.0/4": "reserved",
+}
+
+
+def _vpc_range(cidr: str) -> str:
+    """Check an IPv4 range as a VPC takes it."""
+    rule = "must be an IPv4 range of /16 to /28 such as 10.42.0.0/24"
+    try:
+        network = ipaddress.IPv4Network(cidr, strict=False)
+    except ValueError as exc:
+        raise ValueError(f"{rule}: {exc}") from exc
+    if "/" not in cidr or not 16 <= network.prefixlen <= 28:
+        raise ValueError(rule)
+    if cidr.partition("/")[0] != str(network.network_address):
+        raise ValueError(f"{rule}, without bits of a host: write {network}")
+    for taken, name in _NO_NETWORKS.items():
+        if network.overlaps(ipaddress.IPv4Network(taken)):
+            raise ValueError(f"{rule}, not of {taken} ({name})")
+    return str(network)
+
+
 class Network(Section):
     """The edge server's network.
 
@@ -154,4 +182,4 @@ class Network(Section):
     """
 
     flow_logs: bool = True
-    cidr: Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/(1[6-9]|2[0-8])$")] = "10.42.0.0/24"
+    cidr: Annotated[str, AfterValidator(_vpc_range)] = "10.42.0.0/24"

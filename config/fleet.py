@@ -1,9 +1,9 @@
 """What a stage's file may say of its devices, their rings, and how deployments reach them."""
 
+import contextlib
 import csv
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +18,8 @@ RINGS: tuple[Ring, ...] = ("canary", "early", "all")
 _LAST = RINGS[-1]
 _NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
 _FIELDS = {"device", "ring"}
-_SHOWN = 20
+#: Lines of a message, the last of which may say how many more there are.
+_SHOWN = 10
 
 
 class RosterError(ValueError):
@@ -37,12 +38,16 @@ class Device:
     ring: str = _LAST
 
 
+#: Where a row stands, its fields, and what is wrong with it as a row; then the fields do not count.
+_Row = tuple[str, dict[str, str], str]
+
+
 def read_roster(path: Path) -> tuple[Device, ...]:
     """Read and check a list of devices.
 
     Args:
         path: `.csv` with the columns `device` and, if wanted, `ring`; or `.yaml` with a list of names or of mappings
-            with these two keys.
+            with these two keys. Both hold text only: `0123` and `10:20:30` are names as they stand.
 
     Returns:
         The devices, sorted by name.
@@ -59,51 +64,117 @@ def read_roster(path: Path) -> tuple[Device, ...]:
         raise RosterError([f"{path.name}: must be a readable file in UTF-8: {exc}"]) from exc
     mistakes: list[str] = []
     found: dict[str, Device] = {}
-    for where, row in rows:
-        device = _device(row, f"{path.name} {where}", mistakes)
-        if device and device.name in found:
+    for where, row, wrong in rows:
+        device = None if wrong else _device(row, f"{path.name} {where}", mistakes)
+        if wrong:
+            mistakes.append(f"{path.name} {where}: {wrong}")
+        elif device and device.name in found:
             mistakes.append(f"{path.name} {where}: device must be listed once, {device.name!r} is there twice")
         elif device:
             found[device.name] = device
+    if len(mistakes) > _SHOWN:
+        mistakes[_SHOWN - 1 :] = [f"{path.name}: and {len(mistakes) - _SHOWN + 1} more"]
     if mistakes:
-        more = [f"{path.name}: and {len(mistakes) - _SHOWN} more"] if len(mistakes) > _SHOWN else []
-        raise RosterError([*mistakes[:_SHOWN], *more])
+        raise RosterError(mistakes)
     return tuple(sorted(found.values()))
 
 
-def _csv_rows(text: str, name: str) -> list[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    columns = set(reader.fieldnames or ())
-    if "device" not in columns or columns - _FIELDS:
-        raise RosterError([f"{name}: the first line must name the columns device and ring, got {sorted(columns)}"])
-    return [(f"line {reader.line_num}", {key: value for key, value in row.items() if value}) for row in reader]
+def _csv_rows(text: str, name: str) -> list[_Row]:
+    # No value has a line break in it, so that each line is read alone: a quote that is not closed costs one line.
+    lines = enumerate(text.split("\n"), 1)
+    first = next((line for _, line in lines if line.strip()), "")
+    columns, wrong = _fields(first)
+    if not wrong and ("device" not in columns or set(columns) - _FIELDS or len(set(columns)) < len(columns)):
+        wrong = f"the first line must name the columns device and ring, each once, got {_shown(columns)}"
+        other = next((mark for mark in ";\t|" if "," not in first and mark in first), "")
+        wrong += f": use commas, not {other!r}, between the columns" if other else ""
+    if wrong:
+        raise RosterError([f"{name}: {wrong}"])
+    rows = []
+    for number, line in lines:
+        values, wrong = _fields(line)
+        if not wrong and len(values) > len(columns):
+            wrong = f"a row must have a device and may have a ring, got {_shown(values)}"
+        row = {column: value for column, value in zip(columns, values, strict=False) if value}
+        if values or wrong:
+            rows.append((f"line {number}", row, wrong))
+    return rows
 
 
-def _yaml_rows(text: str, name: str) -> list[tuple[str, Any]]:
+def _fields(line: str) -> tuple[list[str], str]:
+    """A line's values, and what is wrong with it; no value for an empty line."""
+    try:
+        return next(csv.reader([line], skipinitialspace=True, strict=True), []), ""
+    except csv.Error as exc:
+        if "unexpected end" in str(exc):
+            return [], f"a quote is not closed in {_shown(line)}: close it, or remove it"
+        return [], f"a value in quotes must be followed by a comma or the line's end, got {_shown(line)}"
+
+
+def _yaml_rows(text: str, name: str) -> list[_Row]:
     import yaml
 
     try:
-        # The parser in C: the one in Python takes seconds for ten thousand rows.
-        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
+        # The tree of texts, before YAML makes numbers, times and booleans of them or drops a key that is there twice;
+        # by the parser in C: the one in Python takes seconds for ten thousand rows.
+        root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as exc:
-        raise RosterError([f"{name}: must be YAML: {exc}"]) from exc
-    if not isinstance(content, list):
-        raise RosterError([f"{name}: must be a list of devices, got {type(content).__name__}"])
-    return [
-        (f"entry {number}", {"device": row} if isinstance(row, str) else row) for number, row in enumerate(content, 1)
-    ]
+        raise RosterError([f"{name}{_yaml_mistake(text, exc)}"]) from exc
+    if not isinstance(root, yaml.SequenceNode):
+        kind = {yaml.MappingNode: "a mapping", yaml.ScalarNode: "a text"}.get(type(root), "nothing")
+        raise RosterError([f"{name}: must be a list of devices, got {kind}"])
+    return [(f"line {node.start_mark.line + 1}", *_yaml_row(node)) for node in root.value]
 
 
-def _device(row: Any, where: str, mistakes: list[str]) -> Device | None:
-    if not isinstance(row, dict) or set(row) - _FIELDS:
-        mistakes.append(f"{where}: a row must have a device and may have a ring, got {row!r}")
-        return None
+def _yaml_row(node: Any) -> tuple[dict[str, str], str]:
+    """A row's fields, and what is wrong with it."""
+    if isinstance(node.value, str):
+        return {"device": node.value}, ""
+    entries = node.value if node.id == "mapping" else []
+    keys = [str(key.value) for key, _ in entries]
+    if not entries or set(keys) - _FIELDS or not all(isinstance(value.value, str) for _, value in entries):
+        return {}, f"a row must have a device and may have a ring, got {_shown(keys or node.id)}"
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        return {}, f"a row must have each key once, {', '.join(twice)} is there twice"
+    # A ring that is left empty is the default, as an empty cell of a CSV file is.
+    return {key.value: value.value for key, value in entries if value.value}, ""
+
+
+def _yaml_mistake(text: str, error: Any) -> str:
+    """Place and text of what the parser says, without the excerpt, which may be the whole file."""
+    said = " ".join(part for part in (getattr(error, "context", ""), getattr(error, "problem", "")) if part)
+    if "quoted scalar" in said:
+        line = error.context_mark.line  # where it began; the end of the file is where it was missed
+    elif (line := _line_of_open_quote(text)) is None:
+        mark = getattr(error, "problem_mark", None)
+        return f"{f' line {mark.line + 1}' if mark else ''}: must be YAML: {said or _shown(str(error))}"
+    return f" line {line + 1}: a quote is not closed: close it, or remove it"
+
+
+def _line_of_open_quote(text: str) -> int | None:
+    """Where a quoted text begins that ends in another line, which no name does: with the next row's first quote."""
+    import yaml
+
+    with contextlib.suppress(yaml.YAMLError):
+        for token in yaml.scan(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(token, yaml.ScalarToken) and token.style and token.start_mark.line < token.end_mark.line:
+                return int(token.start_mark.line)
+    return None
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, at most 80 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _device(row: Mapping[str, str], where: str, mistakes: list[str]) -> Device | None:
     before = len(mistakes)
-    name, ring = str(row.get("device", "")), str(row.get("ring", _LAST))
+    name, ring = row.get("device", ""), row.get("ring", _LAST)
     if not _NAME.fullmatch(name):
-        mistakes.append(f"{where}: device must be 1 to 124 letters, digits, ':', '_' or '-', got {name!r}")
+        mistakes.append(f"{where}: device must be 1 to 124 letters, digits, ':', '_' or '-', got {_shown(name)}")
     if ring not in RINGS:
-        mistakes.append(f"{where}: ring must be one of {', '.join(RINGS)}, got {ring!r}")
+        mistakes.append(f"{where}: ring must be one of {', '.join(RINGS)}, got {_shown(ring)}")
     return Device(name, ring) if len(mistakes) == before else None
 
 

@@ -43,7 +43,8 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
     path = folder / f"{name}.toml"
     shown = f"{folder.name}/{path.name}"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors put a byte order mark in front.
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{shown}: must be TOML in UTF-8: {exc}") from exc
     if "name" in values:

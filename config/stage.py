@@ -10,6 +10,7 @@ from config.edge_server import LITE_PYTHON, Agent, Download, EdgeServer, Network
 from config.fleet import Fleet, Health, Ring, Rollout
 from config.handler import Handler
 from config.model import Model
+from config.names import Names
 from config.observability import Observability
 from config.section import Section, Slug
 
@@ -36,6 +37,8 @@ GREENGRASS_REGIONS = (
 #: Regions with SageMaker Edge Manager's resource types (CloudFormation's registry, November 2026).
 EDGE_MANAGER_REGIONS = ("ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-1", "us-east-2", "us-west-2")
 
+#: Characters that a job's or an endpoint's name may start with: of SageMaker's 63, content and attempt take the rest.
+JOB_PREFIX = {"own": 50, "edge-manager": 48}
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 
@@ -118,6 +121,19 @@ class Stage(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
+
+    @model_validator(mode="after")
+    def _names_of_jobs_fit(self) -> "Stage":
+        for model in self.models:
+            longest = JOB_PREFIX[model.packager] if model.compiler == "neo" or model.verify == "endpoint" else 255
+            job = Names(self.name).compilation_job(model.folder)
+            if (over := len(job) - longest) > 0:
+                most = len(self.name) + len(model.folder) - over
+                raise ValueError(
+                    f"models.folder and the stage's name may have {most} characters together, because SageMaker's jobs "
+                    f"are named after both, got {model.folder!r} and {self.name!r}: shorten one by {over}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _thresholds_of_listed_models(self) -> "Stage":

@@ -162,7 +162,7 @@ def _declaration(folder: Path) -> dict[str, Any]:
     path, name = folder / DECLARATION, f"{folder.name}/{DECLARATION}"
     try:
         # Some editors put a byte order mark in front.
-        declaration = json.loads(path.read_text(encoding="utf-8-sig"))
+        declaration = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
     except FileNotFoundError as exc:
         found = "got none" if folder.is_dir() else "and there is no such folder"
         raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, {found}") from exc
@@ -173,6 +173,13 @@ def _declaration(folder: Path) -> dict[str, Any]:
     if not isinstance(declaration, dict):
         raise ModelDeclarationError(f"{name}: must be a JSON object, got {type(declaration).__name__}")
     return declaration
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"each key may be there once, {', '.join(map(repr, twice))} is there twice")
+    return dict(pairs)
 
 
 def _labels(folder: Path, name: str) -> list[str]:

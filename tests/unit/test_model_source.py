@@ -91,6 +91,16 @@ def test_names_a_declaration_that_is_no_json(tmp_path: Path) -> None:
         ModelSource.read(path)
 
 
+def test_names_a_key_that_a_declaration_has_twice(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    (path / "model.json").write_text('{"labels": ["a", "b"], "inputs": [], "labels": ["b", "a"]}')
+
+    with pytest.raises(
+        ModelDeclarationError, match=r"must be JSON: each key may be there once, 'labels' is there twice"
+    ):
+        ModelSource.read(path)
+
+
 @pytest.mark.parametrize("content", [b"[]", b"5", b"\xff\xfe", b"[" * 100_000])
 def test_names_a_declaration_that_is_no_object(tmp_path: Path, content: bytes) -> None:
     path = folder(tmp_path)

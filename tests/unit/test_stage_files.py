@@ -100,3 +100,61 @@ def test_the_default_instance_has_the_runtimes_architecture(
 def test_a_stage_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"models: at least one model must be listed, got \[\]"):
         load_stage("lab", written(tmp_path, 'region = "eu-west-1"\nmodels = []\n'))
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path, mark: str) -> None:
+    assert load_stage("lab", written(tmp_path, mark + GOOD)).region == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("cidr", "told"),
+    [
+        ("300.1.1.0/24", "IPv4 range of /16 to /28 such as 10.42.0.0/24: .*300.*, got '300.1.1.0/24'"),
+        ("10.0.0.7/24", "without bits of a host: write 10.0.0.0/24, got '10.0.0.7/24'"),
+        ("127.0.0.0/16", "not of 127.0.0.0/8 .loopback., got '127.0.0.0/16'"),
+        ("0.0.0.0/16", "not of 0.0.0.0/8 .this network."),
+        ("169.254.8.0/24", "not of 169.254.0.0/16 .link-local."),
+        ("239.0.0.0/16", "not of 224.0.0.0/4 .multicast."),
+        ("255.255.255.0/24", "not of 240.0.0.0/4 .reserved."),
+        ("10.0.0.0/8", "IPv4 range of /16 to /28 such as 10.42.0.0/24, got '10.0.0.0/8'"),
+        ("10.0.0.0", "IPv4 range of /16 to /28"),
+        ("fd00::/64", "IPv4 range of /16 to /28"),
+        ("010.0.0.0/24", "IPv4 range of /16 to /28 .*: Leading zeros"),
+    ],
+)
+def test_a_range_that_no_vpc_takes_is_refused(tmp_path: Path, cidr: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"lab\.toml: network\.cidr: must be an .*{told}"):
+        load_stage("lab", written(tmp_path, GOOD + f'[network]\ncidr = "{cidr}"\n'))
+
+
+def test_a_range_of_a_vpc_is_taken(tmp_path: Path) -> None:
+    stage = load_stage("lab", written(tmp_path, GOOD + '[network]\ncidr = "172.31.240.0/20"\n'))
+
+    assert stage.network.cidr == "172.31.240.0/20"
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ("", 38),
+        ('compiler = "none"\nverify = "endpoint"\n', 38),
+        ('packager = "edge-manager"\n', 36),
+        ('compiler = "none"\n', 42),
+    ],
+)
+def test_names_that_are_too_long_together_are_told_with_both(tmp_path: Path, settings: str, most: int) -> None:
+    stage = "abcdefghijkl"
+
+    def load(folder: str) -> str:
+        text = f'region = "eu-west-1"\n[[models]]\nfolder = "{folder}"\n{settings}'
+        (tmp_path / f"{stage}.toml").write_text(text, encoding="utf-8")
+        return load_stage(stage, tmp_path).models[0].folder
+
+    fits = "m" * (most - len(stage))
+
+    assert load(fits) == fits
+    if most < 42:
+        told = f"models.folder and the stage's name may have {most} .*, got '{fits}m' and '{stage}': shorten one by 1"
+        with pytest.raises(ConfigurationError, match=told):
+            load(f"{fits}m")
