@@ -200,7 +200,7 @@ def test_a_successor_ends_what_a_killed_device_left_and_nothing_else(tmp_path: P
         ended = ProcessRegistry(tmp_path / "processes.json").end_leftovers()
 
         assert ended == 1
-        assert left.wait(5) == -9
+        assert left.wait(30) == -9
         assert other.poll() is None
     finally:
         for process in (left, other):

@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, lis
     tokens = process.stdout.readline().split()
     yield folder / "ipc.socket", tokens
     process.terminate()
-    process.wait(10)
+    process.wait(30)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_changed_leaf_is_announced_once_it_is_newer(client: Any) -> None:
 
     client.update_configuration(key_path=["own"], value_to_merge={"a": 2, "b": 1}, timestamp=datetime.now(UTC))
 
-    assert events.get(timeout=5).configuration_update_event.key_path == ["own", "a"]
+    assert events.get(timeout=30).configuration_update_event.key_path == ["own", "a"]
     with pytest.raises(model.FailedUpdateConditionCheckError):
         client.update_configuration(
             key_path=["own"], value_to_merge={"a": 3}, timestamp=datetime(2020, 1, 1, tzinfo=UTC)
@@ -87,7 +87,7 @@ def test_messages_from_the_cloud_arrive_in_order(client: Any) -> None:
     for number in range(50):
         client.publish_to_iot_core(topic_name="probe/iot/x", qos="1", payload=b"%d" % number)
 
-    assert [int(events.get(timeout=5).message.payload) for _ in range(50)] == list(range(50))
+    assert [int(events.get(timeout=30).message.payload) for _ in range(50)] == list(range(50))
     subscription.close().result(5)
 
 
@@ -106,7 +106,7 @@ def test_a_local_message_keeps_a_large_integer(client: Any) -> None:
 
     client.publish_to_topic(topic="probe/a", publish_message=message)
 
-    assert events.get(timeout=5).json_message.message == {"n": 2**53 + 1}
+    assert events.get(timeout=30).json_message.message == {"n": 2**53 + 1}
     subscription.close().result(5)
 
 

@@ -40,7 +40,7 @@ def device(dialect: str) -> Iterator[Callable[..., Any]]:
         token = process.stdout.readline().split()[0]
 
         def client(own_token: str = token) -> Any:
-            connection = connect(ipc_socket=str(folder / "ipc.socket"), authtoken=own_token, timeout=5)
+            connection = connect(ipc_socket=str(folder / "ipc.socket"), authtoken=own_token, timeout=30)
             made = GreengrassCoreIPCClientV2(connection, executor=None)
             stack.callback(end, made)
             return made

@@ -46,7 +46,7 @@ class Bench:
         self.endpoint.start()
 
     def messages(self, count: int) -> list[tuple[str, dict[str, Any]]]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.outbox.waiting < count:
             self.endpoint.poll()
             assert time.monotonic() < deadline

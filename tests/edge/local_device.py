@@ -63,7 +63,7 @@ class LocalDevice(IpcHandler):
     def __exit__(self, *_: object) -> None:
         self._on_loop(self._server.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(30)
 
     def environment(self) -> dict[str, str]:
         """What the device gives its component."""

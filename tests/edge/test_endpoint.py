@@ -35,7 +35,7 @@ class FakeModel:
         self.failure: Exception | None = None
 
     def predict(self, request: Request, count: int) -> Prediction:
-        assert self.gate.wait(10)
+        assert self.gate.wait(30)
         if self.failure:
             raise self.failure
         return Prediction("1.0.0", [Score(str(request.index), 1.0)] * count)
@@ -78,7 +78,7 @@ class Bench:
 
     def results(self, count: int) -> list[str]:
         """Label or error code of each answer, once so many are there."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while len(self.answers.items) < count:
             assert time.monotonic() < deadline, self.answers.items
             time.sleep(0.005)
@@ -91,7 +91,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.endpoint.finish()
-    assert made.endpoint.join(5) == 0
+    assert made.endpoint.join(30) == 0
     made.outbox.close()
 
 
@@ -165,7 +165,7 @@ def test_only_answers_that_many_others_follow_may_wait_for_them(bench: Bench, mo
     bench.load()
     bench.model.gate.clear()
     bench.ask({"index": 0})
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while bench.endpoint.waiting:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -218,5 +218,5 @@ def test_finishing_answers_what_waits_first(bench: Bench) -> None:
     bench.endpoint.finish()
     bench.model.gate.set()
 
-    assert bench.endpoint.join(5) == 0
+    assert bench.endpoint.join(30) == 0
     assert bench.results(3) == ["0", "1", "2"]

@@ -180,12 +180,12 @@ def test_keeps_the_model_when_the_pointer_vanishes(store: ModelStore, pointer: P
 def test_who_waits_gets_the_first_model(pointer: Path, loader: FakeLoader) -> None:
     store = ModelStore(pointer, loader)
     found: list[Workload | None] = []
-    waiting = threading.Thread(target=lambda: found.append(store.wait(time.monotonic() + 10)))
+    waiting = threading.Thread(target=lambda: found.append(store.wait(time.monotonic() + 30)))
     waiting.start()
 
     point(pointer, Path("/models/1"))
     store.refresh()
-    waiting.join(5)
+    waiting.join(30)
 
     assert found == [store.wait(0)]
     assert found[0] is not None

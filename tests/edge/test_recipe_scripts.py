@@ -58,7 +58,7 @@ def test_the_model_components_script_writes_its_pointer_where_the_root_has_a_spa
     work.mkdir(parents=True)
 
     script, _ = lite_script(recipe, "run", str(root), "thing-1")
-    subprocess.run(["sh"], input=script, text=True, timeout=10, check=True)
+    subprocess.run(["sh"], input=script, text=True, timeout=30, check=True)
 
     package = (work / "current").read_text().strip()
     assert (

@@ -216,7 +216,7 @@ def _ask(device: LocalDevice) -> dict[str, Any]:
 
 
 def _wait_for_command(pid: int, text: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while text not in Path(f"/proc/{pid}/cmdline").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)

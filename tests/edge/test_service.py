@@ -67,7 +67,7 @@ class FakeDevice:
         return client
 
     def wait_for(self, count: int) -> FakeClient:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while len(self.clients) < count:
             assert time.monotonic() < deadline
             time.sleep(0.01)

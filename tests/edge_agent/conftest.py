@@ -47,7 +47,7 @@ class Client:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
 
 
 TYPES = {

@@ -172,7 +172,7 @@ def test_one_large_request_leaves_the_memory_as_it_was(component: Component, cli
     client.predict("m", tensor(pictures[:1]))
 
     assert large.shape == (50, 16, 1, 1)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (now := process.memory_info().rss) > 1.2 * start:
         assert time.monotonic() < deadline, f"{start / 1e6:.0f} MB before, {now / 1e6:.0f} MB at rest"
         time.sleep(0.1)
@@ -333,7 +333,7 @@ def test_captures_are_written_and_their_outcome_told(client: Client, served: tup
     assert refused(client, "GetCaptureDataStatus", capture_id=capture_id) == "NOT_FOUND"
     client.call("CaptureData", **request)
     assert refused(client, "CaptureData", **request) == "ALREADY_EXISTS"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while client.call("GetCaptureDataStatus", capture_id=capture_id)["status"] == "IN_PROGRESS":
         assert time.monotonic() < deadline
     assert client.call("GetCaptureDataStatus", capture_id=capture_id) == {"status": "SUCCESS"}
@@ -357,7 +357,7 @@ def test_the_socket_is_for_user_and_group_and_goes_with_the_component(component:
 
 def test_a_killed_component_leaves_a_socket_that_the_next_one_takes(component: Component, own_client: Client) -> None:
     component.process.kill()
-    component.process.wait(10)
+    component.process.wait(30)
     assert (component.folder / "a.sock").exists()
 
     component.process = component._start()
@@ -382,7 +382,7 @@ def test_a_change_of_the_configuration_moves_the_agent_and_a_bad_one_does_not(
 
     device.configure({key: value for key, value in before.items() if key != "agent"})
     component.wait_for_log("agent: stopped")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (tmp_path / "b.sock").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

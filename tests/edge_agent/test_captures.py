@@ -37,7 +37,7 @@ class SlowDisk:
     def _write(self) -> None:
         while True:
             identifier, told = self._waiting.get()
-            assert self.go.wait(10)
+            assert self.go.wait(30)
             if self._failures:
                 self._failures -= 1
                 told(OSError(28, "No space left on device"))
@@ -58,7 +58,7 @@ def capture(capture_id: str = "", **values: Any) -> Any:
 
 
 def wait(captures: ClientCaptures, capture_id: str) -> int:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (outcome := captures.outcome(capture_id)) == wire.IN_PROGRESS:
         assert time.monotonic() < deadline
         time.sleep(0.01)

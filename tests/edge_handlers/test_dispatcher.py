@@ -55,7 +55,7 @@ def process(made: Dispatcher) -> Any:
 
 
 def step_until(made: Dispatcher, met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not met():
         assert time.monotonic() < deadline
         made._step()

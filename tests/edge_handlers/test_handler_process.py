@@ -123,7 +123,7 @@ def test_moves_to_a_new_runtime_environment_and_answers_there(run: Callable[...,
     assert component.ask(do="state")["events"] == 1
 
     component.pointer.write_text(f"{environment}\n")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while str(environment) not in Path(f"/proc/{component.process.pid}/cmdline").read_text():
         assert time.monotonic() < deadline, component.log.read_text()
         time.sleep(0.05)
@@ -293,7 +293,7 @@ def test_survives_a_restart_of_the_device_and_ends_in_good_order(run: Callable[.
     time.sleep(0.3)
     component.process.send_signal(signal.SIGTERM)
 
-    assert component.process.wait(15) == 0
+    assert component.process.wait(30) == 0
     assert component.device.answer() == {"slept": 1}
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
@@ -306,9 +306,9 @@ def test_a_killed_component_takes_its_function_along(run: Callable[..., Componen
     function = int(pids.stdout.split()[0])
 
     component.process.kill()
-    component.process.wait(10)
+    component.process.wait(30)
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while Path(f"/proc/{function}").exists():
         assert time.monotonic() < deadline, "the function's process is still there"
         time.sleep(0.05)

@@ -146,7 +146,7 @@ def test_a_bad_request_gets_an_error_answer_and_the_next_one_is_served(
     with deployed.operator.listen(RESPONSE) as answers:
         deployed.operator.publish(REQUEST, payload)
 
-        answer = json.loads(answers.get(timeout=20))
+        answer = json.loads(answers.get(timeout=30))
 
     assert answer["error"]["code"] == code
     assert answer["error"]["message"]

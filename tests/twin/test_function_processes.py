@@ -84,7 +84,7 @@ def test_a_copy_has_the_streams_the_folder_and_the_environment_that_it_is_given(
     assert process.stdout.readline() == f"hello me {tmp_path} 1\n"
     assert process.poll() is None
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert process.stderr.read() == "bye\n"
 
 
@@ -97,7 +97,7 @@ def test_a_copy_can_be_ended_and_is_not_waited_for_longer_than_told(forker: Fork
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.01)
     process.terminate()
-    process.wait(10)
+    process.wait(30)
     process.kill()  # of one that has ended: nothing happens
 
 
@@ -108,7 +108,7 @@ def test_a_script_that_fails_says_so_on_its_own_error_stream(forker: Forker, tmp
     process = forker.fork(str(script), cwd=str(tmp_path), env={})
 
     assert process
-    process.wait(10)
+    process.wait(30)
     assert "ValueError: on purpose" in process.stderr.read()
 
 
@@ -116,7 +116,7 @@ def test_without_the_process_to_copy_functions_start_by_themselves(forker: Forke
     template = forker._template
     assert template
     os.kill(template.pid, signal.SIGKILL)
-    template.wait(10)
+    template.wait(30)
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
 
     assert forker.fork("any.py", cwd=str(tmp_path), env={}) is None

@@ -45,7 +45,7 @@ class Party:
 
     def get(self, url: str, **headers: str) -> httpx.Response:
         proxy = f"http://127.0.0.1:{self.state.proxy_port}"
-        with httpx.Client(proxy=proxy, verify=self.context, timeout=15) as client:
+        with httpx.Client(proxy=proxy, verify=self.context, timeout=30) as client:
             return client.get(url, headers=headers)
 
     def thing_groups(self, thing: str) -> httpx.Response:

@@ -163,7 +163,7 @@ def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) ->
     finally:
         for process in (device, component, bystander):
             process.kill()
-            process.wait(5)
+            process.wait(30)
 
 
 def test_an_identity_ends_with_its_process() -> None:
@@ -173,7 +173,7 @@ def test_an_identity_ends_with_its_process() -> None:
     assert identity.process() is not None
     assert replace(identity, started=identity.started - 10).process() is None
     process.kill()
-    process.wait(5)
+    process.wait(30)
     assert identity.process() is None
 
 

@@ -42,7 +42,7 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     context = ssl.create_default_context(cafile=system["rootCaPath"])
     context.load_cert_chain(system["certificateFilePath"], system["privateKeyPath"])
     proxy = nucleus["networkProxy"]["proxy"]["url"]
-    with httpx.Client(proxy=proxy, verify=context, timeout=15) as client:
+    with httpx.Client(proxy=proxy, verify=context, timeout=30) as client:
         data = f"https://{nucleus['iotDataEndpoint']}:{nucleus['greengrassDataPlanePort']}/greengrass/v2"
         groups = client.get(f"{data}/coreDevices/board-1/thingGroups").json()["thingGroups"]
         url = f"https://{nucleus['iotCredEndpoint']}/role-aliases/{nucleus['iotRoleAlias']}/credentials"
@@ -55,7 +55,7 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     assert result.exit_code == 0, result.output
     assert inventory.take(twin) == before
     assert "nothing of it is left" in run("leave", "board-1").output
-    with httpx.Client(proxy=proxy, verify=context, timeout=15) as client:
+    with httpx.Client(proxy=proxy, verify=context, timeout=30) as client:
         assert client.get(f"{data}/coreDevices/board-1/thingGroups").status_code == 403
 
 

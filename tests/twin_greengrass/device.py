@@ -40,7 +40,7 @@ class Device:
 
     def https(self, *, certificate: bool = True) -> httpx.Client:
         proxy = f"http://127.0.0.1:{self.cloud.proxy_port}"
-        return httpx.Client(proxy=proxy, verify=self.tls(certificate=certificate), timeout=15)
+        return httpx.Client(proxy=proxy, verify=self.tls(certificate=certificate), timeout=30)
 
     def data(self, method: str, path: str, **more: Any) -> httpx.Response:
         with self.https() as client:
@@ -88,7 +88,7 @@ class _TunnelledClient(mqtt.Client):
     proxy_port = 0
 
     def _create_socket_connection(self) -> socket.socket:
-        tunnel = socket.create_connection(("127.0.0.1", self.proxy_port), timeout=10)
+        tunnel = socket.create_connection(("127.0.0.1", self.proxy_port), timeout=30)
         tunnel.sendall(f"CONNECT {self._host}:{self._port} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):

@@ -28,12 +28,12 @@ class Cloud:
         self.front_port, self.proxy_port = state.front_port, state.proxy_port
 
     def client(self, service: str, **more: Any) -> Any:
-        config = Config(retries={"max_attempts": 1}, connect_timeout=5, read_timeout=30)
+        config = Config(retries={"max_attempts": 1}, connect_timeout=30, read_timeout=30)
         return boto3.client(service, config=config, **{**self.state.client_arguments(), **more})
 
     def authority(self) -> str:
         url = f"{self.state.gateway_url}/_ministack/iot/ca.pem"
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
             return str(answer.read().decode())
 
     def open_policy(self) -> str:

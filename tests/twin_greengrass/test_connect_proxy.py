@@ -11,7 +11,7 @@ from tests.twin_greengrass.started_cloud import Cloud
 
 
 def asked(cloud: Cloud, raw: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", cloud.proxy_port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", cloud.proxy_port), timeout=30) as connection:
         connection.sendall(raw)
         return connection.recv(4096)
 

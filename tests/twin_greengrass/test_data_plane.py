@@ -162,7 +162,7 @@ def test_what_is_not_there_is_not_found(device: Device) -> None:
 
 def _spoken(device: Device, raw: bytes) -> bytes:
     """What the listener answers to bytes that no HTTP client would send."""
-    plain = socket.create_connection(("127.0.0.1", device.cloud.data_port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", device.cloud.data_port), timeout=30)
     with device.tls().wrap_socket(plain, server_hostname=device.data_host) as connection:
         connection.settimeout(10)
         answer = b""
@@ -196,7 +196,7 @@ def test_a_hostile_request_gets_a_4xx_and_the_listener_lives(device: Device, raw
 
 
 def test_a_peer_that_speaks_no_tls_is_dropped(device: Device) -> None:
-    with socket.create_connection(("127.0.0.1", device.cloud.data_port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", device.cloud.data_port), timeout=30) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with contextlib.suppress(ConnectionError):
             assert b"HTTP" not in plain.recv(100)
