@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from config.loader import ConfigurationError, load_stage, stage_names
 from edge_constructs.handler_assets import FUNCTIONS, HANDLERS, LOCK
-from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
+from edge_constructs.reproducible_zip import files_below, is_bytecode, sha256_of, write_zip
 from tools.bundle_report import BundleTooLargeError, Report, check_size, largest_parts, size_of
 from tools.bundle_trim import RULES, strip, trim
 from tools.requirement_lock import read_lock
@@ -74,7 +74,7 @@ def build(
         size, largest = size_of(folder), largest_parts(folder)
         warning = check_size(function.name, size, largest)
         report = Report(before, size, tuple(cuts), largest, tuple(text for text in (*notes, note, warning) if text))
-        members = {f"{FOLDER}/{name}": file for name, file in files_below(folder).items()}
+        members = {f"{FOLDER}/{name}": file for name, file in files_below(folder, left_out=is_bytecode).items()}
         archive.with_suffix(".json").write_text(report.json(), encoding="utf-8")
         write_zip(archive, {**members, LOCK: lock})
     return archive, report

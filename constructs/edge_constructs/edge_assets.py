@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_constructs.reproducible_zip import files_below, write_zip
+from edge_constructs.reproducible_zip import StrangerError, files_below, write_zip
 
 ROOT = Path(__file__).resolve().parents[2] / "edge_assets"
 #: Starts every Python component; part of each one's archive.
@@ -111,6 +111,10 @@ def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, age
     return Archive(file, write_zip(file, {**package_files(COMPONENT), **members, "run.sh": RUN}, compress=True))
 
 
+#: What a package of the components consists of.
+_CODE = (".py", ".proto")
+
+
 def package_files(package: Path) -> dict[str, Path]:
     """List a Python package's files as they lie in an archive: below the package's own name.
 
@@ -119,5 +123,14 @@ def package_files(package: Path) -> dict[str, Path]:
 
     Returns:
         Path in the archive to file, sorted.
+
+    Raises:
+        StrangerError: A file is no code, hidden ones and leftovers of editors aside: it would ship to every device.
     """
-    return {f"{package.name}/{name}": file for name, file in files_below(package).items()}
+    files = files_below(package)
+    if strangers := [name for name, file in files.items() if file.suffix not in _CODE]:
+        raise StrangerError(
+            f"{package}: a package that ships to devices must hold {' and '.join(_CODE)} files, got "
+            f"{', '.join(strangers[:5])}: take it away, or add its suffix in edge_constructs/edge_assets.py"
+        )
+    return {f"{package.name}/{name}": file for name, file in files.items()}

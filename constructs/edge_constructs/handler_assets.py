@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 from edge_constructs.edge_assets import COMPONENT, ROOT, RUN, Archive, MissingAssetError, package_files
-from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
+from edge_constructs.reproducible_zip import files_below, is_leftover, sha256_of, write_zip
 
 HANDLERS = ROOT / "handlers"
 FUNCTIONS = HANDLERS / "functions"
@@ -13,7 +13,7 @@ HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
 #: What tools leave in a folder of code, none of which a device needs.
 _TOOLS = frozenset(
-    {"__pycache__", ".git", ".gitignore", ".gitattributes", ".svn", ".hg", ".DS_Store", ".venv", ".idea", ".vscode"}
+    {".git", ".gitignore", ".gitattributes", ".svn", ".hg", ".venv", ".idea", ".vscode", ".ipynb_checkpoints"}
     | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".coverage", ".hypothesis", ".editorconfig"}
 )
 
@@ -28,9 +28,12 @@ def function_files(function: Path) -> dict[str, Path]:
         Path below the folder to file, sorted.
 
     Raises:
+        StrangerError: A name is not UTF-8, or a link leads out of the assets, nowhere or to a folder.
         ValueError: The folder is missing or holds no file.
     """
-    return files_below(function, left_out=lambda path: not _TOOLS.isdisjoint(path.parts))
+    return files_below(
+        function, left_out=lambda path: is_leftover(path) or not _TOOLS.isdisjoint(path.parts), root=ROOT
+    )
 
 
 def handler_archive(name: str, function: Path, folder: Path) -> Archive:

@@ -85,12 +85,13 @@ POLL_LIMIT = Duration.minutes(5)
 
 _ARCHITECTURES = {"x86_64": lambda_.Architecture.X86_64, "aarch64": lambda_.Architecture.ARM_64}
 
+#: As .gitignore has it: what editors and desktops leave in the folder would change every function.
+_ALL_BUT_CODE = ["/*", "!/edge_handlers", "/edge_handlers/*", "!/edge_handlers/*.py", "/edge_handlers/.*"]
+
 
 def handler_code() -> lambda_.Code:
     """The code of every handler, one asset."""
-    return lambda_.Code.from_asset(
-        str(SOURCE_ROOT), exclude=["/*", "!/edge_handlers", "__pycache__"], ignore_mode=IgnoreMode.GIT
-    )
+    return lambda_.Code.from_asset(str(SOURCE_ROOT), exclude=_ALL_BUT_CODE, ignore_mode=IgnoreMode.GIT)
 
 
 def entry_name(entry: Callable[..., Any]) -> str:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edge_constructs.edge_assets import ROOT
+from edge_constructs.reproducible_zip import StrangerError, check_member
+
 DECLARATION = "model.json"
 #: Written into every package.
 RESERVED = ("manifest.json", "manifest.sig")
@@ -72,6 +75,9 @@ def _tensor_mistakes(field: str, tensors: Any) -> Iterator[str]:
 
 def _file_mistakes(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
     source = declaration.get("source")
+    labels = declaration.get("labels")
+    for name in (DECLARATION, labels) if isinstance(labels, str) else (DECLARATION,):
+        yield from _link_mistakes(folder, name)
     for name in file_names(declaration):
         if not isinstance(name, str) or not _is_inside(name):
             yield f"{name!r:.60}: must be a relative path inside the folder"
@@ -81,6 +87,16 @@ def _file_mistakes(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
             yield f"source: must be an .onnx file in the folder itself, got {name!r}"
         elif name in RESERVED or (name != source and name.endswith(".onnx")):
             yield f"{name}: must have another name, a package holds one .onnx file and its own {RESERVED[0]}"
+        else:
+            yield from _link_mistakes(folder, name)
+
+
+def _link_mistakes(folder: Path, name: str) -> Iterator[str]:
+    try:
+        if _is_inside(name) and (folder / name).is_file():
+            check_member(folder / name, folder, ROOT)
+    except StrangerError as exc:
+        yield str(exc).removeprefix(f"{folder}: ")
 
 
 def _is_inside(name: str) -> bool:
@@ -117,7 +133,7 @@ class ModelSource:
 
         Raises:
             ModelDeclarationError: The declaration is missing, no JSON, incomplete or misshapen, or a file it names is
-                missing or has no place in a package.
+                missing, a link that leads out of the assets, or has no place in a package.
         """
         declaration = _declaration(folder)
         mistakes = list(mistakes_of(declaration, folder))

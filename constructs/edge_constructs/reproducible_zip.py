@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -14,31 +15,91 @@ FILE_MODE = 0o100644
 CHUNK_BYTES = 1 << 20
 
 
+#: What editors, merges and desktops leave beside files, whatever the folder is for.
+_LEFTOVER = re.compile(
+    r"Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|__MACOSX|\.DS_Store|\._.*|\.#.*|#.*#|.*~|.*\.(orig|rej|bak|sw[a-p]|py[co])",
+    re.IGNORECASE,
+)
+_BYTECODE = "__pycache__"
+
+
+class StrangerError(ValueError):
+    """Something lies in a folder that does not belong into its archive; the text names it and says what to do."""
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a path below a folder is, or lies in, what editors, merges, desktops and Python leave behind."""
+    return any(part == _BYTECODE or _LEFTOVER.fullmatch(part) for part in path.parts)
+
+
 def _is_left_out(path: Path) -> bool:
-    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+    return is_leftover(path) or any(part.startswith(".") for part in path.parts)
 
 
-def files_below(folder: Path, left_out: Callable[[Path], bool] = _is_left_out) -> dict[str, Path]:
-    """List what an archive of a folder would hold.
+def is_bytecode(path: Path) -> bool:
+    """Whether Python made a file by itself."""
+    return _BYTECODE in path.parts or path.suffix == ".pyc"
+
+
+def files_below(
+    folder: Path, left_out: Callable[[Path], bool] = _is_left_out, root: Path | None = None
+) -> dict[str, Path]:
+    """List what an archive of a folder would hold: the same in every checkout of the same files.
 
     Args:
-        folder: Any folder; Python's bytecode in it is left out, because it differs from machine to machine.
-        left_out: Whether a path below the folder is left out, too; hidden ones by default, for the same reason.
+        folder: Any folder.
+        left_out: Whether a path below the folder is left out; by default hidden files and leftovers are, because they
+            differ from machine to machine.
+        root: Where links may lead, such as the folder that all assets lie in; the folder by default.
 
     Returns:
         Path in the archive (relative to the folder, `/` between levels) to file, sorted.
 
     Raises:
+        StrangerError: A name is not UTF-8, or a link leads out of the root, nowhere or to a folder.
         ValueError: The folder is missing or holds no file.
     """
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".pyc" and not left_out(path.relative_to(folder))
-    }
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if left_out(relative):
+            continue
+        check_member(path, folder, root)
+        if path.is_file():
+            found[relative.as_posix()] = path
     if not found:
         raise ValueError(f"a folder to archive must hold at least one file, got {folder}")
     return found
+
+
+def check_member(path: Path, folder: Path, root: Path | None = None) -> None:
+    """Check that a file may travel under its name, and with its content.
+
+    Args:
+        path: The file, or a folder, below the folder.
+        folder: What is archived.
+        root: Where links may lead; the folder by default, or where it does not lie in the root.
+
+    Raises:
+        StrangerError: Its name is not UTF-8, or it is, or lies behind, a link that leads out of the root, nowhere or to
+            a folder.
+    """
+    name = path.relative_to(folder).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError as exc:
+        raise StrangerError(f"{folder}: a file's name must be UTF-8, got {os.fsencode(name)!r}: rename it") from exc
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as exc:  # RuntimeError: links in a ring, before Python 3.13
+        raise StrangerError(f"{folder}: {name} is a link that leads nowhere: delete it, or copy the file") from exc
+    inside = root if root and folder.is_relative_to(root) else folder
+    if not real.is_relative_to(inside.resolve()):
+        raise StrangerError(f"{folder}: {name} is a link that leads out of {inside.name}, to {real}: copy the file")
+    if path.is_symlink() and path.is_dir():
+        raise StrangerError(f"{folder}: {name} is a link to a folder, whose files would not travel: copy the folder")
+    if not (path.is_dir() or path.is_file()):
+        raise StrangerError(f"{folder}: {name} must be a file or a folder: delete it")
 
 
 def write_zip(destination: Path, members: Mapping[str, Path | bytes], *, compress: bool = False) -> str:

@@ -2,7 +2,10 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_rules.fleet_view import FleetView
@@ -13,6 +16,8 @@ from nucleus_lite import recipe as lite_recipe
 
 RECIPE_BYTES = 16 * 1024
 COMPONENT_BYTES = 2 * 1024**3
+#: A longer file is no script.
+SCRIPT_BYTES = 1 << 20
 _RANGE = re.compile(r">=\d+\.\d+\.\d+ <\d+\.\d+\.\d+")
 _NAMES = {"amd64", "aarch64", "arm", "x86", "*"}
 
@@ -352,3 +357,34 @@ def steps_install_offline(fleet: FleetView) -> Iterator[Finding]:
         for place, script in recipe.scripts():
             if found := _NETWORK.search(script):
                 yield Finding(recipe.resource, place, found.group())
+
+
+@rule(
+    "LineEnds",
+    "a shell script must end its lines with a line feed alone",
+    reason="with a carriage return before it sh finds no command, and the kernel no interpreter",
+    fix='declare "* text=auto eol=lf" in .gitattributes and check the file out anew, or convert it',
+)
+def scripts_have_unix_line_ends(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, script in recipe.scripts():
+            if "\r" in script:
+                yield Finding(recipe.resource, place, "a carriage return")
+        for _, artifact in recipe.artifacts():
+            file = fleet.asset(str(artifact.get("Uri", "")))
+            for member in _with_carriage_returns(file) if file and file.suffix == ".zip" and file.is_file() else ():
+                yield Finding(recipe.resource, f"{PLACE}/Artifacts/{member}", "a carriage return")
+
+
+@lru_cache(maxsize=64)
+def _with_carriage_returns(archive: Path) -> tuple[str, ...]:
+    """Shell scripts in a zip that have one: files named .sh, and those without a suffix that name an interpreter."""
+    found = []
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            suffix = PurePosixPath(member.filename).suffix
+            if suffix in ("", ".sh") and not member.is_dir() and member.file_size <= SCRIPT_BYTES:
+                content = members.read(member)
+                if b"\r" in (content if suffix else content.split(b"\n")[0] if content.startswith(b"#!") else b""):
+                    found.append(member.filename)
+    return tuple(found)

@@ -122,6 +122,7 @@ ON_INFERENCE: dict[str, Break] = {
     "IpcTopicWildcard": access(resources=["plant/+/request"]),
     "TopicAccess": configuration(models={"digits": {"responseTopic": "plant/digits/response"}}),
     "CodeTopicAccess": code('publish_to_iot_core(topic_name="plant/forgotten", payload=b"")\n'),
+    "LineEnds": lambda fleet: setattr(fleet, "start", "cd work\r\nexec python3 -m inference\r\n"),
     "GreengrassV1Sdk": script("python3 -c 'import greengrasssdk'"),
     "ComponentRetain": lambda fleet: fleet.resources["Inference"].update(UpdateReplacePolicy="Delete"),
 }
@@ -183,6 +184,8 @@ ALSO: list[tuple[str, str, Break]] = [
     ("TokenExchangeScope", "TokenExchange", token_exchange_policy("s3:GetObject", "*")),
     ("TokenExchangeScope", "TokenExchange", token_exchange("s3:DeleteObject", "arn:aws:s3:::plant/artifacts/*")),
     ("EdgeManager", "TokenExchange", token_exchange("sagemaker:CreateEdgePackagingJob", "arn:aws:sagemaker:::job/x")),
+    ("LineEnds", "Inference", script('cd "{work:path}/"\r\nexec true')),
+    ("LineEnds", "Inference", lambda fleet: fleet.more_code.update({"bin/tool": "#!/usr/bin/env python3\r\nimport x"})),
     ("RolloutRate", "Deployment", deployment("IotJobConfiguration/JobExecutionsRolloutConfig/MaximumPerMinute", 2000)),
     ("AbortCriteria", "Deployment", deployment("IotJobConfiguration/AbortConfig/CriteriaList", [])),
     ("VersionPin", "Deployment", deployment("Components/aws.greengrass.Nucleus/ComponentVersion", "LATEST")),
@@ -211,6 +214,7 @@ KEEPS: dict[str, Break] = {
     "a thing needs neither rate nor abort": lambda fleet: fleet.properties("Deployment").update(
         TargetArn="arn:aws:iot:::thing/press", IotJobConfiguration={}
     ),
+    "carriage returns in what is no script": lambda fleet: fleet.more_code.update({"a.csv": "a\r\n", "b": "a\r\n"}),
     **NUCLEUS_KEEPS,
     "an exponential rate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {"ExponentialRate": {}}),
     "a wheel with an older stable ABI": stable_abi_wheel,

@@ -79,6 +79,8 @@ class Fleet:
         self.other_locks: dict[str, str] = {}
         self.target = "3.11 aarch64"
         self.code = f'client.subscribe_to_iot_core(topic_name="{TOPIC}", qos=1)\nprint(topic=5)\n'
+        self.start = "exec python3 -m inference"
+        self.more_code: dict[str, str] = {}
         self.script = "java -jar Greengrass.jar --component-default-user ggc_user:ggc_group --provision false"
         self.resources: dict[str, Any] = _resources()
         self.parameters: dict[str, Any] = {
@@ -112,7 +114,7 @@ class Fleet:
         members = {"target": self.target, "requirements.lock": lock, **self.other_locks}
         members |= {f"wheels/{name}": "" for name in self.wheels}
         runtime = _zip(self.folder / "runtime.zip", members)
-        code = _zip(self.folder / "code.zip", {"inference/main.py": self.code, "run.sh": "exec python3 -m inference"})
+        code = _zip(self.folder / "code.zip", {"inference/main.py": self.code, "run.sh": self.start} | self.more_code)
         template = {"Parameters": self.parameters, "Resources": self.resources}
         (self.folder / "Plant.template.json").write_text(json.dumps(template))
         files = {

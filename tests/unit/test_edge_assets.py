@@ -1,13 +1,19 @@
 """Archives of what ships to devices."""
 
+import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import aws_cdk as cdk
 import pytest
 
-from edge_constructs.edge_assets import MissingAssetError, inference_archive, runtime_archive
+from edge_constructs import handler_provider
+from edge_constructs.edge_assets import MissingAssetError, inference_archive, package_files, runtime_archive
+from edge_constructs.handler_assets import function_files
+from edge_constructs.reproducible_zip import StrangerError, files_below
 
 
 def runtime(parent: Path) -> Path:
@@ -75,3 +81,103 @@ def test_a_device_with_the_agent_gets_its_code_and_its_wheels(tmp_path: Path) ->
     with zipfile.ZipFile(archive.file) as members:
         assert {"edge_inference/agent/server.py", "edge_inference/agent/agent.proto"} <= set(members.namelist())
     assert runtime_archive("3.12", "x86_64", tmp_path / "out", made.parents[1], agent=True).sha256 == "ab" * 32
+
+
+LEFTOVERS = (
+    ".DS_Store",
+    "._main.py",
+    ".#main.py",
+    "#main.py#",
+    "Thumbs.db",
+    "desktop.ini",
+    "main.py~",
+    "main.py.orig",
+    "main.py.rej",
+    "main.py.BAK",
+    ".main.py.swp",
+    "__pycache__/main.cpython-311.pyc",
+    "__MACOSX/main.py",
+)
+
+
+@pytest.mark.parametrize("files_of", [files_below, function_files, package_files])
+def test_what_editors_and_desktops_leave_does_not_ship(
+    files_of: Callable[[Path], Mapping[str, Path]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "package"
+    for name in ("main.py", "deeper/more.py", *LEFTOVERS, *(f"deeper/{name}" for name in LEFTOVERS)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+    assert [Path(name).name for name in files_of(folder)] == ["more.py", "main.py"]
+
+
+def test_leftovers_are_no_part_of_the_functions_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler_provider, "SOURCE_ROOT", tmp_path)
+    (tmp_path / "edge_handlers").mkdir()
+    (tmp_path / "edge_handlers" / "main.py").write_text("x")
+
+    def digest() -> str:
+        cdk.AssetStaging.clear_asset_hash_cache()
+        stack = cdk.Stack(cdk.App(outdir=str(tmp_path / "out")))
+        location = handler_provider.handler_code().bind(stack).s3_location
+        assert location
+        return location.object_key
+
+    clean = digest()
+    for name in LEFTOVERS:
+        (tmp_path / "edge_handlers" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "edge_handlers" / name).write_text("x")
+    assert digest() == clean
+    (tmp_path / "edge_handlers" / "main.py").write_text("y")
+    assert digest() != clean
+
+
+def test_a_stranger_in_a_package_for_devices_is_named(tmp_path: Path) -> None:
+    for name in ("main.py", "notes.txt", "keys/private.pem"):
+        (tmp_path / "package" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "package" / name).write_text("x")
+
+    with pytest.raises(
+        StrangerError, match=r"must hold \.py and \.proto files, got keys/private\.pem, notes\.txt: take"
+    ):
+        package_files(tmp_path / "package")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("{outside}/secret", "data is a link that leads out of f, to .*secret: copy the file"),
+        ("{outside}", "data is a link that leads out of f"),
+        ("../f-other/secret", "data is a link that leads out of f"),
+        ("nowhere", "data is a link that leads nowhere"),
+        ("data", "data is a link that leads nowhere"),
+        ("deeper", "data is a link to a folder, whose files would not travel"),
+    ],
+)
+@pytest.mark.parametrize("files_of", [files_below, function_files])
+def test_a_link_that_cannot_travel_is_named(
+    files_of: Callable[[Path], Mapping[str, Path]], target: str, told: str, tmp_path: Path
+) -> None:
+    outside, folder = tmp_path / "f-other", tmp_path / "f"
+    for path in (outside / "secret", folder / "main.py", folder / "deeper" / "more.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (folder / "data").symlink_to(target.format(outside=outside))
+
+    with pytest.raises(StrangerError, match=told):
+        files_of(folder)
+
+
+def test_a_link_within_the_folder_travels_as_the_file(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("x")
+    (tmp_path / "other.py").symlink_to("main.py")
+
+    assert sorted(files_below(tmp_path)) == ["main.py", "other.py"]
+
+
+def test_a_name_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/gr\xfc\xdfe.txt")).write_text("x")
+
+    with pytest.raises(StrangerError, match=r"name must be UTF-8, got b'gr\\xfc\\xdfe\.txt': rename it"):
+        files_below(tmp_path)

@@ -91,6 +91,17 @@ def test_names_a_declaration_that_is_no_json(tmp_path: Path) -> None:
         ModelSource.read(path)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.json", "labels.txt"])
+def test_a_link_out_of_the_folder_is_a_mistake(tmp_path: Path, name: str) -> None:
+    path = folder(tmp_path, labels="labels.txt")
+    (path / "labels.txt").write_text("a\nb\n")
+    (path / name).rename(tmp_path / "elsewhere")
+    (path / name).symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(ModelDeclarationError, match=rf"^shapes/model\.json: {name} is a link that leads out of shapes"):
+        ModelSource.read(path)
+
+
 def test_names_a_key_that_a_declaration_has_twice(tmp_path: Path) -> None:
     path = folder(tmp_path)
     (path / "model.json").write_text('{"labels": ["a", "b"], "inputs": [], "labels": ["b", "a"]}')
