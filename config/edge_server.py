@@ -53,8 +53,9 @@ class Agent(Section):
 
 #: What each kind installs unless the stage says otherwise; `docker` holds the classic one.
 DEFAULT_VERSIONS = {"classic": "2.18.3", "docker": "2.18.3", "lite": "2.6.0"}
-#: Nucleus lite is a Debian package: its server runs Ubuntu 24.04, with the Python of that.
-LITE_PYTHON = "3.12"
+_AMAZON_LINUX_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+#: What the server's system has as packages: Amazon Linux 2023, or for nucleus lite, a Debian package, Ubuntu 24.04.
+SERVER_PYTHONS = {"classic": _AMAZON_LINUX_PYTHONS, "docker": _AMAZON_LINUX_PYTHONS, "lite": ("3.12",)}
 #: SHA-256 of https://…/greengrass-<version>.zip as others have published it: 2.16.0 in the recipe greengrass-bin of
 #: aws4embeddedlinux/meta-aws, 2.18.3 in AWS's sample of an upgrade from V1. AWS publishes no digest of its own, and
 #: nobody one of nucleus lite's packages.

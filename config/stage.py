@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config.delivery import Announced, Bootstrap, Pipeline
-from config.edge_server import LITE_PYTHON, Agent, Download, EdgeServer, Network, Runtime, nucleus_download
+from config.edge_server import SERVER_PYTHONS, Agent, Download, EdgeServer, Network, Runtime, nucleus_download
 from config.fleet import Fleet, Health, Ring, Rollout
 from config.handler import Handler
 from config.model import Model
@@ -167,10 +167,11 @@ class Stage(Section):
     @model_validator(mode="after")
     def _known_download(self) -> "Stage":
         _ = self.nucleus_download
-        if self.edge_server.nucleus.kind == "lite" and self.runtime.python != LITE_PYTHON:
+        kind, python = self.edge_server.nucleus.kind, self.runtime.python
+        if python not in (packaged := SERVER_PYTHONS[kind]):
             raise ValueError(
-                f"runtime.python must be {LITE_PYTHON} with edge_server.nucleus.kind lite, which runs on Ubuntu 24.04, "
-                f"got {self.runtime.python}"
+                f"runtime.python must be one that the edge server's system has with edge_server.nucleus.kind {kind}, "
+                f"{' or '.join(packaged)}, got {python}"
             )
         return self
 

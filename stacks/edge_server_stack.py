@@ -38,12 +38,14 @@ class EdgeServerStack(StageStack):
             scope, construct_id, stage=stage, kind="edge-server", description="Edgewright: a core device on EC2"
         )
         names, nucleus = self.names, stage.nucleus_download
+        system = "ubuntu" if stage.edge_server.nucleus.kind == "lite" else "amazon-linux"
         network = EdgeNetwork(
             self,
             "Network",
             name=names.edge_server,
             cidr=stage.network.cidr,
             flow_logs=stage.network.flow_logs,
+            system=system,
         )
         EdgeServer(
             self,
@@ -63,9 +65,10 @@ class EdgeServerStack(StageStack):
                 "ARTIFACT_BUCKET": storage.artifacts.name,
                 "NUCLEUS_URL": nucleus.url,
                 "NUCLEUS_SHA256": nucleus.sha256,
+                "PYTHON": stage.runtime.python,
             },
             script=user_data_script(stage.edge_server.nucleus.kind),
-            system="ubuntu" if stage.edge_server.nucleus.kind == "lite" else "amazon-linux",
+            system=system,
             patience=Duration.minutes(stage.edge_server.provisioning_minutes),
             name=names.edge_server,
         )

@@ -32,6 +32,44 @@ _FLOW_LOG_FINDINGS = {
 }
 
 
+@dataclass(frozen=True)
+class _System:
+    """An operating system.
+
+    Attributes:
+        name: In words.
+        image: Parameter with its newest image, but for the architecture.
+        architectures: As `uname -m` prints one to its name in the parameter.
+        root_device: Name of the root volume.
+        ports: What its package manager opens connections to, besides HTTPS.
+    """
+
+    name: str
+    image: str
+    architectures: Mapping[str, str]
+    root_device: str
+    ports: Mapping[str, int]
+
+
+_SYSTEMS = {
+    "amazon-linux": _System(
+        "Amazon Linux 2023",
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}",
+        {"x86_64": "x86_64", "aarch64": "arm64"},
+        "/dev/xvda",
+        {},
+    ),
+    "ubuntu": _System(
+        "Ubuntu 24.04",
+        "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id",
+        {"x86_64": "amd64", "aarch64": "arm64"},
+        "/dev/sda1",
+        # EC2's mirrors of the archive speak no TLS; what comes from them is signed.
+        {"apt": 80},
+    ),
+}
+
+
 class EdgeNetwork(Construct):
     """A VPC with one public subnet and a security group without ingress; an address costs less than a NAT gateway.
 
@@ -41,9 +79,12 @@ class EdgeNetwork(Construct):
         name: Shown in the console.
         cidr: IPv4 range, all of it the subnet's.
         flow_logs: Whether all traffic is logged.
+        system: Of the server, `amazon-linux` or `ubuntu`: its packages come over this network.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, name: str, cidr: str, flow_logs: bool) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, name: str, cidr: str, flow_logs: bool, system: str
+    ) -> None:
         super().__init__(scope, construct_id)
         vpc = ec2.CfnVPC(self, "Vpc", cidr_block=cidr, enable_dns_support=True, enable_dns_hostnames=True)
         subnet = ec2.CfnSubnet(
@@ -54,7 +95,7 @@ class EdgeNetwork(Construct):
             map_public_ip_on_launch=False,  # the instance asks for its address itself
         )
         self._open_way_out(vpc, subnet)
-        self.security_group_id = self._security_group(vpc)
+        self.security_group_id = self._security_group(vpc, {**_EGRESS_PORTS, **_SYSTEMS[system].ports})
         self.subnet_id = subnet.ref
         Tags.of(self).add("Name", name)
         acknowledge(vpc, _VPC_FINDINGS if flow_logs else {**_VPC_FINDINGS, **_WITHOUT_FLOW_LOGS})
@@ -80,7 +121,7 @@ class EdgeNetwork(Construct):
             self, "RouteTableAssociation", route_table_id=table.ref, subnet_id=subnet.ref
         )
 
-    def _security_group(self, vpc: ec2.CfnVPC) -> str:
+    def _security_group(self, vpc: ec2.CfnVPC, ports: Mapping[str, int]) -> str:
         group = ec2.CfnSecurityGroup(
             self,
             "SecurityGroup",
@@ -90,7 +131,7 @@ class EdgeNetwork(Construct):
                 ec2.CfnSecurityGroup.EgressProperty(
                     ip_protocol="tcp", from_port=port, to_port=port, cidr_ip="0.0.0.0/0", description=use
                 )
-                for use, port in _EGRESS_PORTS.items()
+                for use, port in ports.items()
             ],
         )
         return group.attr_group_id
@@ -122,30 +163,6 @@ class EdgeNetwork(Construct):
         )
 
 
-@dataclass(frozen=True)
-class _System:
-    """An operating system: its name, the parameter with its newest image by architecture, its root volume."""
-
-    name: str
-    image: str
-    architectures: Mapping[str, str]
-    root_device: str
-
-
-_SYSTEMS = {
-    "amazon-linux": _System(
-        "Amazon Linux 2023",
-        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}",
-        {"x86_64": "x86_64", "aarch64": "arm64"},
-        "/dev/xvda",
-    ),
-    "ubuntu": _System(
-        "Ubuntu 24.04",
-        "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id",
-        {"x86_64": "amd64", "aarch64": "arm64"},
-        "/dev/sda1",
-    ),
-}
 #: EC2 refuses longer user data.
 USER_DATA_LIMIT_BYTES = 16384
 #: Stands for a value that CloudFormation fills in; its number changes with unrelated code.

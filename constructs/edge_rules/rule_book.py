@@ -9,6 +9,7 @@ from edge_rules import (  # noqa: F401 (each registers its rules)
     nucleus_rules,
     recipe_rules,
     retired_rules,
+    server_rules,
     wheel_rules,
 )
 from edge_rules.fleet_view import FleetView

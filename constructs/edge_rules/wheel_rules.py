@@ -46,7 +46,8 @@ def read_wheelhouse(archive: Path) -> Wheelhouse | None:
     return Wheelhouse(wheels, tuple(line for line in lines if line and line[0] not in "#-"), python, architecture)
 
 
-def _wheelhouses(fleet: FleetView) -> Iterator[tuple[Resource, str, Wheelhouse]]:
+def wheelhouses(fleet: FleetView) -> Iterator[tuple[Resource, str, Wheelhouse]]:
+    """The wheels that recipes bring to devices: the recipe, the place of the artifact in it, and what it holds."""
     for recipe in recipes(fleet):
         for place, artifact in recipe.artifacts():
             file = fleet.asset(str(artifact.get("Uri", "")))
@@ -62,7 +63,7 @@ def _wheelhouses(fleet: FleetView) -> Iterator[tuple[Resource, str, Wheelhouse]]
     fix="pin it, for instance with pip-compile or uv pip compile",
 )
 def requirements_are_pinned(fleet: FleetView) -> Iterator[Finding]:
-    for resource, place, house in _wheelhouses(fleet):
+    for resource, place, house in wheelhouses(fleet):
         for line in house.requirements:
             if not _PIN.match(line):
                 yield Finding(resource, place, line[:60])
@@ -75,7 +76,7 @@ def requirements_are_pinned(fleet: FleetView) -> Iterator[Finding]:
     fix="lock with --generate-hashes and install with --require-hashes",
 )
 def requirements_are_hashed(fleet: FleetView) -> Iterator[Finding]:
-    for resource, place, house in _wheelhouses(fleet):
+    for resource, place, house in wheelhouses(fleet):
         for line in house.requirements:
             if "--hash=sha256:" not in line:
                 yield Finding(resource, place, line[:60])
@@ -88,7 +89,7 @@ def requirements_are_hashed(fleet: FleetView) -> Iterator[Finding]:
     fix="build the wheelhouse from the lock file",
 )
 def wheels_are_locked(fleet: FleetView) -> Iterator[Finding]:
-    for resource, place, house in _wheelhouses(fleet):
+    for resource, place, house in wheelhouses(fleet):
         pins = [_PIN.match(line) for line in house.requirements]
         locked = {(_normal(pin.group(1)), pin.group(2)) for pin in pins if pin}
         for wheel in house.wheels:
@@ -104,7 +105,7 @@ def wheels_are_locked(fleet: FleetView) -> Iterator[Finding]:
     fix="build the wheelhouse for the stage's runtime.python",
 )
 def wheels_fit_the_python(fleet: FleetView) -> Iterator[Finding]:
-    for resource, place, house in _wheelhouses(fleet):
+    for resource, place, house in wheelhouses(fleet):
         for wheel in house.wheels:
             if house.python and not _fits_python(wheel, house.python):
                 yield Finding(resource, place, f"{wheel} for Python {house.python}")
@@ -117,7 +118,7 @@ def wheels_fit_the_python(fleet: FleetView) -> Iterator[Finding]:
     fix="build the wheelhouse for the stage's runtime.architecture",
 )
 def wheels_fit_the_architecture(fleet: FleetView) -> Iterator[Finding]:
-    for resource, place, house in _wheelhouses(fleet):
+    for resource, place, house in wheelhouses(fleet):
         for wheel in house.wheels:
             platform = wheel.removesuffix(".whl").rsplit("-", 1)[-1]
             if house.architecture and platform != "any" and house.architecture not in platform:

@@ -5,7 +5,7 @@
 export SERVICE=docker
 export TMPDIR="${TMPDIR:-/var/tmp}" # /tmp is memory, which the image would fill
 PACKAGES=(docker unzip)
-IN_IMAGE=(bash coreutils java-17-amazon-corretto-headless procps-ng python3.11 shadow-utils sudo)
+IN_IMAGE=(bash coreutils java-17-amazon-corretto-headless procps-ng "python$EDGEWRIGHT_PYTHON" shadow-utils sudo)
 IMAGE=edgewright-greengrass
 CONTAINER=greengrass
 

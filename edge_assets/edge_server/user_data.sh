@@ -3,6 +3,7 @@
 # policies). The lines before this text export, in single quotes:
 #   EDGEWRIGHT_REGION, _STAGE, _THING_NAME, _THING_GROUP, _IOT_POLICY, _ROLE_ALIAS, _ARTIFACT_BUCKET
 #   EDGEWRIGHT_NUCLEUS_URL, _NUCLEUS_SHA256    the nucleus' zip, pinned by its digest
+#   EDGEWRIGHT_PYTHON                          of the wheels that will be installed, such as 3.12
 #   EDGEWRIGHT_SIGNAL_URL                      where CloudFormation waits for the outcome (a signed address)
 # and nucleus_lite.sh, or nucleus_java.sh with nucleus_classic.sh or nucleus_docker.sh, define ROOT, SERVICE,
 # install_packages, prepare_nucleus, write_config and start_nucleus.
@@ -104,7 +105,7 @@ signal() {
 check_settings() {
   local key missing=()
   for key in REGION STAGE THING_NAME THING_GROUP IOT_POLICY ROLE_ALIAS ARTIFACT_BUCKET NUCLEUS_URL NUCLEUS_SHA256 \
-    SIGNAL_URL; do
+    PYTHON SIGNAL_URL; do
     key="EDGEWRIGHT_$key"
     if [[ -z "${!key:-}" ]]; then missing+=("$key"); fi
   done

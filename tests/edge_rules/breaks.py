@@ -45,6 +45,18 @@ def second_lock(fleet: Fleet) -> None:
     fleet.other_locks["agent.lock"] = f"grpcio==1.85.1{HASH}\n"
 
 
+_PLAIN = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80}
+
+
+def way_out(*rules: dict[str, Any]) -> Break:
+    return lambda fleet: fleet.properties("WayOut").update(SecurityGroupEgress=list(rules))
+
+
+def ubuntu(fleet: Fleet) -> None:
+    fleet.parameters["Image"]["Default"] = "/aws/service/canonical/ubuntu/server/24.04/stable/current/arm64/ami-id"
+    start("dpkg --status python3-venv unzip")(fleet)
+
+
 def wheels(*names: str) -> Break:
     return lambda fleet: fleet.wheels.extend(names)
 
@@ -163,6 +175,8 @@ ELSEWHERE: dict[str, tuple[str, Break]] = {
     "TokenExchangeGroups": ("TokenExchange", no_groups),
     "InstallerProvision": ("Server", start("java -jar Greengrass.jar --provision true")),
     "InstallerRoleAlias": ("Server", start("java -jar Greengrass.jar --tes-role-alias-name Alias")),
+    "ServerEgress": ("Server", start("retry apt-get install --yes --quiet unzip")),
+    "ServerPython": ("Server", start("retry dnf install --assumeyes python3.12 unzip")),
     "GreengrassImage": ("Server", start("docker run --rm amazon/aws-iot-greengrass:latest")),
     "EdgeManager": ("Fleet", add("Fleet", "AWS::SageMaker::DeviceFleet", {})),
     "NeoVersion": ("Compilation", lambda fleet: fleet.properties("Compilation").update(FrameworkVersion="2.0")),
@@ -196,6 +210,11 @@ ALSO: list[tuple[str, str, Break]] = [
     ("InstallerRoleAlias", "Server", start("java -jar Greengrass.jar -trn Role")),
     ("IotPolicyResource", "DevicePolicy", device_policy("iot:Subscribe", "arn:aws:iot:::topicfilter/#")),
     ("DeploymentComponents", "Deployment", one_more_by_dependency),
+    ("ServerEgress", "Server", start("curl --fail http://mirror.example/nucleus.zip")),
+    ("ServerEgress", "Server", start("export NUCLEUS_URL='http://mirror.example/n.zip'\ncurl \"$NUCLEUS_URL\"")),
+    ("ServerEgress", "Server", way_out({"IpProtocol": "tcp", "FromPort": 443, "ToPort": 8443})),
+    ("ServerPython", "Server", start("export PYTHON='3.13'\ndnf install \"python$PYTHON\" unzip")),
+    ("ServerPython", "Server", ubuntu),
     *NUCLEUS_ALSO,
 ]
 
@@ -216,6 +235,21 @@ KEEPS: dict[str, Break] = {
     ),
     "carriage returns in what is no script": lambda fleet: fleet.more_code.update({"a.csv": "a\r\n", "b": "a\r\n"}),
     **NUCLEUS_KEEPS,
+    "a machine that may speak to everybody": lambda fleet: (
+        way_out({"IpProtocol": "-1"})(fleet),
+        start("apt-get update")(fleet),
+    ),
+    "a group that names no way out, which is all of them": lambda fleet: (
+        fleet.properties("WayOut").pop("SecurityGroupEgress"),
+        start("apt-get update")(fleet),
+    ),
+    "a way out that is a resource of its own": lambda fleet: (
+        add("More", "AWS::EC2::SecurityGroupEgress", {"GroupId": {"Ref": "WayOut"}, **_PLAIN})(fleet),
+        start("apt-get update")(fleet),
+    ),
+    "a package that is only spoken of": start("# apt-get install would need port 80 and http://mirror.example"),
+    "the instance's own metadata": start("curl http://169.254.169.254/latest/api/token"),
+    "the Python of the wheels by a setting": start("export PYTHON='3.11'\ndnf install \"python$PYTHON\" unzip"),
     "an exponential rate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {"ExponentialRate": {}}),
     "a wheel with an older stable ABI": stable_abi_wheel,
     "a wheel of a second lock file": second_lock,

@@ -212,5 +212,19 @@ def _resources() -> dict[str, Any]:
             "Type": "Custom::NeoCompilation",
             "Properties": {"Framework": "PYTORCH", "FrameworkVersion": "1.8"},
         },
-        "Server": {"Type": "AWS::EC2::Instance", "Properties": {"ImageId": {"Ref": "Image"}}},
+        "WayOut": {
+            "Type": "AWS::EC2::SecurityGroup",
+            "Properties": {
+                "SecurityGroupEgress": [
+                    {"IpProtocol": "tcp", "FromPort": port, "ToPort": port} for port in (443, 8443, 8883)
+                ]
+            },
+        },
+        "Server": {
+            "Type": "AWS::EC2::Instance",
+            "Properties": {
+                "ImageId": {"Ref": "Image"},
+                "NetworkInterfaces": [{"GroupSet": [{"Fn::GetAtt": ["WayOut", "GroupId"]}]}],
+            },
+        },
     }

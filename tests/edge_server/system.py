@@ -102,6 +102,7 @@ class System:
             "ARTIFACT_BUCKET": "artifacts-dev",
             "NUCLEUS_URL": "https://downloads.example/nucleus.zip",
             "NUCLEUS_SHA256": hashlib.sha256(NUCLEUS).hexdigest(),
+            "PYTHON": "3.12",
             "SIGNAL_URL": SIGNAL_URL,
         }
     )

@@ -18,7 +18,7 @@ def test_makes_a_fresh_instance_a_core_device(system: System) -> None:
 
     assert result.returncode == 0, result.stderr
     assert system.journal()[-1] == "success: edgewright-dev-edge-server is a core device"
-    assert system.calls("dnf") == ["dnf install --assumeyes --quiet java-17-amazon-corretto-headless python3.11 unzip"]
+    assert system.calls("dnf") == ["dnf install --assumeyes --quiet java-17-amazon-corretto-headless python3.12 unzip"]
     assert len(system.calls(MADE)) == 1
     assert "--set-as-active" in system.calls(MADE)[0]
     assert not system.calls("aws iot delete-certificate")

@@ -9,6 +9,7 @@ import pytest
 from edge_constructs.edge_assets import user_data_script
 from edge_constructs.edge_server import EdgeNetwork, EdgeServer
 from edge_constructs.synth import PolicyGate, new_app, read_context
+from edge_rules.server_rules import needed_ports
 
 IMAGES = {
     ("classic", "x86_64"): "al2023-ami-kernel-default-x86_64",
@@ -18,6 +19,8 @@ IMAGES = {
     ("lite", "x86_64"): "24.04/stable/current/amd64/hvm/ebs-gp3/ami-id",
     ("lite", "aarch64"): "24.04/stable/current/arm64/hvm/ebs-gp3/ami-id",
 }
+#: What the script opens connections to, and all that the network lets out.
+PORTS = {"classic": {443, 8443, 8883}, "docker": {443, 8443, 8883}, "lite": {80, 443, 8443, 8883}}
 MARKS = {"classic": "java-17-amazon-corretto", "docker": "docker import", "lite": "greengrass-lite.target"}
 
 
@@ -25,18 +28,19 @@ MARKS = {"classic": "java-17-amazon-corretto", "docker": "docker import", "lite"
 def test_passes_the_gate_with_its_image_and_script(tmp_path: Path, kind: str, architecture: str) -> None:
     app = new_app(read_context(), outdir=tmp_path)
     gate = PolicyGate(app)
+    system = "ubuntu" if kind == "lite" else "amazon-linux"
     stack = cdk.Stack(app, "Lab", env=cdk.Environment(region="eu-west-1"))
     EdgeServer(
         stack,
         "Server",
-        network=EdgeNetwork(stack, "Network", name="lab", cidr="10.0.0.0/24", flow_logs=True),
+        network=EdgeNetwork(stack, "Network", name="lab", cidr="10.0.0.0/24", flow_logs=True, system=system),
         instance_profile="profile",
         instance_type="t4g.small" if architecture == "aarch64" else "t3.small",
         architecture=architecture,
         volume_gib=20,
-        settings={"THING_NAME": "lab"},
+        settings={"THING_NAME": "lab", "PYTHON": "3.12", "NUCLEUS_URL": "https://downloads.example/nucleus.zip"},
         script=user_data_script(kind),
-        system="ubuntu" if kind == "lite" else "amazon-linux",
+        system=system,
         patience=cdk.Duration.minutes(15),
         name="lab",
     )
@@ -49,3 +53,6 @@ def test_passes_the_gate_with_its_image_and_script(tmp_path: Path, kind: str, ar
     assert MARKS[kind] in text
     (wait,) = [each for each in content["Resources"].values() if each["Type"] == "AWS::CloudFormation::WaitCondition"]
     assert wait["Properties"]["Timeout"] == "900"
+    (group,) = [each for each in content["Resources"].values() if each["Type"] == "AWS::EC2::SecurityGroup"]
+    assert {rule["FromPort"] for rule in group["Properties"]["SecurityGroupEgress"]} == PORTS[kind]
+    assert set(needed_ports(user_data_script(kind))) == PORTS[kind]

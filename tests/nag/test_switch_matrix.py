@@ -5,8 +5,6 @@ model stack of each combination of compiler, packager and verification: twelve a
 """
 
 import json
-import platform
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import pytest
 from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.stage import Stage
-from edge_constructs.edge_assets import Archive, runtime_archive
+from edge_constructs.edge_assets import Archive
+from edge_constructs.reproducible_zip import write_zip
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks import edgewright
 from stacks.model_stack import ModelStack
@@ -27,7 +26,7 @@ IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.
 REGISTRIES, NUCLEI, MACHINES = ("iot", "sagemaker"), ("classic", "lite", "docker"), ("x86_64", "aarch64")
 COMPILERS, PACKAGERS, CHECKS = ("neo", "onnxruntime", "none"), ("own", "edge-manager"), ("none", "endpoint")
 APPS = list(product(REGISTRIES, NUCLEI, MACHINES))
-PYTHON = {"classic": "3.11", "docker": "3.11", "lite": "3.12"}
+PYTHON = {"classic": "3.12", "docker": "3.13", "lite": "3.12"}
 MODELS = [each for each in product(COMPILERS, PACKAGERS, CHECKS) if each[1] == "own" or each[0] == "neo"]
 
 
@@ -54,11 +53,14 @@ def kinds(assembly: Path, stack: str) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine's wheels for those of any device: set-up makes only the ones that the stages need."""
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    """Wheels of any device: set-up makes only the ones that the stages need."""
 
-    def archive(_python: str, _machine: str, folder: Path, *, agent: bool = False) -> Archive:
-        return runtime_archive(here, platform.machine(), folder, agent=agent)
+    def archive(python: str, machine: str, folder: Path, *, agent: bool = False) -> Archive:
+        file = folder / f"{python}-{machine}-{agent}" / "runtime.zip"
+        wheel = "six-1.17.0-py2.py3-none-any.whl"
+        members = {"target": f"{python} {machine}\n", "requirements.lock": f"six==1.17.0 --hash=sha256:{'0' * 64}\n"}
+        contents = {name: text.encode() for name, text in {**members, f"wheels/{wheel}": ""}.items()}
+        return Archive(file, write_zip(file, contents))
 
     for module in ("fleet_stack", "model_stack"):
         monkeypatch.setattr(f"stacks.{module}.runtime_archive", archive)

@@ -60,6 +60,7 @@ def test_user_data_tells_the_script_all_that_it_asks_for() -> None:
         "export EDGEWRIGHT_ROLE_ALIAS='edgewright-dev-token-exchange'",
         "export EDGEWRIGHT_ARTIFACT_BUCKET='edgewright-dev-artifacts-",
         "export EDGEWRIGHT_NUCLEUS_URL='https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-2.18.3.zip'",
+        "export EDGEWRIGHT_PYTHON='3.11'",
         "export EDGEWRIGHT_NUCLEUS_SHA256='538eb3a10dbfcb534865d1da3ede39dcfe3db705bd1938088a07ce3dfd575237'",
     ):
         assert line in told

@@ -55,8 +55,17 @@ def test_a_region_that_lacks_greengrass_is_refused(tmp_path: Path) -> None:
         load_stage("lab", stage_file(tmp_path, region="eu-north-1"))
 
 
+@pytest.mark.parametrize("python", ["3.10", "3.99"])
+@pytest.mark.parametrize("kind", ["classic", "docker"])
+def test_amazon_linux_has_packages_of_some_pythons_only(tmp_path: Path, kind: str, python: str) -> None:
+    table = f'[edge_server.nucleus]\nkind = "{kind}"\n[runtime]\npython = "{python}"'
+
+    with pytest.raises(ConfigurationError, match=rf"{kind}, 3\.11 or 3\.12 or 3\.13 or 3\.14, got {python}"):
+        load_stage("lab", stage_file(tmp_path, table))
+
+
 def test_nucleus_lite_needs_the_python_of_its_system(tmp_path: Path) -> None:
     table = f'[edge_server.nucleus]\nkind = "lite"\nsha256 = "{"0" * 64}"'
 
-    with pytest.raises(ConfigurationError, match=r"runtime.python must be 3\.12 .*got 3\.11"):
+    with pytest.raises(ConfigurationError, match=r"runtime.python must be one .* lite, 3\.12, got 3\.11"):
         load_stage("lab", stage_file(tmp_path, table))

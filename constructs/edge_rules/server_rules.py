@@ -1,0 +1,122 @@
+"""Rules on what a machine downloads when it first starts: it must be let out to it, and get what devices need."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edge_rules.fleet_view import FleetView, Resource, start_scripts
+from edge_rules.rule import Finding, rule
+from edge_rules.wheel_rules import wheelhouses
+
+_EXPORT = re.compile(r"^\s*export (\w+)=(['\"]?)([^'\"\n]*)\2\s*$", re.MULTILINE)
+_INSTALL = r"(?:(?!\n).)*?\b(?:install|update|upgrade)\b"
+#: What a start script does, to the port that it opens connections to. Debian's and Ubuntu's archives speak no TLS.
+_PORTS = (
+    (re.compile(rf"\b(?:apt-get|apt)\b{_INSTALL}"), 80),
+    (re.compile(r"\bhttp://(?!169\.254\.|localhost|127\.)[^\s'\"]+"), 80),
+    (re.compile(r"\bhttps://[^\s'\"]+"), 443),
+    (re.compile(rf"\b(?:dnf|yum|snap)\b{_INSTALL}"), 443),
+    (re.compile(r"\baws (?:--?[\w-]+ )*[a-z][a-z0-9-]+ [a-z-]+"), 443),
+)
+_NUCLEUS = re.compile(r"Greengrass\.jar|aws-greengrass-lite")
+_DATA_PLANE = re.compile(r"greengrassDataPlanePort: *[\"']?(\d+)")
+_MQTT = re.compile(r"\bmqtt:\s+port: *[\"']?(\d+)")
+_PYTHON = re.compile(r"\bpython(3\.\d+)\b(?!/)")
+#: An image's name to the Python that its `python3` is.
+_SYSTEM_PYTHONS = {"ubuntu/server/22.04": "3.10", "ubuntu/server/24.04": "3.12"}
+
+
+@rule(
+    "ServerEgress",
+    "what a machine downloads at its first start must be let out by its security groups",
+    reason="nothing can be installed, and the deploy fails after its whole patience",
+    fix="open the port, for Ubuntu's archives 80, or fetch it over one that is open",
+)
+def downloads_are_let_out(fleet: FleetView) -> Iterator[Finding]:
+    for resource, place, script in start_scripts(fleet):
+        groups = [each for each in _named(resource) if each.type == "AWS::EC2::SecurityGroup"]
+        if not groups:
+            continue
+        for port, use in needed_ports(script).items():
+            if not any(_lets_out(group, port) for group in groups):
+                yield Finding(resource, place, f"port {port} closed for `{use}`")
+
+
+@rule(
+    "ServerPython",
+    "a machine must install the Python that the devices' wheels are for",
+    reason="the runtime's install step finds no interpreter for its wheels, on this device at every deployment",
+    fix="install the interpreter of the stage's runtime.python, by a setting and not by name",
+)
+def servers_have_the_python_of_the_wheels(fleet: FleetView) -> Iterator[Finding]:
+    wanted = {house.python for _, _, house in wheelhouses(fleet) if house.python}
+    for resource, place, script in start_scripts(fleet):
+        text = _filled_in(script)
+        installed = set(_PYTHON.findall(text))
+        image = _image(resource)
+        if "python3-venv" in text:
+            installed |= {python for name, python in _SYSTEM_PYTHONS.items() if name in image}
+        if installed and (missing := sorted(wanted - installed)):
+            yield Finding(resource, place, f"{', '.join(sorted(installed))}, wheels for {', '.join(missing)}")
+
+
+def needed_ports(script: str) -> dict[int, str]:
+    """Say which TCP ports a start script opens connections to.
+
+    Args:
+        script: User data; values that it exports are filled in.
+
+    Returns:
+        Port to the first command or address that needs it.
+    """
+    text = _filled_in(script)
+    needed: dict[int, str] = {}
+    for pattern, port in _PORTS:
+        if found := pattern.search(text):
+            needed.setdefault(port, " ".join(found.group().split())[:60])
+    if _NUCLEUS.search(text):
+        for pattern, usual, use in ((_MQTT, "8883", "the nucleus, MQTT"), (_DATA_PLANE, "8443", "the nucleus, data")):
+            found = pattern.search(text)
+            needed.setdefault(int(found.group(1) if found else usual), use)
+    return needed
+
+
+def _filled_in(script: str) -> str:
+    """The script without its comments, and with the values of the variables that it exports."""
+    text = re.sub(r"^\s*#.*$", "", script, flags=re.MULTILINE)
+    for name, _, value in _EXPORT.findall(text):
+        text = text.replace(f"${{{name}}}", value)
+        text = re.sub(rf"\${name}\b", lambda _, value=value: value, text)  # type: ignore[misc]
+    return text
+
+
+def _properties(resource: Resource) -> Mapping[str, Any]:
+    return resource.properties.get("LaunchTemplateData") or resource.properties
+
+
+def _named(resource: Resource) -> Iterator[Resource]:
+    """What an instance's properties refer to, but for its script."""
+    properties = {name: value for name, value in _properties(resource).items() if name != "UserData"}
+    return resource.fleet.referenced(resource.text(properties))
+
+
+def _image(resource: Resource) -> str:
+    named = str(_properties(resource).get("ImageId", ""))
+    parameters = resource.fleet.templates[resource.stack].get("Parameters") or {}
+    return named + "".join(str(each.get("Default", "")) for name, each in parameters.items() if name in named)
+
+
+def _lets_out(group: Resource, port: int) -> bool:
+    rules = list(group.properties.get("SecurityGroupEgress") or [])
+    for other in group.fleet.of_type("AWS::EC2::SecurityGroupEgress"):
+        if group in group.fleet.referenced(other.text(other.properties.get("GroupId", ""))):
+            rules.append(other.properties)
+    # A group that names nothing lets everything out.
+    return not rules or any(
+        str(each.get("IpProtocol")) == "-1"
+        or (
+            str(each.get("IpProtocol")) in {"tcp", "6"}
+            and int(each.get("FromPort", 0)) <= port <= int(each.get("ToPort", 65535))
+        )
+        for each in rules
+    )
