@@ -37,7 +37,7 @@ def test_aws_names_are_connected(cloud: Cloud, port: int) -> None:
     ],
 )
 def test_everything_else_is_refused_with_a_reason(cloud: Cloud, request_line: str, status: bytes) -> None:
-    answer = asked(cloud, request_line.encode() + b"\r\n\r\n")
+    answer = asked(cloud, request_line.encode() + b"\r\nHost: h\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert b"must be" in answer

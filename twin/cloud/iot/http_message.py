@@ -7,7 +7,9 @@ import json
 import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
+
+import h11
 
 HEAD_LIMIT_BYTES = 64 * 1024
 BODY_LIMIT_BYTES = 1 << 20
@@ -37,15 +39,18 @@ class RequestHead:
     Args:
         method: As sent.
         target: Path with query, or `host:port` of a CONNECT.
-        lines: The header lines as they came, without line ends.
+        version: `1.1` or `1.0`.
+        fields: Header names and values as they came.
         headers: Header names in lower case → value; the last one of a repeated header.
+        connection: Knows where the body ends.
     """
 
     method: str
     target: str
     version: str
-    lines: tuple[bytes, ...]
+    fields: tuple[tuple[bytes, bytes], ...]
     headers: dict[str, str]
+    connection: h11.Connection
 
     @property
     def host(self) -> str:
@@ -54,12 +59,13 @@ class RequestHead:
 
     def closing(self) -> bytes:
         """The same head, asking the server to close the connection after its answer."""
-        kept = [line for line in self.lines if line.partition(b":")[0].strip().lower() not in _HOP_BY_HOP]
-        start = f"{self.method} {self.target} {self.version}".encode("latin-1")
+        kept = [b"%s: %s" % field for field in self.fields if field[0].lower() not in _HOP_BY_HOP]
+        start = f"{self.method} {self.target} HTTP/{self.version}".encode("latin-1")
         return b"\r\n".join([start, *kept, b"Connection: close", b"", b""])
 
 
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection"))
+_CHUNK_BYTES = 64 * 1024
 
 
 async def read_head(reader: asyncio.StreamReader) -> RequestHead:
@@ -79,40 +85,56 @@ async def read_head(reader: asyncio.StreamReader) -> RequestHead:
         raise HttpError(408, f"request head must arrive within {READ_LIMIT_S:g} s") from error
     except asyncio.LimitOverrunError as error:
         raise HttpError(431, f"request head must be at most {HEAD_LIMIT_BYTES} bytes") from error
-    start, *lines = raw[:-4].split(b"\r\n")
-    words = start.decode("latin-1").split(" ")
-    if len(words) != 3 or not all(words) or words[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise HttpError(400, f"request line must be '<method> <target> HTTP/1.1', got {start[:80]!r}")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.decode("latin-1").partition(":")
-        if not colon or not name or name != name.strip():
-            raise HttpError(400, f"header must be '<name>: <value>', got {line[:80]!r}")
-        headers[name.lower()] = value.strip()
-    return RequestHead(words[0], words[1], words[2], tuple(lines), headers)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT_BYTES)
+    try:
+        connection.receive_data(raw)
+        request = cast(h11.Request, connection.next_event())  # the head is complete
+    except h11.RemoteProtocolError as error:
+        start = raw.partition(b"\r\n")[0][:80]
+        raise HttpError(400, f"request must be HTTP/1.1, got {start!r}: {error}") from error
+    return RequestHead(
+        request.method.decode("latin-1"),
+        request.target.decode("latin-1"),
+        request.http_version.decode("latin-1"),
+        tuple(request.headers.raw_items()),
+        {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers},
+        connection,
+    )
 
 
 async def read_body(head: RequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Read the body that Content-Length announces; nothing without one.
+    """Read the body that the head announces, by its length or in chunks; nothing without one.
 
     Raises:
-        HttpError: If it is too large, too slow, or its length is not announced as a number.
+        HttpError: If it is too large, too slow or not framed as announced.
         asyncio.IncompleteReadError: If the peer goes before it is complete.
     """
-    if "transfer-encoding" in head.headers:
-        raise HttpError(411, "body must be announced by Content-Length, got Transfer-Encoding")
-    length = head.headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()):
-        raise HttpError(400, f"Content-Length must be a number of bytes, got {length[:80]!r}")
-    if len(length) > 18 or int(length) > BODY_LIMIT_BYTES:
-        raise HttpError(413, f"body must be at most {BODY_LIMIT_BYTES} bytes, got {length[:18]}")
-    if head.headers.get("expect", "").lower() == "100-continue":
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     try:
         async with asyncio.timeout(READ_LIMIT_S):
-            return await reader.readexactly(int(length))
+            return await _body(head, reader, writer)
     except TimeoutError as error:
         raise HttpError(408, f"body must arrive within {READ_LIMIT_S:g} s") from error
+    except h11.RemoteProtocolError as error:
+        raise HttpError(400, f"body must be framed as its head says: {error}") from error
+
+
+async def _body(head: RequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    announced = int(head.headers.get("content-length", "0"))
+    if announced > BODY_LIMIT_BYTES:
+        raise HttpError(413, f"body must be at most {BODY_LIMIT_BYTES} bytes, got {announced}")
+    if head.connection.they_are_waiting_for_100_continue:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    body = bytearray()
+    while not isinstance(event := head.connection.next_event(), h11.EndOfMessage):
+        if isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > BODY_LIMIT_BYTES:
+                raise HttpError(413, f"body must be at most {BODY_LIMIT_BYTES} bytes, got more")
+        elif data := await reader.read(_CHUNK_BYTES):
+            head.connection.receive_data(data)
+        else:
+            raise asyncio.IncompleteReadError(bytes(body), announced or None)
+    return bytes(body)
 
 
 async def write_json(writer: asyncio.StreamWriter, status: int, document: Document, error_type: str = "") -> None:
