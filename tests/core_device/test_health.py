@@ -54,7 +54,7 @@ def run(
     async def main() -> None:
         connection = cast(Connection, cloud)
         status = FleetStatus(connection, "thing-1", components, DeployedSet, lambda: busy["busy"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await scenario(cloud, status, busy)
 
     asyncio.run(main())

@@ -55,7 +55,7 @@ def run(folder: Path, scenario: Callable[[JobsService, JobQueue, asyncio.Queue[J
             await queue.start()
             task = asyncio.create_task(connection.run())
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await scenario(service, queue, jobs)
             finally:
                 task.cancel()

@@ -6,7 +6,10 @@ from tools.locks import ROOT
 
 LEAST_S = 30
 #: Waits that end as soon as something has come. What must not come is no such wait, and has a fraction of a second.
-WAITS = re.compile(r"(?:monotonic\(\) \+ |\.(?:wait|join)\(|\.get\(timeout=)([1-9][0-9]*(?:\.[0-9]+)?)\b(?!\.)")
+WAITS = re.compile(
+    r"(?:monotonic\(\) \+ |\.(?:wait|join|timeout|settimeout)\(|\.get\(timeout=|\blimit_s: float = )"
+    r"([1-9][0-9]*(?:\.[0-9]+)?)\b(?!\.)"
+)
 
 
 def impatient(text: str) -> list[str]:

@@ -81,7 +81,7 @@ class LocalDevice(IpcHandler):
         self._server = self._new_server()
         self._on_loop(self._server.start(self.socket))
 
-    def wait_for_subscription(self, topic: str = REQUEST, limit_s: float = 20) -> None:
+    def wait_for_subscription(self, topic: str = REQUEST, limit_s: float = 30) -> None:
         """Wait until the component listens."""
 
         async def subscribed() -> None:
@@ -100,7 +100,7 @@ class LocalDevice(IpcHandler):
 
         self._on_loop(deliver())
 
-    def answer(self, limit_s: float = 20) -> dict[str, Any]:
+    def answer(self, limit_s: float = 30) -> dict[str, Any]:
         """Take the next answer."""
         return self.answers.get(timeout=limit_s)
 

@@ -52,7 +52,7 @@ class Component:
     def use_model(self, version: str) -> None:
         point(self.pointer, make_package(self.folder / version, version))
 
-    def wait_for_log(self, text: str, limit_s: float = 20) -> None:
+    def wait_for_log(self, text: str, limit_s: float = 30) -> None:
         deadline = time.monotonic() + limit_s
         while text not in self.log.read_text():
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log.read_text()}"

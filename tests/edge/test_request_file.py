@@ -15,7 +15,7 @@ def test_reads_a_picture_and_a_request(tmp_path: Path) -> None:
     assert (read_file(tmp_path / "b.JSON", 100).index, read_file(tmp_path / "b.JSON", 100).request_id) == (1, "b.JSON")
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 def test_a_pipe_that_nobody_writes_into_holds_nothing_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
 

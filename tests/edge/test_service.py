@@ -95,7 +95,7 @@ class Running:
         except ServiceError as exc:
             self.ending = exc
 
-    def wait(self, limit_s: float = 5) -> Event | Exception | None:
+    def wait(self, limit_s: float = 30) -> Event | Exception | None:
         self._thread.join(limit_s)
         return self.ending
 

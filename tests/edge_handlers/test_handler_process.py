@@ -69,7 +69,7 @@ class Component:
         self.device.send(event, IN)
         return self.device.answer()
 
-    def wait_for_log(self, text: str, limit_s: float = 20) -> None:
+    def wait_for_log(self, text: str, limit_s: float = 30) -> None:
         deadline = time.monotonic() + limit_s
         while text not in self.log.read_text():
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log.read_text()}"

@@ -17,7 +17,7 @@ from twin.state import TwinState
 Clients = Callable[[str], Any]
 
 
-def wait_until(condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
     """Poll until the condition holds and return its value; fail after the limit."""
     deadline = time.monotonic() + limit_s
     while not (value := condition()):

@@ -167,7 +167,7 @@ def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
     without = {name: resource for name, resource in edge_stack().items() if name != "Instance"}
     assert deploy("edge", without)["StackStatus"] == "UPDATE_COMPLETE"
     assert not root.exists()
-    assert not psutil.pid_exists(second.pid)
+    wait_until(lambda: not psutil.pid_exists(second.pid))
     assert ec2.describe_volumes()["Volumes"] == []
     delete_certificates(iot, "edge-policy")
 

@@ -123,7 +123,7 @@ def test_a_forwarded_connection_is_closed_after_its_answer(device: Device) -> No
     plain = socket.create_connection(("127.0.0.1", device.cloud.front_port), timeout=30)
     host = f"artifacts.s3.{REGION}.amazonaws.com"
     with device.tls().wrap_socket(plain, server_hostname=host) as connection:
-        connection.settimeout(10)
+        connection.settimeout(30)
         connection.sendall(f"GET /code/app.zip HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n".encode())
         started, answer = time.monotonic(), b""
         while chunk := connection.recv(4096):

@@ -164,7 +164,7 @@ def _spoken(device: Device, raw: bytes) -> bytes:
     """What the listener answers to bytes that no HTTP client would send."""
     plain = socket.create_connection(("127.0.0.1", device.cloud.data_port), timeout=30)
     with device.tls().wrap_socket(plain, server_hostname=device.data_host) as connection:
-        connection.settimeout(10)
+        connection.settimeout(30)
         answer = b""
         try:
             connection.sendall(raw)
