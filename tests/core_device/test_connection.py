@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +225,14 @@ def test_what_the_cloud_has_acknowledged_makes_room_for_more(tmp_path: Path) -> 
 
 def test_the_waits_between_attempts_begin_anew_after_a_connection(tmp_path: Path) -> None:
     async def scenario(broker: SmallBroker, connection: Connection) -> None:
-        while len(broker.client_ids) < 5:
-            await connection.connected.wait()
-            known = len(broker.client_ids)
-            broker.drop_clients()
+        def came(times: int) -> bool:
+            return len(broker.client_ids) >= times
+
+        for times in range(1, 6):
             # It may be connected again before anybody has seen it without a connection.
-            await until(lambda known=known: len(broker.client_ids) > known)
+            await until(partial(came, times))
+            await connection.connected.wait()
+            broker.drop_clients()
 
         assert connection._backoff._attempts <= 1
 
