@@ -17,6 +17,9 @@ from twin.process import INTERPRETER_VARIABLES
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
 """In the environment of the cloud and of what it runs (Lambda functions, compilers): the twin's state folder."""
 
+SECRET_VARIABLE = "TWIN_OPERATOR_SECRET"  # noqa: S105 - a name
+"""In the environment of the cloud alone: the secret access key of the twin's operator."""
+
 EXTENSIONS_VARIABLE = "TWIN_EXTENSIONS"
 """In the environment of the cloud: modules that it installs besides its own, separated by spaces."""
 
@@ -26,7 +29,14 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", *INTERPRETER_VARI
 
 
 def cloud_environment(
-    home: Path, ports: dict[str, int], *, region: str, account: str, auth: bool, extensions: Sequence[str] = ()
+    home: Path,
+    ports: dict[str, int],
+    *,
+    region: str,
+    account: str,
+    secret: str,
+    auth: bool,
+    extensions: Sequence[str] = (),
 ) -> dict[str, str]:
     """The cloud's environment: nothing of the caller's AWS configuration, all files below the state folder.
 
@@ -35,6 +45,7 @@ def cloud_environment(
         ports: Port by name, as in `TwinState.ports`.
         region: The only region.
         account: The only account, 12 digits.
+        secret: The operator's secret access key; the access key is the account.
         auth: Whether IAM policies are evaluated.
         extensions: Modules of this repository with `install(settings)`, installed besides the twin's own.
 
@@ -51,6 +62,7 @@ def cloud_environment(
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         OWNER_VARIABLE: str(home),
+        SECRET_VARIABLE: secret,
         "TWIN_HOME": str(home),
         "HOME": str(home / "home"),
         "TMPDIR": str(home / "tmp"),

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import time
 import urllib.error
 import urllib.request
@@ -85,17 +86,18 @@ def start(
         _end_cloud_processes(home)
         _check_persisted_state(home)
         ports = _ports(known, progress)
+        secret = known.secret if known is not None else secrets.token_urlsafe(30)
         evaluate = os.environ.get("TWIN_AUTH") == "1" if auth is None else auth
         progress("starting the cloud")
         environment = cloud_environment(
-            home, ports, region=REGION, account=ACCOUNT, auth=evaluate, extensions=extensions
+            home, ports, region=REGION, account=ACCOUNT, secret=secret, auth=evaluate, extensions=extensions
         )
         pid = spawn_cloud(home, environment)
         try:
             started = ProcessIdentity.of(pid).started
         except psutil.NoSuchProcess as exc:
             raise TwinError(f"the cloud ended at once:\n{last_log_lines(home)}") from exc
-        state = TwinState(home=home, pid=pid, started=started, region=REGION, account=ACCOUNT, **ports)
+        state = TwinState(home=home, pid=pid, started=started, region=REGION, account=ACCOUNT, secret=secret, **ports)
         # Before the wait, so that a start that is interrupted can still be found and ended.
         save_state(state)
         _wait_until_ready(state, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, MutableMapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ STATE_FILE = "state.json"
 
 @dataclass(frozen=True)
 class TwinState:
-    """Where a twin runs: the cloud's process (pid, start in epoch seconds), its ports on 127.0.0.1, its account."""
+    """Where a twin runs: the cloud's process (pid, start in epoch seconds), its ports on 127.0.0.1, its account.
+
+    The operator's access key is the account, the secret is random and the twin's own for as long as its state is there.
+    """
 
     home: Path
     pid: int
@@ -30,6 +33,7 @@ class TwinState:
     proxy_port: int
     region: str
     account: str
+    secret: str = field(repr=False)
 
     @property
     def gateway_url(self) -> str:
@@ -51,7 +55,7 @@ class TwinState:
         return {
             "AWS_ENDPOINT_URL": self.gateway_url,
             "AWS_ACCESS_KEY_ID": self.account,
-            "AWS_SECRET_ACCESS_KEY": "twin",
+            "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_SESSION_TOKEN": "",
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
@@ -68,7 +72,7 @@ class TwinState:
             "endpoint_url": self.gateway_url,
             "region_name": self.region,
             "aws_access_key_id": self.account,
-            "aws_secret_access_key": "twin",
+            "aws_secret_access_key": self.secret,
         }
 
 
@@ -112,7 +116,7 @@ _AWS_SETTINGS = (
     *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"),
 )
 PORT_NAMES = ("gateway_port", "mqtt_port", "data_port", "front_port", "proxy_port")
-_STORED = {field.name: field.type for field in fields(TwinState) if field.name != "home"}
+_STORED = {each.name: each.type for each in fields(TwinState) if each.name != "home"}
 
 
 def default_home() -> Path:
@@ -151,9 +155,9 @@ def load_state(home: Path) -> TwinState | None:
 
 
 def save_state(state: TwinState) -> None:
-    """Write `state.json`, at once or not at all."""
+    """Write `state.json`, at once or not at all; only its owner may read it."""
     stored = {name: value for name, value in asdict(state).items() if name in _STORED}
-    write_whole(state.home / STATE_FILE, json.dumps(stored, indent=2) + "\n")
+    write_whole(state.home / STATE_FILE, json.dumps(stored, indent=2) + "\n", private=True)
 
 
 def remove_state(home: Path) -> None:

@@ -98,7 +98,7 @@ def test_fewer_devices_means_that_the_others_leave(small_twin: TwinState) -> Non
 
 @pytest.mark.parametrize(("count", "dialect"), [(-1, "lite"), (101, "lite"), (1, "heavy")])
 def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, count: int, dialect: str) -> None:
-    state = TwinState(tmp_path, 1, 0.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000")
+    state = TwinState(tmp_path, 1, 0.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000", "secret")
 
     with pytest.raises(TwinError, match="must be"):
         simulated.set_count(state, count, group=None, dialect=dialect)

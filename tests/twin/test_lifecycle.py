@@ -102,7 +102,7 @@ def test_stop_and_start_keep_the_state_and_the_ports(home: Path) -> None:
 
 def test_a_pid_that_another_process_has_now_is_not_taken_for_the_twin(home: Path) -> None:
     home.mkdir()
-    stale = TwinState(home, os.getpid(), 1.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000")
+    stale = TwinState(home, os.getpid(), 1.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000", "secret")
     save_state(stale)
 
     assert not stale.running

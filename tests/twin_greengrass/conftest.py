@@ -22,16 +22,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         s3 = started.client("s3")
         s3.create_bucket(Bucket=BUCKET)
         s3.put_object(Bucket=BUCKET, Key="code/app.zip", Body=b"an artifact")
-        # Some tests read it without credentials.
-        everyone = {
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": "s3:GetObject",
-            "Resource": f"arn:aws:s3:::{BUCKET}/*",
-        }
-        policy = {"Version": "2012-10-17", "Statement": [everyone]}
-        s3.delete_public_access_block(Bucket=BUCKET)
-        s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy))
         yield started
 
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import psutil
@@ -18,6 +19,8 @@ from botocore.exceptions import ClientError
 
 from tests.twin_greengrass.device import Device
 from tests.twin_greengrass.started_cloud import REGION, Cloud
+
+ARTIFACT = {"Bucket": "artifacts", "Key": "code/app.zip"}
 
 
 def trust(service: str) -> str:
@@ -96,7 +99,11 @@ def s3_of(device: Device, alias: str) -> Any:
         aws_session_token=keys["sessionToken"],
         verify=str(authority),
         config=Config(
-            proxies={"https": proxy}, s3={"addressing_style": "virtual"}, retries={"max_attempts": 1}, read_timeout=30
+            proxies={"https": proxy},
+            s3={"addressing_style": "virtual"},
+            signature_version="s3v4",
+            retries={"max_attempts": 1},
+            read_timeout=30,
         ),
     )
 
@@ -119,12 +126,14 @@ def test_a_large_object_passes_in_both_directions(cloud: Cloud, device: Device) 
     assert s3.get_object(Bucket="artifacts", Key="large")["Body"].read() == body
 
 
-def test_a_forwarded_connection_is_closed_after_its_answer(device: Device) -> None:
+def test_a_forwarded_connection_is_closed_after_its_answer(cloud: Cloud, device: Device) -> None:
+    url = urlsplit(s3_of(device, make_alias(cloud)).generate_presigned_url("get_object", Params=ARTIFACT))
     plain = socket.create_connection(("127.0.0.1", device.cloud.front_port), timeout=30)
     host = f"artifacts.s3.{REGION}.amazonaws.com"
     with device.tls().wrap_socket(plain, server_hostname=host) as connection:
         connection.settimeout(30)
-        connection.sendall(f"GET /code/app.zip HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n".encode())
+        target = f"{url.path}?{url.query}"
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n".encode())
         started, answer = time.monotonic(), b""
         while chunk := connection.recv(4096):
             answer += chunk

@@ -35,7 +35,9 @@ def test_a_process_that_has_ended_is_no_head_and_stops_nobody_from_finding_the_o
 
 def start_cloud(home: Path) -> None:
     ports = dict.fromkeys(PORT_NAMES, 1)
-    spawn_cloud(home, cloud_environment(home, ports, region="us-east-1", account="000000000000", auth=False))
+    spawn_cloud(
+        home, cloud_environment(home, ports, region="us-east-1", account="000000000000", secret="s", auth=False)
+    )
 
 
 @pytest.mark.parametrize("start", [start_cloud, lambda home: DeviceProcess(home).start()], ids=["cloud", "device"])

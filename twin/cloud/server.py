@@ -16,6 +16,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from ministack import app as ministack_app
 
+from twin.cloud.doors import guarded
 from twin.cloud.ministack.patches import LEDGER, PatchError
 from twin.cloud.ministack.registry import background_work
 from twin.cloud.settings import Settings
@@ -25,6 +26,7 @@ from twin.ports import LOOPBACK
 logger = logging.getLogger("twin.server")
 
 EXTENSIONS = (
+    "twin.cloud.doors",
     "twin.cloud.authorization",
     "twin.cloud.resource_types",
     "twin.cloud.stack_operations",
@@ -126,7 +128,7 @@ async def _serve(settings: Settings) -> None:
     config.graceful_timeout = 2
     config.shutdown_timeout = 30
     config.loglevel = "WARNING"
-    await serve(application, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await serve(guarded(application, settings), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
 
 
 def install(names: Sequence[str], settings: Settings) -> None:

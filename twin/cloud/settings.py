@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from twin.cloud_process import SECRET_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class RoleCredentials:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the twin's cloud runs and listens; every listener is on 127.0.0.1."""
+    """Where the twin's cloud runs and listens, always on 127.0.0.1. The operator's access key is the account."""
 
     region: str
     account: str
@@ -30,6 +32,7 @@ class Settings:
     data_port: int
     front_port: int
     proxy_port: int
+    operator_secret: str = field(default="", kw_only=True, repr=False)
 
     @property
     def gateway_url(self) -> str:
@@ -51,8 +54,9 @@ class Settings:
         """Read the settings that `twin.lifecycle` hands to the cloud's process.
 
         Returns:
-            The settings. `TWIN_HOME` and the ports `GATEWAY_PORT`, `IOT_MTLS_PORT`, `TWIN_DATA_PORT`,
-            `TWIN_FRONT_PORT`, `TWIN_PROXY_PORT` are required; the region defaults to us-east-1, the account to zeros.
+            The settings. `TWIN_HOME`, `TWIN_OPERATOR_SECRET` and the ports `GATEWAY_PORT`, `IOT_MTLS_PORT`,
+            `TWIN_DATA_PORT`, `TWIN_FRONT_PORT`, `TWIN_PROXY_PORT` are required; the region defaults to us-east-1, the
+            account to zeros. The secret is taken out of the environment: Lambda functions inherit that.
 
         Raises:
             ValueError: If a required variable is missing or a port is not in 1..65535; all of them are named.
@@ -65,6 +69,9 @@ class Settings:
         home = os.environ.get("TWIN_HOME", "")
         if not home:
             mistakes.append("TWIN_HOME must name the twin's state folder, got nothing")
+        secret = os.environ.pop(SECRET_VARIABLE, "")
+        if not secret:
+            mistakes.append(f"{SECRET_VARIABLE} must be the operator's secret, got nothing")
         if mistakes:
             raise ValueError("; ".join(mistakes) + ": start the cloud with `python -m twin up`")
         return cls(
@@ -72,6 +79,7 @@ class Settings:
             os.environ.get("MINISTACK_ACCOUNT_ID", "000000000000"),
             Path(home).resolve(),
             *ports,
+            operator_secret=secret,
         )
 
 

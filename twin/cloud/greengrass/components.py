@@ -17,7 +17,7 @@ import yaml
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from ministack.core.iam_evaluator import resolve_credential
+from ministack.core import iam_evaluator
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import s3
 
@@ -218,7 +218,7 @@ def artifact_location(arn: str, path: str) -> dict[str, str]:
 
 def _administrator() -> Credentials:
     """The account's own key, with the secret by which MiniStack checks its signatures."""
-    resolved = resolve_credential(get_account_id(), get_account_id(), "")
+    resolved = iam_evaluator.resolve_credential(get_account_id(), get_account_id(), "")
     return Credentials(get_account_id(), resolved.secret_access_key)
 
 

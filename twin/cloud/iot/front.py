@@ -16,6 +16,7 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import iot
 
 from twin.cloud.aws.protocol import json_response
+from twin.cloud.doors import device_connections
 from twin.cloud.iot.http_message import HttpError, read_head, write_json
 from twin.cloud.iot.listener import Listener, Serve, close, identify
 from twin.cloud.iot.role_aliases import credentials
@@ -76,7 +77,14 @@ def front(gateway_port: int) -> Serve:
         if ".credentials.iot." in head.host:
             await write_json(writer, 200, credentials(identify(writer), head))
             return
-        await splice(reader, writer, gateway_port, first=head.closing(), idle_limit_s=FRONT_IDLE_LIMIT_S)
+        await splice(
+            reader,
+            writer,
+            gateway_port,
+            first=head.closing(),
+            idle_limit_s=FRONT_IDLE_LIMIT_S,
+            known=device_connections,
+        )
 
     return serve
 
@@ -134,6 +142,7 @@ async def splice(
     first: bytes = b"",
     opening: bytes = b"",
     idle_limit_s: float,
+    known: set[int] | None = None,
 ) -> None:
     """Join a client's connection with a new one to a port of 127.0.0.1.
 
@@ -147,6 +156,7 @@ async def splice(
         first: Sent to the server before anything of the client.
         opening: Sent to the client once the server is connected.
         idle_limit_s: The connection ends when neither side moves for this long.
+        known: Has the local port of the new connection while it is there, so that the server can tell whose it is.
 
     Raises:
         HttpError: If the server cannot be reached.
@@ -157,7 +167,10 @@ async def splice(
     except (OSError, TimeoutError) as error:
         raise HttpError(502, f"the twin's port {port} must answer: {error}") from error
     activity = _Activity()
+    port_of_it = to_server.get_extra_info("sockname")[1]
     try:
+        if known is not None:
+            known.add(port_of_it)
         to_server.write(first)
         writer.write(opening)
         upward = asyncio.create_task(_pump(reader, to_server, activity, idle_limit_s))
@@ -170,6 +183,8 @@ async def splice(
             await asyncio.gather(upward, downward, return_exceptions=True)
     finally:
         await close(to_server)
+        if known is not None:
+            known.discard(port_of_it)
 
 
 async def _pump(

@@ -169,8 +169,15 @@ def signature_of(value: Any) -> str:
     """How a patch's `signature` describes a value: without annotations, which change nothing for a caller."""
     if not callable(value):
         return type(value).__name__
-    parameters = inspect.signature(value).parameters.values()
-    bare = inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in parameters])
+    bare = inspect.Signature(
+        [
+            # A sentinel's address is another one in each process.
+            each.replace(
+                annotation=inspect.Parameter.empty, default=... if type(each.default) is object else each.default
+            )
+            for each in inspect.signature(value).parameters.values()
+        ]
+    )
     return f"{'async ' if inspect.iscoroutinefunction(value) else ''}{bare}"
 
 
