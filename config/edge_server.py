@@ -4,6 +4,7 @@ import ipaddress
 import platform
 import sys
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
@@ -136,13 +137,16 @@ class EdgeServer(Section):
 
     Attributes:
         instance_type: EC2 type of the runtime's architecture; by default the cheapest that holds a nucleus and a model.
-        volume_gib: Size of the encrypted gp3 root volume, GiB.
+        volume_gib: Size of the encrypted gp3 root volume, GiB; another size replaces the server.
+        image: Date of the server's image, `YYYY-MM-DD`. A server keeps the image that was the newest of its
+            distribution at its launch; another date replaces the server, which then takes the newest one.
         nucleus: The Greengrass release on it.
         provisioning_minutes: After so long without a word from the instance the deploy fails.
     """
 
     instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")] | None = None
     volume_gib: int = Field(default=20, ge=8, le=16384)
+    image: date = date(2026, 11, 29)
     nucleus: Nucleus = Nucleus()
     provisioning_minutes: int = Field(default=15, ge=1, le=720)
 

@@ -44,6 +44,16 @@ class Names:
         """The group that the deployment to a ring targets, such as `edgewright-dev-canary`; `all` has the bare name."""
         return self.prefix if ring == "all" else f"{self.prefix}-{ring}"
 
+    def deployment(self, ring: str, server: str = "") -> str:
+        """Name of a ring's deployment, such as `edgewright-dev (server 1a2b3c4d)`.
+
+        Args:
+            ring: The ring.
+            server: Fingerprint of the edge server in it, if there is one: no device is sent a deployment twice, and a
+                new server is the same device.
+        """
+        return f"{self.ring_group(ring)} (server {server})" if server else self.ring_group(ring)
+
     @property
     def thing_type(self) -> str:
         """The type of every core device."""

@@ -22,6 +22,9 @@ class EdgeServerStack(StageStack):
         storage: Its artifacts are the server's.
         identity: The role that the server provisions itself with.
         fleet: Knows the server's thing, and takes it away after the server.
+
+    Attributes:
+        fingerprint: Of the server: another one is another machine, which has nothing of what devices were sent.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class EdgeServerStack(StageStack):
             flow_logs=stage.network.flow_logs,
             system=system,
         )
-        EdgeServer(
+        server = EdgeServer(
             self,
             "Server",
             network=network,
@@ -55,6 +58,7 @@ class EdgeServerStack(StageStack):
             instance_type=stage.instance_type,
             architecture=stage.runtime.architecture,
             volume_gib=stage.edge_server.volume_gib,
+            image=stage.edge_server.image.isoformat(),
             settings={
                 "REGION": stage.region,
                 "STAGE": stage.name,
@@ -72,4 +76,5 @@ class EdgeServerStack(StageStack):
             patience=Duration.minutes(stage.edge_server.provisioning_minutes),
             name=names.edge_server,
         )
+        self.fingerprint = server.fingerprint
         self.needs(storage, identity, fleet)

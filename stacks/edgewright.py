@@ -86,10 +86,10 @@ def define_stacks(app: Construct, stage: Stage) -> None:
         )
         for model in stage.models
     ]
-    inference = InferenceStack(app, "Inference", stage=stage, storage=storage, fleet=fleet, models=models)
+    inference = InferenceStack(
+        app, "Inference", stage=stage, storage=storage, fleet=fleet, server=server, models=models
+    )
     observability = ObservabilityStack(app, "Observability", stage=stage, storage=storage)
-    # A destroy takes the deployment away while the server can still be told.
-    inference.needs(server)
     if stage.pipeline:
         stacks: list[StageStack] = [storage, identity, fleet, provisioning, server, *models, inference, observability]
         PipelineStack(

@@ -21,6 +21,7 @@ from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment
 from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
 from edge_constructs.recipe import soft_dependencies
+from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder, stage_tags
@@ -39,6 +40,7 @@ class InferenceStack(StageStack):
         stage: The stage's configuration.
         storage: Where the artifacts go.
         fleet: The target.
+        server: A new one is sent the deployment of its ring anew.
         models: What is to be served.
 
     Raises:
@@ -54,6 +56,7 @@ class InferenceStack(StageStack):
         stage: Stage,
         storage: StorageStack,
         fleet: FleetStack,
+        server: EdgeServerStack,
         models: Sequence[ModelStack],
     ) -> None:
         super().__init__(
@@ -74,10 +77,18 @@ class InferenceStack(StageStack):
         components.append(self._inference(stage, models, after=components[-1]))
         for handler in stage.handlers:
             components.append(self._handler(stage, handler, after=components[-1]))
-        self._roll_out(stage, fleet, components, self._signing_key(models[0]))
-        self.needs(storage, fleet, *models)
+        self._roll_out(stage, fleet, server, components, self._signing_key(models[0]))
+        # A destroy takes the deployment away while the server can still be told.
+        self.needs(storage, fleet, server, *models)
 
-    def _roll_out(self, stage: Stage, fleet: FleetStack, components: Sequence[Component], signing_key: str) -> None:
+    def _roll_out(
+        self,
+        stage: Stage,
+        fleet: FleetStack,
+        server: EdgeServerStack,
+        components: Sequence[Component],
+        signing_key: str,
+    ) -> None:
         """Deploy to one ring after the other, each when the one before is healthy."""
         targets = [fleet.ring_arns[ring] for ring in RINGS]
         health = (
@@ -88,7 +99,7 @@ class InferenceStack(StageStack):
             deployment = FleetDeployment(
                 self,
                 "Deployment" if ring == "all" else f"{ring.title()}Deployment",
-                name=self.names.ring_group(ring),
+                name=self.names.deployment(ring, server.fingerprint if ring == "all" else ""),
                 target_arn=fleet.ring_arns[ring],
                 components=components,
                 rollout=stage.rollout,

@@ -1,11 +1,13 @@
 """A core device on EC2 and its network: a way out, no way in."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from aws_cdk import CfnParameter, CfnWaitCondition, CfnWaitConditionHandle, Duration, Fn, RemovalPolicy, Tags
+from aws_cdk import CfnWaitCondition, CfnWaitConditionHandle, Duration, Fn, RemovalPolicy, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -80,6 +82,11 @@ class EdgeNetwork(Construct):
         cidr: IPv4 range, all of it the subnet's.
         flow_logs: Whether all traffic is logged.
         system: Of the server, `amazon-linux` or `ubuntu`: its packages come over this network.
+
+    Attributes:
+        cidr: As given.
+        security_group_id: Of the group.
+        subnet_id: Of the subnet.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class EdgeNetwork(Construct):
             map_public_ip_on_launch=False,  # the instance asks for its address itself
         )
         self._open_way_out(vpc, subnet)
+        self.cidr = cidr
         self.security_group_id = self._security_group(vpc, {**_EGRESS_PORTS, **_SYSTEMS[system].ports})
         self.subnet_id = subnet.ref
         Tags.of(self).add("Name", name)
@@ -163,6 +171,7 @@ class EdgeNetwork(Construct):
         )
 
 
+_METADATA = {"httpEndpoint": "enabled", "httpTokens": "required", "httpPutResponseHopLimit": 1}
 #: EC2 refuses longer user data.
 USER_DATA_LIMIT_BYTES = 16384
 #: Stands for a value that CloudFormation fills in; its number changes with unrelated code.
@@ -175,7 +184,7 @@ _REASONS = {
 
 
 class EdgeServer(Construct):
-    """An instance that makes itself a core device when it first starts; changed user data replaces it.
+    """An instance that makes itself a core device when it first starts; another fingerprint replaces it.
 
     Args:
         scope: Parent construct.
@@ -185,11 +194,18 @@ class EdgeServer(Construct):
         instance_type: EC2 type.
         architecture: Of the type, as `uname -m` prints it.
         volume_gib: Size of the root volume, GiB.
+        image: Date of the image, `YYYY-MM-DD`: the server keeps the image that was the newest when it was launched,
+            until another date replaces it.
         settings: What the script is told: key without `EDGEWRIGHT_` to value, which may be a token.
         script: The text that follows the settings in the user data; it signals its outcome to EDGEWRIGHT_SIGNAL_URL.
         system: `amazon-linux` or `ubuntu`.
         patience: After so long without a signal the stack's deploy fails.
         name: Shown in the console.
+
+    Attributes:
+        fingerprint: Of all that replaces the instance; whoever must do something anew for a new server names it.
+        resource: The instance.
+        provisioned: Done when the instance is a core device.
 
     Raises:
         ValueError: The user data is longer than EC2 takes, or a setting cannot be quoted.
@@ -205,6 +221,7 @@ class EdgeServer(Construct):
         instance_type: str,
         architecture: str,
         volume_gib: int,
+        image: str,
         settings: Mapping[str, str],
         script: str,
         system: str,
@@ -213,58 +230,69 @@ class EdgeServer(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         running = _SYSTEMS[system]
-        image = CfnParameter(
-            self,
-            "Image",
-            type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
-            default=running.image.format(running.architectures[architecture]),
-            description=f"The newest {running.name}",
-        )
-        # User data only runs on a first start, so a new text needs a new instance, and with it a new id; so does a
-        # wait for it, which CloudFormation never repeats.
-        unsigned = compose_user_data(settings, script)
-        fingerprint = hashlib.sha256(_TOKEN.sub("", unsigned).encode()).hexdigest()[:8]
-        signal = CfnWaitConditionHandle(self, f"Signal{fingerprint}")
+        # EC2 looks the parameter up when it launches an instance, and only then: a template's own parameter would name
+        # another image at the first deploy after each release, which replaces the server.
+        launch = {
+            "imageId": f"resolve:ssm:{running.image.format(running.architectures[architecture])}",
+            "metadataOptions": _METADATA,
+        }
+        fixed = _fixed(network, running, volume_gib)
+        # A new server needs a new id, and so does the wait for it, which CloudFormation never repeats. User data runs
+        # on a first start only, so a new text is a new server, too.
+        text = _TOKEN.sub("", compose_user_data(settings, script))
+        content = json.dumps([Stack.of(self).resolve(fixed), launch, image, network.cidr, text], sort_keys=True)
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()[:8]
+        template = ec2.CfnLaunchTemplate(self, f"Launch{self.fingerprint}", launch_template_data=launch)
+        signal = CfnWaitConditionHandle(self, f"Signal{self.fingerprint}")
         user_data = compose_user_data({**settings, "SIGNAL_URL": signal.ref}, script)
         self.resource = ec2.CfnInstance(
             self,
-            f"Instance{fingerprint}",
-            image_id=image.value_as_string,
+            f"Instance{self.fingerprint}",
+            launch_template=ec2.CfnInstance.LaunchTemplateSpecificationProperty(
+                # Never changed in place: its first version is the only one.
+                launch_template_id=template.ref,
+                version="1",
+            ),
             instance_type=instance_type,
             iam_instance_profile=instance_profile,
             monitoring=True,
             ebs_optimized=True,
-            metadata_options=ec2.CfnInstance.MetadataOptionsProperty(
-                http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
-            ),
-            network_interfaces=[
-                ec2.CfnInstance.NetworkInterfaceProperty(
-                    device_index="0",
-                    associate_public_ip_address=True,
-                    subnet_id=network.subnet_id,
-                    group_set=[network.security_group_id],
-                )
-            ],
-            block_device_mappings=[
-                ec2.CfnInstance.BlockDeviceMappingProperty(
-                    device_name=running.root_device,
-                    ebs=ec2.CfnInstance.EbsProperty(
-                        volume_size=volume_gib, volume_type="gp3", encrypted=True, delete_on_termination=True
-                    ),
-                )
-            ],
+            metadata_options=_METADATA,
             user_data=Fn.base64(user_data),
             propagate_tags_to_volume_on_creation=True,
+            **fixed,
         )
         # Without its route the first start finds no network.
         self.resource.add_resource_dependency(network.route)
         self.resource.add_resource_dependency(network.route_association)
         Tags.of(self.resource).add("Name", name)
         self.provisioned = CfnWaitCondition(
-            self, f"Provisioned{fingerprint}", handle=signal.ref, timeout=str(int(patience.to_seconds())), count=1
+            self, f"Provisioned{self.fingerprint}", handle=signal.ref, timeout=str(int(patience.to_seconds())), count=1
         )
         self.provisioned.add_resource_dependency(self.resource)
         acknowledge(self.resource, _REASONS)
+
+
+def _fixed(network: EdgeNetwork, running: _System, volume_gib: int) -> dict[str, Any]:
+    """What CloudFormation cannot change without another instance; the launch template is so, too."""
+    return {
+        "network_interfaces": [
+            ec2.CfnInstance.NetworkInterfaceProperty(
+                device_index="0",
+                associate_public_ip_address=True,
+                subnet_id=network.subnet_id,
+                group_set=[network.security_group_id],
+            )
+        ],
+        "block_device_mappings": [
+            ec2.CfnInstance.BlockDeviceMappingProperty(
+                device_name=running.root_device,
+                ebs=ec2.CfnInstance.EbsProperty(
+                    volume_size=volume_gib, volume_type="gp3", encrypted=True, delete_on_termination=True
+                ),
+            )
+        ],
+    }
 
 
 def compose_user_data(settings: Mapping[str, str], script: str) -> str:

@@ -6,6 +6,7 @@ from edge_rules import (  # noqa: F401 (each registers its rules)
     access_rules,
     deployment_rules,
     identity_rules,
+    instance_rules,
     nucleus_rules,
     recipe_rules,
     retired_rules,

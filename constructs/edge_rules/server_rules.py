@@ -91,7 +91,11 @@ def _filled_in(script: str) -> str:
 
 
 def _properties(resource: Resource) -> Mapping[str, Any]:
-    return resource.properties.get("LaunchTemplateData") or resource.properties
+    """What a machine is launched with: its own properties win over its launch template's."""
+    own = resource.properties.get("LaunchTemplateData") or resource.properties
+    templates = resource.fleet.referenced(resource.text(own.get("LaunchTemplate", "")))
+    data = [each.properties.get("LaunchTemplateData") or {} for each in templates]
+    return {**(data[0] if data else {}), **own}
 
 
 def _named(resource: Resource) -> Iterator[Resource]:

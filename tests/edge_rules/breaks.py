@@ -183,6 +183,10 @@ ELSEWHERE: dict[str, tuple[str, Break]] = {
     "GreengrassV1": ("Core", add("Core", "AWS::Greengrass::CoreDefinition", {})),
     "Panorama": ("Camera", add("Camera", "AWS::Panorama::ApplicationInstance", {})),
     "AmazonLinux2": ("Server", lambda fleet: fleet.parameters["Image"].update(Default="amzn2-ami-hvm-x86_64-gp2")),
+    "ServerImage": (
+        "Server",
+        lambda fleet: fleet.parameters["Image"].update(Type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"),
+    ),
     "AmiTyped": ("Server", lambda fleet: fleet.properties("Server").update(ImageId="ami-0abcdef1234567890")),
 }
 BREAKS: dict[str, tuple[str, Break]] = {
@@ -215,6 +219,11 @@ ALSO: list[tuple[str, str, Break]] = [
     ("ServerEgress", "Server", way_out({"IpProtocol": "tcp", "FromPort": 443, "ToPort": 8443})),
     ("ServerPython", "Server", start("export PYTHON='3.13'\ndnf install \"python$PYTHON\" unzip")),
     ("ServerPython", "Server", ubuntu),
+    (
+        "ServerImage",
+        "Server",
+        lambda fleet: fleet.properties("Server").update(ImageId="{{resolve:ssm:/aws/service/al2023}}"),
+    ),
     *NUCLEUS_ALSO,
 ]
 
@@ -263,6 +272,12 @@ KEEPS: dict[str, Break] = {
     ),
     "a topic that is computed": code("publish_to_iot_core(topic_name=topics.response)\n"),
     "code that this Python cannot parse": code("publish(topic_name='x'\n"),
+    "an image that is looked up at the launch": lambda fleet: fleet.properties("Server").update(
+        ImageId="resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64"
+    ),
+    "an image by a version of its parameter": lambda fleet: fleet.properties("Server").update(
+        ImageId="{{resolve:ssm:/aws/service/al2023:42}}"
+    ),
     "a framework without a matrix": lambda fleet: fleet.properties("Compilation").update(
         Framework="XGBOOST", FrameworkVersion="3.2"
     ),

@@ -39,6 +39,7 @@ def test_passes_the_gate_with_its_image_and_script(tmp_path: Path, kind: str, ar
         architecture=architecture,
         volume_gib=20,
         settings={"THING_NAME": "lab", "PYTHON": "3.12", "NUCLEUS_URL": "https://downloads.example/nucleus.zip"},
+        image="2026-11-29",
         script=user_data_script(kind),
         system=system,
         patience=cdk.Duration.minutes(15),
@@ -49,7 +50,8 @@ def test_passes_the_gate_with_its_image_and_script(tmp_path: Path, kind: str, ar
 
     text = (tmp_path / "Lab.template.json").read_text()
     content = json.loads(text)
-    assert any(IMAGES[kind, architecture] in str(each.get("Default")) for each in content["Parameters"].values())
+    (launch,) = [each for each in content["Resources"].values() if each["Type"] == "AWS::EC2::LaunchTemplate"]
+    assert IMAGES[kind, architecture] in launch["Properties"]["LaunchTemplateData"]["ImageId"]
     assert MARKS[kind] in text
     (wait,) = [each for each in content["Resources"].values() if each["Type"] == "AWS::CloudFormation::WaitCondition"]
     assert wait["Properties"]["Timeout"] == "900"

@@ -36,7 +36,8 @@ def normalised(content: dict[str, Any]) -> str:
     text = json.dumps(content, indent=1, sort_keys=True)
     text = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
     text = re.sub(r"(?<![\w.-])1\.\d{1,6}\.\d{1,6}(?![\w.-])", "<version>", text)
-    text = re.sub(r"(Server(?:Instance|Signal|Provisioned))[0-9a-f]{8}[0-9A-F]{8}", r"\1<fingerprint>", text)
+    text = re.sub(r"(Server(?:Instance|Launch|Signal|Provisioned))[0-9a-f]{8}[0-9A-F]{8}", r"\1<fingerprint>", text)
+    text = re.sub(r"\(server [0-9a-f]{8}\)", "(server <fingerprint>)", text)
     lines = [_without_script(line) for line in text.splitlines()]
     return "\n".join(lines) + "\n"
 

@@ -23,6 +23,7 @@ IOT_ACTIONS = [
     "iot:AttachThingPrincipal",
     "iot:AddThingToThingGroup",
 ]
+IMAGE = "/plant/image"
 EXPORTS = {
     "REGION": "us-east-1",
     "THING_NAME": "edge-thing",
@@ -70,12 +71,16 @@ def edge_stack(tag: str = "1") -> dict[str, Any]:
         "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "Role"}]}},
         "Template": {
             "Type": "AWS::EC2::LaunchTemplate",
-            "Properties": {"LaunchTemplateData": {"MetadataOptions": {"HttpTokens": "required"}}},
+            "Properties": {
+                "LaunchTemplateData": {
+                    "ImageId": f"resolve:ssm:{IMAGE}",
+                    "MetadataOptions": {"HttpTokens": "required"},
+                }
+            },
         },
         "Instance": {
             "Type": "AWS::EC2::Instance",
             "Properties": {
-                "ImageId": "{{resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-6.1-x86_64}}",
                 "InstanceType": "t3.small",
                 "IamInstanceProfile": {"Ref": "Profile"},
                 "LaunchTemplate": {
@@ -122,6 +127,7 @@ def delete_certificates(iot: Any, policy: str) -> None:
 def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
     twin: TwinState, client: Clients, deploy: Callable[..., dict[str, Any]], thing: str
 ) -> None:
+    client("ssm").put_parameter(Name=IMAGE, Value="ami-0c2023a1b2c3d4e5f", Type="String")
     stack = deploy(
         "edge", edge_stack(), {"Instance": {"Ref": "Instance"}, "Ip": {"Fn::GetAtt": ["Instance", "PrivateIp"]}}
     )
@@ -152,7 +158,8 @@ def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
     second = wait_until(lambda: (now := edge_server(twin, "running")).pid not in (None, first.pid) and now)
     assert psutil.pid_exists(second.pid)
 
-    # a change of tags keeps the instance, a new image replaces it, a failed update rolls back
+    # a change of tags keeps the instance, a new image of the distribution does, too; a failed update rolls back
+    client("ssm").put_parameter(Name=IMAGE, Value="ami-0c2023a1b2c3d4e5a", Type="String", Overwrite=True)
     stack = deploy("edge", edge_stack(tag="2"), {"Instance": {"Ref": "Instance"}})
     assert outputs_of(stack)["Instance"] == instance_id
     broken = {

@@ -18,7 +18,8 @@ def by_ring(stage: str, kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
     for logical_id, resource in template(stage, "Inference")["Resources"].items():
         if resource["Type"] == kind:
             properties = resource["Properties"]
-            name = properties.get("Ring") or properties["DeploymentName"].removeprefix(f"edgewright-{stage}-")
+            name = properties.get("Ring") or properties["DeploymentName"].partition(" ")[0]
+            name = name.removeprefix(f"edgewright-{stage}-")
             found["all" if name == f"edgewright-{stage}" else name] = (logical_id, resource)
     return found
 

@@ -1,11 +1,15 @@
 """The core device on EC2: encrypted, unreachable, replaced with its user data."""
 
 import json
+from typing import Any
 
+import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Match, Template
 
+from edge_constructs.edge_server import EdgeNetwork, EdgeServer
 from tests.synthesis import resources, template
+from twin.cloud.ec2 import REPLACING
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +41,15 @@ def test_no_port_is_open_and_there_is_no_nat(twin: Template) -> None:
     assert {rule["FromPort"] for rule in group["Properties"]["SecurityGroupEgress"]} == {443, 8443, 8883}
 
 
-def test_image_is_the_newest_amazon_linux_of_the_machine() -> None:
-    parameters = template("dev", "EdgeServer")["Parameters"].values()
+def test_image_is_the_newest_amazon_linux_of_the_day_on_which_the_server_starts() -> None:
+    (launch,) = resources("dev", "EdgeServer", "AWS::EC2::LaunchTemplate")
+    (instance,) = resources("dev", "EdgeServer", "AWS::EC2::Instance")
 
-    assert {
-        "Type": "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
-        "Default": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
-        "Description": "The newest Amazon Linux 2023",
-    } in parameters
+    assert launch["Properties"]["LaunchTemplateData"]["ImageId"] == (
+        "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    )
+    assert "ImageId" not in instance["Properties"]
+    assert instance["Properties"]["LaunchTemplate"]["Version"] == "1"
 
 
 def test_user_data_tells_the_script_all_that_it_asks_for() -> None:
@@ -64,6 +69,89 @@ def test_user_data_tells_the_script_all_that_it_asks_for() -> None:
         "export EDGEWRIGHT_NUCLEUS_SHA256='538eb3a10dbfcb534865d1da3ede39dcfe3db705bd1938088a07ce3dfd575237'",
     ):
         assert line in told
+
+
+SERVER: dict[str, Any] = {
+    "instance_profile": "profile",
+    "instance_type": "t3.small",
+    "architecture": "x86_64",
+    "volume_gib": 20,
+    "image": "2026-11-29",
+    "settings": {"THING_NAME": "lab"},
+    "script": "main",
+    "system": "amazon-linux",
+    "name": "lab",
+}
+#: What is made anew for a new server; CloudFormation neither waits twice on one id nor changes a template's version 1.
+RENEWED = {
+    "AWS::EC2::Instance",
+    "AWS::EC2::LaunchTemplate",
+    "AWS::CloudFormation::WaitConditionHandle",
+    "AWS::CloudFormation::WaitCondition",
+}
+REPLACES: dict[str, dict[str, Any]] = {
+    "volume": {"volume_gib": 30},
+    "image": {"image": "2026-12-24"},
+    "network": {"cidr": "10.1.0.0/24"},
+    "system": {"system": "ubuntu"},
+    "architecture": {"architecture": "aarch64", "instance_type": "t4g.small"},
+    "settings": {"settings": {"THING_NAME": "other"}},
+    "script": {"script": "other"},
+}
+KEEPS: dict[str, dict[str, Any]] = {
+    "type": {"instance_type": "t3.large"},
+    "profile": {"instance_profile": "other"},
+    "name": {"name": "other"},
+}
+
+
+def lab(*, cidr: str = "10.0.0.0/24", **changes: Any) -> dict[str, Any]:
+    stack = cdk.Stack(cdk.App(), "Lab", env=cdk.Environment(region="eu-west-1"))
+    wanted = {**SERVER, **changes}
+    network = EdgeNetwork(stack, "Network", name="lab", cidr=cidr, flow_logs=False, system=str(wanted["system"]))
+    EdgeServer(stack, "Server", network=network, patience=cdk.Duration.minutes(15), **wanted)
+    made: dict[str, Any] = Template.from_stack(stack).to_json()["Resources"]
+    return made
+
+
+def renewed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    """Types of what has another id."""
+    return {before[each]["Type"] for each in before.keys() - after.keys()}
+
+
+def properties(made: dict[str, Any]) -> dict[str, Any]:
+    (found,) = [each["Properties"] for each in made.values() if each["Type"] == "AWS::EC2::Instance"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("change", REPLACES.values(), ids=list(REPLACES))
+def test_a_new_server_is_waited_for(change: dict[str, Any]) -> None:
+    assert renewed(lab(), lab(**change)) == RENEWED
+
+
+@pytest.mark.parametrize("change", KEEPS.values(), ids=list(KEEPS))
+def test_a_change_in_place_changes_nothing_that_replaces_the_server(change: dict[str, Any]) -> None:
+    before, after = lab(), lab(**change)
+
+    assert renewed(before, after) == set()
+    for name in REPLACING:
+        assert properties(before).get(name) == properties(after).get(name), f"{name} replaces an instance"
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
+def test_a_new_server_is_sent_the_deployment_of_its_ring_anew(stage: str) -> None:
+    (server,) = [
+        name
+        for name, each in template(stage, "EdgeServer")["Resources"].items()
+        if each["Type"] == "AWS::EC2::Instance"
+    ]
+    names = [
+        each["Properties"]["DeploymentName"] for each in resources(stage, "Inference", "AWS::GreengrassV2::Deployment")
+    ]
+
+    told = [name.partition(" (server ")[2].rstrip(")") for name in names]
+    (fingerprint,) = filter(None, told)
+    assert fingerprint in server
 
 
 def test_flow_logs_follow_the_stage() -> None:

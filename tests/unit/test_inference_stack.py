@@ -36,7 +36,7 @@ def configured(stage: str, component: str) -> dict[str, Any]:
     (deployment,) = [
         each["Properties"]["Components"][name]
         for each in resources(stage, "Inference", "AWS::GreengrassV2::Deployment")
-        if each["Properties"]["DeploymentName"] == f"edgewright-{stage}"
+        if each["Properties"]["DeploymentName"].partition(" ")[0] == f"edgewright-{stage}"
     ]
     defaults = recipes(stage)[name]["ComponentConfiguration"]["DefaultConfiguration"]
     return merged_settings(defaults, _merge(deployment))
@@ -60,7 +60,7 @@ def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
 
 def test_each_ring_has_one_deployment() -> None:
     deployments = resources("prod", "Inference", "AWS::GreengrassV2::Deployment")
-    names = [deployment["Properties"]["DeploymentName"] for deployment in deployments]
+    names = [deployment["Properties"]["DeploymentName"].partition(" ")[0] for deployment in deployments]
 
     assert sorted(names) == ["edgewright-prod", "edgewright-prod-canary", "edgewright-prod-early"]
     assert len({json.dumps(deployment["Properties"]["TargetArn"]) for deployment in deployments}) == 3
@@ -253,7 +253,9 @@ def lab(folder: Path, text: str) -> list[dict[str, Any]]:
 def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
     text = (ROOT / "config" / "twin.toml").read_text()
     merged = {
-        each["Properties"]["DeploymentName"]: each["Properties"]["Components"]["edgewright.lab.Inference"]
+        each["Properties"]["DeploymentName"].partition(" ")[0]: each["Properties"]["Components"][
+            "edgewright.lab.Inference"
+        ]
         for each in lab(tmp_path / "a", f"{text}\n[configuration.canary.inference.models.digits]\ntopK = 1\n")
         if each["Type"] == "AWS::GreengrassV2::Deployment"
     }
@@ -283,7 +285,7 @@ def test_a_changed_configuration_changes_what_is_merged_and_no_version(tmp_path:
             each["Properties"]
             for each in made
             if each["Type"] == "AWS::GreengrassV2::Deployment"
-            and each["Properties"]["DeploymentName"] == "edgewright-lab"
+            and each["Properties"]["DeploymentName"].startswith("edgewright-lab ")
         ]
         return versions, deployment["Components"]
 

@@ -29,7 +29,8 @@ def request(folder: Path, rollout: str) -> dict[str, Any]:
     (properties,) = [
         each["Properties"]
         for each in content
-        if each["Type"] == "AWS::GreengrassV2::Deployment" and each["Properties"]["DeploymentName"] == "edgewright-lab"
+        if each["Type"] == "AWS::GreengrassV2::Deployment"
+        and each["Properties"]["DeploymentName"].startswith("edgewright-lab ")
     ]
     return request_from_properties(
         "greengrassv2",

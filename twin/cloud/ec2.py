@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-from ministack.services import ec2, iam
+from ministack.services import ec2, iam, ssm
 
 from twin.cloud.ministack.registry import register_type
 from twin.cloud.settings import Settings
@@ -14,13 +14,22 @@ from twin.edge_processes import instances_folder
 
 _TERMINATION_LIMIT_S = 40.0
 
-_REPLACING = (
+#: What CloudFormation cannot change in place: createOnlyProperties of the resource's schema, and BlockDeviceMappings.
+REPLACING = (
     "AvailabilityZone",
     "BlockDeviceMappings",
     "CpuOptions",
+    "ElasticGpuSpecifications",
+    "ElasticInferenceAccelerators",
+    "EnclaveOptions",
+    "HibernationOptions",
+    "HostResourceGroupArn",
     "ImageId",
+    "Ipv6AddressCount",
+    "Ipv6Addresses",
     "KeyName",
     "LaunchTemplate",
+    "LicenseSpecifications",
     "NetworkInterfaces",
     "PlacementGroupName",
     "PrivateIpAddress",
@@ -41,7 +50,7 @@ def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tupl
     if unknown:
         raise ValueError(f"SecurityGroupIds must exist, got {', '.join(unknown)}")
     (instance,) = ec2._launch_instances_internal(
-        image_id=wanted["ImageId"],
+        image_id=_image(wanted["ImageId"]),
         instance_type=wanted.get("InstanceType", "m1.small"),
         subnet_id=wanted.get("SubnetId") or ec2._DEFAULT_SUBNET_ID,
         count=1,
@@ -93,6 +102,17 @@ def delete(instance_id: str, properties: dict[str, Any]) -> None:
         if mapping["Ebs"].get("DeleteOnTermination", True):
             ec2._volumes.pop(mapping["Ebs"]["VolumeId"], None)
     ec2._tags.pop(instance_id, None)
+
+
+def _image(image: str) -> str:
+    """The image's id; that of a public parameter is looked up at each launch, and only then."""
+    _, prefix, name = image.partition("resolve:ssm:")
+    if not prefix:
+        return image
+    parameter, _error = ssm._select_parameter(name)
+    if not parameter:
+        raise ValueError(f"ImageId must name a parameter of Systems Manager, got {name}")
+    return str(parameter["Value"])
 
 
 def _instance_profile(wanted: dict[str, Any]) -> dict[str, str] | None:
@@ -220,6 +240,6 @@ def install(settings: Settings) -> None:
         create=create,
         update=update,
         delete=delete_and_wait,
-        replacing=_REPLACING,
+        replacing=REPLACING,
         blocking=True,
     )

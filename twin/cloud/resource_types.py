@@ -20,6 +20,7 @@ _KEY_HEADER = "x-amz-server-side-encryption-aws-kms-key-id"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _IMAGES = {"x86_64": "ami-0c2023a1b2c3d4e5f", "arm64": "ami-0c2023a1b2c3d4e5a"}
 _KERNELS = ("default", "6.1", "6.12")
+_UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 _IMAGE_FOLDER = "/aws/service/ami-amazon-linux-latest"
 
 Properties = dict[str, Any]
@@ -130,7 +131,7 @@ def _delete_profile(delete: Callable[..., Any], name: str, properties: Propertie
 
 @patch(
     "services.ssm._PUBLIC_AMI_PARAMETERS",
-    why="public parameters name the current Amazon Linux 2023 images",
+    why="public parameters name the current images of Amazon Linux 2023 and Ubuntu 24.04",
     signature="dict",
 )
 def _image_parameters(by_ministack: dict[str, str]) -> dict[str, str]:
@@ -141,5 +142,6 @@ def _image_parameters(by_ministack: dict[str, str]) -> dict[str, str]:
             for kernel in _KERNELS
             for architecture, image in _IMAGES.items()
         }
+        | {_UBUNTU.format(name): _IMAGES[machine] for name, machine in (("amd64", "x86_64"), ("arm64", "arm64"))}
     )
     return by_ministack
