@@ -8,6 +8,8 @@ from typing import Any
 
 from nucleus_lite.fact import OBSERVED, Fact
 
+_DEPLOYMENTS = "core_device/test_deployment.py"
+
 KEYS = Fact(
     "more than {value} keys in a deployment document",
     source=OBSERVED,
@@ -32,6 +34,20 @@ COMPONENTS = Fact(
     twin="`at most 19 components on a device`",
     shown_by="20 components",
     value=19,
+)
+CONFIGURED = Fact(
+    "a component whose entry has a `configurationUpdate`, changed or not, is stopped and started; it hears of a merge "
+    "before, of a reset never",
+    source="ggdeploymentd/src/deployment_handler.c (component-config-updated)",
+    twin="the same; classic tells it, and it runs on",
+    shown_by=f"{_DEPLOYMENTS}::test_a_configuration_starts_a_component_of_the_same_version_anew_on_lite_only",
+)
+ROLLBACK = Fact(
+    "`failureHandlingPolicy` is never read: a failed deployment leaves the broken version "
+    "(Edgewright's own deploy brings the former one back, see deploy.md)",
+    source=OBSERVED,
+    twin="`FAILED_ROLLBACK_NOT_REQUESTED`, with the cause, which the real one does not tell",
+    shown_by=f"{_DEPLOYMENTS}::test_lite_leaves_a_broken_version_and_is_healed_by_the_one_before",
 )
 NUCLEI = ("aws.greengrass.Nucleus", "aws.greengrass.NucleusLite")
 """What is no component of its own on the device."""

@@ -27,9 +27,6 @@ from stacks.model_stack import ModelStack
 from stacks.stage_stack import StageStack, build_folder, stage_tags
 from stacks.storage_stack import StorageStack
 
-#: All that the inference component reads of its configuration but the signing key, which every deployment brings.
-_INFERENCE_KEYS = ("models", "agent", "heartbeatTopic", "heartbeatSeconds", "captureBucket", "captureBytes")
-
 
 class InferenceStack(StageStack):
     """Runtime, models and inference code as components, deployed to each ring.
@@ -103,7 +100,8 @@ class InferenceStack(StageStack):
                 target_arn=fleet.ring_arns[ring],
                 components=components,
                 rollout=stage.rollout,
-                configuration=self._configuration(stage, ring, signing_key),
+                settings=self._settings(stage, ring, signing_key),
+                carrier=self.names.runtime_component,
             )
             if before:
                 deployment.resource.node.add_dependency(before)
@@ -113,8 +111,8 @@ class InferenceStack(StageStack):
                 expected = [self.names.edge_server] if ring == "all" else []
                 before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
 
-    def _configuration(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:
-        """Component to what is merged into its configuration on the ring's devices."""
+    def _settings(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:
+        """Component to settings of the ring's devices that win over its own."""
         merged = stage.configuration.get(ring, {}).get("inference", {})
         return {self.names.inference_component: {**merged, "signingKey": signing_key}}
 
@@ -197,7 +195,6 @@ class InferenceStack(StageStack):
                 "models": {model.folder: serving(model, self.names) for model in stage.models},
                 "agent": {"socket": stage.agent.socket},
             },
-            resets=_INFERENCE_KEYS,
         )
 
     def _handler(self, stage: Stage, handler: Handler, *, after: Component) -> Component:

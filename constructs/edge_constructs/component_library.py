@@ -174,14 +174,8 @@ class Component(Construct):
         values: Placeholder to value, all but VERSION and ARTIFACT_URI.
         artifact_uri: S3 URI of the artifact.
         after: The component to create before this one: Greengrass takes one a second and refuses more.
-        settings: What deployments merge into its configuration; no part of the recipe, so that a change of them brings
-            no new version and no artifact to devices.
-        resets: Keys of its configuration that each deployment puts back to the recipe's default, or away, before it
-            merges: what is not set any more would stay on devices. Never `accessControl`: without it for a moment,
-            what the component publishes meanwhile would be refused.
-
-    Raises:
-        ValueError: A key of the settings is not among the resets.
+        settings: What it reads besides its own configuration; no part of the recipe, so that a change of them brings
+            no new version and no artifact to devices. A deployment brings them, see `FleetDeployment`.
     """
 
     def __init__(
@@ -197,12 +191,9 @@ class Component(Construct):
         artifact_uri: str,
         after: "Component | None" = None,
         settings: Mapping[str, Any] | None = None,
-        resets: Sequence[str] = (),
     ) -> None:
         super().__init__(scope, construct_id)
-        self.settings, self.resets = dict(settings or {}), tuple(resets)
-        if stale := sorted(set(self.settings) - set(self.resets)):
-            raise ValueError(f"resets of {name} must name every key of its settings, got no {', '.join(stale)}")
+        self.settings = dict(settings or {})
         self.name = name
         self.version = version
         self.resource = library.version(

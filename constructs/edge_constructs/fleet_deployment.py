@@ -1,6 +1,8 @@
 """What a thing group runs, and the wait until its devices run it."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,8 @@ from edge_constructs.permission import Permission, arn
 from edge_handlers import deployment_health
 
 _Deployment = greengrass.CfnDeployment
+#: What the CDK writes for a value that only the deploy knows.
+_TOKEN = re.compile(r"\$\{Token\[[^\]]*\]\}")
 
 
 class FleetDeployment(Construct):
@@ -27,8 +31,10 @@ class FleetDeployment(Construct):
         target_arn: ARN of the thing group.
         components: What runs on its devices.
         rollout: How fast it reaches them and what stops it.
-        configuration: Component name to what is merged into its configuration besides the component's own settings,
-            and wins over them.
+        carrier: Component whose configuration brings all settings, at `settings.<component>`, with a `revision` that
+            differs whenever they do. Nucleus lite stops and starts each component whose entry has a configuration,
+            changed or not: this one ends by itself, and nobody waits for it.
+        settings: Component name to settings that win over the component's own; none by default.
     """
 
     def __init__(
@@ -40,10 +46,11 @@ class FleetDeployment(Construct):
         target_arn: str,
         components: Sequence[Component],
         rollout: Rollout,
-        configuration: Mapping[str, Mapping[str, Any]] | None = None,
+        carrier: str,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        more = configuration or {}
+        update = _update(components, settings or {})
         self.target_arn = target_arn
         self.resource = _Deployment(
             self,
@@ -53,7 +60,7 @@ class FleetDeployment(Construct):
             components={
                 component.name: _Deployment.ComponentDeploymentSpecificationProperty(
                     component_version=component.version,
-                    configuration_update=_update(component, more.get(component.name, {})),
+                    configuration_update=update if component.name == carrier else None,
                 )
                 for component in components
             },
@@ -71,13 +78,18 @@ class FleetDeployment(Construct):
 
 
 def _update(
-    component: Component, more: Mapping[str, Any]
+    components: Sequence[Component], more: Mapping[str, Mapping[str, Any]]
 ) -> greengrass.CfnDeployment.ComponentConfigurationUpdateProperty | None:
-    merged = merged_settings(component.settings, more)
-    if not merged and not component.resets:
+    merged = {each.name: merged_settings(each.settings, more.get(each.name, {})) for each in components}
+    settings: dict[str, Any] = {name: found for name, found in merged.items() if found}
+    if not settings:
         return None
+    # Its words for what only the deploy knows differ from synth to synth; a changed value brings an event of its own.
+    known = _TOKEN.sub("", json.dumps(settings, sort_keys=True))
+    # A device tells no component of what a reset takes away, so a part of it must change with the rest; and be last.
+    settings["revision"] = hashlib.sha256(known.encode()).hexdigest()[:16]
     return _Deployment.ComponentConfigurationUpdateProperty(
-        merge=json.dumps(merged) if merged else None, reset=[f"/{key}" for key in component.resets] or None
+        merge=json.dumps({"settings": settings}), reset=["/settings"]
     )
 
 

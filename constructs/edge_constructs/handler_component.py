@@ -81,7 +81,6 @@ class HandlerComponent(Construct):
             artifact_uri=store.publish(self, "Artifact", file=code.file, sha256=code.sha256, prefix="artifacts"),
             after=after,
             settings=settings(handler),
-            resets=tuple(settings(handler)),
         )
 
 

@@ -133,6 +133,7 @@ class Device:
             self.store,
             self.supervisor,
             data_plane,
+            dialect,
         )
         components = self.supervisor.components
         self.environment = ComponentEnvironment(

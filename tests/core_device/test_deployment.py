@@ -62,23 +62,48 @@ def test_a_component_can_start_an_interpreter_that_needs_the_loaders_path(
     run(tmp_path, scenario)
 
 
-def test_a_component_of_the_same_version_is_not_disturbed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dialect", "starts"), [(CLASSIC, 1), (LITE, 2)])
+def test_a_configuration_starts_a_component_of_the_same_version_anew_on_lite_only(
+    tmp_path: Path, dialect: Dialect, starts: int
+) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
-        cloud.add("com.a", steps=FOREVER)
-        cloud.add("com.b", steps=FOREVER)
-        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+        for name in ("com.a", "com.b"):
+            cloud.add(name, steps={"install": "echo x >> installs", **FOREVER})
+        await device.deployer.run(deployment({"com.a": "1.0.0", "com.b": "1.0.0"}))
 
         entry = {"version": "1.0.0", "configurationUpdate": {"merge": {"new": 1}}}
-        await device.deployer.run(deployment({"com.a": entry, "com.b": "1.0.0"}, created=2))
+        outcome = await device.deployer.run(deployment({"com.a": entry, "com.b": "1.0.0"}, created=2))
 
-        assert len(device.work("com.a", "pids").split()) == 1
+        assert outcome.status == "SUCCEEDED"
+        assert len(device.work("com.a", "pids").split()) == starts
+        assert len(device.work("com.b", "pids").split()) == 1
+        assert device.work("com.a", "installs") == "x\n"
         assert device.store.get("com.a") == {"new": 1}
         assert cloud.resolved.count("com.a") == 1
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, dialect)
 
 
-def test_what_is_no_longer_set_goes_back_before_the_merge_and_the_component_runs_on(tmp_path: Path) -> None:
+def test_lite_tells_of_a_merge_before_the_stop_and_of_no_reset(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps=FOREVER)
+        first = {"version": "1.0.0", "configurationUpdate": {"merge": {"word": 1, "gone": 2}}}
+        await device.deployer.run(deployment({"com.a": first}))
+        told: list[tuple[str, bool]] = []
+        device.store.subscribe(
+            "com.a", (), lambda _name, path: told.append(("/".join(path), "com.a" in device.supervisor.components))
+        )
+
+        second = {"version": "1.0.0", "configurationUpdate": {"merge": {"word": 3}, "reset": ["/gone"]}}
+        await device.deployer.run(deployment({"com.a": second}, created=2))
+
+        assert device.store.get("com.a") == {"word": 3}
+        assert told == [("word", True)]
+
+    run(tmp_path, scenario, LITE)
+
+
+def test_what_is_no_longer_set_goes_back_before_the_merge_and_a_component_of_classic_runs_on(tmp_path: Path) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
         defaults = {"models": {"digits": {"topic": "t"}}, "accessControl": {"x": 1}}
         cloud.add("com.a", steps=FOREVER, defaults=defaults)
@@ -97,7 +122,7 @@ def test_what_is_no_longer_set_goes_back_before_the_merge_and_the_component_runs
         assert device.store.get("com.a") == {**defaults, "models": {"digits": {"topic": "t", "topK": 3}}, "key": "k"}
         assert len(device.work("com.a", "pids").split()) == 1
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, CLASSIC)
 
 
 def test_a_failing_update_is_rolled_back_with_its_configuration(tmp_path: Path) -> None:
@@ -114,6 +139,24 @@ def test_a_failing_update_is_rolled_back_with_its_configuration(tmp_path: Path) 
         assert (component.recipe.version, component.state) == ("1.0.0", State.RUNNING)
         assert device.store.get("com.a") == {"x": 1}
         assert device.deployer.deployed.components == {"com.a": "1.0.0"}
+
+    run(tmp_path, scenario, CLASSIC)
+
+
+def test_lite_leaves_a_broken_version_and_is_healed_by_the_one_before(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        cloud.add("com.a", steps=FOREVER)
+        cloud.add("com.a", "2.0.0", steps={"run": "echo boom; exit 1"})
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+
+        failed = await device.deployer.run(deployment({"com.a": "2.0.0"}, created=2))
+        state = device.supervisor.components["com.a"].state
+        healed = await device.deployer.run(deployment({"com.a": "1.0.0"}, created=3))
+
+        assert (failed.status, failed.detail, state) == ("FAILED", "FAILED_ROLLBACK_NOT_REQUESTED", State.BROKEN)
+        assert healed.status == "SUCCEEDED"
+        component = device.supervisor.components["com.a"]
+        assert (component.recipe.version, component.state) == ("1.0.0", State.RUNNING)
 
     run(tmp_path, scenario)
 
@@ -354,7 +397,7 @@ def test_a_rollback_stops_what_the_failed_deployment_has_started(tmp_path: Path)
         assert len(device.work("com.a", "pids").split()) == 1
         assert not device.layout.recipe("com.new", "1.0.0").exists()
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, CLASSIC)
 
 
 @pytest.mark.parametrize(
@@ -378,4 +421,4 @@ def test_refused_credentials_are_renewed_and_others_are_kept(
         assert outcome.status == "SUCCEEDED", outcome.cause
         assert cloud.renewals == renewals
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, CLASSIC)

@@ -13,6 +13,7 @@ from twin.core_device.ipc.operations import Cancel, IpcError, IpcHandler, IpcLim
 from twin.core_device.ipc.server import IpcServer
 
 COMPONENT = "edgewright.test.Inference"
+CARRIER = "edgewright.test.Runtime"
 TOKEN = "ABCDEFGH"
 REQUEST = "edgewright/test/digits/request"
 RESPONSE = "edgewright/test/digits/response"
@@ -45,6 +46,7 @@ class LocalDevice(IpcHandler):
     def __init__(self, socket: Path, config: dict[str, Any]) -> None:
         self.socket = socket
         self.config = config
+        self.carried: dict[str, Any] | None = None
         self.token = TOKEN
         self.refused_publishes = 0
         self.states: list[str] = []
@@ -129,11 +131,16 @@ class LocalDevice(IpcHandler):
         return self.config["accessControl"]
 
     def get_configuration(self, component: str, key_path: list[str]) -> Any:
-        return self.config
+        if component == COMPONENT:
+            return self.config
+        if component != CARRIER or self.carried is None:
+            raise IpcError("ResourceNotFoundError", "Key not found")
+        return self.carried
 
     def subscribe_to_configuration_update(
         self, component: str, key_path: list[str], deliver: Callable[[str, list[str]], None]
     ) -> Cancel:
+        self.get_configuration(component, key_path)
         self._watchers.append(deliver)
         return lambda: self._remove(self._watchers, deliver)
 

@@ -9,7 +9,7 @@ import pytest
 from aws_cdk import Stack
 
 from edge_constructs.artifact_bucket import ArtifactBucket
-from edge_constructs.component_library import Component, ComponentLibrary
+from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.encryption_key import EncryptionKey
 from edge_constructs.fleet_deployment import merged_settings
 from edge_constructs.synth import new_app, read_context
@@ -31,15 +31,15 @@ def recipes(stage: str) -> dict[str, dict[str, Any]]:
 
 
 def configured(stage: str, component: str) -> dict[str, Any]:
-    """What a component's configuration is on the devices of the ring `all`, deploy-time values as `@`."""
+    """What a component reads on the devices of the ring `all`, deploy-time values as `@`."""
     name = f"edgewright.{stage}.{component}"
     (deployment,) = [
-        each["Properties"]["Components"][name]
+        each["Properties"]["Components"]
         for each in resources(stage, "Inference", "AWS::GreengrassV2::Deployment")
         if each["Properties"]["DeploymentName"].partition(" ")[0] == f"edgewright-{stage}"
     ]
     defaults = recipes(stage)[name]["ComponentConfiguration"]["DefaultConfiguration"]
-    return merged_settings(defaults, _merge(deployment))
+    return merged_settings(defaults, _settings(deployment)[name])
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
@@ -253,16 +253,14 @@ def lab(folder: Path, text: str) -> list[dict[str, Any]]:
 def test_a_ring_may_have_a_configuration_of_its_own(tmp_path: Path) -> None:
     text = (ROOT / "config" / "twin.toml").read_text()
     merged = {
-        each["Properties"]["DeploymentName"].partition(" ")[0]: each["Properties"]["Components"][
-            "edgewright.lab.Inference"
-        ]
+        each["Properties"]["DeploymentName"].partition(" ")[0]: _settings(each["Properties"]["Components"])
         for each in lab(tmp_path / "a", f"{text}\n[configuration.canary.inference.models.digits]\ntopK = 1\n")
         if each["Type"] == "AWS::GreengrassV2::Deployment"
     }
 
-    configuration = {name: _merge(each) for name, each in merged.items()}
-    canary, early = configuration["edgewright-lab-canary"], configuration["edgewright-lab-early"]
-    assert early == configuration["edgewright-lab"]
+    assert merged["edgewright-lab-early"] == merged["edgewright-lab"]
+    assert merged["edgewright-lab-early"]["revision"] != merged["edgewright-lab-canary"]["revision"]
+    canary, early = (merged[f"edgewright-lab-{ring}"]["edgewright.lab.Inference"] for ring in ("canary", "early"))
     assert [ring["models"]["digits"]["topK"] for ring in (canary, early)] == [1, 3]
     canary["models"]["digits"] = early["models"]["digits"]
     assert canary == early
@@ -292,40 +290,38 @@ def test_a_changed_configuration_changes_what_is_merged_and_no_version(tmp_path:
     (before, first), (after, second) = found("a", text), found("b", changed)
 
     assert before == after
+    old, new = _settings(first), _settings(second)
     inference, handler = (f"edgewright.lab.{name}" for name in ("Inference", "handler.DigitsV1"))
-    assert _merge(first[inference])["models"]["image-classification"]["InferenceInterval"] == 5
-    assert _merge(second[inference])["models"]["image-classification"]["InferenceInterval"] == 7
-    assert _merge(second[inference])["agent"] == {"socket": "other.sock"}
-    assert (_merge(first[handler])["timeoutSeconds"], _merge(second[handler])["timeoutSeconds"]) == (10, 11)
+    assert old[inference]["models"]["image-classification"]["InferenceInterval"] == 5
+    assert new[inference]["models"]["image-classification"]["InferenceInterval"] == 7
+    assert new[inference]["agent"] == {"socket": "other.sock"}
+    assert (old[handler]["timeoutSeconds"], new[handler]["timeoutSeconds"]) == (10, 11)
+    assert old["revision"] != new["revision"]
 
 
-def test_a_deployment_puts_back_what_it_does_not_set_but_never_the_access() -> None:
-    for deployment in resources("twin", "Inference", "AWS::GreengrassV2::Deployment"):
-        for name, component in deployment["Properties"]["Components"].items():
-            update = component.get("ConfigurationUpdate")
-            reset = {pointer.removeprefix("/") for pointer in update["Reset"]} if update else set()
-            merge = set(_merge(component)) if update else set()
+@pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
+def test_only_a_component_that_nobody_waits_for_is_configured_by_deployments(stage: str) -> None:
+    for deployment in resources(stage, "Inference", "AWS::GreengrassV2::Deployment"):
+        components = deployment["Properties"]["Components"]
+        updates = {name: each["ConfigurationUpdate"] for name, each in components.items() if len(each) > 1}
 
-            assert merge - reset <= {"signingKey"}, name
-            assert "accessControl" not in reset
-            assert "" not in reset
-            assert bool(update) == (name.endswith("Inference") or ".handler." in name)
+        assert list(updates) == [f"edgewright.{stage}.Runtime"]
+        assert updates[f"edgewright.{stage}.Runtime"]["Reset"] == ["/settings"]
+        # A component that reads while they are replaced finds no revision.
+        assert list(_settings(components))[-1] == "revision"
 
 
-def test_settings_of_a_component_without_a_reset_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"resets of c must name every key of its settings, got no b"):
-        Component(
-            Stack(new_app(read_context()), "Stack"),
-            "Component",
-            library=None,  # type: ignore[arg-type] # it is refused before
-            name="c",
-            version="1.0.0",
-            recipe=ROOT,
-            values={},
-            artifact_uri="s3://b/k",
-            settings={"a": 1, "b": 2},
-            resets=("a",),
+def test_the_revision_of_settings_does_not_follow_from_what_only_the_deploy_knows(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "twin.toml").read_text()
+
+    def revision(folder: str, text: str) -> str:
+        deployment = next(
+            each for each in lab(tmp_path / folder, text) if each["Type"] == "AWS::GreengrassV2::Deployment"
         )
+        return str(_settings(deployment["Properties"]["Components"])["revision"])
+
+    # Another order of the same app gives the tokens other numbers.
+    assert revision("a", text) == revision("b", text.replace("flow_logs = false", "flow_logs = true"))
 
 
 def test_no_two_stages_publish_or_listen_on_the_same_topic() -> None:
@@ -369,11 +365,12 @@ def test_a_raised_revision_gives_every_component_another_version(tmp_path: Path)
     assert not set(first.values()) & set(raised.values())
 
 
-def _merge(component: dict[str, Any]) -> Any:
-    """The configuration merged into a component, deploy-time values as `@`."""
-    merge = component["ConfigurationUpdate"]["Merge"]
+def _settings(components: dict[str, Any]) -> Any:
+    """What a deployment sends: component to settings, with their revision, deploy-time values as `@`."""
+    (carrier,) = [name for name in components if name.endswith(".Runtime")]
+    merge = components[carrier]["ConfigurationUpdate"]["Merge"]
     parts = merge["Fn::Join"][1] if isinstance(merge, dict) else [merge]
-    return json.loads("".join(part if isinstance(part, str) else "@" for part in parts))
+    return json.loads("".join(part if isinstance(part, str) else "@" for part in parts))["settings"]
 
 
 def test_the_agent_is_where_the_stage_asks_for_it() -> None:

@@ -69,6 +69,7 @@ class CoreDevice:
             self._store,
             self._supervisor,
             data_plane,
+            dialect,
         )
         components = self._supervisor.components
         self._health = FleetStatus(

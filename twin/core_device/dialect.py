@@ -47,6 +47,9 @@ class Dialect:
         keeps_messages: Messages of QoS 1 are taken while the device is not connected, and sent later.
         ipc: What components may ask.
         file_mode: Rights of an artifact's files where the recipe has no Permission; those in a ZIP do not count.
+        starts_configured: A component for which a deployment has a configuration, changed or not, is stopped and
+            started; it hears of the change before, but of nothing that a reset takes away.
+        rolls_back: A deployment that fails is undone where it asks for that; else what it has changed stays.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
     """
 
@@ -59,6 +62,8 @@ class Dialect:
     keeps_messages: bool
     ipc: IpcLimits
     file_mode: int
+    starts_configured: bool
+    rolls_back: bool
     missing_stays: bool
 
 
@@ -72,6 +77,8 @@ LITE = Dialect(
     keeps_messages=False,
     ipc=IpcLimits(),
     file_mode=0o755,
+    starts_configured=True,
+    rolls_back=False,
     missing_stays=False,
 )
 CLASSIC = Dialect(
@@ -84,6 +91,8 @@ CLASSIC = Dialect(
     keeps_messages=True,
     ipc=_CLASSIC_IPC,
     file_mode=0o440,
+    starts_configured=False,
+    rolls_back=True,
     missing_stays=True,
 )
 

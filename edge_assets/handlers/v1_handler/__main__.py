@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from edge_component import process
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dependencies", type=Path, required=True, help="folder with the packages bundled for it")
     parser.add_argument("--version", default="1", help="of the component, for the function's context")
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
+    component_help = "name of this component, whose settings the runtime component's configuration has (default: none)"
+    parser.add_argument("--component", help=component_help)
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", stream=sys.stderr
@@ -49,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Dispatcher(settings, folders, outgoing.publish)
 
     environment = EnvironmentPointer(options.runtime_pointer)
-    connect = greengrass_ipc.Connector()
+    settings = greengrass_ipc.SharedSettings.beside(options.runtime_pointer, options.component)
+    connect = greengrass_ipc.Connector(partial(greengrass_ipc.connect, settings=settings))
     service = HandlerService(connect, outbox, make_dispatcher, is_outdated=environment.is_outdated)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())

@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from awsiot import greengrasscoreipc
@@ -17,11 +19,39 @@ log = logging.getLogger(__name__)
 
 CALL_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 2.0
+#: Nucleus lite takes the old settings away before it writes the new ones: so long they may be missing.
+SETTINGS_LIMIT_S = 2.0
+_SETTINGS_PAUSE_S = 0.1
 #: A device that hangs up so often in a row will not take this process any more.
 HANG_UPS = 5
 REFUSALS = (UnauthorizedError, ResourceNotFoundError, AccessDeniedError)
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """Where a component's settings are: in another one's configuration, so that a change of them starts nothing anew.
+
+    Nucleus lite stops a component whose configuration a deployment sends, whether it differs or not.
+
+    Args:
+        carrier: The component whose configuration has them, at `settings.<component>`.
+        component: Whose settings.
+    """
+
+    carrier: str
+    component: str
+
+    @classmethod
+    def beside(cls, pointer: Path | None, component: str | None) -> "SharedSettings | None":
+        """Name those of a component in the configuration of its runtime component.
+
+        Args:
+            pointer: The runtime component's pointer file, in its work folder.
+            component: The component; None where it has its own configuration only.
+        """
+        return cls(pointer.parent.name, component) if pointer is not None and component else None
 
 
 class _Lifecycle(LifecycleHandler):  # type: ignore[misc]
@@ -114,11 +144,15 @@ class GreengrassIpc:
     Args:
         client: A connected client whose callbacks run in its network thread.
         lifecycle: Told by the SDK when the connection ends.
+        settings: What wins over the component's own configuration; nothing by default.
     """
 
-    def __init__(self, client: GreengrassCoreIPCClientV2, lifecycle: _Lifecycle) -> None:
+    def __init__(
+        self, client: GreengrassCoreIPCClientV2, lifecycle: _Lifecycle, settings: SharedSettings | None = None
+    ) -> None:
         self._client = client
         self._lifecycle = lifecycle
+        self._settings = settings
 
     @property
     def lost(self) -> bool:
@@ -127,14 +161,23 @@ class GreengrassIpc:
 
     def configuration(self) -> object:
         """Read the component's configuration; see `IpcClient.configuration`."""
-        value: object = _result("reading the configuration", self._client.get_configuration_async()).value
-        return value
+        own: object = _result("reading the configuration", self._client.get_configuration_async()).value
+        return own if self._settings is None else merged(own, self._shared(self._settings))
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         """Be told of changes; see `IpcClient.watch_configuration`."""
-        watch = _Subscription(self._lifecycle, "watching the configuration")
         subscribe = self._client.subscribe_to_configuration_update_async
-        watch.open(subscribe, on_stream_event=lambda _event: on_change())
+        own = _Subscription(self._lifecycle, "watching the configuration")
+        own.open(subscribe, on_stream_event=lambda _event: on_change())
+        if self._settings is None:
+            return
+        carrier = self._settings.carrier
+        shared = _Subscription(self._lifecycle, f"watching the configuration of {carrier}")
+        try:
+            # As a whole: nucleus lite forgets who watches a key that a reset takes away.
+            shared.open(subscribe, component_name=carrier, on_stream_event=lambda _event: on_change())
+        except RefusedError as exc:
+            raise IpcError(f"{exc}: it is not deployed yet") from exc
 
     def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> _Subscription:
         """Receive the messages of a topic; see `IpcClient.subscribe`."""
@@ -160,6 +203,23 @@ class GreengrassIpc:
         """Tell that the component serves; see `IpcClient.report_running`."""
         _result("reporting the state", self._client.update_state_async(state=ReportedLifecycleState.RUNNING))
 
+    def _shared(self, settings: SharedSettings) -> object:
+        deadline = time.monotonic() + SETTINGS_LIMIT_S
+        what = f"reading the settings of {settings.component} from {settings.carrier}"
+        while True:
+            try:
+                found = _result(what, self._client.get_configuration_async(component_name=settings.carrier)).value
+            except RefusedError as exc:
+                log.debug("%s", exc)
+                found = None
+            shared = found.get("settings") if isinstance(found, Mapping) else None
+            # Written last: without it they are being replaced.
+            if isinstance(shared, Mapping) and "revision" in shared:
+                return shared.get(settings.component)
+            if time.monotonic() >= deadline:
+                raise IpcError(f"{what}: it must hold settings with a revision, got {shared!r}")
+            time.sleep(_SETTINGS_PAUSE_S)
+
     def close(self) -> None:
         """End the connection."""
         self._lifecycle.closing = True
@@ -169,11 +229,24 @@ class GreengrassIpc:
             log.debug("closing the connection: %s", exc)
 
 
-def connect(on_lost: Callable[[], None]) -> GreengrassIpc:
+def merged(first: object, second: object) -> object:
+    """Merge two configurations as a device does: objects key by key, everything else as a whole.
+
+    Args:
+        first: The one.
+        second: The other, which wins; None changes nothing.
+    """
+    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+        return first if second is None else second
+    return {**first, **{key: merged(first.get(key), value) for key, value in second.items()}}
+
+
+def connect(on_lost: Callable[[], None], settings: SharedSettings | None = None) -> GreengrassIpc:
     """Connect to the device that started this process; see `Connect`.
 
     Args:
         on_lost: Called once when the connection ends by itself.
+        settings: What wins over the component's own configuration; nothing by default.
 
     Returns:
         A live connection.
@@ -194,7 +267,7 @@ def connect(on_lost: Callable[[], None]) -> GreengrassIpc:
         kind = HungUpError if getattr(exc, "name", "") == "AWS_IO_SOCKET_CLOSED" else IpcError
         raise kind(f"connecting to the device: {_text(exc)}") from exc
     # Without an executor the callbacks keep their order; none of ours blocks.
-    return GreengrassIpc(GreengrassCoreIPCClientV2(connection, executor=None), lifecycle)
+    return GreengrassIpc(GreengrassCoreIPCClientV2(connection, executor=None), lifecycle, settings)
 
 
 class Connector:

@@ -87,8 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = EnvironmentPointer(options.runtime_pointer)
     router = Router(make_endpoint)
     agent = AgentSwitch(lambda: router.endpoints, keys, captures.keep)
+    settings = greengrass_ipc.SharedSettings.beside(options.runtime_pointer, options.component)
     service = InferenceService(
-        greengrass_ipc.Connector(),
+        greengrass_ipc.Connector(partial(greengrass_ipc.connect, settings=settings)),
         router,
         outbox,
         checks=[keys.check, agent.check, check_service],
@@ -122,6 +123,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     work_help = "folder with the work folders of all components (default: two above the runtime pointer)"
     parser.add_argument("--work-root", type=Path, help=work_help)
     parser.add_argument("--runtime-pointer", type=Path, help="file that names the environment to run in")
+    component_help = "name of this component, whose settings the runtime component's configuration has (default: none)"
+    parser.add_argument("--component", help=component_help)
     parser.add_argument("--state", type=Path, help="folder of what outlives the process (default: the working folder)")
     parser.add_argument("--log-level", choices=LEVELS, default="INFO", help="least severe messages (default: INFO)")
     options = parser.parse_args(arguments)

@@ -99,8 +99,15 @@ class ConfigurationStore:
             self._notify(component, path)
         return changed
 
-    def reset(self, component: str, key_path: KeyPath, defaults: dict[str, Any]) -> None:
-        """Put a part of a configuration back to its default, or away when it has none."""
+    def reset(self, component: str, key_path: KeyPath, defaults: dict[str, Any], *, tells: bool = True) -> None:
+        """Put a part of a configuration back to its default, or away when it has none.
+
+        Args:
+            component: Whose configuration.
+            key_path: The part.
+            defaults: The whole default configuration.
+            tells: Whether listeners hear of what goes.
+        """
         node = self._values.setdefault(component, {})
         for key in key_path[:-1]:
             node = node.get(key, {}) if isinstance(node, dict) else {}
@@ -117,7 +124,8 @@ class ConfigurationStore:
             default = default.get(key) if isinstance(default, dict) else None
         if default is not None:
             self.merge(component, key_path, default, DEFAULT_TIMESTAMP_MS)
-        self._notify(component, key_path)
+        if tells:
+            self._notify(component, key_path)
 
     def remove(self, component: str) -> None:
         """Forget a component's configuration."""

@@ -38,7 +38,7 @@ class ComponentSupervisor:
         """The components by name, in the order in which they were started."""
         return self._components
 
-    async def stop_changed(self, recipes: Mapping[str, Recipe]) -> None:
+    async def stop_changed(self, recipes: Mapping[str, Recipe], starting: Collection[str] = ()) -> None:
         """Stop what is not in the new set, or not in this version.
 
         A component that is BROKEN or has not come up is stopped too, and so is one with a HARD dependency among them;
@@ -46,8 +46,9 @@ class ComponentSupervisor:
 
         Args:
             recipes: The new set, by name.
+            starting: Names of components that are to start anew, whatever their version; none by default.
         """
-        for name in self._to_stop(recipes):
+        for name in self._to_stop(recipes, starting):
             await self._stop(name)
 
     async def start(self, recipes: Mapping[str, Recipe], installed: Collection[str]) -> None:
@@ -107,11 +108,12 @@ class ComponentSupervisor:
         for name in reversed(list(self._components)):
             await self._stop(name)
 
-    def _to_stop(self, recipes: Mapping[str, Recipe]) -> list[str]:
+    def _to_stop(self, recipes: Mapping[str, Recipe], starting: Collection[str]) -> list[str]:
         stopping = {
             name
             for name, component in self._components.items()
             if name not in recipes
+            or name in starting
             or recipes[name].version != component.recipe.version
             or component.state in (State.BROKEN, State.NEW, State.INSTALLED)
         }

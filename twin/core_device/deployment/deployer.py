@@ -13,6 +13,7 @@ from twin.core_device.cloud.https import DataPlane
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
 from twin.core_device.components.recipe import Recipe
 from twin.core_device.components.supervisor import ComponentSupervisor
+from twin.core_device.dialect import Dialect
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout
 
@@ -64,6 +65,7 @@ class Deployer:
         store: The components' configurations.
         supervisor: The components.
         data_plane: Knows the device's thing groups.
+        dialect: Whether a component that is configured starts anew, and what a failure leaves behind.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class Deployer:
         store: ConfigurationStore,
         supervisor: ComponentSupervisor,
         data_plane: DataPlane,
+        dialect: Dialect,
     ) -> None:
         self.deployed = load_deployed_set(layout.deployed_file)
         self.busy = False
         self._layout, self._thing_name = layout, thing_name
         self._resolver, self._artifacts, self._data_plane = resolver, artifacts, data_plane
         self._store, self._supervisor = store, supervisor
+        self._dialect = dialect
 
     async def start_deployed(self) -> None:
         """Start what the device ran before it was stopped; the cloud is not needed."""
@@ -115,7 +119,7 @@ class Deployer:
             await self._switch(plan)
         except (DeploymentError, OSError) as exc:
             kind = exc.kind if isinstance(exc, DeploymentError) else "IO_ERROR"
-            if not document.rollback:
+            if not (document.rollback and self._dialect.rolls_back):
                 self._commit(plan.deployed)
                 return Outcome("FAILED_ROLLBACK_NOT_REQUESTED", str(exc), kind)
             self._store.restore(configurations)
@@ -142,12 +146,19 @@ class Deployer:
         return _Plan(document, recipes, DeployedSet(versions, targets))
 
     async def _switch(self, plan: _Plan) -> None:
-        await self._supervisor.stop_changed(plan.recipes)
-        self._configure(plan)
+        requests = plan.document.components.items()
+        starting = (
+            {name for name, request in requests if request.configures} if self._dialect.starts_configured else set()
+        )
+        if self._dialect.starts_configured:
+            self._configure(plan, tells_reset=False)
+        await self._supervisor.stop_changed(plan.recipes, starting)
+        if not self._dialect.starts_configured:
+            self._configure(plan, tells_reset=True)
         await self._supervisor.start(plan.recipes, self._unchanged(plan.recipes))
         await self._supervisor.wait_settled(SETTLE_LIMIT_S)
 
-    def _configure(self, plan: _Plan) -> None:
+    def _configure(self, plan: _Plan, *, tells_reset: bool) -> None:
         document = plan.document
         for name, recipe in plan.recipes.items():
             self._store.merge(name, (), dict(recipe.default_configuration), DEFAULT_TIMESTAMP_MS)
@@ -156,7 +167,7 @@ class Deployer:
                 continue
             defaults = dict(plan.recipes[name].default_configuration) if name in plan.recipes else {}
             for path in request.reset:
-                self._store.reset(name, path, defaults)
+                self._store.reset(name, path, defaults, tells=tells_reset)
             self._store.merge(name, (), dict(request.merge), document.created_ms)
 
     async def _roll_back(self, before: DeployedSet) -> str:

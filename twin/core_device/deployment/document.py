@@ -25,11 +25,13 @@ class ComponentRequest:
         version: The exact version.
         merge: Values to merge into its configuration.
         reset: Key paths to put back to their defaults, before the merge.
+        configures: Whether it has a configuration at all, also one that changes nothing.
     """
 
     version: str
     merge: Mapping[str, Any]
     reset: tuple[tuple[str, ...], ...]
+    configures: bool
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def _component(name: str, entry: Any) -> ComponentRequest:
         raise _malformed(f"components.{name}.configurationUpdate.merge must be an object, got {merge!r}")
     if not isinstance(reset or [], list) or not all(isinstance(path, str) for path in reset or []):
         raise _malformed(f"components.{name}.configurationUpdate.reset must be a list of JSON pointers, got {reset!r}")
-    return ComponentRequest(version, merge or {}, tuple(_pointer(path) for path in reset or []))
+    paths = tuple(_pointer(path) for path in reset or [])
+    return ComponentRequest(version, merge or {}, paths, entry.get("configurationUpdate") is not None)
 
 
 def _pointer(text: str) -> tuple[str, ...]:
