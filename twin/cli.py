@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twin import inventory as inventory_module
-from twin import lifecycle, log_files
+from twin import lifecycle, log_files, unsaved
 from twin.devices import nucleus_files, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
@@ -96,6 +96,8 @@ def _show_status(current: TwinStatus) -> None:
     state = current.state
     _output.print(f"The twin runs: {state.gateway_url} (pid {state.pid}), account {state.account}, {state.region}")
     _output.print("  ports: " + ", ".join(f"{name.removesuffix('_port')} {port}" for name, port in state.ports.items()))
+    if current.unsaved:
+        _output.print(f"  not saved: {unsaved.as_text(current.unsaved)}; make room in {state.home}", markup=False)
     if current.devices:
         ended = [device.thing_name for device in current.devices if device.pid is None]
         _output.print(
@@ -190,11 +192,14 @@ def down(
     purge: Annotated[
         bool, typer.Option("--purge", help="Delete the state folder too: the next start is empty.")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Stop it also if its state cannot be saved, and lose what is not.")
+    ] = False,
 ) -> None:
     """Stop the twin, its devices and their components, also after a crash; the state stays for the next start."""
     home = default_home()
     with _messages.status("twin") as spinner:
-        ran = lifecycle.stop(home, progress=lambda text: spinner.update(f"twin: {text}"))
+        ran = lifecycle.stop(home, anyway=anyway or purge, progress=lambda text: spinner.update(f"twin: {text}"))
     if purge and home.is_dir():
         remove_state(home)
         shutil.rmtree(home)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -23,9 +24,31 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     """
     temporary = path.with_name(f"{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        temporary.replace(path)
+    except OSError:
+        # On a full disk what is left of it would take the room of others.
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def try_room(folder: Path, size: int) -> None:
+    """Find out whether a file of a size can be written, without writing it.
+
+    Args:
+        folder: Where; it exists.
+        size: Bytes, at least 1.
+
+    Raises:
+        OSError: It cannot.
+    """
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(probe.fileno(), 0, size)
+        else:
+            probe.write(bytes(size))
 
 
 def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:

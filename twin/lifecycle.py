@@ -15,17 +15,21 @@ from pathlib import Path
 
 import psutil
 
+from twin import unsaved
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
 from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
+from twin.files import try_room
 from twin.ports import accepts_connections, free_ports, is_free
 from twin.process import ProcessIdentity, end_processes, heads, processes_where, with_descendants
-from twin.state import PORT_NAMES, TwinState, load_state, remove_state, save_state
+from twin.state import PORT_NAMES, STATE_FILE, TwinState, load_state, remove_state, save_state
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
+ROOM_BYTES = 16 << 20
+"""That a start needs besides what its state has now."""
 
 Progress = Callable[[str], None]
 
@@ -85,6 +89,7 @@ def start(
             return known
         _end_cloud_processes(home)
         _check_persisted_state(home)
+        _check_room(home)
         ports = _ports(known, progress)
         secret = known.secret if known is not None else secrets.token_urlsafe(30)
         evaluate = os.environ.get("TWIN_AUTH") == "1" if auth is None else auth
@@ -99,7 +104,11 @@ def start(
             raise TwinError(f"the cloud ended at once:\n{last_log_lines(home)}") from exc
         state = TwinState(home=home, pid=pid, started=started, region=REGION, account=ACCOUNT, secret=secret, **ports)
         # Before the wait, so that a start that is interrupted can still be found and ended.
-        save_state(state)
+        try:
+            save_state(state)
+        except OSError as exc:
+            _end_cloud_processes(home)
+            raise TwinError(f"{home / STATE_FILE} must be writable, got {exc}: make room, then repeat") from exc
         _wait_until_ready(state, progress)
         return state
 
@@ -114,6 +123,18 @@ def _check_persisted_state(home: Path) -> None:
                 f"persisted state must be readable JSON, got {path} ({exc}): put the file back, or begin anew with "
                 "`python -m twin down --purge`"
             ) from exc
+
+
+def _check_room(home: Path) -> None:
+    """Refuse a full disk: each state is written beside the one before it, and logs and devices need some, too."""
+    room = ROOM_BYTES + sum(path.stat().st_size for path in (home / "state").glob("*.json"))
+    try:
+        try_room(home, room)
+    except OSError as exc:
+        raise TwinError(
+            f"the disk of {home} must have {room / 1e6:.0f} MB left for the twin's state, got {exc}: make room, then "
+            "repeat; what was saved before is still there"
+        ) from exc
 
 
 def _ports(known: TwinState | None, progress: Progress) -> dict[str, int]:
@@ -154,7 +175,7 @@ def _is_ready(state: TwinState) -> bool:
     return ready and all(accepts_connections(port) for port in state.ports.values())
 
 
-def stop(home: Path, *, progress: Progress = _silent) -> bool:
+def stop(home: Path, *, anyway: bool = False, progress: Progress = _silent) -> bool:
     """Stop the twin of a state folder: the cloud, its Lambda functions, its devices and their components.
 
     Finds them also when the cloud or a device was killed or `state.json` is lost. The persisted state stays, so that
@@ -162,18 +183,20 @@ def stop(home: Path, *, progress: Progress = _silent) -> bool:
 
     Args:
         home: The state folder.
+        anyway: Stop it also where its state cannot be saved, as on a full disk; what was not saved is lost.
         progress: Told what happens, in short sentences.
 
     Returns:
         Whether anything ran.
 
     Raises:
-        TwinError: If a process cannot be ended.
+        TwinError: If a process cannot be ended, or the state not saved: then the twin runs on, and nothing is lost.
     """
     home = home.resolve()
     if not home.is_dir():
         return False
     with _exclusive(home):
+        running = _saved(home, anyway, progress)
         progress("stopping the cloud")
         ended = _end_cloud_processes(home)
         progress("stopping the devices")
@@ -183,7 +206,35 @@ def stop(home: Path, *, progress: Progress = _silent) -> bool:
             load_state(home)
         except TwinError:
             remove_state(home)
+        if running and not anyway and unsaved.mark(home).exists():
+            raise TwinError(
+                f"the last state of the cloud must be written before it ends, it was not: what changed in its last "
+                f"seconds is not in {home / 'state'}; the end of {home / 'log/cloud.log'}:\n{last_log_lines(home)}"
+            )
         return ended > 0
+
+
+def _saved(home: Path, anyway: bool, progress: Progress) -> bool:
+    """Let the cloud save its state while it still runs and can keep it.
+
+    Returns:
+        Whether the cloud runs.
+    """
+    try:
+        state = load_state(home)
+    except TwinError:
+        return False
+    if state is None or not state.running:
+        return False
+    if not anyway:
+        progress("saving the state")
+        if left := unsaved.save(state):
+            raise TwinError(
+                f"the twin's state must be saved before it stops, got {unsaved.as_text(left)}: it runs on, and has all "
+                f"of it in memory. Make room on the disk of {home}, then repeat; `python -m twin down --anyway` stops "
+                "it and loses what is not saved"
+            )
+    return True
 
 
 def _end_cloud_processes(home: Path) -> int:

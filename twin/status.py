@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from twin import unsaved
 from twin.devices import simulated
 from twin.edge_processes import devices_folder, instances_folder
 from twin.process import ProcessIdentity
@@ -38,11 +39,12 @@ class DeviceStatus:
 
 @dataclass(frozen=True)
 class TwinStatus:
-    """A running twin."""
+    """A running twin; `unsaved` has the services whose state could not be written, with the cause."""
 
     state: TwinState
     edge_servers: list[EdgeServerStatus]
     devices: list[DeviceStatus]
+    unsaved: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -57,6 +59,7 @@ class TwinStatus:
             **state.ports,
             "edge_servers": [asdict(server) for server in self.edge_servers],
             "devices": [asdict(device) for device in self.devices],
+            "unsaved": self.unsaved,
         }
 
 
@@ -76,7 +79,7 @@ def take_status(state: TwinState) -> TwinStatus:
         except (OSError, ValueError, TypeError):
             continue
     devices = [DeviceStatus(thing, _pid(devices_folder(state.home) / thing)) for thing in simulated.names(state.home)]
-    return TwinStatus(state, servers, devices)
+    return TwinStatus(state, servers, devices, unsaved.look(state))
 
 
 def _pid(root: Path) -> int | None:

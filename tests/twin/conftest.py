@@ -43,7 +43,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        lifecycle.stop(folder)
+        lifecycle.stop(folder, anyway=True)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,14 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from ministack import app as ministack_app
 
+from twin.cloud import snapshots
 from twin.cloud.doors import guarded
 from twin.cloud.ministack.patches import LEDGER, PatchError
 from twin.cloud.ministack.registry import background_work
 from twin.cloud.settings import Settings
 from twin.cloud_process import EXTENSIONS_VARIABLE
 from twin.ports import LOOPBACK
+from twin.unsaved import SAVE_PATH
 
 logger = logging.getLogger("twin.server")
 
@@ -89,6 +91,9 @@ async def _stop(names_and_stops: list[tuple[str, Any]]) -> None:
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """MiniStack's ASGI application, with the extensions' background work started and stopped around it."""
+    if scope["type"] == "http" and scope["path"] == SAVE_PATH:
+        await snapshots.answer(scope, send)
+        return
     if scope["type"] != "lifespan":
         await ministack_app.app(scope, receive, send)
         return

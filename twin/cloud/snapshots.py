@@ -1,20 +1,29 @@
-"""Snapshots of the cloud's state while it runs; MiniStack alone saves at a clean shutdown only."""
+"""The cloud's state on disk: written while it runs and at its end, and what cannot be written is told, never forgotten.
+
+MiniStack alone writes at a clean shutdown only, and goes on in silence where it cannot.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import json
 import logging
+import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from ministack import app as ministack_app
 from ministack.core import persistence
-from ministack.services import sts
+from ministack.services import s3, sts
 
-from twin.cloud.ministack.registry import register_periodic, register_store
+from twin import unsaved
+from twin.cloud.ministack.patches import patch, require
+from twin.cloud.ministack.registry import Response, register_periodic, register_store
 from twin.cloud.settings import Settings
+from twin.files import try_room, write_whole
 
 logger = logging.getLogger("twin.snapshots")
 
@@ -22,43 +31,158 @@ INTERVAL_S = 1.0
 _BUSY_SHARE = 0.1
 """At most this share of the time goes into snapshots: after a slow one the next waits longer."""
 
+_READS = 3
+"""A store that a worker thread changes while it is copied is copied again."""
+
+GetStates = dict[str, Callable[[], Any]]
+
 
 class Snapshots:
-    """Writes the state of each service that changed since it was last written, each file at once or not at all."""
+    """Writes the state of each service that changed since it was last written, each file at once or not at all.
+
+    Args:
+        folder: For the files; made if missing.
+
+    Attributes:
+        unsaved: Why the last attempt could not write a service's state; empty if all of it is on disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.unsaved: dict[str, str] = {}
         self._folder = folder
         self._written: dict[str, bytes] = {}
+        # Two at a time would write the same temporary file, and the older state could come last.
+        self._one_at_a_time = threading.Lock()
 
     async def take(self) -> None:
         """Write what changed. The states are read in one step of the event loop, so that they fit together."""
-        states = {}
-        for service, get_state in ministack_app._build_persistence_save_dict().items():
-            try:
-                state = get_state()
-            except RuntimeError:
-                # A worker thread changed the store while it was copied; the next snapshot has it.
-                continue
-            if state is not None:
-                states[service] = state
-        await asyncio.to_thread(self._write, states)
+        states, unread = self._read(ministack_app._build_persistence_save_dict())
+        await asyncio.to_thread(self._write, states, unread)
 
-    def _write(self, states: dict[str, Any]) -> None:
-        for service, state in states.items():
-            document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
-            try:
-                content = json.dumps(document, default=persistence._json_default).encode()
-            except TypeError:
-                logger.exception("state of %s cannot be written", service)
-                continue
-            digest = hashlib.sha256(content).digest()
-            if self._written.get(service) == digest:
-                continue
-            temporary = self._folder / f"{service}.snapshot"
-            temporary.write_bytes(content)
-            temporary.replace(self._folder / f"{service}.json")
+    def take_last(self, services: GetStates) -> None:
+        """Write what changed, at once, on the event loop: nothing is served any more."""
+        self._write(*self._read(services))
+
+    def _read(self, services: GetStates) -> tuple[dict[str, Any], dict[str, str]]:
+        states, unread = {}, {}
+        for service, get_state in services.items():
+            for _attempt in range(_READS):
+                try:
+                    state = get_state()
+                except RuntimeError as exc:
+                    unread[service] = str(exc)
+                    continue
+                unread.pop(service, None)
+                if state is not None:
+                    states[service] = state
+                break
+        return states, unread
+
+    def _write(self, states: dict[str, Any], unread: dict[str, str]) -> None:
+        with self._one_at_a_time:
+            failed = dict(unread)
+            for service, state in states.items():
+                try:
+                    self._write_one(service, state)
+                except (OSError, TypeError) as exc:
+                    failed[service] = str(exc)
+            if failed != self.unsaved:
+                told = unsaved.as_text(failed)
+                logger.error("%s", f"not saved: {told}" if failed else "everything is saved again")
+            self.unsaved = failed
+
+    def _write_one(self, service: str, state: Any) -> None:
+        document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
+        content = json.dumps(document, default=persistence._json_default)
+        digest = hashlib.sha256(content.encode()).digest()
+        if self._written.get(service) != digest:
+            write_whole(self._folder / f"{service}.json", content)
             self._written[service] = digest
+
+
+_snapshots: list[Snapshots] = []
+_marks: list[Path] = []
+
+
+@patch(
+    "app.save_all",
+    why="the state at the end is written by the twin, and what could not be written is known after it",
+    signature="(services)",
+)
+def _save_at_the_end(_by_ministack: Callable[[GetStates], None], services: GetStates) -> None:
+    for snapshots in _snapshots:
+        snapshots.take_last(services)
+        if not snapshots.unsaved:
+            for mark in _marks:
+                mark.unlink(missing_ok=True)
+
+
+async def answer(scope: dict[str, Any], send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """Answer the operator's question what is not saved; a POST saves first."""
+    if scope["method"] == "POST":
+        for snapshots in _snapshots:
+            for _attempt in range(_READS):
+                await snapshots.take()
+                if not snapshots.unsaved:
+                    break
+    left = {name: why for snapshots in _snapshots for name, why in snapshots.unsaved.items()}
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"unsaved": left}).encode()})
+
+
+require("services.s3._error", why="an object that cannot be kept is refused", signature=(
+    "(code, message, status, resource='', extra=None, headers=None)"
+))  # fmt: skip
+
+_unwritten: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("unwritten", default=None)
+_ROOM_BESIDE = 64 << 10
+"""Bytes for an object's metadata."""
+
+
+@patch(
+    "services.s3._atomic_write",
+    why="MiniStack keeps an object whose file cannot be written in memory and answers 200",
+    signature="(fpath, data, *, text=False)",
+)
+def _write_object(write: Callable[..., None], path: str, data: bytes, *, text: bool = False) -> None:
+    try:
+        write(path, data, text=text)
+    except OSError as exc:
+        if (failed := _unwritten.get()) is not None:
+            failed.append(str(exc))
+        raise
+
+
+@patch(
+    "app.SERVICE_HANDLERS[s3]",
+    why="an object that cannot be kept is refused, and the one that it would replace stays",
+    signature="async (method, path, headers, body, query_params)",
+)
+async def _refuse_what_cannot_be_kept(
+    serve: Callable[..., Awaitable[Response]],
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    query: dict[str, list[str]],
+) -> Response:
+    failed: list[str] = []
+    _unwritten.set(failed)
+    if method in ("PUT", "POST"):
+        try:
+            try_room(Path(s3.DATA_DIR), len(body) + _ROOM_BESIDE)
+        except OSError as exc:
+            return _no_room(str(exc))
+    response = await serve(method, path, headers, body, query)
+    return _no_room(failed[0]) if failed and response[0] < 300 else response
+
+
+def _no_room(why: str) -> Response:
+    message = f"the twin cannot keep the object: {why}: make room in {s3.DATA_DIR}"
+    status, headers, body = s3._error("ServiceUnavailable", message, 503)
+    return status, headers, body
 
 
 def install(settings: Settings) -> None:
@@ -66,4 +190,10 @@ def install(settings: Settings) -> None:
     # The temporary credentials in use: without them a device's requests would be refused after a restart.
     register_store("sessions", sts._sessions)
     snapshots = Snapshots(Path(persistence.STATE_DIR) if persistence.PERSIST_STATE else settings.home / "state")
-    register_periodic("snapshots", snapshots.take, interval_s=INTERVAL_S, busy_share=_BUSY_SHARE)
+    mark = unsaved.mark(settings.home)
+    _snapshots[:], _marks[:] = [snapshots], [mark]
+
+    async def first() -> None:
+        mark.touch()
+
+    register_periodic("snapshots", snapshots.take, interval_s=INTERVAL_S, busy_share=_BUSY_SHARE, first=first)
