@@ -46,7 +46,7 @@ $(ENVIRONMENTS): %-environment: python
 	@$(PYTHON) tools/set_up.py $*
 
 # The wheels that travel to devices: fetched once, so that synth needs no network.
-$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py | run-environment
+$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py $(wildcard config/*.toml) | run-environment
 	@echo "› wheelhouse of the devices"
 	@$(BIN)/python -m tools.wheelhouse --all-stages
 	@touch $@

@@ -8,7 +8,7 @@ from constructs import Construct
 from config.model import Model
 from config.stage import Stage
 from edge_constructs.component_library import component_version
-from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, Archive, MissingAssetError, runtime_archive
+from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, OnnxCompilation
 from edge_constructs.model_source import ModelSource
 from edge_constructs.model_verification import ModelVerification, triton_image
@@ -141,7 +141,7 @@ class ModelStack(StageStack):
 
     def _compile_by_onnx_runtime(self, source_uri: str) -> tuple[str, ...]:
         runtime = self._stage.runtime
-        archive: Archive = runtime_archive(runtime.python, runtime.architecture, build_folder(self))
+        archive = compiler_archive(runtime.python, runtime.architecture, build_folder(self))
         compilation = OnnxCompilation(
             self,
             "Compilation",

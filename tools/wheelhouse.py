@@ -1,6 +1,6 @@
 """Builds the runtime component's artifact: the wheels that a device installs without network.
 
-python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64] [--agent]
+python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64] [--agent] [--compiler]
 """
 
 import argparse
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.loader import ConfigurationError, load_stage, stage_names
+from edge_constructs.edge_assets import compiler_python
 from edge_constructs.reproducible_zip import sha256_of, write_zip
-from tools.requirement_lock import locked_wheels, read_locks
+from tools.requirement_lock import Pin, locked_wheels, read_lock, read_locks
 
 RUNTIME = Path(__file__).resolve().parents[1] / "edge_assets" / "runtime"
 LOCKS = ("requirements.lock", "installer.lock")
 SCRIPTS = ("install.sh", "install_wheels.py")
 AGENT_LOCK = "agent.lock"
+#: What the function that compiles by ONNX Runtime loads (edge_handlers/onnx_compilation.py).
+COMPILER_PACKAGES = ("numpy", "onnxruntime")
 ARCHITECTURES = ("x86_64", "aarch64")
 #: glibc 2.28 and older: Debian 10, Amazon Linux 2023 and all later ones have it; the newest first.
 MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
@@ -114,6 +117,49 @@ def build(target: Target, runtime: Path = RUNTIME) -> Path:
     return archive
 
 
+def build_compiler(target: Target, runtime: Path = RUNTIME) -> Path:
+    """Make the archive from which a function compiles models for devices whose Python Lambda has on an old system only.
+
+    Args:
+        target: The devices.
+        runtime: Folder with the lock.
+
+    Returns:
+        Path of the archive: a lock and wheels of numpy and ONNX Runtime for the devices' Python and the function's.
+
+    Raises:
+        WheelhouseError: As for `build`.
+    """
+    targets = [Target(python, target.architecture) for python in (target.python, compiler_python(target.python))]
+    pythons = "-".join(each.name.partition("-")[0] for each in targets)
+    archive = runtime / "wheelhouse" / f"compiler-{pythons}-{target.architecture}.zip"
+    pins = {name: pin for name, pin in read_lock(runtime / LOCKS[0]).items() if name in COMPILER_PACKAGES}
+    lock = "".join(_written(pin) for pin in pins.values()).encode()
+    if is_current(archive, {LOCKS[0]: lock}):
+        return archive
+    wheels = []
+    for one in targets:
+        folder = archive.parent / f"wheels-{one.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"compiler-{LOCKS[0]}"
+        file.write_bytes(lock)
+        download(one, [file], folder)
+        tag = one.name.split("-")[0]
+        try:
+            wheels += locked_wheels(folder, pins)
+        except ValueError as exc:
+            raise WheelhouseError(f"{exc}: delete {folder} and try again") from exc
+        if wrong := [wheel.name for wheel in wheels[-len(pins) :] if f"-{tag}-" not in wheel.name]:
+            raise WheelhouseError(f"{folder} must hold wheels for {tag}, got {', '.join(wrong)}: delete it")
+    digest = write_zip(archive, {LOCKS[0]: lock, **{f"wheels/{wheel.name}": wheel for wheel in wheels}})
+    _sidecar(archive).write_text(f"{digest}  {archive.name}\n")
+    return archive
+
+
+def _written(pin: Pin) -> str:
+    return f"{pin.requirement}" + "".join(f" --hash=sha256:{digest}" for digest in sorted(pin.sha256)) + "\n"
+
+
 def is_current(archive: Path, texts: dict[str, bytes]) -> bool:
     """Tell whether an archive is complete and made from these sources.
 
@@ -148,12 +194,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=here.python, help="version of the device's Python (default: %(default)s)")
     parser.add_argument("--arch", default=here.architecture, help="x86_64 or aarch64 (default: %(default)s)")
     parser.add_argument("--agent", action="store_true", help="add what the Edge Manager agent's clients need")
+    parser.add_argument("--compiler", action="store_true", help="what the function needs that compiles for the device")
     parser.add_argument("--all-stages", action="store_true", help="build what each stage's configuration asks for")
     options = parser.parse_args(arguments)
     try:
         targets = stage_targets() if options.all_stages else [Target(options.python, options.arch, options.agent)]
-        for target in targets:
-            archive = build(target)
+        compiled = compiler_targets() if options.all_stages else targets
+        archives = [] if options.compiler and not options.all_stages else [build(target) for target in targets]
+        if options.compiler or options.all_stages:
+            archives += [build_compiler(each) for each in compiled if compiler_python(each.python) != each.python]
+        for archive in archives:
             print(f"{archive}  {archive.stat().st_size / 1e6:.1f} MB")
     except (ConfigurationError, WheelhouseError, ValueError, OSError) as exc:
         print(f"wheelhouse: {exc}", file=sys.stderr)
@@ -171,6 +221,17 @@ def stage_targets() -> list[Target]:
     return sorted(
         {Target(stage.runtime.python, stage.runtime.architecture, stage.agent.enabled) for stage in stages}, key=str
     )
+
+
+def compiler_targets() -> list[Target]:
+    """The machines for which a stage compiles a model by ONNX Runtime, each once.
+
+    Raises:
+        ConfigurationError: A stage's file has mistakes.
+    """
+    stages = (load_stage(name) for name in stage_names())
+    compiling = (stage for stage in stages if any(model.compiler == "onnxruntime" for model in stage.models))
+    return sorted({Target(stage.runtime.python, stage.runtime.architecture) for stage in compiling}, key=str)
 
 
 def _sidecar(archive: Path) -> Path:

@@ -74,14 +74,57 @@ def runtime_archive(
     """
     kind = f"cp{python.replace('.', '')}-{architecture}{'-agent' if agent else ''}"
     made = runtime / "wheelhouse" / f"runtime-{kind}.zip"
+    return _made_archive(made, f"Python {python} on {architecture}", folder / "runtime.zip")
+
+
+#: Lambda's Pythons of this version and newer run on Amazon Linux 2023 (glibc 2.34); older ones on Amazon Linux 2
+#: (2.26), on which neither ONNX Runtime nor numpy loads.
+FUNCTION_PYTHON = "3.12"
+
+
+def compiler_python(python: str) -> str:
+    """Say which Python the function that compiles by ONNX Runtime has.
+
+    Args:
+        python: Version of the devices' interpreter, such as `3.11`.
+
+    Returns:
+        The devices' own where Lambda has it on a system that can load ONNX Runtime, else the oldest that is.
+    """
+    return python if int(python.split(".")[1]) >= int(FUNCTION_PYTHON.split(".")[1]) else FUNCTION_PYTHON
+
+
+def compiler_archive(python: str, architecture: str, folder: Path, runtime: Path = ROOT / "runtime") -> Archive:
+    """Take the archive of wheels from which a function compiles models for a kind of device.
+
+    Args:
+        python: Version of the devices' interpreter, such as `3.11`.
+        architecture: Of the devices and of the function, as `uname -m` prints it.
+        folder: As for `runtime_archive`.
+        runtime: The runtime component's folder.
+
+    Returns:
+        The devices' own archive if the function has their Python; else one with the same versions for both Pythons:
+        the twin runs functions in its own, which is the devices'.
+
+    Raises:
+        MissingAssetError: It has not been made.
+    """
+    if compiler_python(python) == python:
+        return runtime_archive(python, architecture, folder, runtime)
+    pythons = "-".join(f"cp{each.replace('.', '')}" for each in (python, compiler_python(python)))
+    made = runtime / "wheelhouse" / f"compiler-{pythons}-{architecture}.zip"
+    what = f"the compiler's function, Python {compiler_python(python)}, and Python {python} on {architecture}"
+    return _made_archive(made, what, folder / "runtime.zip")
+
+
+def _made_archive(made: Path, what: str, target: Path) -> Archive:
     note = made.with_suffix(".sha256")
     if not (made.is_file() and note.is_file()):
-        raise MissingAssetError(
-            f"the wheels for Python {python} on {architecture} are missing at "
-            f"{made.relative_to(runtime.parents[1])}: run make setup"
-        )
+        place = made.relative_to(made.parents[3])
+        raise MissingAssetError(f"the wheels for {what} are missing at {place}: run make setup")
     sha256 = note.read_text(encoding="utf-8").split()[0]
-    file = folder / sha256 / "runtime.zip"
+    file = target.parent / sha256 / target.name
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

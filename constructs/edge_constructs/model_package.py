@@ -7,6 +7,7 @@ from aws_cdk import Duration, Size
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.edge_assets import compiler_python
 from edge_constructs.encryption_key import SigningKey
 from edge_constructs.handler_provider import HandlerProvider
 from edge_handlers import model_package, onnx_compilation
@@ -27,9 +28,9 @@ class OnnxCompilation(Construct):
         model: The model's name.
         job: What the result's folder starts with.
         source_uri: S3 URI of the source archive.
-        runtime_uri: S3 URI of the runtime component's archive.
+        runtime_uri: S3 URI of an archive with the wheels of numpy and ONNX Runtime for the function's Python.
         input_shapes: Name of each input to its shape.
-        python: Version of the wheels in the archive, such as `3.11`.
+        python: Version of the devices' interpreter, such as `3.11`; the function's follows from it.
         architecture: Of the wheels, as `uname -m` prints it.
         key_arn: Encrypts the result.
     """
@@ -61,7 +62,7 @@ class OnnxCompilation(Construct):
             limit=Duration.minutes(15),
             memory_mb=MEMORY_MB,
             disk=_COMPILER_DISK,
-            python=python,
+            python=compiler_python(python),
             architecture=architecture,
         )
         resource = provider.resource(

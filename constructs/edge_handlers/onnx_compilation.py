@@ -1,7 +1,7 @@
 """Custom resource: a model optimised ahead of time by ONNX Runtime: devices load it in half the time and memory.
 
-The runtime is no part of the function: its wheels are taken from the archive that the devices install, so that what
-writes the model and what reads it are the same version. The function must have their Python version and architecture.
+The runtime is no part of the function: its wheels are taken from an archive that holds the devices' versions for the
+function's Python, so that what writes the model and what reads it are the same version.
 
 Deletion keeps the result, as the package made of it is kept; the bucket's sweep takes both.
 """
@@ -25,6 +25,8 @@ from edge_handlers.service_client import client, explaining
 
 MODEL = "model.onnx"
 NEEDED = ("numpy", "onnxruntime")
+#: Of this interpreter, in wheels' names: AWS runs another one than the twin does.
+TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 #: Runs in a process of its own: a model that crashes it fails one resource, not the function.
 PROGRAM = Path(__file__).with_name("onnx_optimise.py")
 
@@ -121,10 +123,10 @@ def _only_model(place: S3Location, folder: Path, s3: Any) -> Path:
 
 
 def unpack_wheels(place: S3Location, site: Path, s3: Any) -> Path:
-    """Unpack numpy and ONNX Runtime.
+    """Unpack numpy and ONNX Runtime for this interpreter.
 
     Args:
-        place: The runtime's archive, a zip with `wheels/<name>-….whl` in it.
+        place: The archive, a zip with `wheels/<name>-….whl` in it, for one Python or several.
         site: Where to; made here.
         s3: A boto3 S3 client.
 
@@ -132,7 +134,7 @@ def unpack_wheels(place: S3Location, site: Path, s3: Any) -> Path:
         The folder, to be put on a Python path.
 
     Raises:
-        WheelError: A library is not in the archive, or the archive is no zip.
+        WheelError: A library is not in the archive for this interpreter, or the archive is no zip.
         AwsCallError: S3 refused the call.
     """
     archive = site.with_suffix(".zip")
@@ -143,9 +145,12 @@ def unpack_wheels(place: S3Location, site: Path, s3: Any) -> Path:
             names = [name for name in runtime.namelist() if name.endswith(".whl")]
             for needed in NEEDED:
                 wheels = [name for name in names if name.rpartition("/")[2].startswith(f"{needed}-")]
-                if len(wheels) != 1:
-                    raise WheelError(f"{place} must hold one wheel of {needed}, got {wheels or 'none'}: run make setup")
-                with zipfile.ZipFile(io.BytesIO(runtime.read(wheels[0]))) as wheel:
+                fitting = [name for name in wheels if f"-{TAG}-" in name]
+                if len(fitting) != 1:
+                    raise WheelError(
+                        f"{place} must hold one wheel of {needed} for {TAG}, got {wheels or 'none'}: run make setup"
+                    )
+                with zipfile.ZipFile(io.BytesIO(runtime.read(fitting[0]))) as wheel:
                     wheel.extractall(site)
     except zipfile.BadZipFile as exc:
         raise WheelError(f"{place} must be a zip of wheels, got a damaged one: {exc}") from exc

@@ -10,7 +10,11 @@ from pathlib import Path
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import PLACE, recipes
 from edge_rules.rule import Finding, rule
+from edge_rules.shared_objects import Version, glibc_needs
 
+#: The oldest glibc that a device may have: what docs/deploy.md asks for. Amazon Linux 2023 has 2.34, Debian 12 2.36 and
+#: Ubuntu 24.04 2.39.
+DEVICE_GLIBC: Version = (2, 28)
 _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+)")
 
 
@@ -107,7 +111,7 @@ def wheels_are_locked(fleet: FleetView) -> Iterator[Finding]:
 def wheels_fit_the_python(fleet: FleetView) -> Iterator[Finding]:
     for resource, place, house in wheelhouses(fleet):
         for wheel in house.wheels:
-            if house.python and not _fits_python(wheel, house.python):
+            if house.python and not fits_python(wheel, house.python):
                 yield Finding(resource, place, f"{wheel} for Python {house.python}")
 
 
@@ -125,11 +129,32 @@ def wheels_fit_the_architecture(fleet: FleetView) -> Iterator[Finding]:
                 yield Finding(resource, place, f"{wheel} for {house.architecture}")
 
 
+@rule(
+    "ArtifactGlibc",
+    f"no shared object of a device may need a glibc newer than {'.'.join(map(str, DEVICE_GLIBC))}",
+    reason="its module cannot be loaded on devices with an older one: version `GLIBC_…' not found",
+    fix="take a wheel with an older manylinux tag, or build on an older system",
+)
+def devices_have_the_glibc(fleet: FleetView) -> Iterator[Finding]:
+    for recipe in recipes(fleet):
+        for place, artifact in recipe.artifacts():
+            file = fleet.asset(str(artifact.get("Uri", "")))
+            for name, needs in glibc_needs(file) if file else ():
+                if needs > DEVICE_GLIBC:
+                    yield Finding(recipe.resource, place or PLACE, f"{name} needs {'.'.join(map(str, needs))}")
+
+
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _fits_python(wheel: str, python: str) -> bool:
+def fits_python(wheel: str, python: str) -> bool:
+    """Tell from a wheel's name whether a Python takes it.
+
+    Args:
+        wheel: File name.
+        python: Version, such as `3.11`.
+    """
     tag, abi = wheel.removesuffix(".whl").split("-")[-3:-1]
     minor = int(python.split(".")[1])
     for each in tag.split("."):

@@ -85,6 +85,48 @@ def test_builds_once_and_again_when_a_source_or_the_archive_changes(
     assert sha256_of(archive) != digest
 
 
+@pytest.fixture
+def compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime folder in which the compiler's packages are downloaded for Python 3.11 and 3.12."""
+    pins: dict[str, list[str]] = {}
+    for tag in ("cp311", "cp312"):
+        folder = tmp_path / "wheelhouse" / f"wheels-{tag}-x86_64"
+        folder.mkdir(parents=True)
+        for name in wheelhouse.COMPILER_PACKAGES:
+            file = folder / f"{name}-1.0-{tag}-{tag}-manylinux_2_28_x86_64.whl"
+            file.write_bytes(f"{name} {tag}".encode())
+            pins.setdefault(name, []).append(sha256_of(file))
+    lock = "".join(
+        f"{name}==1.0" + "".join(f" --hash=sha256:{each}" for each in digests) + "\n" for name, digests in pins.items()
+    )
+    (tmp_path / "requirements.lock").write_text(f"pillow==1.0 --hash=sha256:{'0' * 64}\n{lock}")
+    monkeypatch.setattr(wheelhouse, "download", lambda *_: None)
+    return tmp_path
+
+
+def test_the_compilers_archive_has_the_devices_versions_for_both_pythons(compiling: Path) -> None:
+    archive = wheelhouse.build_compiler(TARGET, compiling)
+
+    assert archive.name == "compiler-cp311-cp312-x86_64.zip"
+    wheels = [name.split("-") for name in zipfile.ZipFile(archive).namelist() if name.endswith(".whl")]
+    assert [(name.removeprefix("wheels/"), tag) for name, _, tag, *_ in wheels] == [
+        ("numpy", "cp311"),
+        ("numpy", "cp312"),
+        ("onnxruntime", "cp311"),
+        ("onnxruntime", "cp312"),
+    ]
+    made = archive.stat().st_mtime_ns
+    assert wheelhouse.build_compiler(TARGET, compiling).stat().st_mtime_ns == made
+
+
+def test_a_python_whose_wheels_are_missing_for_the_compiler_is_named(compiling: Path) -> None:
+    for file in (compiling / "wheelhouse" / "wheels-cp312-x86_64").glob("numpy-*"):
+        file.unlink()
+
+    with pytest.raises(WheelhouseError, match="got none for numpy"):
+        wheelhouse.build_compiler(TARGET, compiling)
+
+
 def test_a_wheel_with_another_hash_is_named(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheelhouse, "download", lambda *_: None)
     next((runtime / "wheelhouse" / "wheels-cp311-x86_64").glob("*.whl")).write_bytes(b"other")

@@ -3,7 +3,8 @@
 from typing import Any
 
 from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS, merge
-from tests.edge_rules.sample_fleet import CODE_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
+from tests.edge_rules.sample_fleet import CODE_DIGEST, COMPILER_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
+from tests.edge_rules.small_elf import shared_object, wheel
 from tests.edge_rules.ways import Break, access, configuration, deployment, platform, script
 
 
@@ -43,6 +44,24 @@ def start(text: str) -> Break:
 def second_lock(fleet: Fleet) -> None:
     fleet.wheels.append("grpcio-1.85.1-cp311-cp311-manylinux2014_aarch64.whl")
     fleet.other_locks["agent.lock"] = f"grpcio==1.85.1{HASH}\n"
+
+
+def optimiser(runtime: str, *, python: str, glibc: str = "2.28") -> Break:
+    """What the compiler's function runs on, and the wheel that it is given."""
+    wheels = {f"numpy-2.4.6-{python}-{python}-manylinux_2_28_aarch64.whl": wheel(glibc)}
+
+    def change(fleet: Fleet) -> None:
+        fleet.properties("Optimiser")["Runtime"] = runtime
+        fleet.compiler = wheels
+
+    return change
+
+
+def layer(fleet: Fleet) -> None:
+    """A layer with a library, on a function that no custom resource serves."""
+    add("Tools", "AWS::Lambda::LayerVersion", {"Content": {"S3Key": f"{COMPILER_DIGEST}.zip"}})(fleet)
+    add("Plain", "AWS::Lambda::Function", {"Runtime": "python3.11", "Layers": [{"Ref": "Tools"}]})(fleet)
+    fleet.compiler = {"python/package.so": shared_object("GLIBC_2.27")}
 
 
 _PLAIN = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80}
@@ -147,6 +166,7 @@ ON_RUNTIME: dict[str, Break] = {
     "RequirementHashed": lambda fleet: fleet.lock.append("pillow==13.0.0"),
     "WheelLocked": wheels("pillow-13.0.0-py3-none-any.whl"),
     "WheelPython": wheels("numpy-2.4.6-cp313-cp313-manylinux_2_28_aarch64.whl"),
+    "ArtifactGlibc": lambda fleet: setattr(fleet, "glibc", "2.35"),
     "WheelArchitecture": wheels("numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl"),
 }
 ON_DEPLOYMENT: dict[str, Break] = {
@@ -177,6 +197,8 @@ ELSEWHERE: dict[str, tuple[str, Break]] = {
     "InstallerRoleAlias": ("Server", start("java -jar Greengrass.jar --tes-role-alias-name Alias")),
     "ServerEgress": ("Server", start("retry apt-get install --yes --quiet unzip")),
     "ServerPython": ("Server", start("retry dnf install --assumeyes python3.12 unzip")),
+    "FunctionGlibc": ("Optimiser", optimiser("python3.11", python="cp311")),
+    "FunctionWheel": ("Optimiser", optimiser("python3.13", python="cp312")),
     "GreengrassImage": ("Server", start("docker run --rm amazon/aws-iot-greengrass:latest")),
     "EdgeManager": ("Fleet", add("Fleet", "AWS::SageMaker::DeviceFleet", {})),
     "NeoVersion": ("Compilation", lambda fleet: fleet.properties("Compilation").update(FrameworkVersion="2.0")),
@@ -224,6 +246,8 @@ ALSO: list[tuple[str, str, Break]] = [
         "Server",
         lambda fleet: fleet.properties("Server").update(ImageId="{{resolve:ssm:/aws/service/al2023}}"),
     ),
+    ("FunctionGlibc", "Optimiser", optimiser("python3.12", python="cp312", glibc="2.35")),
+    ("FunctionGlibc", "Plain", layer),
     *NUCLEUS_ALSO,
 ]
 
@@ -244,6 +268,11 @@ KEEPS: dict[str, Break] = {
     ),
     "carriage returns in what is no script": lambda fleet: fleet.more_code.update({"a.csv": "a\r\n", "b": "a\r\n"}),
     **NUCLEUS_KEEPS,
+    "a function on Amazon Linux 2 with a wheel for it": optimiser("python3.11", python="cp311", glibc="2.26"),
+    "wheels of another Python beside the function's own": lambda fleet: fleet.compiler.update(
+        {"numpy-2.4.6-cp311-cp311-manylinux_2_28_aarch64.whl": wheel("2.38")}
+    ),
+    "a device's library that just fits": lambda fleet: setattr(fleet, "glibc", "2.9"),
     "a machine that may speak to everybody": lambda fleet: (
         way_out({"IpProtocol": "-1"})(fleet),
         start("apt-get update")(fleet),

@@ -2,14 +2,16 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from edge_rules.fleet_view import FleetView
 from edge_rules.rule_book import find
+from tests.edge_rules.small_elf import wheel
 
-RUNTIME_DIGEST, CODE_DIGEST = "a" * 64, "b" * 64
+RUNTIME_DIGEST, CODE_DIGEST, COMPILER_DIGEST = "a" * 64, "b" * 64, "d" * 64
 TOPIC = "plant/digits/request"
 HASH = " --hash=sha256:" + "0" * 64
 
@@ -75,6 +77,9 @@ class Fleet:
         self.folder = folder
         self.runtime, self.inference = deepcopy(RUNTIME_RECIPE), deepcopy(INFERENCE_RECIPE)
         self.wheels = ["numpy-2.4.6-cp311-cp311-manylinux_2_28_aarch64.whl", "six-1.17.0-py2.py3-none-any.whl"]
+        #: What the device's numpy needs of the C library, and what the compiler's function is given.
+        self.glibc = "2.28"
+        self.compiler = {"numpy-2.4.6-cp312-cp312-manylinux_2_28_aarch64.whl": wheel("2.28")}
         self.lock = [f"numpy==2.4.6{HASH}", f"six==1.17.0{HASH}"]
         self.other_locks: dict[str, str] = {}
         self.target = "3.11 aarch64"
@@ -111,15 +116,18 @@ class Fleet:
             self.properties(logical_id).setdefault("InlineRecipe", inline(recipe))
         self.properties("Server")["UserData"] = {"Fn::Base64": f"#!/bin/bash\n{self.script}\n"}
         lock = "# made by a tool\n" + "\n".join(self.lock) + "\n"
-        members = {"target": self.target, "requirements.lock": lock, **self.other_locks}
-        members |= {f"wheels/{name}": "" for name in self.wheels}
+        members: dict[str, str | bytes] = {"target": self.target, "requirements.lock": lock, **self.other_locks}
+        members |= {f"wheels/{name}": wheel(self.glibc) if name.startswith("numpy") else "" for name in self.wheels}
         runtime = _zip(self.folder / "runtime.zip", members)
         code = _zip(self.folder / "code.zip", {"inference/main.py": self.code, "run.sh": self.start} | self.more_code)
+        compiler = _zip(
+            self.folder / "compiler.zip", {f"wheels/{name}": content for name, content in self.compiler.items()}
+        )
         template = {"Parameters": self.parameters, "Resources": self.resources}
         (self.folder / "Plant.template.json").write_text(json.dumps(template))
         files = {
             digest: {"source": {"path": path.name, "packaging": "file"}}
-            for digest, path in ((RUNTIME_DIGEST, runtime), (CODE_DIGEST, code))
+            for digest, path in ((RUNTIME_DIGEST, runtime), (CODE_DIGEST, code), (COMPILER_DIGEST, compiler))
         }
         (self.folder / "Plant.assets.json").write_text(json.dumps({"files": files}))
         return FleetView.read([self.folder / "Plant.template.json"])
@@ -137,7 +145,7 @@ def inline(recipe: dict[str, Any]) -> Any:
     return {"Fn::Join": ["", [*parts, text]]} if parts else text
 
 
-def _zip(path: Path, members: dict[str, str]) -> Path:
+def _zip(path: Path, members: Mapping[str, str | bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -156,6 +164,19 @@ def _resources() -> dict[str, Any]:
         "Group": {"Type": "AWS::IoT::ThingGroup", "Properties": {}},
         "RuntimeCopy": {"Type": "Custom::ArtifactCopy", "Properties": {"SourceKey": f"{RUNTIME_DIGEST}.zip"}},
         "CodeCopy": {"Type": "Custom::ArtifactCopy", "Properties": {"SourceKey": f"{CODE_DIGEST}.zip"}},
+        "CompilerCopy": {"Type": "Custom::ArtifactCopy", "Properties": {"SourceKey": f"{COMPILER_DIGEST}.zip"}},
+        "Framework": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {"Runtime": "nodejs22.x", "Environment": {"Variables": {"CALLS": {"Ref": "Optimiser"}}}},
+        },
+        "Optimiser": {"Type": "AWS::Lambda::Function", "Properties": {"Runtime": "python3.12"}},
+        "Optimised": {
+            "Type": "Custom::OnnxCompilation",
+            "Properties": {
+                "ServiceToken": {"Fn::GetAtt": ["Framework", "Arn"]},
+                "RuntimeUri": {"Fn::GetAtt": ["CompilerCopy", "Uri"]},
+            },
+        },
         "Runtime": {**component, "Properties": {}},
         "Inference": {**component, "Properties": {}},
         "Deployment": {

@@ -109,7 +109,27 @@ def test_a_runtime_without_a_library_is_refused(bucket: FakeS3) -> None:
         archive.writestr("wheels/pillow-1.whl", b"")
     bucket.put("artifacts-dev", "artifacts/SHA/runtime.zip", empty.getvalue())
 
-    with pytest.raises(WheelError, match="must hold one wheel of numpy, got none"):
+    with pytest.raises(WheelError, match=f"must hold one wheel of numpy for {VERSION}, got none"):
+        run()
+
+
+def test_of_several_pythons_the_functions_own_is_taken(bucket: FakeS3, runtime: bytes) -> None:
+    both = io.BytesIO(runtime)
+    with zipfile.ZipFile(both, "a") as archive:
+        for name in ("numpy", "onnxruntime"):
+            archive.writestr(f"wheels/{name}-1.0-cp399-cp399-manylinux_2_28_x86_64.whl", b"of another Python")
+    bucket.put("artifacts-dev", "artifacts/SHA/runtime.zip", both.getvalue())
+
+    assert run()["Data"]["ArtifactUri"]
+
+
+def test_wheels_of_other_pythons_alone_are_refused(bucket: FakeS3) -> None:
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("wheels/numpy-1.0-cp399-cp399-manylinux_2_28_x86_64.whl", b"of another Python")
+    bucket.put("artifacts-dev", "artifacts/SHA/runtime.zip", other.getvalue())
+
+    with pytest.raises(WheelError, match=rf"must hold one wheel of numpy for {VERSION}, got \['wheels/numpy-1.0-cp399"):
         run()
 
 

@@ -14,11 +14,10 @@ import pytest
 from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.stage import Stage
-from edge_constructs.edge_assets import Archive
-from edge_constructs.reproducible_zip import write_zip
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks import edgewright
 from stacks.model_stack import ModelStack
+from tests.wheel_archive import wheel_archive
 from tools.compliance_analysers import BIN, Assembly, lint
 from tools.compliance_findings import accept, read_exceptions
 
@@ -54,16 +53,8 @@ def kinds(assembly: Path, stack: str) -> set[str]:
 @pytest.fixture(autouse=True)
 def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wheels of any device: set-up makes only the ones that the stages need."""
-
-    def archive(python: str, machine: str, folder: Path, *, agent: bool = False) -> Archive:
-        file = folder / f"{python}-{machine}-{agent}" / "runtime.zip"
-        wheel = "six-1.17.0-py2.py3-none-any.whl"
-        members = {"target": f"{python} {machine}\n", "requirements.lock": f"six==1.17.0 --hash=sha256:{'0' * 64}\n"}
-        contents = {name: text.encode() for name, text in {**members, f"wheels/{wheel}": ""}.items()}
-        return Archive(file, write_zip(file, contents))
-
-    for module in ("fleet_stack", "model_stack"):
-        monkeypatch.setattr(f"stacks.{module}.runtime_archive", archive)
+    monkeypatch.setattr("stacks.fleet_stack.runtime_archive", wheel_archive)
+    monkeypatch.setattr("stacks.model_stack.compiler_archive", wheel_archive)
 
 
 @pytest.fixture

@@ -11,7 +11,14 @@ import aws_cdk as cdk
 import pytest
 
 from edge_constructs import handler_provider
-from edge_constructs.edge_assets import MissingAssetError, inference_archive, package_files, runtime_archive
+from edge_constructs.edge_assets import (
+    MissingAssetError,
+    compiler_archive,
+    compiler_python,
+    inference_archive,
+    package_files,
+    runtime_archive,
+)
 from edge_constructs.handler_assets import function_files
 from edge_constructs.reproducible_zip import StrangerError, files_below
 
@@ -43,6 +50,21 @@ def test_wheels_are_published_under_one_name_with_their_noted_digest(tmp_path: P
     assert archive.sha256 == "ab" * 32
     assert archive.file.name == "runtime.zip"
     assert archive.file.read_bytes() == b"wheels"
+
+
+@pytest.mark.parametrize(
+    ("python", "made"), [("3.11", "compiler-cp311-cp312-x86_64"), ("3.12", "runtime-cp312-x86_64")]
+)
+def test_the_compilers_function_has_a_python_on_amazon_linux_2023(tmp_path: Path, python: str, made: str) -> None:
+    with pytest.raises(MissingAssetError, match=f"/{made}.zip: run make setup"):
+        compiler_archive(python, "x86_64", tmp_path, runtime(tmp_path))
+    (tmp_path / "edge_assets/runtime/wheelhouse" / f"{made}.zip").write_bytes(b"wheels")
+    (tmp_path / "edge_assets/runtime/wheelhouse" / f"{made}.sha256").write_text(f"{'ab' * 32}  {made}.zip\n")
+
+    archive = compiler_archive(python, "x86_64", tmp_path / "out", tmp_path / "edge_assets" / "runtime")
+
+    assert archive.file.read_bytes() == b"wheels"
+    assert compiler_python(python) == "3.12"
 
 
 def test_inference_archive_holds_package_and_start_script_and_is_reproducible(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from edge_constructs.model_verification import ImageUriError, triton_image
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
 from stacks.model_stack import ModelStack
+from tests.wheel_archive import wheel_archive
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
 CUSTOM = {
@@ -63,6 +64,8 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[Combination, dic
     gate = PolicyGate(app)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ModelStack, "__init__", define)
+        # Set-up makes the compiler's archive only for a stage that compiles by ONNX Runtime.
+        patch.setattr("stacks.model_stack.compiler_archive", wheel_archive)
         define_stacks(app, first)
     assembly = gate.synth()
     names = ["ModelDigits", *(f"Model{number}" for number in range(1, len(stages)))]

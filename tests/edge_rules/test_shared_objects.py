@@ -1,0 +1,81 @@
+"""Which glibc shared objects need: of small ones made here, and of all that this repository ships."""
+
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edge_constructs.handler_assets import HANDLERS
+from edge_constructs.handler_provider import SOURCE_ROOT
+from edge_rules.function_rules import glibc_of
+from edge_rules.shared_objects import SharedObjectError, glibc_needs, needed_glibc
+from edge_rules.wheel_rules import DEVICE_GLIBC
+from tests.edge_rules.small_elf import shared_object, wheel
+
+RUNTIME = Path(__file__).resolve().parents[2] / "edge_assets" / "runtime" / "wheelhouse"
+
+
+@pytest.mark.parametrize(
+    ("versions", "needed"),
+    [
+        (("GLIBC_2.2.5", "GLIBC_2.28", "GLIBC_2.4"), (2, 28)),
+        (("GLIBC_2.9", "GLIBC_2.17"), (2, 17)),
+        (("GCC_3.0", "GLIBC_PRIVATE"), None),
+        ((), None),
+    ],
+)
+def test_the_newest_version_counts(versions: tuple[str, ...], needed: tuple[int, ...] | None) -> None:
+    assert needed_glibc(shared_object(*versions)) == needed
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"#!/bin/sh\n", b"\x7fELF\x01\x01" + bytes(99), shared_object("GLIBC_2.4")[:90]]
+)
+def test_what_is_no_whole_shared_object_is_refused(content: bytes) -> None:
+    with pytest.raises(SharedObjectError, match="a shared object must be"):
+        needed_glibc(content)
+
+
+def test_folders_archives_and_wheels_in_archives_are_read(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "libx.so.1").write_bytes(shared_object("GLIBC_2.34"))
+    (tmp_path / "code" / "notes.so.txt").write_bytes(b"text")
+    archive = tmp_path / "runtime.zip"
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("wheels/x-1-cp312-cp312-manylinux_2_28_x86_64.whl", wheel("2.28"))
+        members.writestr("plain.so", shared_object("GLIBC_2.17"))
+
+    assert glibc_needs(tmp_path / "code") == (("libx.so.1", (2, 34)),)
+    assert dict(glibc_needs(archive)) == {
+        "x-1-cp312-cp312-manylinux_2_28_x86_64.whl: package/module.so": (2, 28),
+        "plain.so": (2, 17),
+    }
+    assert glibc_needs(tmp_path / "missing") == ()
+
+
+def test_a_real_library_says_what_its_wheel_says() -> None:
+    (library,) = (Path(sysconfig.get_path("platlib")) / "onnxruntime" / "capi").glob("libonnxruntime.so*")
+
+    assert needed_glibc(library.read_bytes()) == (2, 28)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "version"),
+    [("python3.11", (2, 26)), ("python3.12", (2, 34)), ("nodejs18.x", (2, 26)), ("nodejs22.x", (2, 34))],
+)
+def test_older_runtimes_of_lambda_have_an_older_glibc(runtime: str, version: tuple[int, ...]) -> None:
+    assert glibc_of(runtime) == version
+
+
+def test_every_bundle_that_set_up_made_runs_on_the_oldest_device() -> None:
+    bundles = sorted([*RUNTIME.glob("runtime-*.zip"), *(HANDLERS / "bundles").glob("*.zip")])
+    needs = [(bundle.name, *each) for bundle in bundles for each in glibc_needs(bundle)]
+
+    assert [each for each in needs if each[2] > DEVICE_GLIBC] == []
+    # One version older and it would not: the limit is the real one.
+    assert [each for each in needs if each[2] > (2, 27)]
+
+
+def test_no_handler_brings_a_shared_object() -> None:
+    assert glibc_needs(SOURCE_ROOT / "edge_handlers") == ()
