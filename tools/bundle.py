@@ -5,6 +5,8 @@ python -m tools.bundle --all-stages
 """
 
 import argparse
+import json
+import os
 import re
 import shutil
 import sys
@@ -16,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from config.loader import ConfigurationError, load_stage, stage_names
 from edge_constructs.handler_assets import FUNCTIONS, HANDLERS, LOCK
 from edge_constructs.reproducible_zip import files_below, is_bytecode, sha256_of, write_zip
-from tools.bundle_report import BundleTooLargeError, Report, check_size, largest_parts, size_of
-from tools.bundle_trim import RULES, strip, trim
+from tools.bundle_check import Untrimmed, find_interpreter
+from tools.bundle_report import FORM, BundleTooLargeError, Report, check_size, largest_parts, size_of
+from tools.bundle_trim import RULES, SYMBOLS, Cut, strip, trim
 from tools.requirement_lock import read_lock
 from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download
 
@@ -58,26 +61,65 @@ def build(
     keep |= _kept(function.name, lock)
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles) as temporary:
-        wheels, folder = Path(temporary) / "wheels", Path(temporary) / FOLDER
-        folder.mkdir()
+        wheels, unpacked, folder = (Path(temporary) / name for name in ("wheels", "unpacked", FOLDER))
+        unpacked.mkdir()
         notes = []
         for wheel in _fetch(function.name, lock, target, wheels):
             if wheel.name.startswith(GIVEN):
                 notes.append(f"{wheel.name} is left out: the component brings its own greengrasssdk")
             else:
-                unpack(wheel, folder)
-        before = size_of(folder)
-        cuts = trim(folder, keep)
-        stripped, note = strip(folder, target.architecture)
-        if stripped.files:
-            cuts.append(stripped)
+                unpack(wheel, unpacked)
+        cuts, told = shrink(unpacked, folder, target, keep)
         size, largest = size_of(folder), largest_parts(folder)
         warning = check_size(function.name, size, largest)
-        report = Report(before, size, tuple(cuts), largest, tuple(text for text in (*notes, note, warning) if text))
+        notes += [*told, *([warning] if warning else [])]
+        report = Report(size_of(unpacked), size, tuple(cuts), largest, tuple(notes))
         members = {f"{FOLDER}/{name}": file for name, file in files_below(folder, left_out=is_bytecode).items()}
         archive.with_suffix(".json").write_text(report.json(), encoding="utf-8")
         write_zip(archive, {**members, LOCK: lock})
     return archive, report
+
+
+def shrink(unpacked: Path, folder: Path, target: Target, keep: frozenset[str]) -> tuple[list[Cut], list[str]]:
+    """Copy packages without what a device does without, and prove that they import as before.
+
+    Args:
+        unpacked: The packages as their wheels have them.
+        folder: Gets the copy.
+        target: The device; where this machine has a Python of its kind, every top-level module is imported.
+        keep: Rules to leave out.
+
+    Returns:
+        What was taken away, and what a person should know: a rule that broke a package was left out.
+    """
+    interpreter = find_interpreter(target)
+    untrimmed = Untrimmed(unpacked, interpreter)
+    cuts, note = _trimmed(unpacked, folder, target, keep)
+    notes = [
+        note,
+        f"{len(untrimmed.imported)} modules import as before"
+        if interpreter
+        else f"not imported after trimming: no Python {target.python} for {target.architecture} on this machine",
+    ]
+    broken = untrimmed.broken_in(folder)
+    # One rule is to blame, mostly; else nothing is taken.
+    culprits = [frozenset({cut.rule}) for cut in cuts] + [frozenset({*RULES, SYMBOLS})]
+    for more in culprits if broken else ():
+        cuts, note = _trimmed(unpacked, folder, target, keep | more)
+        if not untrimmed.broken_in(folder):
+            name, error = next(iter(broken.items()))
+            rules = ", ".join(sorted(more)) if len(more) == 1 else "every rule"
+            notes = [note, f"left out {rules}: {name} would break ({error})", *notes[1:]]
+            break
+    return cuts, [text for text in notes if text]
+
+
+def _trimmed(unpacked: Path, folder: Path, target: Target, keep: frozenset[str]) -> tuple[list[Cut], str]:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(unpacked, folder, copy_function=os.link)  # nothing is changed in place
+    cuts = trim(folder, keep)
+    stripped, note = strip(folder, target.architecture) if SYMBOLS not in keep else (Cut(SYMBOLS), "")
+    return cuts + ([stripped] if stripped.files else []), note
 
 
 def _kept(name: str, lock: Path) -> frozenset[str]:
@@ -139,9 +181,10 @@ def _place(name: str) -> PurePosixPath | None:
 
 def _is_current(archive: Path, lock: Path) -> bool:
     try:
+        report = json.loads(archive.with_suffix(".json").read_text(encoding="utf-8"))
         with zipfile.ZipFile(archive) as members:
-            return members.read(LOCK) == lock.read_bytes()
-    except (OSError, KeyError, zipfile.BadZipFile):
+            return members.read(LOCK) == lock.read_bytes() and report.get("form") == FORM
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return False
 
 

@@ -13,6 +13,8 @@ LIMIT_BYTES = 2_000_000_000
 #: What a Lambda function could have unpacked: beyond it, something is probably along that is not needed.
 WARNING_BYTES = 250_000_000
 LARGEST = 10
+#: Raised with every change of what is taken away: what was bundled before is bundled anew.
+FORM = 2
 
 
 class BundleTooLargeError(Exception):
@@ -29,6 +31,7 @@ class Report:
         cuts: What was taken away.
         largest: Part and its bytes, the largest first, ten at most.
         notes: What a person should know.
+        form: Of the bundler's rules.
     """
 
     before_bytes: int
@@ -36,6 +39,7 @@ class Report:
     cuts: tuple[Cut, ...]
     largest: tuple[tuple[str, int], ...]
     notes: tuple[str, ...] = ()
+    form: int = FORM
 
     def text(self) -> str:
         """The report as a table."""

@@ -4,7 +4,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -40,11 +40,9 @@ def _suffix(*suffixes: str) -> Callable[[PurePosixPath], bool]:
     return lambda path: path.suffix in suffixes
 
 
-_INSTALLER_FILES = re.compile(
-    r"(RECORD|WHEEL|INSTALLER|REQUESTED|top_level\.txt|entry_points\.txt|direct_url\.json|zip-safe)$"
-)
+_INSTALLER_FILES = re.compile(r"(WHEEL|INSTALLER|REQUESTED|direct_url\.json|zip-safe)$")
 #: Rule in words to whether it takes a file, by its path below the packages' folder; the first that takes it counts.
-#: Licences stay, and so does each package's METADATA: programs ask importlib.metadata for versions.
+#: Licences stay, and so does what programs ask importlib.metadata for: versions, entry points, who brought a module.
 RULES: dict[str, Callable[[PurePosixPath], bool]] = {
     "bytecode": lambda path: path.suffix == ".pyc" or "__pycache__" in path.parts,
     "tests": _folder("tests", "test", "testing_data"),
@@ -61,6 +59,9 @@ RULES: dict[str, Callable[[PurePosixPath], bool]] = {
 
 #: Those that take whole folders by their name.
 _DOCUMENTATION = "documentation and examples"
+_STUBS = "type stubs"
+#: What `strip` takes, by the name that its cut has.
+SYMBOLS = "symbols of shared objects"
 _FOLDER_RULES = ("tests", _DOCUMENTATION)
 
 
@@ -77,8 +78,9 @@ def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
     cuts = {rule: Cut(rule) for rule in RULES}
     files = {PurePosixPath(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()}
     taken = {path: rule for path in files if (rule := _rule_for(path, keep))}
-    needed = imported_cuts(folder, set(taken), files - set(taken), lambda path: taken[path] == _DOCUMENTATION)
-    for relative in sorted(set(taken) - {path for path in needed if taken[path] in _FOLDER_RULES}):
+    imported = imported_cuts(folder, set(taken), files - set(taken), lambda path: taken[path] == _DOCUMENTATION)
+    needed = {path for path in imported if taken[path] in _FOLDER_RULES} | set(_read_stubs(folder, taken, files))
+    for relative in sorted(set(taken) - needed):
         path, cut = folder / relative, cuts[taken[relative]]
         cut.files += 1
         cut.size_bytes += path.stat().st_size
@@ -87,6 +89,16 @@ def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
     return [cut for cut in cuts.values() if cut.files]
+
+
+def _read_stubs(folder: Path, taken: Mapping[PurePosixPath, str], files: set[PurePosixPath]) -> Iterator[PurePosixPath]:
+    """Stubs that are read at run time: lazy_loader takes from them what a package has."""
+    for path, rule in taken.items():
+        module = path.with_suffix(".py")
+        if rule == _STUBS and path.suffix == ".pyi" and module in files:
+            content = (folder / module).read_bytes()
+            if b"attach_stub" in content or b".pyi" in content:
+                yield path
 
 
 def _rule_for(path: PurePosixPath, keep: frozenset[str]) -> str | None:
@@ -107,7 +119,7 @@ def strip(folder: Path, architecture: str, program: str = "strip") -> tuple[Cut,
     Returns:
         The cut, and a note where something was left alone; empty otherwise.
     """
-    cut, kept = Cut("symbols of shared objects"), 0
+    cut, kept = Cut(SYMBOLS), 0
     if shutil.which(program) is None:
         return cut, f"{program} is not installed: shared objects keep their symbols"
     for path in sorted(folder.rglob("*")):

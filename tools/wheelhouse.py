@@ -5,6 +5,7 @@ python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64] [--agent] [--
 
 import argparse
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -254,7 +255,8 @@ def download(target: Target, locks: Iterable[Path], folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
     command += ["--python-version", target.python, "--implementation", "cp"]
-    for tag in MANYLINUX:
+    # The last one is what a wheel built on a device is called.
+    for tag in (*MANYLINUX, "linux"):
         command += ["--platform", f"{tag}_{target.architecture}"]
     for lock in locks:
         command += ["--requirement", str(lock)]
@@ -272,7 +274,24 @@ def download(target: Target, locks: Iterable[Path], folder: Path) -> None:
     except subprocess.TimeoutExpired as exc:
         raise WheelhouseError(f"the wheels must arrive within {DOWNLOAD_LIMIT_S} s: check the network") from exc
     if result.returncode:
-        raise WheelhouseError(f"pip could not collect the wheels for {target.name}:\n{result.stderr.strip()}")
+        raise WheelhouseError(_explained(target, result.stderr.strip()))
+
+
+_NOT_FOUND = re.compile(r"satisfies the requirement (\S+)(?: .*)? \(from versions: (.*?)\)")
+
+
+def _explained(target: Target, said: str) -> str:
+    """What pip says of a package without a wheel, in words: it names neither the cause nor a way out."""
+    found = _NOT_FOUND.search(said)
+    if not found or "Retrying" in said:  # without a network it finds nothing, either
+        return f"pip could not collect the wheels for {target.name}:\n{said}"
+    name, others = found[1], found[2]
+    there = "none at all" if others == "none" else f"only for {others[-100:]}"
+    return (
+        f"{name} has no wheel for Python {target.python} on {target.architecture} ({there}): on such a machine with "
+        f"glibc 2.28 or older build one by `pip wheel --no-deps --wheel-dir WHEELS {name}`, and add to the lock its "
+        "hash (`pip hash`) and a line `--find-links WHEELS`, relative to the lock"
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 from edge_constructs.reproducible_zip import sha256_of
 from tools import bundle
 from tools.bundle import BundleError, build, unpack
+from tools.bundle_check import announced
 from tools.bundle_report import BundleTooLargeError, check_size, largest_parts
 from tools.bundle_trim import loadable, strip, trim
 from tools.wheelhouse import Target
@@ -28,6 +29,7 @@ FILES = {
     "pkg/docs/it.rst": b"text\n",
     "pkg-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n",
     "pkg-1.0.dist-info/RECORD": b"",
+    "pkg-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\n",
     "pkg-1.0.dist-info/licenses/LICENSE": b"free\n",
     "pkg-1.0.data/purelib/more.py": b"MORE = 1\n",
     "pkg-1.0.data/scripts/run": b"#!python\n",
@@ -75,6 +77,7 @@ def test_bundles_what_an_import_needs_and_says_what_was_cut(function: Path, tmp_
         "dependencies/pkg/__init__.py",
         "dependencies/pkg/core/big.py",
         "dependencies/pkg-1.0.dist-info/METADATA",
+        "dependencies/pkg-1.0.dist-info/RECORD",
         "dependencies/pkg-1.0.dist-info/licenses/LICENSE",
     }
     assert {cut.rule: cut.files for cut in report.cuts} == {
@@ -139,6 +142,166 @@ def test_what_the_rest_imports_is_not_cut_whatever_its_name(tmp_path: Path) -> N
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert set(files) - left == {"lazy/tests/__init__.py", "lazy/docs/page.rst", "astro/tests/header.h"}
     assert {cut.rule: cut.files for cut in cuts} == {"tests": 2, "documentation and examples": 1}
+
+
+def bundled(function: Path, files: dict[str, bytes], tmp_path: Path) -> tuple[set[str], list[str], list[str]]:
+    """Bundle one wheel: the archive's members, the notes, and the rules that took something."""
+    wheel = make_wheel(tmp_path / "registry", {**META, **files})
+    (function / "requirements.lock").write_text(f"pkg==1.0 --hash=sha256:{sha256_of(wheel)}\n")
+    archive, report = build(function, TARGET, tmp_path / "bundles")
+    assert report is not None
+    with zipfile.ZipFile(archive) as members:
+        names = {name.removeprefix("dependencies/") for name in members.namelist()}
+    return names, list(report.notes), [cut.rule for cut in report.cuts]
+
+
+META = {"pkg-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n"}
+READS = b"import pathlib\nfolder = pathlib.Path(__file__).parent\n"
+
+
+def test_stubs_that_are_read_at_run_time_stay(function: Path, tmp_path: Path) -> None:
+    files = {
+        "pkg/__init__.py": b"import pkg.sub, pkg.own\n",
+        "pkg/sub/__init__.py": b"import lazy_loader\n__getattr__ = lazy_loader.attach_stub(__name__, __file__)\n",
+        "pkg/sub/__init__.pyi": b"from .x import y\n",
+        "lazy_loader/__init__.py": b"def attach_stub(name, file): open(file[: file.rindex('.')] + '.pyi')\n",
+        "pkg/own.py": b"open(__file__.replace('.py', '.pyi'))\n",
+        "pkg/own.pyi": b"x: int\n",
+        "pkg/typed.py": b"x = 1\n",
+        "pkg/typed.pyi": b"x: int\n",
+        "pkg/py.typed": b"",
+    }
+
+    names, notes, _ = bundled(function, files, tmp_path)
+
+    assert set(files) - names == {"pkg/typed.pyi", "pkg/py.typed"}
+    assert notes == ["2 modules import as before"]
+
+
+def test_what_importlib_metadata_tells_is_the_same_after_trimming(function: Path, tmp_path: Path) -> None:
+    files = {
+        "pkg/__init__.py": b"",
+        "pkg-1.0.dist-info/entry_points.txt": b"[pkg.plugins]\ntable = pkg:table\n",
+        "pkg-1.0.dist-info/top_level.txt": b"pkg\n",
+        "pkg-1.0.dist-info/RECORD": b"pkg/__init__.py,,\n",
+        "pkg-1.0.dist-info/INSTALLER": b"pip\n",
+    }
+
+    names, _, _ = bundled(function, files, tmp_path)
+
+    assert set(files) - names == {"pkg-1.0.dist-info/INSTALLER"}
+    with zipfile.ZipFile(tmp_path / "bundles" / f"fn-{TARGET.name}.zip") as members:
+        members.extractall(tmp_path / "device")
+    ((name, (version, entries)),) = announced(tmp_path / "device" / "dependencies").items()
+    assert (name, version) == ("pkg", "1.0")
+    assert "pkg:table" in entries[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("tests/data.json", "tests"),
+        ("docs/schema.json", "documentation and examples"),
+        ("kernel.c", "sources of extensions"),
+        ("defs.h", "headers and static libraries"),
+        ("shipped.pyi", "type stubs"),
+    ],
+)
+def test_a_rule_that_breaks_an_import_is_left_out(path: str, rule: str, function: Path, tmp_path: Path) -> None:
+    files = {
+        "pkg/__init__.py": READS + f"(folder / 'in' / {path!r}).read_text()\n".encode(),
+        f"pkg/in/{path}": b"{}",
+        "other/__init__.py": b"",
+        "other/sub/tests/t.py": b"",
+        "other/sub/docs/t.rst": b"",
+        "other/sub/x.c": b"",
+    }
+
+    names, notes, rules = bundled(function, files, tmp_path)
+
+    assert f"pkg/in/{path}" in names
+    assert f"left out {rule}: pkg would break (FileNotFoundError" in notes[0]
+    assert rules == [each for each in ("tests", "sources of extensions", "documentation and examples") if each != rule]
+
+
+def test_two_rules_that_break_imports_are_left_out_with_all(function: Path, tmp_path: Path) -> None:
+    files = {
+        "pkg/__init__.py": READS + b"(folder / 'a.h').read_text()\n",
+        "pkg/a.h": b"",
+        "more/__init__.py": READS + b"(folder / 'tests' / 'a').read_text()\n",
+        "more/tests/a": b"",
+    }
+
+    names, notes, rules = bundled(function, files, tmp_path)
+
+    assert set(files) <= names
+    assert "left out every rule" in notes[0]
+    assert rules == []
+
+
+def test_a_module_that_never_imported_here_proves_nothing(function: Path, tmp_path: Path) -> None:
+    files = {"pkg/__init__.py": b"import numpy\n", "google/cloud/thing/__init__.py": b"", "one.py": b"", "docs.py": b""}
+
+    _, notes, _ = bundled(function, files, tmp_path)
+
+    assert notes == ["3 modules import as before"]
+
+
+def test_without_such_a_python_the_report_says_that_nothing_was_imported(function: Path, tmp_path: Path) -> None:
+    _, report = build(function, Target("3.99", TARGET.architecture), tmp_path / "bundles")
+
+    assert report is not None
+    assert report.notes[-1] == f"not imported after trimming: no Python 3.99 for {TARGET.architecture} on this machine"
+
+
+def test_hidden_folders_of_a_wheel_travel(function: Path, tmp_path: Path) -> None:
+    names, _, _ = bundled(function, {"pkg/__init__.py": b"", "pkg/.libs/libx.so.1": b"x"}, tmp_path)
+
+    assert "pkg/.libs/libx.so.1" in names
+
+
+def test_what_older_rules_trimmed_is_bundled_anew(function: Path, tmp_path: Path) -> None:
+    archive, _ = build(function, TARGET, tmp_path / "bundles")
+    assert build(function, TARGET, tmp_path / "bundles")[1] is None
+    report = json.loads(archive.with_suffix(".json").read_text())
+
+    archive.with_suffix(".json").write_text(json.dumps({**report, "form": 1}))
+
+    assert build(function, TARGET, tmp_path / "bundles")[1] is not None
+
+
+def test_a_package_without_a_wheel_is_told_with_how_to_build_one(tmp_path: Path) -> None:
+    function, wheels = tmp_path / "fn", tmp_path / "wheels"
+    function.mkdir()
+    make_wheel(wheels, {**META, "pkg/__init__.py": b""}).rename(wheels / "pkg-2.0-py3-none-any.whl")
+    lock = function / "requirements.lock"
+    head = "--no-index\n--find-links ../wheels\n"
+    for name, there in (("source-only", "none at all"), ("pkg", "only for 2.0")):
+        lock.write_text(f"{head}{name}==1.0 --hash=sha256:{'0' * 64}\n")
+
+        with pytest.raises(BundleError) as caught:
+            build(function, TARGET, tmp_path / "bundles")
+
+        assert f"fn: {name}==1.0 has no wheel for Python {TARGET.python} on {TARGET.architecture} ({there})" in str(
+            caught.value
+        )
+        assert f"`pip wheel --no-deps --wheel-dir WHEELS {name}==1.0`" in str(caught.value)
+
+
+def test_a_wheel_that_was_built_on_a_device_is_taken_from_beside_the_lock(tmp_path: Path) -> None:
+    function, wheels = tmp_path / "fn", tmp_path / "wheels"
+    function.mkdir()
+    tag = f"{TARGET.name.partition('-')[0]}-{TARGET.name.partition('-')[0]}-linux_{TARGET.architecture}"
+    files = {"pkg-1.0.dist-info/WHEEL": f"Wheel-Version: 1.0\nTag: {tag}\n".encode(), "pkg/__init__.py": b""}
+    wheel = make_wheel(wheels, {**META, **files}).rename(wheels / f"pkg-1.0-{tag}.whl")
+    (function / "requirements.lock").write_text(
+        f"--no-index\n--find-links ../wheels\npkg==1.0 --hash=sha256:{sha256_of(wheel)}\n"
+    )
+
+    archive, _ = build(function, TARGET, tmp_path / "bundles")
+
+    with zipfile.ZipFile(archive) as members:
+        assert "dependencies/pkg/__init__.py" in members.namelist()
 
 
 def test_a_rule_left_out_by_hand_is_not_taken_for_done(function: Path, tmp_path: Path) -> None:
