@@ -11,14 +11,19 @@ from config.section import Section, Slug
 #: there. Of AWS's own topics only a shadow's are of use to a function.
 _SHADOW = r"\$aws/things/[\w:-]+/shadow/(name/[\w:-]+/)?(get|update|delete)(/(accepted|rejected|documents|delta))?"
 _TOPIC = re.compile(rf"({_SHADOW}|[^+#*?${{}}\"\\\s]+)", re.ASCII)
+#: Stands for the device's name in a topic.
+THING = "{thing}"
+#: Characters of the longest thing name that a stage may list.
+_LONGEST_THING = 124
 
 
 def _exact(topic: str) -> str:
-    if not _TOPIC.fullmatch(topic) or len(topic.encode()) > 256:
+    longest = topic.replace(THING, "x" * _LONGEST_THING)
+    if not _TOPIC.fullmatch(longest) or len(longest.encode()) > 256:
         raise ValueError(
             'a topic must be exact, with at most 256 bytes, without wildcards, spaces and any of +#*?${}"\\, or one '
             f"of a shadow ($aws/things/<thing>/shadow/update …), got {topic[:100]!r}: declare each topic of a V1 "
-            "subscription"
+            f"subscription; {THING} in it stands for the device's name"
         )
     return topic
 
@@ -36,8 +41,8 @@ class Handler(Section):
         handler: `module.function` in it.
         pinned: Whether it is long-lived; else it starts with an event and ends when idle.
         encoding: `json`: an event is the parsed message; `binary`: its bytes.
-        subscribe: Exact topics in the cloud whose messages are its events.
-        publish: Exact topics in the cloud that it may publish on.
+        subscribe: Exact topics in the cloud whose messages are its events; `{thing}` in one is the device's name.
+        publish: Exact topics in the cloud that it may publish on; `{thing}` in one is the device's name.
         environment: Its environment variables.
         timeout_s: After so long an event's process is killed, s.
         idle_s: Without an event for so long a function that is not pinned ends, s.
@@ -59,3 +64,8 @@ class Handler(Section):
     queue_size: int = Field(default=64, ge=1, le=10_000)
     memory_mb: int = Field(default=128, ge=1, le=65_536)
     aws_credentials: bool = False
+
+    @property
+    def names_the_thing(self) -> bool:
+        """Whether a topic has the device's name in it."""
+        return any(THING in topic for topic in (*self.subscribe, *self.publish))

@@ -6,9 +6,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config.delivery import Announced, Bootstrap, Pipeline
-from config.edge_server import SERVER_PYTHONS, Agent, Download, EdgeServer, Network, Runtime, nucleus_download
+from config.edge_server import (
+    DEFAULT_VERSIONS,
+    SERVER_PYTHONS,
+    Agent,
+    Download,
+    EdgeServer,
+    Network,
+    Runtime,
+    nucleus_download,
+)
 from config.fleet import Fleet, Health, Ring, Rollout
-from config.handler import Handler
+from config.handler import THING, Handler
 from config.model import Model
 from config.names import Names
 from config.observability import Observability
@@ -140,6 +149,19 @@ class Stage(Section):
         listed = [model.folder for model in self.models]
         if unknown := sorted(set(self.observability.models) - set(listed)):
             raise ValueError(f"observability.models may name {', '.join(listed)} only, got {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_things_where_the_nucleus_fills_them(self) -> "Stage":
+        nucleus = self.edge_server.nucleus
+        release = tuple(int(part) for part in (nucleus.version or DEFAULT_VERSIONS[nucleus.kind]).split("."))
+        for handler in self.handlers:
+            if handler.names_the_thing and (nucleus.kind == "lite" or release < (2, 6)):
+                raise ValueError(
+                    f"handlers.{handler.name}: a topic with {THING} needs edge_server.nucleus.kind classic or docker, "
+                    "2.6.0 or newer, which fills the name into access control, got "
+                    f"{nucleus.kind} {'.'.join(map(str, release))}: use one topic, and the name in the message"
+                )
         return self
 
     @model_validator(mode="after")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nucleus_lite.fact import OBSERVED, Fact
 
+#: `${…}` is an escape, no variable.
+_VARIABLE = re.compile(r"(?<!\$)\{[a-z]+:[^{}]*\}")
 _ITEM_BYTES = 11
 _PAIR_BYTES = 21
 
@@ -44,6 +47,25 @@ ACCESS_BYTES = Fact(
     shown_by="a large access control",
     value=4096,
 )
+ACCESS_VARIABLE = Fact(
+    "a recipe variable in the access control (`{iot:thingName}`) is compared as it stands; a later commit fills it in",
+    source="ggipcd/src/ipc_authz.c (policy_match; interpolate_policy_resource after 2.6.0)",
+    rule="IpcTopicCharacter",
+    twin="`is compared as it stands`",
+    shown_by="the device's name in the access control",
+)
+
+
+def variables_in(policies: Any) -> list[str]:
+    """The resources of one service's access control that hold a recipe variable.
+
+    Args:
+        policies: Name to policy.
+    """
+    found = policies.values() if isinstance(policies, Mapping) else ()
+    listed = [policy.get("resources") for policy in found if isinstance(policy, Mapping)]
+    texts = [topic for topics in listed if isinstance(topics, list) for topic in topics if isinstance(topic, str)]
+    return [topic for topic in texts if _VARIABLE.search(topic)]
 
 
 def memory_bytes(node: Any) -> int:

@@ -1,10 +1,13 @@
 """Who may do what: one role for each of instance, device and compiler, and the devices' IoT policy."""
 
+from collections.abc import Iterable
+
 from constructs import Construct
 
+from config.handler import THING
 from config.model import result_topics
 from config.stage import Stage
-from edge_constructs.identities import CoreDevicePolicy, EdgeInstanceRole, SageMakerExecution, TokenExchange
+from edge_constructs.identities import THING_NAME, CoreDevicePolicy, EdgeInstanceRole, SageMakerExecution, TokenExchange
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack
 
@@ -35,13 +38,29 @@ class IdentityStack(StageStack):
             "CoreDevice",
             name=names.iot_policy,
             role_alias=names.role_alias,
-            request_topics=[*map(names.request_topic, models), *(t for each in stage.handlers for t in each.subscribe)],
+            request_topics=[
+                *map(names.request_topic, models),
+                *policy_topics(topic for each in stage.handlers for topic in each.subscribe),
+            ],
             response_topics=[
                 *result_topics(names, stage.models),
-                *(t for each in stage.handlers for t in each.publish),
+                *policy_topics(topic for each in stage.handlers for topic in each.publish),
             ],
         )
         self.edge_instance = EdgeInstanceRole(
             self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy
         )
         self.needs(storage)
+
+
+def policy_topics(topics: Iterable[str]) -> list[str]:
+    """Write handlers' topics as the IoT policy names them.
+
+    Args:
+        topics: As the stage declares them.
+
+    Returns:
+        The topics, but those of the device's own thing, which are allowed to every device already.
+    """
+    named = [topic.replace(THING, THING_NAME) for topic in topics]
+    return [topic for topic in named if not topic.startswith(f"$aws/things/{THING_NAME}/")]

@@ -7,7 +7,7 @@ from typing import Any
 
 from constructs import Construct
 
-from config.handler import Handler
+from config.handler import THING, Handler
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
@@ -15,6 +15,8 @@ from edge_constructs.handler_check import HandlerDeclarationError, check_functio
 from edge_constructs.recipe import fill_recipe, soft_dependencies
 
 _SERVICE = "aws.greengrass.ipc.mqttproxy"
+#: The nucleus' own variable for the device's name: filled in access control by the classic one, from 2.6.0 on.
+THING_VARIABLE = "{iot:thingName}"
 _OPERATIONS = {"subscribe": "aws.greengrass#SubscribeToIoTCore", "publish": "aws.greengrass#PublishToIoTCore"}
 
 
@@ -96,8 +98,10 @@ def recipe_values(name: str, handler: Handler, runtime: str) -> dict[str, Any]:
         "COMPONENT": name,
         "NAME": handler.name,
         "HANDLER": handler.handler,
-        "SUBSCRIBE": list(handler.subscribe),
-        "PUBLISH": list(handler.publish),
+        "SUBSCRIBE": [topic.replace(THING, THING_VARIABLE) for topic in handler.subscribe],
+        "PUBLISH": [topic.replace(THING, THING_VARIABLE) for topic in handler.publish],
+        # Nucleus lite 2.6.0 compares the variable as it stands: there the component would never be allowed its topics.
+        "NUCLEUS": "aws_nucleus_classic" if handler.names_the_thing else "*",
         "RUNTIME": runtime,
         "DEPENDENCIES": soft_dependencies([runtime], credentials=handler.aws_credentials),
     }

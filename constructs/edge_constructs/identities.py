@@ -14,10 +14,10 @@ from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.permission import Permission, ServiceRole, arn
 
 #: Filled by AWS IoT with the name of the thing that the certificate is attached to.
-THING = "${iot:Connection.Thing.ThingName}"
+THING_NAME = "${iot:Connection.Thing.ThingName}"
 #: Jobs, fleet status and shadows of that thing. AWS IoT allows a policy 2,048 characters (API reference, CreatePolicy):
 #: the nucleus' thirteen topics one by one would take 2,300, and none of them is another thing's.
-_OWN = f"$aws/things/{THING}/*"
+_OWN = f"$aws/things/{THING_NAME}/*"
 LIMIT_CHARACTERS = 2048
 
 
@@ -49,7 +49,7 @@ class CoreDevicePolicy(Construct):
         super().__init__(scope, construct_id)
         statements = [
             # The classic nucleus opens further connections as <thing>#2, <thing>#3 …
-            _allow("iot:Connect", [f"client/{THING}", f"client/{THING}#*"]),
+            _allow("iot:Connect", [f"client/{THING_NAME}", f"client/{THING_NAME}#*"]),
             _allow("iot:Publish", [f"topic/{topic}" for topic in (_OWN, *response_topics)]),
             _allow("iot:Subscribe", [f"topicfilter/{topic}" for topic in (_OWN, *request_topics)]),
             _allow("iot:Receive", [f"topic/{topic}" for topic in (_OWN, *request_topics)]),

@@ -102,17 +102,19 @@ def access_control_fits(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "IpcTopicCharacter",
-    "a topic in the access control must be without ?, $ and braces",
+    "a topic in the access control must be without ?, $ and braces, but for {iot:thingName} on the classic nucleus",
     reason="nucleus lite refuses ? and unknown escapes, and takes {…} for a variable where an older one compares it",
-    fix="name the topic without them",
+    fix='name the topic without them, or write "runtime": "aws_nucleus_classic"',
     source="ggl-policy-validation/src/policy_validation.c, ggipcd/src/ipc_authz.c (interpolate_policy_resource)",
+    fact=configuration.ACCESS_VARIABLE,
 )
 def topics_are_plain(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         for place, _, policy in recipe.access():
             for topic in policy.get("resources") or []:
                 # The reserved topics begin with a dollar.
-                if re.search(r"[?${}]", str(topic).removeprefix("$aws/")):
+                plain = str(topic).removeprefix("$aws/")
+                if re.search(r"[?${}]", plain if recipe.on_lite else plain.replace("{iot:thingName}", "")):
                     yield Finding(recipe.resource, place, str(topic))
 
 

@@ -46,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
         "aws.greengrass.ipc.mqttproxy": {
             "m1": _policy(
                 ["aws.greengrass#PublishToIoTCore", "aws.greengrass#SubscribeToIoTCore"],
-                ["probe/iot/*", "one/+/two", "rest/#", "exact/iot", "lvl/+"],
+                ["probe/iot/*", "one/+/two", "rest/#", "exact/iot", "lvl/+", "own/{iot:thingName}/out"],
             ),
             "m2": _policy(["*"], ["anyop"]),
         },
@@ -78,20 +78,23 @@ class LoopbackCloud:
 class LoopbackService:
     """The service, its tokens by component, and what stands in for the cloud."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, thing_name: str | None = None) -> None:
         self.tokens = Tokens()
         self.cloud = LoopbackCloud()
         self.store = ConfigurationStore(folder / "configuration.json")
         for component in (PROBE, OTHER):
             self.store.merge(component, (), DEFAULTS, 0)
         self.store.merge("aws.greengrass.NucleusLite", (), {"awsRegion": "eu-west-1"}, 0)
-        self.service = IpcService(self.tokens, self.store, self.store.save, cast(Connection, self.cloud), {})
+        cloud = cast(Connection, self.cloud)
+        self.service = IpcService(self.tokens, self.store, self.store.save, cloud, {}, thing_name)
 
 
 @contextlib.asynccontextmanager
-async def serve(folder: Path, limits: IpcLimits | None = None) -> AsyncIterator[LoopbackService]:
+async def serve(
+    folder: Path, limits: IpcLimits | None = None, thing_name: str | None = None
+) -> AsyncIterator[LoopbackService]:
     """Serve at `<folder>/ipc.socket` for the length of the context."""
-    loopback = LoopbackService(folder)
+    loopback = LoopbackService(folder, thing_name)
     server = IpcServer(loopback.service, limits)
     await server.start(folder / "ipc.socket")
     try:
@@ -101,7 +104,7 @@ async def serve(folder: Path, limits: IpcLimits | None = None) -> AsyncIterator[
 
 
 async def _main(folder: Path, dialect: Dialect) -> None:
-    async with serve(folder, dialect.ipc) as loopback:
+    async with serve(folder, dialect.ipc, "press-7" if dialect.fills_policies else None) as loopback:
         sys.stdout.write(f"{loopback.tokens.of(PROBE)} {loopback.tokens.of(OTHER)}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()

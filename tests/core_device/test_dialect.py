@@ -19,6 +19,7 @@ from twin.core_device.dialect import CLASSIC, LITE, Dialect
 FOREVER = "echo ran > ran; sleep 600"
 CARET = {"VersionRequirement": "^1.0.0"}
 SOFT = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
+THINGS_TOPIC = "plant/{iot:thingName}/out"
 HARD = {"VersionRequirement": ">=1.0.0 <2.0.0"}
 
 
@@ -128,6 +129,13 @@ QUIRKS = {
     "65 keys in one object": Quirk(
         "DefaultConfiguration must have at most 64 keys in one object, got 65",
         {**step(FOREVER), "defaults": {"wide": dict.fromkeys(map(str, range(65)), 1)}},
+    ),
+    "the device's name in the access control": Quirk(
+        "'plant/{iot:thingName}/out' is compared as it stands",
+        {
+            **step(FOREVER),
+            "defaults": {"accessControl": {"aws.greengrass.ipc.mqttproxy": {"a": {"resources": [THINGS_TOPIC]}}}},
+        },
     ),
     "a large access control": Quirk(
         "accessControl.aws.greengrass.ipc.mqttproxy must take at most 4096 bytes of memory",

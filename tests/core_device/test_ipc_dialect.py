@@ -69,6 +69,14 @@ def publish_a_large_local_message(client: Callable[[], Any]) -> None:
     client().publish_to_topic(topic="exact/topic", publish_message=message)
 
 
+def publish_on_the_things_own_topic(client: Callable[[], Any]) -> None:
+    client().publish_to_iot_core(topic_name="own/press-7/out", qos="1", payload=b"")
+
+
+def publish_on_another_things_topic(client: Callable[[], Any]) -> None:
+    client().publish_to_iot_core(topic_name="own/press-8/out", qos="1", payload=b"")
+
+
 def update_deeply_nested(client: Callable[[], Any]) -> None:
     client().update_configuration(key_path=["deep"], timestamp=datetime.now(UTC), value_to_merge=nested(15))
 
@@ -113,6 +121,7 @@ def open_many_subscriptions(client: Callable[[], Any]) -> None:
     [
         (publish_a_large_payload, "at most 6300 bytes"),
         (publish_a_large_local_message, ""),  # the connection is ended, as by the real one
+        (publish_on_the_things_own_topic, "not authorized to perform"),
         (update_deeply_nested, "at most 16 levels"),
         (update_with_a_long_value, "long/a must be at most 1024 bytes as encoded JSON on this nucleus, got 1025"),
         (update_on_the_13th_level, "at most 12 levels on this nucleus, got 13"),
@@ -130,6 +139,11 @@ def test_classic_does_what_lite_refuses(ask: Callable[[Callable[[], Any]], None]
         ask(client)
 
     assert reason in str(getattr(refused.value, "message", refused.value))
+
+
+def test_the_devices_name_in_access_control_covers_no_other_device() -> None:
+    with device("classic") as client, pytest.raises(model.UnauthorizedError):
+        publish_on_another_things_topic(client)
 
 
 @pytest.mark.parametrize(("dialect", "own_messages"), [("classic", 0), ("lite", 1)])

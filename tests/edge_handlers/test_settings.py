@@ -16,6 +16,14 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (settings.subscribe, settings.publish, settings.environment) == (("t/in",), ("t/out",), {})
 
 
+def test_the_devices_name_is_filled_into_topics() -> None:
+    settings = parse(
+        {**GOOD, "subscribe": ["cmd/{iot:thingName}"], "publish": ["dt/{iot:thingName}/x", "y"]}, "press-7"
+    )
+
+    assert (settings.subscribe, settings.publish) == (("cmd/press-7",), ("dt/press-7/x", "y"))
+
+
 @pytest.mark.parametrize(
     ("changes", "mistake"),
     [

@@ -79,6 +79,14 @@ NUCLEUS_ALSO: list[tuple[str, str, Break]] = [
     ("ComponentDescription", "Inference", lambda fleet: fleet.inference.update(ComponentDescription="a\nUser=root")),
     ("ComponentDescription", "Inference", lambda fleet: fleet.inference.update(ComponentDescription="a\\")),
     ("IpcTopicCharacter", "Inference", access(resources=["plant/?"])),
+    (
+        "IpcTopicCharacter",
+        "Inference",
+        lambda fleet: (
+            fleet.manifest["Platform"].update(runtime="aws_nucleus_classic"),
+            access(resources=["plant/{artifacts:path}/request"])(fleet),
+        ),
+    ),
     ("ConfigurationShape", "Inference", configuration(wide=dict.fromkeys(map(str, range(65)), 1))),
 ]
 #: Near misses.
@@ -95,6 +103,10 @@ NUCLEUS_KEEPS: dict[str, Break] = {
         configuration(labels="x" * 1100)(fleet),
     ),
     "a run step that may take long": lambda fleet: fleet.manifest["Lifecycle"]["run"].update(Timeout=3600),
+    "the device's name on the classic nucleus": lambda fleet: (
+        fleet.manifest["Platform"].update(runtime="aws_nucleus_classic"),
+        access(resources=["plant/{iot:thingName}/request"])(fleet),
+    ),
     "a shadow's topic": access(resources=["$aws/things/press/shadow/update"]),
     "many parts for the classic nucleus": lambda fleet: (
         fleet.manifest["Platform"].update(runtime="classic"),

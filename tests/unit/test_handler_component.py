@@ -158,8 +158,32 @@ def test_a_topic_that_means_more_than_itself_to_a_policy_is_refused(topic: str) 
         handler(subscribe=(topic,))
 
 
+def test_a_topic_with_the_devices_name_is_exact_for_each_device_and_for_the_classic_nucleus_only() -> None:
+    named = recipe(subscribe=("cmd/{thing}/in",), publish=("dt/{thing}/out", "all/out"))
+    plain = recipe(publish=("all/out",))
+
+    configuration = named["ComponentConfiguration"]["DefaultConfiguration"]
+    policies = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"]
+    assert configuration["publish"] == policies["c:publications"]["resources"] == ["dt/{iot:thingName}/out", "all/out"]
+    assert configuration["subscribe"] == policies["c:events"]["resources"] == ["cmd/{iot:thingName}/in"]
+    assert named["Manifests"][0]["Platform"] == {"os": "linux", "runtime": "aws_nucleus_classic"}
+    assert plain["Manifests"][0]["Platform"] == {"os": "linux", "runtime": "*"}
+
+
+@pytest.mark.parametrize("topic", ["a/{thin}/b", "a/{thing", "a/{{thing}}", "x" * 200 + "/{thing}"])
+def test_a_variable_that_nobody_fills_is_refused(topic: str) -> None:
+    with pytest.raises(ValueError, match=r"{thing} in it stands for the device's name"):
+        handler(publish=(topic,))
+
+
 def test_topics_of_v1_are_taken_and_those_of_a_shadow_too() -> None:
-    topics = ("hello/world", "/topic/metering", "$aws/things/GG_Light/shadow/update/documents", "t/ü")
+    topics = (
+        "hello/world",
+        "/topic/metering",
+        "$aws/things/GG_Light/shadow/update/documents",
+        "t/ü",
+        "$aws/things/{thing}/shadow/update",
+    )
 
     assert handler(subscribe=topics).subscribe == topics
 

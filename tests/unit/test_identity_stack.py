@@ -7,6 +7,7 @@ import aws_cdk as cdk
 import pytest
 
 from edge_constructs.identities import CoreDevicePolicy
+from stacks.identity_stack import policy_topics
 from tests.synthesis import resources
 
 
@@ -107,6 +108,12 @@ def test_an_iot_policy_longer_than_aws_allows_is_refused() -> None:
         CoreDevicePolicy(
             cdk.Stack(), "Policy", name="long", role_alias="alias", request_topics=topics, response_topics=topics
         )
+
+
+def test_a_topic_with_the_devices_name_is_that_devices_alone() -> None:
+    declared = ["dt/{thing}/out", "plain/out", "$aws/things/{thing}/shadow/update"]
+
+    assert policy_topics(declared) == ["dt/${iot:Connection.Thing.ThingName}/out", "plain/out"]
 
 
 def test_model_topics_are_exact_and_one_way() -> None:

@@ -102,6 +102,20 @@ def test_a_stage_needs_a_model(tmp_path: Path) -> None:
         load_stage("lab", written(tmp_path, 'region = "eu-west-1"\nmodels = []\n'))
 
 
+@pytest.mark.parametrize(
+    ("nucleus", "told"),
+    [('kind = "lite"', "got lite 2.6.0"), ('version = "2.5.6"\nsha256 = "' + "0" * 64 + '"', "got classic 2.5.6")],
+)
+def test_a_topic_with_the_devices_name_needs_a_nucleus_that_fills_it(tmp_path: Path, nucleus: str, told: str) -> None:
+    handler = '[[handlers]]\nname = "v1"\nfolder = "digits"\nhandler = "a.b"\npublish = ["dt/{thing}/out"]\n'
+    python = '[runtime]\npython = "3.12"\n'
+
+    assert load_stage("lab", written(tmp_path, GOOD + python + handler)).handlers[0].names_the_thing
+    with pytest.raises(ConfigurationError, match=rf"handlers\.v1: a topic with {{thing}} needs .* {told}") as caught:
+        load_stage("lab", written(tmp_path, GOOD + python + handler + f"[edge_server.nucleus]\n{nucleus}\n"))
+    assert "use one topic, and the name in the message" in str(caught.value)
+
+
 @pytest.mark.parametrize("mark", ["\ufeff", ""])
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path, mark: str) -> None:
     assert load_stage("lab", written(tmp_path, mark + GOOD)).region == "eu-west-1"

@@ -82,7 +82,8 @@ class CoreDevice:
         )
         self._worker = DeploymentWorker(layout.job_file, self._deployer, self._health.deployment_done, dialect)
         self._jobs = JobQueue(self._connection, thing_name, self._worker.offer)
-        service = IpcService(self._tokens, self._store, self._save_configuration, self._connection, components)
+        named = thing_name if dialect.fills_policies else None
+        service = IpcService(self._tokens, self._store, self._save_configuration, self._connection, components, named)
         self._ipc = IpcServer(service, dialect.ipc)
         self._environment: ComponentEnvironment | None = None
 

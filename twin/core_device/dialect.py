@@ -51,6 +51,7 @@ class Dialect:
             started; it hears of the change before, but of nothing that a reset takes away.
         rolls_back: A deployment that fails is undone where it asks for that; else what it has changed stays.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
+        fills_policies: `{iot:thingName}` in access control is the device's name.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dialect:
     starts_configured: bool
     rolls_back: bool
     missing_stays: bool
+    fills_policies: bool
 
 
 LITE = Dialect(
@@ -80,6 +82,7 @@ LITE = Dialect(
     starts_configured=True,
     rolls_back=False,
     missing_stays=False,
+    fills_policies=False,
 )
 CLASSIC = Dialect(
     name="classic",
@@ -94,6 +97,7 @@ CLASSIC = Dialect(
     starts_configured=False,
     rolls_back=True,
     missing_stays=True,
+    fills_policies=True,
 )
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}
@@ -180,6 +184,8 @@ def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
         size, limit = configuration.memory_bytes(policies), configuration.ACCESS_BYTES.value
         if size > limit:
             yield f"accessControl.{service} must take at most {limit} bytes of memory, got {size}: use fewer topics"
+        for topic in configuration.variables_in(policies):
+            yield f"accessControl.{service}: {topic!r} is compared as it stands: name no variable in it"
     yield from _unit_rules(document)
 
 

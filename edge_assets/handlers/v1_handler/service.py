@@ -1,6 +1,7 @@
 """The handler component's life: a function and its subscriptions as the configuration says."""
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -46,7 +47,7 @@ class HandlerService(ConnectedService):
 
     def _accept(self, client: IpcClient, configuration: object) -> bool:
         del client
-        wanted = settings.parse(configuration)
+        wanted = settings.parse(configuration, os.environ.get("AWS_IOT_THING_NAME", ""))
         if self._dispatcher is None or self._dispatcher.settings != wanted:
             before, self._dispatcher = self._dispatcher, self._make_dispatcher(wanted)
             if before:

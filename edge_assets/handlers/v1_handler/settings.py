@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_component.settings import (
     FLAG,
@@ -20,6 +20,7 @@ from edge_component.settings import (
 )
 
 HANDLER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+THING_VARIABLE = "{iot:thingName}"
 ENCODINGS = ("json", "binary")
 
 
@@ -49,11 +50,12 @@ class HandlerSettings:
     memory_mb: int = setting("memoryMb", whole(1, 65_536), "what the context says; not enforced", 128)
 
 
-def parse(value: object) -> HandlerSettings:
+def parse(value: object, thing: str = "") -> HandlerSettings:
     """Check a configuration.
 
     Args:
         value: What the device holds; keys that `HandlerSettings` does not know are not this module's business.
+        thing: The device's name, for `{iot:thingName}` in topics: the nucleus fills it into the access control alone.
 
     Returns:
         The settings.
@@ -66,4 +68,8 @@ def parse(value: object) -> HandlerSettings:
     mistakes: list[str] = []
     settings = read(HandlerSettings, value, mistakes)
     accepted(mistakes)
-    return settings
+    return replace(settings, subscribe=_named(settings.subscribe, thing), publish=_named(settings.publish, thing))
+
+
+def _named(listed: tuple[str, ...], thing: str) -> tuple[str, ...]:
+    return tuple(topic.replace(THING_VARIABLE, thing) for topic in listed)

@@ -43,6 +43,23 @@ def is_authorized(access_control: Any, service: str, operation: str, resource: s
     return False
 
 
+def with_thing(access_control: Any, name: str) -> Any:
+    """Fill the device's name into access control, as the classic nucleus does since 2.6.0.
+
+    Args:
+        access_control: As in the component's configuration.
+        name: What stands for `{iot:thingName}`.
+
+    Returns:
+        A copy.
+    """
+    if isinstance(access_control, dict):
+        return {key: with_thing(value, name) for key, value in access_control.items()}
+    if isinstance(access_control, list):
+        return [with_thing(value, name) for value in access_control]
+    return access_control.replace("{iot:thingName}", name) if isinstance(access_control, str) else access_control
+
+
 @lru_cache(maxsize=4096)
 def _pattern(resource: str, mqtt: bool) -> re.Pattern[str]:
     rest = ""

@@ -14,6 +14,7 @@ from twin.core_device.components.configuration_store import ConfigurationStore, 
 from twin.core_device.components.environment import Tokens
 from twin.core_device.errors import RequestRejectedError
 
+from .access_control import with_thing
 from .operations import Cancel, IpcError, IpcHandler, Message
 
 
@@ -26,6 +27,7 @@ class IpcService(IpcHandler):
         save_configuration: Called after a component has changed its own.
         connection: The way to the cloud's topics.
         components: The components on the device.
+        thing_name: What stands for `{iot:thingName}` in access control; None where the nucleus leaves it as text.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class IpcService(IpcHandler):
         save_configuration: Callable[[], None],
         connection: Connection,
         components: Mapping[str, Component],
+        thing_name: str | None = None,
     ) -> None:
         self._tokens, self._store, self._save_configuration = tokens, store, save_configuration
         self._connection, self._components = connection, components
-        self._topics = LocalTopics()
+        self._topics, self._thing_name = LocalTopics(), thing_name
 
     def component_of(self, token: str) -> str | None:
         """The component that holds the token."""
@@ -47,9 +50,10 @@ class IpcService(IpcHandler):
     def access_control(self, component: str) -> Any:
         """The component's `accessControl`, nothing when it has none."""
         try:
-            return self._store.get(component, ("accessControl",))
+            access = self._store.get(component, ("accessControl",))
         except KeyError:
             return {}
+        return access if self._thing_name is None else with_thing(access, self._thing_name)
 
     def get_configuration(self, component: str, key_path: list[str]) -> Any:
         """The value at a key path of any component."""
