@@ -26,6 +26,7 @@ from tools.predictions import Prediction, PredictionError, accuracy, predict_hel
 from tools.workload_predictions import ClassifiedPicture, next_picture, predict_flowers
 from twin import inventory, lifecycle
 from twin.errors import TwinError
+from twin.files import private_folder
 from twin.operator import OperatorClient
 from twin.state import load_state
 
@@ -151,7 +152,7 @@ def run(out: Path) -> Report:
 def alone(out: Path) -> Iterator[None]:
     """Let one demo at a time work in a folder; the lock goes with the process that holds it."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        private_folder(out)
         lock = (out / "demo.lock").open("w")
     except OSError as error:
         raise typer.BadParameter(f"the folder of the run must be writable, got {out}: {error}") from error

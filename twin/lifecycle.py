@@ -19,7 +19,7 @@ from twin import unsaved
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
 from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
-from twin.files import try_room
+from twin.files import private_folder, private_opener, try_room
 from twin.ports import accepts_connections, free_ports, is_free
 from twin.process import ProcessIdentity, end_processes, heads, processes_where, with_descendants
 from twin.state import PORT_NAMES, STATE_FILE, TwinState, load_state, remove_state, save_state
@@ -44,8 +44,8 @@ def _silent(_text: str) -> None:
 def _exclusive(home: Path) -> Iterator[None]:
     """One `up` or `down` at a time in a state folder; the lock goes with the process that holds it."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "lifecycle.lock").open("w")
+        private_folder(home)
+        lock = open(home / "lifecycle.lock", "w", opener=private_opener)  # noqa: SIM115
     except OSError as exc:
         raise TwinError(f"state folder must be writable, got {home}: {exc}: set TWIN_HOME to another one") from exc
     with lock:

@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,7 +19,8 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.twin.conftest import Clients, trust
+from tests.twin.conftest import Clients, trust, wait_until
+from twin.files import private_folder
 from twin.state import TwinState
 
 LIMIT_S = 30
@@ -297,6 +299,28 @@ def test_no_request_without_the_secret_changes_or_reads_anything(
 def test_all_is_as_it_was_after_them(kept: dict[str, Any], client: Clients) -> None:
     assert client("s3").get_object(Bucket=kept["bucket"], Key="kept")["Body"].read() == b"a secret of the account"
     assert client("ssm").get_parameter(Name="/doors/kept")["Parameter"]["Value"] == "a secret of the account"
+
+
+def test_all_below_the_state_folder_is_its_owners_alone(twin: TwinState, kept: dict[str, Any]) -> None:
+    assert kept
+    wait_until(lambda: (twin.home / "state" / "iam.json").exists())
+
+    found = [path for path in (twin.home, *twin.home.rglob("*")) if not path.is_symlink()]
+
+    assert [path for path in found if path.lstat().st_mode & 0o077] == []
+
+
+def test_a_folder_that_is_there_becomes_private_but_not_one_for_all(tmp_path: Path) -> None:
+    there, for_all = tmp_path / "there", tmp_path / "for all"
+    for folder, mode in ((there, 0o755), (for_all, 0o1777)):
+        folder.mkdir()
+        folder.chmod(mode)
+
+    private_folder(there)
+    private_folder(for_all)
+
+    assert there.stat().st_mode & 0o7777 == 0o700
+    assert for_all.stat().st_mode & 0o7777 == 0o1777
 
 
 def test_the_secret_is_in_no_environment_that_functions_inherit(twin: TwinState) -> None:

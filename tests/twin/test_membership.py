@@ -38,7 +38,8 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     classic = yaml.safe_load((tmp_path / "b" / nucleus_files.CLASSIC_CONFIG_FILE).read_text())
     system, nucleus = config["system"], config["services"]["aws.greengrass.NucleusLite"]["configuration"]
     assert classic["system"]["thingName"] == system["thingName"] == "board-1"
-    assert Path(system["privateKeyPath"]).stat().st_mode & 0o077 == 0
+    bundle = tmp_path / "b"
+    assert [path for path in (bundle, *bundle.rglob("*")) if path.stat().st_mode & 0o077] == []
     context = ssl.create_default_context(cafile=system["rootCaPath"])
     context.load_cert_chain(system["certificateFilePath"], system["privateKeyPath"])
     proxy = nucleus["networkProxy"]["proxy"]["url"]

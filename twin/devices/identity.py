@@ -12,7 +12,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from twin.files import write_whole
+from twin.files import private_folder, write_whole
 
 BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 CERTIFICATE, KEY, ROOT_CA = "device.pem.crt", "private.pem.key", "root_ca.pem"
@@ -125,7 +125,7 @@ def write_credentials(folder: Path, identity: Identity) -> None:
     Raises:
         OSError: If one cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     for name, text in (
         (CERTIFICATE, identity.certificate),
         (KEY, identity.private_key),

@@ -12,7 +12,7 @@ import yaml
 
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA, CloudNames, Identity, write_credentials
 from twin.errors import TwinError
-from twin.files import write_whole
+from twin.files import private_folder, write_whole
 
 CONFIG_FILE, CLASSIC_CONFIG_FILE = "config.yaml", "config-classic.yaml"
 CREDENTIALS = "credentials"
@@ -117,7 +117,7 @@ def point_at(path: Path, proxy_port: int) -> bool:
     if proxy.get("url") == _proxy_url(proxy_port):
         return False
     proxy["url"] = _proxy_url(proxy_port)
-    write_whole(path, yaml.safe_dump(config, sort_keys=False))
+    write_whole(path, yaml.safe_dump(config, sort_keys=False), private=True)
     return True
 
 
@@ -129,7 +129,7 @@ def _proxy(config: Any) -> dict[str, Any]:
 def write_bundle(folder: Path, identity: Identity, proxy_port: int, root: str | None = None) -> None:
     """Write what a real device needs to join, and a README of three commands for each nucleus.
 
-    Key and certificate are readable by their owner only.
+    The folder and all in it are readable by their owner only.
 
     Args:
         folder: Where; made if missing.
@@ -142,6 +142,7 @@ def write_bundle(folder: Path, identity: Identity, proxy_port: int, root: str | 
     """
     lite_root, classic_root = root or LITE_ROOT, root or CLASSIC_ROOT
     try:
+        private_folder(folder)
         write_credentials(folder / CREDENTIALS, identity)
         for name, text in (
             (CONFIG_FILE, lite(identity, proxy_port, root=lite_root)),

@@ -12,7 +12,7 @@ from twin.devices.membership import Membership
 from twin.devices.nucleus_files import CONFIG_FILE, CREDENTIALS, lite
 from twin.edge_processes import devices_folder, end_edge_processes
 from twin.errors import TwinError
-from twin.files import write_whole
+from twin.files import private_folder, write_whole
 from twin.state import TwinState
 
 COUNT_LIMIT = 100
@@ -71,11 +71,12 @@ def _add(state: TwinState, membership: Membership, thing: str, group: str | None
     root = devices_folder(state.home) / thing
     if root.is_dir():  # an interrupted start: its key may be lost, so it begins anew
         _remove(state, membership, thing)
-    root.mkdir(parents=True)
+    private_folder(root.parent)
+    private_folder(root)
     identity = membership.join(thing, group)
     write_credentials(root / CREDENTIALS, identity)
     # Written last: a folder with it is a device that has joined, and is kept running.
-    write_whole(root / CONFIG_FILE, lite(identity, state.proxy_port, root=str(root), dialect=dialect))
+    write_whole(root / CONFIG_FILE, lite(identity, state.proxy_port, root=str(root), dialect=dialect), private=True)
 
 
 def _remove(state: TwinState, membership: Membership, thing: str) -> None:

@@ -12,7 +12,7 @@ import psutil
 
 from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
-from twin.files import REPOSITORY
+from twin.files import PRIVATE_UMASK, REPOSITORY, private_opener
 from twin.process import INTERPRETER_VARIABLES, ProcessIdentity, processes_where
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
@@ -74,7 +74,7 @@ class DeviceProcess:
             OSError: If it cannot be started.
         """
         (self._root / "log").mkdir(parents=True, exist_ok=True)
-        with (self._root / "log" / "core_device.log").open("ab") as log:
+        with open(self._root / "log" / "core_device.log", "ab", opener=private_opener) as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "twin.core_device", "--config", str(self._root / CONFIG_FILE)],
                 cwd=self._root,
@@ -83,6 +83,7 @@ class DeviceProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=PRIVATE_UMASK,
             )
         try:
             self._identity = ProcessIdentity.of(self._child.pid)
