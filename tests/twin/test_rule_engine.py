@@ -12,6 +12,7 @@ from ministack.services import cloudwatch, cloudwatch_logs, eventbridge
 
 from twin.cloud import cloudwatch as twins_cloudwatch
 from twin.cloud.greengrass import core_devices
+from twin.cloud.metrics import Series
 from twin.cloud.rules_engine import UNDEFINED, RuleMessage, get, parse_time
 
 NOW = 1_800_000_000.0
@@ -150,7 +151,8 @@ def test_statistics_are_those_of_each_period_and_of_the_alarms_dimensions_only()
     for age, value, device in ((1, 1, "a"), (59, 2, "a"), (61, 4, "a"), (1, 100, "b"), (1, 1000, None)):
         point = {"Timestamp": NOW - age, "Value": float(value), "Unit": "None"}
         key = ("N", "M", f"device={device}" if device else "")
-        cloudwatch._metric_bucket(key).append({**point, "Dimensions": {"device": device} if device else {}})
+        series = cloudwatch._metrics.setdefault(key, Series())
+        series.append({**point, "Dimensions": {"device": device} if device else {}})
     dimensions = [{"Name": "device", "Value": "a"}]
 
     assert twins_cloudwatch.statistics(alarm(Dimensions=dimensions), NOW) == [3, 4, None]

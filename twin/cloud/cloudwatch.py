@@ -1,7 +1,7 @@
 """CloudWatch's missing parts: alarms that see time pass, and metric filters of log groups.
 
-Alarms are evaluated by period, M out of N, dimensions, and with missing data. MiniStack looks at an alarm only when a
-metric is put, so that one for missing data could never go off.
+Alarms are evaluated once a second, by period, M out of N, dimensions, and with missing data, over their periods alone.
+MiniStack looks at all of them whenever a metric is put, and at none otherwise: one for missing data never goes off.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch, cloudwatch_logs
 
+from twin.cloud.metrics import Point, Series
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
@@ -44,15 +45,16 @@ def statistics(alarm: dict[str, Any], now: float) -> list[float | None]:
     """
     dimensions = {each["Name"]: each["Value"] for each in alarm.get("Dimensions") or []}
     key = (alarm["Namespace"], alarm["MetricName"], cloudwatch._dims_key(dimensions))
-    points, period = cloudwatch._metrics.get(key) or [], int(alarm.get("Period") or 60)
+    series, period = cloudwatch._metrics.get(key) or Series(), int(alarm.get("Period") or 60)
     name = alarm.get("ExtendedStatistic") or alarm.get("Statistic") or "Average"
-    values: list[float | None] = []
-    for number in range(int(alarm.get("EvaluationPeriods") or 1)):
-        end = now - number * period
-        inside = [point for point in points if end - period < point["Timestamp"] <= end]
-        found = cloudwatch._calc_stats(inside)
-        values.append(cloudwatch._stat_value(found, name, inside) if found else None)
-    return values
+    periods: list[list[Point]] = [[] for _ in range(int(alarm.get("EvaluationPeriods") or 1))]
+    for point in series.between(now - len(periods) * period, now):
+        periods[int((now - point["Timestamp"]) // period)].append(point)
+    found = [cloudwatch._calc_stats(inside) for inside in periods]
+    return [
+        cloudwatch._stat_value(stats, name, inside) if stats else None
+        for stats, inside in zip(found, periods, strict=True)
+    ]
 
 
 def state(alarm: dict[str, Any], values: list[float | None]) -> str:

@@ -1,0 +1,88 @@
+"""What an answer costs the twin as answers add up: a deployed twin, clients with requests in flight, then many at once.
+
+    python -m benchmarks.twin_load [--answers 6000] [--crowd 5000] [--clients 20]
+
+Prints answers a second and CPU of the cloud for each part of the answers, and memory; ends with code 1 if one was lost.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, DeployedTwin
+from twin.errors import TwinError
+from twin.operator import OperatorClient
+
+IN_FLIGHT = 8
+ANSWER_LIMIT_S = 120.0
+DATA = {"index": 0}
+
+
+def ask(client: OperatorClient) -> bool:
+    """Whether a request is answered within two minutes."""
+    try:
+        client.request(REQUEST, dict(DATA), RESPONSE, ANSWER_LIMIT_S)
+    except TwinError:
+        return False
+    return True
+
+
+def stage(cloud: psutil.Process, clients: list[OperatorClient], count: int, in_flight: int) -> dict[str, Any]:
+    """Put `count` requests, so many at a time, spread over the clients."""
+    before, began = cloud.cpu_times(), time.monotonic()
+    with ThreadPoolExecutor(in_flight) as pool:
+        answered = sum(pool.map(lambda number: ask(clients[number % len(clients)]), range(count)))
+    took, after = time.monotonic() - began, cloud.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    return {
+        "answers": answered,
+        "lost": count - answered,
+        "a_second": round(answered / took, 1),
+        "cpu_ms_a_request": round(cpu / count * 1000, 2),
+        "cloud_mb": round(cloud.memory_info().rss / 1e6, 1),
+    }
+
+
+def main() -> int:
+    """Deploy, load, print; 1 if a request was not answered."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answers", type=int, default=6000, help="answers with eight requests in flight")
+    parser.add_argument("--part", type=int, default=500, help="answers of one line")
+    parser.add_argument("--crowd", type=int, default=5000, help="requests at once at the end")
+    parser.add_argument("--clients", type=int, default=20, help="clients of the crowd")
+    options = parser.parse_args()
+    lost = 0
+    threading.stack_size(256 << 10)
+    with tempfile.TemporaryDirectory() as folder, DeployedTwin(Path(folder)) as twin, ExitStack() as stack:
+        twin.bootstrap()
+        twin.deploy.deploy()
+        twin.deploy.wait_for_device(NAMES.edge_server, timeout_s=120)
+        cloud = psutil.Process(twin.state.pid)
+        clients = [stack.enter_context(twin.operator()) for _ in range(options.clients)]
+        ask(clients[0])
+        for _ in range(options.answers // options.part):
+            found = stage(cloud, clients[:1], options.part, IN_FLIGHT)
+            print(json.dumps({**found, **twin.rss_mb()}), flush=True)
+            lost += found["lost"]
+        if options.crowd:
+            for name, in_flight in (("in turn", options.clients), ("at once", options.crowd)):
+                found = stage(cloud, clients, options.crowd, in_flight)
+                print(json.dumps({"crowd": name, **found, **twin.rss_mb()}), flush=True)
+                lost += found["lost"]
+        began = time.monotonic()
+        alive = ask(clients[0])
+        print(json.dumps({"answers_afterwards": alive, "s": round(time.monotonic() - began, 2)}))
+    return 0 if alive and not lost else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
