@@ -29,6 +29,7 @@ from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
 from edge_inference.files import FileJob, read_file
 from edge_inference.models import runtime
+from edge_inference.models.package import verified
 from edge_inference.models.store import ModelStore, load_workload
 from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE
@@ -115,7 +116,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
     package = mobilenet_package(Path("out/bench/mobilenet"))
     (folder / "photo.jpg").write_bytes(photograph())
-    session = runtime.open_session(package / "model.onnx")
+    session = runtime.open_session(package / "model.onnx", verified(package)[1])
 
     def timed(way: Callable[[object, bytes], int], count: int) -> float:
         started = time.perf_counter()

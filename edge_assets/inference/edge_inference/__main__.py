@@ -19,7 +19,7 @@ from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
 from edge_inference.models.signature import SigningKeys
-from edge_inference.models.store import ModelStore, Workload, load_workload
+from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from edge_inference.router import Router
 from edge_inference.service import Event, InferenceService, ServiceError
 from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
@@ -65,15 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, work in (("captures", captures.run), ("upload", upload.run)):
         threading.Thread(target=work, name=name, daemon=True).start()
 
-    def load_model(folder: Path) -> Workload:
+    def load_model(served: Served, folder: Path) -> Workload:
         process.freeze()
-        model = load_workload(folder, runtime.load, keys.current)
+        model = load_workload(folder, runtime.load, keys.current, served)
         process.trim()
         return model
 
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
-        store = ModelStore(pointer, load_model)
+        store = ModelStore(pointer, partial(load_model, Served(settings.name, settings.component)))
         endpoint = Endpoint(settings, device, store, outbox, captures, lambda: service.look())
         endpoint.start()
         return endpoint

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_inference.agent import AgentError, Status
 from edge_inference.models import runtime
-from edge_inference.models.package import MANIFEST, MODEL_FILE, ModelPackageError, verified_manifest
+from edge_inference.models.package import MANIFEST, MODEL_FILE, ModelPackageError, verified
 from edge_inference.models.signature import SigningKey
 
 #: Element types of ONNX Runtime that the agent's protocol knows.
@@ -107,8 +107,8 @@ def load(folder: Path, key: SigningKey | None) -> TensorModel:
         AgentError: FAILED_PRECONDITION: the package, its signature or its model is refused; RESOURCE_EXHAUSTED.
     """
     try:
-        verified_manifest(folder, key)
-        return TensorModel.of_session(folder, runtime.open_session(folder / MODEL_FILE))
+        _manifest, contents = verified(folder, key)
+        return TensorModel.of_session(folder, runtime.open_session(folder / MODEL_FILE, contents))
     except ModelPackageError as exc:
         cause = exc.__cause__
         exhausted = cause is not None and _status(cause) is Status.RESOURCE_EXHAUSTED

@@ -1,5 +1,6 @@
 """Models that name what a picture shows or which class a row of a table belongs to."""
 
+import io
 import math
 import zipfile
 from collections.abc import Sequence
@@ -78,7 +79,8 @@ def load_samples(package: ModelPackage) -> NDArray[np.float32]:
     if package.samples is None:
         return np.empty((0, *shape), np.float32)
     file, maximum = package.samples
-    values = _read(file, "images" if wanted is not None else "rows")
+    content = package.contents[file.relative_to(package.folder).as_posix()]
+    values = _read(file, content, "images" if wanted is not None else "rows")
     if wanted is not None and values.ndim == 3:
         values = values[..., np.newaxis]
     if values.shape[1:] != shape:
@@ -87,10 +89,10 @@ def load_samples(package: ModelPackage) -> NDArray[np.float32]:
     return values / np.float32(maximum)
 
 
-def _read(file: Path, name: str) -> NDArray[np.float32]:
+def _read(file: Path, content: bytes, name: str) -> NDArray[np.float32]:
     try:
         # Pickled arrays would run code of whoever made the file.
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return np.asarray(arrays[name], dtype=np.float32)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as exc:
         raise ModelPackageError(f"{file} must hold an array named {name}: {exc}") from exc

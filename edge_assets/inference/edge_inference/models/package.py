@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from edge_inference.models.contents import Contents, open_file, read_file
 from edge_inference.models.pictures import CHANNELS, INPUT_DTYPES, Preprocessing
 from edge_inference.models.signature import SIGNATURE, SIGNATURE_BYTES, SignatureError, SigningKey
 
@@ -39,6 +41,9 @@ CLASSIFIED = {IMAGES: INPUT_DTYPES, TABLES: (*FLOATS, "int64", "int32")}
 PREPROCESSING = ("width", "height", "mode", "mean", "std", "order", "layout", "resize")
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 20
+#: Folder of a compiler's output, which this component does not load.
+COMPILED = "compiled"
+_PART_BYTES = 1 << 20
 
 
 class ModelPackageError(Exception):
@@ -72,6 +77,7 @@ class ModelPackage:
         probabilities: Whether the output holds probabilities already instead of logits.
         notice: What every answer must say of the model, such as that its weights are random; mostly empty.
         signed: Whether its signature was checked; False where the device has no signing key.
+        contents: Its files as they were verified; empty once the model is loaded.
     """
 
     folder: Path
@@ -87,6 +93,7 @@ class ModelPackage:
     probabilities: bool = False
     notice: str = ""
     signed: bool = False
+    contents: Contents = field(default_factory=lambda: Contents({}), repr=False, compare=False)
 
     @property
     def model_input(self) -> Tensor:
@@ -258,7 +265,7 @@ def _tensor(tensor: object, key: str, dtypes: tuple[str, ...]) -> Tensor:
 
 
 def open_package(folder: Path, key: SigningKey | None = None) -> ModelPackage:
-    """Read a package's manifest and verify the size and the digest of every file before anything uses them.
+    """Read a package's manifest and its files, and verify the size and the digest of every one before it is used.
 
     Args:
         folder: The unpacked package.
@@ -271,9 +278,9 @@ def open_package(folder: Path, key: SigningKey | None = None) -> ModelPackage:
         ModelPackageError: A file is missing, cut off or changed, the signature does not hold, or the manifest is not
             usable.
     """
-    manifest = verified_manifest(folder, key)
+    manifest, contents = verified(folder, key)
     try:
-        package = replace(read_declaration(folder, manifest), signed=key is not None)
+        package = replace(read_declaration(folder, manifest), signed=key is not None, contents=contents)
     except KeyError as exc:
         raise ModelPackageError(f"{folder / MANIFEST}: {exc.args[0]} is required") from exc
     except (TypeError, ValueError, AttributeError) as exc:
@@ -281,7 +288,7 @@ def open_package(folder: Path, key: SigningKey | None = None) -> ModelPackage:
     return package
 
 
-def verified_manifest(folder: Path, key: SigningKey | None = None) -> Mapping[str, object]:
+def verified(folder: Path, key: SigningKey | None = None) -> tuple[Mapping[str, object], Contents]:
     """Verify a package as shipped, whatever its model is for: first the manifest's signature, then every file.
 
     Args:
@@ -289,26 +296,25 @@ def verified_manifest(folder: Path, key: SigningKey | None = None) -> Mapping[st
         key: Must have signed the manifest; None, the default, leaves it at the digests.
 
     Returns:
-        The manifest.
+        The manifest, and the files as they were verified, those of a compiler left out.
 
     Raises:
-        ModelPackageError: A file is missing, cut off or changed, or the signature does not hold.
+        ModelPackageError: A file is missing, cut off, changed or no file, or the signature does not hold.
     """
     manifest = _manifest(folder, key)
     try:
-        _verify_files(folder, _mapping(manifest, "files"))
+        contents = _verify_files(folder, _mapping(manifest, "files"))
     except KeyError as exc:
         raise ModelPackageError(f"{folder / MANIFEST}: {exc.args[0]} is required") from exc
     except (TypeError, ValueError, AttributeError) as exc:
         raise ModelPackageError(f"{folder / MANIFEST}: {exc}") from exc
-    return manifest
+    return manifest, contents
 
 
 def _verify_signature(folder: Path, manifest: bytes, key: SigningKey) -> None:
     path = folder / SIGNATURE
     try:
-        with path.open("rb") as stream:
-            key.verify(manifest, stream.read(SIGNATURE_BYTES))
+        key.verify(manifest, read_file(path, SIGNATURE_BYTES))
     except FileNotFoundError as exc:
         raise ModelPackageError(
             f"{path} is missing: this device takes signed packages only, package the model with the signing key"
@@ -322,11 +328,11 @@ def _verify_signature(folder: Path, manifest: bytes, key: SigningKey) -> None:
 def _manifest(folder: Path, key: SigningKey | None) -> Mapping[str, object]:
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MANIFEST_BYTES:
-            raise ModelPackageError(f"{path} must have at most {MANIFEST_BYTES} bytes, got {path.stat().st_size}")
-        content = path.read_bytes()
+        content = read_file(path, MANIFEST_BYTES)
     except OSError as exc:
         raise ModelPackageError(f"{path} cannot be read: {exc.strerror}") from exc
+    if len(content) > MANIFEST_BYTES:
+        raise ModelPackageError(f"{path} must have at most {MANIFEST_BYTES} bytes, got more")
     if key is not None:
         _verify_signature(folder, content, key)
     try:
@@ -338,22 +344,46 @@ def _manifest(folder: Path, key: SigningKey | None) -> Mapping[str, object]:
     return manifest
 
 
-def _verify_files(folder: Path, files: Mapping[str, object]) -> None:
+def _verify_files(folder: Path, files: Mapping[str, object]) -> Contents:
     if MODEL_FILE not in files:
         raise ValueError(f"files must hold {MODEL_FILE}, got {sorted(files)}")
+    contents: dict[str, bytes] = {}
     for name in files:
         expected = _mapping(files, name)
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"files must lie inside the package, got {name!r}")
-        file = folder / path
+        file, size = folder / path, _whole_number(expected["bytes"])
         try:
-            size = file.stat().st_size
-            if size != expected["bytes"]:
-                raise ModelPackageError(f"{file} must have {expected['bytes']} bytes, got {size}")
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest, content = _digest(file, size, keep=path.parts[0] != COMPILED)
         except OSError as exc:
             raise ModelPackageError(f"{file} cannot be read: {exc.strerror}") from exc
         if digest != expected["sha256"]:
             raise ModelPackageError(f"{file} must have the SHA-256 {expected['sha256']}, got {digest}")
+        if content is not None:
+            contents[str(path)] = content
+    return Contents(contents)
+
+
+def _digest(file: Path, size: int, *, keep: bool) -> tuple[str, bytes | None]:
+    """The SHA-256 of a file of that size, and its content if that is wanted: the very bytes that were hashed.
+
+    Raises:
+        ModelPackageError: It has another size; no more of it is read than that.
+        OSError: It cannot be read.
+    """
+    with open_file(file) as stream:
+        found = os.fstat(stream.fileno()).st_size
+        if found == size and keep:
+            content = stream.read(size + 1)
+            if len(content) == size:
+                return hashlib.sha256(content).hexdigest(), content
+            found = len(content)
+        elif found == size:
+            # Nothing of it is loaded; one that grows or shrinks meanwhile has another digest.
+            hashed, rest = hashlib.sha256(), size
+            while rest and (part := stream.read(min(rest, _PART_BYTES))):
+                hashed.update(part)
+                rest -= len(part)
+            return hashed.hexdigest(), None
+    raise ModelPackageError(f"{file} must have {size} bytes, got {found}")

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from edge_inference.models.package import DTYPES, FREE, ModelPackage, ModelPackageError, Tensor
+from edge_inference.models.contents import reads_beside
+from edge_inference.models.package import DTYPES, FREE, MODEL_FILE, ModelPackage, ModelPackageError, Tensor
 
 log = logging.getLogger(__name__)
 #: How ONNX Runtime speaks of weights in a file of their own.
-EXTERNAL = "External data"
+EXTERNAL = "External file"
 #: From here on an input is large; to shrink the arena after each run takes a small one a tenth longer.
 LARGE_BYTES = 4 << 20
 
@@ -132,26 +133,37 @@ def prepare() -> None:
         import_engine()
 
 
-def open_session(model_file: Path) -> Any:
-    """Load a model file.
+def open_session(model_file: Path, contents: Mapping[str, bytes]) -> Any:
+    """Load a model out of the files that were verified; nothing is read from disk again.
 
     Args:
-        model_file: A verified file.
+        model_file: Where it came from, for messages.
+        contents: The package's files.
 
     Returns:
         The `onnxruntime.InferenceSession`.
 
     Raises:
-        ModelPackageError: ONNX Runtime refuses the file.
+        ModelPackageError: ONNX Runtime refuses the file, or the model reads files that are not in the package.
     """
     onnxruntime = import_engine()
+    model = contents[MODEL_FILE]
+    if reads_beside(model):
+        raise ModelPackageError(
+            f"{model_file} must keep the weights of branches, loops and functions in itself, got some in files of "
+            "their own, which would be read unchecked: save it with them inside"
+        )
     options = onnxruntime.SessionOptions()
     # A device has other work for its cores, and one small input does not fill a second thread.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised: once is enough
+    # Named files are never looked for on disk, whether they are in the table or not; an empty table is none.
+    options.add_external_initializers_from_files_in_memory(
+        list(contents), list(contents.values()), [len(content) for content in contents.values()]
+    )
     try:
-        return onnxruntime.InferenceSession(str(model_file), sess_options=options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as exc:
         fix = (
             "; name the file of its weights in extras, with the path that the model has" if EXTERNAL in str(exc) else ""
@@ -171,7 +183,7 @@ def load(package: ModelPackage) -> OnnxModel:
     Raises:
         ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
     """
-    session = open_session(package.model_file)
+    session = open_session(package.model_file, package.contents)
     for tensor in package.inputs:
         _check("input", tensor, session.get_inputs(), package)
     for tensor in package.outputs:

@@ -4,13 +4,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from edge_component.back_off import BackOff
 from edge_inference.messages import Request
 from edge_inference.models.classifier import ImageClassifier, TabularClassifier, load_samples
-from edge_inference.models.package import TENSORS, ModelPackage, ModelPackageError, open_package
+from edge_inference.models.contents import read_file
+from edge_inference.models.package import MANIFEST, TENSORS, ModelPackage, ModelPackageError, open_package
 from edge_inference.models.prediction import Prediction
 from edge_inference.models.runtime import ModelRuntime, RuntimeLoader
 from edge_inference.models.signature import SigningKey
@@ -61,13 +63,46 @@ class Workload(Protocol):
         ...
 
 
-def load_workload(folder: Path, load_runtime: RuntimeLoader, key: SigningKey | None = None) -> Workload:
+@dataclass(frozen=True)
+class Served:
+    """What a package must be to be served: a signature says who packed it, not what for.
+
+    Args:
+        model: Name of the model.
+        component: Component that brings it; its folder on the device is named after the version.
+    """
+
+    model: str
+    component: str
+
+    def check(self, package: ModelPackage) -> None:
+        """Compare.
+
+        Raises:
+            ModelPackageError: It is another model's package, or another version than the deployment's.
+        """
+        manifest = package.folder / MANIFEST
+        if package.name != self.model:
+            raise ModelPackageError(f"{manifest}: name must be {self.model}, the served model's, got {package.name}")
+        parts = package.folder.parts
+        if self.component in parts[:-1]:
+            version = parts[len(parts) - 1 - parts[::-1].index(self.component) + 1]
+            if package.version != version:
+                raise ModelPackageError(
+                    f"{manifest}: version must be {version}, that of the component's folder, got {package.version}"
+                )
+
+
+def load_workload(
+    folder: Path, load_runtime: RuntimeLoader, key: SigningKey | None = None, served: Served | None = None
+) -> Workload:
     """Verify, load and warm a model.
 
     Args:
         folder: The unpacked package.
         load_runtime: Makes a runtime of a verified package.
         key: Must have signed the package; None, the default, leaves it at the digests.
+        served: What it is to be served as; None, the default, takes any.
 
     Returns:
         A model that has run once.
@@ -80,7 +115,12 @@ def load_workload(folder: Path, load_runtime: RuntimeLoader, key: SigningKey | N
         log.info("%s: signature verified", package.folder)
     else:
         log.warning("%s: signature not checked, digests only: no signingKey is configured", package.folder)
-    workload = _workload(package, load_runtime)
+    try:
+        if served is not None:
+            served.check(package)
+        workload = _workload(package, load_runtime)
+    finally:
+        package.contents.drop()
     workload.warm_up()
     return workload
 
@@ -163,8 +203,7 @@ class ModelStore:
         """Read the pointer with the time of its writing: the same path may name a package that was repaired."""
         try:
             written = self._pointer.stat().st_mtime_ns
-            with self._pointer.open("rb") as stream:
-                content = stream.read(POINTER_BYTES).decode(errors="replace").strip()
+            content = read_file(self._pointer, POINTER_BYTES)[:POINTER_BYTES].decode(errors="replace").strip()
         except OSError as exc:
             if self.model is None:
                 self._problem = f"{self._pointer} cannot be read: {exc.strerror}: is the model's component deployed?"
