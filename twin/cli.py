@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, logs, inventory, join, leave, down, env, patches."""
+"""The command line of the twin: up, status, predict, logs, inventory, join, leave, down, env, patches."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import boto3
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from twin import inventory as inventory_module
 from twin import lifecycle, log_files, unsaved
+from twin import predict as asking
 from twin.devices import nucleus_files, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
+from twin.operator import OperatorClient
 from twin.state import TwinState, default_home, foreign_settings, load_state, remove_state
 from twin.status import TwinStatus, take_status
 
@@ -110,6 +113,38 @@ def _show_status(current: TwinStatus) -> None:
     for server in current.edge_servers:
         table.add_row(server.instance_id, server.thing_name, server.phase, str(server.pid or "-"), server.last_event)
     _output.print(table)
+
+
+@application.command()
+def predict(
+    model: asking.Model = None,
+    index: asking.Index = None,
+    image: asking.Picture = None,
+    features: asking.Features = None,
+    inputs: asking.Inputs = None,
+    device: asking.Device = None,
+    watch: asking.Watch = False,
+    count: asking.Count = None,
+    timeout: asking.Timeout = 15,
+    message_bytes: asking.Longest = asking.LONGEST,
+    stage: Annotated[str, typer.Option("--stage", help="The deployed stage.")] = "twin",
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model on the devices, or listen to what they say."""
+    subjects = (index, image, features, inputs)
+    wanted, asked, models = asking.prepared(stage, model, subjects, watching=watch, longest=message_bytes)
+    state = _running()
+    asking.run(
+        lambda: OperatorClient(state),
+        lambda service: boto3.client(service, **state.client_arguments()),
+        wanted,
+        asked,
+        models=models,
+        device=device,
+        count=count,
+        timeout_s=timeout,
+        as_json=as_json,
+    )
 
 
 @application.command()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from config.names import Names
 from tests.app_copy import copy_app
@@ -23,6 +25,7 @@ from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import accuracy, predict_held_out
 from twin import inventory, lifecycle
+from twin.cli import application
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState
@@ -89,6 +92,17 @@ def test_predicts_held_out_digits_on_the_device(deployed: Deployed) -> None:
     assert len(predictions) >= 100
     assert accuracy(predictions) >= 0.95
     assert all(0 < p["probability"] <= 1 and p["latency_ms"] > 0 for p in predictions)
+
+
+def test_one_command_asks_a_model_and_shows_what_it_says(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWIN_HOME", str(deployed.home))
+    row = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'
+
+    asked = CliRunner().invoke(application, ["predict", "iris", "--features", row])
+
+    assert asked.exit_code == 0, asked.output
+    assert f"{NAMES.edge_server} says (iris " in asked.output
+    assert re.search(r"^setosa +0\.9", asked.output, re.MULTILINE)
 
 
 def test_a_client_of_the_edge_manager_agent_gets_the_same_answer(deployed: Deployed, tmp_path: Path) -> None:
