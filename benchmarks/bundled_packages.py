@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "constructs"), str(ROOT / "edge_assets" / "inference")]
 
-from tools.bundle import FOLDER, BundleError, build
+from edge_constructs.handler_assets import FOLDER
+from tools.bundle import BundleError, build
 from tools.bundle_check import announced, failing_imports, modules
 from tools.bundle_report import BundleTooLargeError
 from tools.wheelhouse import Target

@@ -48,6 +48,7 @@ class Handler(Section):
         idle_s: Without an event for so long a function that is not pinned ends, s.
         queue_size: Events that wait at most.
         memory_mb: What its context says, MB; not enforced.
+        provided: Top-level modules that the function imports and the device brings, from outside of what is deployed.
         aws_credentials: Whether boto3 in it gets the stage's token exchange role, as it got the group's role on V1.
     """
 
@@ -63,6 +64,7 @@ class Handler(Section):
     idle_s: int = Field(default=60, ge=1, le=86400)
     queue_size: int = Field(default=64, ge=1, le=10_000)
     memory_mb: int = Field(default=128, ge=1, le=65_536)
+    provided: tuple[VariableName, ...] = ()
     aws_credentials: bool = False
 
     @property

@@ -15,6 +15,7 @@ from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
     MODEL_RECIPE,
     RUNTIME_RECIPE,
+    Archive,
     inference_archive,
 )
 from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment
@@ -73,7 +74,7 @@ class InferenceStack(StageStack):
             components.append(self._model(model, after=components[-1]))
         components.append(self._inference(stage, models, after=components[-1]))
         for handler in stage.handlers:
-            components.append(self._handler(stage, handler, after=components[-1]))
+            components.append(self._handler(stage, handler, fleet.runtime, after=components[-1]))
         self._roll_out(stage, fleet, server, components, self._signing_key(models[0]))
         # A destroy takes the deployment away while the server can still be told.
         self.needs(storage, fleet, server, *models)
@@ -197,7 +198,7 @@ class InferenceStack(StageStack):
             },
         )
 
-    def _handler(self, stage: Stage, handler: Handler, *, after: Component) -> Component:
+    def _handler(self, stage: Stage, handler: Handler, wheels: Archive, *, after: Component) -> Component:
         return HandlerComponent(
             self,
             f"{self.names.model_package(handler.name)}Handler",
@@ -206,6 +207,7 @@ class InferenceStack(StageStack):
             runtime=self.names.runtime_component,
             python=stage.runtime.python,
             architecture=stage.runtime.architecture,
+            wheels=wheels.file,
             store=self._store,
             library=self._library,
             folder=build_folder(self),

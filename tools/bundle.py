@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from config.loader import ConfigurationError, load_stage, stage_names
-from edge_constructs.handler_assets import FUNCTIONS, HANDLERS, LOCK
+from edge_constructs.handler_assets import FOLDER, FUNCTIONS, HANDLERS, LOCK
 from edge_constructs.reproducible_zip import files_below, is_bytecode, sha256_of, write_zip
 from tools.bundle_check import Untrimmed, find_interpreter
 from tools.bundle_report import FORM, BundleTooLargeError, Report, check_size, largest_parts, size_of
@@ -24,8 +24,6 @@ from tools.bundle_trim import RULES, SYMBOLS, Cut, strip, trim
 from tools.requirement_lock import read_lock
 from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download
 
-#: Where the functions' packages lie on a device, below the archive's folder.
-FOLDER = "dependencies"
 #: Wheels of what the component puts in front of them anyway.
 GIVEN = "greengrasssdk-"
 

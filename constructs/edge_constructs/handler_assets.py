@@ -11,6 +11,8 @@ HANDLERS = ROOT / "handlers"
 FUNCTIONS = HANDLERS / "functions"
 HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
+#: Where the bundled packages lie in their archive.
+FOLDER = "dependencies"
 #: What tools leave in a folder of code, none of which a device needs.
 _TOOLS = frozenset(
     {".git", ".gitignore", ".gitattributes", ".svn", ".hg", ".venv", ".idea", ".vscode", ".ipynb_checkpoints"}

@@ -2,10 +2,12 @@
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from config.handler import Handler
 from edge_constructs.handler_assets import LOCK, function_files
+from edge_constructs.handler_imports import missing_imports, told
 
 #: The part of a shared object's name that says for which interpreter it was built, such as `cpython-37m`.
 _BUILT_FOR = re.compile(r"\.cpython-(\d)(\d+)m?(?:-[\w-]+)?\.so$")
@@ -49,6 +51,23 @@ def check_function(handler: Handler, function: Path, python: str) -> None:
             f"{foreign[0]}{more} must be built for Python {python}: delete the packages in the function's folder and "
             f"name them in a {LOCK} (docs/v1-handlers.md)",
         )
+
+
+def check_imports(handler: Handler, function: Path, python: str, provided: Iterable[str]) -> None:
+    """Check that all that a function imports will be there.
+
+    Args:
+        handler: The function as the stage declares it; its own `provided` counts, too.
+        function: Its folder.
+        python: Version of the device's interpreter, such as `3.11`.
+        provided: Top-level modules that the device has, see `edge_constructs.handler_imports.provided_modules`.
+
+    Raises:
+        HandlerDeclarationError: An import is provided by nothing, and the function does not do without it.
+    """
+    module = handler.handler.rpartition(".")[0]
+    if missing := missing_imports(function, module, {*provided, *handler.provided}):
+        raise _error(handler, told(missing, python))
 
 
 def _check_module(handler: Handler, function: Path) -> None:

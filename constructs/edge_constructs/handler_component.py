@@ -11,7 +11,8 @@ from config.handler import THING, Handler
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
-from edge_constructs.handler_check import HandlerDeclarationError, check_function
+from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
+from edge_constructs.handler_imports import provided_modules
 from edge_constructs.recipe import fill_recipe, soft_dependencies
 
 _SERVICE = "aws.greengrass.ipc.mqttproxy"
@@ -31,6 +32,7 @@ class HandlerComponent(Construct):
         runtime: Name of the runtime component, in whose environment it runs.
         python: Version of the device's interpreter.
         architecture: Of the device.
+        wheels: The runtime component's archive.
         store: Takes the archives.
         library: Keeps the component's versions.
         folder: Where archives are made.
@@ -53,6 +55,7 @@ class HandlerComponent(Construct):
         runtime: str,
         python: str,
         architecture: str,
+        wheels: Path,
         store: ArtifactStore,
         library: ComponentLibrary,
         folder: Path,
@@ -64,6 +67,7 @@ class HandlerComponent(Construct):
         check_function(handler, function, python)
         code = handler_archive(handler.name, function, folder)
         dependencies = dependencies_archive(handler.name, function, python, architecture, folder)
+        check_imports(handler, function, python, provided_modules(python, dependencies.file, wheels))
         values = recipe_values(name, handler, runtime)
         digests = [code.sha256, dependencies.sha256, *version_parts]
         version = component_version(HANDLER_RECIPE, {**values, "DEPENDENCIES_URI": ""}, digests)

@@ -1,6 +1,7 @@
 """V1 functions: what is declared, archived and allowed."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,8 +14,9 @@ from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
-from edge_constructs.handler_check import HandlerDeclarationError, check_function
+from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
 from edge_constructs.handler_component import check_access, recipe_values
+from edge_constructs.handler_imports import ADVICE, provided_modules
 from edge_constructs.recipe import fill_recipe
 from edge_constructs.reproducible_zip import write_zip
 
@@ -128,6 +130,117 @@ def test_a_function_may_come_about_in_any_way(code: str, tmp_path: Path) -> None
     (tmp_path / "c.cpython-311-x86_64-linux-gnu.so").touch()
 
     check_function(handler(handler="f.handler"), tmp_path, "3.11")
+
+
+PROVIDED = ("json", "os", "greengrasssdk", "numpy")
+
+
+def refused_imports(folder: Path, files: dict[str, str], *, python: str = "3.11", **changes: Any) -> str:
+    """What the check says of a function; nothing where it passes."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    try:
+        check_imports(handler(handler="f.handler", **changes), folder, python, PROVIDED)
+    except HandlerDeclarationError as exc:
+        return str(exc)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {"f.py": "import json, os\nimport greengrass_machine_learning_sdk as ml\n"},
+            r"f\.py line 2 imports greengrass_machine_learning_sdk \(V1's ML connectors ended with it: ask a model",
+        ),
+        ({"f.py": "from dlr import DLRModel\n"}, "imports dlr .run the model as ONNX with onnxruntime"),
+        (
+            {"f.py": "def handler(event, context):\n    import cv2\n"},
+            r"line 2 imports cv2 .name opencv-python-headless",
+        ),
+        ({"f.py": "import numpy.linalg, scipy.signal\n"}, r"imports scipy\.signal \(name its package in the lock"),
+        (
+            {
+                "f.py": "import lib.a\n",
+                "lib/__init__.py": "",
+                "lib/a.py": "from . import b\n",
+                "lib/b.py": "import yaml",
+            },
+            "lib/b",
+        ),
+        ({"f.py": "from lib import b\n", "lib/b.py": "import urllib2\n"}, r"lib/b\.py line 1 .*urllib\.request"),
+        ({"f.py": "try:\n    pass\nexcept ValueError:\n    import queue2\n"}, "line 4 imports queue2"),
+    ],
+)
+def test_an_import_that_nothing_provides_is_told_with_what_to_do(
+    files: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    text = refused_imports(tmp_path, files)
+
+    assert re.search(told, text), text
+    assert text.startswith(
+        "handlers.d: edge_assets/handlers/functions/digits: every import must be there for Python 3.11"
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"f.py": "try:\n    import simplejson as json\nexcept ImportError:\n    import ujson as json\n"},
+        {"f.py": "import sys\nif sys.version_info[0] < 3:\n    import urllib2\n"},
+        {"f.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import mypy_boto3_s3\n"},
+        {"f.py": "import contextlib\nwith contextlib.suppress(ImportError):\n    import cv2\n"},
+        {"f.py": "import lib\n", "lib/__init__.py": "def plot():\n    import matplotlib\n"},
+        {"f.py": "import json\n", "training.py": "import torch\n"},
+        {"f.py": "import sys\nsys.path.insert(0, 'vendor')\nimport tool\n", "vendor/tool.py": ""},
+        {"f.py": "import native\n", "native.cpython-311-x86_64-linux-gnu.so": ""},
+        {"f.py": "import space.part\n", "space/part/__init__.py": ""},
+        {"f.py": "from .sibling import x\n", "sibling.py": ""},
+    ],
+)
+def test_an_import_that_is_there_or_may_be_missing_is_no_mistake(files: dict[str, str], tmp_path: Path) -> None:
+    standard = ("sys", "typing", "contextlib")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    check_imports(handler(handler="f.handler"), tmp_path, "3.11", (*PROVIDED, *standard))
+
+
+def test_what_the_device_brings_is_named_in_the_stage(tmp_path: Path) -> None:
+    files = {"f.py": "import picamera2\n"}
+
+    assert "imports picamera2" in refused_imports(tmp_path, files)
+    assert refused_imports(tmp_path, files, provided=("picamera2",)) == ""
+
+
+def test_what_is_provided_is_read_from_shim_lock_runtime_and_python(tmp_path: Path) -> None:
+    write_zip(tmp_path / "numpy.whl", {"numpy/__init__.py": b"", "numpy-2.0.dist-info/RECORD": b"", "six.py": b""})
+    write_zip(tmp_path / "runtime.zip", {"wheels/numpy.whl": tmp_path / "numpy.whl", "install.sh": b""})
+    members = {
+        "dependencies/cv2/__init__.py": b"",
+        "dependencies/_x.abi3.so": b"",
+        "dependencies/a-1.dist-info/METADATA": b"",
+    }
+    write_zip(tmp_path / "dependencies.zip", members)
+
+    found = {
+        python: provided_modules(python, tmp_path / "dependencies.zip", tmp_path / "runtime.zip")
+        for python in ("3.11", "3.12", "3.13")
+    }
+
+    assert {"json", "greengrasssdk", "greengrass_common", "cv2", "_x", "numpy", "six", "imp", "cgi"} <= found["3.11"]
+    assert not {"install", "runtime", "a-1", "boto3"} & found["3.11"]
+    assert "imp" not in found["3.12"]
+    assert "cgi" in found["3.12"]
+    assert "cgi" not in found["3.13"]
+
+
+def test_the_page_on_migration_has_the_advice_on_imports() -> None:
+    page = (FUNCTIONS.parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
+
+    assert [name for name, advice in ADVICE.items() if f"| `{name}` | {advice} |" not in page] == []
 
 
 def test_hidden_files_travel_unless_a_tool_left_them(tmp_path: Path) -> None:
