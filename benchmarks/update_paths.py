@@ -1,27 +1,37 @@
-"""What each kind of change costs a device: bytes that it downloads and seconds until it serves, on a twin.
+"""What each kind of change costs a device: bytes that it downloads, seconds until it serves, and requests, on a twin.
+
+A change is brought while 20 requests a second arrive; the device has nucleus lite's dialect.
 
 Rerun with `.venv/bin/python benchmarks/update_paths.py`; a copy of the app is deployed, changed and deployed again.
 """
 
+import contextlib
+import json
+import queue
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.deployed_twin import LIMIT_S, NAMES, ROOT, DeployedTwin
+from benchmarks.deployed_twin import LIMIT_S, NAMES, REQUEST, RESPONSE, ROOT, DeployedTwin
 from tools.cdk_cli import CdkError
+from twin.operator import OperatorClient
 
 FETCHED = re.compile(r"component (\S+) \S+, artifact \S+/(\S+): fetched (\d+) bytes")
 KB = 1000
+RATE = 20.0
+PATIENCE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -33,21 +43,74 @@ class Cost:
         deploy_s: `cdk deploy`.
         device_s: From its end until the device reports success.
         served_s: From there until a request is answered.
+        sent: Requests meanwhile, and until 15 s after.
+        lost: Those without an answer.
     """
 
     fetched: dict[str, int]
     deploy_s: float
     device_s: float
     served_s: float
+    sent: int
+    lost: int
+
+
+class Requests:
+    """Requests at a steady pace, from a thread; use it as a context manager.
+
+    Args:
+        operator: A connected client.
+    """
+
+    def __init__(self, operator: OperatorClient) -> None:
+        self._operator = operator
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._heard = contextlib.ExitStack()
+        self.sent: list[str] = []
+        self.lost: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._answers = self._heard.enter_context(self._operator.listen(RESPONSE))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        missing = dict.fromkeys(self.sent)
+        deadline = time.monotonic() + PATIENCE_S
+        while missing and (left_s := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                missing.pop(json.loads(self._answers.get(timeout=left_s)).get("request_id"), None)
+        self.lost = list(missing)
+        self._heard.close()
+
+    def _send(self) -> None:
+        while not self._ended.wait(1 / RATE):
+            name = f"r{len(self.sent)}-{time.monotonic_ns()}"
+            self._operator.publish(REQUEST, json.dumps({"request_id": name, "index": 1}).encode())
+            self.sent.append(name)
+
+
+#: Changes that may not cost a request.
+WITHOUT_LOSS = ("nothing", "model", "configuration")
 
 
 class Fleet(DeployedTwin):
     """A copy of the app whose changes are deployed and measured."""
 
-    def bring(self, *, fails: bool = False) -> Cost:
+    def bring(self, *, fails: bool = False, first: bool = False) -> Cost:
         """Bring the app as it is now to the device; `fails` where the device is to go back to what it had."""
-        read = self._log_size()
         self.deploy.synth()
+        if first:
+            return self._bring(fails=fails)
+        with self.operator() as operator, Requests(operator) as requests:
+            cost = self._bring(fails=fails)
+        return replace(cost, sent=len(requests.sent), lost=len(requests.lost))
+
+    def _bring(self, *, fails: bool) -> Cost:
+        read = self._log_size()
         started = time.monotonic()
         try:
             self.deploy.deploy()
@@ -64,7 +127,7 @@ class Fleet(DeployedTwin):
             served_s = self.wait_until_served(operator)
         found = FETCHED.findall(self._log(read))
         fetched = {f"{component}/{file}": int(size) for component, file, size in found}
-        return Cost(fetched, deploy_s, reported - started, served_s)
+        return Cost(fetched, deploy_s, reported - started, served_s, 0, 0)
 
     def _log_files(self) -> list[Path]:
         return list(self.home.glob("instances/*/**/log/core_device.log"))
@@ -126,7 +189,7 @@ def main(
     changes: dict[str, tuple[Callable[[Path], None], Callable[[Path], int | None]]] = {
         "nothing": (lambda _app: None, lambda _app: 0),
         "code": (change_code, lambda _app: 100 * KB),
-        "broken code, rolled back by the device": (break_code, lambda _app: 100 * KB),
+        "broken code, brought back by the rollback": (break_code, lambda _app: 100 * KB),
         "code, back to what it was": (restore_code, lambda _app: 100 * KB),
         "model": (change_model, lambda app: model_bytes(app) + 5 * KB),
         "configuration": (change_configuration, lambda _app: 0),
@@ -136,7 +199,7 @@ def main(
     try:
         with Fleet(folder) as fleet:
             fleet.bootstrap()
-            rows.append(("all, the first time", None, fleet.bring()))
+            rows.append(("all, the first time", None, fleet.bring(first=True)))
             for name, (change, limit) in changes.items():
                 print(f"{name} …", file=sys.stderr)
                 change(fleet.app)
@@ -146,14 +209,14 @@ def main(
             print(f"kept: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    print("| change | kB to the device | at most | cdk deploy s | device s | answered s | fetched |")
-    print("|---|---|---|---|---|---|---|")
+    print("| change | kB to the device | at most | cdk deploy s | device s | answered s | requests | lost | fetched |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, most, cost in rows:
         total = sum(cost.fetched.values())
-        over |= most is not None and total > most
+        over |= (most is not None and total > most) or (cost.lost > 0 and name in WITHOUT_LOSS)
         parts = ", ".join(f"{what.split('.', 2)[-1]} {size / KB:.1f}" for what, size in sorted(cost.fetched.items()))
         shown = "-" if most is None else f"{most / KB:.1f}"
-        times = f"{cost.deploy_s:.1f} | {cost.device_s:.1f} | {cost.served_s:.2f}"
+        times = f"{cost.deploy_s:.1f} | {cost.device_s:.1f} | {cost.served_s:.2f} | {cost.sent} | {cost.lost}"
         print(f"| {name} | {total / KB:.1f} | {shown} | {times} | {parts or 'nothing'} |")
     raise typer.Exit(int(over))
 

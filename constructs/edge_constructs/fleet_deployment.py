@@ -204,6 +204,12 @@ def _permissions(targets: tuple[str, ...]) -> list[Permission]:
             ("greengrass:ListCoreDevices",), ("*",), wildcard_reason="the service knows no resource for this action"
         ),
         Permission(
+            ("greengrass:CreateDeployment",), ("*",), wildcard_reason="the service knows no resource for this action"
+        ),
+        # Greengrass makes the job, and cancels the one before, with the caller's rights.
+        Permission(("iot:CreateJob",), (jobs, *targets), wildcard_reason=_NAMED_BY_SERVICE),
+        Permission(("iot:CancelJob", "iot:UpdateJob"), (jobs,), wildcard_reason=_NAMED_BY_SERVICE),
+        Permission(
             ("greengrass:GetDeployment",), (arn("greengrass", "deployments:*"),), wildcard_reason=_NAMED_BY_SERVICE
         ),
         Permission(

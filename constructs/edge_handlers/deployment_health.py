@@ -3,13 +3,17 @@
 The status of a device's job execution is its effective status of the deployment. Two listings tell it of all devices,
 where ListEffectiveDeployments is a call a device. A device is healthy when its execution has succeeded and Greengrass
 calls the device HEALTHY: a component may break after its deployment has succeeded.
+
+CloudFormation's rollback changes no device: the failed deployment has superseded the one before, and nucleus lite keeps
+a broken version. So a rollback's Update deploys the content of the one before anew, in each ring that was changed.
 """
 
+import hashlib
 import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
@@ -28,6 +32,9 @@ _SHOWN_WAITED_FOR = 10
 _BROKEN = ("BROKEN", "ERRORED")
 #: Of one device's cause; CloudFormation cuts a reason after about a thousand characters.
 _CAUSE_CHARACTERS = 350
+#: What tells is_complete that a rollback waits for another deployment than the properties say.
+_BROUGHT_BACK = "BroughtBack"
+_CONTENT = ("targetArn", "deploymentName", "components", "deploymentPolicies", "iotJobConfiguration")
 
 
 class DeploymentHealthError(RuntimeError):
@@ -79,12 +86,20 @@ class HealthCheck(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
-    """Set the time by which the devices must be healthy: `WaitUntil`, s since 1970, which reaches is_complete."""
+    """Set the time by which the devices must be healthy: `WaitUntil`, s since 1970, which reaches is_complete.
+
+    A rollback also brings the former deployment back.
+    """
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"PhysicalResourceId": request.known_id}
     check = HealthCheck.of(request.properties)
-    return {"PhysicalResourceId": check.physical_id, "WaitUntil": int(time.time()) + check.timeout_s}
+    answer = {"PhysicalResourceId": check.physical_id, "WaitUntil": int(time.time()) + check.timeout_s}
+    if request.type is RequestType.UPDATE:
+        failed = request.old_properties.optional_text(HealthCheck.key("deployment"))
+        if brought_back := bring_back(check, failed, client("greengrassv2")):
+            answer[_BROUGHT_BACK] = brought_back
+    return answer
 
 
 def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
@@ -92,13 +107,47 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"IsComplete": True}
-    return follow(
-        HealthCheck.of(request.properties),
-        client("greengrassv2"),
-        client("iot"),
-        is_update=request.type is RequestType.UPDATE,
-        is_last=time.time() >= float(event["WaitUntil"]),
-    )
+    check, is_last = HealthCheck.of(request.properties), time.time() >= float(event["WaitUntil"])
+    clients = client("greengrassv2"), client("iot")
+    brought_back = event.get(_BROUGHT_BACK)
+    if not brought_back:
+        return follow(check, *clients, is_update=request.type is RequestType.UPDATE, is_last=is_last)
+    try:
+        return follow(replace(check, deployment=brought_back), *clients, is_update=False, is_last=is_last)
+    except RuntimeError as exc:
+        # A rollback that fails leaves a stack to which nothing can be deployed; the deploy has failed anyway.
+        LOG.error("%s is brought back, but %s", check, exc)
+        return _complete(0, 0)
+
+
+def bring_back(check: HealthCheck, failed: str | None, greengrass: Any) -> str | None:
+    """Deploy a ring's former content anew, where a rollback asks for it.
+
+    Args:
+        check: With the deployment that the ring shall have.
+        failed: Id of the deployment that it had last; None where an older release did not say.
+        greengrass: A boto3 greengrassv2 client.
+
+    Returns:
+        Id of the new deployment; None where the wanted one is the ring's latest, or gone, or newer than the other.
+
+    Raises:
+        AwsCallError: A call was refused.
+    """
+    former = _deployment(check, greengrass)
+    if former is None or former["isLatestForTarget"]:
+        return None
+    with explaining(f"read deployment {failed} of ring {check.ring}"):
+        later = describe(greengrass.get_deployment, deploymentId=failed) if failed else None
+    if later and later["creationTimestamp"] < former["creationTimestamp"]:
+        return None
+    content = {key: former[key] for key in _CONTENT if former.get(key)}
+    # The same for a repeated event, another one for the next failure.
+    token = hashlib.sha256(f"{check.deployment} {failed}".encode()).hexdigest()[:32]
+    with explaining(f"bring {check} back"):
+        made = greengrass.create_deployment(**content, clientToken=token)
+    LOG.warning("%s is brought back by deployment %s, after deployment %s", check, made["deploymentId"], failed)
+    return str(made["deploymentId"])
 
 
 def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool) -> dict[str, Any]:

@@ -36,9 +36,17 @@ class FakeRollout(FakeService):
             "targetArn": target,
             "iotJobId": f"job-{deployment}",
             "isLatestForTarget": True,
+            "creationTimestamp": len(self.deployments),
             "deploymentStatus": "ACTIVE",
             "components": {"edgewright.dev.Inference": {"componentVersion": "1.0.3"}},
         }
+
+    def create_deployment(self, targetArn: str, clientToken: str, **content: Any) -> dict[str, Any]:  # noqa: N803
+        self.record("create_deployment", targetArn=targetArn, clientToken=clientToken, **content)
+        if clientToken not in self.deployments:
+            self.deploy(clientToken, targetArn)
+            self.deployments[clientToken].update(content)
+        return {"deploymentId": clientToken}
 
     def device(
         self, name: str, target: str, execution: str | None, *, of: str = "new", status: str = "HEALTHY"

@@ -27,12 +27,70 @@ def test_update_waits_for_the_new_deployment_in_place(rollout: FakeRollout) -> N
     assert look(request) == healthy(1, 1)
 
 
-def test_a_rollback_does_not_wait_for_what_nobody_runs_any_more(rollout: FakeRollout) -> None:
+def brought_back(rollout: FakeRollout) -> str:
+    """Id of the deployment that a rollback has made."""
+    (made,) = {made["clientToken"] for name, made in rollout.calls if name == "create_deployment"}
+    return str(made)
+
+
+def test_a_rollback_deploys_the_former_content_anew_and_waits_for_it(rollout: FakeRollout) -> None:
+    former = rollout.deployments["new"]
+    former |= {"deploymentName": "d", "deploymentPolicies": {"p": 1}, "iotJobConfiguration": {"j": 1}, "tags": {}}
     rollout.deploy("newer", TARGET)
     rollout.device("one", TARGET, "FAILED", of="newer")
-    rollout.deployments["new"]["deploymentStatus"] = "CANCELED"
+    request = update("new", old="newer")
 
-    assert look(update("new", old="newer")) == healthy(0, 0)
+    polled = event.poll(request, on_event(request, Context()))
+    again = on_event(request, Context())
+    assert is_complete(polled, Context()) == WAIT
+    made = brought_back(rollout)
+    rollout.device("one", TARGET, "SUCCEEDED", of=made)
+    assert is_complete(polled, Context()) == healthy(1, 1)
+
+    assert again["BroughtBack"] == made
+    for key in ("targetArn", "deploymentName", "components", "deploymentPolicies", "iotJobConfiguration"):
+        assert rollout.deployments[made][key] == former[key]
+    assert "tags" not in rollout.deployments[made]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_devices_that_do_not_come_back_do_not_fail_the_rollback(rollout: FakeRollout, late: bool) -> None:
+    rollout.deploy("newer", TARGET)
+    request = update("new", old="newer")
+    rollout.device("one", TARGET, None)
+    look(request)
+    if not late:
+        rollout.device("one", TARGET, "FAILED", of=brought_back(rollout))
+
+    assert look(request, late=late) == healthy(0, 0)
+
+
+def test_another_failure_is_brought_back_by_another_deployment(rollout: FakeRollout) -> None:
+    made = []
+    for failed in ("second", "third"):
+        rollout.deploy(failed, TARGET)
+        made.append(on_event(update("new", old=failed), Context())["BroughtBack"])
+
+    assert len(set(made)) == 2
+
+
+def test_a_ring_that_was_not_changed_and_an_update_that_was_superseded_are_left_alone(rollout: FakeRollout) -> None:
+    assert "BroughtBack" not in on_event(update("new", old="newer"), Context())
+    rollout.deploy("newer", TARGET)
+    rollout.deploy("of-somebody-else", TARGET)
+
+    assert "BroughtBack" not in on_event(update("newer", old="new"), Context())
+    assert look(update("newer", old="new")) == healthy(0, 0)
+
+
+def test_a_former_deployment_is_brought_back_without_word_of_the_failed_one(rollout: FakeRollout) -> None:
+    rollout.deploy("newer", TARGET)
+    request = update("new", old="newer")
+    request["OldResourceProperties"] = {}
+
+    assert "BroughtBack" in on_event(request, Context())
+    del rollout.deployments["newer"]
+    assert "BroughtBack" in on_event(update("new", old="newer"), Context())
 
 
 def test_a_rollback_to_a_deployment_that_is_gone_is_not_held_up(rollout: FakeRollout) -> None:

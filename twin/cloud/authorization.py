@@ -223,7 +223,11 @@ def needed(action: str, resource_arn: str) -> Iterator[Right]:
         IAM action and ARN of each; none for other calls, and for what does not exist.
     """
     name = resource_arn.rpartition(":")[2]
-    if action in _JOB_VERBS and (deployment := DEPLOYMENTS.get(name)):
+    if action == "greengrass:CreateDeployment":
+        # Of the new job, and of the one before, which goes.
+        job = f"arn:aws:iot:{get_region()}:{get_account_id()}:job/{name}"
+        yield from ((f"iot:{verb}", job) for verb in ("CreateJob", "DescribeJob", "CancelJob", "UpdateJob"))
+    elif action in _JOB_VERBS and (deployment := DEPLOYMENTS.get(name)):
         yield from ((f"iot:{verb}", deployment["iotJobArn"]) for verb in _JOB_VERBS[action])
         if action != "greengrass:DeleteDeployment":
             kind = "DescribeThingGroup" if ":thinggroup/" in deployment["targetArn"] else "DescribeThing"
