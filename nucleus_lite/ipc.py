@@ -55,6 +55,12 @@ RECEIVE_MODES = Fact(
     twin="the same",
     shown_by=f"{_DIALECT}::test_only_classic_leaves_out_a_component_s_own_messages",
 )
+OPEN_ANSWERS = Fact(
+    "the stream of an answer stays open (AWS's client keeps 5 to 10 kB for each) until the client ends it",
+    source="ggipcd/src/ipc_server.c (ggl_ipc_response_send)",
+    twin="the same (classic ends it)",
+    shown_by="edge/test_open_streams.py::test_only_a_stream_that_is_left_open_is_ended",
+)
 PING = Fact(
     "a ping ends the connection",
     source=OBSERVED,

@@ -16,12 +16,20 @@ class Client:
 
     def __init__(self) -> None:
         self.future: Future[None] = Future()
+        self.written: Future[None] = Future()
         self.failure: Exception | None = None
+        self.client = self
 
-    def publish_to_iot_core_async(self, **_request: Any) -> "Future[None]":
+    def new_publish_to_iot_core(self) -> "Client":
+        return self
+
+    def get_response(self) -> "Future[None]":
+        return self.future
+
+    def activate(self, _request: Any) -> "Future[None]":
         if self.failure:
             raise self.failure
-        return self.future
+        return self.written
 
 
 @pytest.fixture
@@ -113,3 +121,11 @@ def test_a_socket_that_nobody_serves_is_another_attempt(monkeypatch: pytest.Monk
 
     with pytest.raises(IpcError, match="connecting to the device"):
         greengrass_ipc.connect(lambda: None)
+
+
+def test_a_publication_that_cannot_be_written_is_another_attempt(ipc: GreengrassIpc, client: Client) -> None:
+    publication = ipc.publish("t", b"1")
+    client.written.set_exception(RuntimeError("the socket is closed"))
+
+    with pytest.raises(IpcError, match="publishing on t: the socket is closed"):
+        publication.wait(0)

@@ -30,6 +30,7 @@ _CLASSIC_IPC = IpcLimits(
     receive_modes=True,
     pings=True,
     tells_refusal=True,
+    ends_answers=True,
 )
 
 

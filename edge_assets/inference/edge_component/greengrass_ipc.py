@@ -11,7 +11,15 @@ from typing import Any, TypeVar
 from awsiot import greengrasscoreipc
 from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
-from awsiot.greengrasscoreipc.model import QOS, ReportedLifecycleState, ResourceNotFoundError, UnauthorizedError
+from awsiot.greengrasscoreipc.model import (
+    QOS,
+    GetConfigurationRequest,
+    PublishToIoTCoreRequest,
+    ReportedLifecycleState,
+    ResourceNotFoundError,
+    UnauthorizedError,
+    UpdateStateRequest,
+)
 
 from edge_component.ipc import Connect, HungUpError, IpcClient, IpcError, RefusedError
 
@@ -138,6 +146,44 @@ class _Publication:
         return True
 
 
+class _Calls:
+    """Calls with one answer, whose streams are ended.
+
+    Nucleus lite leaves the stream of an answer open, and the SDK keeps 5 to 10 kB for each. So a call's answer ends the
+    stream of the answer before: one that the device has ended itself is known to be by then, and nothing is sent.
+    """
+
+    def __init__(self) -> None:
+        self._answered: Any = None
+
+    def begin(self, operation: Any, request: Any) -> "Future[Any]":
+        """Call.
+
+        Args:
+            operation: A new one of the SDK's client.
+            request: Its request.
+
+        Returns:
+            The answer to come.
+        """
+        answer: Future[Any] = operation.get_response()
+
+        def written(writing: "Future[Any]") -> None:
+            failure = writing.exception()
+            if failure is not None and not answer.done():
+                answer.set_exception(failure)
+
+        # Answers come in the connection's thread, one after the other.
+        answer.add_done_callback(lambda _answer: self._end_before(operation))
+        operation.activate(request).add_done_callback(written)
+        return answer
+
+    def _end_before(self, operation: Any) -> None:
+        before, self._answered = self._answered, operation
+        if before is not None:
+            before.close()
+
+
 class GreengrassIpc:
     """One connection; see `IpcClient`.
 
@@ -153,6 +199,7 @@ class GreengrassIpc:
         self._client = client
         self._lifecycle = lifecycle
         self._settings = settings
+        self._calls = _Calls()
 
     @property
     def lost(self) -> bool:
@@ -161,7 +208,7 @@ class GreengrassIpc:
 
     def configuration(self) -> object:
         """Read the component's configuration; see `IpcClient.configuration`."""
-        own: object = _result("reading the configuration", self._client.get_configuration_async()).value
+        own: object = _result("reading the configuration", self._configuration()).value
         return own if self._settings is None else merged(own, self._shared(self._settings))
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
@@ -194,21 +241,27 @@ class GreengrassIpc:
         """Publish a message; see `Publisher.publish`."""
         what = f"publishing on {topic}"
         try:
-            future = self._client.publish_to_iot_core_async(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
+            request = PublishToIoTCoreRequest(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
+            future = self._calls.begin(self._client.client.new_publish_to_iot_core(), request)
         except Exception as exc:
             raise IpcError(f"{what}: {_text(exc)}") from exc
         return _Publication(what, future)
 
     def report_running(self) -> None:
         """Tell that the component serves; see `IpcClient.report_running`."""
-        _result("reporting the state", self._client.update_state_async(state=ReportedLifecycleState.RUNNING))
+        request = UpdateStateRequest(state=ReportedLifecycleState.RUNNING)
+        _result("reporting the state", self._calls.begin(self._client.client.new_update_state(), request))
+
+    def _configuration(self, component: str | None = None) -> "Future[Any]":
+        request = GetConfigurationRequest(component_name=component)
+        return self._calls.begin(self._client.client.new_get_configuration(), request)
 
     def _shared(self, settings: SharedSettings) -> object:
         deadline = time.monotonic() + SETTINGS_LIMIT_S
         what = f"reading the settings of {settings.component} from {settings.carrier}"
         while True:
             try:
-                found = _result(what, self._client.get_configuration_async(component_name=settings.carrier)).value
+                found = _result(what, self._configuration(settings.carrier)).value
             except RefusedError as exc:
                 log.debug("%s", exc)
                 found = None

@@ -114,6 +114,7 @@ class IpcLimits:
         receive_modes: A local subscription may leave out the component's own messages; nucleus lite sends them all.
         pings: A ping is answered; nucleus lite ends the connection.
         tells_refusal: A refused token is answered with a reason; nucleus lite closes the socket without a word.
+        ends_answers: An answer ends its stream; nucleus lite leaves it open until the client ends it or leaves.
         calls: Calls of one connection under way at once; further ones wait in the socket.
         backlog_bytes: Unread bytes that a client may let pile up before it is disconnected.
         connect_s: Seconds a new connection has to present its token.
@@ -131,6 +132,7 @@ class IpcLimits:
     receive_modes: bool = False
     pings: bool = False
     tells_refusal: bool = False
+    ends_answers: bool = False
     calls: int = 64
     backlog_bytes: int = 8 << 20
     connect_s: float = 10.0

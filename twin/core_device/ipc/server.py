@@ -284,7 +284,9 @@ class Stream:
             if operation.event_type:
                 self._start_events(name, result)
             else:
-                self._send(MessageType.APPLICATION_MESSAGE, name + "Response", result or {}, TERMINATE_STREAM)
+                ending = TERMINATE_STREAM if limits.ends_answers else 0
+                self._send(MessageType.APPLICATION_MESSAGE, name + "Response", result or {}, ending)
+                self.close()
         except IpcError as error:
             self.fail(error.code, error.message)
         except InvalidRequestError as error:
