@@ -37,8 +37,14 @@ def signed(folder: Path, version: str = "1.0.0", **changes: str) -> Path:
 def test_another_models_package_is_not_served_though_it_is_signed(tmp_path: Path) -> None:
     folder = signed(tmp_path / "p", name="iris")
 
-    with pytest.raises(ModelPackageError, match="name must be digits, the served model's, got iris"):
+    with pytest.raises(ModelPackageError, match="name must be digits or Digits, the served model's, got iris"):
         load_workload(folder, load, KEY, DIGITS_SERVED)
+
+
+def test_a_package_named_as_its_component_is_served(tmp_path: Path) -> None:
+    folder = signed(tmp_path / "p", name="Digits")
+
+    assert load_workload(folder, load, KEY, DIGITS_SERVED).package.name == "Digits"
 
 
 def test_an_older_package_in_the_folder_of_a_version_is_not_taken_though_it_is_signed(tmp_path: Path) -> None:

@@ -82,8 +82,12 @@ class Served:
             ModelPackageError: It is another model's package, or another version than the deployment's.
         """
         manifest = package.folder / MANIFEST
-        if package.name != self.model:
-            raise ModelPackageError(f"{manifest}: name must be {self.model}, the served model's, got {package.name}")
+        # The stages name a package as its component, which ends with it.
+        names = (self.model, self.component.rpartition(".")[2])
+        if package.name not in names:
+            raise ModelPackageError(
+                f"{manifest}: name must be {' or '.join(dict.fromkeys(names))}, the served model's, got {package.name}"
+            )
         parts = package.folder.parts
         if self.component in parts[:-1]:
             version = parts[len(parts) - 1 - parts[::-1].index(self.component) + 1]
