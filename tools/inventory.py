@@ -1,8 +1,10 @@
 """`python -m tools.inventory --stage dev`: what of a stage is left in the account that the credentials lead to.
 
-It only lists. Other stages and everything that is not Edgewright's are left out, so it fits a shared account; a stage
-with `retain = true` keeps its key, its buckets and what they hold. Exit code 0 when nothing is left, 1 when something
-is, 2 when the account cannot be read. SageMaker's edge packaging jobs are left out: AWS has no call that deletes one.
+Other stages and everything that is not Edgewright's are left out, so it fits a shared account; a stage with
+`retain = true` keeps its key, its buckets and what they hold. It only lists; with `--sweep` it first removes what
+handlers and services made beside the stacks, which a destroy that came too early or was interrupted may leave. Exit
+code 0 when nothing is left, 1 when something is, 2 when the account cannot be read or swept. SageMaker's edge packaging
+jobs are left out: AWS has no call that deletes one.
 """
 
 from __future__ import annotations
@@ -15,10 +17,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
 from config.fleet import RINGS
 from config.loader import FOLDER, ConfigurationError, load_stage, stage_names
 from config.names import Names
 from config.stage import Stage
+from edge_handlers.deadline import DeadlineError
+from edge_handlers.service_client import AwsCallError
+from tools.sweep import sweep
 from twin.account import LISTINGS, VPC_PARTS, Account, Listing
 from twin.errors import TwinError
 
@@ -135,12 +143,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.inventory", description=__doc__.partition("\n")[0])
     parser.add_argument("--stage", required=True, help="the stage's name")
     parser.add_argument("--config", type=Path, default=FOLDER, help="folder of the stages' files; config/ by default")
+    parser.add_argument("--sweep", action="store_true", help="remove what is left beside the stacks; needs a destroy")
     parser.add_argument("--json", action="store_true", help="names by kind, as JSON")
     chosen = parser.parse_args(arguments)
     try:
         stage = load_stage(chosen.stage, chosen.config)
-        found = take(stage, Account({"region_name": stage.region}), stage_names(chosen.config))
-    except (ConfigurationError, TwinError) as exc:
+        account = Account({"region_name": stage.region})
+        found = take(stage, account, stage_names(chosen.config))
+        if chosen.sweep and found:
+            sweep(stage, found, lambda service: boto3.client(service, region_name=stage.region))
+            found = take(stage, account, stage_names(chosen.config))
+    except (ConfigurationError, TwinError, AwsCallError, DeadlineError, BotoCoreError, ClientError) as exc:
         print(exc, file=sys.stderr)
         return 2
     if chosen.json:

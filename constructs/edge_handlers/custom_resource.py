@@ -257,6 +257,26 @@ class Request:
         return self.physical_id
 
 
+def begun_name(request: Request, name_of: Callable[[Properties], str]) -> str:
+    """Name what a Delete is about, also where its Create was cancelled before it could answer with the name.
+
+    CloudFormation makes up an id for such a resource, and sends the properties that the Create had.
+
+    Args:
+        request: The Delete.
+        name_of: Gives the name that a Create answers with, of `content_name`.
+
+    Returns:
+        The resource's id where a Create gave it, else the name of the properties; the id where they make none.
+    """
+    try:
+        name = name_of(request.properties)
+    except ValueError:
+        return request.known_id
+    ours = re.compile(rf"{re.escape(name[:-12])}[0-9a-f]{{12}}(-\d+)?")
+    return request.known_id if ours.fullmatch(request.known_id) else name
+
+
 def content_name(prefix: str, content: list[Any]) -> str:
     """Name what follows from its content: the same content has the same name, whoever makes it and how often.
 

@@ -7,7 +7,17 @@ one has a number behind its name.
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, content_name, parse, prefix
+from edge_handlers.custom_resource import (
+    Contract,
+    Key,
+    Properties,
+    Request,
+    RequestType,
+    begun_name,
+    content_name,
+    parse,
+    prefix,
+)
 from edge_handlers.neo_compilation import NAME_PATTERN, RUNNING
 from edge_handlers.service_client import client, describe, explaining, ignoring, unless_absent
 
@@ -63,7 +73,7 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
     """Create and Update start the job, Delete stops it; is_complete finishes both."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        retire(request.known_id, client("sagemaker"))
+        retire(_begun(request), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     return {"PhysicalResourceId": start(EdgePackaging.of(request.properties), client("sagemaker"))}
 
@@ -72,8 +82,12 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     """Answer one poll: whether the job has its artifact (Create, Update) or has ended (Delete)."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        return {"IsComplete": retire(request.known_id, client("sagemaker"))}
+        return {"IsComplete": retire(_begun(request), client("sagemaker"))}
     return follow(request.known_id, client("sagemaker"))
+
+
+def _begun(request: Request) -> str:
+    return begun_name(request, lambda properties: EdgePackaging.of(properties).name(1))
 
 
 def start(job: EdgePackaging, sagemaker: Any) -> str:

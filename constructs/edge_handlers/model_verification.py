@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
-from edge_handlers.custom_resource import Contract, Key, RequestType, content_name, number, parse
+from edge_handlers.custom_resource import Contract, Key, Request, RequestType, begun_name, content_name, number, parse
 from edge_handlers.model_archive import fetch, pack_one
 from edge_handlers.s3_objects import ObjectStore, S3Location, sha256_of, uri
 from edge_handlers.service_client import client, describe, explaining, settling, unless_absent
@@ -74,7 +74,7 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
     """Create and Update start the endpoint, Delete begins to take it away; is_complete finishes both."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        remove(request.known_id, client("sagemaker"))
+        remove(_begun(request), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     verification = Verification.of(request.properties)
     start(verification, client("sagemaker"), client("s3"))
@@ -85,9 +85,13 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     """Answer one poll: whether the sample is answered (Create, Update) or the endpoint is gone (Delete)."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        return {"IsComplete": remove(request.known_id, client("sagemaker"))}
+        return {"IsComplete": remove(_begun(request), client("sagemaker"))}
     verification = Verification.of(request.properties)
     return follow(verification, client("sagemaker"), client("sagemaker-runtime"), client("s3"))
+
+
+def _begun(request: Request) -> str:
+    return begun_name(request, lambda properties: Verification.of(properties).name)
 
 
 def start(verification: Verification, sagemaker: Any, s3: Any) -> None:

@@ -51,8 +51,10 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
     request = parse(event)
     devices = SageMakerDevices(client("sagemaker"), Deadline.of(context))
     if request.type is RequestType.DELETE:
-        # The id and not the properties: a replaced resource's Delete is about the fleet before.
-        devices.delete(fleet_of(request.known_id))
+        # The id before the properties: a replaced resource's Delete is about the fleet before. CloudFormation makes the
+        # id up where the Create was cancelled.
+        fleet = fleet_of(request.known_id) or request.properties.optional_text(FleetDevices.key("fleet"))
+        devices.delete(fleet)
         return {"PhysicalResourceId": request.known_id}
     wanted = FleetDevices.of(request.properties)
     names = wanted.listing.read(client("s3"))

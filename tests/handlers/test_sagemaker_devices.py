@@ -101,12 +101,6 @@ def test_delete_succeeds_where_the_fleet_is_gone(fleets: FakeDeviceFleets, code:
     assert run(event.delete("sagemaker_devices", ID)) == {"PhysicalResourceId": ID}
 
 
-def test_delete_of_a_resource_that_never_was_calls_nobody(fleets: FakeDeviceFleets) -> None:
-    run(event.delete("sagemaker_devices", "something-else"))
-
-    assert fleets.calls == []
-
-
 def test_delete_does_not_take_another_validation_error_for_absence(fleets: FakeDeviceFleets) -> None:
     fleets.refuse("list_devices", "ValidationException", message="1 validation error detected")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from config.names import Names
 from tests.twin.conftest import Clients
@@ -43,11 +45,14 @@ def account(twin: TwinState, client: Clients, monkeypatch: pytest.MonkeyPatch) -
     yield made
     for names in (OURS, THEIRS):
         left = made[names.stage]
-        greengrass.cancel_deployment(deploymentId=left["deployments"])
-        greengrass.delete_deployment(deploymentId=left["deployments"])
-        certificate = iot.describe_certificate(certificateId=left["certificates"])["certificateDescription"]
-        iot.detach_policy(policyName=names.iot_policy, target=certificate["certificateArn"])
-        iot.delete_certificate(certificateId=left["certificates"])
+        # What a test has swept is gone already.
+        with suppress(ClientError):
+            greengrass.cancel_deployment(deploymentId=left["deployments"])
+            greengrass.delete_deployment(deploymentId=left["deployments"])
+        with suppress(ClientError):
+            certificate = iot.describe_certificate(certificateId=left["certificates"])["certificateDescription"]
+            iot.detach_policy(policyName=names.iot_policy, target=certificate["certificateArn"])
+            iot.delete_certificate(certificateId=left["certificates"])
         iot.delete_policy(policyName=names.iot_policy)
         iot.delete_thing(thingName=left["things"])
         iot.delete_thing_group(thingGroupName=names.thing_group)
@@ -90,3 +95,39 @@ def test_nothing_is_left_of_a_stage_that_was_never_there(
 
     assert inventory.main(["--stage", "lab", "--config", str(stages)]) == 0
     assert capsys.readouterr().out == "left of stage lab: nothing\n"
+
+
+def test_a_sweep_takes_what_the_handlers_made_and_leaves_other_stages_alone(
+    account: dict[str, dict[str, str]], stages: Path, client: Clients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, others = (f"{names.prefix}-digits-0123456789ab" for names in (OURS, THEIRS))
+    for name in (job, others):
+        client("sagemaker").create_model(
+            ModelName=name, ExecutionRoleArn="arn:aws:iam::000000000000:role/none", PrimaryContainer={"Image": "none"}
+        )
+    client("ssm").put_parameter(Name="/edgewright/lab/models/digits/package-uri", Value="s3://a/b", Type="String")
+    client("logs").create_log_group(logGroupName="/aws/lambda/edgewright-lab-left")
+
+    code = inventory.main(["--stage", "lab", "--config", str(stages), "--json", "--sweep"])
+
+    swept = json.loads(capsys.readouterr().out)
+    stacks_own = {kind: [account["lab"][kind]] for kind in ("IoT policies", "thing groups")}
+    assert (code, swept) == (1, stacks_own)
+    theirs = {kind: [name] for kind, name in account["lab-2"].items()}
+    assert run(stages, "lab-2", capsys)[1] == {**theirs, "SageMaker models": [others]}
+    client("sagemaker").delete_model(ModelName=others)
+
+
+def test_a_stage_with_stacks_is_not_swept(
+    account: dict[str, dict[str, str]], stages: Path, client: Clients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "1"}}
+    template = json.dumps({"Resources": {"Parameter": parameter}})
+    client("cloudformation").create_stack(StackName=OURS.stack("storage"), TemplateBody=template)
+    try:
+        assert inventory.main(["--stage", "lab", "--config", str(stages), "--sweep"]) == 2
+    finally:
+        client("cloudformation").delete_stack(StackName=OURS.stack("storage"))
+
+    assert "must have no stacks, got edgewright-lab-storage: run `npx cdk destroy" in capsys.readouterr().err
+    assert run(stages, "lab", capsys)[1] == {kind: [name] for kind, name in account["lab"].items()}

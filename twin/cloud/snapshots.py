@@ -10,6 +10,7 @@ import contextvars
 import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from ministack import app as ministack_app
 from ministack.core import persistence
+from ministack.core.responses import AccountScopedDict
 from ministack.services import s3, sts
 
 from twin import unsaved
@@ -185,6 +187,20 @@ def _no_room(why: str) -> Response:
     return status, headers, body
 
 
+def forget_unknown_buckets() -> None:
+    """Drop the buckets that were made after the last snapshot before a kill: their objects are on disk at once.
+
+    The rest of the state is that of the snapshot: no stack knows them, and nobody would delete them.
+    """
+    saved = (persistence.load_state("s3") or {}).get("buckets_meta") or {}
+    known = saved._data if isinstance(saved, AccountScopedDict) else {}
+    for account, bucket in [key for key in s3._buckets._data if key not in known]:
+        logger.warning("bucket %s was made in the last moment before the cloud was killed: it is gone", bucket)
+        del s3._buckets._data[account, bucket]
+        for folder in (Path(s3.DATA_DIR), Path(s3.DATA_DIR) / s3._VERSIONS_DIR):
+            shutil.rmtree(folder / account / bucket, ignore_errors=True)
+
+
 def install(settings: Settings) -> None:
     """Snapshot into MiniStack's own state folder, in its own format."""
     # The temporary credentials in use: without them a device's requests would be refused after a restart.
@@ -194,6 +210,7 @@ def install(settings: Settings) -> None:
     _snapshots[:], _marks[:] = [snapshots], [mark]
 
     async def first() -> None:
+        forget_unknown_buckets()
         mark.touch()
 
     register_periodic("snapshots", snapshots.take, interval_s=INTERVAL_S, busy_share=_BUSY_SHARE, first=first)

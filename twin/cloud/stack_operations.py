@@ -1,4 +1,4 @@
-"""How stack operations go: answered once they have ended, waits that are short, failures and kills cleaned up.
+"""How stack operations go: answered once they have ended, stopped by a delete, failures and kills cleaned up.
 
 The CDK command line looks at a stack's state at once and then every five seconds. AWS answers before the operation has
 begun, so each level of stacks costs up to five seconds of waiting for nothing; here most operations take less than one.
@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -137,68 +134,6 @@ def _delete(invoke: Invoke, event: tuple[Any, ...], physical_id: str) -> None:
         invoke("Delete", *event, physical_id=physical_id)
     except (RuntimeError, TimeoutError, ValueError) as exc:
         logger.warning("%s, which could not be created, could not be deleted either: %s", physical_id, exc)
-
-
-FIRST_S = 0.5
-"""The shortest pause before a state machine asks again: a question costs two function calls."""
-
-SHARE = 0.25
-"""Of the time since the first pause."""
-
-
-class QuickWaits:
-    """Pauses of state machines' executions, each of which has a thread of its own.
-
-    The Provider framework waits by retrying one call at a fixed interval, some seconds, which suits work that takes
-    minutes on AWS. Here the same work takes a second. A retry comes after a quarter of the time that the execution has
-    been retrying, at most after its own interval: a short wait ends early, and a long one loses few of its retries.
-
-    Args:
-        clock: Seconds, ever rising.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._began: weakref.WeakKeyDictionary[threading.Thread, float] = weakref.WeakKeyDictionary()
-        self._waiting = threading.local()
-
-    def pause(self, sleep: Callable[[float], None], seconds: float) -> None:
-        """Pause before a retry, or for a Wait state as long as it says.
-
-        Args:
-            sleep: The pause as the state machine says, s.
-            seconds: What it says.
-        """
-        if not getattr(self._waiting, "exactly", False):
-            now = self._clock()
-            began = self._began.setdefault(threading.current_thread(), now)
-            seconds = min(seconds, max(FIRST_S, SHARE * (now - began)))
-        sleep(seconds)
-
-    def exactly(self, wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Run a Wait state: its time is part of what the state machine does."""
-        self._waiting.exactly = True
-        try:
-            return wait_state(*arguments, **named)
-        finally:
-            self._waiting.exactly = False
-
-
-_waits = QuickWaits()
-
-
-@patch("services.stepfunctions._scaled_sleep", why="retries come sooner at first", signature="(seconds)")
-def _pause(sleep: Callable[[float], None], seconds: float) -> None:
-    _waits.pause(sleep, seconds)
-
-
-@patch(
-    "services.stepfunctions._execute_wait",
-    why="the time of a Wait state is kept",
-    signature="(state_def, raw_input, ctx=None)",
-)
-def _execute_wait(wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    return _waits.exactly(wait_state, *arguments, **named)
 
 
 _FAILED_STATES = {

@@ -1,0 +1,227 @@
+"""DeleteStack during another operation: that one is stopped first, and what a handler began is known and deleted.
+
+As on AWS, a custom resource whose creation is cancelled gets its Delete with an id that CloudFormation made up; a
+handler finds what it began by the properties. Other than on AWS, the Delete comes after the call that was under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ministack.core.responses import now_iso
+from ministack.services import cloudformation
+from ministack.services.cloudformation import custom_resource, stacks, wait_conditions
+
+from twin.cloud.ministack.patches import patch, require
+from twin.cloud.waiters import stop_executions
+
+logger = logging.getLogger("twin.stack_deletion")
+
+CANCELLED = "Resource creation cancelled"
+STOP_LIMIT_S = 60.0
+"""A handler's call that is under way has so long to end."""
+
+require(
+    "services.cloudformation.wait_conditions.signal_resource",
+    why="wait conditions of a stack that is deleted fail",
+    signature="(stack_id, logical_id, unique_id, status)",
+)
+require(
+    "services.cloudformation.stacks._provision_keeping_seed",
+    why="creations are told from deletions",
+    signature="(*args)",
+)
+
+_operations: dict[str, asyncio.Event] = {}
+"""By stack id, while it is created or updated: set once that has ended."""
+
+_deletions: dict[str, asyncio.Event] = {}
+_cancelled: set[str] = set()
+_tokens: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
+"""By stack id: the custom resources whose answer is awaited, stack name and logical id by token."""
+
+_asking: contextvars.ContextVar[tuple[str, str, str]] = contextvars.ContextVar("asking", default=("", "", ""))
+
+
+@patch(
+    "services.cloudformation.stacks._deploy_stack_async",
+    "services.cloudformation.handlers._deploy_stack_async",
+    "services.cloudformation.changesets._deploy_stack_async",
+    why="a delete knows which operation it must stop",
+    signature="async (stack_name, stack_id, template, param_values, disable_rollback, tags, is_update=False, "
+    "previous_stack=None, retain_except_on_create=False, imports=None)",
+)
+async def _deploy_stack(
+    deploy: Callable[..., Awaitable[None]], stack_name: str, stack_id: str, *arguments: Any, **named: Any
+) -> None:
+    ended = _operations[stack_id] = asyncio.Event()
+    try:
+        await deploy(stack_name, stack_id, *arguments, **named)
+    finally:
+        _operations.pop(stack_id, None)
+        if stack_id in _cancelled and (stack := cloudformation._stacks.get(stack_name)):
+            # At once, or somebody sees the end of the rollback and takes it for that of the delete.
+            stack["StackStatus"] = "DELETE_IN_PROGRESS"
+        ended.set()
+
+
+@patch(
+    "services.cloudformation.stacks._delete_stack_async",
+    "services.cloudformation.handlers._delete_stack_async",
+    why="a delete stops the operation that is under way; one of a stack that is being deleted changes nothing",
+    signature="async (stack_name, stack_id, retain_resources=(), force=False)",
+)
+async def _delete_stack(
+    delete: Callable[..., Awaitable[None]], stack_name: str, stack_id: str, *arguments: Any, **named: Any
+) -> None:
+    if stack_id in _deletions:
+        await _deletions[stack_id].wait()
+        return
+    deleted = _deletions[stack_id] = asyncio.Event()
+    try:
+        if ended := _operations.get(stack_id):
+            _cancel(stack_name, stack_id)
+            await ended.wait()
+            _cancelled.discard(stack_id)
+        _take_back(stack_name)
+        await delete(stack_name, stack_id, *arguments, **named)
+    finally:
+        _cancelled.discard(stack_id)
+        del _deletions[stack_id]
+        deleted.set()
+
+
+def _cancel(stack_name: str, stack_id: str) -> None:
+    logger.warning("stack %s is to be deleted: its operation is stopped", stack_name)
+    _cancelled.add(stack_id)
+    cloudformation._stacks[stack_name]["_cancel_requested"] = True
+    for token in list(_tokens.get(stack_id, ())):
+        _answer(token, stack_id)
+    for waiting, logical_id in list(wait_conditions._waiting):
+        if waiting == stack_id:
+            wait_conditions.signal_resource(stack_id, logical_id, uuid.uuid4().hex, "FAILURE")
+
+
+def _answer(token: str, stack_id: str) -> None:
+    """Fail a custom resource in its handler's place."""
+    stack_name, logical_id = _tokens[stack_id][token]
+    answer = {"Status": "FAILED", "Reason": CANCELLED, "StackId": stack_id, "LogicalResourceId": logical_id}
+    custom_resource.deliver_response(token, {**answer, "PhysicalResourceId": _made_up(stack_name, logical_id)})
+
+
+def _take_back(stack_name: str) -> None:
+    """What a rollback could not delete is tried again; MiniStack keeps it apart, and no delete would reach it."""
+    stack = cloudformation._stacks.get(stack_name) or {}
+    for logical_id, record in (stack.pop("_rollback_failed", None) or {}).items():
+        if "RevertFrom" not in record:
+            stack.setdefault("_resources", {}).setdefault(
+                logical_id, {**record, "LogicalResourceId": logical_id, "ResourceStatus": "DELETE_FAILED"}
+            )
+
+
+def _made_up(stack_name: str, logical_id: str) -> str:
+    return f"{stack_name}-{logical_id}-{uuid.uuid4().hex[:12].upper()}"
+
+
+def _refuse(stack_id: str) -> None:
+    if stack_id in _cancelled:
+        raise RuntimeError(CANCELLED)
+
+
+@patch(
+    "services.cloudformation.stacks.run_reentrant",
+    why="a custom resource is one of its stack's before its handler begins: what a kill interrupts can be deleted",
+    signature="async (fn, *args, thread_name='ministack-reentrant')",
+)
+async def _run_reentrant(
+    run: Callable[..., Awaitable[Any]], function: Callable[..., Any], *arguments: Any, **named: Any
+) -> Any:
+    if function is not stacks._provision_keeping_seed:
+        return await run(function, *arguments, **named)
+    kind, logical_id, properties, stack_name = arguments
+    stack = cloudformation._stacks.get(stack_name) or {}
+    _refuse(str(stack.get("StackId")))
+    resources = stack.get("_resources", {})
+    if not kind.startswith(("Custom::", "AWS::CloudFormation::CustomResource")) or logical_id in resources:
+        return await run(function, *arguments, **named)
+    resources[logical_id] = {
+        "PhysicalResourceId": _made_up(stack_name, logical_id),
+        "ResourceType": kind,
+        "ResourceStatus": "CREATE_IN_PROGRESS",
+        "LogicalResourceId": logical_id,
+        "Properties": properties,
+        "Attributes": {},
+        "Timestamp": now_iso(),
+    }
+    try:
+        return await run(function, *arguments, **named)
+    except BaseException:
+        # It was deleted by its handler's own answer, and is no part of the stack.
+        resources.pop(logical_id, None)
+        raise
+
+
+@patch(
+    "services.cloudformation.stacks._provision_resource",
+    why="nothing is created any more in a stack that is to be deleted",
+    signature="(resource_type, logical_id, props, stack_name)",
+)
+def _provision(provision: Callable[..., Any], kind: str, logical_id: str, properties: Any, stack_name: str) -> Any:
+    _refuse(str((cloudformation._stacks.get(stack_name) or {}).get("StackId")))
+    return provision(kind, logical_id, properties, stack_name)
+
+
+@patch(
+    "services.cloudformation.custom_resource.register_token",
+    why="the answer that a stack waits for can be given in its handler's place",
+    signature="(token)",
+)
+def _register_token(register: Callable[[str], Any], token: str) -> Any:
+    stack_name, stack_id, logical_id = _asking.get()
+    if not stack_id:
+        return register(token)
+    _tokens[stack_id][token] = (stack_name, logical_id)
+    registered = register(token)
+    # A delete that came meanwhile has not seen it.
+    if stack_id in _cancelled:
+        _answer(token, stack_id)
+    return registered
+
+
+@patch(
+    "services.cloudformation.custom_resource.invoke_custom_resource",
+    why="a creation or update of a stack that is to be deleted is not begun, and can be stopped",
+    signature="(request_type, logical_id, props, stack_name, stack_id, resource_type, physical_id=None, "
+    "old_props=None)",
+)
+def _invoke(
+    invoke: Callable[..., Any],
+    request_type: str,
+    logical_id: str,
+    properties: dict[str, Any],
+    stack_name: str,
+    stack_id: str,
+    *arguments: Any,
+    **named: Any,
+) -> Any:
+    event = (request_type, logical_id, properties, stack_name, stack_id)
+    if request_type == "Delete":
+        return invoke(*event, *arguments, **named)
+    token = _asking.set((stack_name, stack_id, logical_id))
+    try:
+        _refuse(stack_id)
+        return invoke(*event, *arguments, **named)
+    except RuntimeError:
+        if stack_id in _cancelled:
+            # What still waits for it must not go on beside the Delete.
+            stop_executions(stack_id, STOP_LIMIT_S)
+        raise
+    finally:
+        _asking.reset(token)
+        _tokens.pop(stack_id, None)
