@@ -255,8 +255,8 @@ class Rollout(Section):
         timeout_minutes: After so long a device that is still busy counts as failed.
         abort_percentage: Failed devices, in per cent, that cancel the rollout.
         abort_after: Devices that must have finished before that share counts.
-        on_failure: What a failed device does: `rollback` to what it ran before, or `keep`s the new state.
-        notify: Whether a component is asked before it is updated; else it is updated at once.
+        on_failure: What a failed classic device does: `rollback` to what it ran, or `keep` the new state, as lite does.
+        notify: Whether the classic nucleus asks a component before it is updated; lite asks nobody.
         notify_timeout_s: How long a component may put off its own update, s.
     """
 

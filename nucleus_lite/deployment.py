@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nucleus_lite.fact import OBSERVED, Fact
+from nucleus_lite.fact import OBSERVED, RELEASE, Fact
+
+_DEPLOYMENTS = "core_device/test_deployment.py"
+_GROUPS = "core_device/test_groups.py"
 
 _DEPLOYMENTS = "core_device/test_deployment.py"
 
@@ -49,6 +52,43 @@ ROLLBACK = Fact(
     twin="`FAILED_ROLLBACK_NOT_REQUESTED`, with the cause, which the real one does not tell",
     shown_by=f"{_DEPLOYMENTS}::test_lite_leaves_a_broken_version_and_is_healed_by_the_one_before",
 )
+STATUS_BYTES = Fact(
+    "a fleet status of more than {value} bytes is dropped in silence: long names of components and a second group for "
+    "each use it up before the 20th component",
+    source="gg-fleet-statusd/src/fleet_status_service.c (PAYLOAD_BUFFER_LEN)",
+    rule="DeviceStatus",
+    twin="`fleet status must be at most 5000 bytes`",
+    shown_by="names as long as Greengrass allows",
+    value=5_000,
+)
+GROUPS_ONLY = Fact(
+    "a deployment to a group takes away what a deployment to the thing has brought, and both SUCCEEDED",
+    source=OBSERVED,
+    rule="GroupTarget",
+    twin="the same",
+    shown_by=f"{_GROUPS}::test_a_group_s_deployment_takes_away_what_the_thing_s_has_brought_on_lite_only",
+)
+ONE_VERSION = Fact(
+    "two groups of a device that name different versions of a component: FAILED, the reason is in the journal only",
+    source=OBSERVED,
+    rule="OneVersion",
+    twin="FAILED, with the reason",
+    shown_by=f"{_GROUPS}::test_two_groups_that_want_different_versions_fail",
+)
+PRE_RELEASE = Fact(
+    "a component of a pre-release version (`1.0.0-rc.1`) is never removed",
+    source=OBSERVED,
+    rule="PreRelease",
+    twin="the same",
+    shown_by=f"{_GROUPS}::test_lite_keeps_a_pre_release_that_nobody_wants_any_more",
+)
+UPDATE_POLICY = Fact(
+    "`componentUpdatePolicy` is not honoured: nobody is asked, a component gets SIGTERM",
+    source=OBSERVED,
+    rule="UpdatePolicy",
+    twin="the same, in both dialects",
+    shown_by=f"{_GROUPS}::test_nobody_is_asked_before_an_update",
+)
 NUCLEI = ("aws.greengrass.Nucleus", "aws.greengrass.NucleusLite")
 """What is no component of its own on the device."""
 
@@ -71,7 +111,7 @@ def job_document(name: str, target: str, components: Mapping[str, Any]) -> dict[
     return {
         "deploymentId": _ID,
         **({"deploymentName": name} if name else {}),
-        "configurationArn": f"{_ARN}{target[-60:]}:10",
+        "configurationArn": configuration_arn(target),
         "creationTimestamp": 10**12,
         "components": dict(components),
         "failureHandlingPolicy": "DO_NOTHING",
@@ -92,6 +132,51 @@ def packet_bytes(document: Mapping[str, Any]) -> int:
     message = {"clientToken": _ID, "timestamp": now, "execution": execution}
     topic = f"$aws/things/{_THING}/jobs/$next/namespace-aws-gg-deployment/get/accepted"
     return len(topic) + _PACKET_BYTES + len(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def configuration_arn(target: str) -> str:
+    """The ARN of a target's revision, with what only the cloud knows at its full length.
+
+    Args:
+        target: ARN of the thing or the group, its name, or about as much text.
+    """
+    return f"{_ARN}{target[-60:]}:10"
+
+
+def status_bytes(components: Mapping[str, tuple[str, Iterable[str]]], thing: str = _THING) -> int:
+    """About how long the fleet status is that a device sends at the end of a deployment, at its longest.
+
+    Args:
+        components: Component name to its version and the ARNs of the revisions that it is there for.
+        thing: The device; a name of full length by default.
+    """
+    arns = {name: list(found) for name, (_, found) in components.items()}
+    deployment = {
+        "status": "SUCCEEDED",
+        "fleetConfigurationArnForStatus": max((arn for found in arns.values() for arn in found), key=len, default=""),
+        "deploymentId": _ID,
+        "statusDetails": {"detailedStatus": "SUCCESSFUL"},
+        "unchangedRootComponents": [],
+    }
+    entries = [
+        {"componentName": name, "version": version, "fleetConfigArns": arns[name], "isRoot": True, "status": "FINISHED"}
+        for name, (version, _) in components.items()
+    ]
+    message = {
+        "ggcVersion": RELEASE,
+        "platform": "linux",
+        "architecture": "aarch64",
+        "runtime": "aws_nucleus_lite",
+        "thing": thing,
+        "sequenceNumber": 10**5,
+        "timestamp": 10**12,
+        "messageType": "COMPLETE",
+        "trigger": "THING_GROUP_DEPLOYMENT",
+        "overallDeviceStatus": "UNHEALTHY",
+        "components": entries,
+        "deploymentInformation": deployment,
+    }
+    return len(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def keys(document: Any) -> int:

@@ -47,6 +47,13 @@ RECOVER = Fact(
     twin="`never run`",
     shown_by="a recover step",
 )
+BOOTSTRAP = Fact(
+    "a `bootstrap` step reboots the device, and the deployment's result never reaches the cloud",
+    source=OBSERVED,
+    rule="BootstrapStep",
+    twin="`reboots the device`",
+    shown_by="a bootstrap step",
+)
 SKIPIF = Fact(
     "`Skipif` is not known: the step is always run",
     source=_SUPPORT,

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from edge_handlers.custom_resource import Properties
 from edge_handlers.device_registry import Registry
+from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import DEPLOYMENT, Recipe, recipes
 
@@ -38,6 +40,7 @@ class Component:
         version: Its version.
         content: Its recipe without the version, and the digests of its artifacts: equal content, equal component.
         artifact_bytes: Size of its artifacts as far as the assembly holds them or what they are compiled from.
+        disk_bytes: What they take on a device, where a zip stays beside what it is unpacked to.
         depends_hard: Components whose restart restarts this one.
     """
 
@@ -45,6 +48,7 @@ class Component:
     version: str
     content: str = field(repr=False)
     artifact_bytes: int = 0
+    disk_bytes: int = 0
     depends_hard: tuple[str, ...] = ()
 
 
@@ -59,6 +63,8 @@ class Target:
         rollout: Everything else that the deployment says: rate, abort criteria, policies.
         stack: The stack of its deployment, as the assembly names it.
         devices: How many devices the registry puts into it; None if no registry has it among its rings.
+        on_device: All components of a device that it reaches, those of the device's other groups and dependencies
+            included; empty where nucleus lite runs none of them.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Target:
     rollout: Mapping[str, Any]
     stack: str = ""
     devices: int | None = None
+    on_device: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, order=True)
@@ -223,7 +230,8 @@ def _assembly(view: FleetView, stacks: Mapping[str, Stack]) -> Assembly:
     registers = tuple(_register(each) for each in view.of_type(REGISTRY))
     counts = {group: count for each in registers for group, count in each.counts().items()}
     components = {(each.name, each.version): each for each in (_component(recipe) for recipe in recipes(view))}
-    targets = {each.name: each for each in (_target(found, counts) for found in view.of_type(DEPLOYMENT))}
+    together = _together(view)
+    targets = {each.name: each for each in (_target(found, counts, together) for found in view.of_type(DEPLOYMENT))}
     return Assembly(view, stacks, targets, components, registers)
 
 
@@ -247,10 +255,21 @@ def _register(resource: Resource) -> Register:
         raise AssemblyError(f"the list of devices cannot be read: {exc}") from exc
 
 
+def _together(view: FleetView) -> dict[str, frozenset[str]]:
+    """Target to what a device that it reaches has in all, at most."""
+    found: dict[str, frozenset[str]] = {}
+    for device in on_lite(view):
+        for deployment in device.deployments:
+            name = _target_name(deployment)
+            found[name] = max(found.get(name, frozenset()), frozenset(device.wanted), key=len)
+    return found
+
+
 def _component(recipe: Recipe) -> Component:
     view = recipe.resource.fleet
     uris = [str(artifact.get("Uri", "")) for _, artifact in recipe.artifacts()]
     files = [file for file in (artifact_file(view, uri) for uri in uris) if file]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     text = recipe.text.replace(recipe.version, "<version>")
     for uri in uris:
         text = text.replace(uri, _origin(view, uri))
@@ -259,9 +278,17 @@ def _component(recipe: Recipe) -> Component:
         name=recipe.name,
         version=recipe.version,
         content=text,
-        artifact_bytes=sum(file.stat().st_size for file in files if file.is_file()),
+        artifact_bytes=size,
+        disk_bytes=size + sum(_unpacked_bytes(file) for file in files),
         depends_hard=tuple(name for name, each in dependencies.items() if each.get("DependencyType") != "SOFT"),
     )
+
+
+def _unpacked_bytes(file: Path) -> int:
+    if not zipfile.is_zipfile(file):
+        return 0
+    with zipfile.ZipFile(file) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
 
 
 def _origin(view: FleetView, uri: str) -> str:
@@ -297,7 +324,7 @@ def _parameter_values(view: FleetView, text: str) -> list[str]:
     return found
 
 
-def _target(deployment: Resource, counts: Mapping[str, int]) -> Target:
+def _target(deployment: Resource, counts: Mapping[str, int], together: Mapping[str, frozenset[str]]) -> Target:
     properties = deployment.properties
     components = properties.get("Components") or {}
     name = _target_name(deployment)
@@ -316,6 +343,7 @@ def _target(deployment: Resource, counts: Mapping[str, int]) -> Target:
         },
         stack=deployment.stack,
         devices=counts.get(name),
+        on_device=together.get(name, frozenset()),
     )
 
 

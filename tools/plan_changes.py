@@ -39,6 +39,9 @@ class TargetPlan:
         restarted: Components that stop and start, sorted.
         rollout: What of rate, abort and policies changes, a line each.
         bytes_per_device: What a device downloads.
+        disk_per_device: What that takes on its disk, where a zip stays beside what it is unpacked to.
+        places: How many components a device has while it updates, what the update takes away included; 0 where nucleus
+            lite runs none.
         devices: How many; None if unknown.
         fleet_bytes: What all devices download; None if their number is unknown.
         rollout_minutes: Until the last device is told, from the rate; None if unknown.
@@ -53,6 +56,8 @@ class TargetPlan:
     restarted: tuple[str, ...] = ()
     rollout: tuple[str, ...] = ()
     bytes_per_device: int = 0
+    disk_per_device: int = 0
+    places: int = 0
     devices: int | None = None
     fleet_bytes: int | None = None
     rollout_minutes: int | None = None
@@ -242,7 +247,8 @@ def _target(before: Mapping[str, Target], after: Assembly, name: str, devices: M
     rollout = tuple(_differences(old.rollout, new.rollout)) if old is not nothing and new is not nothing else ()
     changed = {*added, *(each.name for each in upgraded)}
     count = devices.get(name, new.devices if new.devices is not None else old.devices)
-    downloads = sum(_download(after, new, each) for each in changed)
+    fetched = [found for each in changed if (found := after.components.get((each, new.components[each])))]
+    downloads = sum(each.artifact_bytes for each in fetched)
     anything = bool(changed or removed or reconfigured or rollout)
     state = "added" if old is nothing else "removed" if new is nothing else "changed" if anything else "unchanged"
     return TargetPlan(
@@ -255,16 +261,12 @@ def _target(before: Mapping[str, Target], after: Assembly, name: str, devices: M
         restarted=_restarted(after, new, {*changed, *reconfigured} - set(added)),
         rollout=rollout,
         bytes_per_device=downloads,
+        disk_per_device=sum(each.disk_bytes for each in fetched),
+        places=len(new.on_device | old.on_device) if new.on_device else 0,
         devices=count,
         fleet_bytes=None if count is None else downloads * count,
         rollout_minutes=_minutes(new, count) if anything and new is not nothing else None,
     )
-
-
-def _download(after: Assembly, new: Target, name: str) -> int:
-    """Bytes of a component's artifacts; a device fetches every version into a folder of its own."""
-    found = after.components.get((name, new.components[name]))
-    return found.artifact_bytes if found else 0
 
 
 def _restarted(assembly: Assembly, target: Target, changed: set[str]) -> tuple[str, ...]:

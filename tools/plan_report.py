@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import takewhile
 
 from config.delivery import Announced
+from nucleus_lite.deployment import COMPONENTS
 from tools.cloud_assembly import Stack
 from tools.plan_changes import Plan, StayingStack, TargetPlan
 
@@ -31,6 +32,12 @@ def unannounced(plan: Plan, announced: Announced) -> list[str]:
         for name in target.removed:
             if target.state != "removed" and not has(name, announced.removals):
                 found.append(f"this uninstalls {name} from {target.name}: list {name} in announced.removals")
+    found += [
+        f"a device of {target.name} has {target.places} components while it updates, what it removes included; nucleus "
+        f"lite reports at most {COMPONENTS.value}: remove first, and add in a second deploy"
+        for target in plan.targets
+        if target.places > COMPONENTS.value
+    ]
     found += [
         f"{name} changes its content but not its version: devices that have it never get the change"
         for name in plan.reused_versions
@@ -280,6 +287,9 @@ def _details(target: TargetPlan) -> Iterator[str]:
         devices = target.devices
         whole = f", {_size(target.bytes_per_device * devices)} for {_number(devices, 'device')}" if devices else ""
         yield f"downloads: {_size(target.bytes_per_device)} a device{whole}"
+        yield f"needs {_size(target.disk_per_device)} of a device's disk, archives beside what they hold"
+    if target.places and (target.added or target.removed):
+        yield f"components on a device: {target.places} of {COMPONENTS.value} while it updates"
     if target.rollout_minutes is not None:
         yield f"rollout takes at least {_minutes(target.rollout_minutes)}"
 

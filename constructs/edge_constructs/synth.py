@@ -11,6 +11,8 @@ import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
 from edge_rules import EdgeChecks
+from edge_rules.device_rules import places_left
+from edge_rules.fleet_view import FleetView
 
 CDK_JSON = Path(__file__).resolve().parents[2] / "cdk.json"
 
@@ -105,6 +107,19 @@ def open_violations(report: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]
         for violation in plugin["violations"]
         if plugin["pluginName"] in _PACK_NAMES or violation.get("severity", "error") in _FAILING
     ]
+
+
+def room(folder: Path) -> str:
+    """Say how many components devices still have room for.
+
+    Args:
+        folder: What `PolicyGate.synth` returned.
+
+    Returns:
+        A line with its end; empty where nothing is deployed to nucleus lite.
+    """
+    said = places_left(FleetView.read(sorted(folder.glob("*.template.json"))))
+    return f"synth: {said}\n" if said else ""
 
 
 def _findings(report: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edge_rules.device_rules import is_thing
+from edge_rules.device_view import target_of
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, recipes
 from edge_rules.rule import Finding, rule
@@ -14,16 +16,7 @@ from nucleus_lite import deployment as lite_deployment
 THING_BYTES = 7 * 1024
 GROUP_BYTES = 31 * 1024
 DEVICES_PER_MINUTE = 1000
-_EXACT = re.compile(r"\d+\.\d+\.\d+")
-
-
-def _target(deployment: Resource) -> str:
-    return deployment.text(deployment.properties.get("TargetArn", ""))
-
-
-def _is_thing(deployment: Resource) -> bool:
-    target = _target(deployment)
-    return ":thing/" in target or any(found.type == "AWS::IoT::Thing" for found in deployment.fleet.referenced(target))
+_EXACT = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
 def _documents_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, dict[str, Any]]]:
@@ -34,7 +27,7 @@ def _documents_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, dict[str, A
         if own & components.keys():
             entries = {name: _entry(deployment, wanted) for name, wanted in components.items()}
             name = deployment.text(deployment.properties.get("DeploymentName"))
-            yield deployment, lite_deployment.job_document(name, _target(deployment), entries)
+            yield deployment, lite_deployment.job_document(name, target_of(deployment), entries)
 
 
 def _entry(deployment: Resource, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,30 +54,9 @@ def _entry(deployment: Resource, wanted: Mapping[str, Any]) -> dict[str, Any]:
 def deployments_fit(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
         size = len(json.dumps(deployment.properties).encode())
-        limit = THING_BYTES if _is_thing(deployment) else GROUP_BYTES
+        limit = THING_BYTES if is_thing(deployment) else GROUP_BYTES
         if size > limit:
             yield Finding(deployment, "Properties/Components", f"{size} bytes, at most {limit}")
-
-
-@rule(
-    "DeploymentComponents",
-    "a deployment must have at most 18 components, dependencies such as TokenExchangeService counted",
-    reason="with more than 19 on a device, those of its other groups and one just removed included, nucleus "
-    "lite's fleet status is dropped in silence",
-    fix="put what belongs together into one component",
-    fact=lite_deployment.COMPONENTS,
-)
-def deployments_have_few_components(fleet: FleetView) -> Iterator[Finding]:
-    dependencies = {recipe.name: set(recipe.body.get("ComponentDependencies") or {}) for recipe in recipes(fleet)}
-    for deployment in fleet.of_type(DEPLOYMENT):
-        found: set[str] = set()
-        names = list(deployment.properties.get("Components") or {})
-        while names:
-            if (name := names.pop()) not in found and name not in lite_deployment.NUCLEI:
-                found.add(name)
-                names += dependencies.get(name, ())
-        if len(found) >= lite_deployment.COMPONENTS.value:
-            yield Finding(deployment, "Properties/Components", f"{len(found)} components")
 
 
 @rule(
@@ -125,14 +97,14 @@ def deployments_abort(fleet: FleetView) -> Iterator[Finding]:
         job = deployment.properties.get("IotJobConfiguration") or {}
         criteria = (job.get("AbortConfig") or {}).get("CriteriaList") or []
         kinds = {str(each.get("FailureType")) for each in criteria if each.get("Action") == "CANCEL"}
-        if not _is_thing(deployment) and not ("ALL" in kinds or {"FAILED", "TIMED_OUT"} <= kinds):
+        if not is_thing(deployment) and not ("ALL" in kinds or {"FAILED", "TIMED_OUT"} <= kinds):
             yield Finding(deployment, "Properties/IotJobConfiguration/AbortConfig", ", ".join(sorted(kinds)) or "none")
 
 
 @rule(
     "Rollback",
     "a deployment must roll back where it fails",
-    reason="a device stays with half of an update",
+    reason="a device of the classic nucleus stays with half of an update; nucleus lite never goes back by itself",
     fix='set DeploymentPolicies.FailureHandlingPolicy to "ROLLBACK"',
 )
 def deployments_roll_back(fleet: FleetView) -> Iterator[Finding]:
@@ -144,9 +116,10 @@ def deployments_roll_back(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "UpdatePolicy",
-    "a deployment must ask components before it updates them",
-    reason="a component is stopped in the middle of its work",
-    fix='set DeploymentPolicies.ComponentUpdatePolicy.Action to "NOTIFY_COMPONENTS"',
+    "a deployment must ask components before it updates them, which the classic nucleus does and nucleus lite does not",
+    reason="a component is stopped in the middle of its work; on nucleus lite it is in any case, by SIGTERM",
+    fix='set DeploymentPolicies.ComponentUpdatePolicy.Action to "NOTIFY_COMPONENTS", and put work away on SIGTERM',
+    fact=lite_deployment.UPDATE_POLICY,
 )
 def updates_are_announced(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
@@ -167,7 +140,7 @@ def rollouts_have_a_rate(fleet: FleetView) -> Iterator[Finding]:
         rollout = job.get("JobExecutionsRolloutConfig") or {}
         rate = rollout.get("MaximumPerMinute")
         staged = "ExponentialRate" in rollout and rate is None
-        if not _is_thing(deployment) and not staged and not 1 <= float(rate or 0) <= DEVICES_PER_MINUTE:
+        if not is_thing(deployment) and not staged and not 1 <= float(rate or 0) <= DEVICES_PER_MINUTE:
             yield Finding(deployment, "Properties/IotJobConfiguration/JobExecutionsRolloutConfig", str(rate))
 
 
@@ -211,7 +184,7 @@ def deployed_versions_exist(fleet: FleetView) -> Iterator[Finding]:
 def targets_have_one_deployment(fleet: FleetView) -> Iterator[Finding]:
     by_target: dict[str, list[Resource]] = defaultdict(list)
     for deployment in fleet.of_type(DEPLOYMENT):
-        by_target[_target(deployment)].append(deployment)
+        by_target[target_of(deployment)].append(deployment)
     for target, deployments in by_target.items():
         for deployment in deployments[1:]:
             yield Finding(deployment, "Properties/TargetArn", f"{target}, also of {deployments[0].logical_id}")

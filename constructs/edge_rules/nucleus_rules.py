@@ -24,7 +24,7 @@ _RECIPE_C = "ggl-recipe/src/recipe.c"
     "LifecycleKey",
     "a lifecycle's keys must be spelt as nucleus lite looks them up",
     reason="it is case-sensitive and passes over another spelling: a step without environment, or none at all",
-    fix="write install, run, startup, bootstrap and Setenv, and in a step Script, Timeout, Setenv, RequiresPrivilege",
+    fix="write install, run and Setenv, and in a step Script, Timeout, Setenv, RequiresPrivilege",
     source=f"{_RECIPE_C}, docs/RECIPE_SUPPORT_CHANGES.md",
 )
 def keys_are_spelt_exactly(fleet: FleetView) -> Iterator[Finding]:

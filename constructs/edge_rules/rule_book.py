@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from edge_rules import (  # noqa: F401 (each registers its rules)
     access_rules,
     deployment_rules,
+    device_rules,
     function_rules,
     identity_rules,
     instance_rules,

@@ -50,6 +50,11 @@ def long_names(count: int) -> list[str]:
     return [f"com.{number:050}" for number in range(count)]
 
 
+def longest(parent: str) -> list[str]:
+    """Names of 128 characters, as many as a unit has room for."""
+    return [f"{parent}.{'x' * 126}"[:127] + str(number) for number in range(3)]
+
+
 def large_policies() -> dict[str, Any]:
     topics = [[f"plant/{'x' * 180}/{policy}/{number}" for number in range(4)] for policy in range(6)]
     return {str(n): {"operations": ["aws.greengrass#PublishToIoTCore"], "resources": t} for n, t in enumerate(topics)}
@@ -74,6 +79,23 @@ QUIRKS = {
     "a shutdown step": Quirk("shutdown is never run", {"steps": {"run": FOREVER, "shutdown": "echo bye > bye"}}),
     "a startup step": Quirk(
         "the step startup fails when it ends with 0", {"steps": {"startup": "echo ran > ran", "run": "sleep 600"}}
+    ),
+    "a bootstrap step": Quirk(
+        "the step bootstrap reboots the device",
+        {"steps": {"bootstrap": "touch made; exit 100", "run": "test -e made && echo ran > ran; sleep 600"}},
+    ),
+    "names as long as Greengrass allows": Quirk(
+        "fleet status must be at most 5000 bytes on nucleus lite, got about",
+        {**step(FOREVER), "dependencies": dict.fromkeys(longest("top"), SOFT)},
+        others={
+            **{name: step("true") for number in range(3) for name in longest(f"below{number}")},
+            **{name: step("true") for name in longest("below")},
+            **{
+                name: {**step("true"), "dependencies": dict.fromkeys(longest(f"below{number}"), SOFT)}
+                for number, name in enumerate(longest("top"))
+            },
+            longest("below0")[0]: {**step("true"), "dependencies": dict.fromkeys(longest("below"), SOFT)},
+        },
     ),
     "a recover step": Quirk(
         "recover is never run",

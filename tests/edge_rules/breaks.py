@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.edge_rules.device_breaks import DEVICE, DEVICE_ALSO, DEVICE_KEEPS
 from tests.edge_rules.nucleus_breaks import NUCLEUS, NUCLEUS_ALSO, NUCLEUS_KEEPS, merge
 from tests.edge_rules.sample_fleet import CODE_DIGEST, COMPILER_DIGEST, HASH, RUNTIME_RECIPE, Fleet, inline
 from tests.edge_rules.small_elf import shared_object, wheel
@@ -108,20 +109,6 @@ def same_version_again(fleet: Fleet) -> None:
     fleet.resources["Again"] = {**fleet.resources["Runtime"], "Properties": {"InlineRecipe": inline(recipe)}}
 
 
-def tools(count: int) -> Break:
-    """More components, beside the two of the sample; the nucleus is none."""
-    more = {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(count)}
-    return lambda fleet: fleet.properties("Deployment")["Components"].update(more)
-
-
-def one_more_by_dependency(fleet: Fleet) -> None:
-    tools(16)(fleet)
-    fleet.inference["ComponentDependencies"]["aws.greengrass.TokenExchangeService"] = {
-        "VersionRequirement": ">=2.0.0 <3.0.0",
-        "DependencyType": "SOFT",
-    }
-
-
 def code(text: str) -> Break:
     return lambda fleet: setattr(fleet, "code", text)
 
@@ -171,7 +158,6 @@ ON_RUNTIME: dict[str, Break] = {
 }
 ON_DEPLOYMENT: dict[str, Break] = {
     "DeploymentSize": deployment("Components/aws.greengrass.Nucleus/Merge", "x" * 31 * 1024),
-    "DeploymentComponents": tools(17),
     "DeploymentPacket": merge({f"label{number}": "x" * 900 for number in range(5)}),
     "DeploymentKeys": merge({part: dict.fromkeys(map(str, range(60)), 1) for part in "abcd"}),
     "AbortCriteria": deployment("IotJobConfiguration/AbortConfig", {}),
@@ -216,6 +202,7 @@ BREAKS: dict[str, tuple[str, Break]] = {
     **{name: ("Runtime", each) for name, each in ON_RUNTIME.items()},
     **{name: ("Deployment", each) for name, each in ON_DEPLOYMENT.items()},
     **ELSEWHERE,
+    **DEVICE,
 }
 
 #: More ways to break a rule.
@@ -235,7 +222,6 @@ ALSO: list[tuple[str, str, Break]] = [
     ("SetenvValue", "Inference", lambda fleet: fleet.manifest["Lifecycle"].update(Setenv={"COUNT": 3})),
     ("InstallerRoleAlias", "Server", start("java -jar Greengrass.jar -trn Role")),
     ("IotPolicyResource", "DevicePolicy", device_policy("iot:Subscribe", "arn:aws:iot:::topicfilter/#")),
-    ("DeploymentComponents", "Deployment", one_more_by_dependency),
     ("ServerEgress", "Server", start("curl --fail http://mirror.example/nucleus.zip")),
     ("ServerEgress", "Server", start("export NUCLEUS_URL='http://mirror.example/n.zip'\ncurl \"$NUCLEUS_URL\"")),
     ("ServerEgress", "Server", way_out({"IpProtocol": "tcp", "FromPort": 443, "ToPort": 8443})),
@@ -249,11 +235,11 @@ ALSO: list[tuple[str, str, Break]] = [
     ("FunctionGlibc", "Optimiser", optimiser("python3.12", python="cp312", glibc="2.35")),
     ("FunctionGlibc", "Plain", layer),
     *NUCLEUS_ALSO,
+    *DEVICE_ALSO,
 ]
 
 #: Near misses: changes that keep every rule.
 KEEPS: dict[str, Break] = {
-    "18 components": tools(16),
     "a document that just fits": merge({f"label{number}": "x" * 900 for number in range(4)}),
     "many settings of a component of the classic nucleus": lambda fleet: (
         fleet.manifest["Platform"].update(runtime="classic"),
@@ -263,9 +249,6 @@ KEEPS: dict[str, Break] = {
     "an abort on ALL": deployment(
         "IotJobConfiguration/AbortConfig/CriteriaList", [{"Action": "CANCEL", "FailureType": "ALL"}]
     ),
-    "a thing needs neither rate nor abort": lambda fleet: fleet.properties("Deployment").update(
-        TargetArn="arn:aws:iot:::thing/press", IotJobConfiguration={}
-    ),
     "carriage returns in what is no script": lambda fleet: fleet.more_code.update({"a.csv": "a\r\n", "b": "a\r\n"}),
     **NUCLEUS_KEEPS,
     "a function on Amazon Linux 2 with a wheel for it": optimiser("python3.11", python="cp311", glibc="2.26"),
@@ -273,6 +256,7 @@ KEEPS: dict[str, Break] = {
         {"numpy-2.4.6-cp311-cp311-manylinux_2_28_aarch64.whl": wheel("2.38")}
     ),
     "a device's library that just fits": lambda fleet: setattr(fleet, "glibc", "2.9"),
+    **DEVICE_KEEPS,
     "a machine that may speak to everybody": lambda fleet: (
         way_out({"IpProtocol": "-1"})(fleet),
         start("apt-get update")(fleet),

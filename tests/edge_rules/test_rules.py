@@ -2,8 +2,10 @@
 
 import pytest
 
+from edge_rules.device_rules import places_left
 from edge_rules.rule_book import RULES
 from tests.edge_rules.breaks import ALSO, BREAKS, KEEPS
+from tests.edge_rules.device_breaks import add_tools
 from tests.edge_rules.sample_fleet import Fleet
 from tests.edge_rules.ways import Break
 
@@ -57,3 +59,18 @@ def test_every_rule_says_why_and_what_to_do(rule: object) -> None:
     texts = [getattr(rule, name) for name in ("says", "reason", "fix")]
 
     assert all(len(text) > 10 and not text.endswith(".") for text in texts)
+
+
+def test_the_places_of_the_fullest_device_are_told(fleet: Fleet) -> None:
+    add_tools(15)(fleet)
+
+    assert places_left(fleet.view()) == (
+        "17 of 18 components on a device, which nucleus lite has room for: 1 place left"
+    )
+
+
+def test_devices_of_the_classic_nucleus_have_no_places(fleet: Fleet) -> None:
+    for recipe in (fleet.runtime, fleet.inference):
+        recipe["Manifests"][0]["Platform"].update(runtime="classic")
+
+    assert places_left(fleet.view()) == ""

@@ -5,6 +5,7 @@ UPDATE_SNAPSHOTS=1 .venv/bin/pytest tests/plan     accepts what is there now
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,38 @@ def test_model_only_finds_the_model_behind_the_parameter(tmp_path: Path) -> None
 
     assert [each.name for each in target.upgraded] == ["plant.Model"]
     assert target.bytes_per_device == (tmp_path / "after" / "model.zip").stat().st_size
+
+
+def exchanged(folder: Path, *, kept: int, gone: int, come: int) -> Plan:
+    """Besides the sample's three components some that stay, go and come."""
+    before, after = PlannedFleet(folder / "before"), PlannedFleet(folder / "after")
+    for number in range(kept + gone + come):
+        if number < kept + gone:
+            before.deploy(f"aws.greengrass.Tool{number}", "2.0.0")
+        if number < kept or number >= kept + gone:
+            after.deploy(f"aws.greengrass.Tool{number}", "2.0.0")
+    return compare(read_assembly(before.write()), read_assembly(after.write()))
+
+
+@pytest.mark.parametrize(("come", "refused"), [(3, False), (4, True)])
+def test_what_goes_counts_until_it_is_gone(tmp_path: Path, come: int, refused: bool) -> None:
+    plan = exchanged(tmp_path, kept=10, gone=3, come=come)
+
+    complaints = unannounced(plan, Announced(removals=("aws.greengrass.Tool*",)))
+
+    assert plan.targets[0].places == 3 + 10 + 3 + come
+    assert [each.partition(",")[0] for each in complaints] == [
+        "a device of plant has 20 components while it updates"
+    ] * refused
+
+
+def test_an_archive_needs_the_disk_for_itself_and_for_what_it_holds(tmp_path: Path) -> None:
+    (target,) = planned(tmp_path, "code-only").targets
+    archive = tmp_path / "after" / "code.zip"
+    with zipfile.ZipFile(archive) as content:
+        held = sum(entry.file_size for entry in content.infolist())
+
+    assert target.disk_per_device == archive.stat().st_size + held > target.bytes_per_device
 
 
 def test_an_announced_removal_passes(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class Dialect:
         starts_configured: A component for which a deployment has a configuration, changed or not, is stopped and
             started; it hears of the change before, but of nothing that a reset takes away.
         rolls_back: A deployment that fails is undone where it asks for that; else what it has changed stays.
+        groups_only: A deployment to a group takes away what one to the thing has brought.
+        keeps_pre_releases: A component of a pre-release version stays, also when nobody wants it any more.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
         fills_policies: `{iot:thingName}` in access control is the device's name.
     """
@@ -66,6 +68,8 @@ class Dialect:
     file_mode: int
     starts_configured: bool
     rolls_back: bool
+    groups_only: bool
+    keeps_pre_releases: bool
     missing_stays: bool
     fills_policies: bool
 
@@ -82,6 +86,8 @@ LITE = Dialect(
     file_mode=0o755,
     starts_configured=True,
     rolls_back=False,
+    groups_only=True,
+    keeps_pre_releases=True,
     missing_stays=False,
     fills_policies=False,
 )
@@ -97,6 +103,8 @@ CLASSIC = Dialect(
     file_mode=0o440,
     starts_configured=False,
     rolls_back=True,
+    groups_only=False,
+    keeps_pre_releases=False,
     missing_stays=True,
     fills_policies=True,
 )
@@ -171,6 +179,24 @@ def check_components(names: Collection[str], removed: Collection[str]) -> None:
         )
 
 
+def check_status(thing: str, components: Mapping[str, tuple[str, Collection[str]]]) -> None:
+    """Check how much a device would say of its components.
+
+    Args:
+        thing: The device.
+        components: Name to version and the ARNs of the revisions that it is there for.
+
+    Raises:
+        DeploymentError: Nucleus lite would never send it.
+    """
+    if (size := deployment.status_bytes(components, thing)) > (limit := deployment.STATUS_BYTES.value):
+        raise DeploymentError(
+            f"the device's fleet status must be at most {limit} bytes on nucleus lite, got about {size} with "
+            f"{len(components)} components: give components and groups shorter names",
+            KIND,
+        )
+
+
 def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
     size = len(json.dumps({k: v for k, v in document.items() if k != "arn"}, separators=(",", ":")).encode())
     if size > recipe.BYTES.value:
@@ -205,6 +231,8 @@ def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:
     for name in recipe.SHUTDOWN.value:
         if steps.get(name):
             yield f"the step {name} is never run: clean up in the run step"
+    if steps.get("bootstrap"):
+        yield "the step bootstrap reboots the device, and its result never reaches the cloud: prepare in install"
     if steps.get("startup"):
         yield "the step startup fails when it ends with 0: start the program in the run step"
     if "install" in steps and not {"run", "startup"} & steps.keys():

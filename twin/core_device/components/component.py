@@ -23,6 +23,10 @@ from .recipe import Recipe, Step
 ATTEMPTS: int = unit.ATTEMPTS.value  # failures in a row that make a component BROKEN
 
 
+#: Done, and done once the nucleus (100) or the device (101) is started again, which this device does without.
+_BOOTSTRAPPED = (0, 100, 101)
+
+
 class State(StrEnum):
     """A component's state as fleet status reports it."""
 
@@ -116,13 +120,12 @@ class Component:
             )
 
     async def install(self) -> None:
-        """Run the install step.
+        """Run the bootstrap step, which a classic component may have, and the install step.
 
         Raises:
-            DeploymentError: It fails or takes too long; the component is BROKEN.
+            DeploymentError: One fails or takes too long; the component is BROKEN.
         """
-        step = self.recipe.steps.get("install")
-        if step:
+        for step in filter(None, map(self.recipe.steps.get, ("bootstrap", "install"))):
             try:
                 await self._complete(step)
             except DeploymentError as exc:
@@ -208,7 +211,7 @@ class Component:
             raise DeploymentError(text, f"COMPONENT_{step.name.upper()}_TIMEOUT") from None
         except OSError as exc:
             raise DeploymentError(self._text(f"the {step.name} step cannot be started: {exc}")) from exc
-        if status != 0:
+        if status not in (_BOOTSTRAPPED if step.name == "bootstrap" else (0,)):
             raise DeploymentError(self._failed(step, status), f"COMPONENT_{step.name.upper()}_ERROR")
 
     async def _execute(self, step: Step, on_started: Callable[[], None] | None) -> int:

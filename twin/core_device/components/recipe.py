@@ -15,7 +15,7 @@ DEFAULT_STEP_TIMEOUT_S = 120.0  # the nucleus' default for every step but run an
 _PERMISSION_DEFAULTS = {"Read": "OWNER", "Execute": "NONE"}
 _DEFAULT_TIMEOUTS_S = {"shutdown": 15.0, "recover": 60.0}
 STEP_NAMES = ("install", "startup", "run")
-CLASSIC_STEP_NAMES = (*STEP_NAMES, "shutdown", "recover")
+CLASSIC_STEP_NAMES = ("bootstrap", *STEP_NAMES, "shutdown", "recover")
 _COMPONENT_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,128}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "aarch64", "armv7l": "arm"}
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
@@ -77,7 +77,6 @@ class Recipe:
     dependencies: tuple[Dependency, ...]
     artifacts: tuple[Artifact, ...]
     steps: Mapping[str, Step]
-    ignored_steps: tuple[str, ...] = ()
 
 
 def device_platform(dialect: Dialect = LITE) -> dict[str, str]:
@@ -117,7 +116,6 @@ def parse_recipe(document: Any, platform: Mapping[str, str], dialect: Dialect = 
             dependencies=_dependencies(document.get("ComponentDependencies") or {}),
             artifacts=tuple(_artifact(entry) for entry in manifest.get("Artifacts") or []),
             steps={step: _step(step, lifecycle[step], shared) for step in step_names if lifecycle.get(step)},
-            ignored_steps=("bootstrap",) if lifecycle.get("bootstrap") else (),
         )
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as exc:
         raise DeploymentError(f"a recipe is malformed: {type(exc).__name__}: {exc}", "COMPONENT_RECIPE_ERROR") from exc
@@ -214,6 +212,12 @@ _TESTS: dict[str, Any] = {
 def is_version(text: str) -> bool:
     """Tell whether a text is a full semantic version."""
     return _VERSION.fullmatch(text) is not None
+
+
+def is_pre_release(version: str) -> bool:
+    """Tell whether a version is one before a release, such as `1.0.0-rc.1`."""
+    match = _VERSION.fullmatch(version)
+    return match is not None and match[4] is not None
 
 
 def satisfies(version: str, requirement: str) -> bool:

@@ -65,8 +65,6 @@ class ComponentSupervisor:
             if name in self._components:
                 continue
             component = self._components[name] = self._make(recipe)
-            if recipe.ignored_steps:
-                log.warning("%s: the steps %s are not run on this device", name, ", ".join(recipe.ignored_steps))
             await self._wait_for_dependencies(recipe)
             if name not in installed:
                 await component.install()

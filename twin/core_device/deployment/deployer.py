@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from twin.core_device.cloud.https import DataPlane
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
-from twin.core_device.components.recipe import Recipe
+from twin.core_device.components.recipe import Recipe, is_pre_release
 from twin.core_device.components.supervisor import ComponentSupervisor
-from twin.core_device.dialect import Dialect
+from twin.core_device.dialect import LITE, Dialect, check_status
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout
 
@@ -131,6 +131,8 @@ class Deployer:
         """Everything that changes nothing on the running device."""
         groups = await self._data_plane.thing_groups()
         kept = {f"thinggroup/{group}" for group in groups} | {f"thing/{self._thing_name}"}
+        if self._dialect.groups_only and document.target.startswith("thinggroup/"):
+            kept.discard(f"thing/{self._thing_name}")
         targets = {name: target for name, target in self.deployed.targets.items() if name in kept}
         roots = {name: request.version for name, request in document.components.items()}
         targets[document.target] = Target(document.configuration_arn, document.deployment_id, roots)
@@ -139,11 +141,19 @@ class Deployer:
             for component, version in target.roots.items():
                 wanted.setdefault(component, {})[name] = version
         recipes = await self._resolver.resolve(wanted, self.deployed.components)
+        if self._dialect.keeps_pre_releases:
+            stale = {n: v for n, v in self.deployed.components.items() if n not in recipes and is_pre_release(v)}
+            recipes |= self._stored_recipes(DeployedSet(stale))
         for recipe in recipes.values():
             if self.deployed.components.get(recipe.name) != recipe.version:
                 await self._artifacts.prepare(recipe, self._resolver.arn(recipe.name, recipe.version))
-        versions = {name: recipe.version for name, recipe in recipes.items()}
-        return _Plan(document, recipes, DeployedSet(versions, targets))
+        deployed = DeployedSet({name: recipe.version for name, recipe in recipes.items()}, targets)
+        if self._dialect is LITE:
+            # There what others depend on has the revision of its deployment, too.
+            own = [document.configuration_arn]
+            status = {n: (v, deployed.configuration_arns(n) or own) for n, v in deployed.components.items()}
+            check_status(self._thing_name, status)
+        return _Plan(document, recipes, deployed)
 
     async def _switch(self, plan: _Plan) -> None:
         requests = plan.document.components.items()

@@ -1,0 +1,115 @@
+"""Ways to break the rules on what comes together on one device."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+from tests.edge_rules.sample_fleet import Fleet
+from tests.edge_rules.ways import Break, deployment
+
+TOOLS = {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(40)}
+
+
+def tools(count: int) -> dict[str, Any]:
+    return dict(list(TOOLS.items())[:count])
+
+
+def add_tools(count: int) -> Break:
+    """More components, beside the two of the sample; the nucleus is none."""
+    return lambda fleet: fleet.properties("Deployment")["Components"].update(tools(count))
+
+
+def one_more_by_dependency(fleet: Fleet) -> None:
+    add_tools(16)(fleet)
+    fleet.inference["ComponentDependencies"]["aws.greengrass.TokenExchangeService"] = {
+        "VersionRequirement": ">=2.0.0 <3.0.0",
+        "DependencyType": "SOFT",
+    }
+
+
+def second_group(components: dict[str, Any], *, below: bool = False, **properties: Any) -> Break:
+    """Another group with a deployment of its own; `below` makes it the parent of the sample's group."""
+
+    def change(fleet: Fleet) -> None:
+        fleet.resources["Line"] = {"Type": "AWS::IoT::ThingGroup", "Properties": properties}
+        fleet.resources["LineDeployment"] = deepcopy(fleet.resources["Deployment"])
+        fleet.properties("LineDeployment").update(
+            TargetArn={"Fn::GetAtt": ["Line", "Arn"]}, Components=components, DeploymentName="line"
+        )
+        if below:
+            fleet.properties("Group")["ParentGroupName"] = {"Ref": "Line"}
+
+    return change
+
+
+def provisioned(*groups: Any) -> Break:
+    """A template that puts each device which joins by it into some groups."""
+    thing = {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "Name"}, "ThingGroups": ["G0", "G1"]}}
+    before, between, after = json.dumps({"Resources": {"thing": thing}}).replace("G1", "G0").split("G0")
+    body = {"Fn::Join": ["", [before, groups[0], between, groups[1], after]]}
+
+    def change(fleet: Fleet) -> None:
+        fleet.resources["Joining"] = {"Type": "AWS::IoT::ProvisioningTemplate", "Properties": {"TemplateBody": body}}
+
+    return change
+
+
+def both(*changes: Break) -> Break:
+    def change(fleet: Fleet) -> None:
+        for each in changes:
+            each(fleet)
+
+    return change
+
+
+def pre_release(fleet: Fleet) -> None:
+    fleet.inference["ComponentVersion"] = "1.5.2-rc.1+build"
+    fleet.properties("Deployment")["Components"]["plant.Inference"]["ComponentVersion"] = "1.5.2-rc.1+build"
+
+
+def long_names(count: int) -> dict[str, Any]:
+    return {f"{number:0128}": {"ComponentVersion": "1.0.0"} for number in range(count)}
+
+
+DEVICE: dict[str, tuple[str, Break]] = {
+    "DeploymentComponents": ("Deployment", add_tools(17)),
+    "DeviceStatus": (
+        "Deployment",
+        lambda fleet: fleet.properties("Deployment")["Components"].update(long_names(12)),
+    ),
+    "OneVersion": ("Deployment", second_group({"aws.greengrass.Nucleus": {"ComponentVersion": "2.17.0"}}, below=True)),
+    "GroupTarget": ("Deployment", deployment("TargetArn", "arn:aws:iot:::thing/press")),
+    "PreRelease": ("Inference", pre_release),
+    "BootstrapStep": ("Inference", lambda fleet: fleet.manifest["Lifecycle"].update(bootstrap="true")),
+}
+DEVICE_ALSO: list[tuple[str, str, Break]] = [
+    ("DeploymentComponents", "Deployment", one_more_by_dependency),
+    (
+        "DeploymentComponents",
+        "Deployment",
+        both(add_tools(8), second_group(dict(list(TOOLS.items())[8:17]), below=True)),
+    ),
+    (
+        "DeploymentComponents",
+        "Deployment",
+        both(
+            add_tools(8),
+            second_group(dict(list(TOOLS.items())[8:17]), ThingGroupName="line"),
+            provisioned({"Ref": "Group"}, "line"),
+        ),
+    ),
+    ("DeviceStatus", "Deployment", both(add_tools(13), second_group(tools(13), below=True))),
+]
+DEVICE_KEEPS: dict[str, Break] = {
+    "18 components": add_tools(16),
+    "18 components of two groups that name the same ones": both(add_tools(8), second_group(tools(8), below=True)),
+    "many components of two groups that share no device": both(
+        add_tools(12), second_group(dict(list(TOOLS.items())[12:24]))
+    ),
+    "a deployment to a thing, for the classic nucleus": lambda fleet: (
+        fleet.manifest["Platform"].update(runtime="classic"),
+        fleet.runtime["Manifests"][0]["Platform"].update(runtime="classic"),
+        fleet.properties("Deployment").update(TargetArn="arn:aws:iot:::thing/press", IotJobConfiguration={}),
+    ),
+    "names that just fit": lambda fleet: fleet.properties("Deployment")["Components"].update(long_names(11)),
+}
