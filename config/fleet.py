@@ -217,6 +217,10 @@ class Fleet(Section):
         """All devices, those of the file included, sorted by name."""
         return tuple(sorted({*map(Device, self.devices), *self._listed}))
 
+    def ring_of(self, name: str) -> str:
+        """The ring of a device; `all` for one that is not listed."""
+        return next((device.ring for device in self.roster if device.name == name), _LAST)
+
     def read_file(self, folder: Path) -> None:
         """Read the file, once, when the stage is loaded.
 

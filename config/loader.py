@@ -33,13 +33,21 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
         The stage, complete with defaults.
 
     Raises:
-        ConfigurationError: There is no such stage, its file is no TOML, or values in it break rules.
+        ConfigurationError: There is no such stage, its name is part of another one's, its file is no TOML, or values in
+            it break rules.
     """
     known = stage_names(folder)
     if name not in known:
         raise ConfigurationError(
             f"stage must be one of {', '.join(known)}, got {name!r}: cdk synth -c stage={known[0]}"
         )
+    for other in known:
+        shorter, longer = sorted((name, other), key=len)
+        if longer.startswith(f"{shorter}-"):
+            raise ConfigurationError(
+                f"a stage's name must not begin with another one's and a hyphen, got {longer!r} and {shorter!r}: "
+                f"groups, stacks and rights of both would meet (edgewright-{longer}); rename one of the files"
+            )
     path = folder / f"{name}.toml"
     shown = f"{folder.name}/{path.name}"
     try:

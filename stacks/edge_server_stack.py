@@ -63,7 +63,7 @@ class EdgeServerStack(StageStack):
                 "REGION": stage.region,
                 "STAGE": stage.name,
                 "THING_NAME": names.edge_server,
-                "THING_GROUP": names.thing_group,
+                "THING_GROUP": names.ring_group(stage.fleet.ring_of(names.edge_server)),
                 "IOT_POLICY": names.iot_policy,
                 "ROLE_ALIAS": names.role_alias,
                 "ARTIFACT_BUCKET": storage.artifacts.name,

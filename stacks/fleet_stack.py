@@ -49,7 +49,7 @@ class FleetStack(StageStack):
             rings={ring: names.ring_group(ring) for ring in RINGS},
             thing_type=names.thing_type,
             policy=names.iot_policy,
-            devices={names.edge_server: "all", **roster},
+            devices={names.edge_server: stage.fleet.ring_of(names.edge_server), **roster},
             folder=build_folder(self),
             bootstrap_key=stage.bootstrap.customer_key,
         )

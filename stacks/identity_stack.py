@@ -48,7 +48,11 @@ class IdentityStack(StageStack):
             ],
         )
         self.edge_instance = EdgeInstanceRole(
-            self, "EdgeInstance", thing=names.edge_server, thing_group=names.thing_group, policy=names.iot_policy
+            self,
+            "EdgeInstance",
+            thing=names.edge_server,
+            thing_group=names.ring_group(stage.fleet.ring_of(names.edge_server)),
+            policy=names.iot_policy,
         )
         self.needs(storage)
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+from aws_cdk import CrossStackReferences, ReferenceStrength
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
@@ -54,6 +55,9 @@ class ModelStack(StageStack):
         super().__init__(
             scope, construct_id, stage=stage, kind=f"model-{name}", description=f"Edgewright: the model {name}"
         )
+        # A model that is taken out leaves its stack: what that stack imports could neither change nor be destroyed
+        # before it. The exports stay for stacks of former deploys, which import them until they are updated.
+        CrossStackReferences.of(self).consume(ReferenceStrength.BOTH)
         self.source = ModelSource.read(MODELS / name)
         self._stage, self._model, self._storage, self._identity = stage, model, storage, identity
         archive, sha256 = self.source.write_archive(build_folder(self))

@@ -29,7 +29,7 @@ class ObservabilityStack(StageStack):
         )
         names, settings = self.names, stage.observability
         models = [model.folder for model in stage.models]
-        devices = sorted({names.edge_server, *stage.fleet.devices})
+        devices = sorted({names.edge_server, *(device.name for device in stage.fleet.roster)})
         files = {model.folder: serving(model, names).get("PublishResultsOnTopic") for model in stage.models}
         rules = FleetRules(
             self,
@@ -57,9 +57,7 @@ class ObservabilityStack(StageStack):
             names=names,
             topic_arn=topic.arn,
             settings=settings,
-            least_heartbeats=settings.least_heartbeats(
-                len({*devices, *(device.name for device in stage.fleet.roster)})
-            ),
+            least_heartbeats=settings.least_heartbeats(len(devices)),
             models={model: settings.of_model(model) for model in models},
             failures=rules.failures,
         )

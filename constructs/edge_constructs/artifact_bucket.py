@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.encryption_key import EncryptionKey
+from edge_constructs.encryption_key import EncryptionKey, kept
 from edge_constructs.permission import Permission, arn
 
 ACCESS_LOG_DAYS = 90
@@ -49,7 +49,7 @@ class ArtifactBucket(Construct):
         self.name = name
         self.log_name = log_name
         self._key = key
-        removal = RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY
+        removal = kept(retain)
         self.access_logs = s3.Bucket(
             self,
             "AccessLogs",

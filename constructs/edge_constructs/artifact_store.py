@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from aws_cdk import Duration, FileAssetLocation, FileAssetPackaging, Fn, Stack, Stage, Tags
+from aws_cdk import Duration, FileAssetLocation, FileAssetPackaging, Fn, RemovalPolicy, Stack, Stage, Tags
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket, bucket_arn
@@ -76,6 +76,9 @@ class ArtifactStore(Construct):
                 sha256=sha256,
             ),
         )
+        # A deletion does nothing (the sweep empties the bucket), so that the stack of a model that was taken out can be
+        # destroyed when this one, whose function would be asked, is gone.
+        copy.apply_removal_policy(RemovalPolicy.RETAIN)
         return copy.get_att_string("Uri")
 
     def uri(self, *, file: Path, sha256: str, prefix: str) -> str:

@@ -9,6 +9,16 @@ from constructs import Construct
 from edge_constructs.permission import Permission
 
 
+def kept(retain: bool) -> RemovalPolicy:
+    """What becomes of a stateful resource at a destroy.
+
+    Args:
+        retain: Whether it stays; then one of a deploy that fails and is rolled back goes all the same: it is empty, and
+            a name that stays taken would stop the next deploy.
+    """
+    return RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if retain else RemovalPolicy.DESTROY
+
+
 class EncryptionKey(Construct):
     """A rotated key that the account's IAM policies alone give access to.
 
@@ -26,7 +36,7 @@ class EncryptionKey(Construct):
             description="Edgewright's artifacts",
             enable_key_rotation=True,
             pending_window=Duration.days(7),
-            removal_policy=RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY,
+            removal_policy=kept(retain),
         )
 
     def reading(self) -> Sequence[Permission]:
@@ -60,7 +70,7 @@ class SigningKey(Construct):
             key_spec=kms.KeySpec.ECC_NIST_P256,
             key_usage=kms.KeyUsage.SIGN_VERIFY,
             pending_window=Duration.days(7),
-            removal_policy=RemovalPolicy.RETAIN if retain else RemovalPolicy.DESTROY,
+            removal_policy=kept(retain),
         )
         self.arn = self.key.key_arn
 

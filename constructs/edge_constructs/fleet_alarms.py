@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
@@ -45,13 +45,19 @@ class NotificationTopic(Construct):
             pending_window=Duration.days(7),
             removal_policy=RemovalPolicy.DESTROY,
         )
-        for service in ("cloudwatch", "events"):
+        # EventBridge does not say for whom it asks. The topic is always the context; its name begins with the stack's,
+        # and its whole name would make key and topic wait for each other.
+        topics = arn("sns", f"{Aws.STACK_NAME}-*")
+        for service, conditions in (
+            ("cloudwatch", {"StringEquals": {"aws:SourceAccount": ACCOUNT}}),
+            ("events", {"StringLike": {"kms:EncryptionContext:aws:sns:topicArn": topics}}),
+        ):
             key.add_to_resource_policy(
                 iam.PolicyStatement(
                     principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
                     actions=["kms:Decrypt", "kms:GenerateDataKey*"],
                     resources=["*"],
-                    conditions={"StringEquals": {"aws:SourceAccount": ACCOUNT}},
+                    conditions=conditions,
                 )
             )
         topic = sns.CfnTopic(self, "Resource", kms_master_key_id=key.key_arn)
@@ -85,8 +91,9 @@ def _publishing(service: str, topic: str, conditions: dict[str, Any]) -> dict[st
 
 
 DETAIL_TYPE = "Greengrass V2 Effective Deployment Status Change"
-#: An event pattern may have 2,048 characters (EventBridge quotas); devices named after the stage take none of them.
-LIMIT_DEVICES = 10
+#: An event pattern may have 2,048 characters (EventBridge quotas): so many are for devices with names of their own,
+#: each with so many around its name.
+PATTERN_ROOM, _AROUND = 1600, 95
 #: The resources are a list: without quotes around the placeholder it stays one.
 _MESSAGE = (
     '{"AlarmName": %s, "devices": <devices>, "deploymentId": "<deployment>", "status": "<status>", '
@@ -103,10 +110,8 @@ class DeploymentNotice(Construct):
         name: The event rule's name.
         topic_arn: Where it goes.
         prefix: Names of the stage's devices begin with it and a hyphen.
-        devices: Thing names that the stage registers.
-
-    Raises:
-        ValueError: Too many devices are named otherwise.
+        devices: Thing names that the stage registers. Where many are named otherwise, what their names begin with
+            stands for them, in the extreme nothing: then it is told of every device of the account.
     """
 
     def __init__(
@@ -114,11 +119,6 @@ class DeploymentNotice(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         others = [device for device in devices if not device.startswith(f"{prefix}-")]
-        if len(others) > LIMIT_DEVICES:
-            raise ValueError(
-                f"at most {LIMIT_DEVICES} devices may have names that do not begin with {prefix}-, got {len(others)}: "
-                f"{', '.join(others)}"
-            )
         self.resource = events.CfnRule(
             self,
             "Resource",
@@ -129,7 +129,7 @@ class DeploymentNotice(Construct):
                 "detail-type": [DETAIL_TYPE],
                 "resources": [
                     {"prefix": core_device(f"{prefix}-")},
-                    *(core_device(device) for device in others),
+                    *patterns(others),
                 ],
                 "detail": {"coreDeviceExecutionStatus": ["FAILED", "REJECTED"]},
             },
@@ -156,6 +156,27 @@ class DeploymentNotice(Construct):
                 "status keeps the failure, and the health resource of the deploy has told it before"
             },
         )
+
+
+def patterns(devices: Sequence[str]) -> list[Any]:
+    """Match devices in an event pattern, with as much of their names as there is room for.
+
+    Args:
+        devices: Thing names.
+
+    Returns:
+        Their ARNs, or the least general beginnings that are few enough.
+    """
+
+    def fit(names: set[str]) -> bool:
+        return sum(len(name) + _AROUND for name in names) <= PATTERN_ROOM
+
+    if fit(set(devices)):
+        return [core_device(device) for device in devices]
+    length = max(map(len, devices))
+    while not fit(starts := {device[:length] for device in devices}):
+        length -= 1
+    return [{"prefix": core_device(start)} for start in sorted(starts)]
 
 
 def core_device(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Rules on what components may do over Greengrass IPC."""
+"""Rules on what components may do over Greengrass IPC, and what services may with a key."""
 
 import ast
 import re
@@ -98,6 +98,23 @@ def _topics(node: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(node, list):
         for place, child in enumerate(node):
             yield from _topics(child, f"{path}/{place}")
+
+
+@rule(
+    "TopicKeySource",
+    "a key's policy must not ask EventBridge for whom it encrypts a topic's messages",
+    reason="aws:SourceAccount and aws:SourceArn are not supported from EventBridge to encrypted topics: nobody is told",
+    fix="limit it by kms:EncryptionContext:aws:sns:topicArn",
+    source="SNS developer guide, key management",
+)
+def eventbridge_can_use_the_key(fleet: FleetView) -> Iterator[Finding]:
+    for resource in fleet.of_type("AWS::KMS::Key"):
+        for place, statement in enumerate((resource.properties.get("KeyPolicy") or {}).get("Statement") or []):
+            services = resource.text((statement.get("Principal") or {}).get("Service", ""))
+            keys = {key for each in (statement.get("Condition") or {}).values() for key in each}
+            asked = sorted(key for key in keys if key.lower() in {"aws:sourceaccount", "aws:sourcearn"})
+            if statement.get("Effect") == "Allow" and "events.amazonaws.com" in services and asked:
+                yield Finding(resource, f"Properties/KeyPolicy/Statement/{place}", ", ".join(asked))
 
 
 @lru_cache(maxsize=64)

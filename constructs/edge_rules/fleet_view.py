@@ -8,8 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-#: Says what an export of another stack stands for.
+#: Says what an export of another stack stands for, or an output that is not exported, `output NAME`.
 Exports = Callable[[str], str]
+
+
+_OUTPUT = "output "
 
 
 def as_text(value: Any, stack: str, exports: Exports) -> str:
@@ -51,6 +54,8 @@ def _intrinsic(name: str, argument: Any, stack: str, exports: Exports) -> str:
         return _substituted(argument, stack, exports)
     if name == "Fn::ImportValue":
         return exports(as_text(argument, stack, exports))
+    if name == "Fn::GetStackOutput":
+        return exports(f"{_OUTPUT}{as_text(argument.get('OutputName', ''), stack, exports)}")
     if name == "Fn::Base64":
         return as_text(argument, stack, exports)
     if name == "Fn::If":
@@ -171,11 +176,21 @@ class FleetView:
             if "Export" in output
         }
 
+    @cached_property
+    def _outputs(self) -> dict[str, tuple[str, Any]]:
+        return {
+            _OUTPUT + name: (stack, output.get("Value"))
+            for stack, template in self.templates.items()
+            for name, output in (template.get("Outputs") or {}).items()
+        }
+
     def export(self, name: str) -> str:
         """Say what an export of one of the stacks stands for, `<import NAME>` if none has it."""
-        if name not in self._exports:
+        # Outputs are looked for by their own name: CDK makes it of the resource's path and a digest.
+        known = self._outputs if name.startswith(_OUTPUT) else self._exports
+        if name not in known:
             return f"<import {name}>"
-        stack, value = self._exports[name]
+        stack, value = known[name]
         return as_text(value, stack, self.export)
 
     def referenced(self, text: str) -> Iterator[Resource]:

@@ -42,6 +42,15 @@ def test_the_carriers_settings_win_key_by_key(device: LocalDevice, ipc: Greengra
     assert found == {**configuration(topK=1), "signingKey": "k"}
 
 
+def test_a_model_that_the_settings_do_not_list_any_more_is_gone(device: LocalDevice, ipc: GreengrassIpc) -> None:
+    device.config["models"]["iris"] = {"component": "edgewright.dev.model.Iris", "requestTopic": "r"}
+    device.carried = carried(models={"digits": {"topK": 1}})
+
+    found: Any = ipc.configuration()
+
+    assert set(found["models"]) == {"digits"}
+
+
 def test_a_component_hears_of_a_change_of_its_carrier(device: LocalDevice, ipc: GreengrassIpc) -> None:
     device.carried = carried()
     told = threading.Event()

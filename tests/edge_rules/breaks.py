@@ -65,6 +65,12 @@ def layer(fleet: Fleet) -> None:
     fleet.compiler = {"python/package.so": shared_object("GLIBC_2.27")}
 
 
+def events_key(condition: dict[str, Any]) -> Break:
+    principal = {"Service": ["cloudwatch.amazonaws.com", "events.amazonaws.com"]}
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "kms:Decrypt", "Condition": condition}
+    return add("Key", "AWS::KMS::Key", {"KeyPolicy": {"Statement": [statement]}})
+
+
 _PLAIN = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80}
 
 
@@ -183,6 +189,7 @@ ELSEWHERE: dict[str, tuple[str, Break]] = {
     "InstallerRoleAlias": ("Server", start("java -jar Greengrass.jar --tes-role-alias-name Alias")),
     "ServerEgress": ("Server", start("retry apt-get install --yes --quiet unzip")),
     "ServerPython": ("Server", start("retry dnf install --assumeyes python3.12 unzip")),
+    "TopicKeySource": ("Key", events_key({"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}})),
     "FunctionGlibc": ("Optimiser", optimiser("python3.11", python="cp311")),
     "FunctionWheel": ("Optimiser", optimiser("python3.13", python="cp312")),
     "GreengrassImage": ("Server", start("docker run --rm amazon/aws-iot-greengrass:latest")),
@@ -251,6 +258,7 @@ KEEPS: dict[str, Break] = {
     ),
     "carriage returns in what is no script": lambda fleet: fleet.more_code.update({"a.csv": "a\r\n", "b": "a\r\n"}),
     **NUCLEUS_KEEPS,
+    "a key for EventBridge and a topic": events_key({"StringLike": {"kms:EncryptionContext:aws:sns:topicArn": "*"}}),
     "a function on Amazon Linux 2 with a wheel for it": optimiser("python3.11", python="cp311", glibc="2.26"),
     "wheels of another Python beside the function's own": lambda fleet: fleet.compiler.update(
         {"numpy-2.4.6-cp311-cp311-manylinux_2_28_aarch64.whl": wheel("2.38")}

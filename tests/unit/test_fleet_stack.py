@@ -5,8 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_cdk.assertions import Template
 
+from config.loader import load_stage
+from edge_constructs.synth import new_app, read_context
+from stacks.edge_server_stack import EdgeServerStack
+from stacks.fleet_stack import FleetStack
+from stacks.identity_stack import IdentityStack
+from stacks.storage_stack import StorageStack
 from tests.synthesis import assembly, resources
+from tests.wheel_archive import wheel_archive
 
 
 def registry(stage: str) -> dict[str, Any]:
@@ -58,3 +66,29 @@ def test_the_list_is_an_asset_of_the_stack() -> None:
     (manifest,) = Path(assembly("twin")).glob("Fleet.assets.json")
 
     assert sha256 in json.loads(manifest.read_text())["files"]
+
+
+def test_an_edge_server_that_the_list_makes_a_canary_joins_that_ring_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stacks.fleet_stack.runtime_archive", wheel_archive)
+    (tmp_path / "devices.csv").write_text("device,ring\nedgewright-lab-edge-server,canary\n")
+    (tmp_path / "lab.toml").write_text(
+        'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n[fleet]\nfile = "devices.csv"\n'
+    )
+    stage = load_stage("lab", tmp_path)
+    app = new_app(read_context(), outdir=tmp_path / "out")
+    storage = StorageStack(app, "Storage", stage=stage)
+    identity = IdentityStack(app, "Identity", stage=stage, storage=storage)
+    fleet = FleetStack(app, "Fleet", stage=stage, identity=identity, storage=storage)
+    server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
+
+    (instance,) = [
+        each
+        for each in Template.from_stack(server).to_json()["Resources"].values()
+        if each["Type"] == "AWS::EC2::Instance"
+    ]
+    assert "export EDGEWRIGHT_THING_GROUP='edgewright-lab-canary'" in json.dumps(instance)
+    assert ":thinggroup/edgewright-lab-canary" in json.dumps(Template.from_stack(identity).to_json())
+    (listed,) = Path(tmp_path / "out").rglob("devices/*.json")
+    assert json.loads(listed.read_text()) == {"edgewright-lab-edge-server": "canary"}

@@ -2,10 +2,11 @@
 
 import json
 
+import pytest
 from aws_cdk.assertions import Match, Template
 
 from edge_constructs.edge_assets import MODELS
-from tests.synthesis import assembly, resources, template
+from tests.synthesis import assembly, resources, stacks, template
 
 
 def test_source_is_copied_compiled_and_packaged_in_turn() -> None:
@@ -70,3 +71,11 @@ def test_only_the_models_own_jobs_may_be_touched() -> None:
 
     assert ":compilation-job/edgewright-twin-digits-*" in told
     assert '"iam:PassedToService": "sagemaker.amazonaws.com"' in told
+
+
+@pytest.mark.parametrize("stage", ["dev", "twin", "prod"])
+def test_a_model_that_is_taken_out_holds_nothing_of_the_stage_fast(stage: str) -> None:
+    for name in (each for each in stacks(stage) if each.startswith("Model")):
+        assert "Fn::ImportValue" not in json.dumps(template(stage, name)), name
+        # Its copies' function is another stack's, which may be gone when this one is destroyed.
+        assert {each["DeletionPolicy"] for each in resources(stage, name, "Custom::ArtifactCopy")} == {"Retain"}

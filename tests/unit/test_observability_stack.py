@@ -1,16 +1,21 @@
 """Rules, alarms, dashboard and notifications: what they act on, with which rights."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk.assertions import Template
 
 from config.loader import load_stage
 from config.observability import HEARTBEAT_S, Observability
-from edge_constructs.fleet_alarms import LIMIT_DEVICES, DeploymentNotice
+from edge_constructs.fleet_alarms import PATTERN_ROOM, DeploymentNotice, patterns
 from edge_constructs.fleet_rules import CONFIDENCE, FAILED, LATENCY, model_metric
+from edge_constructs.synth import new_app, read_context
 from edge_inference.settings import ServiceSettings
+from stacks.observability_stack import ObservabilityStack
+from stacks.storage_stack import StorageStack
 from tests.synthesis import resources, template
 
 STAGES = ("dev", "prod", "twin")
@@ -155,10 +160,16 @@ def test_the_topic_is_encrypted_and_takes_messages_from_this_stage_over_tls() ->
     assert ":alarm:edgewright-dev-*" in json.dumps(alarm["Condition"])
     assert ":rule/edgewright-dev-deployment-failed" in json.dumps(event["Condition"])
     assert (deny["Effect"], deny["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-    (services,) = [each for each in key["Properties"]["KeyPolicy"]["Statement"] if "Service" in each["Principal"]]
-    assert services["Principal"]["Service"] == ["cloudwatch.amazonaws.com", "events.amazonaws.com"]
-    assert services["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
-    assert services["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    alarm, event = [each for each in key["Properties"]["KeyPolicy"]["Statement"] if "Service" in each["Principal"]]
+    assert [each["Principal"]["Service"] for each in (alarm, event)] == [
+        "cloudwatch.amazonaws.com",
+        "events.amazonaws.com",
+    ]
+    assert alarm["Action"] == event["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+    assert alarm["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    ((context, topics),) = event["Condition"]["StringLike"].items()
+    assert context == "kms:EncryptionContext:aws:sns:topicArn"
+    assert topics["Fn::Join"][1][-2:] == [{"Ref": "AWS::StackName"}, "-*"]
 
 
 def test_failed_and_rejected_deployments_of_this_stages_devices_are_told() -> None:
@@ -170,7 +181,7 @@ def test_failed_and_rejected_deployments_of_this_stages_devices_are_told() -> No
     assert prefix["prefix"]["Fn::Join"][1][-1].endswith(":coreDevices:edgewright-prod-")
 
 
-def test_a_device_with_another_name_is_named_in_the_pattern_and_many_are_refused() -> None:
+def test_a_device_with_another_name_is_named_in_the_pattern() -> None:
     stack = cdk.Stack(cdk.App(), "Notices")
     names = {"name": "n", "topic_arn": "arn:aws:sns:us-east-1:000000000000:t", "prefix": "edgewright-lab"}
     one = DeploymentNotice(stack, "One", **names, devices=["edgewright-lab-1", "press"])
@@ -178,9 +189,48 @@ def test_a_device_with_another_name_is_named_in_the_pattern_and_many_are_refused
     pattern = stack.resolve(one.resource.event_pattern)
     assert len(pattern["resources"]) == 2
     assert "coreDevices:press" in json.dumps(pattern["resources"][1])
-    many = [f"press-{number}" for number in range(LIMIT_DEVICES + 1)]
-    with pytest.raises(ValueError, match=r"at most 10 devices .* edgewright-lab-, got 11: press-0, "):
-        DeploymentNotice(stack, "Many", **names, devices=many)
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        [f"press-{number}" for number in range(5000)],
+        [f"{place}-{'x' * 100}-{number}" for place in ("hall", "yard") for number in range(20)],
+        [f"{first}{second}" for first in "abcdefghijklmnopqrstuvwxyz" for second in "0123456789"],
+    ],
+)
+def test_many_devices_of_any_name_fit_into_a_pattern_that_has_them_all(devices: list[str]) -> None:
+    found = [each["prefix"].rsplit(":", 1)[1] for each in patterns(devices)]
+
+    assert all(any(device.startswith(start) for start in found) for device in devices)
+    assert sum(len(start) + 95 for start in found) <= PATTERN_ROOM
+
+
+def test_devices_of_a_file_are_told_of_and_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "devices.csv").write_text("device\npress-1\npress-2\n")
+    (tmp_path / "lab.toml").write_text(
+        'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n[fleet]\nfile = "devices.csv"\ndevices = ["drill"]\n'
+    )
+    app = new_app(read_context(), outdir=tmp_path / "out")
+    stage = load_stage("lab", tmp_path)
+    stack = ObservabilityStack(app, "Lab", stage=stage, storage=StorageStack(app, "Storage", stage=stage))
+
+    found = Template.from_stack(stack).to_json()["Resources"].values()
+    (rule,) = [each["Properties"] for each in found if each["Type"] == "AWS::Events::Rule"]
+    told = json.dumps(rule["EventPattern"])
+    assert [name for name in ("drill", "press-1", "press-2") if f"coreDevices:{name}" not in told] == []
+    thresholds = {each["Properties"].get("Threshold") for each in found if each["Type"] == "AWS::CloudWatch::Alarm"}
+    assert stage.observability.least_heartbeats(4) in thresholds
+
+
+def test_dev_waits_for_its_edge_server_alone() -> None:
+    (alarm,) = [
+        each["Properties"]
+        for each in resources("dev", "Observability", "AWS::CloudWatch::Alarm")
+        if each["Properties"]["AlarmName"] == "edgewright-dev-heartbeat"
+    ]
+
+    assert alarm["Threshold"] == 2.5
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -172,3 +172,15 @@ def test_names_that_are_too_long_together_are_told_with_both(tmp_path: Path, set
         told = f"models.folder and the stage's name may have {most} .*, got '{fits}m' and '{stage}': shorten one by 1"
         with pytest.raises(ConfigurationError, match=told):
             load(f"{fits}m")
+
+
+@pytest.mark.parametrize("other", ["lab-canary", "lab-early", "lab-model", "lab-2"])
+def test_a_name_that_begins_with_another_stages_is_refused_from_both_sides(tmp_path: Path, other: str) -> None:
+    folder = written(tmp_path, GOOD)
+    (folder / f"{other}.toml").write_text(GOOD)
+
+    for name in ("lab", other):
+        with pytest.raises(ConfigurationError, match=rf"another one's and a hyphen, got '{other}' and 'lab'"):
+            load_stage(name, folder)
+    (folder / f"{other}.toml").rename(folder / "laboratory.toml")
+    assert load_stage("lab", folder).name == "lab"

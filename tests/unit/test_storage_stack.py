@@ -70,8 +70,8 @@ def test_a_throwaway_stage_sweeps_both_buckets_before_they_are_deleted(twin: Tem
 
 def test_prod_keeps_key_and_buckets_and_sweeps_nothing(prod: Template) -> None:
     prod.resource_count_is("Custom::BucketSweep", 0)
-    prod.all_resources("AWS::S3::Bucket", {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"})
-    prod.all_resources("AWS::KMS::Key", {"DeletionPolicy": "Retain"})
+    prod.all_resources("AWS::S3::Bucket", {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"})
+    prod.all_resources("AWS::KMS::Key", {"DeletionPolicy": "RetainExceptOnCreate"})
     assert "edgewright:disposable" not in str(template("prod", "Storage"))
 
 
@@ -111,7 +111,7 @@ def test_packages_are_signed_with_a_key_that_a_throwaway_stage_gives_up(twin: Te
     signing = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY"}
 
     twin.has_resource("AWS::KMS::Key", {"Properties": signing, "DeletionPolicy": "Delete"})
-    prod.has_resource("AWS::KMS::Key", {"Properties": signing, "DeletionPolicy": "Retain"})
+    prod.has_resource("AWS::KMS::Key", {"Properties": signing, "DeletionPolicy": "RetainExceptOnCreate"})
 
 
 def role_of(function: str) -> list[dict[str, Any]]:
@@ -164,3 +164,11 @@ def test_a_bootstrap_with_a_key_of_its_own_can_be_read() -> None:
 
     assert '"Action": ["kms:Decrypt"]' in told
     assert '{"Fn::ImportValue": "CdkBootstrap-team42-FileAssetKeyArn"}' in told
+
+
+def test_what_is_kept_goes_with_a_deploy_that_fails(prod: Template, twin: Template) -> None:
+    kinds = {"AWS::KMS::Key", "AWS::S3::Bucket"}
+
+    for stage, policies in ((prod, {("RetainExceptOnCreate", "Retain")}), (twin, {("Delete", "Delete")})):
+        found = [each for each in stage.to_json()["Resources"].values() if each["Type"] in kinds]
+        assert {(each["DeletionPolicy"], each["UpdateReplacePolicy"]) for each in found} == policies

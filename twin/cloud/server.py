@@ -44,6 +44,7 @@ EXTENSIONS = (
     "twin.cloud.greengrass.cloudformation",
     "twin.cloud.rules_engine",
     "twin.cloud.cloudwatch",
+    "twin.cloud.topics",
     "twin.cloud.sagemaker.api",
     "twin.cloud.ec2",
     "twin.cloud.edge_server.supervisor",

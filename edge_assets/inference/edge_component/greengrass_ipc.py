@@ -37,6 +37,11 @@ REFUSALS = (UnauthorizedError, ResourceNotFoundError, AccessDeniedError)
 Answer = TypeVar("Answer")
 
 
+#: The key of which settings name every entry. A device keeps those of a former recipe's default: a model that was taken
+#: out would be served on, on topics that nothing allows any more.
+LISTED = "models"
+
+
 @dataclass(frozen=True)
 class SharedSettings:
     """Where a component's settings are: in another one's configuration, so that a change of them starts nothing anew.
@@ -209,7 +214,7 @@ class GreengrassIpc:
     def configuration(self) -> object:
         """Read the component's configuration; see `IpcClient.configuration`."""
         own: object = _result("reading the configuration", self._configuration()).value
-        return own if self._settings is None else merged(own, self._shared(self._settings))
+        return own if self._settings is None else merged(own, self._shared(self._settings), listed=LISTED)
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         """Be told of changes; see `IpcClient.watch_configuration`."""
@@ -282,15 +287,18 @@ class GreengrassIpc:
             log.debug("closing the connection: %s", exc)
 
 
-def merged(first: object, second: object) -> object:
+def merged(first: object, second: object, *, listed: str = "") -> object:
     """Merge two configurations as a device does: objects key by key, everything else as a whole.
 
     Args:
         first: The one.
         second: The other, which wins; None changes nothing.
+        listed: A key under which the other one names all that there is: what only the first one has there goes.
     """
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
         return first if second is None else second
+    if isinstance(all_there_is := second.get(listed), Mapping) and isinstance(had := first.get(listed), Mapping):
+        first = {**first, listed: {key: value for key, value in had.items() if key in all_there_is}}
     return {**first, **{key: merged(first.get(key), value) for key, value in second.items()}}
 
 
