@@ -33,6 +33,7 @@ from tools.offline_deploy import OfflineDeploy
 from tools.predictions import predict_held_out
 from tools.unseen_permissions import why_unseen
 from twin import lifecycle
+from twin.cloud.authorization import filled
 from twin.operator import OperatorClient
 
 STAGE, MODEL = "twin", "digits"
@@ -107,7 +108,7 @@ def _allows(statements: Sequence[Statement], request: Mapping[str, Any]) -> bool
     if request["principal"] == DEVICE:
         parsed = _parsed_iot_policy(text, tuple(sorted(request["context"].items())))
     else:
-        parsed = parse_policy_document(text)
+        (parsed,) = filled([parse_policy_document(text)], request["context"])
     return bool(evaluate(context, [parsed]).decision == "Allow")
 
 

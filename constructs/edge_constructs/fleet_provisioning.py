@@ -139,7 +139,7 @@ class FleetProvisioning(Construct):
             permissions=[
                 logging_to(log.log_group_arn),
                 Permission(("iot:DescribeThing",), (arn("iot", f"thing/{names.prefix}-*"),), wildcard_reason=_DEVICES),
-                Permission(("iot:ListThingPrincipals",), ("*",), wildcard_reason=_PRINCIPALS),
+                Permission(("iot:ListThingPrincipals", "iot:ListPrincipalThings"), ("*",), wildcard_reason=_PRINCIPALS),
             ],
         )
         function = lambda_.Function(
@@ -189,7 +189,6 @@ class FleetProvisioning(Construct):
                     wildcard_reason=_PRINCIPALS,
                 ),
             ],
-            trust_conditions={"StringEquals": {"aws:SourceAccount": ACCOUNT}},
         )
 
 

@@ -15,6 +15,8 @@ from edge_constructs.permission import Permission, ServiceRole, arn
 
 #: Filled by AWS IoT with the name of the thing that the certificate is attached to.
 THING_NAME = "${iot:Connection.Thing.ThingName}"
+#: In an IAM policy: the thing for which AWS IoT's credential provider gave the session.
+CREDENTIALS_THING = "${credentials-iot:ThingName}"
 #: Jobs, fleet status and shadows of that thing. AWS IoT allows a policy 2,048 characters (API reference, CreatePolicy):
 #: the nucleus' thirteen topics one by one would take 2,300, and none of them is another thing's.
 _OWN = f"$aws/things/{THING_NAME}/*"
@@ -96,13 +98,13 @@ CREDENTIALS_LIFETIME = Duration.hours(1)
 
 
 class TokenExchange(Construct):
-    """Lets core devices fetch artifacts and write captures, and nothing else.
+    """Lets core devices fetch artifacts and write their own captures, and nothing else.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
         alias: Name of the role alias.
-        bucket: The artifacts, and the captures below `captures/`.
+        bucket: The artifacts, and the captures below `captures/<thing>/`.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, alias: str, bucket: ArtifactBucket) -> None:
@@ -113,7 +115,7 @@ class TokenExchange(Construct):
             service="credentials.iot.amazonaws.com",
             permissions=[
                 *bucket.reading("artifacts/", "models/"),
-                *bucket.adding("captures/"),
+                *bucket.adding(f"captures/{CREDENTIALS_THING}/"),
                 Permission(("s3:GetBucketLocation",), (bucket.arn,)),
                 Permission(
                     ("greengrass:ListThingGroupsForCoreDevice",),

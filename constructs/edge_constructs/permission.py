@@ -1,5 +1,6 @@
 """What a role may do: statements, the ARNs that they speak of, and a role complete in one resource."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +74,8 @@ class Permission:
 def _printed(resource: str) -> str:
     for token, text in _PRINTED.items():
         resource = resource.replace(token, text)
-    return resource
+    # A policy variable, such as that of the credential provider.
+    return re.sub(r"\$\{([\w:-]+)\}", r"<\1>", resource)
 
 
 def pass_role(role_arn: str, service: str) -> Permission:
@@ -111,8 +113,27 @@ INLINE_POLICY = "NIST.800.53.R5-IAMNoInlinePolicy"
 _INLINE_REASON = "the policy is of this role alone and ends with it; a managed one could be attached to others"
 
 
+_OF_THIS_ACCOUNT: Mapping[str, Any] = {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+#: Services that tell for whose sake they assume a role, as their guides say under "confused deputy".
+SAY_FOR_WHOM = frozenset(
+    {
+        "codebuild.amazonaws.com",
+        "codepipeline.amazonaws.com",
+        "iot.amazonaws.com",
+        "sagemaker.amazonaws.com",
+        "vpc-flow-logs.amazonaws.com",
+    }
+)
+#: Services that take a role without a source that its trust policy could ask for, and what keeps others off.
+SAY_NOTHING = {
+    "credentials.iot.amazonaws.com": "a role alias takes a role of its own account only, and iam:PassRole is asked for",
+    "ec2.amazonaws.com": "an instance profile holds a role of its own account only, and iam:PassRole is asked for",
+    "lambda.amazonaws.com": "a function takes a role of its own account only, and iam:PassRole is asked for",
+}
+
+
 class ServiceRole(Construct):
-    """A role whose whole policy is inline.
+    """A role whose whole policy is inline, for a service that acts for this account.
 
     A policy of its own would be a second resource that can be deleted before its user has finished, and grants from
     elsewhere would widen what is written here.
@@ -122,7 +143,11 @@ class ServiceRole(Construct):
         construct_id: Id below it.
         service: Who may assume the role, such as `lambda.amazonaws.com`.
         permissions: All that the role may do.
-        trust_conditions: When the service may assume it, as in a policy document; always by default.
+        trust_conditions: When the service may assume it, as in a policy document; for this account by default, where
+            the service says for whom it asks.
+
+    Raises:
+        ValueError: Nobody has looked up whether the service says so.
     """
 
     def __init__(
@@ -135,9 +160,14 @@ class ServiceRole(Construct):
         trust_conditions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
+        if service not in SAY_FOR_WHOM | SAY_NOTHING.keys():
+            known = ", ".join(sorted(SAY_FOR_WHOM | SAY_NOTHING.keys()))
+            raise ValueError(
+                f"service must be one of {known}, got {service}: look up its confused deputy prevention and add it"
+            )
         trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-        if trust_conditions:
-            trust["Condition"] = dict(trust_conditions)
+        if conditions := trust_conditions or (_OF_THIS_ACCOUNT if service in SAY_FOR_WHOM else None):
+            trust["Condition"] = dict(conditions)
         self._permissions = list(permissions)
         self.resource = iam.CfnRole(
             self,

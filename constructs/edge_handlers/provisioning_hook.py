@@ -1,7 +1,8 @@
 """Pre-provisioning hook: which devices may turn a claim certificate into one of their own.
 
 A claim certificate is the same for many devices and may be stolen: it proves nothing. So a device must be on the
-register already, under a name made of its serial number, and must not have a certificate yet.
+register already, under a name made of its serial number, and must not have a certificate yet; nor may its new one be
+another's.
 """
 
 import logging
@@ -18,6 +19,7 @@ LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)
 PARAMETER = "SerialNumber"
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_IDENTIFIER = re.compile(r"[0-9a-f]{64}")
 _SHOWN = 80
 
 
@@ -68,10 +70,11 @@ def check(event: object, fleet: Fleet, iot: Any) -> str:
         Name of the thing that the device becomes.
 
     Raises:
-        NotAllowedError: The request is malformed, the device is not on the register, or it has a certificate.
+        NotAllowedError: The request is malformed, the device is not on the register or has a certificate, or its new
+            certificate is another thing's already.
         AwsCallError: The register could not be read.
     """
-    thing = f"{fleet.prefix}-{_serial(event)}"
+    thing, certificate = f"{fleet.prefix}-{_serial(event)}", _certificate(event)
     if thing in fleet.reserved:
         raise NotAllowedError(f"{thing} joins without a claim: nobody may take its name")
     with explaining(f"look {thing} up in the register"):
@@ -82,12 +85,28 @@ def check(event: object, fleet: Fleet, iot: Any) -> str:
         if owner != fleet.group:
             raise NotAllowedError(f"{thing} must belong to the register of {fleet.group}, got {owner!r}")
         principals = iot.list_thing_principals(thingName=thing, maxResults=1)["principals"]
+        things = iot.list_principal_things(principal=certificate, maxResults=1)["things"]
     if principals:
         known = principals[0].rpartition("/")[2]
         raise NotAllowedError(
             f"{thing} has the certificate {known[:12]}… already: delete it to let the device join again"
         )
+    # AWS IoT does not say that an ownership token is good for one thing only: used twice, two would share a key.
+    if things:
+        raise NotAllowedError(
+            f"{certificate[-64:][:12]}… is the certificate of {things[0]} already: {thing} needs its own"
+        )
     return thing
+
+
+def _certificate(event: object) -> str:
+    """ARN of the certificate that the device is to have; it is of the template's account and region."""
+    template, identifier = (
+        (event.get("templateArn"), event.get("certificateId")) if isinstance(event, Mapping) else (None, None)
+    )
+    if not isinstance(template, str) or not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
+        raise NotAllowedError(f"certificateId must be 64 hexadecimal digits, got {_shown(identifier)}")
+    return f"{template.rpartition(':')[0]}:cert/{identifier}"
 
 
 def _serial(event: object) -> str:

@@ -148,9 +148,9 @@ class FakeIot(FakeService):
         self._thing(thingName, "ListThingPrincipals")
         return {"principals": sorted(cert for thing, cert in self.attached if thing == thingName)[:maxResults]}
 
-    def list_principal_things(self, principal: str) -> dict[str, Any]:
+    def list_principal_things(self, principal: str, maxResults: int = 25) -> dict[str, Any]:  # noqa: N803
         self.record("list_principal_things", principal=principal)
-        return {"things": sorted(thing for thing, attached in self.attached if attached == principal)}
+        return {"things": sorted(thing for thing, attached in self.attached if attached == principal)[:maxResults]}
 
     def attach_thing_principal(self, thingName: str, principal: str) -> dict[str, Any]:  # noqa: N803
         self.record("attach_thing_principal", thingName=thingName, principal=principal)

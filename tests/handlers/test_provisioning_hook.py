@@ -36,7 +36,11 @@ def request(serial: Any = "line-1", **changes: Any) -> dict[str, Any]:
 
 def test_a_registered_device_without_a_certificate_may_join(registered: FakeIot) -> None:
     assert on_request(request(), Context()) == ALLOWED
-    assert {name for name, _ in registered.calls} == {"describe_thing", "list_thing_principals"}
+    assert {name for name, _ in registered.calls} == {
+        "describe_thing",
+        "list_thing_principals",
+        "list_principal_things",
+    }
 
 
 def test_a_device_that_is_not_registered_may_not(registered: FakeIot, caplog: pytest.LogCaptureFixture) -> None:
@@ -49,6 +53,21 @@ def test_a_device_joins_once(registered: FakeIot, caplog: pytest.LogCaptureFixtu
 
     assert on_request(request(), Context()) == REFUSED
     assert f"{THING} has the certificate 0123456789ab… already" in caplog.text
+
+
+def test_a_certificate_that_is_another_things_makes_no_second_one(
+    registered: FakeIot, caplog: pytest.LogCaptureFixture
+) -> None:
+    registered.attached.add(("edgewright-dev-line-0", f"arn:aws:iot:eu-west-1:111122223333:cert/{'b' * 64}"))
+
+    assert on_request(request(), Context()) == REFUSED
+    assert f"bbbbbbbbbbbb… is the certificate of edgewright-dev-line-0 already: {THING} needs its own" in caplog.text
+
+
+@pytest.mark.parametrize("identifier", [None, "", "b" * 63, "b" * 65, "../" + "b" * 61, 5])
+def test_a_request_for_no_certificate_is_refused(registered: FakeIot, identifier: Any) -> None:
+    assert on_request(request(certificateId=identifier), Context()) == REFUSED
+    assert registered.calls == []
 
 
 @pytest.mark.parametrize("attributes", [{}, {"edgewright-registry": "edgewright-prod"}])

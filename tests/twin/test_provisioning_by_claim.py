@@ -141,6 +141,21 @@ def test_a_device_joins_once(client: Clients, session: Session) -> None:
     assert (second.topic.endswith("/rejected"), second.document["errorCode"]) == (True, "AccessDenied")
 
 
+def test_an_ownership_token_makes_one_thing(client: Clients, session: Session) -> None:
+    for name in ("token-1", "token-2"):
+        register(client, f"edgewright-twin-{name}")
+    token = session.call(CREATE, {}).document["certificateOwnershipToken"]
+
+    first, second = (
+        session.call(PROVISION, {"certificateOwnershipToken": token, "parameters": {"SerialNumber": name}})
+        for name in ("token-1", "token-2")
+    )
+
+    assert first.topic.endswith("/accepted"), first.document
+    assert (second.topic.endswith("/rejected"), second.document["errorCode"]) == (True, "AccessDenied")
+    assert client("iot").list_thing_principals(thingName="edgewright-twin-token-2")["principals"] == []
+
+
 @pytest.mark.parametrize(
     "parameters",
     [{"SerialNumber": "unknown"}, {"SerialNumber": "edge-server"}, {"SerialNumber": "../x"}, {"SerialNumber": 5}, {}],

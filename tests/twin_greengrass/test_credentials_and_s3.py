@@ -118,6 +118,40 @@ def test_an_artifact_comes_from_the_virtual_host_of_its_bucket(cloud: Cloud, dev
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
 
 
+def test_a_device_writes_below_its_own_name_and_no_others(cloud: Cloud, device: Device) -> None:
+    alias = make_alias(cloud, s3_rights=False)
+    own = "arn:aws:s3:::artifacts/captures/${credentials-iot:ThingName}/*"
+    allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:PutObject", "Resource": own}]}
+    cloud.client("iam").put_role_policy(RoleName=alias, PolicyName="own", PolicyDocument=json.dumps(allowed))
+    s3 = s3_of(device, alias)
+
+    s3.put_object(Bucket="artifacts", Key=f"captures/{device.thing}/digits/1.jsonl", Body=b"{}")
+
+    for key in ("captures/another/digits/1.jsonl", "captures/1.jsonl", f"captures/{device.thing}", "captures//1.jsonl"):
+        with pytest.raises(ClientError) as refused:
+            s3.put_object(Bucket="artifacts", Key=key, Body=b"{}")
+        assert refused.value.response["Error"]["Code"] == "AccessDenied"
+
+
+@pytest.mark.parametrize(
+    ("condition", "given"),
+    [
+        ({"StringEquals": {"aws:SourceAccount": "000000000000"}}, True),
+        ({"StringEquals": {"aws:SourceAccount": "111111111111"}}, False),
+        ({"ArnLike": {"aws:SourceArn": "arn:aws:iot:us-east-1:000000000000:rolealias/alias-*"}}, True),
+        ({"ArnLike": {"aws:SourceArn": "arn:aws:iot:us-east-1:000000000000:rolealias/other"}}, False),
+    ],
+)
+def test_a_trust_policy_may_ask_for_whose_sake_its_role_is_taken(
+    cloud: Cloud, device: Device, condition: dict[str, Any], given: bool
+) -> None:
+    alias, policy = make_alias(cloud), json.loads(trust("credentials.iot.amazonaws.com"))
+    policy["Statement"][0]["Condition"] = condition
+    cloud.client("iam").update_assume_role_policy(RoleName=alias, PolicyDocument=json.dumps(policy))
+
+    assert device.credentials(alias).status_code == (200 if given else 403)
+
+
 def test_a_large_object_passes_in_both_directions(cloud: Cloud, device: Device) -> None:
     s3, body = s3_of(device, make_alias(cloud)), b"0123456789abcdef" * (1 << 19)
 

@@ -67,7 +67,10 @@ def test_the_hook_reads_the_register_and_writes_its_log() -> None:
     assert register["Action"] == ["iot:DescribeThing"]
     assert named(register) == ["thing/edgewright-dev-*"]
     # IAM knows no resource for it.
-    assert (principals["Action"], principals["Resource"]) == (["iot:ListThingPrincipals"], ["*"])
+    assert (principals["Action"], principals["Resource"]) == (
+        ["iot:ListThingPrincipals", "iot:ListPrincipalThings"],
+        ["*"],
+    )
 
 
 def test_the_hook_answers_before_aws_iot_gives_up() -> None:

@@ -34,7 +34,7 @@ def test_no_role_has_an_action_with_a_wildcard() -> None:
     assert not [action for service in roles() for action in actions(service) if "*" in action]
 
 
-def test_devices_read_artifacts_and_model_packages_and_write_captures_only() -> None:
+def test_devices_read_artifacts_and_model_packages_and_write_their_own_captures_only() -> None:
     reads = [each for each in roles()["credentials.iot.amazonaws.com"] if each["Action"] == ["s3:GetObject"]]
 
     assert [resource["Fn::Join"][1][-1] for resource in reads[0]["Resource"]] == [
@@ -44,7 +44,7 @@ def test_devices_read_artifacts_and_model_packages_and_write_captures_only() -> 
     assert len(reads) == 1
     writes = [each for each in roles()["credentials.iot.amazonaws.com"] if "s3:PutObject" in each["Action"]]
     (written,) = [resource for each in writes for resource in each["Resource"]]
-    assert written["Fn::Join"][1][-1] == "-us-east-1/captures/*"
+    assert written["Fn::Join"][1][-1] == "-us-east-1/captures/${credentials-iot:ThingName}/*"
     assert not {each for each in actions("credentials.iot.amazonaws.com") if ":Delete" in each}
 
 

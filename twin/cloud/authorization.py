@@ -9,6 +9,7 @@ tells a permission that something needs from one that nothing needs (tools/least
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -266,7 +267,11 @@ class AccessTrail:
                 "action": context.action,
                 "resource": context.resource_arn,
                 "region": context.region,
-                "context": {key: value for key, value in context.service_context.items() if value is not None},
+                "context": {
+                    key: value
+                    for key, value in (*context.service_context.items(), *context.principal_keys.items())
+                    if value is not None and (key in context.service_context or key.startswith("credentials-iot:"))
+                },
                 "allowed": allowed,
             },
             sort_keys=True,
@@ -300,6 +305,39 @@ def _noting_evaluate(evaluate: Callable[..., Any], ctx: Any, policies: Any, *lim
         _identity_next.set(False)
         _trail.note(ctx, result.decision == "Allow")
     return result
+
+
+_VARIABLE = re.compile(r"\$\{([\w-]+:[\w/.-]+)\}")
+
+
+def filled(policies: list[list[Any]], keys: dict[str, Any]) -> list[list[Any]]:
+    """Put the values of policy variables into resources; a statement whose variable has no value speaks of nothing.
+
+    Args:
+        policies: As MiniStack parses them.
+        keys: Condition keys of the caller, in lower case.
+    """
+
+    def fill(text: str) -> str:
+        # No ARN has a line break.
+        return _VARIABLE.sub(lambda found: str(keys.get(found[1].lower(), "\n")), text)
+
+    def of_caller(statement: Any) -> Any:
+        if not any("${" in each for each in (*statement.resources, *statement.not_resources)):
+            return statement
+        named = {name: list(map(fill, getattr(statement, name))) for name in ("resources", "not_resources")}
+        return dataclasses.replace(statement, **named)
+
+    return [[of_caller(statement) for statement in policy] for policy in policies]
+
+
+@patch(
+    "core.iam_evaluator.evaluate",
+    why="variables of policies have their values, such as the thing's name in what a device may write",
+    signature="(ctx, policies, *limits)",
+)
+def _evaluate_filled(evaluate: Callable[..., Any], ctx: Any, policies: Any, *limits: Any) -> Any:
+    return evaluate(ctx, filled(policies, ctx.principal_keys), *limits)
 
 
 @patch(

@@ -6,18 +6,27 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ministack.core.responses import get_account_id
+from ministack.core import iam_evaluator
+from ministack.core.responses import get_account_id, get_region
 from ministack.services import iam, sts
 
 from twin.cloud.ministack.patches import patch
 from twin.cloud.settings import RoleCredentials
 
 
-def role_session(role_arn: str, session_name: str, service_principal: str, seconds: int = 3600) -> RoleCredentials:
+def role_session(
+    role_arn: str,
+    session_name: str,
+    service_principal: str,
+    seconds: int = 3600,
+    *,
+    source_arn: str | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> RoleCredentials:
     """Assume a role for an AWS service, as that service does on AWS.
 
     The role has to exist and its trust policy has to allow the service, with and without AUTH=true: a trust policy
@@ -28,6 +37,8 @@ def role_session(role_arn: str, session_name: str, service_principal: str, secon
         session_name: Shows in the caller's ARN, `…:assumed-role/<role>/<session name>`.
         service_principal: For instance `credentials.iot.amazonaws.com`.
         seconds: Life of the credentials.
+        source_arn: For whose sake the service asks: what the trust policy's `aws:SourceArn` is compared with.
+        keys: Condition keys of the session, which its role's policies may name, in lower case.
 
     Returns:
         Credentials that the gateway accepts.
@@ -39,10 +50,10 @@ def role_session(role_arn: str, session_name: str, service_principal: str, secon
     role = iam._roles.get(name)
     if role is None:
         raise PermissionError(f"role must exist to be assumed by {service_principal}, got {role_arn}: create it first")
-    if not _trusts(role.get("AssumeRolePolicyDocument"), service_principal):
+    if not _trusts(role.get("AssumeRolePolicyDocument"), service_principal, source_arn):
         raise PermissionError(
-            f"trust policy of {name} must allow sts:AssumeRole to {service_principal}: add the service to the role's "
-            "AssumeRolePolicyDocument"
+            f"trust policy of {name} must allow sts:AssumeRole to {service_principal}, for {source_arn or 'this one'}"
+            ": add the service to the role's AssumeRolePolicyDocument, or correct its Condition"
         )
     expiration = time.time() + seconds
     credentials = RoleCredentials(
@@ -61,9 +72,24 @@ def role_session(role_arn: str, session_name: str, service_principal: str, secon
             "SessionToken": credentials.session_token,
             "Expiration": expiration,
             "AccountId": account,
+            _KEYS: dict(keys or {}),
         },
     )
     return credentials
+
+
+_KEYS = "TwinConditionKeys"
+
+
+@patch(
+    "core.iam_evaluator._principal_keys",
+    "services.sts._principal_keys",
+    why="the credential provider's sessions have the name of their thing, which policies may name",
+    signature="(credential)",
+)
+def _principal_keys(by_ministack: Callable[..., dict[str, Any]], credential: Any) -> dict[str, Any]:
+    session = sts._sessions.get(credential.access_key_id) or {}
+    return {**by_ministack(credential), **session.get(_KEYS, {})}
 
 
 _functions: dict[str, tuple[str, str]] = {}
@@ -96,9 +122,19 @@ def _function_credentials(_by_ministack: Callable[..., dict[str, str]], config: 
     return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token}
 
 
-def _trusts(policy: str | dict[str, Any] | None, service_principal: str) -> bool:
+def _trusts(policy: str | dict[str, Any] | None, service_principal: str, source_arn: str | None = None) -> bool:
     document = json.loads(policy) if isinstance(policy, str) and policy else policy or {}
     statements = document.get("Statement", []) if isinstance(document, dict) else []
+    account = get_account_id()
+    asked = iam_evaluator.EvalContext(
+        principal_arn=service_principal,
+        principal_type="Service",
+        principal_account=account,
+        action="sts:AssumeRole",
+        resource_arn="*",
+        region=get_region(),
+        service_context={"aws:sourceaccount": account, "aws:sourcearn": source_arn},
+    )
     allowed = False
     for statement in [statements] if isinstance(statements, dict) else statements:
         principal = statement.get("Principal", {})
@@ -109,7 +145,7 @@ def _trusts(policy: str | dict[str, Any] | None, service_principal: str) -> bool
             action in ("*", "sts:*", "sts:AssumeRole")
             for action in ([actions] if isinstance(actions, str) else actions)
         )
-        if named and assumes:
+        if named and assumes and iam_evaluator._conditions_met(statement.get("Condition") or {}, asked):
             if statement.get("Effect") == "Deny":
                 return False
             allowed = True

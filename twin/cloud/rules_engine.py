@@ -195,7 +195,7 @@ class RoleAction:
             PermissionError: The role cannot be assumed by AWS IoT, or does not allow it.
         """
         role = str(self._spec.get("roleArn") or "")
-        key = _session(role)
+        key = _session(role, f"arn:aws:iot:{get_region()}:{get_account_id()}:rule/{self.rule}")
         if not app.AUTH:
             return
         named = {name.replace("__", ":"): value for name, value in context.items()}
@@ -205,17 +205,17 @@ class RoleAction:
             raise PermissionError(f"role {role.rpartition('/')[2]} must allow {action} on {resource}")
 
 
-_sessions: dict[str, tuple[float, str]] = {}
+_sessions: dict[tuple[str, str], tuple[float, str]] = {}
 
 
-def _session(role_arn: str) -> str:
+def _session(role_arn: str, rule_arn: str) -> str:
     """Access key of the role's session, a new one every quarter of an hour."""
-    ends, key = _sessions.get(role_arn, (0.0, ""))
+    ends, key = _sessions.get((role_arn, rule_arn), (0.0, ""))
     # A deleted role ends its session at once.
     if ends < time.monotonic() or role_arn.rpartition("/")[2] not in iam._roles:
-        credentials = role_session(role_arn, "iot-rule", _SERVICE, _SESSION_S)
+        credentials = role_session(role_arn, "iot-rule", _SERVICE, _SESSION_S, source_arn=rule_arn)
         ends, key = time.monotonic() + _SESSION_S - 60, credentials.access_key_id
-        _sessions[role_arn] = (ends, key)
+        _sessions[role_arn, rule_arn] = (ends, key)
     return key
 
 

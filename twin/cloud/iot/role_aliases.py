@@ -167,7 +167,16 @@ def credentials(identity: DeviceIdentity | None, head: RequestHead) -> dict[str,
             raise HttpError(403, f"Access Denied: an IoT policy must allow iot:AssumeRoleWithCertificate on {match[1]}")
         try:
             taken = role_session(
-                alias["roleArn"], identity.certificate_id, SERVICE_PRINCIPAL, alias["credentialDurationSeconds"]
+                alias["roleArn"],
+                identity.certificate_id,
+                SERVICE_PRINCIPAL,
+                alias["credentialDurationSeconds"],
+                source_arn=alias["roleAliasArn"],
+                # As AWS: the thing's name only where the request has it (developer guide, "Authorizing direct calls").
+                keys={
+                    "credentials-iot:awscertificateid": identity.certificate_id,
+                    **({"credentials-iot:thingname": thing} if thing else {}),
+                },
             )
         except PermissionError as error:
             raise HttpError(403, f"Access Denied: {error}") from error
