@@ -102,7 +102,7 @@ STACKS ?= --all
 BASE  ?= main
 plan: setup  ## what this change does to the fleet: make plan BASE=main STAGE=dev
 	@mkdir -p out
-	@$(BIN)/python -m tools.plan --base $(BASE) --stage $(STAGE) --markdown out/plan.md --json out/plan.json
+	@$(BIN)/python -m tools.plan --base $(BASE) --stage $(STAGE) --markdown out/plan.md --html out/plan.html --json out/plan.json
 
 bill: setup  ## what a stage costs in a month
 	@$(BIN)/python -m tools.bill --stage $(STAGE)

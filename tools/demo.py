@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
+from tools import demo_report
 from tools.cdk_cli import ROOT, CdkError
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from tools.predictions import Prediction, PredictionError, accuracy, predict_held_out
@@ -39,6 +40,15 @@ Result = TypeVar("Result")
 console = Console(highlight=False, soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step: its name, how long it took in seconds, and its closing words."""
+
+    name: str
+    seconds: float
+    words: str
+
+
 @dataclass
 class Report:
     """What the demo measured; written as JSON with exactly these fields."""
@@ -53,6 +63,9 @@ class Report:
     iris: list[Prediction]
     iris_accuracy: float
     image_classification: ClassifiedPicture
+    steps: list[Step]
+    downloads: list[demo_report.Download]
+    bill: dict[str, Any]
 
 
 class Progress:
@@ -61,6 +74,7 @@ class Progress:
     def __init__(self) -> None:
         self._number = 0
         self._status: Any = None
+        self.done: list[Step] = []
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -74,7 +88,8 @@ class Progress:
         with console.status(f"{head} …") as self._status:
             yield words
         self._status = None
-        console.print(f"{head} {' '.join(words) or 'done'} [dim]{time.monotonic() - started:.1f} s[/dim]")
+        self.done.append(Step(name, round(time.monotonic() - started, 2), " ".join(words).rstrip(",")))
+        console.print(f"{head} {' '.join(words) or 'done'} [dim]{self.done[-1].seconds:.1f} s[/dim]")
 
     def detail(self, line: str) -> None:
         """Show what the running step is at; a finished stack keeps a line of its own."""
@@ -136,6 +151,7 @@ def run(out: Path) -> Report:
         words.append(f"{len(flowers)} iris flowers, accuracy {accuracy(flowers):.3f},")
     show(predictions)
     show_others(flowers, picture)
+    downloads = demo_report.downloads_of(state)
     with progress.step("destroy"):
         destroy_s = repeated_if_the_twin_ends(home, deploy.destroy)
     with progress.step("inventory") as words:
@@ -144,7 +160,8 @@ def run(out: Path) -> Report:
         words.append(f"left: {', '.join(leftovers) or 'nothing'} (and the CDK bootstrap stack),")
     return Report(
         predictions, accuracy(predictions), round(bootstrap_s, 2), round(deploy_s, 2), round(first_prediction_s, 2),
-        round(destroy_s, 2), leftovers, flowers, accuracy(flowers), picture,
+        round(destroy_s, 2), leftovers, flowers, accuracy(flowers), picture, progress.done, downloads,
+        demo_report.bill_as_dict(deploy.assembly),
     )  # fmt: skip
 
 
@@ -219,7 +236,7 @@ def show_others(flowers: list[Prediction], picture: ClassifiedPicture) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run: templates, logs, the twin's state.")] = OUT / "demo",
-    report: Annotated[Path, typer.Option(help="Where the figures go.")] = OUT / "demo.json",
+    report: Annotated[Path, typer.Option(help="Where the figures go; the page lies beside.")] = OUT / "demo.json",
 ) -> None:
     """Deploy the twin stage offline, predict held-out digits on the core device, destroy, show what is left."""
     with alone(out.resolve()):
@@ -231,11 +248,12 @@ def _demonstrate(out: Path, report: Path) -> int:
     # A terminal's hang-up or a job runner's stop is an interrupt like Ctrl-C: everything is taken down.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    code = 1
+    code, page = 1, report.with_suffix(".html")
     try:
         result = run(out.resolve())
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(asdict(result), indent=1) + "\n")
+        page.write_text(demo_report.as_page(asdict(result)), encoding="utf-8")
         code = 1 if result.leftovers else 0
     except KeyboardInterrupt:
         console.print("[yellow]interrupted: taking everything down[/yellow]")
@@ -249,7 +267,7 @@ def _demonstrate(out: Path, report: Path) -> int:
         forget(out.resolve() / "twin")
     console.print(
         f"{'done' if code == 0 else 'ended'} in {time.monotonic() - started:.1f} s"
-        + (f", figures in {report}" if code == 0 else "")
+        + (f", figures in {report}; look at {page}" if code == 0 else "")
     )
     return code
 

@@ -34,6 +34,7 @@ from tools.cloud_assembly import (
     synth,
 )
 from tools.plan_changes import compare, left_behind
+from tools.plan_page import as_page
 from tools.plan_report import as_markdown, as_text, unannounced
 
 UNANNOUNCED = 2
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", action="append", default=[], metavar="TARGET=N", help="devices of a target")
     parser.add_argument("--json", type=Path, help="write the plan as JSON there, too")
     parser.add_argument("--markdown", type=Path, help="write it as Markdown there, too")
+    parser.add_argument("--html", type=Path, help="write it as a page there, too")
     options = parser.parse_args(arguments)
     try:
         return _plan(options)
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    for name in ("json", "markdown"):
+    for name in ("json", "markdown", "html"):
         path: Path | None = getattr(options, name)
         if path and not path.parent.is_dir():
             raise AssemblyError(f"--{name} must lie in a folder that exists, got {path}")
@@ -88,9 +90,12 @@ def _plan(options: argparse.Namespace) -> int:
         bill = difference(change.before, change.after, left_behind(change.before, change.after), devices)
     complaints = unannounced(plan, change.announced)
     print(as_text(plan, complaints, change.destroy) + bill.text(), end="")
+    text = as_markdown(plan, complaints, options.stage, change.destroy) + "\n" + bill.markdown()
     if options.markdown:
-        text = as_markdown(plan, complaints, options.stage, change.destroy) + "\n" + bill.markdown()
         options.markdown.write_text(text, encoding="utf-8")
+    if options.html:
+        base = options.base or options.before
+        options.html.write_text(as_page(text, f"What deploying this does to the devices that have {base}."), "utf-8")
     if options.json:
         content = {**dataclasses.asdict(plan), "unannounced": complaints, "bill": bill.as_dict()}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
