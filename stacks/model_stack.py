@@ -11,6 +11,7 @@ from config.stage import Stage
 from edge_constructs.component_library import component_version
 from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, OnnxCompilation
+from edge_constructs.model_runtime import check_model
 from edge_constructs.model_source import ModelSource
 from edge_constructs.model_verification import ModelVerification, triton_image
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackaging, NeoCompilation
@@ -36,7 +37,7 @@ class ModelStack(StageStack):
         identity: The role that compiles it.
 
     Raises:
-        ModelDeclarationError: The model's folder cannot be used.
+        ModelDeclarationError: The model's folder cannot be used, or the devices' runtime cannot load the model.
         CompilationError: SageMaker would refuse the compilation job.
         MissingAssetError: Set-up has not made the wheels that `compiler = "onnxruntime"` runs.
     """
@@ -59,6 +60,7 @@ class ModelStack(StageStack):
         # before it. The exports stay for stacks of former deploys, which import them until they are updated.
         CrossStackReferences.of(self).consume(ReferenceStrength.BOTH)
         self.source = ModelSource.read(MODELS / name)
+        check_model(self.source)
         self._stage, self._model, self._storage, self._identity = stage, model, storage, identity
         archive, sha256 = self.source.write_archive(build_folder(self))
         self.recipe_values = {

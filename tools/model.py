@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_component.settings import ConfigurationError
+from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.files import read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, above
@@ -45,6 +46,8 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     """
     source = ModelSource.read(folder.resolve())  # "." has no name
     check_name(source.name)
+    check_runtime()
+    check_model(source)
     serving = {"topK": source.declaration.get("topK", 3), **source.declaration.get("serving", {})}
     settings = check_serving(source.name, serving)
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,6 +66,18 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
             yield _line(name, model, _request(text), **settings)
         if not inputs and model.package.samples is not None and model.package.task != TENSORS:
             yield from _samples(model, **settings)
+
+
+def check_runtime() -> None:
+    """Check that this environment has the devices' ONNX Runtime: another one may load what they do not.
+
+    Raises:
+        ModelPackageError: It has another one, or none.
+    """
+    engine, wanted = installed_runtime(), device_runtime()
+    found = "none" if engine is None else str(engine.__version__)
+    if found != wanted:
+        raise ModelPackageError(f"onnxruntime must be {wanted}, as on the devices, got {found}: run make setup")
 
 
 def _is_json(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def foreign_model(
     outputs: Sequence[dict[str, Any]],
     constants: Sequence[Any] = (),
     unsaid: Sequence[str] = (),
+    said: Mapping[str, Sequence[int]] | None = None,
     **declaration: Any,
 ) -> Workload:
     """Write a package and load it as the device does.
@@ -54,14 +55,15 @@ def foreign_model(
         outputs: Likewise.
         constants: Tensors of the graph.
         unsaid: Inputs and outputs whose shape the graph does not say.
+        said: Shapes that the graph says where the declaration has others.
         declaration: The rest of it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graph = helper.make_graph(
         [helper.make_node(kind, takes, gives, **attributes) for kind, takes, gives, attributes in nodes],
         "",  # some exporters give no name
-        [value(**each, unsaid=unsaid) for each in inputs],
-        [value(**each, unsaid=unsaid) for each in outputs],
+        [value(**_said(each, said or {}), unsaid=unsaid) for each in inputs],
+        [value(**_said(each, said or {}), unsaid=unsaid) for each in outputs],
         list(constants),
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -74,3 +76,7 @@ def foreign_model(
     content = {"name": "foreign", "version": "1.0.0", "files": files, "inputs": inputs, "outputs": outputs}
     (folder / "manifest.json").write_text(json.dumps(content | declaration))
     return load_workload(folder, load)
+
+
+def _said(tensor: Mapping[str, Any], said: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    return {**tensor, "shape": said.get(tensor["name"], tensor["shape"])}

@@ -165,6 +165,23 @@ def test_a_shape_that_the_graph_does_not_say_and_the_declaration_says_wrong_is_r
         of_unknown_rank(tmp_path / "tensors", 3, (1, 2), unsaid=unsaid, task="tensors")
 
 
+def test_an_output_that_the_graph_calls_one_value_is_what_the_model_makes_of_it(tmp_path: Path) -> None:
+    """As onnxmltools writes the label of LightGBM's models: [1], whatever the batch."""
+    arguments: dict[str, Any] = {
+        "nodes": [("ReduceMax", ["x"], ["label"], {"axes": [1], "keepdims": 0})],
+        "inputs": [tensor("x", "float32", (3, 2))],
+        "said": {"x": (-1, 2), "label": (1,)},
+        "task": "tensors",
+    }
+
+    workload = foreign_model(tmp_path / "a", outputs=[tensor("label", "float32", (3,))], **arguments)
+
+    found = workload.predict(Request(None, inputs={"x": [[1.0, 2.0], [5.0, 3.0], [0.0, 0.5]]}), 1).outputs
+    assert found == {"label": [2.0, 5.0, 0.5]}
+    with pytest.raises(ModelPackageError, match=r"output label must have the shape \(4,\), got \(3,\)"):
+        foreign_model(tmp_path / "b", outputs=[tensor("label", "float32", (4,))], **arguments)
+
+
 def test_samples_and_rows_in_another_byte_order_or_layout_are_the_same_values(tmp_path: Path) -> None:
     rows = np.array([[1, 3, 2], [3, 2, 1]], np.float32)
     for name, stored in {

@@ -38,7 +38,9 @@ def test_takes_the_folder_that_one_is_in_and_names_its_own_files(
     (tmp_path / "iris" / "model.onnx").write_bytes(b"no model")
     monkeypatch.chdir(tmp_path / "iris")
     assert model.main(["check", "."]) == 1
-    assert capsys.readouterr().err.startswith(".: model.onnx does not load: ")
+    told = capsys.readouterr().err
+    assert told.startswith(".: iris/model.onnx: must load with ONNX Runtime ")
+    assert "it is no whole ONNX file: copy it anew, or fetch it (git lfs pull)" in told
 
 
 @pytest.mark.parametrize("name", ["my_model", "Model", "1-model", "a" * 31])

@@ -205,10 +205,12 @@ def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage)
             f"{package.model_file}: {kind} {tensor.name} must be {declared.dtype}, got {tensor.type}{fix}"
         )
     # A size that is not a number is a free one, such as the batch. No size at all means a shape that is not known, or a
-    # scalar: ONNX Runtime does not tell them apart, and the warm-up run decides.
+    # scalar: ONNX Runtime does not tell them apart, and the warm-up run decides. So it does of an output with a 1:
+    # onnxmltools writes it for a batch of any size.
     shape = tuple(tensor.shape)
     fits = len(shape) == len(declared.shape) and all(
-        not isinstance(size, int) or wanted in (size, FREE) for size, wanted in zip(shape, declared.shape, strict=True)
+        not isinstance(size, int) or wanted in (size, FREE) or (kind == "output" and size == 1)
+        for size, wanted in zip(shape, declared.shape, strict=True)
     )
     if shape and not fits:
         raise ModelPackageError(

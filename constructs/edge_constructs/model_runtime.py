@@ -1,0 +1,204 @@
+"""Whether the devices' ONNX Runtime can load a model: asked where the model is declared, not on the first device."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from edge_constructs.edge_assets import ROOT
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
+
+#: Names the release that devices have.
+LOCK = ROOT / "runtime" / "requirements.lock"
+_PIN = re.compile(r"^onnxruntime==([\w.]+)", re.MULTILINE)
+#: What a release takes at most, seen on it: the file format's version, and the operator sets by their domain.
+LIMITS: dict[str, tuple[int, dict[str, int]]] = {"1.32.0": (14, {"": 28, "ai.onnx.ml": 5})}
+_FLOAT32 = "export in float32: to_onnx(model, rows[:1].astype(numpy.float32)) of skl2onnx, model.float() of PyTorch"
+#: What the runtime says of a model that it does not load, and the setting of an export that helps.
+_ADVICE = (
+    (r"IR version", "set model.ir_version = {ir} before onnx.save, or export with an older onnx"),
+    (
+        r"Opset \d+|opset version",
+        "export with opset_version={opset} (PyTorch), or target_opset={{'': {opset}, 'ai.onnx.ml': {ml}}} (skl2onnx)",
+    ),
+    (r"tensor\(double\)", _FLOAT32),
+    (
+        r"Could not find an implementation",
+        f"{_FLOAT32}; a quantised model: an older opset, or another quantisation of that operator",
+    ),
+    (
+        r"is not a registered function|No Op registered",
+        "export with standard operators of ONNX: no device has the library that this one comes from",
+    ),
+    (r"INVALID_PROTOBUF", "it is no whole ONNX file: copy it anew, or fetch it (git lfs pull)"),
+    (r"External data", "name the file of its weights in extras, with the path that the model has"),
+)
+_ANY = "load it with that release on the exporting machine, and export anew until it does"
+
+
+def device_runtime(lock: Path = LOCK) -> str:
+    """Read which release of ONNX Runtime devices have.
+
+    Args:
+        lock: The runtime component's.
+
+    Returns:
+        Its version.
+    """
+    found = _PIN.search(lock.read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"{lock} must pin onnxruntime by ==")
+    return found[1]
+
+
+def check_model(source: ModelSource, version: str = "") -> None:
+    """Check that the devices' runtime can load a model.
+
+    Format and operator sets are compared; where the release is installed, it loads the model, which tells of operators
+    and types, too.
+
+    Args:
+        source: The model's folder, read; another framework than ONNX is passed over.
+        version: The runtime's; that of the devices by default.
+
+    Raises:
+        ModelDeclarationError: It cannot; the text says why, and which setting of the export helps.
+    """
+    name = source.declaration["source"]
+    if source.declaration["framework"] != "ONNX":
+        return
+    version, file = version or device_runtime(), source.files[name]
+    try:
+        _compare(read_header(file), version)
+        engine = installed_runtime()
+        if engine is not None and engine.__version__ == version:
+            _load(engine, file)
+    except Exception as exc:
+        problem = " ".join(str(exc).split())[:400]
+        raise ModelDeclarationError(
+            f"{source.name}/{name}: must load with ONNX Runtime {version}, which the devices have: {problem}: "
+            f"{advice(problem, version)}"
+        ) from exc
+
+
+def advice(problem: str, version: str) -> str:
+    """Say what helps against what the runtime says of a model.
+
+    Args:
+        problem: Its words, or ours.
+        version: The runtime's.
+    """
+    ir, opsets = LIMITS.get(version, LIMITS[max(LIMITS)])
+    found = next((fix for pattern, fix in _ADVICE if re.search(pattern, problem)), _ANY)
+    return found.format(ir=ir, opset=opsets[""], ml=opsets["ai.onnx.ml"]) if "{" in found else found
+
+
+def installed_runtime() -> Any | None:
+    """Import ONNX Runtime, if this environment has it: a synth needs none."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    return onnxruntime
+
+
+def _compare(header: "Header", version: str) -> None:
+    ir, opsets = LIMITS.get(version, (header.ir_version, header.opsets))
+    if header.ir_version > ir:
+        raise ValueError(f"its IR version is {header.ir_version}, at most {ir} is taken")
+    for domain, found in header.opsets.items():
+        if found > (most := opsets.get(domain, found)):
+            raise ValueError(f"its opset version of {domain or 'ai.onnx'} is {found}, at most {most} is taken")
+
+
+def _load(engine: Any, file: Path) -> None:
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Types and kernels are looked up all the same; a large graph loads in a fraction of the time.
+    options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+    engine.InferenceSession(str(file), sess_options=options, providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an ONNX file says of itself before its graph is looked at.
+
+    Attributes:
+        ir_version: Of the file format; 0 where it does not say.
+        opsets: Domain to version; the standard one is empty.
+    """
+
+    ir_version: int
+    opsets: Mapping[str, int]
+
+
+#: ModelProto of onnx.proto: ir_version, opset_import; OperatorSetIdProto: domain, version.
+_IR_VERSION, _OPSET_IMPORT, _DOMAIN, _VERSION = 1, 8, 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def read_header(file: Path) -> Header:
+    """Read an ONNX file's header without reading its weights, and without a library.
+
+    Args:
+        file: A ModelProto.
+
+    Returns:
+        What it holds; an empty header for a file that is none, of which the runtime says more.
+    """
+    ir_version, opsets = 0, dict[str, int]()
+    try:
+        with file.open("rb") as stream:
+            for number, value in _fields(stream, file.stat().st_size):
+                if number == _IR_VERSION and isinstance(value, int):
+                    ir_version = value
+                elif number == _OPSET_IMPORT and isinstance(value, tuple):
+                    stream.seek(value[0])
+                    parts = dict(_fields(stream, value[1]))
+                    domain, version = parts.get(_DOMAIN), parts.get(_VERSION, 0)
+                    if isinstance(domain, tuple):
+                        stream.seek(domain[0])
+                        text = stream.read(domain[1] - domain[0]).decode()
+                    else:
+                        text = ""
+                    opsets["" if text == "ai.onnx" else text] = version if isinstance(version, int) else 0
+                    stream.seek(value[1])
+    except (EOFError, ValueError):
+        return Header(0, {})
+    return Header(ir_version, opsets)
+
+
+def _fields(stream: IO[bytes], end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
+    """Number and value of each field: a whole number, or where bytes begin and end."""
+    while stream.tell() < end:
+        tag = _varint(stream)
+        kind = tag & 7
+        if kind == _VARINT:
+            yield tag >> 3, _varint(stream)
+        elif kind == _BYTES:
+            size = _varint(stream)
+            start = stream.tell()
+            if start + size > end:
+                raise EOFError
+            yield tag >> 3, (start, start + size)
+            stream.seek(start + size)
+        elif kind in (_FIXED64, _FIXED32):
+            stream.seek(8 if kind == _FIXED64 else 4, os.SEEK_CUR)
+        else:
+            raise ValueError(f"no field has the wire type {kind}")
+
+
+def _varint(stream: IO[bytes]) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)
+        if not byte:
+            raise EOFError
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+    raise ValueError("a number has at most ten bytes")

@@ -1,0 +1,172 @@
+"""Models that the devices' ONNX Runtime cannot load are refused where they are declared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edge_constructs import model_runtime
+from edge_constructs.model_runtime import LIMITS, Header, check_model, device_runtime, read_header
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
+from tools import model as model_tool
+
+IR, OPSETS = LIMITS[device_runtime()]
+
+
+def write(
+    folder: Path,
+    operator: str = "Identity",
+    *,
+    domain: str = "",
+    ir: int = 10,
+    opsets: Sequence[tuple[str, int]] = (("", 20),),
+    types: tuple[int, int] = (TensorProto.FLOAT, TensorProto.FLOAT),
+    **attributes: Any,
+) -> ModelSource:
+    """A model of one operator, as a folder that was read."""
+    node = helper.make_node(operator, ["x"], ["y"], domain=domain, **attributes)
+    x, y = (helper.make_tensor_value_info(name, kind, [1, 1]) for name, kind in zip("xy", types, strict=True))
+    graph = helper.make_graph([node], "graph", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid(*each) for each in opsets], ir_version=ir)
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(made.SerializeToString())
+    declaration = {"framework": "ONNX", "source": "model.onnx"}
+    return ModelSource(folder.name, declaration, {"model.onnx": folder / "model.onnx"})
+
+
+SCALER: dict[str, Any] = {"domain": "ai.onnx.ml", "operator": "Scaler", "offset": [0.0], "scale": [1.0]}
+
+
+def test_the_limits_are_those_of_the_release_that_devices_have(tmp_path: Path) -> None:
+    """The lock moves: so must the table, which the installed release of the same version proves."""
+    at_most = [
+        write(tmp_path / "ir", ir=IR),
+        write(tmp_path / "opset", opsets=[("", OPSETS[""])]),
+        write(tmp_path / "ml", **SCALER, opsets=[("", 20), ("ai.onnx.ml", OPSETS["ai.onnx.ml"])]),
+    ]
+    above = [
+        write(tmp_path / "ir-above", ir=IR + 1),
+        write(tmp_path / "opset-above", opsets=[("", OPSETS[""] + 1)]),
+        write(tmp_path / "ml-above", **SCALER, opsets=[("", 20), ("ai.onnx.ml", OPSETS["ai.onnx.ml"] + 1)]),
+    ]
+    engine = model_runtime.installed_runtime()
+
+    assert engine is not None
+    assert engine.__version__ == device_runtime()
+    for source in at_most:
+        engine.InferenceSession(str(source.files["model.onnx"]), providers=["CPUExecutionProvider"])
+        check_model(source)
+    for source in above:
+        with pytest.raises(Exception, match=r"IR version|opset"):
+            engine.InferenceSession(str(source.files["model.onnx"]), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ir": 15}, "its IR version is 15, at most 14 is taken: set model.ir_version = 14 before onnx.save"),
+        ({"opsets": [("", 29)]}, "its opset version of ai.onnx is 29, at most 28 .*: export with opset_version=28 "),
+        (
+            {**SCALER, "opsets": [("", 20), ("ai.onnx.ml", 6)]},
+            "opset version of ai.onnx.ml is 6, at most 5 .*target_opset={'': 28, 'ai.onnx.ml': 5}",
+        ),
+    ],
+)
+def test_a_format_that_is_too_new_is_told_with_the_export_setting_with_and_without_the_runtime(
+    changes: dict[str, Any], told: str, installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setattr(model_runtime, "installed_runtime", lambda: None)
+
+    with pytest.raises(
+        ModelDeclarationError, match=rf"new/model\.onnx: must load with ONNX Runtime {device_runtime()}, .*{told}"
+    ):
+        check_model(write(tmp_path / "new", **changes))
+
+
+DOUBLE, BRAIN = TensorProto.DOUBLE, TensorProto.BFLOAT16
+TREE: dict[str, Any] = {
+    "domain": "ai.onnx.ml",
+    "operator": "TreeEnsembleRegressor",
+    "opsets": [("", 20), ("ai.onnx.ml", 1)],
+    "n_targets": 1,
+    "nodes_treeids": [0],
+    "nodes_nodeids": [0],
+    "nodes_featureids": [0],
+    "nodes_modes": ["LEAF"],
+    "nodes_values": [0.0],
+    "nodes_truenodeids": [0],
+    "nodes_falsenodeids": [0],
+    "target_treeids": [0],
+    "target_nodeids": [0],
+    "target_ids": [0],
+    "target_weights": [1.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        # What skl2onnx writes of a tree with a float64 sample: onnx' own checker takes it.
+        (
+            {**TREE, "types": (DOUBLE, DOUBLE)},
+            r"tensor\(double\).*: export in float32: to_onnx\(model, rows\[:1\]\.astype",
+        ),
+        (
+            {"operator": "Elu", "types": (DOUBLE, DOUBLE)},
+            r"Could not find an implementation for Elu.*: export in float32",
+        ),
+        ({"operator": "Relu", "types": (BRAIN, BRAIN)}, r"Could not find an implementation for Relu"),
+        (
+            {"operator": "Tokenize", "domain": "my.ops", "opsets": [("", 20), ("my.ops", 1)]},
+            r"my\.ops:Tokenize\(-1\) is not a registered function/op: export with standard operators",
+        ),
+        ({"operator": "Frobnicate"}, r"No Op registered for Frobnicate.*: export with standard operators"),
+    ],
+)
+def test_an_operator_or_a_type_that_the_runtime_lacks_is_told_with_what_helps(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "foreign", **changes)
+    if changes.get("operator") == "TreeEnsembleRegressor":
+        onnx.checker.check_model(str(source.files["model.onnx"]))
+
+    with pytest.raises(ModelDeclarationError, match=told):
+        check_model(source)
+
+
+def test_another_framework_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(b"torch")
+
+    check_model(
+        ModelSource("m", {"framework": "PYTORCH", "source": "model.pth"}, {"model.pth": tmp_path / "model.pth"})
+    )
+
+
+def test_the_header_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
+    opsets = [("", 20), ("ai.onnx.ml", 3), ("my.ops", 300)]
+    source = write(tmp_path / "m", ir=9, opsets=opsets)
+
+    assert read_header(source.files["model.onnx"]) == Header(9, dict(opsets))
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\xff" * 40, b"\x42\xff\xff\xff\x7f", b"\x08"])
+def test_what_is_no_model_has_an_empty_header(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+
+    assert read_header(tmp_path / "m.onnx") == Header(0, {})
+
+
+def test_the_check_needs_the_runtime_that_devices_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_tool, "device_runtime", lambda: "9.9.9")
+
+    assert model_tool.main(["check", "edge_assets/models/iris"]) == 1
+
+    told = f"onnxruntime must be 9.9.9, as on the devices, got {device_runtime()}: run make setup"
+    assert told in capsys.readouterr().err
