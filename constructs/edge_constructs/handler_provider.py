@@ -14,7 +14,7 @@ from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.permission import INLINE_POLICY, Permission, ServiceRole, logging_to
+from edge_constructs.permission import INLINE_POLICY, OF_THIS_ACCOUNT, Permission, ServiceRole, logging_to
 from edge_handlers.custom_resource import Contract
 
 _NO_VPC = "custom resources call public AWS endpoints only: a VPC would add a NAT gateway and guard nothing"
@@ -70,7 +70,11 @@ def harden_waiter(provider: cr.Provider, starter: ServiceRole) -> None:
         cast("lambda_.Function", provider.node.find_child(f"framework-{name}")).function_arn
         for name in ("isComplete", "onTimeout")
     ]
-    policy = cast("iam.CfnPolicy", waiter.node.find_child("Role").node.find_child("DefaultPolicy").node.default_child)
+    role = waiter.node.find_child("Role")
+    # The framework's role asks for no source.
+    trust = "AssumeRolePolicyDocument.Statement.0.Condition"
+    cast("iam.CfnRole", role.node.default_child).add_property_override(trust, dict(OF_THIS_ACCOUNT))
+    policy = cast("iam.CfnPolicy", role.node.find_child("DefaultPolicy").node.default_child)
     # The framework's own grant covers every version of its functions by a wildcard; the machine calls none of them.
     invoke = Permission(actions=("lambda:InvokeFunction",), resources=tuple(functions))
     policy.policy_document = {"Version": "2012-10-17", "Statement": [invoke.statement]}

@@ -113,7 +113,7 @@ INLINE_POLICY = "NIST.800.53.R5-IAMNoInlinePolicy"
 _INLINE_REASON = "the policy is of this role alone and ends with it; a managed one could be attached to others"
 
 
-_OF_THIS_ACCOUNT: Mapping[str, Any] = {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+OF_THIS_ACCOUNT: Mapping[str, Any] = {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
 #: Services that tell for whose sake they assume a role, as their guides say under "confused deputy".
 SAY_FOR_WHOM = frozenset(
     {
@@ -121,6 +121,7 @@ SAY_FOR_WHOM = frozenset(
         "codepipeline.amazonaws.com",
         "iot.amazonaws.com",
         "sagemaker.amazonaws.com",
+        "states.amazonaws.com",
         "vpc-flow-logs.amazonaws.com",
     }
 )
@@ -166,7 +167,7 @@ class ServiceRole(Construct):
                 f"service must be one of {known}, got {service}: look up its confused deputy prevention and add it"
             )
         trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-        if conditions := trust_conditions or (_OF_THIS_ACCOUNT if service in SAY_FOR_WHOM else None):
+        if conditions := trust_conditions or (OF_THIS_ACCOUNT if service in SAY_FOR_WHOM else None):
             trust["Condition"] = dict(conditions)
         self._permissions = list(permissions)
         self.resource = iam.CfnRole(

@@ -60,6 +60,10 @@ def test_every_service_that_says_for_whom_it_asks_is_asked(stage: str) -> None:
     for service, conditions in found.items():
         sources = ["aws:SourceAccount" in str(condition) for condition in conditions]
         assert all(sources) if service in SAY_FOR_WHOM else not any(sources)
-    # The CDK's own roles, such as those of state machines, are its matter.
-    assert {"lambda.amazonaws.com", "credentials.iot.amazonaws.com", "iot.amazonaws.com"} <= found.keys()
+    assert {
+        "states.amazonaws.com",
+        "lambda.amazonaws.com",
+        "credentials.iot.amazonaws.com",
+        "iot.amazonaws.com",
+    } <= found.keys()
     assert SAY_FOR_WHOM.isdisjoint(SAY_NOTHING)

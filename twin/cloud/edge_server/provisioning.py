@@ -38,7 +38,7 @@ logger = logging.getLogger("twin.edge_server")
 _BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2})
 _LIMIT_S = 120.0
 _SIGNAL_LIMIT_S = 10.0
-_ARN = "certificate.arn"
+ARN = "certificate.arn"
 _EXPORT = re.compile(r"^export EDGEWRIGHT_([A-Z_0-9]+)='?([^'\n]*)'?\s*$", re.MULTILINE)
 
 
@@ -129,9 +129,9 @@ def provision(
         write_whole(root / ROOT_CA, certificate_authority(settings.gateway_url), private=True)
     except OSError as exc:
         raise ProvisioningError(f"the twin's certificate authority could not be read: {exc}") from exc
-    if not all((root / name).exists() for name in (CERTIFICATE, KEY, _ARN)):
+    if not all((root / name).exists() for name in (CERTIFICATE, KEY, ARN)):
         made = make_certificate(iot, edge.iot_policy, edge.thing_name, call=call)
-        for name, text in ((CERTIFICATE, made.pem), (KEY, made.private_key), (_ARN, made.arn + "\n")):
+        for name, text in ((CERTIFICATE, made.pem), (KEY, made.private_key), (ARN, made.arn + "\n")):
             write_whole(root / name, text, private=True)
         note(f"certificate {made.arn.rsplit('/', 1)[-1][:12]}… made and attached to {edge.thing_name}")
     call("add_thing_to_thing_group", thingName=edge.thing_name, thingGroupName=edge.thing_group)

@@ -13,6 +13,7 @@ from ministack.services import ec2
 
 from twin.cloud.edge_server.device_process import KeptDevice
 from twin.cloud.edge_server.edge_server import EdgeServer
+from twin.cloud.edge_server.half_made import drop_half_made
 from twin.cloud.edge_server.provisioning import UserDataError, parse
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
@@ -35,7 +36,8 @@ class Supervisor:
         self._refused: set[str] = set()
 
     async def start(self) -> None:
-        """Remove what instances of an earlier run left."""
+        """Drop what a kill left half made, and remove what instances of an earlier run left."""
+        drop_half_made(self._settings)
         await asyncio.to_thread(_remove_strays, instances_folder(self._settings.home), self._instance_ids())
 
     async def look(self) -> None:
