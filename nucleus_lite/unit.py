@@ -41,7 +41,7 @@ ATTEMPTS = Fact(
     value=3,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,128}")
 #: Everything but names, version, description and dependencies, with the usual root folder and users.
 _FIXED_BYTES = 640
 #: `Wants=ggl..service` and `After=ggl..service`, each with its line's end.

@@ -76,6 +76,7 @@ NUCLEUS_ALSO: list[tuple[str, str, Break]] = [
     ("ScriptVariable", "Inference", script('cat "{artifacts:file}"')),
     ("ComponentName", "Inference", renamed("core.ggipcd")),
     ("ComponentName", "Inference", renamed("plant@1")),
+    ("ComponentName", "Inference", renamed("..")),
     ("ComponentDescription", "Inference", lambda fleet: fleet.inference.update(ComponentDescription="a\nUser=root")),
     ("ComponentDescription", "Inference", lambda fleet: fleet.inference.update(ComponentDescription="a\\")),
     ("IpcTopicCharacter", "Inference", access(resources=["plant/?"])),

@@ -98,6 +98,7 @@ def test_a_malformed_deployment_is_refused(cloud: Cloud, group_arn: str) -> None
     assert "components.c.configurationUpdate.merge" in refused(components=with_merge("[1]"))
     assert "components.c.configurationUpdate.merge" in refused(components=with_merge("{not json"))
     assert "components.c.componentVersion" in refused(components={"c": {"componentVersion": ">=1.0.0"}})
+    assert "components..." in refused(components={"..": {"componentVersion": "1.0.0"}})
     assert "31744 bytes" in refused(components=with_merge(json.dumps({"a": "x" * 40_000})))
     assert "ROLLBACK, DO_NOTHING" in refused(deploymentPolicies={"failureHandlingPolicy": "PRAY"})
     assert "targetArn" in refused(targetArn="arn:aws:s3:::bucket")

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin.cloud.aws.protocol import InvalidRequestError
-from twin.cloud.greengrass.recipe import artifacts, canonical, read_recipe
+from twin.cloud.greengrass.recipe import artifacts, canonical, name_problem, read_recipe
+from twin.core_device.components.recipe import is_component_name
 
 BASE: dict[str, Any] = {
     "RecipeFormatVersion": "2020-01-25",
@@ -112,6 +113,21 @@ def test_all_mistakes_are_told_at_once() -> None:
         "Manifests[0].Artifacts[0].Uri",
         "Manifests[0].Artifacts[1].Unarchive",
     }
+
+
+@pytest.mark.parametrize("name", [".", "..", "...", "", "a/b", "a" * 129])
+def test_a_name_that_devices_cannot_make_a_folder_of_is_refused(name: str) -> None:
+    assert fields({**BASE, "ComponentName": name}) == {"ComponentName"}
+    requirement = {"VersionRequirement": ">=1.0.0"}
+    assert fields({**BASE, "ComponentDependencies": {name: requirement}}) == {f"ComponentDependencies.{name}"}
+    assert "dots alone" in name_problem(name)
+    assert not is_component_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "..a", "com.plant.Inference-2_x", "a" * 128])
+def test_other_names_are_taken_by_cloud_and_device_alike(name: str) -> None:
+    assert name_problem(name) == ""
+    assert is_component_name(name)
 
 
 @pytest.mark.parametrize("manifests", [None, [], {}, ["x"]])

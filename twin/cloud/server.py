@@ -38,6 +38,7 @@ EXTENSIONS = (
     "twin.cloud.functions",
     "twin.cloud.iot.jobs",
     "twin.cloud.iot.role_aliases",
+    "twin.cloud.iot.registry",
     "twin.cloud.iot.front",
     "twin.cloud.iot.keep_alive",
     "twin.cloud.greengrass.api",

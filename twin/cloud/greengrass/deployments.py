@@ -24,6 +24,7 @@ from twin.cloud.aws.protocol import (
 )
 from twin.cloud.aws.shapes import read_request
 from twin.cloud.greengrass.components import SERVICE
+from twin.cloud.greengrass.recipe import name_problem
 from twin.cloud.greengrass.version_range import Version
 
 Record = dict[str, Any]
@@ -76,6 +77,8 @@ def _repeated(token: str | None) -> Record | None:
 def _check_versions(components: dict[str, Any]) -> None:
     mistakes = []
     for name, component in components.items():
+        if problem := name_problem(name):
+            mistakes.append((f"components.{name}", problem))
         try:
             Version.parse(component["componentVersion"])
         except ValueError as error:

@@ -24,7 +24,8 @@ NESTING_LIMIT = 64
 FORMAT_VERSION = "2020-01-25"
 GENERIC_TYPE = "aws.greengrass.generic"
 
-_NAME = re.compile(r"[a-zA-Z0-9._-]{1,128}")
+#: Devices make folders of it: `.` and `..` name others.
+_NAME = re.compile(r"(?!\.+$)[a-zA-Z0-9._-]{1,128}")
 _ARTIFACT_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|greengrass:.+|docker:.+")
 _TOP = (
     "RecipeFormatVersion ComponentName ComponentVersion ComponentDescription ComponentPublisher ComponentType "
@@ -145,13 +146,24 @@ def _cased(value: Any, names: str) -> Any:
     return {known.get(str(key).lower(), str(key)): item for key, item in value.items()}
 
 
+def name_problem(name: Any) -> str:
+    """What is wrong with a component's name; empty where nothing is.
+
+    Args:
+        name: Of a recipe, of one of its dependencies, or in a deployment.
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return ""
+    return f"must be 1 to 128 letters, digits, '.', '_' or '-', not dots alone, got {str(name)[:140]!r}"
+
+
 def _mistakes(recipe: Recipe) -> list[Mistake]:
     found: list[Mistake] = []
     if recipe["RecipeFormatVersion"] != FORMAT_VERSION:
         found.append(("RecipeFormatVersion", f"must be {FORMAT_VERSION!r}, got {recipe['RecipeFormatVersion']!r}"))
     name = recipe.get("ComponentName")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        found.append(("ComponentName", f"must be 1 to 128 letters, digits, '.', '_' or '-', got {name!r}"))
+    if problem := name_problem(name):
+        found.append(("ComponentName", problem))
     try:
         Version.parse(recipe["ComponentVersion"])
     except ValueError as error:
@@ -171,6 +183,8 @@ def _dependency_mistakes(dependencies: Any) -> list[Mistake]:
     found: list[Mistake] = []
     for name, rule in dependencies.items():
         field = f"ComponentDependencies.{name}"
+        if problem := name_problem(name):
+            found.append((field, problem))
         if not isinstance(rule, dict):
             found.append((field, "must be a mapping with VersionRequirement"))
             continue
