@@ -242,6 +242,8 @@ def needed(action: str, resource_arn: str) -> Iterator[Right]:
 
 
 FILE = "access.jsonl"
+TRAIL_LINES = 50_000
+"""Different requests that are written down; with as many, a run has shown what its roles need."""
 CERTIFICATE = "Certificate"
 
 #: Set while a request's identity policies are the next to be evaluated; resource policies come after them.
@@ -277,7 +279,7 @@ class AccessTrail:
             sort_keys=True,
             default=str,
         )
-        if line not in self._seen:
+        if line not in self._seen and len(self._seen) < TRAIL_LINES:
             self._seen.add(line)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -45,6 +45,7 @@ EXTENSIONS = (
     "twin.cloud.greengrass.cloudformation",
     "twin.cloud.rules_engine",
     "twin.cloud.cloudwatch",
+    "twin.cloud.bounds",
     "twin.cloud.topics",
     "twin.cloud.sagemaker.api",
     "twin.cloud.ec2",

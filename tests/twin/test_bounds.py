@@ -1,0 +1,109 @@
+"""No store of the twin grows with traffic for ever, and docs/twin.md says of each what bounds it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ministack.core.iam_evaluator import EvalContext
+from ministack.core.responses import request_scope
+from ministack.services import cloudwatch_logs, eventbridge, stepfunctions
+
+from twin.cloud import authorization, bounds, metrics
+from twin.cloud.authorization import AccessTrail
+from twin.files import REPOSITORY
+
+DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _account() -> Iterator[None]:
+    with request_scope("000000000000", "us-east-1"):
+        yield
+    for store in (
+        cloudwatch_logs._log_groups,
+        cloudwatch_logs._log_records,
+        eventbridge._events_log,
+        stepfunctions._executions,
+    ):
+        store._data.clear()
+
+
+def with_limits(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    lower = tuple(bounds.Bound(each.store, limit, each.trim) for each in bounds.BOUNDS)
+    monkeypatch.setattr(bounds, "BOUNDS", lower)
+
+
+def test_the_newest_of_everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_limits(monkeypatch, 3)
+    cloudwatch_logs._create_log_group({"logGroupName": "g"})
+    for stream in range(5):
+        cloudwatch_logs._create_log_stream({"logGroupName": "g", "logStreamName": f"s{stream}"})
+        for line in range(4):
+            event = {"timestamp": line, "message": f"{stream}/{line}"}
+            cloudwatch_logs._put_log_events({"logGroupName": "g", "logStreamName": f"s{stream}", "logEvents": [event]})
+    eventbridge._events_log_list().extend(range(10))
+    for number in range(10):
+        running = number == 0
+        stepfunctions._executions[f"e{number}"] = {"status": "RUNNING" if running else "SUCCEEDED"}
+
+    asyncio.run(bounds.trim())
+    asyncio.run(bounds.trim())
+
+    streams = cloudwatch_logs._log_groups["g"]["streams"]
+    assert list(streams) == ["s2", "s3", "s4"]
+    assert [event["message"] for event in streams["s4"]["events"]] == ["4/1", "4/2", "4/3"]
+    assert [record["@message"] for record in cloudwatch_logs._log_records.values()] == ["4/1", "4/2", "4/3"]
+    assert eventbridge._events_log_list() == [7, 8, 9]
+    assert list(stepfunctions._executions) == ["e0", "e7", "e8", "e9"]
+
+
+def test_a_log_keeps_its_second_half_and_whoever_appends_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "cloud.log"
+    with log.open("ab", buffering=0) as appending:
+        for number in range(100):
+            appending.write(f"line {number:03}\n".encode())
+        bounds.shorten(log, 1000)
+        assert log.stat().st_size == 900  # not yet
+
+        bounds.shorten(log, 500)
+        appending.write(b"after\n")
+
+    lines = log.read_text().splitlines()
+    assert lines[-2:] == ["line 099", "after"]
+    assert lines[0] == "line 073"
+    assert log.stat().st_size <= 500
+
+
+def test_the_trail_of_requests_ends_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorization, "TRAIL_LINES", 5)
+    trail = AccessTrail(tmp_path / "access.jsonl")
+    for number in range(20):
+        trail.note(context(f"arn:aws:s3:::bucket/{number}"), allowed=True)
+
+    assert len((tmp_path / "access.jsonl").read_text().splitlines()) == 5
+
+
+def context(resource: str) -> Any:
+    return EvalContext("arn", "AssumedRole", "0" * 12, "s3:GetObject", resource, "r")
+
+
+def test_every_bound_is_in_the_documents_table() -> None:
+    limits = {each.store: each.limit for each in bounds.BOUNDS}
+    for store, limit in limits.items():
+        assert f"| {store} | {limit:,} |" in DOCUMENT
+    for number in (metrics.SERIES, metrics.SECONDS, metrics.MINUTES, metrics.HISTORY, authorization.TRAIL_LINES):
+        assert f"{number:,}" in DOCUMENT
+
+
+def test_every_store_of_the_twins_own_is_in_the_documents_table() -> None:
+    calls = re.compile(r'register_store\(f?"([\w{}.()]+)"')
+    sources = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "twin" / "cloud").rglob("*.py")]
+    names = {name.partition("{")[0] for text in sources for name in calls.findall(text)}
+
+    assert {"sessions", "greengrass_components", "compilation_jobs"} <= names
+    assert [name for name in sorted(names) if f"`{name}" not in DOCUMENT] == []

@@ -1,0 +1,122 @@
+"""How much of what traffic leaves behind is kept: MiniStack keeps all, copies it each second, and never lets go.
+
+What a person makes (stacks, things, components, objects) has no bound: it is theirs to delete. docs/twin.md has both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ministack.services import cloudwatch_logs, eventbridge, stepfunctions
+
+from twin.cloud.ministack.registry import register_periodic
+from twin.cloud.settings import Settings
+from twin.cloud_process import CLOUD_LOG
+
+INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is kept of one store.
+
+    Attributes:
+        store: Name for people, as in docs/twin.md.
+        limit: So many are kept at most, the newest ones.
+        trim: Drops the rest; is given the limit.
+    """
+
+    store: str
+    limit: int
+    trim: Callable[[int], None]
+
+
+def _log_streams(limit: int) -> None:
+    for group in list(cloudwatch_logs._log_groups._data.values()):
+        streams: dict[str, Any] = group["streams"]
+        # A function's invocation has a stream of its own; they come in order.
+        for name in list(streams)[: max(0, len(streams) - limit)]:
+            del streams[name]
+
+
+def _log_events(limit: int) -> None:
+    for group in list(cloudwatch_logs._log_groups._data.values()):
+        for stream in list(group["streams"].values()):
+            with cloudwatch_logs._log_events_lock:
+                if len(stream["events"]) > limit:
+                    stream["events"] = stream["events"][-limit:]
+
+
+def _log_records(limit: int) -> None:
+    _oldest_out(cloudwatch_logs._log_records._data, limit)
+
+
+def _events(limit: int) -> None:
+    for entries in list(eventbridge._events_log._data.values()):
+        del entries[:-limit]
+
+
+def _executions(limit: int) -> None:
+    ended = {key: each for key, each in list(stepfunctions._executions._data.items()) if each["status"] != "RUNNING"}
+    for key in list(ended)[: max(0, len(ended) - limit)]:
+        stepfunctions._executions._data.pop(key, None)
+
+
+def _oldest_out(store: dict[Any, Any], limit: int) -> None:
+    for key in list(store)[: max(0, len(store) - limit)]:
+        store.pop(key, None)
+
+
+BOUNDS = (
+    Bound("log streams of a group", 200, _log_streams),
+    Bound("log events of a stream", 5000, _log_events),
+    Bound("log records for queries", 20_000, _log_records),
+    Bound("events on a bus", 1000, _events),
+    Bound("ended executions of state machines", 1000, _executions),
+)
+"""What grows with traffic, besides the metrics (twin/cloud/metrics.py)."""
+
+LOG_BYTES = 32 << 20
+"""Of the cloud's log; from there on the older half is gone."""
+
+
+def shorten(log: Path, limit_bytes: int = LOG_BYTES) -> None:
+    """Keep the second half of a log that has grown beyond its limit; whoever appends to it goes on.
+
+    Args:
+        log: The file, which other processes may have open for appending.
+        limit_bytes: Its limit.
+    """
+    try:
+        if log.stat().st_size <= limit_bytes:
+            return
+        with log.open("r+b") as file:
+            file.seek(-limit_bytes // 2, os.SEEK_END)
+            kept = file.read().partition(b"\n")[2]
+            file.seek(0)
+            # A line that another process appends right now may be lost.
+            file.truncate()
+            file.write(kept)
+    except OSError:
+        # A full disk, say: the next time.
+        return
+
+
+async def trim() -> None:
+    """Bring every store back to its limit."""
+    for bound in BOUNDS:
+        bound.trim(bound.limit)
+
+
+def install(settings: Settings) -> None:
+    """Trim every five seconds."""
+
+    async def keep_within() -> None:
+        await trim()
+        shorten(settings.home / CLOUD_LOG)
+
+    register_periodic("bounds", keep_within, interval_s=INTERVAL_S)
