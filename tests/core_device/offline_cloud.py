@@ -118,7 +118,7 @@ class Device:
             nucleus=SimpleNamespace(region="us-east-1", proxy_url=None, dialect=dialect),
         )
         self.layout, self.cloud = Layout(root), cloud
-        self.store = ConfigurationStore(self.layout.configuration_file)
+        self.store = ConfigurationStore(self.layout.configuration_file, ignores_case=dialect.ignores_case)
         self.registry = ProcessRegistry(self.layout.processes_file)
         self.supervisor = ComponentSupervisor(self._make, lambda _: None, binds_to=dialect.binds_to)
         data_plane = cast(DataPlane, cloud)

@@ -94,3 +94,29 @@ def test_an_empty_object_is_kept_and_takes_nothing_away(store: ConfigurationStor
     store.merge("c", (), {"map": {}, "leaf": {}}, 1)
 
     assert store.get("c") == {"empty": {}, "map": {"x": 1}, "leaf": 1, "in": {"side": {}}}
+
+
+def test_letters_of_another_size_are_the_same_key_where_the_nucleus_takes_them_so(tmp_path: Path) -> None:
+    store = ConfigurationStore(tmp_path / "configuration.json", ignores_case=True)
+    heard: list[str] = []
+    store.subscribe("com.x.hello", ("message",), lambda _name, path: heard.append("/".join(path)))
+
+    store.merge("com.x.Hello", (), {"Message": {"Text": 1}, "other": 2}, 100)
+    store.merge("com.x.hello", ("message",), {"text": 3}, 101)
+
+    assert store.get("COM.X.HELLO") == {"Message": {"Text": 3}, "other": 2}
+    assert store.get("com.x.hello", ("MESSAGE", "tExt")) == 3
+    assert heard == ["Message/Text", "Message/Text"]
+    store.reset("com.x.hello", ("MESSAGE",), {"message": {"text": 4}})
+    assert store.get("com.x.Hello", ("message", "text")) == 4
+    store.remove("com.x.hello")
+    with pytest.raises(KeyError):
+        store.get("com.x.Hello")
+
+
+def test_letters_of_another_size_are_another_key_elsewhere(store: ConfigurationStore) -> None:
+    store.merge("c", (), {"Message": 1, "message": 2}, 100)
+
+    assert store.get("c") == {"Message": 1, "message": 2}
+    with pytest.raises(KeyError):
+        store.get("C")

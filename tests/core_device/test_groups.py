@@ -92,3 +92,33 @@ def test_a_bootstrap_step_that_fails_fails_the_deployment(tmp_path: Path) -> Non
         assert "the bootstrap step exited with 3, its last output was: no room" in outcome.cause
 
     run(tmp_path, scenario, CLASSIC)
+
+
+@pytest.mark.parametrize(("dialect", "status"), [(CLASSIC, "FAILED"), (LITE, "SUCCEEDED")])
+def test_components_that_differ_in_case_only_are_one_on_classic(tmp_path: Path, dialect: Dialect, status: str) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        for name in ("com.x.Hello", "com.x.hello"):
+            cloud.add(name, steps=FOREVER)
+
+        outcome = await device.deployer.run(deployment({"com.x.Hello": "1.0.0", "com.x.hello": "1.0.0"}))
+
+        assert outcome.status == status
+        assert ("are one to the classic nucleus" in outcome.cause) is (dialect is CLASSIC)
+
+    run(tmp_path, scenario, dialect)
+
+
+def test_a_component_that_is_only_spelt_anew_keeps_its_configuration_on_classic(tmp_path: Path) -> None:
+    async def scenario(device: Device, cloud: OfflineCloud) -> None:
+        script = {"run": "echo {configuration:/message} > said; exec sleep 600"}
+        for name in ("com.x.Hello", "com.x.hello"):
+            cloud.add(name, steps=script, defaults={"Message": "default"})
+        entry = {"version": "1.0.0", "configurationUpdate": {"merge": {"mEssage": "kept"}}}
+        await device.deployer.run(deployment({"com.x.Hello": entry}))
+
+        await device.deployer.run(deployment({"com.x.hello": "1.0.0"}, created=2))
+
+        assert device.work("com.x.hello", "said") == "kept\n"
+        assert device.store.get("com.x.hello") == {"Message": "kept"}
+
+    run(tmp_path, scenario, CLASSIC)

@@ -4,8 +4,9 @@ import json
 from copy import deepcopy
 from typing import Any
 
+from tests.edge_rules.nucleus_breaks import merge
 from tests.edge_rules.sample_fleet import Fleet
-from tests.edge_rules.ways import Break, deployment
+from tests.edge_rules.ways import Break, configuration, deployment
 
 TOOLS = {f"aws.greengrass.Tool{number}": {"ComponentVersion": "2.0.0"} for number in range(40)}
 
@@ -80,9 +81,19 @@ DEVICE: dict[str, tuple[str, Break]] = {
     "OneVersion": ("Deployment", second_group({"aws.greengrass.Nucleus": {"ComponentVersion": "2.17.0"}}, below=True)),
     "GroupTarget": ("Deployment", deployment("TargetArn", "arn:aws:iot:::thing/press")),
     "PreRelease": ("Inference", pre_release),
+    "LetterCase": ("Inference", configuration(requesttopic="plant/digits/request")),
     "BootstrapStep": ("Inference", lambda fleet: fleet.manifest["Lifecycle"].update(bootstrap="true")),
 }
 DEVICE_ALSO: list[tuple[str, str, Break]] = [
+    ("LetterCase", "Deployment", merge({"requesttopic": "plant/digits/request"})),
+    ("LetterCase", "Deployment", merge({"labels": {"A": 1, "a": 2}})),
+    (
+        "LetterCase",
+        "Deployment",
+        lambda fleet: fleet.properties("Deployment")["Components"].update(
+            {"aws.greengrass.Cli": {"ComponentVersion": "2.0.0"}, "aws.greengrass.cli": {"ComponentVersion": "2.0.0"}}
+        ),
+    ),
     ("DeploymentComponents", "Deployment", one_more_by_dependency),
     (
         "DeploymentComponents",
@@ -101,6 +112,8 @@ DEVICE_ALSO: list[tuple[str, str, Break]] = [
     ("DeviceStatus", "Deployment", both(add_tools(13), second_group(tools(13), below=True))),
 ]
 DEVICE_KEEPS: dict[str, Break] = {
+    "keys of different objects that differ in case only": merge({"labels": {"A": 1}, "more": {"a": 2}}),
+    "a merged value under the key of the recipe": merge({"requestTopic": "plant/digits/request"}),
     "18 components": add_tools(16),
     "18 components of two groups that name the same ones": both(add_tools(8), second_group(tools(8), below=True)),
     "many components of two groups that share no device": both(

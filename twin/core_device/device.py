@@ -44,7 +44,9 @@ class CoreDevice:
         self._layout = layout = Layout(configuration.system.root_path)
         self._registry = ProcessRegistry(layout.processes_file)
         self._tokens = Tokens()
-        self._store = ConfigurationStore(layout.configuration_file)
+        self._store = ConfigurationStore(
+            layout.configuration_file, ignores_case=configuration.nucleus.dialect.ignores_case
+        )
         self._http = CloudHttp(configuration)
         dialect = configuration.nucleus.dialect
         self._connection = Connection(

@@ -53,6 +53,7 @@ class Dialect:
         rolls_back: A deployment that fails is undone where it asks for that; else what it has changed stays.
         groups_only: A deployment to a group takes away what one to the thing has brought.
         keeps_pre_releases: A component of a pre-release version stays, also when nobody wants it any more.
+        ignores_case: Component names, and keys of configurations, that differ in capital letters only are one.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
         fills_policies: `{iot:thingName}` in access control is the device's name.
     """
@@ -70,6 +71,7 @@ class Dialect:
     rolls_back: bool
     groups_only: bool
     keeps_pre_releases: bool
+    ignores_case: bool
     missing_stays: bool
     fills_policies: bool
 
@@ -88,6 +90,7 @@ LITE = Dialect(
     rolls_back=False,
     groups_only=True,
     keeps_pre_releases=True,
+    ignores_case=False,
     missing_stays=False,
     fills_policies=False,
 )
@@ -105,6 +108,7 @@ CLASSIC = Dialect(
     rolls_back=True,
     groups_only=False,
     keeps_pre_releases=False,
+    ignores_case=True,
     missing_stays=True,
     fills_policies=True,
 )
@@ -158,6 +162,26 @@ def check_requirement(component: str, dependency: str, requirement: str) -> None
             "there a range must be made of >= and <",
             KIND,
         )
+
+
+def check_letters(names: Collection[str]) -> None:
+    """Check that a device of the classic nucleus can tell its components apart.
+
+    Args:
+        names: All of the new state.
+
+    Raises:
+        DeploymentError: Two differ in capital and small letters only.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise DeploymentError(
+                f"components {other} and {name} are one to the classic nucleus, which does not tell capital from small "
+                "letters: give one of them another name",
+                "COMPONENT_NAME_CONFLICT",
+            )
 
 
 def check_components(names: Collection[str], removed: Collection[str]) -> None:

@@ -33,10 +33,11 @@ class ConfigurationStore:
 
     Args:
         path: The file; missing is an empty store.
+        ignores_case: Components and keys are the same in capital and small letters; the first spelling stays.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, ignores_case: bool = False) -> None:
+        self._path, self._ignores_case = path, ignores_case
         stored = read_json(path) or {}
         self._values: dict[str, Any] = stored.get("values", {})
         self._times: dict[str, dict[KeyPath, int]] = {
@@ -56,11 +57,11 @@ class ConfigurationStore:
         Raises:
             KeyError: There is no such component or key.
         """
-        node = self._values[component]
-        for key in key_path:
+        node: Any = self._values
+        for key in (component, *key_path):
             if not isinstance(node, dict):
                 raise KeyError(key)
-            node = node[key]
+            node = node[self._spelt(node, key)]
         return node
 
     def merge(
@@ -82,12 +83,14 @@ class ConfigurationStore:
             StaleValueError: `strict`, and a leaf is newer; leaves before it are merged.
             ShapeError: `strict`, and a map meets a leaf.
         """
+        component = self._spelt(self._values, component)
         root = self._values.setdefault(component, {})
         times = self._times.setdefault(component, {})
         for path in _empty_maps(value, key_path):
-            self._put_empty_map(root, path)
+            self._put_empty_map(root, self._spelt_path(root, path))
         changed = []
-        for path, leaf in _leaves(value, key_path):
+        for written, leaf in _leaves(value, key_path):
+            path = self._spelt_path(root, written)
             if times.get(path, 0) > timestamp_ms:
                 if strict:
                     raise StaleValueError(f"{'/'.join(path)} was changed at {times[path]}, after {timestamp_ms}")
@@ -108,7 +111,9 @@ class ConfigurationStore:
             defaults: The whole default configuration.
             tells: Whether listeners hear of what goes.
         """
+        component = self._spelt(self._values, component)
         node = self._values.setdefault(component, {})
+        key_path = self._spelt_path(node, key_path)
         for key in key_path[:-1]:
             node = node.get(key, {}) if isinstance(node, dict) else {}
         if key_path:
@@ -121,7 +126,7 @@ class ConfigurationStore:
             del times[path]
         default: Any = defaults
         for key in key_path:
-            default = default.get(key) if isinstance(default, dict) else None
+            default = default.get(self._spelt(default, key)) if isinstance(default, dict) else None
         if default is not None:
             self.merge(component, key_path, default, DEFAULT_TIMESTAMP_MS)
         if tells:
@@ -129,6 +134,7 @@ class ConfigurationStore:
 
     def remove(self, component: str) -> None:
         """Forget a component's configuration."""
+        component = self._spelt(self._values, component)
         self._values.pop(component, None)
         self._times.pop(component, None)
 
@@ -150,9 +156,27 @@ class ConfigurationStore:
                 self._notify(component, ())
 
     def _notify(self, component: str, path: KeyPath) -> None:
+        changed = self._alike((component, *path))
         for wanted, prefix, listener in list(self._listeners):
-            if wanted == component and (path[: len(prefix)] == prefix or prefix[: len(path)] == path):
+            heard = self._alike((wanted, *prefix))
+            if changed[: len(heard)] == heard or (len(heard) > len(changed) and heard[: len(changed)] == changed):
                 listener(component, list(path))
+
+    def _alike(self, path: KeyPath) -> KeyPath:
+        return tuple(map(str.lower, path)) if self._ignores_case else path
+
+    def _spelt(self, node: dict[str, Any], key: str) -> str:
+        """A key as it is spelt in a map that has it already."""
+        if not self._ignores_case or key in node:
+            return key
+        return next((known for known in node if known.lower() == key.lower()), key)
+
+    def _spelt_path(self, node: Any, path: KeyPath) -> KeyPath:
+        spelt = []
+        for key in path:
+            spelt.append(self._spelt(node, key) if isinstance(node, dict) else key)
+            node = node.get(spelt[-1]) if isinstance(node, dict) else None
+        return tuple(spelt)
 
     @staticmethod
     def _put(root: dict[str, Any], times: dict[KeyPath, int], path: KeyPath, leaf: Any, *, strict: bool) -> bool:

@@ -197,8 +197,11 @@ class Deployer:
         removed = set(self.deployed.components) - set(deployed.components)
         self.deployed = deployed
         deployed.save(self._layout.deployed_file)
+        spelt = {name.lower() for name in deployed.components} if self._dialect.ignores_case else set()
         for name in removed:
-            self._store.remove(name)
+            # A name that was only spelt anew has the configuration of the former one.
+            if name.lower() not in spelt:
+                self._store.remove(name)
             shutil.rmtree(self._layout.work(name), ignore_errors=True)
         self._store.save()
         remove_unused(self._layout, deployed.components)

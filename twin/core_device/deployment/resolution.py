@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from twin.core_device.cloud.https import DataPlane
 from twin.core_device.components.environment import TOKEN_EXCHANGE_SERVICE
 from twin.core_device.components.recipe import Recipe, device_platform, parse_recipe, satisfies
-from twin.core_device.dialect import LITE, Dialect, check_components, check_requirement
+from twin.core_device.dialect import LITE, Dialect, check_components, check_letters, check_requirement
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout, read_json, write_json
 
@@ -60,6 +60,8 @@ class Resolver:
                 recipes = _in_order(_reachable(chosen, wanted))
                 if self._dialect is LITE:
                     check_components(_all_names(recipes, wanted), present.keys() - recipes.keys())
+                if self._dialect.ignores_case:
+                    check_letters(recipes)
                 return recipes
             name = open_names.pop()
             ranges = requirements[name]
