@@ -1,6 +1,8 @@
-"""Runs a model folder on this machine with the device's own code, before anything is deployed.
+"""Makes a model's folder, and runs it on this machine with the device's own code, before anything is deployed.
 
+python -m tools.model init model.onnx --labels a,b      makes the folder, and the entry in the stage's file
 python -m tools.model check FOLDER [INPUT …]
+python -m tools.model preview FOLDER [INPUT …]          the same as a page, with what the model gets to see
 
 INPUT is a picture, a file with a request as JSON, or a request itself such as '{"features": [5.1, 3.5, 1.4, 0.2]}';
 without one the folder's own samples are predicted, and compared with their labels where they have some.
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from config.loader import ConfigurationError as StageError
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
@@ -25,10 +28,15 @@ from edge_inference.messages import ErrorCode, Request, RequestError, above
 from edge_inference.messages import parse as parse_request
 from edge_inference.models.package import TENSORS, ModelPackageError
 from edge_inference.models.store import Workload
+from tools import model_init, model_preview
 from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
 REQUEST_BYTES = 1 << 20
+_WRONG = (
+    *(ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError),
+    *(model_init.ModelInitError, StageError),
+)
 
 
 def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
@@ -135,13 +143,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("check", help="load a model folder and print what it predicts")
     command.add_argument("folder", type=Path)
     command.add_argument("inputs", nargs="*", metavar="INPUT", help="a picture, a JSON file or a JSON request")
+    model_init.add_arguments(commands.add_parser("init", help="make a folder and a stage's entry of an ONNX file"))
+    model_preview.add_arguments(commands.add_parser("preview", help="show what the model sees and says, as a page"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # that no signature is checked is no news here
     try:
-        for line in check(options.folder, options.inputs):
+        if options.command == "init":
+            lines = model_init.init(options, check)
+        elif options.command == "preview":
+            lines = model_preview.preview(options.folder, options.inputs, options.out)
+        else:
+            lines = check(options.folder, options.inputs)
+        for line in lines:
             print(line)
-    except (ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError, OSError) as exc:
-        print(f"{options.folder}: {exc}", file=sys.stderr)
+    except (*_WRONG, OSError) as exc:
+        print(f"{options.file if options.command == 'init' else options.folder}: {exc}", file=sys.stderr)
         return 1
     return 0
 

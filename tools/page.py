@@ -24,7 +24,8 @@ dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; font-size: 1.4rem;
 .scroll:focus-visible { outline: 2px solid var(--accent); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0 0 .4rem; }
-th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
+  overflow-wrap: break-word; }
 td.number, th.number { text-align: right; white-space: nowrap; } small { font-weight: 400; } th { font-weight: 600; }
 .steps { width: 100%; } .steps td:last-child { width: 60%; min-width: 8rem; vertical-align: middle; padding-right: 0; }
 .steps td:last-child div { height: .8rem; min-width: 3px; border-radius: .2rem; background: var(--accent); }

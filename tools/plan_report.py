@@ -1,5 +1,6 @@
 """A plan as text, as Markdown for a pull request, and what in it was not announced."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import takewhile
@@ -125,7 +126,9 @@ def as_markdown(plan: Plan, complaints: list[str], title: str, destroy: str) -> 
     ]
     for target in plan.targets:
         if details := list(_details(target)):
-            lines += ["", f"**{target.name}**", *(f"- {line}" for line in details)]
+            # A sign at the beginning would make a list in the list.
+            signed = (re.sub("^([-+]) ", r"`\1` ", line) for line in details)
+            lines += ["", f"**{target.name}**", *(f"- {line}" for line in signed)]
     if plan.security:
         lines += ["", f"<details><summary>{len(plan.security)} changes of rights and network</summary>", "", "```diff"]
         lines += [f"{each.sign} {each.resource}: {each.what}" for each in plan.security[:_SECURITY_SHOWN]]

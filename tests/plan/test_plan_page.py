@@ -1,5 +1,6 @@
 """The plan as a page, of every agreed plan."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def test_every_plan_is_a_page_with_all_of_its_words(golden: Path) -> None:
     assert "[!CAUTION]" not in text
     assert ("Not announced:" in text) == ("[!CAUTION]" in markdown)
     assert len(found.all("table")) == markdown.count("--:|\n")
+    assert [line for line in markdown.splitlines() if re.match("- [-+] ", line)] == []  # a list in the list
     assert len(found.all("details")) == markdown.count("<details>")
 
 

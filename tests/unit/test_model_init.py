@@ -1,0 +1,268 @@
+"""From a stranger's ONNX file to a folder that devices can serve, and a stage that lists it."""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save
+
+from config.loader import FOLDER, ConfigurationError, load_stage
+from config.model import MODELS
+from tests.unit.kept_page import assert_kept
+from tools import model, model_init
+from tools.model_init import Answers, ModelInitError, add_to_stage, declaration_of, init
+
+RANDOM = np.random.default_rng(0)
+
+
+def saved(file: Path, nodes: Sequence[Any], inputs: Any, outputs: Any, constants: dict[str, Any], **how: Any) -> Path:
+    graph = helper.make_graph(
+        nodes, "g", inputs, outputs, [numpy_helper.from_array(each, name) for name, each in constants.items()]
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    save(made, file, **how)
+    return file
+
+
+def value(name: str, shape: Sequence[Any], element: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+def wine(file: Path, columns: Any = 13) -> Path:
+    """As skl2onnx writes a classifier without ZipMap: a label and probabilities."""
+    nodes = [
+        helper.make_node("MatMul", ["X", "W"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["z"], ["label"], axis=1, keepdims=0),
+    ]
+    outputs = [value("label", [None], TensorProto.INT64), value("probabilities", [None, 3])]
+    weights = RANDOM.normal(size=(13, 3)).astype(np.float32)
+    return saved(file, nodes, [value("X", [None, columns])], outputs, {"W": weights})
+
+
+def pictures(file: Path, shape: Sequence[Any], classes: int = 5, **how: Any) -> Path:
+    """Means of the channels, weighed."""
+    axes = [1, 2] if shape[3] in (1, 3) else [2, 3]
+    channels = shape[3] if shape[3] in (1, 3) else shape[1]
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=axes, keepdims=0),
+        helper.make_node("MatMul", ["m", "F"], ["y"]),
+    ]
+    weights = RANDOM.normal(size=(channels, classes)).astype(np.float32)
+    return saved(file, nodes, [value("x", shape)], [value("y", ["n", classes])], {"F": weights}, **how)
+
+
+def detector(file: Path) -> Path:
+    nodes = [
+        helper.make_node("Reshape", ["images", "s"], ["boxes"]),
+        helper.make_node("ReduceMax", ["boxes"], ["scores"], axes=[2], keepdims=0),
+    ]
+    outputs = [value("boxes", [1, 48, 4]), value("scores", [1, 48])]
+    return saved(file, nodes, [value("images", [1, 3, 8, 8])], outputs, {"s": np.array([1, 48, 4], np.int64)})
+
+
+def flags(*words: Any) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    model_init.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER, tmp_path / "config"))
+
+
+def made(tmp_path: Path, stages: Path, *words: Any) -> tuple[dict[str, Any], list[str]]:
+    lines = list(init(flags(*words), model.check, tmp_path / "models", stages))
+    (folder,) = (tmp_path / "models").iterdir()
+    return json.loads((folder / "model.json").read_text()), lines
+
+
+def test_a_table_becomes_a_folder_and_an_entry(tmp_path: Path, stages: Path) -> None:
+    declared, lines = made(tmp_path, stages, wine(tmp_path / "Wine_Quality.onnx"), "--labels", "a,b,c")
+
+    assert declared["name"] == "wine-quality"
+    assert declared["task"] == "tabular-classification"
+    assert declared["inputs"] == [{"name": "X", "dtype": "float32", "shape": [1, 13]}]
+    assert declared["outputs"] == [{"name": "probabilities", "dtype": "float32", "shape": [1, 3]}]
+    assert declared["probabilities"] is True
+    assert len(declared["features"]) == 13
+    assert load_stage("twin", stages).models[-1].folder == "wine-quality"
+    assert lines[-1].startswith("next: npx cdk deploy --all -c stage=twin, then python -m twin predict wine-quality ")
+
+
+def test_a_picture_model_with_free_sizes_and_weights_of_its_own(tmp_path: Path, stages: Path) -> None:
+    how: dict[str, Any] = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0}
+    file = pictures(tmp_path / "net.onnx", ["n", 3, "h", "w"], **how)
+
+    declared, _ = made(tmp_path, stages, file, "--labels", "5", "--size", "96x64", "--pixels", "imagenet")
+
+    assert declared["extras"] == ["net.data"]
+    assert declared["inputs"][0]["shape"] == [1, 3, 64, 96]
+    assert declared["preprocessing"]["width"] == 96
+    assert declared["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert declared["labels"] == [f"class {number}" for number in range(5)]
+    assert "probabilities" not in declared
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_channels_may_come_last(tmp_path: Path, stages: Path, channels: int, mode: str) -> None:
+    file = pictures(tmp_path / "last.onnx", [1, 16, 24, channels])
+
+    declared, _ = made(tmp_path, stages, file, "--labels", "5", "--pixels", "around-0")
+
+    assert declared["preprocessing"] == {
+        "width": 24,
+        "height": 16,
+        "mode": mode,
+        "mean": [0.5] * channels,
+        "std": [0.5] * channels,
+        "layout": "NHWC",
+    }
+
+
+def test_what_is_no_classification_takes_tensors(tmp_path: Path, stages: Path) -> None:
+    declared, lines = made(tmp_path, stages, detector(tmp_path / "detector.onnx"))
+
+    assert declared["task"] == "tensors"
+    assert [each["name"] for each in declared["outputs"]] == ["boxes", "scores"]
+    assert "--inputs" in lines[-1]
+
+
+def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    file = pictures(tmp_path / "net.onnx", ["n", 3, "h", "w"])
+
+    with pytest.raises(ModelInitError) as caught:
+        declaration_of(flags(file), Answers(flags(file), None))
+
+    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["--size", "--pixels", "--labels"]
+
+
+def test_who_sits_at_a_terminal_is_asked(tmp_path: Path) -> None:
+    file, asked = pictures(tmp_path / "net.onnx", ["n", 3, "h", "w"]), list[str]()
+    answers = iter(["32x32", "0-1", "a,b,c,d,e"])
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return next(answers)
+
+    declared = declaration_of(flags(file), Answers(flags(file), ask))
+
+    assert declared["labels"] == ["a", "b", "c", "d", "e"]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--labels", "a,b"], "--labels must be 3, as many as probabilities has values, got 2"),
+        (["--labels", "3", "--features", "a,b"], "--features must be 13, as the input has, got 2"),
+        (["--labels", "3", "--output", "label"], r"got label \(int64\), probabilities \(float32\): give --output"),
+        (["--labels", "3", "--task", "image-classification"], "export it with these sizes, or --task tensors"),
+        (["--labels", "3", "--name", "My_Wine"], "a model's folder must be named by lower-case letters"),
+    ],
+)
+def test_says_what_cannot_be(tmp_path: Path, stages: Path, words: list[str], message: str) -> None:
+    before = (stages / "twin.toml").read_text()
+
+    with pytest.raises(ValueError, match=message):
+        list(init(flags(wine(tmp_path / "wine.onnx"), *words), model.check, tmp_path / "models", stages))
+
+    assert not (tmp_path / "models").exists()
+    assert (stages / "twin.toml").read_text() == before
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"no model", "that ONNX Runtime .* loads"), (None, "is missing")])
+def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content:
+        (tmp_path / "a.onnx").write_bytes(content)
+
+    with pytest.raises(ModelInitError, match=message):
+        declaration_of(flags(tmp_path / "a.onnx"), Answers(flags(tmp_path / "a.onnx"), None))
+
+
+def test_weights_outside_of_the_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret").write_bytes(b"x")
+    name = b"../secret"
+    (tmp_path / "in" / "m.onnx").write_bytes(b"\n\x08location\x12" + bytes([len(name)]) + name)
+
+    assert model_init.external_files(tmp_path / "in" / "m.onnx") == []
+
+
+def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(tmp_path: Path, stages: Path) -> None:
+    words = (wine(tmp_path / "wine.onnx"), "--labels", "3", "--instead-of", "nothing")
+
+    with pytest.raises(ModelInitError, match="--instead-of must be one of digits, iris, image-classification"):
+        list(init(flags(*words), model.check, tmp_path / "models", stages))
+
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_model_leaves_with_its_thresholds_and_everything_else_stays(stages: Path) -> None:
+    before = load_stage("twin", stages)
+
+    said = add_to_stage("twin", "wine", "image-classification", stages)
+
+    after = load_stage("twin", stages)
+    assert said == "config/twin.toml lists wine now in place of image-classification"
+    assert [each.folder for each in after.models] == ["digits", "iris", "wine"]
+    assert after.observability.models == {}
+    unchanged = {"models", "observability"}
+    assert after.model_dump(exclude=unchanged) == before.model_dump(exclude=unchanged)
+    assert "# what it is not sure of" in (stages / "twin.toml").read_text()
+
+
+def test_settings_of_a_model_leave_with_it(stages: Path) -> None:
+    file = stages / "twin.toml"
+    entry = '[[models]]\nfolder = "iris"\n'
+    file.write_text(file.read_text().replace(entry, entry + "[models.neo]\nmax_runtime_minutes = 5\n"))
+
+    add_to_stage("twin", "wine", "iris", stages)
+
+    assert [each.neo.max_runtime_minutes for each in load_stage("twin", stages).models] == [30, 30, 30]
+
+
+def test_a_listed_model_is_left_alone_and_a_broken_stage_is_not_written(stages: Path) -> None:
+    file = stages / "twin.toml"
+    before = file.read_text()
+
+    assert add_to_stage("twin", "iris", None, stages) == "config/twin.toml lists iris already"
+    assert file.read_text() == before
+    with pytest.raises(ConfigurationError):
+        add_to_stage("twin", "Not A Slug", None, stages)
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digits", ["sample 0", "is 7; 7 0.995"]),
+        ("iris", ["sample 0", "setosa 0.9"]),
+        ("image-classification", ["image.jpg", "224 x 224"]),
+    ],
+)
+def test_a_preview_shows_what_the_model_sees_and_says(name: str, words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out" / "preview.html"
+
+    assert model.main(["preview", str(MODELS / name), "--out", str(out)]) == 0
+
+    found = assert_kept(out.read_text(encoding="utf-8"))
+    text = " ".join(found.text)
+    assert len(found.all("img")) == {"digits": 24, "iris": 0, "image-classification": 1}[name]
+    assert all(word in text for word in words), text
+
+
+def test_a_preview_takes_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = '{"features": [5.1, 3.5, 1.4, 0.2]}'
+
+    command = ["preview", str(MODELS / "iris"), row, "--out", str(tmp_path / "p.html")]
+
+    assert model.main(command) == 0
+    assert "1 inputs in " in capsys.readouterr().out
+    assert "setosa 0.9" in (tmp_path / "p.html").read_text()

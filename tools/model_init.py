@@ -1,0 +1,358 @@
+"""Makes a model's folder and its entry in a stage's file out of an ONNX file: `python -m tools.model init`."""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config.loader import FOLDER, ConfigurationError, load_stage
+from config.model import MODELS
+from edge_constructs.model_source import DECLARATION
+from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, TABLES, TASKS, TENSORS
+from edge_inference.models.runtime import import_engine
+from tools.model_folder import check_name
+
+Checker = Callable[[Path, Sequence[str]], Iterator[str]]
+Tensor = dict[str, Any]
+#: What pixels a model was trained on.
+PIXELS: dict[str, dict[str, list[float]]] = {
+    "0-1": {},
+    "0-255": {"mean": [0.0], "std": [1 / 255]},
+    "around-0": {"mean": [0.5], "std": [0.5]},
+    "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+}
+_ELEMENTS = {runtime: name for name, runtime in DTYPES.items()}
+_LOCATION = b"\n\x08location\x12"  # an entry of TensorProto.external_data, as protobuf writes it
+_TRIES = 4
+
+
+class ModelInitError(ValueError):
+    """No folder can be made; the text lists what is missing, or says what is wrong."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    command.add_argument("file", type=Path, help="the ONNX file; weights in files of their own are found beside it")
+    command.add_argument("--name", help="the model's name in topics and stacks (default: the file's)")
+    command.add_argument("--task", choices=TASKS, help="what it does (default: seen in its shapes)")
+    command.add_argument("--labels", help="a,b,c in the order of the output; or a file with one a line; or how many")
+    command.add_argument("--features", help="a table's columns, a,b,c (default: x0,x1,…)")
+    command.add_argument("--size", help="of the picture, 224x224 (width x height), where the graph leaves it free")
+    command.add_argument("--pixels", choices=tuple(PIXELS), help="what pixels became for the training")
+    command.add_argument("--resize", type=int, help="shorter side before the centre is cut out")
+    command.add_argument("--order", choices=("RGB", "BGR"), help="of the channels (default: RGB)")
+    command.add_argument("--output", help="the output to classify by, where there are several")
+    command.add_argument(
+        "--probabilities",
+        action=argparse.BooleanOptionalAction,
+        help="whether the output holds probabilities (default: tried out)",
+    )
+    command.add_argument("--stage", default="twin", help="whose file gets the entry; none for no entry")
+    command.add_argument("--instead-of", metavar="MODEL", help="leaves the stage's file for it, where no room is left")
+
+
+class Answers:
+    """What the flags say, and where one is missing the person at the terminal.
+
+    Args:
+        flags: Parsed.
+        ask: Puts a question and returns the answer; None where nobody can be asked.
+    """
+
+    def __init__(self, flags: argparse.Namespace, ask: Callable[[str], str] | None) -> None:
+        self._flags, self._ask = flags, ask
+        self.missing: list[str] = []
+
+    def need(self, flag: str, question: str, example: str) -> str:
+        """Give a flag's value or the answer to the question; empty, and noted as missing, without either."""
+        if given := getattr(self._flags, flag):
+            return str(given)
+        if self._ask and (answer := self._ask(f"{question}, such as {example}: ").strip()):
+            return answer
+        self.missing.append(f"--{flag} must be given, such as --{flag} {example}: {question}")
+        return ""
+
+
+def read_graph(file: Path) -> tuple[Any, list[Tensor], list[Tensor]]:
+    """Load a model and read what its graph says.
+
+    Args:
+        file: The ONNX file.
+
+    Returns:
+        The session, inputs and outputs as a declaration has them; free sizes are -1.
+
+    Raises:
+        ModelInitError: It does not load, or an input is no tensor.
+    """
+    engine = import_engine()
+    if not file.is_file():
+        raise ModelInitError(f"FILE must be an ONNX file, got {file}, which is missing")
+    engine.set_default_logger_severity(4)
+    try:
+        session = engine.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    except Exception as exc:  # each kind of damage has its own class, down to RuntimeError
+        raise ModelInitError(f"FILE must be a model that ONNX Runtime {engine.__version__} loads, got {exc}") from exc
+
+    def tensors(found: Iterable[Any]) -> list[Tensor]:
+        return [
+            {"name": each.name, "dtype": _ELEMENTS.get(each.type, each.type), "shape": list(map(_size, each.shape))}
+            for each in found
+        ]
+
+    return session, tensors(session.get_inputs()), tensors(session.get_outputs())
+
+
+def _size(size: object) -> int:
+    return size if isinstance(size, int) and size > 0 else FREE
+
+
+def seen_task(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> str:
+    """Guess the task by the shapes."""
+    numbers = [each for each in outputs if each["dtype"] in FLOATS]
+    if len(inputs) == 1 and len(numbers) == 1:
+        rank, last = len(inputs[0]["shape"]), len(numbers[0]["shape"])
+        if rank == 4 and {1, 3} & {inputs[0]["shape"][1], inputs[0]["shape"][3]} and last != 3:
+            return IMAGES
+        if rank == 2 and last <= 2:
+            return TABLES
+    return TENSORS
+
+
+def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any]:
+    """Declare a model by its graph, the flags and the answers.
+
+    Args:
+        flags: Parsed.
+        answers: For what the graph does not say.
+
+    Raises:
+        ModelInitError: Something is missing or cannot be; everything missing is listed.
+    """
+    session, inputs, outputs = read_graph(flags.file)
+    task = flags.task or seen_task(inputs, outputs)
+    name = flags.name or re.sub(r"[^a-z0-9]+", "-", flags.file.stem.lower()).strip("-")
+    declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": "model.onnx"}
+    if extras := [each for each in external_files(flags.file) if each]:
+        declared["extras"] = extras
+    if task == TENSORS:
+        kept = [each for each in outputs if each["dtype"] in DTYPES]
+        for tensor in (*inputs, *kept):
+            tensor["shape"][:1] = [1 if size == FREE else size for size in tensor["shape"][:1]]
+        return {**declared, "inputs": inputs, "outputs": kept}
+    if len(inputs) != 1:
+        raise ModelInitError(
+            f"{task} needs one input, got {', '.join(each['name'] for each in inputs)}: --task tensors"
+        )
+    output = _output(outputs, flags.output)
+    inputs[0]["shape"][0] = 1
+    if task == IMAGES:
+        declared["preprocessing"] = _preprocessing(inputs[0], flags, answers)
+    else:
+        declared["features"] = _features(inputs[0], flags, answers)
+    labels = _listed(answers.need("labels", "what the output's values stand for", "good,bad or a file"))
+    if answers.missing:
+        raise ModelInitError("\n".join(answers.missing))
+    if len(labels) == 1 and labels[0].isdecimal():
+        labels = [f"class {number}" for number in range(int(labels[0]))]
+    results = [_run(session, inputs[0], output["name"], number) for number in range(_TRIES)]
+    output["shape"] = list(results[0].shape)
+    if (size := results[0].size) != len(labels) and (size, len(labels)) != (1, 2):
+        text = f"--labels must be {size}, as many as {output['name']} has values, got {len(labels)}"
+        raise ModelInitError(f"{text} ({', '.join(labels[:3])}, …)")
+    likely = all(each.min() >= 0 and (size == 1 or abs(float(each.sum()) - 1) < 1e-3) for each in results)
+    if size == 1:
+        likely = likely and all(each.max() <= 1 for each in results)
+    if likely if flags.probabilities is None else flags.probabilities:
+        declared["probabilities"] = True
+    return {**declared, "inputs": inputs, "outputs": [output], "labels": labels}
+
+
+def _output(outputs: Sequence[Tensor], wanted: str | None) -> Tensor:
+    found = [each for each in outputs if each["dtype"] in FLOATS and wanted in (None, each["name"])]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(f"{each['name']} ({each['dtype']})" for each in outputs)
+    fix = "export a scikit-learn model with options={'zipmap': False}" if "seq(map" in there else "give --output NAME"
+    raise ModelInitError(f"one output must hold the classes' values, got {there}: {fix}, or --task tensors")
+
+
+def _preprocessing(tensor: Tensor, flags: argparse.Namespace, answers: Answers) -> dict[str, Any]:
+    shape = tensor["shape"]
+    channels_last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
+    if len(shape) != 4 or shape[3 if channels_last else 1] not in (1, 3):
+        text = "a picture's input must have the shape [1, 1 or 3, height, width] or [1, height, width, 1 or 3]"
+        raise ModelInitError(f"{text}, got {shape}: export it with these sizes, or --task tensors")
+    across, down = (2, 1) if channels_last else (3, 2)
+    if FREE in (shape[across], shape[down]):
+        size = answers.need("size", "width x height of the picture, which the graph leaves free", "224x224")
+        if size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
+            raise ModelInitError(f"--size must be WIDTHxHEIGHT, such as 224x224, got {size}")
+        shape[across], shape[down] = map(int, size.split("x")) if size else (1, 1)
+    channels = shape[3 if channels_last else 1]
+    found: dict[str, Any] = {"width": shape[across], "height": shape[down], "mode": "RGB" if channels == 3 else "L"}
+    if tensor["dtype"] != "uint8":
+        pixels = answers.need("pixels", "what pixels became for the training", " or ".join(PIXELS))
+        if pixels and pixels not in PIXELS:
+            raise ModelInitError(f"--pixels must be one of {', '.join(PIXELS)}, got {pixels}")
+        if pixels == "imagenet" and channels == 1:
+            raise ModelInitError("--pixels imagenet is for three channels, the model takes one")
+        found |= {key: values * (channels if len(values) == 1 else 1) for key, values in PIXELS.get(pixels, {}).items()}
+    found |= {"layout": "NHWC"} if channels_last else {}
+    return found | {key: value for key in ("resize", "order") if (value := getattr(flags, key))}
+
+
+def _features(tensor: Tensor, flags: argparse.Namespace, answers: Answers) -> list[str]:
+    """The table's columns: as given, else numbered; they fill in a width that the graph leaves free."""
+    if len(tensor["shape"]) != 2:
+        raise ModelInitError(
+            f"a table's input must have the shape [1, features], got {tensor['shape']}: --task tensors"
+        )
+    names = _listed(flags.features or "")
+    if tensor["shape"][1] == FREE:
+        names = names or _listed(answers.need("features", "the columns, which the graph leaves free", "age,height"))
+        tensor["shape"][1] = len(names) or 1
+    names = names or [f"x{number}" for number in range(tensor["shape"][1])]
+    if tensor["shape"][1] != len(names):
+        raise ModelInitError(f"--features must be {tensor['shape'][1]}, as the input has, got {len(names)}")
+    return names
+
+
+def _listed(text: str) -> list[str]:
+    if text and Path(text).is_file():
+        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _run(session: Any, tensor: Tensor, output: str, number: int) -> Any:
+    values = np.random.default_rng(number).random(tensor["shape"]) * (255 if "int" in tensor["dtype"] else 1)
+    try:
+        return session.run([output], {tensor["name"]: np.asarray(values, tensor["dtype"])})[0]
+    except Exception as exc:  # as on the device: whatever a graph raises
+        raise ModelInitError(f"the model must run on {tensor['shape']} of {tensor['dtype']}, got {exc}") from exc
+
+
+def external_files(file: Path) -> list[str]:
+    """Paths, relative to a model's file, of the weights that lie in files of their own."""
+    content, found = file.read_bytes(), dict[str, None]()
+    for match in re.finditer(re.escape(_LOCATION), content):
+        start = match.end() + 1
+        found[content[start : start + content[match.end()]].decode(errors="replace")] = None
+    inside = [name for name in found if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    return [name for name in inside if (file.parent / name).is_file()]
+
+
+def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: Path = FOLDER) -> str:
+    """List a model in a stage's file, behind its other models; one that is listed stays as it is.
+
+    Args:
+        stage: The stage's name.
+        name: The model's.
+        instead_of: A model whose entry, and whose thresholds, leave the file.
+        folder: Of the stages' files.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigurationError: The stage cannot be read, or not with the model; then its file is as it was.
+    """
+    listed = [model.folder for model in load_stage(stage, folder).models]
+    if name in listed:
+        return f"{folder.name}/{stage}.toml lists {name} already"
+    if instead_of is not None and instead_of not in listed:
+        raise ModelInitError(f"--instead-of must be one of {', '.join(listed)}, got {instead_of}")
+    path = folder / f"{stage}.toml"
+    before = path.read_text(encoding="utf-8")
+    lines = before.splitlines()
+    entries = [place for place, line in enumerate(lines) if line.strip().startswith("[[models]]")]
+    end = next((at for at in range(entries[-1] + 1, len(lines)) if lines[at].startswith("[")), len(lines))
+    while end > entries[-1] + 1 and not lines[end - 1].strip():
+        end -= 1
+    lines[end:end] = ["", "[[models]]", f'folder = "{name}"', 'compiler = "none"']
+    if instead_of:
+        lines = _without(lines, instead_of)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        load_stage(stage, folder)
+    except ConfigurationError:
+        path.write_text(before, encoding="utf-8")
+        raise
+    return f"{folder.name}/{stage}.toml lists {name} now" + (f" in place of {instead_of}" if instead_of else "")
+
+
+def _without(lines: Sequence[str], model: str) -> list[str]:
+    """Take a model's tables out of a stage's file; other lines stay as they are."""
+    kept: list[str] = []
+    gone = in_models = False
+    for place, line in enumerate(lines):
+        if line.startswith("[[models]]"):
+            rest = next((at for at in range(place + 1, len(lines)) if lines[at].startswith("[")), len(lines))
+            gone = any(re.match(rf"""folder\s*=\s*["']{model}["']""", each) for each in lines[place:rest])
+            in_models = True
+        elif line.startswith("[") and not (in_models and line.startswith("[models.")):
+            gone = re.match(rf"""\[observability\.models\.["']?{model}["']?[].]""", line) is not None
+            in_models = False
+        kept += [] if gone else [line]
+    return kept
+
+
+def init(flags: argparse.Namespace, check: Checker, models: Path = MODELS, stages: Path = FOLDER) -> Iterator[str]:
+    """Make a model's folder, check it, list it in a stage.
+
+    Args:
+        flags: Parsed.
+        check: Loads a folder and predicts.
+        models: Where the folder is made, once the check has passed.
+        stages: Folder of the stages' files.
+
+    Yields:
+        Lines for people.
+
+    Raises:
+        ModelInitError, ConfigurationError: See above.
+        Exception: What the check raises.
+    """
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    declared = declaration_of(flags, Answers(flags, input if terminal else None))
+    name = declared["name"]
+    check_name(name)
+    if (models / name).exists():
+        raise ModelInitError(f"{models / name} must be new: remove it, or give another --name")
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / name
+        made.mkdir()
+        for extra in declared.get("extras", ()):
+            (made / extra).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(flags.file.parent / extra, made / extra)
+        shutil.copyfile(flags.file, made / "model.onnx")
+        (made / DECLARATION).write_text(_as_json(declared), encoding="utf-8")
+        yield from check(made, [])
+        if declared["task"] != TENSORS:
+            yield f"the output is taken for {'probabilities' if 'probabilities' in declared else 'logits'}"
+        shutil.copytree(made, models / name)
+    yield f"made {models / name}; change what it says in {DECLARATION}"
+    if flags.stage == "none":
+        return
+    try:
+        yield add_to_stage(flags.stage, name, flags.instead_of, stages)
+    except (ConfigurationError, ModelInitError, OSError):
+        shutil.rmtree(models / name)
+        raise
+    subject = {IMAGES: "--image FILE", TABLES: "--features '[…]'"}.get(declared["task"], "--inputs '{…}'")
+    where = "twin predict" if flags.stage == "twin" else "tools.predict"
+    stage = "" if flags.stage == "twin" else f" --stage {flags.stage}"
+    yield f"next: npx cdk deploy --all -c stage={flags.stage}, then python -m {where} {name}{stage} {subject}"
+
+
+def _as_json(declared: dict[str, Any]) -> str:
+    """A key a line."""
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in declared.items()) + "\n}\n"

@@ -1,0 +1,117 @@
+"""What a model gets to see and what it says of it, as a page: `python -m tools.model preview`."""
+
+import argparse
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edge_constructs.model_source import ModelSource
+from edge_inference.files import read_file
+from edge_inference.messages import Request, parse
+from edge_inference.models import pictures
+from edge_inference.models.classifier import ImageClassifier, TabularClassifier
+from tools import page
+from tools.model_folder import load, package
+
+SHOWN = 24
+REQUEST_BYTES = 1 << 20
+Asked = tuple[str, Request, str]
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    command.add_argument("folder", type=Path, help="the model's folder")
+    command.add_argument("inputs", nargs="*", metavar="INPUT", help="pictures, JSON files, JSON requests; or samples")
+    command.add_argument("--out", type=Path, default=Path("out/preview.html"), help="the page (default: %(default)s)")
+
+
+def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
+    """Run a model with the device's own code and write what it saw and said.
+
+    Args:
+        folder: The model's.
+        inputs: As for `check`; by default its first 24 samples, or the picture that it looks at by itself.
+        out: The page's file.
+
+    Yields:
+        Where the page is.
+
+    Raises:
+        ModelDeclarationError, ModelPackageError, RequestError: What is wrong with the folder or an input.
+        OSError: The page cannot be written.
+    """
+    source = ModelSource.read(folder.resolve())
+    with tempfile.TemporaryDirectory() as scratch:
+        unpacked = package(source, Path(scratch) / "package")
+        model: Any = load(unpacked)
+        own = unpacked / str(source.declaration.get("serving", {}).get("ImageName", ""))
+        asked = list(
+            _asked(inputs or ([str(own)] if own.is_file() else [])) if inputs or own.is_file() else _samples(model)
+        )
+        answers = [(what, request, is_, model.predict(request, 3)) for what, request, is_ in asked]
+        content = _pictures(model, answers) if isinstance(model, ImageClassifier) else _table(model, answers)
+        declared = {key: value for key, value in source.declaration.items() if key not in ("name", "labels", "samples")}
+        rows = [(key, json.dumps(value)[:300]) for key, value in declared.items()]
+        lead = f"{model.package.task}, run on this machine with the device's code. {model.package.notice}"
+        sections = [
+            ("What it sees, and says", content),
+            ("Its declaration", page.table("model.json", ("key", "value"), rows)),
+        ]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page.page(f"Preview of {source.name}", lead, sections), encoding="utf-8")
+    yield f"{len(answers)} inputs in {out}" + (
+        "" if answers else ": the folder has no samples, give pictures or requests"
+    )
+
+
+def _asked(inputs: Sequence[str]) -> Iterator[Asked]:
+    for text in inputs:
+        if text.lstrip().startswith("{"):
+            yield text, parse(text.encode(), "local") or Request(None), ""
+        else:
+            yield Path(text).name, read_file(Path(text), REQUEST_BYTES), ""
+
+
+def _samples(model: Any) -> Iterator[Asked]:
+    labels: list[str] = []
+    if model.package.samples:
+        with np.load(model.package.samples[0], allow_pickle=False) as arrays:
+            labels = [model.package.labels[label] for label in arrays["labels"]] if "labels" in arrays else []
+    for index in range(min(len(getattr(model, "samples", ())), SHOWN)):
+        yield f"sample {index}", Request(None, index=index), labels[index] if labels else ""
+
+
+def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
+    wanted, shown = model.preprocessing, []
+    for what, request, expected, prediction in answers:
+        if request.image is not None:
+            pixels = pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
+        else:
+            pixels = model.samples[request.index or 0]
+        tensor = wanted.apply(pixels)
+        visible = pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(visible.squeeze()).save(file, "PNG")
+        best = prediction.scores[0].label
+        others = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.scores)
+        values = f"{others}; {what}, {wanted.width} x {wanted.height}, values {tensor.min():.2f} to {tensor.max():.2f}"
+        more = f"is {expected}; {values}" if expected else values
+        shown.append((file.getvalue(), what, best, more, bool(expected) and expected != best))
+    return page.pictures(shown, large=max(wanted.width, wanted.height) > 32)
+
+
+def _table(model: Any, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
+    rows = []
+    for what, request, expected, prediction in answers:
+        seen: Any = request.features if request.features is not None else request.inputs
+        if request.index is not None and isinstance(model, TabularClassifier):
+            seen = np.round(model.samples[request.index].astype(float), 4).tolist()
+        said = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.scores)
+        rows.append((what, json.dumps(seen)[:300], said or json.dumps(prediction.outputs)[:300], expected))
+    return page.table("Inputs and answers", ("input", "values", "said", "is"), rows)
