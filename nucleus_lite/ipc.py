@@ -61,6 +61,20 @@ OPEN_ANSWERS = Fact(
     twin="the same (classic ends it)",
     shown_by="edge/test_open_streams.py::test_only_a_stream_that_is_left_open_is_ended",
 )
+IPC_DAEMON = Fact(
+    "after a restart of the IPC daemon no component that runs can connect again "
+    "(Edgewright's end and are started anew)",
+    source=OBSERVED,
+    twin="`python -m twin fault DEVICE ipc`",
+    shown_by="twin/test_devices.py::test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_left",
+)
+MQTT_DAEMON = Fact(
+    "after a restart of the MQTT daemon components hear nothing of what they have subscribed to, without an error "
+    "(Edgewright's subscribe anew after 40 s without a message)",
+    source=OBSERVED,
+    twin="`python -m twin fault DEVICE mqtt`",
+    shown_by="core_device/test_ipc_server.py::test_forgotten_subscriptions_end_in_silence_and_new_ones_work",
+)
 PING = Fact(
     "a ping ends the connection",
     source=OBSERVED,

@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from twin import faults, lifecycle, log_files, unsaved
 from twin import inventory as inventory_module
-from twin import lifecycle, log_files, unsaved
 from twin import predict as asking
 from twin.devices import nucleus_files, simulated
 from twin.devices.membership import Membership
@@ -166,6 +166,18 @@ def logs(
             _output.print(line, markup=False)
     except KeyboardInterrupt:
         return
+
+
+@application.command()
+def fault(
+    device: Annotated[str, typer.Argument(help="Thing name of an edge server or of a device of `up --devices`.")],
+    daemon: Annotated[str, typer.Argument(help="What it loses for a moment: ipc or mqtt.")],
+) -> None:
+    """Let a device lose a daemon, as nucleus lite does when one starts anew: its components are told nothing."""
+    faults.lose(_running(), device, daemon)
+    _output.print(
+        f"{device} has lost its {daemon} daemon; it is back at once, its components do not know", markup=False
+    )
 
 
 @application.command()

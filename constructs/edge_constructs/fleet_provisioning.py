@@ -31,7 +31,12 @@ class ClaimPolicy(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, name: str, template: str, prefix: str) -> None:
         super().__init__(scope, construct_id)
-        calls = ("$aws/certificates/create/json", f"$aws/provisioning-templates/{template}/provision/json")
+        # The classic nucleus' plug-in lets AWS make the key, nucleus lite signs a request with one of its own.
+        calls = (
+            "$aws/certificates/create/json",
+            "$aws/certificates/create-from-csr/json",
+            f"$aws/provisioning-templates/{template}/provision/json",
+        )
         answers = [f"{call}/{answer}" for call in calls for answer in ("accepted", "rejected")]
         statements = [
             # Greengrass' provisioning plug-in connects under a random name.
@@ -58,7 +63,9 @@ class ClaimPolicy(Construct):
 
 
 def _statement(effect: str, action: str, resources: list[str]) -> dict[str, Any]:
-    return {"Effect": effect, "Action": action, "Resource": [arn("iot", resource) for resource in resources]}
+    # A policy holds in its own Region and account only, and has room for 2,048 characters.
+    named = [arn("iot", resource, region="*", account="*") for resource in resources]
+    return {"Effect": effect, "Action": action, "Resource": named}
 
 
 #: What thing groups of every stage begin with.

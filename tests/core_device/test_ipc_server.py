@@ -114,3 +114,22 @@ def test_the_subscriptions_of_a_client_end_with_it_and_their_places_are_free(tmp
         return cloud.ended
 
     assert asyncio.run(scenario()) == ["a/b"]
+
+
+def test_forgotten_subscriptions_end_in_silence_and_new_ones_work(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        heard: list[str] = []
+        loopback = LoopbackService(tmp_path)
+        service, cloud = loopback.service, loopback.cloud
+        cancel = await service.subscribe_to_iot_core("a", 1, lambda _topic, _payload: heard.append("old"))
+        service.forget_cloud_subscriptions()
+        cloud.publish("a", b"", 1, {})
+        cancel()
+        again = await service.subscribe_to_iot_core("a", 1, lambda _topic, _payload: heard.append("new"))
+        cloud.publish("a", b"", 1, {})
+        again()
+        again()
+        cloud.publish("a", b"", 1, {})
+        return heard
+
+    assert asyncio.run(scenario()) == ["new"]

@@ -83,6 +83,14 @@ class LocalDevice(IpcHandler):
         self._server = self._new_server()
         self._on_loop(self._server.start(self.socket))
 
+    def go_deaf(self) -> None:
+        """Forget what was subscribed to, and tell nobody."""
+
+        async def forget() -> None:
+            self._topics.clear()
+
+        self._on_loop(forget())
+
     def wait_for_subscription(self, topic: str = REQUEST, limit_s: float = 30) -> None:
         """Wait until the component listens."""
 

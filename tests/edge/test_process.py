@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_component import process
-from edge_component.process import EnvironmentPointer
+from edge_component.process import EndBudget, EnvironmentPointer
 from tests.edge.model_folder import DIGITS, ROOT, point
 
 LOADING = f"""
@@ -98,7 +98,7 @@ def test_restarts_the_same_command_in_the_new_environment(tmp_path: Path) -> Non
     new = make_environment(tmp_path / "venv-2")
     point(tmp_path / "current", new)
     code = (
-        "import sys; from pathlib import Path; from edge_component.process import EnvironmentPointer\n"
+        "import sys; from pathlib import Path; from edge_component.process import EndBudget, EnvironmentPointer\n"
         "print(sys.argv[1:], sys.executable, flush=True)\n"
         f"if sys.executable != {str(new / 'bin' / 'python')!r}: EnvironmentPointer(Path(sys.argv[1])).restart()\n"
     )
@@ -142,3 +142,29 @@ def test_without_glibc_nothing_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> No
     process.trim()
 
     process._malloc_trim.cache_clear()
+
+
+def test_a_component_ends_by_itself_twice_an_hour_at_most(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+
+    def spend() -> bool:
+        # As the next process does: what counts is in the file.
+        return EndBudget(tmp_path / "ends", lambda: now[0]).spend()
+
+    assert [spend(), spend(), spend()] == [True, True, False]
+    now[0] += 3599
+    assert not spend()
+    now[0] += 2
+    assert spend()
+
+
+def test_a_clock_that_was_put_back_and_a_damaged_file_do_not_keep_a_component(tmp_path: Path) -> None:
+    file = tmp_path / "ends"
+    file.write_text("2000000.0\n2000001.0")
+    assert EndBudget(file, lambda: 1_000_000.0).spend()
+    file.write_text("nonsense")
+    assert EndBudget(file).spend()
+
+
+def test_an_end_that_cannot_be_noted_does_not_come(tmp_path: Path) -> None:
+    assert not EndBudget(tmp_path / "missing" / "ends").spend()

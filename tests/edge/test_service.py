@@ -23,6 +23,7 @@ class FakeClient:
         self.failure: Exception | None = None
         self.reports = 0
         self.reads = 0
+        self.renewals: list[float] = []
         self.report_failure: Exception | None = None
         self.on_change: Callable[[], None] = lambda: None
 
@@ -38,6 +39,9 @@ class FakeClient:
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         self.on_change = on_change
+
+    def renew(self, silent_s: float) -> None:
+        self.renewals.append(silent_s)
 
     def report_running(self) -> None:
         self.reports += 1
@@ -232,3 +236,37 @@ def test_ends_for_a_new_start_when_its_environment_is_replaced() -> None:
     device = FakeDevice()
 
     assert Running(service(device, is_outdated=lambda: bool(device.clients))).wait() is Event.RUNTIME_CHANGED
+
+
+def test_subscriptions_are_made_anew_where_nothing_was_heard() -> None:
+    device = FakeDevice()
+    made = service(device)
+    made._renew_s = 0.2
+    running = Running(made)
+    client = device.wait_for(1)
+    deadline = time.monotonic() + 30
+    while not client.renewals:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert set(client.renewals) == {0.2}
+
+
+@pytest.mark.parametrize("may_end", [True, False])
+def test_a_device_that_has_forgotten_the_process_ends_it_unless_that_would_be_for_good(may_end: bool) -> None:
+    device = FakeDevice()
+    made = service(device, may_end=lambda: may_end)
+    running = Running(made)
+    first = device.wait_for(1)
+
+    device.failures = [RefusedError("the device does not know this process")]
+    first.lose()
+
+    if may_end:
+        assert isinstance(running.wait(), ServiceError)
+        return
+    device.wait_for(2)
+    made.stop()
+    assert running.wait() is Event.STOP

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from tests.twin.conftest import wait_until
-from twin import inventory, lifecycle
+from twin import faults, inventory, lifecycle
 from twin.devices import simulated
-from twin.edge_processes import DEVICE_VARIABLE
+from twin.edge_processes import DEVICE_VARIABLE, devices_folder
 from twin.errors import TwinError
 from twin.process import processes_where
 from twin.state import TwinState
@@ -73,6 +73,18 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     os.kill(offline, signal.SIGKILL)
 
     wait_until(lambda: pids(small_twin)["device-02"] not in (None, offline))
+
+    log = devices_folder(small_twin.home) / "device-01" / "log" / "core_device.log"
+    for daemon in ("ipc", "mqtt"):
+        faults.lose(small_twin, "device-01", daemon)
+    wait_until(lambda: "components that run are not known" in log.read_text())
+    wait_until(lambda: log.read_text().count(" connected to ") == 2)
+    for device, daemon, text in (
+        ("device-01", "disk", "DAEMON must be one of"),
+        ("device-09", "ipc", "there are device-01"),
+    ):
+        with pytest.raises(TwinError, match=text):
+            faults.lose(small_twin, device, daemon)
 
     lifecycle.stop(small_twin.home)
 

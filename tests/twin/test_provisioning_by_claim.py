@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.synthesis import template
 from tests.twin.conftest import Clients, settle
@@ -23,6 +28,7 @@ from twin.state import TwinState
 ROOT = Path(__file__).resolve().parents[2]
 STACK, BUCKET, GROUP, NAME = "claims", "hook-code", "edgewright-twin", "edgewright-twin-claim"
 CREATE = "$aws/certificates/create/json"
+FROM_REQUEST = "$aws/certificates/create-from-csr/json"
 PROVISION = f"$aws/provisioning-templates/{NAME}/provision/json"
 #: Of the Provisioning stack; the rest is the custom resource of fleet indexing.
 KEPT = ("ProvisioningClaimPolicy", "ProvisioningHook", "ProvisioningRole", "ProvisioningTemplate")
@@ -91,7 +97,7 @@ def _remove_devices(iot: Any) -> None:
 @pytest.fixture
 def session(claim: Device) -> Iterator[Session]:
     with connected(claim, jobs=False) as connection:
-        for call in (CREATE, PROVISION):
+        for call in (CREATE, FROM_REQUEST, PROVISION):
             for answer in ("accepted", "rejected"):
                 connection.subscribe(f"{call}/{answer}")
         yield connection
@@ -130,6 +136,43 @@ def test_a_registered_device_gets_a_certificate_that_works(
     (tmp_path / "key.pem").write_text(keys["privateKey"])
     with connected(replace(claim, thing="edgewright-twin-line-1", folder=tmp_path), jobs=False) as own:
         own.subscribe("edgewright/twin/digits/request")
+
+
+def test_a_registered_device_joins_with_a_key_that_never_leaves_it(
+    claim: Device, client: Clients, session: Session, tmp_path: Path
+) -> None:
+    register(client, "edgewright-twin-line-csr")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "line-csr")])
+    signed = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    request = {"certificateSigningRequest": signed.public_bytes(Encoding.PEM).decode()}
+
+    made = session.call(FROM_REQUEST, request)
+    token = {"certificateOwnershipToken": made.document["certificateOwnershipToken"]}
+    joined = session.call(PROVISION, {**token, "parameters": {"SerialNumber": "line-csr"}})
+    again = session.call(PROVISION, {**token, "parameters": {"SerialNumber": "line-csr"}})
+
+    assert set(made.document) == {"certificateId", "certificatePem", "certificateOwnershipToken"}
+    assert (joined.topic.endswith("/accepted"), again.topic.endswith("/rejected")) == (True, True)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "cert.pem").write_text(made.document["certificatePem"])
+    (tmp_path / "key.pem").write_bytes(private)
+    with connected(replace(claim, thing="edgewright-twin-line-csr", folder=tmp_path), jobs=False) as own:
+        own.subscribe("edgewright/twin/digits/request")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({}, "InvalidPayload"),
+        ({"certificateSigningRequest": 5}, "InvalidPayload"),
+        ({"certificateSigningRequest": "no PEM"}, "InvalidCertificateSigningRequest"),
+    ],
+)
+def test_a_signing_request_that_is_none_is_rejected(session: Session, request_: dict[str, Any], code: str) -> None:
+    answer = session.call(FROM_REQUEST, request_)
+
+    assert (answer.topic.endswith("/rejected"), answer.document["errorCode"]) == (True, code)
 
 
 def test_a_device_joins_once(client: Clients, session: Session) -> None:

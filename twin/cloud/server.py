@@ -40,6 +40,7 @@ EXTENSIONS = (
     "twin.cloud.iot.role_aliases",
     "twin.cloud.iot.registry",
     "twin.cloud.iot.front",
+    "twin.cloud.iot.claims",
     "twin.cloud.iot.keep_alive",
     "twin.cloud.greengrass.api",
     "twin.cloud.greengrass.cloudformation",

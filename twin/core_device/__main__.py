@@ -14,6 +14,7 @@ from .configuration import Configuration, load_configuration
 from .errors import CoreDeviceError
 from .files import Layout
 from .processes import InstanceLock
+from .signals import FAULTS
 
 _LOG_LIMIT_BYTES = 1 << 20
 
@@ -46,9 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
 async def _run(configuration: Configuration) -> None:
     from .device import CoreDevice
 
-    task = asyncio.create_task(CoreDevice(configuration).run())
+    device = CoreDevice(configuration)
+    task = asyncio.create_task(device.run())
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, task.cancel)
+    losing: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(FAULTS["ipc"], lambda: losing.add(asyncio.create_task(device.lose_ipc())))
+    loop.add_signal_handler(FAULTS["mqtt"], device.lose_mqtt)
     try:
         await task
     except asyncio.CancelledError:

@@ -85,7 +85,9 @@ class CoreDevice:
         self._worker = DeploymentWorker(layout.job_file, self._deployer, self._health.deployment_done, dialect)
         self._jobs = JobQueue(self._connection, thing_name, self._worker.offer)
         named = thing_name if dialect.fills_policies else None
-        service = IpcService(self._tokens, self._store, self._save_configuration, self._connection, components, named)
+        service = self._service = IpcService(
+            self._tokens, self._store, self._save_configuration, self._connection, components, named
+        )
         self._ipc = IpcServer(service, dialect.ipc)
         self._environment: ComponentEnvironment | None = None
 
@@ -123,6 +125,20 @@ class CoreDevice:
             await self._http.close()
             with contextlib.suppress(OSError):
                 socket.unlink()
+
+    async def lose_ipc(self) -> None:
+        """Do as nucleus lite does when its IPC daemon starts anew: no running component can connect again."""
+        log.warning("the IPC is started anew: components that run are not known any more")
+        await self._ipc.stop()
+        for name in self._supervisor.components:
+            self._tokens.revoke(name)
+        await self._ipc.start(self._layout.ipc_socket())
+
+    def lose_mqtt(self) -> None:
+        """Do as nucleus lite does when its MQTT daemon starts anew: subscriptions of components are gone in silence."""
+        log.warning("the MQTT connection is started anew: components hear nothing of what they have subscribed to")
+        self._service.forget_cloud_subscriptions()
+        self._connection.reconnect()
 
     def _make_component(self, recipe: Recipe) -> Component:
         environment = self._environment

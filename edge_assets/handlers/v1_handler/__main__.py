@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = EnvironmentPointer(options.runtime_pointer)
     settings = greengrass_ipc.SharedSettings.beside(options.runtime_pointer, options.component)
     connect = greengrass_ipc.Connector(partial(greengrass_ipc.connect, settings=settings))
-    service = HandlerService(connect, outbox, make_dispatcher, is_outdated=environment.is_outdated)
+    # A component is started in its own work folder.
+    may_end = process.EndBudget(Path.cwd() / "ends").spend
+    service = HandlerService(connect, outbox, make_dispatcher, is_outdated=environment.is_outdated, may_end=may_end)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     try:

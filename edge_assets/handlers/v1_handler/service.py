@@ -25,6 +25,7 @@ class HandlerService(ConnectedService):
         outbox: Publishes what the function publishes.
         make_dispatcher: Makes the dispatcher of accepted settings; it is started and stopped here.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
+        may_end: Asked before the process ends because the device does not know it any more; always by default.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class HandlerService(ConnectedService):
         make_dispatcher: Callable[[HandlerSettings], Dispatcher],
         *,
         is_outdated: Callable[[], bool] = lambda: False,
+        may_end: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(connect, outbox, is_outdated=is_outdated)
+        super().__init__(connect, outbox, is_outdated=is_outdated, may_end=may_end)
         self._make_dispatcher = make_dispatcher
         self._dispatcher: Dispatcher | None = None
         self._subscribed: set[str] | None = None

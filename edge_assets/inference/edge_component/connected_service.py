@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 FIRST_RECONNECT_S = 0.2
 LONGEST_RECONNECT_S = 10.0
 #: Without a device for so long the process ends: a device that lives starts a new one.
-GIVE_UP_S = 300.0
+GIVE_UP_S = 30.0
+#: Without a message for so long the subscriptions are made anew: each costs a message of AWS IoT.
+RENEW_S = 40.0
+#: How often within that time to look whether it is over.
+RENEWALS = 8
 #: A device tells each changed leaf by itself, and nucleus lite resets before it merges: let all of a change arrive,
 #: then read once.
 SETTLE_S = 0.25
@@ -35,6 +39,7 @@ class Event(Enum):
     RUNTIME_CHANGED = "runtime changed"
     CONNECTION_LOST = "connection lost"
     CONFIGURATION_CHANGED = "configuration changed"
+    RENEWAL_DUE = "renewal due"
 
 
 ENDINGS = (Event.STOP, Event.RUNTIME_CHANGED)
@@ -52,6 +57,8 @@ class ConnectedService(ABC):
         outbox: Messages on their way.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
         give_up_s: How long to go without a device.
+        may_end: Asked before the process ends because the device does not know it any more; always by default.
+        renew_s: How long to go without a message before the subscriptions are made anew.
     """
 
     def __init__(
@@ -61,11 +68,15 @@ class ConnectedService(ABC):
         *,
         is_outdated: Callable[[], bool] = lambda: False,
         give_up_s: float = GIVE_UP_S,
+        may_end: Callable[[], bool] = lambda: True,
+        renew_s: float = RENEW_S,
     ) -> None:
         self._connect = connect
         self._outbox = outbox
         self._is_outdated = is_outdated
         self._give_up_s = give_up_s
+        self._may_end = may_end
+        self._renew_s = renew_s
         # SimpleQueue.put may be called from a signal handler and from the connection's thread.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -101,7 +112,7 @@ class ConnectedService(ABC):
                 if ending is not None:
                     return ending
                 if time.monotonic() - self._served_at > self._give_up_s:
-                    raise ServiceError(f"no device for {self._give_up_s:.0f} s: it must start this component anew")
+                    self._end_or_go_on(f"no device for {self._give_up_s:.0f} s: it must start this component anew")
         finally:
             self._ended.set()
             self._look.set()
@@ -142,7 +153,10 @@ class ConnectedService(ABC):
         try:
             client = self._connect(lambda: self._events.put(Event.CONNECTION_LOST))
         except RefusedError as exc:
-            raise ServiceError(str(exc)) from exc
+            if not self._configured:
+                raise ServiceError(str(exc)) from exc
+            self._end_or_go_on(str(exc))
+            return None
         except IpcError as exc:
             log.warning("%s", exc)
             return None
@@ -157,6 +171,13 @@ class ConnectedService(ABC):
             self._outbox.attach(None)
             self._disconnected()
             client.close()
+
+    def _end_or_go_on(self, reason: str) -> None:
+        """End for a device that has forgotten this process, unless it would be the end for good."""
+        if self._may_end():
+            raise ServiceError(reason)
+        log.error("%s; ended too often within the hour for the device to start it again, so it goes on trying", reason)
+        self._served_at = time.monotonic()
 
     def _serve(self, client: IpcClient) -> Event | None:
         client.watch_configuration(lambda: self._events.put(Event.CONFIGURATION_CHANGED))
@@ -178,6 +199,8 @@ class ConnectedService(ABC):
             event = self._events.get()
             if event in ENDINGS:
                 return event
+            if event is Event.RENEWAL_DUE:
+                client.renew(self._renew_s)
             if event is Event.CONFIGURATION_CHANGED:
                 ending = self._ending_within(SETTLE_S)
                 if ending is not None:
@@ -213,7 +236,11 @@ class ConnectedService(ABC):
 
     def _watch(self) -> None:
         told = False
+        renew_at = time.monotonic() + self._renew_s
         while not self._ended.is_set():
+            if time.monotonic() >= renew_at:
+                renew_at = time.monotonic() + self._renew_s / RENEWALS
+                self._events.put(Event.RENEWAL_DUE)
             self._look.wait(POLL_S)
             self._look.clear()
             self._observe()

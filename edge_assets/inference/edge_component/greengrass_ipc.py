@@ -130,6 +130,32 @@ class _Subscription:
             self._lifecycle.end(f"{self._what} was ended by the device")
 
 
+class _CloudSubscription:
+    """A topic's messages, by a stream of the device that is replaced when it may have gone deaf; see `renew`."""
+
+    def __init__(self, make: Callable[[Callable[[Any], None]], _Subscription], take: Callable[[bytes], None]) -> None:
+        self._make = make
+        self._take = take
+        self._stream = make(self._on_event)
+        self.heard_at = time.monotonic()
+        self.is_open = True
+
+    def close(self) -> None:
+        """End it; see `Subscription.close`."""
+        self.is_open = False
+        self._stream.close()
+
+    def replace(self) -> None:
+        """Subscribe anew, then end the stream before: nothing is missed, and what comes meanwhile may come twice."""
+        before, self._stream = self._stream, self._make(self._on_event)
+        self.heard_at = time.monotonic()
+        before.close()
+
+    def _on_event(self, event: Any) -> None:
+        self.heard_at = time.monotonic()
+        self._take(event.message.payload or b"")
+
+
 class _Publication:
     """A message on its way; see `Publication`."""
 
@@ -205,6 +231,7 @@ class GreengrassIpc:
         self._lifecycle = lifecycle
         self._settings = settings
         self._calls = _Calls()
+        self._topics: dict[str, _CloudSubscription] = {}
 
     @property
     def lost(self) -> bool:
@@ -231,16 +258,31 @@ class GreengrassIpc:
         except RefusedError as exc:
             raise IpcError(f"{exc}: it is not deployed yet") from exc
 
-    def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> _Subscription:
+    def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> _CloudSubscription:
         """Receive the messages of a topic; see `IpcClient.subscribe`."""
-        subscription = _Subscription(self._lifecycle, f"subscribing to {topic}")
-        subscription.open(
-            self._client.subscribe_to_iot_core_async,
-            topic_name=topic,
-            qos=QOS.AT_LEAST_ONCE,
-            on_stream_event=lambda event: on_message(event.message.payload or b""),
-        )
+
+        def make(on_event: Callable[[Any], None]) -> _Subscription:
+            stream = _Subscription(self._lifecycle, f"subscribing to {topic}")
+            subscribe = self._client.subscribe_to_iot_core_async
+            stream.open(subscribe, topic_name=topic, qos=QOS.AT_LEAST_ONCE, on_stream_event=on_event)
+            return stream
+
+        subscription = _CloudSubscription(make, on_message)
+        self._topics[topic] = subscription
         return subscription
+
+    def renew(self, silent_s: float) -> None:
+        """Subscribe anew where the device may have gone deaf; see `IpcClient.renew`."""
+        topics = [each for each in self._topics.values() if each.is_open]
+        if any(time.monotonic() - each.heard_at < silent_s for each in topics):
+            return
+        for subscription in topics:
+            try:
+                subscription.replace()
+            except IpcError as exc:
+                # The next time, then: the stream that there was is still there.
+                log.info("not renewed: %s", exc)
+                return
 
     def publish(self, topic: str, payload: bytes) -> "_Publication":
         """Publish a message; see `Publisher.publish`."""

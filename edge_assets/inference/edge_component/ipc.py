@@ -112,6 +112,16 @@ class IpcClient(Publisher, Protocol):
         """
         ...
 
+    def renew(self, silent_s: float) -> None:
+        """Subscribe anew to every topic, unless a message shows that the device listens to the cloud for this client.
+
+        Nucleus lite forgets what its components have subscribed to when its MQTT daemon starts anew, and tells nobody.
+
+        Args:
+            silent_s: A message within so long is enough.
+        """
+        ...
+
     def report_running(self) -> None:
         """Tell the device that the component serves: a deployment need not watch it for a while to believe it.
 

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,46 @@ class EnvironmentPointer:
         except OSError:
             return None
         return Path(content) if content else None
+
+
+class EndBudget:
+    """How often a component may end because its device has forgotten it.
+
+    systemd starts a component of nucleus lite three times within an hour, then never again until somebody resets it.
+
+    Args:
+        file: Keeps when it has ended.
+        clock: Seconds since 1970.
+    """
+
+    WITHIN_S = 3600.0
+    ENDS = 2
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = file
+        self._clock = clock
+
+    def spend(self) -> bool:
+        """Take one end.
+
+        Returns:
+            False when there have been two within the last hour, or when it cannot be noted.
+        """
+        now = self._clock()
+        try:
+            times = [float(text) for text in self._file.read_text().split()] if self._file.exists() else []
+        except (OSError, ValueError):
+            times = []
+        # A clock that was put back must not hold the end up for longer than an hour.
+        recent = [at for at in times if now - self.WITHIN_S < at <= now]
+        if len(recent) >= self.ENDS:
+            return False
+        try:
+            self._file.write_text("\n".join(map(str, [*recent, now])))
+        except OSError as exc:
+            log.error("%s cannot be written, so the process goes on: %s", self._file, exc)
+            return False
+        return True
 
 
 @cache

@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checks=[keys.check, agent.check, check_service],
         is_outdated=environment.is_outdated,
         on_watch=heartbeat.beat,
+        may_end=process.EndBudget(own / "ends").spend,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())

@@ -36,6 +36,7 @@ class InferenceService(ConnectedService):
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
         on_watch: Called several times a second with the endpoints in use.
         give_up_s: How long to go without a device.
+        may_end: Asked before the process ends because the device does not know it any more; always by default.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class InferenceService(ConnectedService):
         is_outdated: Callable[[], bool] = lambda: False,
         on_watch: Callable[[list[Endpoint]], None] = lambda _endpoints: None,
         give_up_s: float = GIVE_UP_S,
+        may_end: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(connect, outbox, is_outdated=is_outdated, give_up_s=give_up_s)
+        super().__init__(connect, outbox, is_outdated=is_outdated, give_up_s=give_up_s, may_end=may_end)
         self._router = router
         self._checks = checks
         self._on_watch = on_watch

@@ -92,6 +92,10 @@ class Connection:
         """Call a function after every successful connect, once the subscriptions are under way again."""
         self._connect_listeners.append(listener)
 
+    def reconnect(self) -> None:
+        """Let go of the connection, which is made anew."""
+        self._client.disconnect()
+
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         try:

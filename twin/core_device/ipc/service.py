@@ -42,6 +42,7 @@ class IpcService(IpcHandler):
         self._tokens, self._store, self._save_configuration = tokens, store, save_configuration
         self._connection, self._components = connection, components
         self._topics, self._thing_name = LocalTopics(), thing_name
+        self._cloud_subscriptions: list[Cancel] = []
 
     def component_of(self, token: str) -> str | None:
         """The component that holds the token."""
@@ -91,9 +92,23 @@ class IpcService(IpcHandler):
     async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Cancel:
         """Subscribe by the device's connection."""
         try:
-            return await self._connection.subscribe(topic, qos, deliver)
+            cancel = await self._connection.subscribe(topic, qos, deliver)
         except RequestRejectedError as exc:
             raise IpcError("ServiceError", str(exc)) from exc
+        self._cloud_subscriptions.append(cancel)
+
+        def end() -> None:
+            if cancel in self._cloud_subscriptions:
+                self._cloud_subscriptions.remove(cancel)
+                cancel()
+
+        return end
+
+    def forget_cloud_subscriptions(self) -> None:
+        """End every subscription to the cloud's topics; the streams of those who have subscribed stay open."""
+        forgotten, self._cloud_subscriptions = self._cloud_subscriptions, []
+        for cancel in forgotten:
+            cancel()
 
     def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
         """Publish to the device's own components."""

@@ -1,0 +1,5 @@
+"""The signals by which a core device is told to lose a daemon."""
+
+import signal
+
+FAULTS = {"ipc": signal.SIGUSR1, "mqtt": signal.SIGUSR2}
