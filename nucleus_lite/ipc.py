@@ -75,6 +75,12 @@ MQTT_DAEMON = Fact(
     twin="`python -m twin fault DEVICE mqtt`",
     shown_by="core_device/test_ipc_server.py::test_forgotten_subscriptions_end_in_silence_and_new_ones_work",
 )
+CREDENTIALS = Fact(
+    "the credential endpoint asks the cloud at each request, and answers 200 with `null` without it",
+    source=OBSERVED,
+    twin="the same (classic keeps them, and answers 500)",
+    shown_by="core_device/test_credentials.py::test_lite_keeps_no_credentials_and_answers_null_without_a_cloud",
+)
 PING = Fact(
     "a ping ends the connection",
     source=OBSERVED,

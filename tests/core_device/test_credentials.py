@@ -109,6 +109,31 @@ def test_the_local_endpoint_serves_components_only() -> None:
     assert set(answers[0][1]) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
 
 
+@pytest.mark.parametrize("as_lite", [True, False])
+def test_lite_keeps_no_credentials_and_answers_null_without_a_cloud(as_lite: bool) -> None:
+    requests: list[httpx.Request] = []
+    given = answer_for(timedelta(hours=1), requests)
+    away = False
+
+    async def main() -> list[httpx.Response]:
+        nonlocal away
+        tokens = exchange(lambda request: httpx.Response(403, json={}) if away else given(request))
+        endpoint = CredentialEndpoint(tokens, lambda _: "com.x", as_lite=as_lite)
+        url = await endpoint.start()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers = [await client.get(url, headers={"Authorization": "t"}) for _ in range(2)]
+            away = True
+            answers.append(await client.get(url, headers={"Authorization": "t"}))
+        await endpoint.stop()
+        return answers
+
+    first, second, last = asyncio.run(main())
+
+    assert len(requests) == (2 if as_lite else 1)
+    assert (first.json() != second.json()) == as_lite
+    assert (last.status_code, last.text) == ((200, "null") if as_lite else (200, second.text))
+
+
 @pytest.mark.parametrize("key", ["a/b.zip", "with space+plus/ü~.zip"])
 def test_signs_as_botocore_does(key: str) -> None:
     url = object_url("bucket", key, "eu-west-1")

@@ -24,6 +24,7 @@ class Service(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.status = 200
         self.credentials = 0
+        self.away = False
         self.expires = datetime.now(UTC) + timedelta(hours=1)
 
 
@@ -37,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.credentials += 1
         body = {"AccessKeyId": "AKID", "SecretAccessKey": "secret", "Token": "session"}
         data = json.dumps({**body, "Expiration": self.server.expires.isoformat()}).encode()
+        if self.server.away:
+            data = b"null"
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -101,6 +104,17 @@ def test_takes_credentials_once_until_they_are_about_to_expire(service: Service)
     short.put("bucket", "1", b"")
     short.put("bucket", "2", b"")
     assert service.credentials == 3
+
+
+def test_a_device_that_has_no_credentials_at_the_moment_is_asked_again(service: Service) -> None:
+    objects = S3Objects(environment(service))
+    service.away = True
+    with pytest.raises(UploadError, match=r"no credentials yet: the device reaches no cloud"):
+        objects.put("bucket", "1", b"")
+
+    service.away = False
+    objects.put("bucket", "1", b"")
+    assert service.objects == {"/bucket/1": b""}
 
 
 @pytest.mark.parametrize(("status", "asked"), [(400, 2), (401, 2), (403, 2), (404, 1), (503, 1)])

@@ -54,7 +54,9 @@ class CoreDevice:
         )
         token_exchange = TokenExchange(configuration, self._http)
         data_plane = DataPlane(configuration, self._http)
-        self._credential_endpoint = CredentialEndpoint(token_exchange, self._tokens.component)
+        self._credential_endpoint = CredentialEndpoint(
+            token_exchange, self._tokens.component, as_lite=dialect.null_credentials
+        )
         self._supervisor = ComponentSupervisor(self._make_component, self._on_stopped, binds_to=dialect.binds_to)
         self._deployer = Deployer(
             layout,

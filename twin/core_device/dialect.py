@@ -54,6 +54,7 @@ class Dialect:
         groups_only: A deployment to a group takes away what one to the thing has brought.
         keeps_pre_releases: A component of a pre-release version stays, also when nobody wants it any more.
         ignores_case: Component names, and keys of configurations, that differ in capital letters only are one.
+        null_credentials: Components get new credentials at each request, and `null` while the cloud is not reached.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
         fills_policies: `{iot:thingName}` in access control is the device's name.
     """
@@ -69,6 +70,7 @@ class Dialect:
     file_mode: int
     starts_configured: bool
     rolls_back: bool
+    null_credentials: bool
     groups_only: bool
     keeps_pre_releases: bool
     ignores_case: bool
@@ -88,6 +90,7 @@ LITE = Dialect(
     file_mode=0o755,
     starts_configured=True,
     rolls_back=False,
+    null_credentials=True,
     groups_only=True,
     keeps_pre_releases=True,
     ignores_case=False,
@@ -106,6 +109,7 @@ CLASSIC = Dialect(
     file_mode=0o440,
     starts_configured=False,
     rolls_back=True,
+    null_credentials=False,
     groups_only=False,
     keeps_pre_releases=False,
     ignores_case=True,

@@ -111,8 +111,12 @@ class S3Objects:
         try:
             with opener.open(request, timeout=CALL_LIMIT_S) as answer:
                 found = json.load(answer)
+            if found is None:
+                raise UploadError("no credentials yet: the device reaches no cloud at the moment")
             expires = datetime.fromisoformat(found["Expiration"]).timestamp()
             return _Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["Token"], expires)
+        except UploadError:
+            raise
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as exc:
             raise UploadError(f"no credentials from the device's token exchange: {exc!r}") from exc
 

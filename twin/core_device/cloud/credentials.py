@@ -133,10 +133,14 @@ class CredentialEndpoint:
     Args:
         token_exchange: Where the credentials come from.
         component_of: The component that holds a token, or None.
+        as_lite: Fetch new credentials for each request, and answer `null` where there are none, as nucleus lite does.
     """
 
-    def __init__(self, token_exchange: TokenExchange, component_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, token_exchange: TokenExchange, component_of: Callable[[str], str | None], *, as_lite: bool = False
+    ) -> None:
         self._token_exchange, self._component_of = token_exchange, component_of
+        self._as_lite = as_lite
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
@@ -171,7 +175,7 @@ class CredentialEndpoint:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _answer(self, head: list[str]) -> tuple[HTTPStatus, dict[str, str]]:
+    async def _answer(self, head: list[str]) -> tuple[HTTPStatus, dict[str, str] | None]:
         method, _, target = head[0].partition(" ")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         component = self._component_of(headers.get("authorization", ""))
@@ -180,9 +184,11 @@ class CredentialEndpoint:
         if method != "GET" or target.split(" ")[0].rstrip("/") != _PATH.rstrip("/"):
             return HTTPStatus.NOT_FOUND, {"message": f"only GET {_PATH} is served"}
         try:
-            credentials = await self._token_exchange.credentials()
+            credentials = await self._token_exchange.credentials(renew=self._as_lite)
         except CoreDeviceError as exc:
             log.warning("no credentials for %s: %s", component, exc)
+            if self._as_lite:
+                return HTTPStatus.OK, None
             return HTTPStatus.INTERNAL_SERVER_ERROR, {"message": str(exc)}
         return HTTPStatus.OK, {
             "AccessKeyId": credentials.access_key_id,
