@@ -1,6 +1,7 @@
 """A device that forgets in silence what was subscribed to, as nucleus lite does when its MQTT daemon starts anew."""
 
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def test_a_renewed_subscription_hears_again_and_only_once(device: LocalDevice, i
     device.send(b"3")
     assert heard.get(timeout=30) == b"3"
     subscription.close()
+    deadline = time.monotonic() + 30
+    while device._topics[REQUEST]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     ipc.renew(0)
     assert (device._topics[REQUEST], heard.qsize(), ipc.lost) == ([], 0, False)
 
@@ -55,7 +60,7 @@ def test_nothing_is_renewed_for_a_client_that_has_heard_something(device: LocalD
     ipc.renew(600)
     assert device._topics[REQUEST] == [before]
     ipc.renew(0)
-    assert device._topics[REQUEST] != [before]
+    assert device._topics[REQUEST][-1] != before
 
 
 def test_a_subscription_that_cannot_be_renewed_stays(
