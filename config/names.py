@@ -55,6 +55,11 @@ class Names:
         return f"{self.ring_group(ring)} (server {server})" if server else self.ring_group(ring)
 
     @property
+    def join_function(self) -> str:
+        """The function that the edge server asks for its certificate."""
+        return f"{self.prefix}-join"
+
+    @property
     def thing_type(self) -> str:
         """The type of every core device."""
         return f"{self.prefix}-core"

@@ -6,6 +6,7 @@ from constructs import Construct
 from config.stage import Stage
 from edge_constructs.edge_assets import user_data_script
 from edge_constructs.edge_server import EdgeNetwork, EdgeServer
+from edge_constructs.server_join import ServerJoin
 from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack
@@ -63,8 +64,7 @@ class EdgeServerStack(StageStack):
                 "REGION": stage.region,
                 "STAGE": stage.name,
                 "THING_NAME": names.edge_server,
-                "THING_GROUP": names.ring_group(stage.fleet.ring_of(names.edge_server)),
-                "IOT_POLICY": names.iot_policy,
+                "JOIN_FUNCTION": names.join_function,
                 "ROLE_ALIAS": names.role_alias,
                 "ARTIFACT_BUCKET": storage.artifacts.name,
                 "NUCLEUS_URL": nucleus.url,
@@ -76,5 +76,16 @@ class EdgeServerStack(StageStack):
             patience=Duration.minutes(stage.edge_server.provisioning_minutes),
             name=names.edge_server,
         )
+        join = ServerJoin(
+            self,
+            "Join",
+            name=names.join_function,
+            thing=names.edge_server,
+            thing_group=names.ring_group(stage.fleet.ring_of(names.edge_server)),
+            policy=names.iot_policy,
+            fingerprint=server.fingerprint,
+        )
+        server.resource.node.add_dependency(join.function)
+        join.confirm_after(network, server)
         self.fingerprint = server.fingerprint
         self.needs(storage, identity, fleet)

@@ -47,13 +47,7 @@ class IdentityStack(StageStack):
                 *policy_topics(topic for each in stage.handlers for topic in each.publish),
             ],
         )
-        self.edge_instance = EdgeInstanceRole(
-            self,
-            "EdgeInstance",
-            thing=names.edge_server,
-            thing_group=names.ring_group(stage.fleet.ring_of(names.edge_server)),
-            policy=names.iot_policy,
-        )
+        self.edge_instance = EdgeInstanceRole(self, "EdgeInstance", join_function=names.join_function)
         self.needs(storage)
 
 

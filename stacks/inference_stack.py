@@ -93,11 +93,12 @@ class InferenceStack(StageStack):
             DeploymentHealth(self, "Health", health=stage.health, target_arns=targets) if stage.health.rings else None
         )
         before: Construct | None = None
+        of_server = stage.fleet.ring_of(self.names.edge_server)
         for ring in RINGS:
             deployment = FleetDeployment(
                 self,
                 "Deployment" if ring == "all" else f"{ring.title()}Deployment",
-                name=self.names.deployment(ring, server.fingerprint if ring == "all" else ""),
+                name=self.names.deployment(ring, server.fingerprint if ring == of_server else ""),
                 target_arn=fleet.ring_arns[ring],
                 components=components,
                 rollout=stage.rollout,
@@ -109,7 +110,7 @@ class InferenceStack(StageStack):
             before = deployment.resource
             if health and ring in stage.health.rings:
                 # It has told CloudFormation that it is a core device, so its first report is on the way.
-                expected = [self.names.edge_server] if ring == "all" else []
+                expected = [self.names.edge_server] if ring == of_server else []
                 before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
 
     def _settings(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:

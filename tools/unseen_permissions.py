@@ -54,9 +54,10 @@ UNSEEN = (
         "SageMaker looks for the source before it reads it (test_the_compiler_may_look_for_its_source)",
     ),
     Unseen(
-        "EdgeInstanceRole",
-        r"iot:(UpdateCertificate|DeleteCertificate)",
-        "the user data takes a certificate back when a later step fails (tests/edge_server/test_user_data_failures.py)",
+        "Join(Confirmation)?",
+        r"iot:((Detach|List)\w+|(Update|Delete|Describe)Certificate|AttachThingPrincipal)|greengrass:GetCoreDevice",
+        "a certificate of a failed attempt, or of the server before, is taken away "
+        "(tests/handlers/test_server_join.py, tests/integration/test_replaced_server.py)",
     ),
     Unseen(
         "EdgeInstanceRole",

@@ -13,7 +13,15 @@ from edge_handlers.service_client import GONE, ignoring, settling
 LOG = logging.getLogger(__name__)
 
 
-def release(thing: str, policy: str, iot: Any, is_registered: Callable[[str], bool], *, keep: bool = False) -> int:
+def release(
+    thing: str,
+    policy: str,
+    iot: Any,
+    is_registered: Callable[[str], bool],
+    *,
+    keep: bool = False,
+    spare: str | None = None,
+) -> int:
     """Detach every principal of a thing, and delete the certificates that nothing else uses.
 
     Args:
@@ -22,19 +30,22 @@ def release(thing: str, policy: str, iot: Any, is_registered: Callable[[str], bo
         iot: A boto3 IoT client.
         is_registered: Whether a thing of that name is a device of a registry, which goes on needing the policy.
         keep: Only take the policy away: thing and certificates were there before the registry.
+        spare: A principal that stays as it is.
 
     Returns:
         How many certificates were deleted.
     """
     deleted = 0
     for principal in _principals(thing, iot):
-        others = [name for name in _things(principal, iot) if name != thing]
+        if principal == spare:
+            continue
+        others = [name for name in things_of(principal, iot) if name != thing]
         if keep:
             with ignoring(GONE):
                 iot.detach_policy(policyName=policy, target=principal)
             continue
         if ":cert/" in principal and not others:
-            _delete_certificate(principal, thing, iot)
+            delete_certificate(principal, thing, iot)
             deleted += 1
             continue
         if not any(is_registered(name) for name in others):
@@ -61,14 +72,20 @@ def delete_unattached(policy: str, iot: Any) -> int:
     with ignoring(GONE):
         pages = iot.get_paginator("list_targets_for_policy").paginate(policyName=policy)
         targets = [target for page in pages for target in page["targets"]]
-    unattached = [target for target in targets if ":cert/" in target and not _things(target, iot)]
+    unattached = [target for target in targets if ":cert/" in target and not things_of(target, iot)]
     for certificate in unattached:
-        _delete_certificate(certificate, None, iot)
+        delete_certificate(certificate, None, iot)
     return len(unattached)
 
 
-def _delete_certificate(arn: str, thing: str | None, iot: Any) -> None:
-    """Detach the policies, deactivate, detach the thing, delete; one that is gone on the way is fine."""
+def delete_certificate(arn: str, thing: str | None, iot: Any) -> None:
+    """Detach the policies, deactivate, detach the thing, delete; one that is gone on the way is fine.
+
+    Args:
+        arn: The certificate.
+        thing: A thing that it is attached to, the only one, if any.
+        iot: A boto3 IoT client.
+    """
     name = arn.rpartition("/")[2]
     with ignoring(GONE):
         pages = iot.get_paginator("list_attached_policies").paginate(target=arn)
@@ -99,6 +116,16 @@ def _detach_thing(thing: str, principal: str, iot: Any) -> None:
         iot.detach_thing_principal(thingName=thing, principal=principal)
 
 
+def certificates_of(thing: str, iot: Any) -> list[str]:
+    """List the certificates of a thing, without its other principals; of one that is gone, none.
+
+    Args:
+        thing: Its name.
+        iot: A boto3 IoT client.
+    """
+    return [principal for principal in _principals(thing, iot) if ":cert/" in principal]
+
+
 def _principals(thing: str, iot: Any) -> list[str]:
     with ignoring(GONE):
         pages = iot.get_paginator("list_thing_principals").paginate(thingName=thing)
@@ -106,7 +133,13 @@ def _principals(thing: str, iot: Any) -> list[str]:
     return []
 
 
-def _things(principal: str, iot: Any) -> list[str]:
+def things_of(principal: str, iot: Any) -> list[str]:
+    """List the things that a principal is attached to; of one that is gone, none.
+
+    Args:
+        principal: Its ARN.
+        iot: A boto3 IoT client.
+    """
     with ignoring(GONE):
         pages = iot.get_paginator("list_principal_things").paginate(principal=principal)
         return [thing for page in pages for thing in page["things"]]

@@ -20,6 +20,8 @@ OWNER = "edgewright-registry"
 ADOPTED = "edgewright-adopted"
 #: Set by the provisioning template on what joined by claim: no list holds it, so no list takes it away.
 CLAIMED = "edgewright-claimed"
+#: Fingerprint and certificate id of the edge server that is confirmed, and of the one that is on trial.
+JOINED, JOINING = "edgewright-server", "edgewright-joining"
 
 
 def check_thing_group(arn: str, where: str) -> None:

@@ -267,6 +267,14 @@ def assumed_by(role: Resource) -> str:
     return role.text(role.properties.get("AssumeRolePolicyDocument") or {})
 
 
+def launch_properties(resource: Resource) -> Mapping[str, Any]:
+    """What a machine is launched with: its own properties win over its launch template's."""
+    own = resource.properties.get("LaunchTemplateData") or resource.properties
+    templates = resource.fleet.referenced(resource.text(own.get("LaunchTemplate", "")))
+    data = [each.properties.get("LaunchTemplateData") or {} for each in templates]
+    return {**(data[0] if data else {}), **own}
+
+
 def start_scripts(fleet: FleetView) -> Iterator[tuple[Resource, str, str]]:
     """Resource, location and text of the user data of instances and launch templates."""
     for resource in fleet.of_type("AWS::EC2::Instance", "AWS::AutoScaling::LaunchConfiguration"):

@@ -1,10 +1,9 @@
 """Rules on what a machine downloads when it first starts: it must be let out to it, and get what devices need."""
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from edge_rules.fleet_view import FleetView, Resource, start_scripts
+from edge_rules.fleet_view import FleetView, Resource, launch_properties, start_scripts
 from edge_rules.rule import Finding, rule
 from edge_rules.wheel_rules import wheelhouses
 
@@ -18,7 +17,8 @@ _PORTS = (
     (re.compile(rf"\b(?:dnf|yum|snap)\b{_INSTALL}"), 443),
     (re.compile(r"\baws (?:--?[\w-]+ )*[a-z][a-z0-9-]+ [a-z-]+"), 443),
 )
-_NUCLEUS = re.compile(r"Greengrass\.jar|aws-greengrass-lite")
+#: What tells the start script of a core device.
+NUCLEUS = re.compile(r"Greengrass\.jar|aws-greengrass-lite")
 _DATA_PLANE = re.compile(r"greengrassDataPlanePort: *[\"']?(\d+)")
 _MQTT = re.compile(r"\bmqtt:\s+port: *[\"']?(\d+)")
 _PYTHON = re.compile(r"\bpython(3\.\d+)\b(?!/)")
@@ -74,7 +74,7 @@ def needed_ports(script: str) -> dict[int, str]:
     for pattern, port in _PORTS:
         if found := pattern.search(text):
             needed.setdefault(port, " ".join(found.group().split())[:60])
-    if _NUCLEUS.search(text):
+    if NUCLEUS.search(text):
         for pattern, usual, use in ((_MQTT, "8883", "the nucleus, MQTT"), (_DATA_PLANE, "8443", "the nucleus, data")):
             found = pattern.search(text)
             needed.setdefault(int(found.group(1) if found else usual), use)
@@ -90,22 +90,14 @@ def _filled_in(script: str) -> str:
     return text
 
 
-def _properties(resource: Resource) -> Mapping[str, Any]:
-    """What a machine is launched with: its own properties win over its launch template's."""
-    own = resource.properties.get("LaunchTemplateData") or resource.properties
-    templates = resource.fleet.referenced(resource.text(own.get("LaunchTemplate", "")))
-    data = [each.properties.get("LaunchTemplateData") or {} for each in templates]
-    return {**(data[0] if data else {}), **own}
-
-
 def _named(resource: Resource) -> Iterator[Resource]:
     """What an instance's properties refer to, but for its script."""
-    properties = {name: value for name, value in _properties(resource).items() if name != "UserData"}
+    properties = {name: value for name, value in launch_properties(resource).items() if name != "UserData"}
     return resource.fleet.referenced(resource.text(properties))
 
 
 def _image(resource: Resource) -> str:
-    named = str(_properties(resource).get("ImageId", ""))
+    named = str(launch_properties(resource).get("ImageId", ""))
     parameters = resource.fleet.templates[resource.stack].get("Parameters") or {}
     return named + "".join(str(each.get("Default", "")) for name, each in parameters.items() if name in named)
 

@@ -2,7 +2,7 @@
 # The classic nucleus, on Java, as a system service of Amazon Linux 2023. Comes behind nucleus_java.sh and before user_data.sh,
 # see there.
 export SERVICE=greengrass
-PACKAGES=(java-17-amazon-corretto-headless "python$EDGEWRIGHT_PYTHON" unzip)
+PACKAGES=(java-17-amazon-corretto-headless nftables openssl "python$EDGEWRIGHT_PYTHON" unzip)
 
 install_packages() {
   if rpm --query --quiet "${PACKAGES[@]}"; then return; fi

@@ -4,7 +4,7 @@
 # signed packages and the pinned nucleus. Identity and state live in ROOT on the host, so they outlive the container.
 export SERVICE=docker
 export TMPDIR="${TMPDIR:-/var/tmp}" # /tmp is memory, which the image would fill
-PACKAGES=(docker unzip)
+PACKAGES=(docker nftables openssl unzip)
 IN_IMAGE=(bash coreutils java-17-amazon-corretto-headless procps-ng "python$EDGEWRIGHT_PYTHON" shadow-utils sudo)
 IMAGE=edgewright-greengrass
 CONTAINER=greengrass

@@ -4,7 +4,7 @@ ROOT="${EDGEWRIGHT_ROOT:-/var/lib/greengrass}"
 ETC="${EDGEWRIGHT_ETC:-/etc/greengrass}"
 export CA_BUNDLE="${EDGEWRIGHT_CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}"
 export SERVICE=greengrass-lite.target
-PACKAGES=(python3-venv unzip)
+PACKAGES=(nftables openssl python3-venv unzip)
 
 # The command line of AWS is no Debian package any more: the signed snap is AWS's own.
 install_packages() {

@@ -1,18 +1,14 @@
 #!/bin/bash
 # Makes a fresh instance a Greengrass core device (manual provisioning: no installer creates roles, aliases or
 # policies). The lines before this text export, in single quotes:
-#   EDGEWRIGHT_REGION, _STAGE, _THING_NAME, _THING_GROUP, _IOT_POLICY, _ROLE_ALIAS, _ARTIFACT_BUCKET
+#   EDGEWRIGHT_REGION, _STAGE, _THING_NAME, _JOIN_FUNCTION, _ROLE_ALIAS, _ARTIFACT_BUCKET
 #   EDGEWRIGHT_NUCLEUS_URL, _NUCLEUS_SHA256    the nucleus' zip, pinned by its digest
 #   EDGEWRIGHT_PYTHON                          of the wheels that will be installed, such as 3.12
 #   EDGEWRIGHT_SIGNAL_URL                      where CloudFormation waits for the outcome (a signed address)
 # and nucleus_lite.sh, or nucleus_java.sh with nucleus_classic.sh or nucleus_docker.sh, define ROOT, SERVICE,
 # install_packages, prepare_nucleus, write_config and start_nucleus.
-# Rights of the instance's role:
-#   iot:DescribeEndpoint, iot:CreateKeysAndCertificate                   *
-#   iot:AttachPolicy, iot:DetachPolicy                                   cert/* (and the policy, where it is checked)
-#   iot:AttachThingPrincipal, iot:DetachThingPrincipal                   * (they act on a principal)
-#   iot:AddThingToThingGroup                                             the thing, the thing group
-#   iot:UpdateCertificate, iot:DeleteCertificate                         cert/* (only to take a failed attempt back)
+# Rights of the instance's role: lambda:InvokeFunction on the join function, which signs for this thing and no other, and
+# what Session Manager needs. Only root reaches the role.
 # Safe to run again: what is done is not done twice, and a certificate made by a run that fails is deleted again.
 # Last line in the journal (journalctl -t edgewright-edge-server): "success: …" or "failure: …"; exit code 0 or 1.
 # The same text goes to CloudFormation, whose deploy fails with it.
@@ -22,12 +18,13 @@ set -euo pipefail
 CA_SHA256="8ecde6884f3d87b1125ba31ac3fcb13d7016de7f57cc904fe1cb97c6ae98196e"
 TAG=edgewright-edge-server
 
-certificate_arn="" # of a certificate that this run made, until the run has succeeded
+certificate=""     # id of one that this run got, until the run has succeeded
 doing="start"      # for the last line
 cause=""           # of the failure, where this script knows it
 signalled=""       # an instance that starts again has told its outcome
 scratch=""         # only root can read it: the private key is there for a moment
 journal_pid=""
+UNITS="${EDGEWRIGHT_UNITS:-/etc/systemd/system}"
 
 log() { printf '%s\n' "$*" >&2; }
 
@@ -48,10 +45,22 @@ retry() {
   "$@"
 }
 
-iot() {
-  AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=5 aws iot "$@" \
-    --region "$EDGEWRIGHT_REGION" --cli-connect-timeout 10 --cli-read-timeout 30
+# $1 a file with the request; the answer is in $scratch/answer.json.
+call_join_function() {
+  local refused
+  refused="$(AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=5 aws lambda invoke --function-name "$EDGEWRIGHT_JOIN_FUNCTION" \
+    --payload "fileb://$1" --query FunctionError --output text --region "$EDGEWRIGHT_REGION" \
+    --cli-connect-timeout 10 --cli-read-timeout 70 "$scratch/answer.json")" || return
+  if [[ "$refused" != None ]]; then
+    cause="$(member "$scratch/answer.json" errorMessage)"
+    log "$EDGEWRIGHT_JOIN_FUNCTION refuses: $cause"
+    return 1
+  fi
+  cause=""
 }
+
+# $1 a JSON file, $2 a key of its object
+member() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]], end="")' "$1" "$2"; }
 
 # Everything printed goes to the journal and, as usual for user data, to the console.
 open_journal() {
@@ -61,22 +70,20 @@ open_journal() {
 }
 
 take_certificate_back() {
-  local id="${certificate_arn##*/}" left=""
-  log "deleting certificate $id, which this run made"
+  local why="$cause"
+  log "giving certificate $certificate back, which this run got"
   systemctl disable --now "$SERVICE" || true
-  iot detach-thing-principal --thing-name "$EDGEWRIGHT_THING_NAME" --principal "$certificate_arn" || true
-  iot detach-policy --policy-name "$EDGEWRIGHT_IOT_POLICY" --target "$certificate_arn" || true
-  iot update-certificate --certificate-id "$id" --new-status INACTIVE || left=1
-  retry iot delete-certificate --certificate-id "$id" --force-delete || left=1
-  rm -f "$ROOT/device.pem.crt" "$ROOT/private.pem.key" "$ROOT/certificate.arn" "$ROOT/config.yaml"
-  if [[ -n "$left" ]]; then log "certificate $id could not be deleted: delete it by hand"; fi
+  printf '{"leave": "%s"}' "$certificate" >"$scratch/leave.json"
+  retry call_join_function "$scratch/leave.json" || log "certificate $certificate is left: the next server takes it away"
+  cause="$why"
+  rm -f "$ROOT/device.pem.crt" "$ROOT/private.pem.key" "$ROOT/joined.json" "$ROOT/config.yaml"
 }
 
 finish() {
   local status=$?
   trap - EXIT INT TERM HUP
   set +e
-  if ((status != 0)) && [[ -n "$certificate_arn" ]]; then take_certificate_back; fi
+  if ((status != 0)) && [[ -n "$certificate" ]]; then take_certificate_back; fi
   [[ -n "$scratch" ]] && rm -rf "$scratch"
   if ((status == 0)); then
     log "success: $EDGEWRIGHT_THING_NAME is a core device"
@@ -104,8 +111,8 @@ signal() {
 
 check_settings() {
   local key missing=()
-  for key in REGION STAGE THING_NAME THING_GROUP IOT_POLICY ROLE_ALIAS ARTIFACT_BUCKET NUCLEUS_URL NUCLEUS_SHA256 \
-    PYTHON SIGNAL_URL; do
+  for key in REGION STAGE THING_NAME JOIN_FUNCTION ROLE_ALIAS ARTIFACT_BUCKET NUCLEUS_URL NUCLEUS_SHA256 PYTHON \
+    SIGNAL_URL; do
     key="EDGEWRIGHT_$key"
     if [[ -z "${!key:-}" ]]; then missing+=("$key"); fi
   done
@@ -147,15 +154,56 @@ write_root_ca() {
   fail "$CA_BUNDLE must hold Amazon Root CA 1 (sha-256 $CA_SHA256), got no such certificate"
 }
 
+# The key is made here and never leaves the machine.
 make_identity() {
-  if [[ -s "$ROOT/certificate.arn" && -s "$ROOT/device.pem.crt" && -s "$ROOT/private.pem.key" ]]; then return; fi
-  certificate_arn="$(iot create-keys-and-certificate --set-as-active \
-    --certificate-pem-outfile "$scratch/device.pem.crt" --private-key-outfile "$scratch/private.pem.key" \
-    --query certificateArn --output text)"
-  retry iot attach-policy --policy-name "$EDGEWRIGHT_IOT_POLICY" --target "$certificate_arn"
-  retry iot attach-thing-principal --thing-name "$EDGEWRIGHT_THING_NAME" --principal "$certificate_arn"
+  local csr
+  if [[ -s "$ROOT/joined.json" && -s "$ROOT/device.pem.crt" && -s "$ROOT/private.pem.key" ]]; then return; fi
+  openssl req -new -newkey rsa:2048 -nodes -subj "/CN=$EDGEWRIGHT_THING_NAME" \
+    -keyout "$scratch/private.pem.key" -out "$scratch/request.pem" 2>/dev/null
+  csr="$(cat "$scratch/request.pem")"
+  printf '{"csr": "%s"}' "${csr//$'\n'/\\n}" >"$scratch/request.json"
+  retry call_join_function "$scratch/request.json"
+  certificate="$(member "$scratch/answer.json" certificateId)"
+  member "$scratch/answer.json" certificatePem >"$scratch/device.pem.crt"
   install -m 0600 "$scratch/device.pem.crt" "$scratch/private.pem.key" "$ROOT/"
-  printf '%s\n' "$certificate_arn" >"$ROOT/certificate.arn"
+  install -m 0600 "$scratch/answer.json" "$ROOT/joined.json"
+}
+
+# Components run as other users than root; whoever reaches the metadata acts with the instance's role.
+close_metadata() {
+  cat >"$UNITS/edgewright-metadata.nft" <<'END'
+table inet edgewright
+delete table inet edgewright
+table inet edgewright {
+  chain output {
+    type filter hook output priority 0; policy accept;
+    ip daddr 169.254.169.254 meta skuid != 0 reject
+    ip6 daddr fd00:ec2::254 meta skuid != 0 reject
+  }
+}
+END
+  cat >"$UNITS/edgewright-metadata.service" <<END
+[Unit]
+Description=Only root reaches the instance's metadata
+DefaultDependencies=no
+After=local-fs.target
+Before=network-pre.target shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/nft -f $UNITS/edgewright-metadata.nft
+
+[Install]
+WantedBy=multi-user.target
+END
+  systemctl daemon-reload
+  systemctl enable --now edgewright-metadata.service
+  if runuser -u nobody -- curl --silent --max-time 3 --output /dev/null http://169.254.169.254/latest/meta-data/; then
+    fail "only root must reach the instance's metadata, nobody does, too"
+  fi
 }
 
 wait_until_active() {
@@ -168,7 +216,6 @@ wait_until_active() {
 }
 
 main() {
-  local data_endpoint credential_endpoint
   doing="read the settings"
   check_settings
   if [[ -e "$ROOT/provisioned" ]]; then
@@ -189,22 +236,18 @@ main() {
   prepare_nucleus
   doing="find Amazon Root CA 1"
   write_root_ca
-  doing="look up the endpoints"
-  data_endpoint="$(retry iot describe-endpoint --endpoint-type iot:Data-ATS --query endpointAddress --output text)"
-  credential_endpoint="$(retry iot describe-endpoint --endpoint-type iot:CredentialProvider \
-    --query endpointAddress --output text)"
-  doing="make the certificate of $EDGEWRIGHT_THING_NAME"
+  doing="close the instance's metadata"
+  close_metadata
+  doing="get the certificate of $EDGEWRIGHT_THING_NAME"
   make_identity
-  doing="put $EDGEWRIGHT_THING_NAME into the thing group $EDGEWRIGHT_THING_GROUP"
-  retry iot add-thing-to-thing-group --thing-name "$EDGEWRIGHT_THING_NAME" --thing-group-name "$EDGEWRIGHT_THING_GROUP"
   doing="write $ROOT/config.yaml"
-  write_config "$data_endpoint" "$credential_endpoint"
+  write_config "$(member "$ROOT/joined.json" dataEndpoint)" "$(member "$ROOT/joined.json" credentialEndpoint)"
   doing="start the nucleus"
   start_nucleus
   wait_until_active
   doing="finish"
   touch "$ROOT/provisioned"
-  certificate_arn=""
+  certificate=""
 }
 
 open_journal

@@ -83,6 +83,24 @@ def ubuntu(fleet: Fleet) -> None:
     start("dpkg --status python3-venv unzip")(fleet)
 
 
+def machine_may(action: str) -> Break:
+    statement = {"Effect": "Allow", "Action": [action], "Resource": "*"}
+
+    def change(fleet: Fleet) -> None:
+        fleet.properties("ServerRole")["Policies"][0]["PolicyDocument"]["Statement"].append(statement)
+
+    return change
+
+
+def metadata(**options: Any) -> Break:
+    return lambda fleet: fleet.properties("Server").setdefault("MetadataOptions", {}).update(options)
+
+
+def no_metadata(fleet: Fleet) -> None:
+    metadata(HttpEndpoint="disabled", HttpTokens="optional")(fleet)
+    fleet.closing = ""
+
+
 def wheels(*names: str) -> Break:
     return lambda fleet: fleet.wheels.extend(names)
 
@@ -198,6 +216,8 @@ ELSEWHERE: dict[str, tuple[str, Break]] = {
     "GreengrassV1": ("Core", add("Core", "AWS::Greengrass::CoreDefinition", {})),
     "Panorama": ("Camera", add("Camera", "AWS::Panorama::ApplicationInstance", {})),
     "AmazonLinux2": ("Server", lambda fleet: fleet.parameters["Image"].update(Default="amzn2-ami-hvm-x86_64-gp2")),
+    "ServerMetadata": ("Server", lambda fleet: setattr(fleet, "closing", "")),
+    "ServerRights": ("ServerRole", machine_may("iot:AttachThingPrincipal")),
     "ServerImage": (
         "Server",
         lambda fleet: fleet.parameters["Image"].update(Type="AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"),
@@ -234,6 +254,10 @@ ALSO: list[tuple[str, str, Break]] = [
     ("ServerEgress", "Server", way_out({"IpProtocol": "tcp", "FromPort": 443, "ToPort": 8443})),
     ("ServerPython", "Server", start("export PYTHON='3.13'\ndnf install \"python$PYTHON\" unzip")),
     ("ServerPython", "Server", ubuntu),
+    ("ServerMetadata", "Server", metadata(HttpPutResponseHopLimit=2)),
+    ("ServerMetadata", "Server", lambda fleet: fleet.properties("Server").pop("MetadataOptions")),
+    ("ServerRights", "ServerRole", machine_may("iot:*")),
+    ("ServerRights", "ServerRole", machine_may("iot:UpdateCertificate")),
     (
         "ServerImage",
         "Server",
@@ -293,6 +317,11 @@ KEEPS: dict[str, Break] = {
     ),
     "a topic that is computed": code("publish_to_iot_core(topic_name=topics.response)\n"),
     "code that this Python cannot parse": code("publish(topic_name='x'\n"),
+    "a machine that only reads": machine_may("iot:DescribeEndpoint"),
+    "a machine without metadata": no_metadata,
+    "metadata closed by iptables": lambda fleet: setattr(
+        fleet, "closing", "iptables -A OUTPUT -d 169.254.169.254 -m owner ! --uid-owner root -j REJECT"
+    ),
     "an image that is looked up at the launch": lambda fleet: fleet.properties("Server").update(
         ImageId="resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64"
     ),

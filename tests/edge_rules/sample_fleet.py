@@ -87,6 +87,7 @@ class Fleet:
         self.start = "exec python3 -m inference"
         self.more_code: dict[str, str] = {}
         self.script = "java -jar Greengrass.jar --component-default-user ggc_user:ggc_group --provision false"
+        self.closing = "nft add rule inet plant output ip daddr 169.254.169.254 meta skuid != 0 reject"
         self.resources: dict[str, Any] = _resources()
         self.parameters: dict[str, Any] = {
             "Image": {
@@ -114,7 +115,7 @@ class Fleet:
         """Write the assets and read everything as the plugin does."""
         for logical_id, recipe in (("Runtime", self.runtime), ("Inference", self.inference)):
             self.properties(logical_id).setdefault("InlineRecipe", inline(recipe))
-        self.properties("Server")["UserData"] = {"Fn::Base64": f"#!/bin/bash\n{self.script}\n"}
+        self.properties("Server")["UserData"] = {"Fn::Base64": f"#!/bin/bash\n{self.script}\n{self.closing}\n"}
         lock = "# made by a tool\n" + "\n".join(self.lock) + "\n"
         members: dict[str, str | bytes] = {"target": self.target, "requirements.lock": lock, **self.other_locks}
         members |= {f"wheels/{name}": wheel(self.glibc) if name.startswith("numpy") else "" for name in self.wheels}
@@ -241,10 +242,22 @@ def _resources() -> dict[str, Any]:
                 ]
             },
         },
+        "ServerRole": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "AssumeRolePolicyDocument": {
+                    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}}]
+                },
+                "Policies": [
+                    {"PolicyDocument": {"Statement": [_allow(["lambda:InvokeFunction"], "arn:aws:lambda:::f")]}}
+                ],
+            },
+        },
         "Server": {
             "Type": "AWS::EC2::Instance",
             "Properties": {
                 "ImageId": {"Ref": "Image"},
+                "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
                 "NetworkInterfaces": [{"GroupSet": [{"Fn::GetAtt": ["WayOut", "GroupId"]}]}],
             },
         },

@@ -11,7 +11,9 @@ from pathlib import Path
 from edge_constructs.edge_assets import EDGE_SERVER, user_data_script
 
 SCRIPTS = sorted(EDGE_SERVER.glob("*.sh"))
-ARN = "arn:aws:iot:eu-west-1:111122223333:cert/0123abcd"
+#: Id of the certificate that the join function gives.
+CERTIFICATE = "0123abcd"
+JOINED = "aws lambda invoke --function-name edgewright-dev-join --payload fileb://"
 NUCLEUS = b"the nucleus, zipped"
 # The real certificate, public: the script finds it in a trust store by its digest.
 ROOT_CA = Path(__file__).with_name("amazon_root_ca_1.pem")
@@ -61,21 +63,34 @@ case "$name $* " in
         for folder; do :; done
         mkdir -p "$folder" ;;
     install\ *) exec /usr/bin/install "$@" ;;
-    aws\ *" create-keys-and-certificate "*)
-        printf certificate > "$(after --certificate-pem-outfile "$@")"
-        printf key > "$(after --private-key-outfile "$@")"
-        echo "$STAND_IN_ARN" ;;
-    aws\ *" describe-endpoint "*)
-        case $(after --endpoint-type "$@") in
-            iot:Data-ATS) echo abc-ats.iot.example ;;
-            *) echo abc.credentials.iot.example ;;
-        esac ;;
+    aws\ lambda\ *)
+        for answer; do :; done
+        payload=$(after --payload "$@")
+        cat "${payload#fileb://}" >> "$home/asked"
+        echo >> "$home/asked"
+        if [ -e "$home/refusal" ]; then
+            cat "$home/refusal" > "$answer"
+            echo Unhandled
+        else
+            cat "$home/joined" > "$answer"
+            echo None
+        fi ;;
+    openssl\ *)
+        printf key > "$(after -keyout "$@")"
+        printf -- '-----BEGIN\nrequest\n' > "$(after -out "$@")" ;;
+    runuser\ *) exit 7 ;;
 esac
 """
 COMMANDS = (
-    *("apt-get", "aws", "chown", "curl", "dnf", "docker", "dpkg", "install", "java", "logger", "rpm", "sleep"),
-    *("snap", "systemctl", "unzip"),
+    *("apt-get", "aws", "chown", "curl", "dnf", "docker", "dpkg", "install", "java", "logger", "openssl", "rpm"),
+    *("runuser", "sleep", "snap", "systemctl", "unzip"),
 )
+ANSWER = {
+    "certificatePem": "certificate",
+    "certificateId": CERTIFICATE,
+    "dataEndpoint": "abc-ats.iot.example",
+    "credentialEndpoint": "abc.credentials.iot.example",
+}
 SIGNAL_URL = "https://cloudformation-waitcondition.example/signal?Signature=abc"
 
 
@@ -96,8 +111,7 @@ class System:
             "REGION": "eu-west-1",
             "STAGE": "dev",
             "THING_NAME": "edgewright-dev-edge-server",
-            "THING_GROUP": "edgewright-dev",
-            "IOT_POLICY": "edgewright-dev-core-device",
+            "JOIN_FUNCTION": "edgewright-dev-join",
             "ROLE_ALIAS": "edgewright-dev-token-exchange",
             "ARTIFACT_BUCKET": "artifacts-dev",
             "NUCLEUS_URL": "https://downloads.example/nucleus.zip",
@@ -110,9 +124,11 @@ class System:
     def __post_init__(self) -> None:
         (self.home / "bin").mkdir()
         (self.home / "tmp").mkdir()
+        (self.home / "units").mkdir()
         for name in COMMANDS:
             self.stand_in(name, STAND_IN)
         (self.home / "download").write_bytes(NUCLEUS)
+        (self.home / "joined").write_text(json.dumps(ANSWER))
         other = base64.encodebytes(b"another authority").decode()
         self.trust_store = self.home / "bundle.pem"
         another = f"-----BEGIN CERTIFICATE-----\n{other}-----END CERTIFICATE-----"
@@ -128,6 +144,17 @@ class System:
         """Let calls that start so fail as often as told."""
         (self.home / "fails").write_text("".join(f"{times}|{prefix}\n" for prefix, times in calls.items()))
 
+    def refuse(self, cause: str | None) -> None:
+        """Let the join function refuse everything for this reason, or nothing."""
+        refusal = self.home / "refusal"
+        refusal.unlink(missing_ok=True)
+        if cause is not None:
+            refusal.write_text(json.dumps({"errorMessage": cause, "errorType": "JoinError"}))
+
+    def asked(self) -> list[dict[str, str]]:
+        """What the join function was asked in the last run, in order."""
+        return [json.loads(line) for line in (self.home / "asked").read_text().splitlines()]
+
     def stand_in(self, name: str, script: str) -> None:
         """Let a command be this shell script."""
         command = self.home / "bin" / name
@@ -138,16 +165,17 @@ class System:
         """Run the exports and the script, as the instance would."""
         (self.home / "calls").write_text("")
         (self.home / "journal").write_text("")
+        (self.home / "asked").write_text("")
         (self.home / "signal").unlink(missing_ok=True)
         exports = "".join(f"export EDGEWRIGHT_{key}='{value}'\n" for key, value in self.settings.items())
         script = user_data_script(self.nucleus)
         environment = {
             "PATH": f"{self.home / 'bin'}:{os.environ['PATH']}",
             "STAND_IN": str(self.home),
-            "STAND_IN_ARN": ARN,
             "TMPDIR": str(self.home / "tmp"),
             "EDGEWRIGHT_ROOT": str(self.root),
             "EDGEWRIGHT_ETC": str(self.home / "etc"),
+            "EDGEWRIGHT_UNITS": str(self.home / "units"),
             "EDGEWRIGHT_CA_BUNDLE": str(self.trust_store),
         }
         return subprocess.run(

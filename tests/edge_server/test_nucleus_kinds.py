@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_server.system import System
+from tests.edge_server.system import CERTIFICATE, JOINED, System
 
 THING = "edgewright-dev-edge-server"
 
@@ -30,13 +30,13 @@ def test_a_second_run_changes_nothing(kind: System) -> None:
     assert {call.split()[0] for call in kind.calls()} == {"logger", "systemctl"}
 
 
-@pytest.mark.parametrize("failing", ["curl --fail --silent --show-error --location", "aws iot attach-policy"])
+@pytest.mark.parametrize("failing", ["curl --fail --silent --show-error --location", JOINED, "systemctl is-active"])
 def test_a_failure_leaves_no_certificate(kind: System, failing: str) -> None:
     kind.fail({"rpm": 1, "dpkg": 1, failing: 99})
 
     assert kind.run().returncode == 1
-    made = len(kind.calls("aws iot create-keys-and-certificate"))
-    assert len(kind.calls("aws iot delete-certificate")) == made
+    got = [each for each in kind.asked() if "csr" in each]
+    assert kind.asked()[len(got) :] == [{"leave": CERTIFICATE}] * len(got)
 
 
 def test_a_wrong_digest_is_refused_before_anything_is_installed_from_it(kind: System) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_server.system import SIGNAL_URL, System
+from tests.edge_server.system import JOINED, SIGNAL_URL, System
 
 THING = "edgewright-dev-edge-server"
 
@@ -35,7 +35,7 @@ def test_a_success_is_signalled_after_the_nucleus_runs(system: System) -> None:
     [
         ("dnf", "could not install packages;"),
         ("curl --fail --silent --show-error --location", "could not download the nucleus;"),
-        ("aws iot create-keys-and-certificate", f"could not make the certificate of {THING};"),
+        (JOINED, f"could not get the certificate of {THING};"),
         ("java -Droot", "could not start the nucleus;"),
         (
             "systemctl is-active",

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_server.system import ARN, ROOT_CA, System
-
-MADE = "aws iot create-keys-and-certificate"
+from edge_handlers.server_join import Server, join
+from tests.edge_server.system import JOINED, ROOT_CA, System
+from tests.handlers.fake_iot import FakeIot
 
 
 @pytest.fixture
@@ -18,24 +18,23 @@ def test_makes_a_fresh_instance_a_core_device(system: System) -> None:
 
     assert result.returncode == 0, result.stderr
     assert system.journal()[-1] == "success: edgewright-dev-edge-server is a core device"
-    assert system.calls("dnf") == ["dnf install --assumeyes --quiet java-17-amazon-corretto-headless python3.12 unzip"]
-    assert len(system.calls(MADE)) == 1
-    assert "--set-as-active" in system.calls(MADE)[0]
-    assert not system.calls("aws iot delete-certificate")
+    assert system.calls("dnf") == [
+        "dnf install --assumeyes --quiet java-17-amazon-corretto-headless nftables openssl python3.12 unzip"
+    ]
+    assert system.asked() == [{"csr": "-----BEGIN\nrequest"}]
     [start] = [call for call in system.calls("java") if "--init-config" in call]
     assert f"-Droot={system.root}" in start
     assert start.endswith("--component-default-user ggc_user:ggc_group --setup-system-service true")
     assert "--provision" not in start
 
 
-def test_attaches_policy_thing_and_group_before_the_nucleus_starts(system: System) -> None:
+def test_closes_the_metadata_and_joins_before_the_nucleus_starts(system: System) -> None:
     system.run()
 
     wanted = [
-        MADE,
-        f"aws iot attach-policy --policy-name edgewright-dev-core-device --target {ARN}",
-        f"aws iot attach-thing-principal --thing-name edgewright-dev-edge-server --principal {ARN}",
-        "aws iot add-thing-to-thing-group --thing-name edgewright-dev-edge-server --thing-group-name edgewright-dev",
+        "systemctl enable --now edgewright-metadata.service",
+        "runuser -u nobody -- curl --silent --max-time 3 --output /dev/null http://169.254.169.254/",
+        JOINED,
         f"java -Droot={system.root}",
     ]
     calls = system.calls()
@@ -43,11 +42,35 @@ def test_attaches_policy_thing_and_group_before_the_nucleus_starts(system: Syste
     assert order == sorted(order)
 
 
-def test_every_iot_call_names_its_region_and_is_bounded(system: System) -> None:
+def test_every_call_of_aws_names_its_region_and_is_bounded(system: System) -> None:
     system.run()
 
-    for call in system.calls("aws iot"):
-        assert call.endswith("--region eu-west-1 --cli-connect-timeout 10 --cli-read-timeout 30")
+    (call,) = system.calls("aws ")
+    assert "--region eu-west-1 --cli-connect-timeout 10 --cli-read-timeout 70" in call
+
+
+def test_only_root_is_let_to_the_metadata_from_now_on(system: System) -> None:
+    system.run()
+
+    rules = (system.home / "units" / "edgewright-metadata.nft").read_text()
+    unit = (system.home / "units" / "edgewright-metadata.service").read_text()
+    assert "ip daddr 169.254.169.254 meta skuid != 0 reject" in rules
+    assert "ip6 daddr fd00:ec2::254 meta skuid != 0 reject" in rules
+    assert f"ExecStart=/usr/sbin/nft -f {system.home}/units/edgewright-metadata.nft" in unit
+    assert "WantedBy=multi-user.target" in unit
+
+
+def test_what_the_script_asks_is_what_the_function_takes(system: System) -> None:
+    (system.home / "bin" / "openssl").unlink()
+    server = Server("edgewright-dev-edge-server", "edgewright-dev", "edgewright-dev-core-device", "1a2b3c4d")
+    iot = FakeIot()
+    iot.things[server.thing] = {"attributes": {}}
+
+    system.run()
+
+    (asked,) = system.asked()
+    assert join(asked["csr"], server, iot)["certificateId"]
+    assert "PRIVATE KEY" in (system.root / "private.pem.key").read_text()
 
 
 def test_writes_the_configuration_of_the_classic_nucleus(system: System) -> None:
@@ -108,7 +131,7 @@ def test_a_run_after_a_failure_starts_afresh(system: System) -> None:
 
     assert system.run().returncode == 0
 
-    assert len(system.calls(MADE)) == 1
+    assert [list(each) for each in system.asked()] == [["csr"]]
 
 
 def test_a_certificate_that_is_there_is_used_again(system: System) -> None:
@@ -119,8 +142,7 @@ def test_a_certificate_that_is_there_is_used_again(system: System) -> None:
     result = system.run()
 
     assert result.returncode == 1
-    assert not system.calls(MADE)
-    assert not system.calls("aws iot delete-certificate"), "only a certificate of the same run is taken back"
+    assert not system.asked(), "only a certificate of the same run is given back"
 
 
 def test_packages_that_are_there_are_not_installed_again(system: System) -> None:

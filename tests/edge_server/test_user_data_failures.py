@@ -2,16 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_server.system import ARN, System
+from tests.edge_server.system import CERTIFICATE, JOINED, System
 
-MADE = "aws iot create-keys-and-certificate"
-DELETED = "aws iot delete-certificate --certificate-id 0123abcd --force-delete"
-TAKEN_BACK = [
-    f"aws iot detach-thing-principal --thing-name edgewright-dev-edge-server --principal {ARN}",
-    f"aws iot detach-policy --policy-name edgewright-dev-core-device --target {ARN}",
-    "aws iot update-certificate --certificate-id 0123abcd --new-status INACTIVE",
-    DELETED,
-]
+LEFT = {"leave": CERTIFICATE}
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def test_a_download_that_fails_leaves_no_certificate(system: System) -> None:
 
     assert result.returncode == 1
     assert system.journal()[-1] == "failure: could not download the nucleus"
-    assert not system.calls(MADE)
+    assert not system.asked()
 
 
 def test_a_download_with_another_digest_is_never_unpacked(system: System) -> None:
@@ -48,7 +41,7 @@ def test_a_download_with_another_digest_is_never_unpacked(system: System) -> Non
     assert result.returncode == 1
     assert any("sha-256 of https://downloads.example/nucleus.zip must be" in line for line in system.journal())
     assert not system.calls("unzip")
-    assert not system.calls(MADE)
+    assert not system.asked()
 
 
 def test_a_trust_store_without_the_authority_is_refused(system: System) -> None:
@@ -58,7 +51,7 @@ def test_a_trust_store_without_the_authority_is_refused(system: System) -> None:
 
     assert result.returncode == 1
     assert any("must hold Amazon Root CA 1" in line for line in system.journal())
-    assert not system.calls(MADE)
+    assert not system.asked()
 
 
 def test_packages_are_tried_five_times(system: System) -> None:
@@ -72,7 +65,7 @@ def test_packages_are_tried_five_times(system: System) -> None:
 
 
 def test_a_role_that_is_not_known_yet_is_waited_for(system: System) -> None:
-    system.fail({"aws iot describe-endpoint": 2, "aws iot attach-policy": 1})
+    system.fail({JOINED: 2})
 
     result = system.run()
 
@@ -80,49 +73,56 @@ def test_a_role_that_is_not_known_yet_is_waited_for(system: System) -> None:
     assert 'iotDataEndpoint: "abc-ats.iot.example"' in (system.root / "config.yaml").read_text()
 
 
-@pytest.mark.parametrize(
-    ("call", "step"),
-    [
-        ("aws iot attach-policy", "make the certificate of edgewright-dev-edge-server"),
-        ("aws iot attach-thing-principal", "make the certificate of edgewright-dev-edge-server"),
-        (
-            "aws iot add-thing-to-thing-group",
-            "put edgewright-dev-edge-server into the thing group edgewright-dev",
-        ),
-        ("java -Droot", "start the nucleus"),
-        ("systemctl is-active", "start the nucleus"),
-    ],
-)
-def test_a_failure_takes_the_certificate_back(system: System, call: str, step: str) -> None:
+@pytest.mark.parametrize("call", ["java -Droot", "systemctl is-active"])
+def test_a_failure_gives_the_certificate_back(system: System, call: str) -> None:
     system.fail({"rpm": 1, call: 99})
 
     result = system.run()
 
     assert result.returncode == 1
-    assert system.journal()[-1] == f"failure: could not {step}"
-    made = [index for index, line in enumerate(system.calls()) if line.startswith(MADE)]
-    after = [line for line in system.calls()[made[0] :] if line.startswith("aws iot")]
-    assert [line.split(" --region")[0] for line in after][-4:] == TAKEN_BACK
+    assert system.journal()[-1] == "failure: could not start the nucleus"
+    assert system.asked()[1:] == [LEFT]
     assert not (system.root / "private.pem.key").exists()
     assert not (system.root / "config.yaml").exists()
 
 
-def test_a_certificate_that_cannot_be_made_leaves_nothing_to_delete(system: System) -> None:
-    system.fail({MADE: 1})
+def test_a_server_that_may_not_join_says_why(system: System) -> None:
+    system.refuse("edge-server must join once, server 1a2b3c4d has")
 
     result = system.run()
 
     assert result.returncode == 1
-    assert not system.calls("aws iot delete-certificate")
+    signal = system.signal()
+    assert signal is not None
+    assert signal["Reason"].startswith(
+        "could not get the certificate of edgewright-dev-edge-server: edge-server must join once, server 1a2b3c4d has"
+    )
+    assert [list(each) for each in system.asked()] == [["csr"]] * 5
+    assert not (system.root / "joined.json").exists()
 
 
-def test_a_certificate_that_cannot_be_deleted_is_named(system: System) -> None:
-    system.fail({"java -Droot": 1, "aws iot delete-certificate": 99})
+def test_a_certificate_that_cannot_be_given_back_is_named(system: System) -> None:
+    system.fail({"java -Droot": 1})
+    system.stand_in(
+        "java",
+        "#!/bin/sh\ncase $* in *--version*) echo AWS Greengrass v2.14.3 ;; *)\n"
+        f'echo \'{{"errorMessage": "no"}}\' > {system.home}/refusal; exit 1 ;; esac\n',
+    )
 
     result = system.run()
 
     assert result.returncode == 1
-    assert "certificate 0123abcd could not be deleted: delete it by hand" in system.journal()
+    assert f"certificate {CERTIFICATE} is left: the next server takes it away" in system.journal()
+
+
+def test_a_machine_whose_metadata_stays_open_does_not_join(system: System) -> None:
+    system.stand_in("runuser", "#!/bin/sh\n")
+
+    result = system.run()
+
+    assert result.returncode == 1
+    assert "error: only root must reach the instance's metadata, nobody does, too" in system.journal()
+    assert not system.asked()
 
 
 def test_an_interrupted_run_takes_the_certificate_back(system: System) -> None:
@@ -135,7 +135,7 @@ def test_an_interrupted_run_takes_the_certificate_back(system: System) -> None:
 
     assert result.returncode == 1
     assert system.journal()[-1] == "failure: could not start the nucleus"
-    assert len(system.calls(DELETED)) == 1
+    assert system.asked()[1:] == [LEFT]
 
 
 def test_a_nucleus_that_does_not_tell_its_version_is_refused(system: System) -> None:
@@ -145,4 +145,4 @@ def test_a_nucleus_that_does_not_tell_its_version_is_refused(system: System) -> 
 
     assert result.returncode == 1
     assert "error: the nucleus must tell its version as vN.N.N, got ?" in system.journal()
-    assert not system.calls(MADE)
+    assert not system.asked()

@@ -1,6 +1,7 @@
 """Greengrass V2 in memory: core devices, deployments and component versions."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 from tests.handlers.fake_service import FakeService, refusal
@@ -19,6 +20,7 @@ class FakeGreengrass(FakeService):
     def __init__(self) -> None:
         super().__init__()
         self.core_devices: set[str] = set()
+        self.reported: dict[str, datetime] = {}  # core device → when it last did
         self.deployments: dict[str, dict[str, str]] = {}
         self.versions: dict[str, list[str]] = {}  # component → versions
         self.described: dict[str, dict[str, Any]] = {}  # ARN → what DescribeComponent says
@@ -35,6 +37,12 @@ class FakeGreengrass(FakeService):
             raise refusal("ResourceNotFoundException", "DeleteCoreDevice")
         self.core_devices.remove(coreDeviceThingName)
         return {}
+
+    def get_core_device(self, coreDeviceThingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("get_core_device", coreDeviceThingName=coreDeviceThingName)
+        if coreDeviceThingName not in self.reported:
+            raise refusal("ResourceNotFoundException", "GetCoreDevice")
+        return {"lastStatusUpdateTimestamp": self.reported[coreDeviceThingName]}
 
     def list_deployments(self, targetArn: str, historyFilter: str) -> dict[str, Any]:  # noqa: N803
         self.record("list_deployments", targetArn=targetArn, historyFilter=historyFilter)

@@ -1,9 +1,12 @@
 """IoT Core's registry in memory, with the orders that the real one insists on."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.handlers.fake_service import FakeService, refusal
 
+#: When every certificate was made.
+JOINED_AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
 CERTIFICATE = "arn:aws:iot:eu-west-1:111122223333:cert/"
 
 
@@ -24,6 +27,7 @@ class FakeIot(FakeService):
     def __init__(self) -> None:
         super().__init__()
         self.things: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, int] = {}  # of things that were changed
         self.groups: dict[str, set[str]] = {
             f"edgewright-{name}": set() for name in ("dev", "dev-canary", "dev-early", "lab", "lab-canary", "lab-early")
         }
@@ -66,7 +70,7 @@ class FakeIot(FakeService):
 
     def describe_thing(self, thingName: str) -> dict[str, Any]:  # noqa: N803
         self.record("describe_thing", thingName=thingName)
-        return dict(self._thing(thingName, "DescribeThing"))
+        return {**self._thing(thingName, "DescribeThing"), "version": self.versions.get(thingName, 1)}
 
     def update_thing(
         self,
@@ -74,9 +78,14 @@ class FakeIot(FakeService):
         attributePayload: dict[str, Any],  # noqa: N803
         thingTypeName: str = "",  # noqa: N803
         removeThingType: bool = False,  # noqa: N803
+        expectedVersion: int | None = None,  # noqa: N803
     ) -> dict[str, Any]:
         self.record("update_thing", thingName=thingName)
         thing = self._thing(thingName, "UpdateThing")
+        version = self.versions.get(thingName, 1)
+        if expectedVersion not in (None, version):
+            raise refusal("VersionConflictException", "UpdateThing")
+        self.versions[thingName] = version + 1
         if thingTypeName or removeThingType:
             thing["thingTypeName"] = thingTypeName
         if not attributePayload.get("merge"):
@@ -154,8 +163,36 @@ class FakeIot(FakeService):
 
     def attach_thing_principal(self, thingName: str, principal: str) -> dict[str, Any]:  # noqa: N803
         self.record("attach_thing_principal", thingName=thingName, principal=principal)
+        self._thing(thingName, "AttachThingPrincipal")
         self.attached.add((thingName, principal))
         return {}
+
+    def attach_policy(self, policyName: str, target: str) -> dict[str, Any]:  # noqa: N803
+        self.record("attach_policy", policyName=policyName, target=target)
+        self._certificate(target, "AttachPolicy")
+        if policyName not in self.policies:
+            raise refusal("ResourceNotFoundException", "AttachPolicy")
+        self.policies[policyName].add(target)
+        return {}
+
+    def describe_endpoint(self, endpointType: str) -> dict[str, Any]:  # noqa: N803
+        self.record("describe_endpoint", endpointType=endpointType)
+        return {"endpointAddress": f"{endpointType.rpartition(':')[2].lower()}.example"}
+
+    def create_certificate_from_csr(
+        self,
+        certificateSigningRequest: str,  # noqa: N803
+        setAsActive: bool,  # noqa: N803
+    ) -> dict[str, Any]:
+        self.record("create_certificate_from_csr", setAsActive=setAsActive)
+        name = f"{len(self.calls):04d}{abs(hash(certificateSigningRequest)) % 16**8:08x}"
+        self.certificates[CERTIFICATE + name] = "ACTIVE" if setAsActive else "INACTIVE"
+        return {"certificateArn": CERTIFICATE + name, "certificateId": name, "certificatePem": "the certificate"}
+
+    def describe_certificate(self, certificateId: str) -> dict[str, Any]:  # noqa: N803
+        self.record("describe_certificate", certificateId=certificateId)
+        status = self._certificate(CERTIFICATE + certificateId, "DescribeCertificate")
+        return {"certificateDescription": {"status": status, "creationDate": JOINED_AT}}
 
     def detach_thing_principal(self, thingName: str, principal: str) -> dict[str, Any]:  # noqa: N803
         self.record("detach_thing_principal", thingName=thingName, principal=principal)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from twin import lifecycle
 from twin.state import TwinState
 
+ROOT = Path(__file__).resolve().parents[2]
 Clients = Callable[[str], Any]
 
 
@@ -81,6 +84,15 @@ def deploy(client: Clients) -> Iterator[Callable[..., dict[str, Any]]]:
     for identifier in stacks.values():
         cloudformation.delete_stack(StackName=identifier)
         assert settle(cloudformation, identifier)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def handlers_zip() -> bytes:
+    """The code of all handlers, as a Lambda function takes it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file in (ROOT / "constructs" / "edge_handlers").rglob("*.py"):
+            archive.write(file, file.relative_to(ROOT / "constructs"))
+    return buffer.getvalue()
 
 
 def outputs_of(stack: dict[str, Any]) -> dict[str, str]:

@@ -1,34 +1,37 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from tests.twin.conftest import Clients, outputs_of, trust, wait_until
+from tests.twin.conftest import Clients, handlers_zip, outputs_of, trust, wait_until
 from twin.cloud.edge_server.provisioning import UserDataError, parse
 from twin.edge_processes import instances_folder
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, take_status
 
-IOT_ACTIONS = [
+JOIN_ACTIONS = [
     "iot:DescribeEndpoint",
-    "iot:CreateKeysAndCertificate",
+    "iot:DescribeThing",
+    "iot:UpdateThing",
+    "iot:CreateCertificateFromCsr",
     "iot:AttachPolicy",
     "iot:AttachThingPrincipal",
     "iot:AddThingToThingGroup",
 ]
+BUCKET = "join-code"
 IMAGE = "/plant/image"
 EXPORTS = {
     "REGION": "us-east-1",
     "THING_NAME": "edge-thing",
-    "THING_GROUP": "edge-group",
-    "IOT_POLICY": "edge-policy",
+    "JOIN_FUNCTION": "edge-join",
     "ROLE_ALIAS": "edge-alias",
     "STAGE": "twin",
     "ARTIFACT_BUCKET": "bucket",
@@ -61,11 +64,37 @@ def edge_stack(tag: str = "1") -> dict[str, Any]:
             "Type": "AWS::IoT::RoleAlias",
             "Properties": {"RoleAlias": "edge-alias", "RoleArn": {"Fn::GetAtt": ["TokenExchange", "Arn"]}},
         },
+        "JoinRole": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "AssumeRolePolicyDocument": trust("lambda.amazonaws.com"),
+                "Policies": [{"PolicyName": "iot", "PolicyDocument": statement(JOIN_ACTIONS)}],
+            },
+        },
+        "Join": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "FunctionName": "edge-join",
+                "Handler": "edge_handlers.server_join.on_request",
+                "Runtime": "python3.13",
+                "Code": {"S3Bucket": BUCKET, "S3Key": "join.zip"},
+                "Role": {"Fn::GetAtt": ["JoinRole", "Arn"]},
+                "Timeout": 30,
+                "Environment": {
+                    "Variables": {
+                        "THING_NAME": "edge-thing",
+                        "THING_GROUP": "edge-group",
+                        "POLICY_NAME": "edge-policy",
+                        "FINGERPRINT": "1a2b3c4d",
+                    }
+                },
+            },
+        },
         "Role": {
             "Type": "AWS::IAM::Role",
             "Properties": {
                 "AssumeRolePolicyDocument": trust("ec2.amazonaws.com"),
-                "Policies": [{"PolicyName": "iot", "PolicyDocument": statement(IOT_ACTIONS)}],
+                "Policies": [{"PolicyName": "join", "PolicyDocument": statement(["lambda:InvokeFunction"])}],
             },
         },
         "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "Role"}]}},
@@ -80,6 +109,7 @@ def edge_stack(tag: str = "1") -> dict[str, Any]:
         },
         "Instance": {
             "Type": "AWS::EC2::Instance",
+            "DependsOn": "Join",
             "Properties": {
                 "InstanceType": "t3.small",
                 "IamInstanceProfile": {"Ref": "Profile"},
@@ -114,6 +144,16 @@ def thing(client: Clients) -> Any:
     iot.delete_thing(thingName="edge-thing")
 
 
+@pytest.fixture
+def code(client: Clients) -> Iterator[None]:
+    s3 = client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="join.zip", Body=handlers_zip())
+    yield
+    s3.delete_object(Bucket=BUCKET, Key="join.zip")
+    s3.delete_bucket(Bucket=BUCKET)
+
+
 def delete_certificates(iot: Any, policy: str) -> None:
     for principal in iot.list_targets_for_policy(policyName=policy)["targets"]:
         iot.detach_policy(policyName=policy, target=principal)
@@ -125,7 +165,11 @@ def delete_certificates(iot: Any, policy: str) -> None:
 
 
 def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
-    twin: TwinState, client: Clients, deploy: Callable[..., dict[str, Any]], thing: str
+    twin: TwinState,
+    client: Clients,
+    code: None,
+    deploy: Callable[..., dict[str, Any]],
+    thing: str,
 ) -> None:
     client("ssm").put_parameter(Name=IMAGE, Value="ami-0c2023a1b2c3d4e5f", Type="String")
     stack = deploy(
@@ -147,7 +191,9 @@ def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
     assert nucleus["networkProxy"]["proxy"]["url"] == f"http://127.0.0.1:{twin.proxy_port}"
     assert (root / "private.pem.key").stat().st_mode & 0o077 == 0
     principals = iot.list_thing_principals(thingName=thing)["principals"]
-    assert principals == [(root / "certificate.arn").read_text().strip()]
+    assert [principal.rpartition("/")[2] for principal in principals] == [
+        json.loads((root / "joined.json").read_text())["certificateId"]
+    ]
     assert iot.list_things_in_thing_group(thingGroupName="edge-group")["things"] == [thing]
     (volume,) = ec2.describe_volumes()["Volumes"]
     assert (volume["Size"], volume["Encrypted"]) == (20, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def instance(settings: Settings, arn: str = "", *, saved: float) -> Path:
     for name in (CERTIFICATE, KEY, CONFIG_FILE) if arn else ():
         (root / name).write_text("content")
     if arn:
-        (root / "certificate.arn").write_text(f"{arn}\n")
+        (root / "joined.json").write_text(json.dumps({"certificateId": arn.rpartition("/")[2]}))
     for path in root.iterdir():
         os.utime(path, (BEGAN, BEGAN))
     os.utime(settings.home / "state" / "iot.json", (saved, saved))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import uuid
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tests.synthesis import template
-from tests.twin.conftest import Clients, settle
+from tests.twin.conftest import Clients, handlers_zip, settle
 from tests.twin_greengrass.device import Device, Message, Session, connected
 from tests.twin_greengrass.started_cloud import Cloud
 from twin.state import TwinState
@@ -32,14 +30,6 @@ FROM_REQUEST = "$aws/certificates/create-from-csr/json"
 PROVISION = f"$aws/provisioning-templates/{NAME}/provision/json"
 #: Of the Provisioning stack; the rest is the custom resource of fleet indexing.
 KEPT = ("ProvisioningClaimPolicy", "ProvisioningHook", "ProvisioningRole", "ProvisioningTemplate")
-
-
-def hook_code() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for file in (ROOT / "constructs" / "edge_handlers").rglob("*.py"):
-            archive.write(file, file.relative_to(ROOT / "constructs"))
-    return buffer.getvalue()
 
 
 def provisioning_template() -> dict[str, Any]:
@@ -65,7 +55,7 @@ def claim(twin: TwinState, client: Clients, tmp_path_factory: pytest.TempPathFac
     with ExitStack() as clean:
         s3.create_bucket(Bucket=BUCKET)
         clean.callback(s3.delete_bucket, Bucket=BUCKET)
-        s3.put_object(Bucket=BUCKET, Key="hook.zip", Body=hook_code())
+        s3.put_object(Bucket=BUCKET, Key="hook.zip", Body=handlers_zip())
         clean.callback(s3.delete_object, Bucket=BUCKET, Key="hook.zip")
         body = json.dumps(provisioning_template())
         cloudformation.create_stack(StackName=STACK, TemplateBody=body, Capabilities=["CAPABILITY_NAMED_IAM"])

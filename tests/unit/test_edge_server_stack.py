@@ -60,8 +60,7 @@ def test_user_data_tells_the_script_all_that_it_asks_for() -> None:
         "export EDGEWRIGHT_REGION='eu-central-1'",
         "export EDGEWRIGHT_STAGE='dev'",
         "export EDGEWRIGHT_THING_NAME='edgewright-dev-edge-server'",
-        "export EDGEWRIGHT_THING_GROUP='edgewright-dev'",
-        "export EDGEWRIGHT_IOT_POLICY='edgewright-dev-core-device'",
+        "export EDGEWRIGHT_JOIN_FUNCTION='edgewright-dev-join'",
         "export EDGEWRIGHT_ROLE_ALIAS='edgewright-dev-token-exchange'",
         "export EDGEWRIGHT_ARTIFACT_BUCKET='edgewright-dev-artifacts-",
         "export EDGEWRIGHT_NUCLEUS_URL='https://d2s8p88vqu9w66.cloudfront.net/releases/greengrass-2.18.3.zip'",
@@ -169,3 +168,23 @@ def test_instance_waits_for_its_way_out(twin: Template) -> None:
             )
         },
     )
+
+
+def test_the_server_that_may_join_is_the_one_that_is_made(twin: Template) -> None:
+    made = twin.to_json()["Resources"]
+    (server,) = [name for name, each in made.items() if each["Type"] == "AWS::EC2::Instance"]
+    (function,) = [
+        name for name, each in made.items() if each.get("Properties", {}).get("FunctionName") == "edgewright-twin-join"
+    ]
+    (joined,) = [each for each in made.values() if each["Type"] == "Custom::ServerJoin"]
+
+    environment = made[function]["Properties"]["Environment"]["Variables"]
+    assert environment["THING_NAME"] == joined["Properties"]["ThingName"] == "edgewright-twin-edge-server"
+    assert environment["FINGERPRINT"] == joined["Properties"]["Fingerprint"]
+    assert environment["FINGERPRINT"] in server
+    assert function in made[server]["DependsOn"]
+    # Whatever fails after it would leave the server from before without a certificate.
+    later = {name for name, each in made.items() if each is not joined and "JoinJoined" in json.dumps(each)}
+    waits = {each["Type"] for name, each in made.items() if name in joined["DependsOn"]}
+    assert not later
+    assert {"AWS::CloudFormation::WaitCondition", "AWS::EC2::Instance", "AWS::EC2::SecurityGroup"} <= waits

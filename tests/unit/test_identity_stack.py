@@ -5,6 +5,7 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from ministack.core import iam_evaluator
 
 from edge_constructs.identities import CoreDevicePolicy
 from stacks.identity_stack import policy_topics
@@ -57,13 +58,85 @@ def test_the_compiler_reads_sources_and_writes_compiled_models() -> None:
     assert "/models/*" not in told
 
 
-def test_the_edge_server_joins_only_as_its_own_thing() -> None:
-    joins = [each for each in roles()["ec2.amazonaws.com"] if each["Action"] == ["iot:AddThingToThingGroup"]]
+def test_the_edge_server_may_ask_one_function_and_nothing_of_iot() -> None:
+    assert {action.partition(":")[0] for action in actions("ec2.amazonaws.com")} == {"lambda", "ssm", "ssmmessages"}
 
-    assert "thing/edgewright-twin-edge-server" in json.dumps(joins)
-    assert "thinggroup/edgewright-twin" in json.dumps(joins)
-    assert "iot:CreateThing" not in actions("ec2.amazonaws.com")
-    assert not {each for each in actions("ec2.amazonaws.com") if each.startswith(("s3:", "iam:"))}
+
+IOT = "arn:aws:iot:us-east-1:000000000000:"
+OTHER = f"{IOT}thing/edgewright-twin-line-1"
+FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:"
+#: Ways to act for another device, or to get the rights to.
+WAYS = [
+    ("iot:AttachThingPrincipal", "*"),
+    ("iot:AttachThingPrincipal", OTHER),
+    ("iot:DetachThingPrincipal", OTHER),
+    ("iot:AttachPolicy", f"{IOT}cert/0123"),
+    ("iot:DetachPolicy", f"{IOT}cert/0123"),
+    ("iot:CreateKeysAndCertificate", "*"),
+    ("iot:CreateCertificateFromCsr", "*"),
+    ("iot:RegisterCertificate", "*"),
+    ("iot:UpdateCertificate", f"{IOT}cert/0123"),
+    ("iot:DeleteCertificate", f"{IOT}cert/0123"),
+    ("iot:RegisterThing", "*"),
+    ("iot:CreateProvisioningClaim", f"{IOT}provisioningtemplate/edgewright-twin-claim"),
+    ("iot:CreatePolicyVersion", f"{IOT}policy/edgewright-twin-core-device"),
+    ("iot:UpdateThing", OTHER),
+    ("iot:DeleteThing", OTHER),
+    ("iot:AddThingToThingGroup", f"{IOT}thinggroup/edgewright-twin"),
+    ("iot:Connect", f"{IOT}client/edgewright-twin-line-1"),
+    ("iot:Publish", f"{IOT}topic/$aws/things/edgewright-twin-line-1/shadow/update"),
+    ("iot:UpdateThingShadow", OTHER),
+    ("iot:CreateJob", f"{IOT}job/any"),
+    ("greengrass:CreateDeployment", "*"),
+    ("greengrass:DeleteCoreDevice", "arn:aws:greengrass:us-east-1:000000000000:coreDevices:edgewright-twin-line-1"),
+    ("lambda:InvokeFunction", f"{FUNCTION}edgewright-twin-provisioning-hook"),
+    ("lambda:InvokeFunction", f"{FUNCTION}edgewright-twin-join-other"),
+    ("lambda:UpdateFunctionCode", f"{FUNCTION}edgewright-twin-join"),
+    ("lambda:UpdateFunctionConfiguration", f"{FUNCTION}edgewright-twin-join"),
+    ("lambda:AddPermission", f"{FUNCTION}edgewright-twin-join"),
+    ("iam:PassRole", "arn:aws:iam::000000000000:role/any"),
+    ("sts:AssumeRole", "arn:aws:iam::000000000000:role/any"),
+    ("s3:GetObject", "arn:aws:s3:::edgewright-twin-artifacts-000000000000-us-east-1/models/any"),
+    ("s3:PutObject", "arn:aws:s3:::edgewright-twin-artifacts-000000000000-us-east-1/artifacts/any"),
+]
+
+
+def decision(action: str, resource: str) -> str:
+    """What the twin's evaluator says of a request of the edge server's role."""
+    text = json.dumps({"Version": "2012-10-17", "Statement": roles()["ec2.amazonaws.com"]})
+    document = as_text_of(json.loads(text))
+    context = iam_evaluator.EvalContext(
+        principal_arn="arn:aws:sts::000000000000:assumed-role/edge/i-0",
+        principal_type="AssumedRole",
+        principal_account="000000000000",
+        action=action,
+        resource_arn=resource,
+        region="us-east-1",
+    )
+    found: str = iam_evaluator.evaluate(context, [iam_evaluator.parse_policy_document(document)]).decision
+    return found
+
+
+def as_text_of(value: Any) -> Any:
+    """A template's value with the pseudo parameters of the twin's account."""
+    known = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "000000000000"}
+    if isinstance(value, dict) and set(value) == {"Fn::Join"}:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(as_text_of(part) for part in parts)
+    if isinstance(value, dict) and set(value) == {"Ref"}:
+        return known[value["Ref"]]
+    if isinstance(value, dict):
+        return {name: as_text_of(each) for name, each in value.items()}
+    return [as_text_of(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(("action", "resource"), WAYS)
+def test_the_edge_servers_role_can_act_for_no_other_device(action: str, resource: str) -> None:
+    assert decision(action, resource) != "Allow"
+
+
+def test_the_edge_servers_role_may_ask_to_join() -> None:
+    assert decision("lambda:InvokeFunction", f"{FUNCTION}edgewright-twin-join") == "Allow"
 
 
 def iot_statements() -> dict[str, list[str]]:

@@ -43,8 +43,8 @@ def test_every_reason_covers_a_statement_that_a_stack_has(entry: Unseen) -> None
 
 
 def test_a_statement_with_one_more_action_is_not_excused() -> None:
-    assert why_unseen("EdgeInstanceRole1", {"Action": ["iot:UpdateCertificate"]})
-    assert why_unseen("EdgeInstanceRole1", {"Action": ["iot:UpdateCertificate", "iot:DeletePolicy"]}) is None
+    assert why_unseen("JoinRole1", {"Action": ["iot:UpdateCertificate"]})
+    assert why_unseen("JoinRole1", {"Action": ["iot:UpdateCertificate", "iot:DeletePolicy"]}) is None
 
 
 def test_every_function_may_write_its_own_log_and_no_other() -> None:

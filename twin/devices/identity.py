@@ -11,6 +11,11 @@ from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from twin.files import private_folder, write_whole
 
@@ -96,6 +101,19 @@ def make_certificate(iot: Any, policy: str, thing: str | None = None, *, call: C
         discard_certificate(iot, certificate.arn, policy, thing)
         raise
     return certificate
+
+
+def certificate_request(name: str) -> tuple[str, str]:
+    """Make a key and a request for a certificate; both as PEM.
+
+    Args:
+        name: The subject's common name.
+    """
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return text, request.public_bytes(Encoding.PEM).decode()
 
 
 def delete_certificate(call: Call, arn: str, policies: Iterable[str], thing: str | None) -> None:

@@ -6,6 +6,7 @@ its key, or not. They are dropped at the start, and the provisioning makes new o
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
-from twin.cloud.edge_server.provisioning import ARN
+from twin.cloud.edge_server.provisioning import JOINED
 from twin.cloud.ministack.patches import require
 from twin.cloud.settings import Settings
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
@@ -45,7 +46,7 @@ def drop_half_made(settings: Settings) -> None:
 def _is_newer(root: Path, saved: float) -> bool:
     """Whether the snapshot is older than the device's certificate; one that somebody detached since stays detached."""
     try:
-        return (root / ARN).stat().st_mtime >= saved
+        return (root / JOINED).stat().st_mtime >= saved
     except OSError:
         return True
 
@@ -61,7 +62,7 @@ def _drop(root: Path) -> None:
         logger.warning("certificate %s… was half made when the cloud was killed: dropped", record["certificateId"][:12])
         del iot._certificates[record["certificateId"]]
     # Without them the provisioning begins anew.
-    for name in (CONFIG_FILE, ARN, CERTIFICATE, KEY):
+    for name in (CONFIG_FILE, JOINED, CERTIFICATE, KEY):
         (root / name).unlink(missing_ok=True)
 
 
@@ -79,8 +80,8 @@ def _begun_by(root: Path) -> Iterator[dict[str, Any]]:
 
 def _identifier(root: Path) -> str:
     try:
-        return (root / ARN).read_text("utf-8").strip().rpartition("/")[2]
-    except OSError:
+        return str(json.loads((root / JOINED).read_text("utf-8"))["certificateId"])
+    except (OSError, ValueError):
         return ""
 
 

@@ -26,9 +26,9 @@ from twin.devices.identity import (
     CERTIFICATE,
     KEY,
     ROOT_CA,
+    CloudNames,
     certificate_authority,
-    cloud_names,
-    make_certificate,
+    certificate_request,
 )
 from twin.devices.nucleus_files import CONFIG_FILE, lite
 from twin.files import write_whole
@@ -38,7 +38,8 @@ logger = logging.getLogger("twin.edge_server")
 _BOUNDED = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2})
 _LIMIT_S = 120.0
 _SIGNAL_LIMIT_S = 10.0
-ARN = "certificate.arn"
+JOINED = "joined.json"
+"""What the join function answered, in the root folder."""
 _EXPORT = re.compile(r"^export EDGEWRIGHT_([A-Z_0-9]+)='?([^'\n]*)'?\s*$", re.MULTILINE)
 
 
@@ -48,12 +49,11 @@ class UserDataError(ValueError):
 
 @dataclass(frozen=True)
 class EdgeServerSettings:
-    """What makes an instance a core device: names of IoT resources in its account."""
+    """What makes an instance a core device: names in its account."""
 
     region: str
     thing_name: str
-    thing_group: str
-    iot_policy: str
+    join_function: str
     role_alias: str
     stage: str
     signal_url: str = ""
@@ -74,7 +74,7 @@ def parse(user_data: str) -> EdgeServerSettings | None:
     exports = dict(_EXPORT.findall(_decoded(user_data)))
     if not exports:
         return None
-    names = ("REGION", "THING_NAME", "THING_GROUP", "IOT_POLICY", "ROLE_ALIAS", "STAGE")
+    names = ("REGION", "THING_NAME", "JOIN_FUNCTION", "ROLE_ALIAS", "STAGE")
     missing = [f"EDGEWRIGHT_{name}" for name in names if not exports.get(name)]
     if missing:
         raise UserDataError(f"user data must export {', '.join(missing)}, got nothing for it")
@@ -90,6 +90,10 @@ def _decoded(user_data: str) -> str:
         return user_data
 
 
+class _RefusedError(Exception):
+    """The join function does not let the server join; the text is the function's own."""
+
+
 class ProvisioningError(Exception):
     """The instance could not be made a core device; the text says which call failed and how."""
 
@@ -102,7 +106,7 @@ def provision(
     note: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> None:
-    """Make certificate, attachments, membership and `config.yaml`; what is done is not done twice.
+    """Ask the join function for a certificate and write `config.yaml`; what is done is not done twice.
 
     Runs in a worker thread: it calls the gateway, which answers on the event loop. Each call is repeated for up to
     120 s, because the things and policies may come with a stack that is still being deployed.
@@ -116,46 +120,54 @@ def provision(
         cancelled: Asked before each call; the instance may be terminated meanwhile.
 
     Raises:
-        ProvisioningError: If a call goes on failing. A certificate that this run made is deleted again.
+        ProvisioningError: If the function goes on refusing.
     """
     root.mkdir(parents=True, exist_ok=True)
-    iot = boto3.client("iot", config=_BOUNDED, **settings.client_arguments(edge.region, credentials))
-
-    def call(operation: str, **arguments: Any) -> Any:
-        return _repeated(iot, operation, arguments, note, cancelled)
-
-    names = cloud_names(call, edge.thing_name, edge.region, edge.role_alias)
+    functions = boto3.client("lambda", config=_BOUNDED, **settings.client_arguments(edge.region, credentials))
     try:
         write_whole(root / ROOT_CA, certificate_authority(settings.gateway_url), private=True)
     except OSError as exc:
         raise ProvisioningError(f"the twin's certificate authority could not be read: {exc}") from exc
-    if not all((root / name).exists() for name in (CERTIFICATE, KEY, ARN)):
-        made = make_certificate(iot, edge.iot_policy, edge.thing_name, call=call)
-        for name, text in ((CERTIFICATE, made.pem), (KEY, made.private_key), (ARN, made.arn + "\n")):
+    if not all((root / name).exists() for name in (CERTIFICATE, KEY, JOINED)):
+        key, csr = certificate_request(edge.thing_name)
+        answer = _asked(functions, edge.join_function, {"csr": csr}, note, cancelled)
+        kept = ((CERTIFICATE, answer["certificatePem"]), (KEY, key), (JOINED, json.dumps(answer)))
+        for name, text in kept:
             write_whole(root / name, text, private=True)
-        note(f"certificate {made.arn.rsplit('/', 1)[-1][:12]}… made and attached to {edge.thing_name}")
-    call("add_thing_to_thing_group", thingName=edge.thing_name, thingGroupName=edge.thing_group)
+        note(f"certificate {answer['certificateId'][:12]}… for {edge.thing_name}")
+    joined = json.loads((root / JOINED).read_text(encoding="utf-8"))
+    names = CloudNames(
+        edge.thing_name, edge.region, joined["dataEndpoint"], joined["credentialEndpoint"], edge.role_alias
+    )
     config = lite(names, settings.proxy_port, root=str(root), credentials=str(root), dialect="lite")
     write_whole(root / CONFIG_FILE, config, private=True)
 
 
-def _repeated(
-    iot: Any, operation: str, arguments: dict[str, Any], note: Callable[[str], None], cancelled: Callable[[], bool]
-) -> Any:
+def _asked(
+    functions: Any, name: str, request: dict[str, str], note: Callable[[str], None], cancelled: Callable[[], bool]
+) -> dict[str, str]:
     out_of_time = tenacity.stop_after_delay(_LIMIT_S)
     waiting = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((ClientError, BotoCoreError)),
+        retry=tenacity.retry_if_exception_type((ClientError, BotoCoreError, _RefusedError)),
         wait=tenacity.wait_exponential(0.2, max=5),
         stop=lambda state: cancelled() or out_of_time(state),
-        before_sleep=lambda state: note(f"{operation} failed, trying again: {_error(state)}"),
+        before_sleep=lambda state: note(f"{name} failed, asking again: {_error(state)}"),
         reraise=True,
     )
     if cancelled():
-        raise ProvisioningError(f"{operation} was not called: the instance is being terminated")
+        raise ProvisioningError(f"{name} was not asked: the instance is being terminated")
+
+    def ask() -> dict[str, str]:
+        answer = functions.invoke(FunctionName=name, Payload=json.dumps(request))
+        content: dict[str, str] = json.loads(answer["Payload"].read())
+        if answer.get("FunctionError"):
+            raise _RefusedError(content.get("errorMessage", "no reason given"))
+        return content
+
     try:
-        return waiting(getattr(iot, operation), **arguments)
-    except (ClientError, BotoCoreError) as exc:
-        raise ProvisioningError(f"{operation} must succeed within {_LIMIT_S:.0f} s, got: {exc}") from exc
+        return waiting(ask)
+    except (ClientError, BotoCoreError, _RefusedError) as exc:
+        raise ProvisioningError(f"{name} must answer within {_LIMIT_S:.0f} s, got: {exc}") from exc
 
 
 def _error(state: tenacity.RetryCallState) -> str:
