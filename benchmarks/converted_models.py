@@ -1,4 +1,4 @@
-"""What converters make of common models, run as a device does and compared with the library's own prediction.
+"""Common models from their converters, run as a device does and compared with the library's own prediction.
 
     cd benchmarks && ../.tools/bin/uv run --no-project --with-requirements converters.txt converted_models.py
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 INTERPRETER_VARIABLES = ("LD_LIBRARY_PATH",)
 """Some interpreters start only with these: whoever starts Python with an environment of its own passes them on."""
 
-_CLOCK_TOLERANCE_S = 1.0
-"""Start times are computed from the boot time, which moves a little when the clock is adjusted."""
+_TOLERANCE_S = 1.0
+"""Where start times are the clock's, they move a little when it is adjusted."""
+
+
+def _began(pid: int) -> float:
+    """When a process began, in seconds since the machine's start; by the clock where the system does not tell that.
+
+    The boot time that psutil adds moves with the clock: after a jump a running process would be another one.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return psutil.Process(pid).create_time()
+    # The second field is the program's name, which may hold anything; 22 is starttime, 3 the state.
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process: its pid and when it started (epoch seconds)."""
+    """A process: its pid and when it started, in seconds since the boot, which no jump of the clock changes."""
 
     pid: int
     started: float
@@ -28,13 +43,13 @@ class ProcessIdentity:
         Raises:
             psutil.NoSuchProcess: If there is none with this pid.
         """
-        return cls(pid, psutil.Process(pid).create_time())
+        return cls(pid, _began(pid))
 
     def process(self) -> psutil.Process | None:
         """The live process, or None if it has ended or another process has its pid."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) <= _CLOCK_TOLERANCE_S
+            same = abs(_began(self.pid) - self.started) <= _TOLERANCE_S
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None

@@ -18,7 +18,7 @@ STATE_FILE = "state.json"
 
 @dataclass(frozen=True)
 class TwinState:
-    """Where a twin runs: the cloud's process (pid, start in epoch seconds), its ports on 127.0.0.1, its account.
+    """Where a twin runs: the cloud's process (pid, start in s since the boot), its ports on 127.0.0.1, its account.
 
     The operator's access key is the account, the secret is random and the twin's own for as long as its state is there.
     """

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -14,6 +16,7 @@ import psutil
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from cryptography import x509
 
 from benchmarks import refusing_s3
 from tests.stand_in import NEEDED
@@ -175,6 +178,32 @@ def test_an_identity_ends_with_its_process() -> None:
     process.kill()
     process.wait(30)
     assert identity.process() is None
+
+
+def test_an_identity_outlives_a_jump_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(SLEEP)
+    try:
+        identity = ProcessIdentity.of(process.pid)
+        boot = psutil.boot_time()
+
+        # The time of the boot is the clock's, less what has gone since.
+        for days in (1, -1):
+            monkeypatch.setattr("psutil._pslinux.boot_time", lambda days=days: boot + days * 86_400)
+
+            assert identity.process() is not None
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def test_certificates_are_valid_where_the_clock_is_a_day_behind(twin: TwinState) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    shown = ssl.get_server_certificate(("127.0.0.1", twin.data_port))
+    made = boto3.client("iot", **twin.client_arguments()).create_keys_and_certificate()
+    boto3.client("iot", **twin.client_arguments()).delete_certificate(certificateId=made["certificateId"])
+
+    for pem in (certificate_authority(twin), shown.encode(), made["certificatePem"].encode()):
+        assert x509.load_pem_x509_certificate(pem).not_valid_before_utc < yesterday
 
 
 def test_status_of_no_twin_is_exit_code_1(tmp_path: Path) -> None:

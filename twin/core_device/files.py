@@ -27,7 +27,7 @@ class Layout:
 
     @property
     def pid_file(self) -> Path:
-        """Who runs on this root: `{"pid", "started"}`, `started` in seconds since the epoch."""
+        """Who runs on this root: `{"pid", "started"}`, `started` in seconds since the machine's start."""
         return self.root / "core_device.pid"
 
     @property

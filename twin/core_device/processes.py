@@ -29,11 +29,8 @@ def start_ticks(pid: int) -> int | None:
 
 
 def started_at(pid: int) -> float:
-    """When a process began, in seconds since the epoch (equal to psutil's `create_time`)."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        if line.startswith("btime "):
-            return int(line.split()[1]) + (start_ticks(pid) or 0) / os.sysconf("SC_CLK_TCK")
-    return time.time()
+    """When a process began, in seconds since the machine's start: no jump of the clock changes that."""
+    return (start_ticks(pid) or 0) / os.sysconf("SC_CLK_TCK")
 
 
 def end_process_group(leader: int, ticks: int) -> bool:
@@ -116,7 +113,7 @@ class ProcessRegistry:
 
 
 class InstanceLock:
-    """The device's pid file, locked as long as the device lives: `{"pid": 1234, "started": <epoch seconds>}`.
+    """The device's pid file, locked as long as the device lives: `{"pid": 1234, "started": <seconds since the boot>}`.
 
     Args:
         path: The file.

@@ -64,7 +64,10 @@ class DeviceProcess:
         if not found:
             return False
         oldest = min(found, key=psutil.Process.create_time)
-        self._child, self._identity = None, ProcessIdentity(oldest.pid, oldest.create_time())
+        try:
+            self._child, self._identity = None, ProcessIdentity.of(oldest.pid)
+        except psutil.NoSuchProcess:
+            return False
         return True
 
     def start(self) -> None:
@@ -88,7 +91,7 @@ class DeviceProcess:
         try:
             self._identity = ProcessIdentity.of(self._child.pid)
         except psutil.NoSuchProcess:
-            self._identity = ProcessIdentity(self._child.pid, time.time())
+            self._identity = ProcessIdentity(self._child.pid, -1.0)
 
     def end(self) -> None:
         """End the device and its components; blocks for up to 20 s."""
