@@ -16,6 +16,7 @@ import pytest
 
 from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT, make_package, point
+from tests.edge.signing import Signer
 from tests.stand_in import NEEDED
 from tools.digits import digit_png
 
@@ -52,9 +53,9 @@ class Component:
     def use_model(self, version: str) -> None:
         point(self.pointer, make_package(self.folder / version, version))
 
-    def wait_for_log(self, text: str, limit_s: float = 30) -> None:
+    def wait_for_log(self, text: str, limit_s: float = 30, count: int = 1) -> None:
         deadline = time.monotonic() + limit_s
-        while text not in self.log.read_text():
+        while self.log.read_text().count(text) < count:
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log.read_text()}"
             time.sleep(0.05)
 
@@ -142,6 +143,27 @@ def test_a_new_model_takes_over_and_a_corrupt_one_does_not(component: Component)
 
     device.send({"index": 1})
     assert device.answer()["model"]["version"] == "1.1.0"
+
+
+def test_a_new_signing_key_holds_for_the_next_model_and_the_one_in_use_answers_on(component: Component) -> None:
+    device, old, new = component.device, Signer(), Signer()
+
+    def rotate_to(signer: Signer) -> None:
+        before = component.log.read_text().count("serving digits")
+        device.configure({**configuration(), "signingKey": signer.public_key})
+        component.wait_for_log("serving digits", count=before + 1)
+
+    def deploy(version: str, signer: Signer, said: str) -> str:
+        point(component.pointer, signer.sign_package(make_package(component.folder / version, version)))
+        component.wait_for_log(said)
+        device.send({"index": 1})
+        return str(device.answer()["model"]["version"])
+
+    rotate_to(old)
+    assert deploy("1.1.0", old, "model digits 1.1.0 in use") == "1.1.0"
+    rotate_to(new)
+    assert deploy("1.2.0", old, "must be made by the signing key") == "1.1.0"
+    assert deploy("1.3.0", new, "model digits 1.3.0 in use") == "1.3.0"
 
 
 def test_goes_on_after_the_device_restarted_and_after_refused_publishes(component: Component) -> None:

@@ -74,6 +74,13 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
 
     wait_until(lambda: pids(small_twin)["device-02"] not in (None, offline))
 
+    # A device outside of the ring gets nothing and fails at nothing, until it is in the ring.
+    core = greengrass.get_core_device(coreDeviceThingName="device-03")
+    assert (core["status"], status_of(greengrass, "device-03", deployment)) == ("HEALTHY", "none")
+    iot = boto3.client("iot", **small_twin.client_arguments())
+    iot.add_thing_to_thing_group(thingGroupName="ring-a", thingName="device-03")
+    wait_until(lambda: status_of(greengrass, "device-03", deployment) == "SUCCEEDED", 30)
+
     log = devices_folder(small_twin.home) / "device-01" / "log" / "core_device.log"
     for daemon in ("ipc", "mqtt"):
         faults.lose(small_twin, "device-01", daemon)
