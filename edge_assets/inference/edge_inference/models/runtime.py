@@ -1,8 +1,10 @@
 """What runs a model: the seam to an inference engine, and ONNX Runtime behind it, in process, on one thread."""
 
 import contextlib
+import ctypes
 import logging
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 EXTERNAL = "External file"
 #: From here on an input is large; to shrink the arena after each run takes a small one a tenth longer.
 LARGE_BYTES = 4 << 20
+#: Sessions whose last run was a large one.
+_swollen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class ModelRuntime(Protocol):
@@ -103,12 +107,26 @@ def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, ND
     Returns:
         The outputs, in their order.
     """
+    large, after_large = sum(value.nbytes for value in values.values()) >= LARGE_BYTES, session in _swollen
     options = None
-    if sum(value.nbytes for value in values.values()) >= LARGE_BYTES:
+    if large or after_large:
         options = import_engine().RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     found: list[NDArray[Any]] = session.run(outputs, dict(values), options)
+    # While a large output is handed over, its part of the arena and the message around it are in use: the next small
+    # run gives them back.
+    if large:
+        _swollen.add(session)
+    elif after_large:
+        _swollen.discard(session)
+        _trim_heap()
     return found
+
+
+def _trim_heap() -> None:
+    """Give free memory of the heap back to the system, where its library can (glibc)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def import_engine() -> Any:

@@ -1,0 +1,42 @@
+"""What a large input took is given back: during its run, and with the next small one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_inference.models import runtime
+from edge_inference.models.runtime import LARGE_BYTES, run_session
+
+LARGE, SMALL = np.zeros(LARGE_BYTES, np.uint8), np.zeros(1, np.uint8)
+
+
+class Session:
+    """Notes whether the arena was to shrink after each run."""
+
+    def __init__(self) -> None:
+        self.shrunk: list[bool] = []
+
+    def run(self, _outputs: Any, _values: Any, options: Any) -> list[Any]:
+        key = "memory.enable_memory_arena_shrinkage"
+        self.shrunk.append(options is not None and options.get_run_config_entry(key) == "cpu:0")
+        return []
+
+
+def test_the_small_run_after_a_large_one_gives_the_rest_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, other, trims = Session(), Session(), list[int]()
+    monkeypatch.setattr(runtime, "_trim_heap", lambda: trims.append(len(session.shrunk)))
+
+    for values in (SMALL, LARGE, LARGE, SMALL, SMALL):
+        run_session(session, None, {"x": values})
+        run_session(other, None, {"x": SMALL})
+
+    assert session.shrunk == [False, True, True, True, False]
+    assert other.shrunk == [False] * 5
+    assert trims == [4]
+
+
+def test_a_system_that_cannot_trim_its_heap_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
+
+    runtime._trim_heap()
