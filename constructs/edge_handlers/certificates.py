@@ -11,6 +11,7 @@ from typing import Any
 from edge_handlers.service_client import GONE, ignoring, settling
 
 LOG = logging.getLogger(__name__)
+_SHOWN = 5
 
 
 def release(
@@ -56,7 +57,24 @@ def release(
     return deleted
 
 
-def delete_unattached(policy: str, iot: Any) -> int:
+class PolicyInUseError(RuntimeError):
+    """A policy is attached to what is not the fleet's, so that it cannot be deleted."""
+
+
+def check_targets(policy: str, iot: Any) -> None:
+    """Refuse to take a fleet away whose policy hangs on something else than certificates; nothing is changed.
+
+    Args:
+        policy: The fleet's IoT policy; one that is gone has no targets.
+        iot: A boto3 IoT client.
+
+    Raises:
+        PolicyInUseError: It is attached to a thing group or to an identity of Cognito.
+    """
+    _refuse(policy, [target for target in _targets(policy, iot) if ":cert/" not in target])
+
+
+def delete_unattached(policy: str, iot: Any, is_registered: Callable[[str], bool] = lambda _thing: False) -> int:
     """Delete the certificates that carry the policy but belong to no thing.
 
     They are what is left when a device lost its power between making its certificate and attaching it.
@@ -64,18 +82,43 @@ def delete_unattached(policy: str, iot: Any) -> int:
     Args:
         policy: The fleet's IoT policy; one that is gone has none.
         iot: A boto3 IoT client.
+        is_registered: Whether a thing of that name is a device of a registry, which goes on needing the policy.
 
     Returns:
         How many certificates were deleted.
+
+    Raises:
+        PolicyInUseError: The policy stays attached: to a certificate of a thing, or to what is no certificate.
     """
-    targets: list[str] = []
+    deleted, used = 0, []
+    for target in _targets(policy, iot):
+        if ":cert/" not in target:
+            used.append(target)
+        elif things := things_of(target, iot):
+            if not any(is_registered(thing) for thing in things):
+                used.append(f"{target} of {', '.join(things)}")
+        else:
+            delete_certificate(target, None, iot)
+            deleted += 1
+    _refuse(policy, used)
+    return deleted
+
+
+def _targets(policy: str, iot: Any) -> list[str]:
     with ignoring(GONE):
         pages = iot.get_paginator("list_targets_for_policy").paginate(policyName=policy)
-        targets = [target for page in pages for target in page["targets"]]
-    unattached = [target for target in targets if ":cert/" in target and not things_of(target, iot)]
-    for certificate in unattached:
-        delete_certificate(certificate, None, iot)
-    return len(unattached)
+        return [target for page in pages for target in page["targets"]]
+    return []
+
+
+def _refuse(policy: str, used: list[str]) -> None:
+    if used:
+        more = f" and {len(used) - _SHOWN} more" if len(used) > _SHOWN else ""
+        raise PolicyInUseError(
+            f"IoT policy {policy} must be attached to the fleet's certificates only when it is deleted, it is to "
+            f"{', '.join(used[:_SHOWN])}{more}: aws iot detach-policy --policy-name {policy} "
+            f"--target '{used[0].partition(' ')[0]}', then destroy again"
+        )
 
 
 def delete_certificate(arn: str, thing: str | None, iot: Any) -> None:

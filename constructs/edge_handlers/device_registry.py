@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from edge_handlers.certificates import delete_unattached, release
+from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.deadline import Deadline, DeadlineError
 from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList
@@ -223,18 +223,25 @@ class DeviceRegistry:
     def delete(self, registry: Registry) -> bool:
         """Take away every device of the registry, and the certificates that only its policy leads to.
 
+        Things that are in its groups without its mark are somebody else's: they leave the groups, nothing more.
+
         Returns:
             Whether all is done; if not, the time was over and the next call goes on.
 
         Raises:
             AwsCallError: A call was refused; the text names the device.
+            PolicyInUseError: The policy is attached to what is not the registry's, so that it could not be deleted.
         """
+        with explaining(f"look what policy {registry.policy} is attached to"):
+            check_targets(registry.policy, self._iot)
         found = Inventory.read(registry.group, registry.groups, self._iot)
-        names = sorted({*found.things, *(name for members in found.members.values() for name in members)})
-        if not self._each(names, lambda name: self._remove(name, registry)):
+        members = {name for names in found.members.values() for name in names}
+        if not self._each(sorted(members - found.things.keys()), lambda name: self._dismiss(name, registry)):
+            return False
+        if not self._each(sorted(found.things), lambda name: self._remove(name, registry)):
             return False
         with explaining(f"delete the certificates of policy {registry.policy} without a thing"):
-            delete_unattached(registry.policy, self._iot)
+            delete_unattached(registry.policy, self._iot, self._is_registered)
         return True
 
     def _each(self, names: Sequence[str], act: Callable[[str], None]) -> bool:
@@ -294,8 +301,9 @@ class DeviceRegistry:
     def _remove(self, device: str, registry: Registry) -> None:
         """Delete one thing with all that hangs on it; a step that has nothing left to do is skipped."""
         with explaining(f"remove device {device}"):
-            attributes = (self._describe(device) or {}).get("attributes", {})
-            if attributes.get(OWNER) not in (None, registry.group):
+            found = self._describe(device)
+            attributes = (found or {}).get("attributes", {})
+            if found is not None and attributes.get(OWNER) != registry.group:
                 self._leave(device, registry.groups)
                 return
             release(device, registry.policy, self._iot, self._is_registered, keep=ADOPTED in attributes)
@@ -312,6 +320,11 @@ class DeviceRegistry:
                 # Refused until the detached certificates are gone everywhere.
                 settling(lambda: self._iot.delete_thing(thingName=device), "InvalidRequestException")
                 LOG.info("deleted thing %s", device)
+
+    def _dismiss(self, device: str, registry: Registry) -> None:
+        with explaining(f"let {device} leave the groups of {registry.group}"):
+            self._leave(device, registry.groups)
+            LOG.info("%s left the groups: it is not on the register", device)
 
     def _leave(self, device: str, groups: Sequence[str]) -> None:
         for group in groups:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from edge_handlers.certificates import PolicyInUseError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.fake_greengrass import FakeGreengrass
@@ -197,3 +198,46 @@ def test_a_delete_that_runs_out_of_time_is_not_complete_and_the_next_call_goes_o
     assert is_complete(request, Context(1)) == {"IsComplete": False}
     assert is_complete(request, Context(300)) == {"IsComplete": True}
     assert fleet.things == {}
+
+
+def test_a_thing_that_is_only_a_member_of_a_group_leaves_it_and_nothing_else(
+    registry: Registry, fleet: FakeIot, greengrass: FakeGreengrass
+) -> None:
+    fleet.things["foreign"] = {"thingTypeName": "", "attributes": {"site": "north"}}
+    fleet.groups["edgewright-dev-canary"].add("foreign")
+    certificate = fleet.provision("of-foreign", "foreign", policy="theirs")
+    greengrass.core_devices.add("foreign")
+
+    registry.delete()
+
+    assert fleet.things == {"foreign": {"thingTypeName": "", "attributes": {"site": "north"}}}
+    assert "foreign" not in fleet.groups["edgewright-dev-canary"]
+    assert fleet.certificates == {certificate: "ACTIVE"}
+    assert fleet.attached == {("foreign", certificate)}
+    assert greengrass.core_devices == {"foreign"}
+
+
+@pytest.mark.parametrize(
+    "target", ["arn:aws:iot:eu-west-1:111122223333:thinggroup/plant", "eu-west-1:7d1f0d3e-0000-4000-8000-000000000000"]
+)
+def test_a_policy_on_what_is_no_certificate_is_named_before_anything_goes(
+    registry: Registry, fleet: FakeIot, target: str
+) -> None:
+    fleet.policies["edgewright-dev-core-device"].add(target)
+    things = dict(fleet.things)
+
+    with pytest.raises(PolicyInUseError, match=f"it is to {target}: aws iot detach-policy --policy-name .*{target}'"):
+        registry.delete()
+
+    assert fleet.things == things
+
+
+def test_a_policy_on_the_certificate_of_somebody_elses_thing_is_named(registry: Registry, fleet: FakeIot) -> None:
+    fleet.things["foreign"] = {"thingTypeName": "", "attributes": {}}
+    certificate = fleet.provision("of-foreign", "foreign")
+
+    with pytest.raises(PolicyInUseError, match=f"it is to {certificate} of foreign: aws iot detach-policy"):
+        registry.delete()
+
+    assert set(fleet.things) == {"foreign"}
+    assert fleet.certificates == {certificate: "ACTIVE"}

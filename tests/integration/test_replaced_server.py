@@ -116,8 +116,17 @@ def test_a_deploy_without_a_change_keeps_the_server(stage: Stage) -> None:
     assert stage.server() == server
 
 
-def test_nothing_is_left_after_a_destroy(stage: Stage) -> None:
+def test_a_destroy_takes_nothing_that_is_not_the_stages(stage: Stage) -> None:
+    iot = stage.client("iot")
+    iot.create_thing(thingName="foreign", attributePayload={"attributes": {"site": "north"}})
+    certificate = iot.create_keys_and_certificate(setAsActive=True)["certificateArn"]
+    iot.attach_thing_principal(thingName="foreign", principal=certificate)
+    iot.add_thing_to_thing_group(thingName="foreign", thingGroupName=NAMES.thing_group)
+
     stage.deploy.destroy()
 
+    assert iot.describe_thing(thingName="foreign")["attributes"] == {"site": "north"}
+    assert iot.list_thing_principals(thingName="foreign")["principals"] == [certificate]
     found = inventory.take(stage.state)
-    assert [f"{kind} {name}" for kind, names in found.items() if kind != inventory.BOOTSTRAP for name in names] == []
+    left = {name for kind, names in found.items() if kind != inventory.BOOTSTRAP for name in names}
+    assert left == {"foreign", certificate.rpartition("/")[2]}
