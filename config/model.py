@@ -50,17 +50,19 @@ class Model(Section):
 
     Attributes:
         folder: Folder below `edge_assets/models`; also the model's name in topics and jobs.
-        compiler: What makes the device's artifact: `neo` a SageMaker compilation job, `onnxruntime` the devices' own
-            ONNX Runtime, `none` the source as it is.
+        compiler: What is made of the source: `onnxruntime` lets the devices' own ONNX Runtime optimise it ahead of
+            time, `none` leaves it as it is, `neo` runs a SageMaker compilation job, whose artifact is signed and kept
+            beside the ONNX model that devices run.
         neo: The compilation job, with `neo` only.
         packager: `own`, or `edge-manager`: a SageMaker edge packaging job first, which AWS retired in 2024.
-        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`.
+        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`; not
+            with `neo`, whose artifact no image for ONNX serves.
         verification: That endpoint.
         serving: Keys of the model's configuration on the device that differ from those of its folder.
     """
 
     folder: Slug
-    compiler: Literal["neo", "onnxruntime", "none"] = "neo"
+    compiler: Literal["neo", "onnxruntime", "none"] = "none"
     neo: Neo = Neo()
     packager: Literal["own", "edge-manager"] = "own"
     verify: Literal["none", "endpoint"] = "none"
@@ -73,6 +75,11 @@ class Model(Section):
             raise ValueError(f"neo must be left out with compiler {self.compiler}")
         if self.compiler != "neo" and self.packager == "edge-manager":
             raise ValueError(f"packager edge-manager packs what neo compiled: set compiler to neo, got {self.compiler}")
+        if self.compiler == "neo" and self.verify == "endpoint":
+            raise ValueError(
+                "verify endpoint serves ONNX, and neo makes a library for DLR and TVM of it, for which AWS has no "
+                "serving image: set compiler to onnxruntime or none, or verify to none"
+            )
         return self
 
 

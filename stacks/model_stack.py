@@ -2,7 +2,7 @@
 
 import shutil
 
-from aws_cdk import CrossStackReferences, ReferenceStrength
+from aws_cdk import Annotations, CrossStackReferences, ReferenceStrength
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
@@ -59,6 +59,9 @@ class ModelStack(StageStack):
         # A model that is taken out leaves its stack: what that stack imports could neither change nor be destroyed
         # before it. The exports stay for stacks of former deploys, which import them until they are updated.
         CrossStackReferences.of(self).consume(ReferenceStrength.BOTH)
+        Annotations.of(self).acknowledge_warning(
+            "@aws-cdk/core:crossStackReferencesBothTransitional", "the exports are for stacks of former deploys"
+        )
         self.source = ModelSource.read(MODELS / name)
         check_model(self.source)
         self._stage, self._model, self._storage, self._identity = stage, model, storage, identity

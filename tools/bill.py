@@ -274,6 +274,10 @@ def _servers(view: FleetView, prices: Prices, region: str) -> Iterator[Item]:
             for disk in server.properties.get("BlockDeviceMappings") or [{}]
         )
         yield Item("EC2 disk", gib * prices.price("ec2", "gp3_gib_month", region), f"{gib} GiB gp3")
+        if str(server.properties.get("Monitoring")).lower() == "true":
+            metrics = prices.assumed("metrics_of_a_monitored_server")
+            usd = metrics * prices.price("cloudwatch", "metric_month", region)
+            yield Item("EC2 detailed monitoring", usd, f"{metrics:g} metrics")
         interfaces = server.properties.get("NetworkInterfaces") or []
         if any(str(each.get("AssociatePublicIpAddress")).lower() == "true" for each in interfaces):
             yield Item("EC2 public address", prices.hours * prices.price("ec2", "public_ipv4_hour", region), "one IPv4")

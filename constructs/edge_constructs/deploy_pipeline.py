@@ -17,7 +17,9 @@ from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, lo
 
 IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
 PYTHON = "3.11"
-TIMEOUT_MINUTES = 60
+CHECK_MINUTES = 60
+#: A deploy waits for the server and for each ring's health; tests/plan/test_workflows.py reckons every stage's.
+DEPLOY_MINUTES = 240
 _LOG_FINDINGS = {
     "NIST.800.53.R5-CloudWatchLogGroupEncrypted": "the log says what public make targets print; CloudWatch encrypts it "
     "with a key of its own"
@@ -35,6 +37,7 @@ class BuildProject(Construct):
         variables: Environment variables; they are shown to everybody who may read the project.
         permissions: What the commands may do, besides writing their log.
         key_arn: Encrypts what the build leaves behind.
+        timeout_minutes: After so long the build is ended.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class BuildProject(Construct):
         variables: Mapping[str, str],
         permissions: Sequence[Permission],
         key_arn: str,
+        timeout_minutes: int,
     ) -> None:
         super().__init__(scope, construct_id)
         log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY)
@@ -78,7 +82,7 @@ class BuildProject(Construct):
             ),
             service_role=role.arn,
             encryption_key=key_arn,
-            timeout_in_minutes=TIMEOUT_MINUTES,
+            timeout_in_minutes=timeout_minutes,
             # A second deploy must not overtake the first.
             concurrent_build_limit=1,
             logs_config=codebuild.CfnProject.LogsConfigProperty(
@@ -156,6 +160,7 @@ class DeployPipeline(Construct):
             variables={"STAGE": stage},
             permissions=sources,
             key_arn=key_arn,
+            timeout_minutes=CHECK_MINUTES,
         )
         deploy = BuildProject(
             self,
@@ -165,6 +170,7 @@ class DeployPipeline(Construct):
             variables={"STAGE": stage, "STACKS": " ".join(stacks)},
             permissions=[*sources, deployer],
             key_arn=key_arn,
+            timeout_minutes=DEPLOY_MINUTES,
         )
         role = self._role(connection, bucket, folder, [check, deploy])
         source = {

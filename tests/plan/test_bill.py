@@ -21,6 +21,16 @@ def test_a_bill_names_the_server_and_every_device(tmp_path: Path) -> None:
     assert bill.total == pytest.approx(sum(each.usd for each in bill.items))
 
 
+def test_detailed_monitoring_is_paid_for(tmp_path: Path) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    (server,) = [each for each in fleet.resources.values() if each["Type"] == "AWS::EC2::Instance"]
+    server["Properties"]["Monitoring"] = True
+
+    items = {each.name: each.usd for each in bill_of(read_assembly(fleet.write())).items}
+
+    assert items["EC2 detailed monitoring"] == pytest.approx(7 * 0.30)
+
+
 def test_a_larger_server_shows_in_the_difference(tmp_path: Path) -> None:
     before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
     larger_server_without_log(after)

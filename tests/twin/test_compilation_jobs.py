@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.twin.conftest import Clients, trust, wait_until
 from twin.cloud.aws.shapes import mistakes
-from twin.cloud.sagemaker.compiler import InputError, extract_model, optimise, pack_model
+from twin.cloud.sagemaker.compiler import InputError, extract_model, optimise, pack_artifact
 
 MODEL = Path(__file__).resolve().parents[2] / "edge_assets" / "models" / "digits" / "model.onnx"
 BUCKET = "compilation-sources"
@@ -79,17 +79,32 @@ def finished(client: Clients, name: str) -> dict[str, Any]:
     return dict(wait_until(final, 60))
 
 
-def test_a_good_model_is_compiled_to_one_that_answers_alike(client: Clients, start: Start, tmp_path: Path) -> None:
+def test_a_good_model_is_compiled_to_what_neo_makes_and_onnx_runtime_cannot_read(
+    client: Clients, start: Start, tmp_path: Path
+) -> None:
     job = finished(client, start("good", archive("model.onnx", MODEL.read_bytes()), SHAPE))
 
     assert job["CompilationJobStatus"] == "COMPLETED"
     assert job["ModelArtifacts"]["S3ModelArtifacts"] == f"s3://{BUCKET}/good/out/model-LINUX_X86_64.tar.gz"
     body = client("s3").get_object(Bucket=BUCKET, Key="good/out/model-LINUX_X86_64.tar.gz")["Body"].read()
     (tmp_path / "compiled.tar.gz").write_bytes(body)
-    (tmp_path / "out").mkdir()
-    compiled = extract_model(tmp_path / "compiled.tar.gz", tmp_path / "out")
+    with tarfile.open(tmp_path / "compiled.tar.gz") as tar:
+        tar.extractall(tmp_path / "out", filter="data")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert set(made) == {"compiled.so", "compiled.params", "compiled_model.json", "compiled.meta"}
+    assert made["compiled.so"][:6] == b"\x7fELF\x02\x01"
+    assert json.loads(made["compiled_model.json"])["nodes"][0]["name"] == "image"
+    for content in made.values():
+        with pytest.raises(Exception, match=r"INVALID_PROTOBUF|INVALID_ARGUMENT|FAIL"):
+            onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def test_the_optimised_model_answers_alike(tmp_path: Path) -> None:
+    optimise(MODEL, tmp_path / "model.onnx", json.dumps(SHAPE), "X86_64")
+
     image = np.random.default_rng(1).random((1, 1, 8, 8), dtype=np.float32)
-    before, after = (onnxruntime.InferenceSession(path).run(None, {"image": image})[0] for path in (MODEL, compiled))
+    sessions = [onnxruntime.InferenceSession(path) for path in (MODEL, tmp_path / "model.onnx")]
+    before, after = (session.run(None, {"image": image})[0] for session in sessions)
     np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-4)
 
 
@@ -178,10 +193,11 @@ def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_compiled_archive_depends_on_the_model_alone() -> None:
-    first = pack_model(b"model")
+    first = pack_artifact(b"model", SHAPE, "X86_64")
     time.sleep(1.1)
 
-    assert pack_model(b"model") == first
+    assert pack_artifact(b"model", SHAPE, "X86_64") == first
+    assert pack_artifact(b"model", SHAPE, "ARM64") != first
 
 
 @pytest.mark.parametrize(

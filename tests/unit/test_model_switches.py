@@ -39,7 +39,7 @@ def stage_file(
 COMBINATIONS = [
     combination
     for combination in product(["neo", "onnxruntime", "none"], ["own", "edge-manager"], ["none", "endpoint"])
-    if combination[1] == "own" or combination[0] == "neo"
+    if (combination[1] == "own" or combination[0] == "neo") and (combination[0] != "neo" or combination[2] == "none")
 ]
 Combination = tuple[str, str, str]
 
@@ -94,6 +94,13 @@ def test_each_combination_passes_the_gate_with_exactly_its_resources(
 def test_edge_manager_packs_only_what_neo_compiled(tmp_path: Path, compiler: str) -> None:
     with pytest.raises(ConfigurationError, match="packager edge-manager packs what neo compiled"):
         load_stage("lab", stage_file(tmp_path, compiler=compiler, packager="edge-manager"))
+
+
+def test_what_neo_makes_of_onnx_is_served_by_no_image(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"neo makes a library for DLR and TVM of it, for which AWS has no serving"
+    ):
+        load_stage("lab", stage_file(tmp_path, compiler="neo", verify="endpoint"))
 
 
 def test_edge_manager_names_the_regions_that_have_it(tmp_path: Path) -> None:

@@ -151,10 +151,10 @@ def test_a_range_of_a_vpc_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "most"),
     [
-        ("", 38),
+        ('compiler = "neo"\n', 38),
         ('compiler = "none"\nverify = "endpoint"\n', 38),
-        ('packager = "edge-manager"\n', 36),
-        ('compiler = "none"\n', 42),
+        ('compiler = "neo"\npackager = "edge-manager"\n', 36),
+        ("", 42),
     ],
 )
 def test_names_that_are_too_long_together_are_told_with_both(tmp_path: Path, settings: str, most: int) -> None:

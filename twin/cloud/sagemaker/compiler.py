@@ -1,6 +1,7 @@
 """One compilation, from S3 to S3, in a process of its own; ONNX Runtime's graph optimiser is the compiler.
 
-With the checks that Neo makes of a model's archive and of its inputs. Run: `python -m twin.cloud.sagemaker.compiler`.
+With the checks that Neo makes of a model's archive and of its inputs, and with a result that looks like Neo's.
+Run: `python -m twin.cloud.sagemaker.compiler`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import os
 import platform
+import struct
 import tarfile
 import zlib
 from pathlib import Path
@@ -76,8 +78,10 @@ def compile_model(order: dict[str, Any], s3: Any, folder: Path) -> dict[str, str
     unpacked.mkdir()
     compiled = folder / "model.onnx"
     platform = output.get("TargetPlatform", {})
-    optimise(extract_model(archive, unpacked), compiled, source.get("DataInputConfig", ""), platform.get("Arch"))
-    packed = pack_model(compiled.read_bytes())
+    shapes = optimise(
+        extract_model(archive, unpacked), compiled, source.get("DataInputConfig", ""), platform.get("Arch")
+    )
+    packed = pack_artifact(compiled.read_bytes(), shapes, platform.get("Arch"))
     target = output.get("TargetDevice") or "_".join(
         platform[part] for part in ("Os", "Arch", "Accelerator") if part in platform
     )
@@ -150,25 +154,48 @@ def extract_model(archive: Path, folder: Path) -> Path:
     return models[0]
 
 
-def pack_model(model: bytes) -> bytes:
-    """The output archive: `model.onnx` alone, the same bytes for the same model.
+#: Architecture to ELF's number of it; of others the library is 64-bit x86's.
+_ELF_MACHINES = {"X86_64": 62, "ARM64": 183, "ARM_EABIHF": 40, "ARM_EABI": 40, "X86": 3}
+
+
+def pack_artifact(model: bytes, shapes: dict[str, list[int]], target_arch: str | None) -> bytes:
+    """The output archive in Neo's form: a library with its graph and parameters, which ONNX Runtime cannot read.
+
+    No program runs the library: the twin compiles to nothing that a device executes.
 
     Args:
-        model: The compiled model.
+        model: The optimised model, which all of it follows from.
+        shapes: Of the inputs, by name.
+        target_arch: SageMaker's name, for instance `X86_64`.
 
     Returns:
-        A gzip-compressed tar without times or owners.
+        A gzip-compressed tar without times or owners: the same bytes for the same model and target.
     """
+    digest = hashlib.sha256(model).hexdigest()
+    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
+    machine = _ELF_MACHINES.get(target_arch or "", 62)
+    header = identity + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 0, 0, 0, 64, 0, 0, 64, 0, 0)
+    graph = {
+        "nodes": [{"op": "null", "name": name, "inputs": []} for name in sorted(shapes)],
+        "attrs": {"shape": ["list_shape", [shapes[name] for name in sorted(shapes)]]},
+    }
+    members = {
+        "compiled.meta": json.dumps({"Model": {"Backend": "tvm", "Digest": digest}}, indent=1).encode(),
+        "compiled.params": zlib.compress(model, 1),
+        "compiled.so": header + bytes.fromhex(digest),
+        "compiled_model.json": json.dumps(graph).encode(),
+    }
     compressed = io.BytesIO()
     with gzip.GzipFile(fileobj=compressed, mode="wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
-        entry = tarfile.TarInfo("model.onnx")
-        entry.size = len(model)
-        entry.mode = 0o644
-        tar.addfile(entry, io.BytesIO(model))
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mode = 0o644
+            tar.addfile(entry, io.BytesIO(content))
     return compressed.getvalue()
 
 
-def optimise(source: Path, target: Path, data_input_config: str, target_arch: str | None) -> None:
+def optimise(source: Path, target: Path, data_input_config: str, target_arch: str | None) -> dict[str, list[int]]:
     """Write the optimised model for a target, and prove that it runs with the shapes that were declared.
 
     Args:
@@ -177,6 +204,9 @@ def optimise(source: Path, target: Path, data_input_config: str, target_arch: st
         data_input_config: JSON object: shape (list of whole numbers, -1 for any) by input name.
         target_arch: SageMaker's name, for instance `X86_64`. For this machine's own architecture every optimisation is
             applied, layouts for its vector units too; for another, or none, those that hold everywhere.
+
+    Returns:
+        The declared shapes of its inputs.
 
     Raises:
         InputError: If the model cannot be loaded or run, or its inputs are not the declared ones.
@@ -200,6 +230,7 @@ def optimise(source: Path, target: Path, data_input_config: str, target_arch: st
         session.run(None, {node.name: _zeros(node, shapes[node.name]) for node in session.get_inputs()})
     except Exception as exc:
         raise InputError(f"the model does not run with the shapes of DataInputConfig: {_one_line(exc)}") from exc
+    return shapes
 
 
 def _declared_shapes(data_input_config: str) -> dict[str, list[int]]:
