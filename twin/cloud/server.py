@@ -42,6 +42,7 @@ EXTENSIONS = (
     "twin.cloud.iot.front",
     "twin.cloud.iot.claims",
     "twin.cloud.iot.keep_alive",
+    "twin.cloud.iot.sessions",
     "twin.cloud.greengrass.api",
     "twin.cloud.greengrass.cloudformation",
     "twin.cloud.rules_engine",
