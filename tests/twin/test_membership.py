@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from tests.twin.conftest import Clients
 from twin import inventory
 from twin.cli import application
 from twin.devices import nucleus_files
+from twin.devices.identity import CloudNames, Identity
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.state import TwinState
@@ -43,6 +47,8 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     context = ssl.create_default_context(cafile=system["rootCaPath"])
     context.load_cert_chain(system["certificateFilePath"], system["privateKeyPath"])
     proxy = nucleus["networkProxy"]["proxy"]["url"]
+    # Components ask the credential endpoint of their own device.
+    assert nucleus["networkProxy"]["noProxyAddresses"] == "127.0.0.1,localhost"
     with httpx.Client(proxy=proxy, verify=context, timeout=30) as client:
         data = f"https://{nucleus['iotDataEndpoint']}:{nucleus['greengrassDataPlanePort']}/greengrass/v2"
         groups = client.get(f"{data}/coreDevices/board-1/thingGroups").json()["thingGroups"]
@@ -58,6 +64,36 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     assert "nothing of it is left" in run("leave", "board-1").output
     with httpx.Client(proxy=proxy, verify=context, timeout=30) as client:
         assert client.get(f"{data}/coreDevices/board-1/thingGroups").status_code == 403
+
+
+def test_the_readmes_commands_keep_the_key_from_components_and_give_them_the_trusted_root(tmp_path: Path) -> None:
+    bundle, etc, root = tmp_path / "bundle", tmp_path / "etc", tmp_path / "root"
+    names = CloudNames("board-9", "us-east-1", "d.amazonaws.com", "c.amazonaws.com", "alias")
+    identity = Identity(**asdict(names), certificate="c", private_key="k", root_ca="r", groups=())
+    nucleus_files.write_bundle(bundle, identity, 1, str(root))
+    (etc / "config.d").mkdir(parents=True)
+    package = etc / "config.d" / "greengrass-lite.yaml"
+    package.write_text('runWithDefault:\n  posixUser: "ggcore:ggcore"\n')
+    (root / "work" / "com.a").mkdir(parents=True)
+    lite = (bundle / "README.md").read_text().split("## ")[1]
+    commands = [line.strip() for line in lite.splitlines() if line.startswith("    ")]
+    stub = (
+        'sudo() { case $1 in systemctl|useradd) ;; chown) echo "$@" >>"$OWNERS" ;; *) "$@" ;; esac; }; id() { false; }'
+    )
+    script = (
+        "\n".join(["set -e", stub, *commands]).replace(" -o ggcore -g ggcore", "").replace("/etc/greengrass", str(etc))
+    )
+
+    subprocess.run(
+        ["/bin/sh", "-c", script], check=True, cwd=bundle, env={**os.environ, "OWNERS": str(tmp_path / "owners")}
+    )
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (root / "credentials").iterdir()}
+    assert modes == {"private.pem.key": 0o600, "device.pem.crt": 0o644, "root_ca.pem": 0o644}
+    assert (root / "credentials").stat().st_mode & 0o777 == 0o755
+    assert package.read_text() == 'runWithDefault:\n  posixUser: "gg_component:gg_component"\n'
+    assert "gg_component:gg_component" in (etc / "config.yaml").read_text()
+    assert (tmp_path / "owners").read_text() == f"chown -R gg_component:gg_component {root}/work\n"
 
 
 def test_a_device_of_a_deployed_stage_gets_its_policy_alias_and_group(twin: TwinState, client: Clients) -> None:

@@ -66,8 +66,12 @@ def small_client(device: Device) -> Iterator[tuple[Any, queue.Queue[bytes]]]:
     client.tls_set_context(device.tls())
     heard: queue.Queue[bytes] = queue.Queue()
     ready: queue.Queue[None] = queue.Queue()
-    client.on_message = lambda _c, _u, message: heard.put(message.payload)
-    client.on_connect = lambda *_: client.subscribe("a/b", qos=1)
+    client.on_message = lambda _c, _u, message: heard.put(bytes(message.payload))
+
+    def subscribe(*_: Any) -> None:
+        client.subscribe("a/b", qos=1)
+
+    client.on_connect = subscribe
     client.on_subscribe = lambda *_: ready.put(None)
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.MaximumPacketSize = 200

@@ -18,7 +18,10 @@ CONFIG_FILE, CLASSIC_CONFIG_FILE = "config.yaml", "config-classic.yaml"
 CREDENTIALS = "credentials"
 """Folder of the three files, below the nucleus' root folder and in the bundle alike."""
 
+COMPONENT_USER = "gg_component"
 LITE_ROOT, CLASSIC_ROOT = "/var/lib/greengrass", "/greengrass/v2"
+#: A nucleus' credential endpoint is on the device itself: components must not ask the proxy for it.
+NO_PROXY = "127.0.0.1,localhost"
 _LITE, _CLASSIC = "aws.greengrass.NucleusLite", "aws.greengrass.Nucleus"
 
 
@@ -45,8 +48,12 @@ def lite(
         "iotDataEndpoint": names.data_endpoint,
         "iotRoleAlias": names.role_alias,
         "greengrassDataPlanePort": "8443",
-        "networkProxy": {"proxy": {"url": _proxy_url(proxy_port)}},
-        **({"runWithDefault": {"posixUser": "gg_component:gg_component"}} if dialect is None else {"dialect": dialect}),
+        "networkProxy": {"noProxyAddresses": NO_PROXY, "proxy": {"url": _proxy_url(proxy_port)}},
+        **(
+            {"runWithDefault": {"posixUser": f"{COMPONENT_USER}:{COMPONENT_USER}"}}
+            if dialect is None
+            else {"dialect": dialect}
+        ),
     }
     return _document(names, root, "rootPath", credentials, _LITE, configuration)
 
@@ -60,7 +67,7 @@ def classic(names: CloudNames, proxy_port: int, *, root: str = CLASSIC_ROOT) -> 
         "iotCredEndpoint": names.credential_endpoint,
         "greengrassDataPlanePort": 8443,
         "mqtt": {"port": 8883},
-        "networkProxy": {"proxy": {"url": _proxy_url(proxy_port)}},
+        "networkProxy": {"noProxyAddresses": NO_PROXY, "proxy": {"url": _proxy_url(proxy_port)}},
     }
     return _document(names, root, "rootpath", None, _CLASSIC, configuration)
 
@@ -127,7 +134,7 @@ def _proxy(config: Any) -> dict[str, Any]:
 
 
 def write_bundle(folder: Path, identity: Identity, proxy_port: int, root: str | None = None) -> None:
-    """Write what a real device needs to join, and a README of three commands for each nucleus.
+    """Write what a real device needs to join, and a README of the commands for each nucleus.
 
     The folder and all in it are readable by their owner only.
 
@@ -165,8 +172,18 @@ On another machine, forward that port from the machine with the twin and leave i
 
 ## AWS IoT Greengrass nucleus lite, installed from its package
 
-    sudo cp -r {CREDENTIALS} {lite_root}/ && sudo chown -R ggcore:ggcore {lite_root}/{CREDENTIALS}
+    sudo install -d -m 755 -o ggcore -g ggcore {lite_root}/{CREDENTIALS}
+    sudo install -m 600 -o ggcore -g ggcore {CREDENTIALS}/{KEY} {lite_root}/{CREDENTIALS}/
+    sudo install -m 644 -o ggcore -g ggcore {CREDENTIALS}/{CERTIFICATE} {lite_root}/{CREDENTIALS}/
+    sudo install -m 644 -o ggcore -g ggcore {CREDENTIALS}/{ROOT_CA} {lite_root}/{CREDENTIALS}/
     sudo install -D -m 644 {CONFIG_FILE} /etc/greengrass/config.yaml
+
+Components run as a user of their own, who can read the trusted root, for their uploads, and not the private key. The
+package's file in `config.d`, which is read after `config.yaml`, would run them as `ggcore`, the nucleus' user:
+
+    id {COMPONENT_USER} || sudo useradd --system --user-group --no-create-home {COMPONENT_USER}
+    sudo sed -i 's/ggcore:ggcore/{COMPONENT_USER}:{COMPONENT_USER}/' /etc/greengrass/config.d/*.yaml
+    [ ! -d {lite_root}/work ] || sudo chown -R {COMPONENT_USER}:{COMPONENT_USER} {lite_root}/work
     sudo systemctl restart greengrass-lite.target
 
 ## AWS IoT Greengrass nucleus (classic), its installer unpacked in ./GreengrassInstaller

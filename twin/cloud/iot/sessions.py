@@ -93,8 +93,8 @@ async def _broker_subscribe(
     *rest: Any,
     **named: Any,
 ) -> str:
-    session = getattr(callback, "__self__", None)
-    filters = getattr(session, "_sub_filters", {})
+    session: Any = getattr(callback, "__self__", None)
+    filters: dict[str, str] = getattr(session, "_sub_filters", {})
     before = [identifier for identifier, stored in filters.items() if stored == topic_filter]
     made = await subscribe(account_id, region, topic_filter, callback, *rest, **named)
     for identifier in before:
