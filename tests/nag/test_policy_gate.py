@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -53,7 +54,8 @@ class Checked:
 
 
 def suppressed(report: dict[str, Any]) -> list[dict[str, Any]]:
-    return [found for plugin in report["pluginReports"] for found in plugin["suppressedViolations"]]
+    # CDK's own annotations cannot be acknowledged.
+    return [found for plugin in report["pluginReports"] for found in plugin.get("suppressedViolations", ())]
 
 
 def open_findings(report: dict[str, Any]) -> list[str]:
@@ -64,6 +66,11 @@ def open_findings(report: dict[str, Any]) -> list[str]:
         if plugin["pluginName"] in PACKS
         for found in plugin["violations"]
     ]
+
+
+def unexpected(said: str) -> str:
+    """What a synth says beside the one line that every good one has."""
+    return re.sub(r"synth: \d+ of \d+ components on a device, .* places? left\n", "", said, count=1)
 
 
 def synth(folder: Path, *arguments: str, **context: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +98,7 @@ def checked(request: pytest.FixtureRequest) -> Checked:
 def test_every_stage_passes_the_gate_and_cloudformations_schemas(checked: Checked) -> None:
     conclusions = {plugin["pluginName"]: plugin["conclusion"] for plugin in checked.report["pluginReports"]}
 
-    assert (checked.done.returncode, checked.done.stderr) == (0, "")
+    assert (checked.done.returncode, unexpected(checked.done.stderr)) == (0, "")
     assert set(conclusions.values()) == {"success"}
     # A pack that found nothing at all is not in the report.
     assert set(conclusions) >= set(PACKS) - {"EdgeChecks"}
@@ -175,7 +182,7 @@ def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
 def test_synth_needs_no_stage_no_credentials_and_no_network() -> None:
     done = synthesis.bare()
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, unexpected(done.stderr)) == (0, "")
     manifest = json.loads((done.assembly / "manifest.json").read_text())
     names = {each["properties"].get("stackName") for each in manifest["artifacts"].values() if "properties" in each}
     assert "edgewright-twin-storage" in names
