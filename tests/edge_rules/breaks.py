@@ -239,7 +239,7 @@ ALSO: list[tuple[str, str, Break]] = [
     ("TokenExchangeScope", "TokenExchange", token_exchange("s3:DeleteObject", "arn:aws:s3:::plant/artifacts/*")),
     ("EdgeManager", "TokenExchange", token_exchange("sagemaker:CreateEdgePackagingJob", "arn:aws:sagemaker:::job/x")),
     ("LineEnds", "Inference", script('cd "{work:path}/"\r\nexec true')),
-    ("LineEnds", "Inference", lambda fleet: fleet.more_code.update({"bin/tool": "#!/usr/bin/env python3\r\nimport x"})),
+    ("LineEnds", "Inference", lambda fleet: fleet.more_code.update({"bin/tool": "#!/bin/sh\r\nexit"})),
     ("RolloutRate", "Deployment", deployment("IotJobConfiguration/JobExecutionsRolloutConfig/MaximumPerMinute", 2000)),
     ("AbortCriteria", "Deployment", deployment("IotJobConfiguration/AbortConfig/CriteriaList", [])),
     ("VersionPin", "Deployment", deployment("Components/aws.greengrass.Nucleus/ComponentVersion", "LATEST")),

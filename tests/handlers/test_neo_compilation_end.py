@@ -125,10 +125,21 @@ def test_delete_again_succeeds_by_whatever_code_sagemaker_says_so(
 
 @pytest.mark.parametrize("name", ["AWSCDK::CustomResourceProviderFramework::CREATE_FAILED", "with_underscore", "-"])
 def test_delete_of_what_cannot_be_a_job_succeeds_without_a_call(sagemaker: FakeSageMaker, name: str) -> None:
-    request = event.delete("neo_compilation", name)
+    request = event.delete("neo_compilation", name, JobNamePrefix=None)
 
     assert look(request, run(request)) == {"IsComplete": True}
     assert sagemaker.calls == []
+
+
+def test_delete_of_a_create_that_never_answered_takes_the_job_that_it_began(sagemaker: FakeSageMaker) -> None:
+    name = created(sagemaker, "INPROGRESS")
+    request = event.delete("neo_compilation", "edgewright-dev-Compile-1A2B3C4D5E6F")
+
+    assert look(request, run(request)) == {"IsComplete": False}
+    sagemaker.end(name, "STOPPED")
+
+    assert look(request, {"PhysicalResourceId": request["PhysicalResourceId"]}) == {"IsComplete": True}
+    assert name not in sagemaker.jobs
 
 
 def test_delete_needs_no_properties(sagemaker: FakeSageMaker) -> None:

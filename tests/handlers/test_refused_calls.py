@@ -35,8 +35,8 @@ def services(s3: FakeS3, sagemaker: FakeSageMaker, iot: FakeIot, greengrass: Fak
     """An account in which every event below has something to do."""
     s3.put("cdk-assets", "0f1e.zip", b"foo")
     s3.put("artifacts-dev", "sources/digits/SHA/model.tar.gz", targz({"model.onnx": b"weights"}))
-    for name in ("edgewright-dev-digits-running", "edgewright-dev-digits-ended"):
-        sagemaker.jobs[name] = {"CompilationJobStatus": "INPROGRESS" if name.endswith("running") else "COMPLETED"}
+    for name in ("edgewright-dev-digits-0000000000aa", "edgewright-dev-digits-0000000000ee"):
+        sagemaker.jobs[name] = {"CompilationJobStatus": "INPROGRESS" if name.endswith("aa") else "COMPLETED"}
     iot.things = {name: {"attributes": {}} for name in ("edgewright-dev-edge-server", "line-1")}
     iot.groups["edgewright-dev"] = {"line-1"}
     iot.provision("one", "line-1")
@@ -56,8 +56,8 @@ THERE = event.create(
 )
 COPY = event.create("artifact_copy", Sha256=ASSET_SHA)
 PACK = event.create("model_package", CompiledUri=None)
-STOP = event.delete("neo_compilation", "edgewright-dev-digits-running")
-DROP = event.delete("neo_compilation", "edgewright-dev-digits-ended")
+STOP = event.delete("neo_compilation", "edgewright-dev-digits-0000000000aa")
+DROP = event.delete("neo_compilation", "edgewright-dev-digits-0000000000ee")
 SWEEP = event.delete("component_sweep", f"sweep-{TARGET}", ComponentNames=["edgewright.dev.*"])
 EMPTY = event.delete("bucket_sweep", "sweep-artifacts-dev", RequiredTag="edgewright:disposable")
 

@@ -16,7 +16,7 @@ from tests.twin.conftest import Clients
 from tools import inventory
 from twin.state import TwinState
 
-OURS, THEIRS = Names("lab"), Names("lab-2")
+OURS, THEIRS = Names("lab"), Names("lab2")
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_a_sweep_takes_what_the_handlers_made_and_leaves_other_stages_alone(
     swept = json.loads(capsys.readouterr().out)
     stacks_own = {kind: [account["lab"][kind]] for kind in ("IoT policies", "thing groups")}
     assert (code, swept) == (1, stacks_own)
-    theirs = {kind: [name] for kind, name in account["lab-2"].items()}
-    assert run(stages, "lab-2", capsys)[1] == {**theirs, "SageMaker models": [others]}
+    theirs = {kind: [name] for kind, name in account["lab2"].items()}
+    assert run(stages, "lab2", capsys)[1] == {**theirs, "SageMaker models": [others]}
     client("sagemaker").delete_model(ModelName=others)
 
 

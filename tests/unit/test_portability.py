@@ -30,7 +30,7 @@ def shebangs(source: str) -> Iterator[str]:
         text = first.decode(errors="replace") if isinstance(first, bytes) else first
         alone = isinstance(node, ast.Constant) and text == "#!"  # looked for, not written
         if isinstance(text, str) and text.startswith("#!") and not alone:
-            yield text.split("\n")[0].removeprefix("#!")
+            yield text.splitlines()[0].removeprefix("#!")
 
 
 def test_every_shebang_names_an_interpreter_that_lies_at_the_same_place_everywhere() -> None:
