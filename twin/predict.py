@@ -331,7 +331,9 @@ def run(
         try:
             answer = ask(link, names, asked, timeout_s)
         except TwinError as exc:
-            raise TwinError(f"{exc}\n{why_silent(clients, names)}") from exc
+            size = len(json.dumps(asked.request)) + _AROUND_PICTURE
+            long = f"\nthe message has about {size} bytes, nucleus lite takes {LONGEST}" if size > LONGEST else ""
+            raise TwinError(f"{exc}{long}\n{why_silent(clients, names)}") from exc
         took_s = time.monotonic() - started
     if as_json:
         typer.echo(json.dumps(answer))

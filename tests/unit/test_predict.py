@@ -5,7 +5,7 @@ import io
 import json
 import queue
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,23 @@ class Account:
 
     def list_effective_deployments(self, **_arguments: str) -> Any:
         return {"effectiveDeployments": [{"coreDeviceExecutionStatus": "FAILED", "reason": "no room"}]}
+
+
+def test_a_message_that_is_too_long_for_nucleus_lite_is_a_reason_of_silence() -> None:
+    asked = ask_for(STAGE, "iris", inputs=json.dumps({"x": [1] * 3000}), longest=predict.MESSAGE_BYTES)
+
+    with pytest.raises(TwinError, match=r"the message has about .* bytes, nucleus lite takes 5000"):
+        predict.run(
+            lambda: nullcontext(Fleet(lambda _asked: [])),
+            lambda _service: Account([], []),
+            STAGE,
+            asked,
+            models=[],
+            device=None,
+            count=None,
+            timeout_s=0.05,
+            as_json=False,
+        )
 
 
 @pytest.mark.parametrize(

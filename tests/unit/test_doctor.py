@@ -1,0 +1,233 @@
+"""What the doctor finds, and what it sends with a question."""
+
+import http.server
+import json
+import threading
+import zipfile
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError
+
+from config.loader import load_stage
+from tools import doctor, support_bundle
+from tools.doctor import FAULT, OK, WARNING, Finding, main, of_account, of_clock, of_machine, of_network, report_of
+
+STAGE = load_stage("dev")
+TODAY: dict[str, Any] = {"ResponseMetadata": {"HTTPHeaders": {}}}
+USUAL: dict[str, Any] = {
+    "get_caller_identity": {"Arn": "arn:aws:iam::111122223333:role/deployer", **TODAY},
+    "get_parameter": {"Parameter": {"Value": "28"}},
+    "describe_endpoint": {},
+    "list_core_devices": {},
+    "list_compilation_jobs": {},
+    "get_account_settings": {"AccountLimit": {"ConcurrentExecutions": 1000}},
+    "describe_vpcs": {"Vpcs": [{}]},
+    "get_service_quota": {"Quota": {"Value": 5.0}},
+}
+
+
+class Account:
+    """Every service; a call gives what it is told, or raises it."""
+
+    def __init__(self, **changes: Any) -> None:
+        self._answers = {**USUAL, **changes}
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        def call(**_arguments: Any) -> Any:
+            answer = self._answers[operation]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+
+def looked_at(**changes: Any) -> dict[str, Finding]:
+    return {each.what: each for each in of_account(STAGE, lambda _service: Account(**changes))}
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "Operation")
+
+
+def test_an_account_that_is_ready() -> None:
+    found = looked_at()
+
+    assert {each.state for each in found.values()} == {OK}
+    assert {"credentials", "bootstrap", "iot", "greengrass", "lambda concurrency", "VPCs"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "state", "fix"),
+    [
+        ({"get_caller_identity": NoCredentialsError()}, "credentials", FAULT, "aws sso login"),
+        ({"get_parameter": refused("ParameterNotFound")}, "bootstrap", FAULT, "npx cdk bootstrap -c stage=dev"),
+        ({"get_parameter": {"Parameter": {"Value": "5"}}}, "bootstrap", FAULT, "npx cdk bootstrap -c stage=dev"),
+        ({"list_core_devices": refused("AccessDenied")}, "greengrass", FAULT, "the role may ask it"),
+        (
+            {"get_account_settings": {"AccountLimit": {"ConcurrentExecutions": 5}}},
+            *("lambda concurrency", WARNING, "Concurrent executions"),
+        ),
+        ({"describe_vpcs": {"Vpcs": [{}] * 5}}, "VPCs", WARNING, "VPCs per Region"),
+    ],
+)
+def test_what_an_account_lacks_has_its_fix(changes: dict[str, Any], what: str, state: str, fix: str) -> None:
+    found = looked_at(**changes)[what]
+
+    assert found.state == state
+    assert fix in found.fix
+
+
+def test_a_clock_that_is_wrong_is_a_fault() -> None:
+    assert of_clock("Thu, 01 Jan 2015 00:00:00 GMT", "account").state == FAULT
+    assert "set the clock" in of_clock("Thu, 01 Jan 2015 00:00:00 GMT", "account").fix
+
+
+Usage = namedtuple("Usage", ["free"])
+
+
+def test_a_machine_without_room_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _folder: Usage(1 << 20))  # type: ignore[attr-defined]
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _kind: (256, 256))  # type: ignore[attr-defined]
+    monkeypatch.setenv("TWIN_HOME", str(tmp_path))
+    (tmp_path / "state.json").write_text("{")
+
+    found = {each.what: each for each in of_machine(tmp_path)}
+
+    assert found["disk"].state == found["temporary folder"].state == FAULT
+    assert found["open files"].state == WARNING
+    assert found["cdk command"].fix == found["wheels of the devices"].fix == "make setup"
+    assert found["twin"].state == FAULT
+    assert all(each.fix for each in found.values() if each.state != OK)
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    class Registry(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Say nothing."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Registry)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_registries_are_asked_where_pip_and_npm_are_told(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", registry)
+    monkeypatch.setattr(doctor, "_said", lambda *_command: "file:///etc/passwd")
+
+    found = {each.what: each for each in of_network()}
+
+    assert found["python registry"].state == OK
+    assert found["clock"].state == OK
+    assert found["npm registry"].state == WARNING
+
+
+def test_a_registry_that_is_not_there_is_a_fault(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(doctor, "_said", lambda *_command: registry)
+
+    found = {each.what: each for each in of_network()}
+
+    assert found["python registry"].state == FAULT
+    assert "docs/set-up.md" in found["python registry"].fix
+
+
+def test_the_exit_code_says_whether_something_must_be_mended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "of_machine", lambda: [Finding("a", WARNING, "b", "c")])
+    assert main([]) == 0
+    assert capsys.readouterr().out == "warning  a: b\n         fix: c\n"
+
+    assert main(["--stage", "nowhere"]) == 1
+    assert "stage must be one of dev, prod, twin" in capsys.readouterr().out
+
+
+SECRETS = {
+    "key id": "AKIAIOSFODNN7EXAMPLE",
+    "access key": "aws_secret_access_key = wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
+    "json": '"SecretAccessKey": "abc/def+123"',
+    "url": "https://x/?X-Amz-Signature=deadbeefcafe&X-Amz-Security-Token=FwoGZXIvYXdz&a=b",
+    "bearer": "Authorization: Bearer s3cr3tbearer",
+    "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sflKxwRJSMeKKF2QT4",
+    "login": "http://joe:hunter22@proxy:3128",
+    "pem": "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKC\n-----END RSA PRIVATE KEY-----",
+    "cut pem": "-----BEGIN CERTIFICATE-----\nMIIDWTCCAk",
+    "end of a key": "MIIEpAIBAAKCAQEAx3oVzG9yU4Jm0X0n5Q2n7sN1bXo2Z3Jm0X0n5Q2n7sN1bXo2\n-----END RSA PRIVATE KEY-----",
+    "svcuid": "SVCUID=ipc-t0ken-1",
+    "account": "arn:aws:iam::111122223333:role/x",
+    "address": "joe@example.com",
+    "session": "sessionToken='IQoJb3JpZ2lu'",
+}
+HIDDEN = (
+    *("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI", "abc/def+123", "deadbeefcafe", "FwoGZXIvYXdz", "s3cr3tbearer"),
+    *(
+        "sflKxwRJSMeKKF2QT4",
+        "hunter22",
+        "MIIEowIBAAKC",
+        "MIIDWTCCAk",
+        "MIIEpAIBAAKCAQEA",
+        "ipc-t0ken-1",
+        "111122223333",
+    ),
+    *("joe@example.com", "IQoJb3JpZ2lu"),
+)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_of_each_kind_is_taken_out(name: str) -> None:
+    text = support_bundle.redacted(f"before {SECRETS[name]}\n")
+
+    assert text.startswith("before ")
+    assert not [secret for secret in HIDDEN if secret in text], text
+
+
+def test_what_helps_stays() -> None:
+    text = f"synth: sha256 {'0a' * 32} of 000000000000 at 2026-11-29T16:30:19.069Z, line 12: keys: 3, tokenizer ok"
+
+    assert support_bundle.redacted(text) == text
+
+
+def test_a_bundle_has_logs_and_versions_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, home = tmp_path / "root", tmp_path / "home"
+    for file in (root / "config" / "dev.toml", root / "out" / "demo" / "cdk-deploy.log", home / "log" / "cloud.log"):
+        file.parent.mkdir(parents=True)
+        file.write_text("\n".join(SECRETS.values()) + "\nthe-twins-own, from-the-shell\n")
+    (home / "state.json").write_text(json.dumps({"secret": "the-twins-own"}))
+    (home / "log" / "linked.log").symlink_to(home / "state.json")
+    monkeypatch.setenv("MY_API_TOKEN", "from-the-shell")
+
+    names = support_bundle.write(tmp_path / "new" / "s.zip", report_of([]), root, home)
+
+    expected = {"doctor.txt", "versions.txt", "config/dev.toml", "out/demo/cdk-deploy.log", "twin/cloud.log"}
+    assert set(names) == expected
+    with zipfile.ZipFile(tmp_path / "new" / "s.zip") as archive:
+        text = "\n".join(archive.read(name).decode() for name in archive.namelist())
+    assert "boto3 " in text
+    assert not [secret for secret in (*HIDDEN, "the-twins-own", "from-the-shell") if secret in text]
+
+
+def test_a_long_log_is_sent_from_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log" / "cloud.log"
+    log.parent.mkdir()
+    log.write_text("first\n" + "a line\n" * 100_000 + "last\n")
+
+    support_bundle.write(tmp_path / "s.zip", "", tmp_path, tmp_path)
+
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        text = archive.read("twin/cloud.log").decode()
+    assert len(text) <= support_bundle.LOG_BYTES
+    assert text.endswith("last\n")

@@ -1,0 +1,273 @@
+"""Looks at what this machine, and an account, need for what one is about to do; each fault comes with its fix.
+
+python -m tools.doctor                              this machine
+python -m tools.doctor --network                    the package registries and the clock, too
+python -m tools.doctor --stage dev                  the account of this shell's credentials, too; it only reads
+python -m tools.doctor --bundle out/support.zip     what to send with a question, without secrets
+
+Exit code 0 when nothing must be mended, else 1.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from config.loader import ConfigurationError, load_stage
+from config.stage import Stage
+from tools import support_bundle
+from tools.set_up import ENVIRONMENTS, ROOT
+from twin.errors import TwinError
+from twin.ports import free_ports
+from twin.state import default_home, load_state
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+GIB = 1 << 30
+DISK_GIB, MEMORY_GIB, OPEN_FILES = 3.0, 1.5, 1024
+SKEW_S, ANSWER_S = 60, 5
+#: What the CDK's assemblies here ask for, and what a new account has, which is enough.
+BOOTSTRAP_VERSION, CONCURRENCY = 6, 10
+_BOUNDED = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
+Clients = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look at one thing found.
+
+    Attributes:
+        what: The thing.
+        state: `ok`, `warning` (it may do), or `fault`.
+        found: In words.
+        fix: What to do; empty where nothing is.
+    """
+
+    what: str
+    state: str
+    found: str
+    fix: str = ""
+
+
+def judged(what: str, good: bool, found: str, fix: str, otherwise: str = FAULT) -> Finding:
+    """A finding with a fix unless it is good."""
+    return Finding(what, OK, found) if good else Finding(what, otherwise, found, fix)
+
+
+def of_machine(root: Path = ROOT) -> Iterator[Finding]:
+    """Look at this machine.
+
+    Args:
+        root: The repository.
+    """
+    version = sys.version_info[:2]
+    good = platform.python_implementation() == "CPython" and (3, 11) <= version <= (3, 14)
+    text = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield judged("python", good, text, "make setup PYTHON=python3.13, or another of 3.11 to 3.14")
+    for name, folder in (("disk", root), ("temporary folder", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(folder).free / GIB
+        fix = f"make {DISK_GIB:g} GiB free, or set TMPDIR to another disk" if name != "disk" else "make room"
+        yield judged(name, free >= DISK_GIB, f"{free:.1f} GiB free for {folder}", fix, FAULT if free < 1 else WARNING)
+    memory = psutil.virtual_memory().available / GIB
+    yield judged("memory", memory >= MEMORY_GIB, f"{memory:.1f} GiB available", "end other programs", WARNING)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    good = files == resource.RLIM_INFINITY or files >= OPEN_FILES
+    yield judged("open files", good, f"{files} a process", f"ulimit -n {OPEN_FILES}", WARNING)
+    try:
+        yield Finding("ports", OK, f"127.0.0.1 gives ports such as {free_ports(1)[0]}")
+    except OSError as exc:
+        yield Finding(
+            "ports", FAULT, f"127.0.0.1 gives none: {exc}", "bring the loopback interface up: ip link set lo up"
+        )
+    yield from _of_set_up(root)
+    try:
+        state = load_state(default_home())
+        yield Finding("twin", OK, f"{'runs' if state and state.running else 'does not run'} in {default_home()}")
+    except TwinError as exc:
+        yield Finding("twin", FAULT, str(exc), "python -m twin down --purge")
+
+
+def _of_set_up(root: Path) -> Iterator[Finding]:
+    needed = ("aws_cdk", "boto3", "ministack", "onnxruntime", "paho", "PIL")
+    missing = [name for name in needed if find_spec(name) is None]
+    yield judged("packages", not missing, f"missing: {', '.join(missing)}" if missing else "as set up", "make setup")
+    venv = root / ENVIRONMENTS["run"].folder
+    for name, path in (
+        ("cdk command", root / "node_modules" / ".bin" / "cdk"),
+        ("node", venv / "bin" / "node"),
+        ("wheels of the devices", venv / ".wheelhouse"),
+    ):
+        yield judged(name, path.exists(), str(path.relative_to(root)) if path.exists() else "missing", "make setup")
+    git = shutil.which("git")
+    yield judged("git", git is not None, git or "missing", "install git: make plan and make lint need it", WARNING)
+
+
+def of_network() -> Iterator[Finding]:
+    """Ask the package registries that pip and npm are told to use; each within 5 s."""
+    pip = os.environ.get("PIP_INDEX_URL") or _said(sys.executable, "-m", "pip", "config", "get", "global.index-url")
+    npm = _said("npm", "config", "get", "registry")
+    for name, url in (("python registry", pip or "https://pypi.org/simple/"), ("npm registry", npm)):
+        fix = "set the registry and the proxy as docs/set-up.md says"
+        # urllib would read files, too.
+        if not url.startswith(("https://", "http://")):
+            yield Finding(name, WARNING, f"unknown, got {url!r}", fix)
+            continue
+        try:
+            with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310
+                yield Finding(name, OK, f"answers with {answer.status}")
+                date = answer.headers.get("Date")
+        except urllib.error.HTTPError as exc:
+            yield judged(name, exc.code < 500, f"answers with {exc.code}", fix)
+            date = exc.headers.get("Date")
+        except (OSError, ValueError) as exc:
+            yield Finding(name, FAULT, f"does not answer: {exc}", fix)
+            continue
+        if date:
+            yield of_clock(date, name)
+
+
+def of_clock(date: str, whose: str) -> Finding:
+    """Compare this machine's clock with the Date of an answer."""
+    skew = time.time() - parsedate_to_datetime(date).timestamp()
+    text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the {whose}"
+    return judged("clock", abs(skew) <= SKEW_S, text, "set the clock (timedatectl set-ntp true): signatures fail by it")
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S * 4, check=False, cwd=ROOT)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def of_account(stage: Stage, clients: Clients) -> Iterator[Finding]:
+    """Look at the account that the credentials lead to; nothing is changed.
+
+    Args:
+        stage: What is to be deployed.
+        clients: Makes an AWS client in the stage's region.
+    """
+    login = "set AWS_PROFILE or keys, or run aws sso login"
+    try:
+        identity = clients("sts").get_caller_identity()
+    except (ClientError, BotoCoreError) as exc:
+        yield Finding("credentials", FAULT, str(exc), login)
+        return
+    yield Finding("credentials", OK, identity["Arn"])
+    if date := identity["ResponseMetadata"]["HTTPHeaders"].get("date"):
+        yield of_clock(date, "account")
+    qualifier = (
+        json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))
+        .get("context", {})
+        .get("@aws-cdk/core:bootstrapQualifier", "hnb659fds")
+    )
+    name, fix = f"/cdk-bootstrap/{qualifier}/version", f"npx cdk bootstrap -c stage={stage.name}"
+    yield _asked("bootstrap", fix, lambda: _bootstrap(clients("ssm"), name, fix))
+    asks: list[tuple[str, Callable[[], Any]]] = [
+        ("iot", lambda: clients("iot").describe_endpoint(endpointType="iot:Data-ATS")),
+        ("greengrass", lambda: clients("greengrassv2").list_core_devices(maxResults=1)),
+    ]
+    if any(model.compiler == "neo" for model in stage.models):
+        asks.append(("sagemaker", lambda: clients("sagemaker").list_compilation_jobs(MaxResults=1)))
+    for service, ask in asks:
+        fix = f"check that {stage.region} has it and that the role may ask it (docs/deploy.md, the deployer's rights)"
+        yield _asked(service, fix, partial(_answering, service, ask))
+    fix = "ask for more: Service Quotas, AWS Lambda, Concurrent executions"
+    yield _asked("lambda concurrency", fix, lambda: _concurrency(clients("lambda"), fix))
+    room = "ask for more: Service Quotas, Amazon VPC, VPCs per Region; or delete one, unless the stage has its own"
+    yield _asked("VPCs", room, lambda: _networks(clients("ec2"), clients("service-quotas"), room))
+
+
+def _asked(what: str, fix: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except (ClientError, BotoCoreError) as exc:
+        return Finding(what, FAULT, str(exc), fix)
+
+
+def _answering(service: str, ask: Callable[[], Any]) -> Finding:
+    ask()
+    return Finding(service, OK, "answers")
+
+
+def _bootstrap(ssm: Any, name: str, fix: str) -> Finding:
+    version = int(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+    return judged("bootstrap", version >= BOOTSTRAP_VERSION, f"version {version}", fix)
+
+
+def _concurrency(function: Any, fix: str) -> Finding:
+    limit = function.get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    return judged("lambda concurrency", limit >= CONCURRENCY, f"{limit} at a time", fix, WARNING)
+
+
+def _networks(ec2: Any, quotas: Any, fix: str) -> Finding:
+    used = len(ec2.describe_vpcs()["Vpcs"])
+    try:
+        quota = int(quotas.get_service_quota(ServiceCode="vpc", QuotaCode="L-F678F1CE")["Quota"]["Value"])
+    except (ClientError, BotoCoreError):
+        return Finding("VPCs", OK, f"{used} in use, the quota could not be read")
+    return judged("VPCs", used < quota, f"{used} of {quota} in use", fix, WARNING)
+
+
+def report_of(findings: Sequence[Finding]) -> str:
+    """Write findings, a line each and a line for each fix."""
+    lines = []
+    for each in findings:
+        lines.append(f"{each.state:<8} {each.what}: {each.found}")
+        lines += [f"         fix: {each.fix}"] if each.state != OK else []
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.doctor", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--stage", help="look at the account for this stage, with the credentials of this shell")
+    parser.add_argument("--network", action="store_true", help="ask the package registries, and compare the clock")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="ZIP", help="write what to send with a question, secrets taken out"
+    )
+    options = parser.parse_args(arguments)
+    findings = list(of_machine())
+    findings += of_network() if options.network else []
+    try:
+        if options.stage:
+            stage, session = load_stage(options.stage), boto3.Session()
+            findings += of_account(
+                stage, lambda service: session.client(service, region_name=stage.region, config=_BOUNDED)
+            )
+    except (ConfigurationError, BotoCoreError) as exc:
+        findings.append(Finding("stage", FAULT, str(exc), "correct it there"))
+    text = report_of(findings)
+    print(text, end="")
+    if options.bundle:
+        try:
+            names = support_bundle.write(options.bundle, text, ROOT, default_home())
+        except OSError as exc:
+            print(f"doctor: --bundle must be a file that can be written, got {options.bundle}: {exc}", file=sys.stderr)
+            return 1
+        print(f"{len(names)} files in {options.bundle}; look through it before you send it")
+    return 1 if any(each.state == FAULT for each in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
