@@ -24,7 +24,7 @@ from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState, default_home, foreign_settings, load_state, remove_state
-from twin.status import TwinStatus, take_status
+from twin.status import TwinStatus, joined_devices, take_status
 
 application = typer.Typer(
     help="An AWS cloud and an edge device on this machine: deploys without an account. State: .twin, or TWIN_HOME.",
@@ -90,7 +90,7 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
     current = take_status(state)
     if as_json:
-        typer.echo(json.dumps(current.as_json()))
+        typer.echo(json.dumps({**current.as_json(), "joined": joined_devices(current)}))
     else:
         _show_status(current)
 
@@ -106,6 +106,9 @@ def _show_status(current: TwinStatus) -> None:
         _output.print(
             f"  devices: {len(current.devices)}" + (f", not running: {', '.join(ended)}" if ended else ", all running")
         )
+    if joined := joined_devices(current):
+        told = ", ".join(f"{thing} {health}" for thing, health in joined.items())
+        _output.print(f"  joined, with logs of their own: {told}", markup=False)
     if not current.edge_servers:
         _output.print("  edge servers: none")
         return

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
 from twin import unsaved
 from twin.devices import simulated
 from twin.edge_processes import devices_folder, instances_folder
@@ -80,6 +84,26 @@ def take_status(state: TwinState) -> TwinStatus:
             continue
     devices = [DeviceStatus(thing, _pid(devices_folder(state.home) / thing)) for thing in simulated.names(state.home)]
     return TwinStatus(state, servers, devices, unsaved.look(state))
+
+
+def joined_devices(current: TwinStatus) -> dict[str, str]:
+    """Ask the cloud which core devices it knows besides the twin's own: those that came by `join`, or by a claim.
+
+    Args:
+        current: From `take_status`.
+
+    Returns:
+        Greengrass' word for its health by thing name; nothing where the cloud does not answer.
+    """
+    own = {each.thing_name for each in current.edge_servers} | {each.thing_name for each in current.devices}
+    bounded = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+    greengrass = boto3.client("greengrassv2", config=bounded, **current.state.client_arguments())
+    try:
+        pages = list(greengrass.get_paginator("list_core_devices").paginate())
+    except (BotoCoreError, ClientError):
+        return {}
+    found = {each["coreDeviceThingName"]: each["status"] for page in pages for each in page["coreDevices"]}
+    return {thing: found[thing] for thing in sorted(found) if thing not in own}
 
 
 def _pid(root: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from twin.edge_processes import DEVICE_VARIABLE, devices_folder
 from twin.errors import TwinError
 from twin.process import processes_where
 from twin.state import TwinState
-from twin.status import take_status
+from twin.status import DeviceStatus, joined_devices, take_status
 
 RECIPE = """{"RecipeFormatVersion": "2020-01-25", "ComponentName": "com.example.Hello", "ComponentVersion": "%s",
 "Manifests": [{"Platform": {"os": "linux", "runtime": "*"}, "Artifacts": [], "Lifecycle": {"run": "%s"}}]}"""
@@ -54,6 +55,9 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     simulated.set_count(small_twin, 2, group="ring-a", dialect="lite")
     simulated.set_count(small_twin, 3, group="ring-b", dialect="classic")
     wait_until(lambda: all(pids(small_twin).values()) and len(greengrass.list_core_devices()["coreDevices"]) == 3)
+    one_known = replace(take_status(small_twin), devices=[DeviceStatus("device-01", None)])
+    assert joined_devices(one_known) == {"device-02": "HEALTHY", "device-03": "HEALTHY"}
+    assert joined_devices(take_status(small_twin)) == {}
     offline = pids(small_twin)["device-02"]
     assert offline is not None
     os.kill(offline, signal.SIGSTOP)
