@@ -126,7 +126,8 @@ def join(csr: object, server: Server, iot: Any) -> dict[str, str]:
             # Two requests at a time: the version of the thing lets one of them go on.
             _note(server.thing, iot, {JOINING: str(Mark(server.fingerprint, name))}, expectedVersion=found["version"])
             iot.attach_policy(policyName=server.policy, target=arn)
-            iot.attach_thing_principal(thingName=server.thing, principal=arn)
+            # Only then does AWS IoT know the thing whatever the client's id: the nucleus has more connections than one.
+            iot.attach_thing_principal(thingName=server.thing, principal=arn, thingPrincipalType="EXCLUSIVE_THING")
             iot.add_thing_to_thing_group(thingName=server.thing, thingGroupName=server.group)
         except Exception:
             delete_certificate(arn, server.thing, iot)

@@ -33,6 +33,7 @@ class FakeIot(FakeService):
         }
         self.certificates: dict[str, str] = {}  # ARN → status
         self.attached: set[tuple[str, str]] = set()  # thing, principal
+        self.exclusive: set[str] = set()  # principals that are of one thing alone
         self.indexing: dict[str, Any] = {"thingIndexingConfiguration": {"thingIndexingMode": "OFF"}}
         self.policies: dict[str, set[str]] = {"edgewright-dev-core-device": set()}  # name → targets
 
@@ -161,9 +162,16 @@ class FakeIot(FakeService):
         self.record("list_principal_things", principal=principal)
         return {"things": sorted(thing for thing, attached in self.attached if attached == principal)[:maxResults]}
 
-    def attach_thing_principal(self, thingName: str, principal: str) -> dict[str, Any]:  # noqa: N803
+    def attach_thing_principal(
+        self,
+        thingName: str,  # noqa: N803
+        principal: str,
+        thingPrincipalType: str = "NON_EXCLUSIVE_THING",  # noqa: N803
+    ) -> dict[str, Any]:
         self.record("attach_thing_principal", thingName=thingName, principal=principal)
         self._thing(thingName, "AttachThingPrincipal")
+        if thingPrincipalType == "EXCLUSIVE_THING":
+            self.exclusive.add(principal)
         self.attached.add((thingName, principal))
         return {}
 

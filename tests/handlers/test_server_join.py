@@ -58,6 +58,7 @@ def test_a_server_gets_a_certificate_of_its_thing(registered: FakeIot) -> None:
     }
     assert certificates(registered) == {answer["certificateId"]: "ACTIVE"}
     assert registered.policies[POLICY] == {arn for _, arn in registered.attached}
+    assert registered.exclusive == set(registered.certificates), "policy variables need it on second connections"
     assert THING in registered.groups[GROUP]
 
 
