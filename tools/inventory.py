@@ -24,6 +24,7 @@ from config.fleet import RINGS
 from config.loader import FOLDER, ConfigurationError, load_stage, stage_names
 from config.names import Names
 from config.stage import Stage
+from edge_handlers.certificates import PolicyInUseError
 from edge_handlers.deadline import DeadlineError
 from edge_handlers.service_client import AwsCallError
 from tools.sweep import sweep
@@ -31,6 +32,7 @@ from twin.account import LISTINGS, VPC_PARTS, Account, Listing
 from twin.errors import TwinError
 
 TAG = "edgewright:stage"
+_NOT_SWEPT = (AwsCallError, DeadlineError, PolicyInUseError)
 _BY_TAG = ("instances", "volumes", "launch templates", "VPCs")
 #: Told by another question than for all names: what they are called does not show whose they are.
 _APART = ("things", "certificates", "deployments", "core devices", "IoT jobs")
@@ -153,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.sweep and found:
             sweep(stage, found, lambda service: boto3.client(service, region_name=stage.region))
             found = take(stage, account, stage_names(chosen.config))
-    except (ConfigurationError, TwinError, AwsCallError, DeadlineError, BotoCoreError, ClientError) as exc:
+    except (ConfigurationError, TwinError, *_NOT_SWEPT, BotoCoreError, ClientError) as exc:
         print(exc, file=sys.stderr)
         return 2
     if chosen.json:

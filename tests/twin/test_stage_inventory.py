@@ -131,3 +131,21 @@ def test_a_stage_with_stacks_is_not_swept(
 
     assert "must have no stacks, got edgewright-lab-storage: run `npx cdk destroy" in capsys.readouterr().err
     assert run(stages, "lab", capsys)[1] == {kind: [name] for kind, name in account["lab"].items()}
+
+
+def test_a_sweep_says_which_device_outside_of_every_ring_has_the_policy(
+    account: dict[str, dict[str, str]], stages: Path, client: Clients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    iot, certificate = client("iot"), account["lab"]["certificates"]
+    arn = iot.describe_certificate(certificateId=certificate)["certificateDescription"]["certificateArn"]
+    iot.create_thing(thingName="stranger")
+    iot.attach_thing_principal(thingName="stranger", principal=arn)
+    try:
+        assert inventory.main(["--stage", "lab", "--config", str(stages), "--sweep"]) == 2
+    finally:
+        iot.detach_thing_principal(thingName="stranger", principal=arn)
+        iot.delete_thing(thingName="stranger")
+
+    told = capsys.readouterr().err
+    assert f"IoT policy {OURS.iot_policy} must be attached to the fleet's certificates only" in told
+    assert "stranger" in told
