@@ -49,6 +49,12 @@ ITEMS = Fact(
     shown_by=_REFUSED,
     value=100,
 )
+PROPERTIES = Fact(
+    "MQTT 5 properties and the retain flag of PublishToIoTCore are dropped, and those of what a component receives",
+    source=OBSERVED,
+    twin="the same; classic sends them",
+    shown_by="core_device/test_connection.py::test_lite_drops_properties_and_the_retain_flag",
+)
 RECEIVE_MODES = Fact(
     "`RECEIVE_MESSAGES_FROM_OTHERS` is ignored: a component hears itself",
     source=OBSERVED,

@@ -75,6 +75,14 @@ MISSING_KEY = Fact(
     twin="BROKEN: `is not in the component's configuration` (classic: stays as text)",
     shown_by="a variable of the configuration without its key",
 )
+VALUE_TEXT = Fact(
+    'a `{configuration:/x}` gives text for double quotes: `"`, `$`, backticks and backslashes escaped, 1.0 as '
+    "1.0000000000000000",
+    source="recipe-runner/src/runner.c (insert_config_value)",
+    rule="ScriptVariable",
+    twin="the same; classic puts the value in as it is",
+    shown_by="core_device/test_recipe.py::test_lite_gives_values_as_text_for_double_quotes",
+)
 STARTUP = Fact(
     "a `startup` step that ends with 0 fails: it waits for the component's word that it is ready",
     source=OBSERVED,

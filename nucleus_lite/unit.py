@@ -10,6 +10,7 @@ from nucleus_lite.fact import OBSERVED, Fact
 
 _PARSER_C = "recipe2unit/src/parser.c"
 _GENERATOR_C = "recipe2unit/src/unit_file_generator.c"
+_COMPONENT = "core_device/test_component.py"
 
 NAME = Fact(
     "a component's name that is none of a systemd unit, or another unit's",
@@ -33,12 +34,21 @@ BYTES = Fact(
     shown_by="a long systemd unit",
     value=2048,
 )
+START_WINDOW_S = 3_600.0
+"""systemd counts the starts of so long, in seconds, whatever ran well between them."""
 ATTEMPTS = Fact(
-    "a `run` step that fails is started {value} times in all, then the component is BROKEN",
+    "a `run` step that fails is started {value} times within 3,600 s, then the component is BROKEN until the next "
+    "deployment, or `systemctl reset-failed`; one that ends every 15 s is so for good",
     source=OBSERVED,
-    twin="the same; a component that ran for 10 s begins anew",
-    shown_by="core_device/test_component.py::test_three_failures_in_a_row_break_a_component",
+    twin="the same (classic: in a row; a component that ran for 10 s begins anew)",
+    shown_by=f"{_COMPONENT}::test_lite_counts_the_failures_of_an_hour_whatever_ran_well_between_them",
     value=3,
+)
+INSTALL_ATTEMPTS = Fact(
+    "an `install` step that fails or takes longer than its time-out (120 s) is tried 3 times",
+    source=OBSERVED,
+    twin="the same (classic: once)",
+    shown_by=f"{_COMPONENT}::test_lite_tries_an_install_step_three_times",
 )
 
 _NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,128}")

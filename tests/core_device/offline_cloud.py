@@ -117,7 +117,7 @@ class Device:
             system=SimpleNamespace(thing_name="thing-1", root_ca_path=root / "ca.pem"),
             nucleus=SimpleNamespace(region="us-east-1", proxy_url=None, dialect=dialect),
         )
-        self.layout, self.cloud = Layout(root), cloud
+        self.layout, self.cloud, self.dialect = Layout(root), cloud, dialect
         self.store = ConfigurationStore(self.layout.configuration_file, ignores_case=dialect.ignores_case)
         self.registry = ProcessRegistry(self.layout.processes_file)
         self.supervisor = ComponentSupervisor(self._make, lambda _: None, binds_to=dialect.binds_to)
@@ -157,7 +157,9 @@ class Device:
 
         log = ComponentLog(self.layout.component_log(recipe.name))
         work = self.layout.work(recipe.name)
-        return Component(recipe, work, prepare, log, self.registry, self.supervisor.component_changed, QUICK)
+        return Component(
+            recipe, work, prepare, log, self.registry, self.supervisor.component_changed, QUICK, dialect=self.dialect
+        )
 
 
 def deployment(components: Mapping[str, Any], group: str = "g", created: int = 1, **changes: Any) -> DeploymentDocument:

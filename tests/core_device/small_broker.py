@@ -20,6 +20,7 @@ Responder = Callable[[str, dict[str, Any]], None]
 class SmallBroker:
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
+        self.extras: list[tuple[bool, int]] = []  # retain flag, and bytes of properties, of each of those
         self.subscribed: list[str] = []
         self.refused_filters: set[str] = set()
         self.silent_filters: set[str] = set()  # subscriptions that are made, but not acknowledged
@@ -87,6 +88,7 @@ class SmallBroker:
             at += 2
         payload = body[at + 1 + body[at] :]
         self.published.append((topic, payload))
+        self.extras.append((bool(head & 1), body[at]))
         self.send(topic, payload)
         if self.responder:
             with contextlib.suppress(ValueError):

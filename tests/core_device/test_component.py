@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from twin.core_device.components.component import Component, Patience, State
 from twin.core_device.components.process import ComponentLog
 from twin.core_device.components.recipe import Recipe, Step
+from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import CoreDeviceError, DeploymentError
 from twin.core_device.processes import InstanceLock, ProcessRegistry, start_ticks
 
@@ -26,6 +29,7 @@ def make(
     timeout_s: float = 5.0,
     states: list[State] | None = None,
     patience: Patience = QUICK,
+    dialect: Dialect = LITE,
     **scripts: str,
 ) -> Component:
     steps = {name: Step(name, script, timeout_s, {}) for name, script in scripts.items()}
@@ -37,6 +41,7 @@ def make(
         ProcessRegistry(folder / "processes.json"),
         lambda _: states.append(component.state) if states is not None else None,
         patience,
+        dialect=dialect,
     )
     return component
 
@@ -99,23 +104,24 @@ def test_an_install_step_that_hangs_is_ended(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_three_failures_in_a_row_break_a_component(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dialect", "within"), [(CLASSIC, "in a row"), (LITE, "within 3600 s")])
+def test_three_failures_in_a_row_break_a_component(tmp_path: Path, dialect: Dialect, within: str) -> None:
     async def scenario() -> None:
-        component = make(tmp_path, run="echo x >> attempts; echo boom; exit 3")
+        component = make(tmp_path, dialect=dialect, run="echo x >> attempts; echo boom; exit 3")
 
         component.start()
         await until(lambda: component.state is State.BROKEN)
 
         assert (tmp_path / "work" / "attempts").read_text() == "x\n" * 3
-        assert "exited with 3, its last output was: boom (3 failures in a row)" in component.failure
+        assert f"exited with 3, its last output was: boom (3 failures {within})" in component.failure
 
     run(scenario)
 
 
-def test_failures_are_forgotten_after_a_healthy_while(tmp_path: Path) -> None:
+def test_classic_forgets_failures_after_a_healthy_while(tmp_path: Path) -> None:
     async def scenario() -> None:
         patience = Patience(stable_s=0.1, reset_s=0.2, restart_s=0.02, grace_s=0.5)
-        component = make(tmp_path, patience=patience, run="echo x >> attempts; sleep 0.3; exit 3")
+        component = make(tmp_path, patience=patience, dialect=CLASSIC, run="echo x >> attempts; sleep 0.3; exit 3")
 
         component.start()
         await until(lambda: (tmp_path / "work" / "attempts").exists())
@@ -123,6 +129,47 @@ def test_failures_are_forgotten_after_a_healthy_while(tmp_path: Path) -> None:
 
         assert component.state is not State.BROKEN
         await component.stop()
+
+    run(scenario)
+
+
+def test_lite_counts_the_failures_of_an_hour_whatever_ran_well_between_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        patience = Patience(stable_s=0.1, reset_s=0.2, restart_s=0.02, grace_s=0.5)
+        component = make(tmp_path, patience=patience, run="echo x >> attempts; sleep 0.3; exit 3")
+
+        component.start()
+        await until(lambda: component.state is State.BROKEN)
+
+        assert (tmp_path / "work" / "attempts").read_text() == "x\n" * 3
+
+    run(scenario)
+
+
+def test_lite_forgets_failures_once_the_hour_is_over(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        dialect = replace(LITE, start_window_s=0.1)
+        component = make(tmp_path, dialect=dialect, run="echo x >> attempts; sleep 0.3; exit 3")
+
+        component.start()
+        await until(lambda: (tmp_path / "work" / "attempts").exists())
+        await until(lambda: (tmp_path / "work" / "attempts").read_text() == "x\n" * 4)
+
+        assert component.state is not State.BROKEN
+        await component.stop()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("dialect", "state"), [(CLASSIC, State.BROKEN), (LITE, State.INSTALLED)])
+def test_lite_tries_an_install_step_three_times(tmp_path: Path, dialect: Dialect, state: State) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, dialect=dialect, install="echo x >> tries; test $(wc -l < tries) = 3")
+
+        with contextlib.suppress(DeploymentError):
+            await component.install()
+
+        assert component.state is state
 
     run(scenario)
 

@@ -13,7 +13,7 @@ import pytest
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
-from twin.core_device.dialect import CLASSIC, LITE
+from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import RequestRejectedError
 
 
@@ -23,11 +23,18 @@ def run(
     packet_bytes: int | None = None,
     *,
     keeps_messages: bool = True,
+    sends_properties: bool = True,
 ) -> None:
     async def main() -> None:
         broker = SmallBroker()
         async with running_broker(broker, folder) as configuration:
-            connection = Connection(configuration, Backoff(0.05, 0.1), packet_bytes, keeps_messages=keeps_messages)
+            connection = Connection(
+                configuration,
+                Backoff(0.05, 0.1),
+                packet_bytes,
+                keeps_messages=keeps_messages,
+                sends_properties=sends_properties,
+            )
             task = asyncio.create_task(connection.run())
             try:
                 async with asyncio.timeout(60):
@@ -118,6 +125,22 @@ def test_subscriptions_and_waiting_messages_survive_a_lost_connection(tmp_path: 
         assert broker.subscribed == ["a", "a"]
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(("dialect", "sent"), [(CLASSIC, True), (LITE, False)])
+def test_lite_drops_properties_and_the_retain_flag(tmp_path: Path, dialect: Dialect, sent: bool) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+
+        connection.publish("a/b", b"x", 1, {"retain": True, "contentType": "text/plain"})
+        with pytest.raises(RequestRejectedError, match="MQTT property"):
+            connection.publish("a/b", b"x", 1, {"messageExpiryIntervalSeconds": "soon"})
+        await until(lambda: broker.published)
+
+        ((retained, bytes_of_properties),) = broker.extras
+        assert (retained, bytes_of_properties > 0) == (sent, sent)
+
+    run(tmp_path, scenario, sends_properties=dialect.sends_properties)
 
 
 def test_nucleus_lite_refuses_messages_while_it_is_not_connected(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,17 @@ def test_an_artifacts_permission_becomes_the_rights_of_its_files(
     recipe = parse_recipe(document({**manifest("x"), "Artifacts": [artifact]}), PLATFORM)
 
     assert recipe.artifacts[0].mode == mode
+
+
+def test_lite_gives_values_as_text_for_double_quotes() -> None:
+    values = {"text": 'say "$HOME" `id` \\', "whole": 3, "real": 1.0, "list": ["a", 1]}
+    script = " ".join(f'"{{configuration:/{key}}}"' for key in values)
+
+    def filled(*, escapes: bool) -> str:
+        return interpolate(script, {}, lambda path: values[path[0]], escapes=escapes)
+
+    shown = subprocess.run(
+        ["sh", "-c", f"printf '%s|' {filled(escapes=True)}"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == 'say "$HOME" `id` \\|3|1.0000000000000000|["a",1]|'
+    assert filled(escapes=False) == '"say "$HOME" `id` \\" "3" "1.0" "["a",1]"'

@@ -50,7 +50,10 @@ class CoreDevice:
         self._http = CloudHttp(configuration)
         dialect = configuration.nucleus.dialect
         self._connection = Connection(
-            configuration, packet_bytes=dialect.packet_bytes, keeps_messages=dialect.keeps_messages
+            configuration,
+            packet_bytes=dialect.packet_bytes,
+            keeps_messages=dialect.keeps_messages,
+            sends_properties=dialect.sends_properties,
         )
         token_exchange = TokenExchange(configuration, self._http)
         data_plane = DataPlane(configuration, self._http)
@@ -152,6 +155,7 @@ class CoreDevice:
             ComponentLog(self._layout.component_log(recipe.name)),
             self._registry,
             self._component_changed,
+            dialect=self._configuration.nucleus.dialect,
         )
 
     def _component_changed(self, name: str) -> None:

@@ -55,6 +55,10 @@ class Dialect:
         keeps_pre_releases: A component of a pre-release version stays, also when nobody wants it any more.
         ignores_case: Component names, and keys of configurations, that differ in capital letters only are one.
         null_credentials: Components get new credentials at each request, and `null` while the cloud is not reached.
+        start_window_s: Failures within so long count together, whatever ran well between them; None: those in a row.
+        install_attempts: How often an install step is tried.
+        sends_properties: MQTT 5 properties and the retain flag of components' messages reach the cloud.
+        escapes_values: `{configuration:/x}` gives text for double quotes: `"`, `$`, a backtick and backslashes escaped.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
         fills_policies: `{iot:thingName}` in access control is the device's name.
     """
@@ -74,6 +78,10 @@ class Dialect:
     groups_only: bool
     keeps_pre_releases: bool
     ignores_case: bool
+    start_window_s: float | None
+    install_attempts: int
+    sends_properties: bool
+    escapes_values: bool
     missing_stays: bool
     fills_policies: bool
 
@@ -94,6 +102,10 @@ LITE = Dialect(
     groups_only=True,
     keeps_pre_releases=True,
     ignores_case=False,
+    start_window_s=unit.START_WINDOW_S,
+    install_attempts=unit.ATTEMPTS.value,
+    sends_properties=False,
+    escapes_values=True,
     missing_stays=False,
     fills_policies=False,
 )
@@ -113,6 +125,10 @@ CLASSIC = Dialect(
     groups_only=False,
     keeps_pre_releases=False,
     ignores_case=True,
+    start_window_s=None,
+    install_attempts=1,
+    sends_properties=True,
+    escapes_values=False,
     missing_stays=True,
     fills_policies=True,
 )

@@ -55,6 +55,7 @@ class Connection:
             None for no limit.
         keeps_messages: Whether messages of QoS 1 are taken without a connection, and sent with the next one, as the
             classic nucleus' spooler does; nucleus lite refuses them.
+        sends_properties: Whether MQTT 5 properties and the retain flag leave the device; they are checked in any case.
         backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (30 s for 300 s),
             because a cloud on a laptop is away for seconds.
     """
@@ -66,9 +67,11 @@ class Connection:
         packet_bytes: int | None = None,
         *,
         keeps_messages: bool = True,
+        sends_properties: bool = True,
     ) -> None:
         self._packet_bytes = packet_bytes
         self._keeps_messages = keeps_messages
+        self._sends_properties = sends_properties
         self.connected = asyncio.Event()
         self._host, self._port = configuration.nucleus.data_endpoint, configuration.nucleus.mqtt_port
         self._backoff = backoff or Backoff(5.0, 30.0)
@@ -139,6 +142,8 @@ class Connection:
                 "the device is not connected, and nucleus lite keeps no messages: try again later"
             )
         retain, attached = publish_properties(properties or {})
+        if not self._sends_properties:
+            retain, attached = False, None
         info = self._client.publish(topic, payload, qos, retain, attached)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (info.rc and not qos):
             raise RequestRejectedError(f"the message was not taken: {mqtt.error_string(info.rc)}")

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from nucleus_lite import unit
 from twin.core_device.backoff import Backoff
+from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
 from twin.core_device.processes import ProcessRegistry
 
 from .process import ComponentLog, ComponentProcess
 from .recipe import Recipe, Step
 
-ATTEMPTS: int = unit.ATTEMPTS.value  # failures in a row that make a component BROKEN
+ATTEMPTS: int = unit.ATTEMPTS.value  # failures that make a component BROKEN
 
 
 #: Done, and done once the nucleus (100) or the device (101) is started again, which this device does without.
@@ -46,7 +47,7 @@ class Patience:
 
     Args:
         stable_s: A process that runs this long is taken to be well.
-        reset_s: A process that ran this long begins a new row of failures.
+        reset_s: A process that ran this long begins a new row of failures, where only those in a row count.
         restart_s: Shortest wait before a restart; the longest begins at twice that and doubles with each failure.
         grace_s: From SIGTERM to SIGKILL.
     """
@@ -74,6 +75,7 @@ class Component:
         registry: Where its process groups are noted.
         on_state: Called after each change of state.
         patience: How long to wait for it.
+        dialect: How often it is started and installed.
     """
 
     def __init__(
@@ -85,12 +87,15 @@ class Component:
         registry: ProcessRegistry,
         on_state: Callable[[str], None],
         patience: Patience | None = None,
+        *,
+        dialect: Dialect = LITE,
     ) -> None:
         self.recipe = recipe
         self.state = State.NEW
         self.failure = ""
         self._folder, self._prepare, self._output, self._registry = folder, prepare, output, registry
         self._on_state, self._patience = on_state, patience or Patience()
+        self._dialect = dialect
         self._task: asyncio.Task[None] | None = None
         self._running_since = 0.0
         self._reported = False
@@ -126,11 +131,15 @@ class Component:
             DeploymentError: One fails or takes too long; the component is BROKEN.
         """
         for step in filter(None, map(self.recipe.steps.get, ("bootstrap", "install"))):
-            try:
-                await self._complete(step)
-            except DeploymentError as exc:
-                self._break(str(exc))
-                raise
+            for attempt in range(1, self._dialect.install_attempts + 1):
+                try:
+                    await self._complete(step)
+                    break
+                except DeploymentError as exc:
+                    if attempt == self._dialect.install_attempts:
+                        self._break(str(exc))
+                        raise
+                    log.warning("%s; it is tried again", exc)
         self._set(State.INSTALLED)
 
     def start(self) -> None:
@@ -164,7 +173,9 @@ class Component:
                 log.warning("%s", exc)
 
     async def _live(self) -> None:
-        backoff, failures = Backoff(2 * self._patience.restart_s, 60.0, self._patience.restart_s), 0
+        backoff = Backoff(2 * self._patience.restart_s, 60.0, self._patience.restart_s)
+        failed: list[float] = []
+        window_s = self._dialect.start_window_s
         while True:
             began = time.monotonic()
             try:
@@ -177,12 +188,14 @@ class Component:
                 failure = str(exc)
             except OSError as exc:
                 failure = self._text(f"cannot be started: {exc}")
-            if time.monotonic() - began >= self._patience.reset_s:
-                failures = 0
+            now = time.monotonic()
+            if now - began >= self._patience.reset_s:
                 backoff.reset()
-            failures += 1
-            if failures >= ATTEMPTS:
-                self._break(f"{failure} ({failures} failures in a row)")
+                failed = [] if window_s is None else failed
+            failed = [*(moment for moment in failed if window_s is None or now - moment < window_s), now]
+            if len(failed) >= ATTEMPTS:
+                within = "in a row" if window_s is None else f"within {window_s:g} s"
+                self._break(f"{failure} ({len(failed)} failures {within})")
                 return
             self.failure = failure
             log.warning("%s; it is started again", failure)

@@ -91,6 +91,7 @@ class ComponentEnvironment:
             variables,
             lambda path: self.component_configuration(component, path),
             missing_stays=self.configuration.nucleus.dialect.missing_stays,
+            escapes=self.configuration.nucleus.dialect.escapes_values,
         )
 
     def _foreign(self, recipe: Recipe, match: re.Match[str]) -> str:
@@ -139,6 +140,7 @@ def interpolate(
     configuration: Callable[[tuple[str, ...]], Any],
     *,
     missing_stays: bool = False,
+    escapes: bool = False,
 ) -> str:
     """Replace the variables in a script or an environment value.
 
@@ -148,6 +150,7 @@ def interpolate(
         configuration: The value at a key path of the component's configuration; a `KeyError` when there is none.
         missing_stays: Leave a variable of the configuration as text where there is no such key, as the classic nucleus
             does.
+        escapes: Give values of the configuration as text for double quotes, as nucleus lite does.
 
     Raises:
         DeploymentError: A variable of a known namespace does not exist.
@@ -163,10 +166,19 @@ def interpolate(
                 if missing_stays:
                     return match[0]
                 raise DeploymentError(f"{{{name}}} is not in the component's configuration") from exc
-            return found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
+            return _for_quotes(found) if escapes else _plain(found)
         if name not in variables:
             known = ", ".join(f"{{{known}}}" for known in variables)
             raise DeploymentError(f"{{{name}}} is not a recipe variable, known are {known}, {{configuration:/<key>}}")
         return variables[name]
 
     return VARIABLE.sub(value, text)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _for_quotes(value: Any) -> str:
+    text = f"{value:.16f}" if isinstance(value, float) else _plain(value)
+    return re.sub(r'(["$`\\])', r"\\\1", text)
