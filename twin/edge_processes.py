@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from twin.core_device.files import socket_folders
 from twin.process import end_processes, processes_where, with_descendants
 
 DEVICE_VARIABLE = "TWIN_DEVICE_ROOT"
@@ -34,9 +36,10 @@ def end_edge_processes(folder: Path) -> int:
     Returns:
         How many processes there were.
     """
+    sockets = socket_folders(folder)
 
     def lies_below(path: str | None) -> bool:
-        return path is not None and Path(path).is_relative_to(folder)
+        return path is not None and (Path(path).is_relative_to(folder) or Path(path).parent in sockets)
 
     devices = processes_where(
         lambda environment: COMPONENT_VARIABLE not in environment and lies_below(environment.get(DEVICE_VARIABLE))
@@ -46,4 +49,6 @@ def end_edge_processes(folder: Path) -> int:
     orphans = with_descendants(processes_where(lambda environment: lies_below(environment.get(COMPONENT_VARIABLE))))
     rest = {process.pid: process for process in [*family, *orphans]}
     end_processes(rest.values(), term_s=3.0)
+    for temporary in sockets:
+        shutil.rmtree(temporary, ignore_errors=True)
     return len({process.pid for process in [*devices, *rest.values()]})

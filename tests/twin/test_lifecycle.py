@@ -22,6 +22,7 @@ from benchmarks import refusing_s3
 from tests.stand_in import NEEDED
 from tests.twin.conftest import wait_until
 from twin import lifecycle
+from twin.core_device.files import Layout
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
 from twin.errors import TwinError
 from twin.process import ProcessIdentity
@@ -155,6 +156,10 @@ def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) ->
     component = subprocess.Popen(
         SLEEP, env={**NEEDED, COMPONENT_VARIABLE: str(root / "ipc.socket")}, start_new_session=True
     )
+    # The path of this one's socket is too long for the kernel, so that it lies in a temporary folder.
+    deep = instances_folder(home) / ("i-" + "2" * 100)
+    socket = Layout(deep).ipc_socket()
+    far = subprocess.Popen(SLEEP, env={**NEEDED, COMPONENT_VARIABLE: str(socket)}, start_new_session=True)
     bystander = subprocess.Popen(SLEEP, env={**NEEDED, "TWIN_HOME": str(home)}, start_new_session=True)
 
     try:
@@ -162,9 +167,11 @@ def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) ->
 
         assert not psutil.pid_exists(device.pid)
         assert not psutil.pid_exists(component.pid)
+        assert not psutil.pid_exists(far.pid)
+        assert not socket.parent.exists()
         assert bystander.poll() is None
     finally:
-        for process in (device, component, bystander):
+        for process in (device, component, far, bystander):
             process.kill()
             process.wait(30)
 

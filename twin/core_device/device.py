@@ -129,7 +129,7 @@ class CoreDevice:
             await self._credential_endpoint.stop()
             await self._http.close()
             with contextlib.suppress(OSError):
-                socket.unlink()
+                self._layout.remove_ipc_socket()
 
     async def lose_ipc(self) -> None:
         """Do as nucleus lite does when its IPC daemon starts anew: no running component can connect again."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,40 @@ class Layout:
 
     def ipc_socket(self) -> Path:
         """The IPC socket: in the root, or in a private temporary folder when that path is too long for the kernel."""
-        path = self.root / "gg-ipc.socket"
+        path = self.root / _SOCKET
         if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT_BYTES:
             return path
-        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"edgewright-{os.getuid()}-{name}"
+        folder = _TEMPORARY / f"{_prefix()}{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             raise PermissionError(f"{folder} must be a folder of this user: remove it, or choose a shorter rootPath")
-        return folder / "gg-ipc.socket"
+        (folder / _ROOT).write_bytes(os.fsencode(self.root))
+        return folder / _SOCKET
+
+    def remove_ipc_socket(self) -> None:
+        """Leave nothing of the IPC behind; its folder goes, too, where it is a temporary one."""
+        (self.root / _SOCKET).unlink(missing_ok=True)
+        for folder in socket_folders(self.root):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_SOCKET, _ROOT = "gg-ipc.socket", "root"
+#: Not TMPDIR: that may be as long as the root, and who looks for the folder may have another one.
+_TEMPORARY = Path("/tmp")  # noqa: S108 - private folders, checked
+
+
+def _prefix() -> str:
+    return f"edgewright-{os.getuid()}-"
+
+
+def socket_folders(folder: Path) -> list[Path]:
+    """Temporary folders with the IPC socket of a device whose root is this folder, or lies below it."""
+    found = []
+    for marker in _TEMPORARY.glob(f"{_prefix()}*/{_ROOT}"):
+        with contextlib.suppress(OSError):
+            if Path(os.fsdecode(marker.read_bytes())).is_relative_to(folder):
+                found.append(marker.parent)
+    return found
 
 
 log = logging.getLogger(__name__)
