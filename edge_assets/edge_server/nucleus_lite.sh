@@ -4,6 +4,7 @@ ROOT="${EDGEWRIGHT_ROOT:-/var/lib/greengrass}"
 ETC="${EDGEWRIGHT_ETC:-/etc/greengrass}"
 export CA_BUNDLE="${EDGEWRIGHT_CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}"
 export SERVICE=greengrass-lite.target
+COMPONENTS=gg_component # the user of components
 PACKAGES=(nftables openssl python3-venv unzip)
 
 # The command line of AWS is no Debian package any more: the signed snap is AWS's own.
@@ -29,6 +30,14 @@ prepare_nucleus() {
 write_config() {
   install -d -m 0755 "$ETC"
   chown ggcore:ggcore "$ROOT/device.pem.crt" "$ROOT/private.pem.key" "$ROOT/root_ca.pem"
+  chmod 0600 "$ROOT/private.pem.key"
+  chmod 0644 "$ROOT/root_ca.pem" # components trust S3 by it
+  id "$COMPONENTS" >/dev/null 2>&1 || useradd --system --user-group --no-create-home "$COMPONENTS"
+  # The package's own file is read after config.yaml: by it components would run as the owner of the private key.
+  local file
+  for file in "$ETC"/config.d/*.yaml; do
+    if [[ -e $file ]]; then sed -i "s/ggcore:ggcore/$COMPONENTS:$COMPONENTS/" "$file"; fi
+  done
   cat >"$ETC/config.yaml" <<END
 ---
 system:
@@ -47,7 +56,7 @@ services:
       iotRoleAlias: "$EDGEWRIGHT_ROLE_ALIAS"
       greengrassDataPlanePort: "8443"
       runWithDefault:
-        posixUser: "gg_component:gg_component"
+        posixUser: "$COMPONENTS:$COMPONENTS"
 END
 }
 

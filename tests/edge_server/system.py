@@ -59,6 +59,10 @@ case "$name $* " in
     docker\ import\ *) cat > /dev/null ;;
     docker\ inspect\ *) echo "true 0" ;;
     dnf\ *" --installroot "*) mkdir "$(after --installroot "$@")" ;;
+    apt-get\ *"-Linux.deb ")  # as the package's own script does
+        mkdir -p "$EDGEWRIGHT_ETC/config.d"
+        printf 'services:\n  x:\n    configuration:\n      runWithDefault:\n        posixUser: "ggcore:ggcore"\n' \
+            > "$EDGEWRIGHT_ETC/config.d/greengrass-lite.yaml" ;;
     install\ *" ggcore "*)
         for folder; do :; done
         mkdir -p "$folder" ;;
@@ -83,7 +87,7 @@ esac
 """
 COMMANDS = (
     *("apt-get", "aws", "chown", "curl", "dnf", "docker", "dpkg", "install", "java", "logger", "openssl", "rpm"),
-    *("runuser", "sleep", "snap", "systemctl", "unzip"),
+    *("runuser", "sleep", "snap", "systemctl", "unzip", "useradd"),
 )
 ANSWER = {
     "certificatePem": "certificate",

@@ -59,6 +59,18 @@ def test_lite_installs_its_package_and_writes_its_configuration(tmp_path: Path) 
     assert 'iotCredEndpoint: "abc.credentials.iot.example"' in text
 
 
+def test_lites_components_are_not_the_owner_of_the_private_key(tmp_path: Path) -> None:
+    system = System(tmp_path, nucleus="lite")
+    system.run()
+
+    settings = [tmp_path / "etc" / "config.yaml", *(tmp_path / "etc" / "config.d").iterdir()]
+    users = [line.strip() for file in settings for line in file.read_text().splitlines() if "posixUser" in line]
+    assert users == ['posixUser: "gg_component:gg_component"'] * 2
+    assert (system.root / "private.pem.key").stat().st_mode & 0o777 == 0o600
+    assert (system.root / "root_ca.pem").stat().st_mode & 0o777 == 0o644
+    assert "useradd --system --user-group --no-create-home gg_component" in system.calls()
+
+
 @pytest.mark.parametrize(
     ("failing", "step"),
     [
