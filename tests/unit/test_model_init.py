@@ -221,11 +221,15 @@ def test_a_model_leaves_with_its_thresholds_and_everything_else_stays(stages: Pa
 def test_settings_of_a_model_leave_with_it(stages: Path) -> None:
     file = stages / "twin.toml"
     entry = '[[models]]\nfolder = "iris"\n'
-    file.write_text(file.read_text().replace(entry, entry + "[models.neo]\nmax_runtime_minutes = 5\n"))
+    file.write_text(
+        file.read_text().replace(entry, entry + 'compiler = "neo"\n[models.neo]\nmax_runtime_minutes = 5\n')
+    )
+    assert [each.compiler for each in load_stage("twin", stages).models].count("neo") == 2
 
     add_to_stage("twin", "wine", "iris", stages)
 
-    assert [each.neo.max_runtime_minutes for each in load_stage("twin", stages).models] == [30, 30, 30]
+    assert [each.compiler for each in load_stage("twin", stages).models].count("neo") == 1
+    assert "max_runtime_minutes = 5" not in file.read_text()
 
 
 def test_a_listed_model_is_left_alone_and_a_broken_stage_is_not_written(stages: Path) -> None:
