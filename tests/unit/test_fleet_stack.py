@@ -86,7 +86,7 @@ def test_an_edge_server_that_the_list_makes_a_canary_joins_that_ring_alone(
     groups = [
         each["Properties"]["Environment"]["Variables"]["THING_GROUP"]
         for each in Template.from_stack(server).to_json()["Resources"].values()
-        if "THING_GROUP" in each["Properties"].get("Environment", {}).get("Variables", {})
+        if "THING_GROUP" in each.get("Properties", {}).get("Environment", {}).get("Variables", {})
     ]
     assert groups == ["edgewright-lab-canary"]
     assert ":thinggroup/edgewright-lab-canary" in json.dumps(Template.from_stack(identity).to_json())
