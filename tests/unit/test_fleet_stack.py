@@ -89,6 +89,6 @@ def test_an_edge_server_that_the_list_makes_a_canary_joins_that_ring_alone(
         if "THING_GROUP" in each.get("Properties", {}).get("Environment", {}).get("Variables", {})
     ]
     assert groups == ["edgewright-lab-canary"]
-    assert ":thinggroup/edgewright-lab-canary" in json.dumps(Template.from_stack(identity).to_json())
+    assert ":thinggroup/edgewright-lab-canary" in json.dumps(Template.from_stack(server).to_json())
     (listed,) = Path(tmp_path / "out").rglob("devices/*.json")
     assert json.loads(listed.read_text()) == {"edgewright-lab-edge-server": "canary"}
