@@ -22,6 +22,7 @@ from twin.cloud.ministack.patches import LEDGER, Ledger, Patch, PatchError, sign
 from twin.cloud.settings import Settings
 from twin.files import REPOSITORY
 
+TWIN = REPOSITORY / "twin"
 SETTINGS = Settings("us-east-1", "000000000000", Path("unused"), 1, 2, 3, 4, 5)
 
 
@@ -206,3 +207,38 @@ def test_no_module_of_the_cloud_goes_past_the_ledger() -> None:
     found = {path.name: assigned_names(path.read_text("utf-8")) for path in folder.rglob("*.py")}
 
     assert {name: names for name, names in found.items() if names} == {}
+
+
+def patched(tree: ast.AST) -> set[str]:
+    """Targets of the decorators in a file."""
+    return {
+        argument.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "patch"
+        for argument in node.args
+        if isinstance(argument, ast.Constant)
+    }
+
+
+def imported_by_name(tree: ast.AST) -> set[str]:
+    """What a file imports out of modules of MiniStack, named as a patch's target is."""
+    return {
+        f"{node.module}.{each.name}".removeprefix("ministack.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ministack")
+        for each in node.names
+    }
+
+
+def test_what_is_patched_is_not_imported_by_name() -> None:
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in TWIN.rglob("*.py")}
+    targets = set().union(*map(patched, trees.values()))
+
+    early = {
+        str(path.relative_to(TWIN)): found
+        for path, tree in trees.items()
+        if (found := imported_by_name(tree) & targets)
+    }
+
+    assert early == {}, "a file that is loaded before the patch would keep the function of before: import its module"
+    assert "core.iam_evaluator.evaluate" in targets

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ministack import app
-from ministack.core.iam_evaluator import EvalContext, evaluate
+from ministack.core import iam_evaluator
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
@@ -213,7 +213,7 @@ class DeviceIdentity:
             record = iot._certificates.get(self.certificate_id) or {}
             policies = [iot._policies.get(name) for name in record.get("attachedPolicies", [])]
         documents = [policy["versions"][policy["defaultVersionId"]]["document"] for policy in policies if policy]
-        context = EvalContext(
+        context = iam_evaluator.EvalContext(
             principal_arn=f"arn:aws:iot:{self.region}:{self.account}:cert/{self.certificate_id}",
             principal_type="Certificate",
             principal_account=self.account,
@@ -223,8 +223,8 @@ class DeviceIdentity:
             service_context=variables,
         )
         values = tuple(sorted(variables.items()))
-        decision: str = evaluate(context, [iot._parsed_iot_policy(text, values) for text in documents]).decision
-        return decision == "Allow"
+        parsed = [iot._parsed_iot_policy(text, values) for text in documents]
+        return bool(iam_evaluator.evaluate(context, parsed).decision == "Allow")
 
 
 def identify(writer: asyncio.StreamWriter) -> DeviceIdentity | None:
