@@ -1,6 +1,7 @@
 """How the analysers are run: programs that only note what they are given stand for them here."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,14 @@ def test_an_analyser_that_does_not_end_is_ended(tmp_path: Path, log: Path, monke
 
     with pytest.raises(AnalyserError, match=r"checkov must finish within 0\.2 s"):
         list(analyse(assemblies(tmp_path / "w", dev="eu-west-1"), tmp_path / "w"))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not compliance_analysers.BIN.is_dir(), reason="make setup-compliance installs the analysers")
+@pytest.mark.parametrize("name", ["cfn-lint", "checkov", "parliament"])
+def test_an_analyser_starts_with_what_its_lock_installs(name: str) -> None:
+    ended = subprocess.run(
+        [str(compliance_analysers.BIN / name), "--help"], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
