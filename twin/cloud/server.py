@@ -39,7 +39,6 @@ EXTENSIONS = (
     "twin.cloud.iot.jobs",
     "twin.cloud.iot.role_aliases",
     "twin.cloud.iot.registry",
-    "twin.cloud.iot.subscriptions",
     "twin.cloud.iot.front",
     "twin.cloud.iot.claims",
     "twin.cloud.iot.keep_alive",
