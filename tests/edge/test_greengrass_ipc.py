@@ -1,5 +1,6 @@
 """What the SDK's client answers, as the component takes it; the SDK itself runs in test_component_process."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,6 +23,13 @@ class Client:
 
     def new_publish_to_iot_core(self) -> "Client":
         return self
+
+    new_get_configuration = new_update_state = new_publish_to_iot_core
+
+    def subscribe_to_iot_core_async(self, **_request: Any) -> tuple["Future[None]", "Client"]:
+        return self.activate(None), self
+
+    subscribe_to_configuration_update_async = subscribe_to_iot_core_async
 
     def get_response(self) -> "Future[None]":
         return self.future
@@ -88,11 +96,23 @@ def test_a_publication_without_an_answer_ends(
         publication.wait(0)
 
 
-def test_a_client_that_cannot_send_is_another_attempt(ipc: GreengrassIpc, client: Client) -> None:
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        ("publishing on t", lambda ipc: ipc.publish("t", b"1")),
+        ("subscribing to t", lambda ipc: ipc.subscribe("t", print)),
+        ("reading the configuration", lambda ipc: ipc.configuration()),
+        ("watching the configuration", lambda ipc: ipc.watch_configuration(print)),
+        ("reporting the state", lambda ipc: ipc.report_running()),
+    ],
+)
+def test_a_call_on_a_connection_that_has_just_ended_is_another_attempt(
+    ipc: GreengrassIpc, client: Client, what: str, call: Callable[[GreengrassIpc], object]
+) -> None:
     client.failure = RuntimeError("the connection is closed")
 
-    with pytest.raises(IpcError, match="publishing on t: the connection is closed"):
-        ipc.publish("t", b"1")
+    with pytest.raises(IpcError, match=f"{what}: the connection is closed"):
+        call(ipc)
 
 
 def test_the_end_of_a_connection_is_told_once() -> None:

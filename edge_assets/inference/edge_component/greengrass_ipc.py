@@ -102,9 +102,8 @@ class _Subscription:
 
     def open(self, subscribe: Callable[..., tuple["Future[Any]", Any]], **request: Any) -> None:
         """Subscribe by a call of the SDK's client."""
-        future, self._operation = subscribe(
-            **request, on_stream_error=self._on_stream_error, on_stream_closed=self._on_stream_closed
-        )
+        handlers = {"on_stream_error": self._on_stream_error, "on_stream_closed": self._on_stream_closed}
+        future, self._operation = _begun(self._what, lambda: subscribe(**request, **handlers))
         _result(self._what, future)
         # Only now: a subscription that is refused is closed too, and says nothing about the connection.
         self._active = True
@@ -240,7 +239,8 @@ class GreengrassIpc:
 
     def configuration(self) -> object:
         """Read the component's configuration; see `IpcClient.configuration`."""
-        own: object = _result("reading the configuration", self._configuration()).value
+        what = "reading the configuration"
+        own: object = _result(what, _begun(what, self._configuration)).value
         return own if self._settings is None else merged(own, self._shared(self._settings), listed=LISTED)
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
@@ -287,17 +287,14 @@ class GreengrassIpc:
     def publish(self, topic: str, payload: bytes) -> "_Publication":
         """Publish a message; see `Publisher.publish`."""
         what = f"publishing on {topic}"
-        try:
-            request = PublishToIoTCoreRequest(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
-            future = self._calls.begin(self._client.client.new_publish_to_iot_core(), request)
-        except Exception as exc:
-            raise IpcError(f"{what}: {_text(exc)}") from exc
-        return _Publication(what, future)
+        request = PublishToIoTCoreRequest(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
+        new = self._client.client.new_publish_to_iot_core
+        return _Publication(what, _begun(what, lambda: self._calls.begin(new(), request)))
 
     def report_running(self) -> None:
         """Tell that the component serves; see `IpcClient.report_running`."""
-        request = UpdateStateRequest(state=ReportedLifecycleState.RUNNING)
-        _result("reporting the state", self._calls.begin(self._client.client.new_update_state(), request))
+        what, request = "reporting the state", UpdateStateRequest(state=ReportedLifecycleState.RUNNING)
+        _result(what, _begun(what, lambda: self._calls.begin(self._client.client.new_update_state(), request)))
 
     def _configuration(self, component: str | None = None) -> "Future[Any]":
         request = GetConfigurationRequest(component_name=component)
@@ -308,7 +305,7 @@ class GreengrassIpc:
         what = f"reading the settings of {settings.component} from {settings.carrier}"
         while True:
             try:
-                found = _result(what, self._configuration(settings.carrier)).value
+                found = _result(what, _begun(what, lambda: self._configuration(settings.carrier))).value
             except RefusedError as exc:
                 log.debug("%s", exc)
                 found = None
@@ -397,6 +394,14 @@ class Connector:
             ) from exc
         self._hang_ups = 0
         return client
+
+
+def _begun(what: str, begin: Callable[[], Answer]) -> Answer:
+    """Begin a call of the SDK, which raises at once where the connection has just ended."""
+    try:
+        return begin()
+    except Exception as exc:
+        raise IpcError(f"{what}: {_text(exc)}") from exc
 
 
 def _result(what: str, future: "Future[Any]", limit_s: float = CALL_LIMIT_S) -> Any:
