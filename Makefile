@@ -9,8 +9,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-model python bundles check format lint types pytest \
-  integration integration-long sagemaker synth compliance pr plan bill deploy diagram bench lock clean distclean
+.PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-docs setup-model python bundles check format lint types pytest \
+  integration integration-long sagemaker synth compliance pr plan bill deploy diagram docs bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,7 @@ setup: run-environment $(VENV)/.wheelhouse bundles  ## install what the demo nee
 setup-dev: dev-environment $(VENV)/.wheelhouse bundles  ## install what the checks need, too
 setup-compliance: setup compliance-environment  ## install the analysers of templates and policies, too
 setup-sagemaker: setup sagemaker-environment  ## install SageMaker's SDK, too (about 1 GB)
+setup-docs: docs-environment  ## install what the documentation's site needs
 setup-model: setup model-environment  ## install torch, too (about 5.5 GB on Linux)
 
 # Nothing is fetched for a Python that could not use it. It runs in any Python there is.
@@ -40,7 +41,7 @@ python:
 	@$(PYTHON) -c "$$SUPPORTED"
 
 # `run-environment` and the like; tools/set_up.py does only what is not done.
-ENVIRONMENTS := $(addsuffix -environment,run dev compliance sagemaker model)
+ENVIRONMENTS := $(addsuffix -environment,run dev compliance sagemaker docs model)
 .PHONY: $(ENVIRONMENTS)
 $(ENVIRONMENTS): %-environment: python
 	@$(PYTHON) tools/set_up.py $*
@@ -88,10 +89,14 @@ synth: setup  ## templates of every stage, checked by all packs and CloudFormati
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: test synth sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
+pr: test docs synth sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
 
 deploy: synth  ## deploy STAGE with the credentials of this shell; STACKS="…" deploys only these
 	@npx cdk deploy $(STACKS) --app out/synth/$(STAGE) --require-approval never --concurrency 5
+
+docs: setup-docs  ## the documentation as a site: out/site/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "out/site/index.html; with search: python -m http.server --directory out/site --bind 127.0.0.1"
 
 diagram: setup  ## docs/architecture.svg from the assembly
 	@$(BIN)/python -m tools.diagram

@@ -31,9 +31,9 @@ class ModelThresholds(Section):
     """A model's own thresholds; those left out are the stage's.
 
     Attributes:
-        error_rate: As in Thresholds.
-        latency_p95_ms: As in Thresholds.
-        minimum_confidence: As in Thresholds.
+        error_rate: As in `thresholds`.
+        latency_p95_ms: As in `thresholds`.
+        minimum_confidence: As in `thresholds`.
     """
 
     error_rate: float | None = Field(default=None, ge=0, lt=1)

@@ -120,7 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m tools.export_resnet18", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: %(default)s)")
-    parser.add_argument("--weights", choices=(PRETRAINED, RANDOM, NARROW), default=NARROW)
+    parser.add_argument(
+        "--weights",
+        choices=(PRETRAINED, RANDOM, NARROW),
+        default=NARROW,
+        help="what it has learnt (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     output: Path = options.output
     if options.weights == NARROW:

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What the packages of all locks ask for, and their wheels: written here, read by tests/unit/test_locks.py.
 METADATA = "requirements-metadata.json"
 #: In this order: later ones keep to the versions of earlier ones.
-NAMES = ("installer", "", "twin", "dev", "model", "sagemaker", "compliance")
+NAMES = ("installer", "", "twin", "dev", "model", "sagemaker", "compliance", "docs")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LIMIT_S = 900
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version", PYTHONS[0], "--generate-hashes")

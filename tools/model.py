@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.model", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("check", help="load a model folder and print what it predicts")
-    command.add_argument("folder", type=Path)
+    command.add_argument("folder", type=Path, help="with model.json in it")
     command.add_argument("inputs", nargs="*", metavar="INPUT", help="a picture, a JSON file or a JSON request")
     model_init.add_arguments(commands.add_parser("init", help="make a folder and a stage's entry of an ONNX file"))
     model_preview.add_arguments(commands.add_parser("preview", help="show what the model sees and says, as a page"))

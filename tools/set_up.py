@@ -4,6 +4,7 @@ python3 tools/set_up.py run         .venv and the CDK command line: what `make d
 python3 tools/set_up.py dev         .venv with the checks, too
 python3 tools/set_up.py compliance  .venv-compliance: analysers of templates and policies
 python3 tools/set_up.py sagemaker   .venv-sagemaker: the SDK of `python -m tools.compile_model`
+python3 tools/set_up.py docs        .venv-docs: mkdocs, for `make docs`
 python3 tools/set_up.py model       .venv-model: torch, for `python -m tools.export_resnet18`
 
 What is there and right is left alone; what an earlier run left unfinished goes on; what a lock no longer names is
@@ -71,6 +72,7 @@ ENVIRONMENTS = {
     "sagemaker": Environment(
         ".venv-sagemaker", ("requirements.txt", "requirements-sagemaker.txt"), "SageMaker's SDK, about 1 GB"
     ),
+    "docs": Environment(".venv-docs", ("requirements-docs.txt",), "the documentation as a site"),
     "model": Environment(".venv-model", (*_RUN, "requirements-model.txt"), "torch, about 5.5 GB on Linux"),
 }
 

@@ -1,12 +1,14 @@
-"""What the documents say of settings is what the components read."""
+"""What can be looked up in the documents is what the code has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
 
+from config.section import Section
+from config.stage import Stage
 from edge_component.settings import FLAG, setting, whole
-from tools.settings_tables import DOCS, TABLES, table, written
+from tools.reference import DOCS, attributes, current, section_of, table, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +22,25 @@ class Sample:
     words: Mapping[str, str] = setting("words", FLAG, "an object", factory=dict)
 
 
-@pytest.mark.parametrize(("name", "title", "settings"), TABLES, ids=lambda value: getattr(value, "__name__", None))
-def test_a_document_holds_the_table_of_its_settings(name: str, title: str, settings: type) -> None:
-    content = (DOCS / name).read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "content"), current().items(), ids=lambda value: value[:30])
+def test_a_document_says_what_the_code_has(name: str, content: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == content, "run python -m tools.reference --write"
 
-    assert written(content, title, settings) == content, "run python -m tools.settings_tables --write"
+
+@pytest.mark.parametrize("section", [Stage, *Section.__subclasses__()], ids=lambda section: section.__name__)
+def test_every_key_of_a_stage_has_a_description(section: type[Section]) -> None:
+    told = attributes(section)
+
+    for name, field in section.model_fields.items():
+        assert told.get(name) or section_of(field.annotation), f"{name} of {section.__name__} must be described"
+
+
+def test_a_command_is_listed_with_its_options() -> None:
+    commands = current()["reference/commands.md"]
+
+    assert "### python -m twin predict" in commands
+    assert "| `--message-bytes` | Longest message" in commands
+    assert "| `--base` |" in commands.split("### python -m tools.plan\n")[1].split("###")[0]
 
 
 def test_a_table_has_a_row_for_each_setting_with_values_default_and_meaning() -> None:
