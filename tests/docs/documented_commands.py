@@ -10,7 +10,15 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "docs/reference/*.md", "docs/decisions/*.md", "benchmarks/*.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/*.md",
+    "docs/reference/*.md",
+    "docs/decisions/*.md",
+    "benchmarks/*.md",
+)
 #: The set-ups that share .venv; the others have .venv-<name> each.
 COMMON = ("setup", "setup-dev")
 #: In the order of a snippet: what sets up, and what is run. Words end where a shell, or a sentence, has something else.
