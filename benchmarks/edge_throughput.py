@@ -23,10 +23,11 @@ for root in (".", "constructs", "edge_assets/inference"):
 from benchmarks.edge_model import MEAN, STD, mobilenet_package, photograph
 from benchmarks.recording_device import RecordingDevice
 from edge_component import greengrass_ipc, process
+from edge_component.ipc import Side
 from edge_component.outbox import Outbox
 from edge_component.spool import Spool
 from edge_inference.captures import CaptureFolder, CaptureQueue
-from edge_inference.endpoint import Endpoint
+from edge_inference.endpoint import Endpoint, _Job
 from edge_inference.files import FileJob, read_file
 from edge_inference.models import runtime
 from edge_inference.models.package import verified
@@ -101,7 +102,7 @@ class Component:
         self._device.expect(count)
         started = time.perf_counter()
         for _ in range(count):
-            self._endpoint._jobs.put((self._job, time.monotonic()))
+            self._endpoint._add(_Job(self._job, (Side.CLOUD,)))
         return self._device.arrived() - started
 
 

@@ -58,6 +58,8 @@ class Model(Section):
         verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`; not
             with `neo`, whose artifact no image for ONNX serves.
         verification: That endpoint.
+        local: Whether the device's own components may ask, too, on local topics that are called as those in the cloud.
+        results: Where results of files go: to the `cloud`, to the device's own components (`local`), or to `both`.
         serving: Keys of the model's configuration on the device that differ from those of its folder.
     """
 
@@ -67,7 +69,18 @@ class Model(Section):
     packager: Literal["own", "edge-manager"] = "own"
     verify: Literal["none", "endpoint"] = "none"
     verification: Verification = Verification()
+    local: bool = True
+    results: Literal["cloud", "local", "both"] = "cloud"
     serving: dict[str, str | int | float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sides_decide_what_is_allowed(self) -> "Model":
+        if misplaced := sorted({"local", "results"} & set(self.serving)):
+            raise ValueError(
+                f"serving.{misplaced[0]} must be written without serving, beside folder: what the device allows "
+                "follows from it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":
@@ -105,11 +118,16 @@ def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]
         found = dict(model.serving)
     if isinstance(topic := found.get("PublishResultsOnTopic"), str):
         found["PublishResultsOnTopic"] = topic.replace("{stage}", names.stage)
-    return found
+    # Of the stage alone, as what the device allows follows from it; the device knows the defaults.
+    sides = {
+        **({} if model.local else {"local": False}),
+        **({} if model.results == "cloud" else {"results": model.results}),
+    }
+    return {key: value for key, value in found.items() if key not in ("local", "results")} | sides
 
 
 def result_topics(names: Names, models: Sequence[Model]) -> list[str]:
-    """List every topic that the inference component publishes to.
+    """List every topic in the cloud that the inference component publishes to.
 
     Args:
         names: Of the stage.
@@ -119,5 +137,15 @@ def result_topics(names: Names, models: Sequence[Model]) -> list[str]:
         Exact topics, each once: answers, results of files and heartbeats.
     """
     topics = [names.response_topic(model.folder) for model in models]
-    topics += [topic for model in models if (topic := serving(model, names).get("PublishResultsOnTopic"))]
+    topics += _file_topics(names, [model for model in models if model.results != "local"])
     return list(dict.fromkeys([*topics, names.heartbeat_topic]))
+
+
+def local_result_topics(names: Names, models: Sequence[Model]) -> list[str]:
+    """List every local topic that the inference component publishes to; see `result_topics`."""
+    topics = [names.response_topic(model.folder) for model in models if model.local or model.results != "cloud"]
+    return list(dict.fromkeys([*topics, *_file_topics(names, [each for each in models if each.results != "cloud"])]))
+
+
+def _file_topics(names: Names, models: Sequence[Model]) -> list[str]:
+    return [topic for model in models if (topic := serving(model, names).get("PublishResultsOnTopic"))]

@@ -8,7 +8,7 @@ from constructs import Construct
 
 from config.fleet import RINGS, Ring
 from config.handler import Handler
-from config.model import Model, result_topics, serving
+from config.model import Model, local_result_topics, result_topics, serving
 from config.stage import Stage
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.edge_assets import (
@@ -21,7 +21,7 @@ from edge_constructs.edge_assets import (
 from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment
 from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
-from edge_constructs.recipe import soft_dependencies
+from edge_constructs.recipe import local_access, soft_dependencies
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack
 from stacks.model_stack import ModelStack
@@ -173,6 +173,11 @@ class InferenceStack(StageStack):
             "MODELS": {model.folder: self._served(model) for model in stage.models},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
             "RESPONSE_TOPICS": result_topics(self.names, stage.models),
+            "LOCAL_ACCESS": local_access(
+                self.names.inference_component,
+                subscribe=[self.names.request_topic(model.folder) for model in stage.models if model.local],
+                publish=local_result_topics(self.names, stage.models),
+            ),
             "HEARTBEAT_TOPIC": self.names.heartbeat_topic,
             "CAPTURE_BUCKET": self.names.artifact_bucket("ACCOUNT", stage.region),
             "DEPENDENCIES": soft_dependencies(

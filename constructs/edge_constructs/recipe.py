@@ -52,6 +52,25 @@ def soft_dependencies(components: Iterable[str], *, credentials: bool) -> dict[s
     return {name: {"VersionRequirement": versions, "DependencyType": "SOFT"} for name, versions in ranges.items()}
 
 
+def local_access(component: str, *, subscribe: Iterable[str], publish: Iterable[str]) -> dict[str, Any]:
+    """Write what `aws.greengrass.ipc.pubsub` of an access control allows: these local topics and nothing else.
+
+    Args:
+        component: Whose access control it is.
+        subscribe: Exact topics that it listens to.
+        publish: Exact topics that it publishes to.
+
+    Returns:
+        Policy's name to policy; none for an operation without topics.
+    """
+    wanted = {"SubscribeToTopic": list(subscribe), "PublishToTopic": list(publish)}
+    return {
+        f"{component}:{operation}": {"operations": [f"aws.greengrass#{operation}"], "resources": topics}
+        for operation, topics in wanted.items()
+        if topics
+    }
+
+
 _PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
 #: Nucleus lite refuses longer recipes.
 LIMIT_BYTES = 8192

@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from twin.core_device.ipc.operations import Cancel, IpcError, IpcHandler, IpcLimits
+from twin.core_device.ipc.operations import Cancel, IpcError, IpcHandler, IpcLimits, Json, Message
 from twin.core_device.ipc.server import IpcServer
+from twin.core_device.ipc.service import LocalTopics
 
 COMPONENT = "edgewright.test.Inference"
+#: Another component of the device, which asks on local topics.
+NEIGHBOUR = "com.example.Camera"
 CARRIER = "edgewright.test.Runtime"
 TOKEN = "ABCDEFGH"
+NEIGHBOUR_TOKEN = "IJKLMNOP"
 REQUEST = "edgewright/test/digits/request"
 RESPONSE = "edgewright/test/digits/response"
 
@@ -35,7 +39,11 @@ def configuration(**changes: Any) -> dict[str, Any]:
             "aws.greengrass.ipc.mqttproxy": {
                 "in": {"operations": ["aws.greengrass#SubscribeToIoTCore"], "resources": [REQUEST]},
                 "out": {"operations": ["aws.greengrass#PublishToIoTCore"], "resources": [RESPONSE]},
-            }
+            },
+            "aws.greengrass.ipc.pubsub": {
+                "in": {"operations": ["aws.greengrass#SubscribeToTopic"], "resources": [REQUEST]},
+                "out": {"operations": ["aws.greengrass#PublishToTopic"], "resources": [RESPONSE]},
+            },
         },
     }
 
@@ -49,10 +57,14 @@ class LocalDevice(IpcHandler):
         self.carried: dict[str, Any] | None = None
         self.token = TOKEN
         self.refused_publishes = 0
+        #: Whether the cloud cannot be reached: what goes there is refused, as nucleus lite does.
+        self.line_is_cut = False
+        self.is_lite = True
         self.states: list[str] = []
         self.answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._watchers: list[Callable[[str, list[str]], None]] = []
         self._topics: dict[str, list[Callable[[str, bytes], None]]] = defaultdict(list)
+        self._local = LocalTopics()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server = self._new_server()
@@ -75,10 +87,33 @@ class LocalDevice(IpcHandler):
             "SVCUID": self.token,
         }
 
+    def neighbour_environment(self) -> dict[str, str]:
+        """What the device gives another component."""
+        return {**self.environment(), "SVCUID": NEIGHBOUR_TOKEN}
+
+    def ask_locally(self, message: bytes | Mapping[str, Any], topic: str = REQUEST) -> None:
+        """Publish a request as another component of the device: bytes, or an object as JSON."""
+
+        async def deliver() -> None:
+            self._local.publish(NEIGHBOUR, topic, message if isinstance(message, bytes) else Json(dict(message)))
+
+        self._on_loop(deliver())
+
+    def hear_locally(self, topic: str = RESPONSE) -> "queue.Queue[Message]":
+        """What is published on a local topic from now on."""
+        heard: queue.Queue[Message] = queue.Queue()
+
+        async def listen() -> None:
+            self._local.subscribe(NEIGHBOUR, topic, False, lambda _topic, message: heard.put(message))
+
+        self._on_loop(listen())
+        return heard
+
     def restart(self) -> None:
         """Go away with every connection and come back."""
         self._on_loop(self._server.stop())
         self._topics.clear()
+        self._local = LocalTopics()
         self._watchers.clear()
         self._server = self._new_server()
         self._on_loop(self._server.start(self.socket))
@@ -91,11 +126,28 @@ class LocalDevice(IpcHandler):
 
         self._on_loop(forget())
 
+    def forget_local_topics(self) -> None:
+        """Forget what components listen to, as nucleus lite does when its messaging daemon starts anew."""
+
+        async def forget() -> None:
+            self._local = LocalTopics()
+
+        self._on_loop(forget())
+
     def wait_for_subscription(self, topic: str = REQUEST, limit_s: float = 30) -> None:
         """Wait until the component listens."""
 
         async def subscribed() -> None:
             while not self._topics[topic]:
+                await asyncio.sleep(0.02)
+
+        self._on_loop(asyncio.wait_for(subscribed(), limit_s))
+
+    def wait_for_local_subscription(self, topic: str = REQUEST, limit_s: float = 30) -> None:
+        """Wait until the component listens to the device's own components."""
+
+        async def subscribed() -> None:
+            while topic not in self._local._subscriptions:
                 await asyncio.sleep(0.02)
 
         self._on_loop(asyncio.wait_for(subscribed(), limit_s))
@@ -133,14 +185,18 @@ class LocalDevice(IpcHandler):
     # What the server asks of its handler.
 
     def component_of(self, token: str) -> str | None:
-        return COMPONENT if token == self.token else None
+        return {self.token: COMPONENT, NEIGHBOUR_TOKEN: NEIGHBOUR}.get(token)
 
     def access_control(self, component: str) -> Any:
+        if component == NEIGHBOUR:
+            return {"aws.greengrass.ipc.pubsub": {"all": {"operations": ["*"], "resources": ["*"]}}}
         return self.config["accessControl"]
 
     def get_configuration(self, component: str, key_path: list[str]) -> Any:
         if component == COMPONENT:
             return self.config
+        if component == "aws.greengrass.NucleusLite" and self.is_lite:
+            return {"awsRegion": "eu-west-1"}
         if component != CARRIER or self.carried is None:
             raise IpcError("ResourceNotFoundError", "Key not found")
         return self.carried
@@ -153,14 +209,26 @@ class LocalDevice(IpcHandler):
         return lambda: self._remove(self._watchers, deliver)
 
     async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
+        if self.line_is_cut:
+            raise IpcError("ServiceError", "the device is not connected")
         if self.refused_publishes:
             self.refused_publishes -= 1
             raise IpcError("ServiceError", "too many messages in flight")
         self.answers.put(json.loads(payload))
 
     async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Cancel:
+        if self.line_is_cut:
+            raise IpcError("ServiceError", "the device is not connected")
         self._topics[topic].append(deliver)
         return lambda: self._remove(self._topics[topic], deliver)
+
+    def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
+        self._local.publish(component, topic, message)
+
+    def subscribe_to_topic(
+        self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
+    ) -> Cancel:
+        return self._local.subscribe(component, topic, others_only, deliver)
 
     def update_state(self, component: str, state: str) -> None:
         assert component == COMPONENT

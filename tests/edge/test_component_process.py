@@ -186,7 +186,7 @@ def test_follows_its_configuration_and_keeps_the_old_one_when_the_new_one_is_wro
     assert len(device.answer()["top_k"]) == 3
 
     device.configure(configuration(requestTopic="elsewhere"))
-    component.wait_for_log("subscribing to elsewhere is refused")
+    component.wait_for_log("subscribing to elsewhere on the device is refused")
     device.send({"index": 1})
     assert len(device.answer()["top_k"]) == 3
 

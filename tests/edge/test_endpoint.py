@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
 from edge_inference.endpoint import Endpoint
 from edge_inference.messages import Request
@@ -220,3 +221,53 @@ def test_finishing_answers_what_waits_first(bench: Bench) -> None:
 
     assert bench.endpoint.join(30) == 0
     assert bench.results(3) == ["0", "1", "2"]
+
+
+def test_each_side_gets_its_own_answers_in_order(bench: Bench) -> None:
+    local, heard = Outbox(), Answers()
+    local.attach(heard)
+    threading.Thread(target=local.run, daemon=True).start()
+    bench.endpoint._outboxes[Side.LOCAL] = local
+    bench.load()
+
+    for number in range(6):
+        bench.endpoint.submit(json.dumps({"index": number}).encode(), Side.LOCAL if number % 2 else Side.CLOUD)
+    bench.endpoint.submit(b"x" * 5_000, Side.LOCAL)
+
+    assert bench.results(3) == ["0", "2", "4"]
+    assert local.drain(30) == 0
+    assert sorted(item.get("label") or item["error"]["code"] for item in heard.items) == [
+        "1",
+        "3",
+        "5",
+        "RequestTooLarge",
+    ]
+    local.close()
+
+
+def test_a_full_outbox_of_the_cloud_holds_no_local_answer_back_and_loses_none_of_its_own(bench: Bench) -> None:
+    bench.outbox.attach(None)
+    local, heard = bench.outbox, bench.answers
+    cloud = bench.endpoint._outboxes[Side.CLOUD] = Outbox(capacity=2)
+    local.attach(heard)
+    bench.endpoint._outboxes[Side.LOCAL] = local
+    bench.load()
+
+    for number in range(4):
+        bench.endpoint.submit(json.dumps({"index": number}).encode())
+    for number in range(10, 14):
+        bench.endpoint.submit(json.dumps({"index": number}).encode(), Side.LOCAL)
+
+    assert bench.results(4) == ["10", "11", "12", "13"]
+    assert (cloud.waiting, cloud.dropped, bench.endpoint.waiting) == (2, 0, 2)
+    late = Answers()
+    cloud.attach(late)
+    thread = threading.Thread(target=cloud.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while len(late.items) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [item["label"] for item in late.items] == ["0", "1", "2", "3"]
+    cloud.close()
+    thread.join(30)

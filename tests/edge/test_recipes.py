@@ -8,7 +8,7 @@ import pytest
 
 from config.handler import Handler
 from edge_constructs.handler_component import recipe_values
-from edge_constructs.recipe import fill_recipe
+from edge_constructs.recipe import fill_recipe, local_access
 from tests.edge.model_folder import ROOT
 from tests.edge.recipe_rules import violations
 
@@ -52,6 +52,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "CAPTURE_BUCKET": "edgewright-prod-artifacts-0123456789-eu-central-1",
         "REQUEST_TOPICS": [REQUESTS],
         "RESPONSE_TOPICS": [RESPONSES, HEARTBEAT],
+        "LOCAL_ACCESS": local_access("edgewright.prod.Inference", subscribe=[REQUESTS], publish=[RESPONSES]),
     },
     "handlers": {
         **recipe_values("edgewright.prod.handler.DigitsV1", HANDLER, "edgewright.prod.Runtime"),

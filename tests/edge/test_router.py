@@ -1,9 +1,10 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edge_component.ipc import IpcError, RefusedError
+from edge_component.ipc import IpcError, RefusedError, Side
 from edge_component.settings import ConfigurationError
 from edge_inference.router import Router
 from edge_inference.settings import ModelSettings, parse
@@ -11,12 +12,12 @@ from tests.edge.local_device import configuration
 
 
 class FakeSubscription:
-    def __init__(self, client: "FakeClient", topic: str) -> None:
-        self._client = client
+    def __init__(self, topics: dict[str, Callable[[bytes], None]], topic: str) -> None:
+        self._topics = topics
         self._topic = topic
 
     def close(self) -> None:
-        del self._client.topics[self._topic]
+        del self._topics[self._topic]
 
 
 class FakeClient:
@@ -24,25 +25,32 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.topics: dict[str, Callable[[bytes], None]] = {}
+        self.local: dict[str, Callable[[bytes], None]] = {}
+        self.asked: list[Side] = []
         self.failures: dict[str, Exception] = {}
 
-    def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> FakeSubscription:
+    def subscribe(self, topic: str, on_message: Callable[[bytes], None], side: Side) -> FakeSubscription:
+        self.asked.append(side)
         if topic in self.failures:
             raise self.failures[topic]
-        self.topics[topic] = on_message
+        topics = self.topics if side is Side.CLOUD else self.local
+        topics[topic] = on_message
         # A message may come before the call returns.
-        on_message(b"early")
-        return FakeSubscription(self, topic)
+        if side is Side.CLOUD:
+            on_message(b"early")
+        return FakeSubscription(topics, topic)
 
 
 class FakeEndpoint:
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
         self.messages: list[bytes] = []
+        self.from_sides: list[Side] = []
         self.finished = False
 
-    def submit(self, payload: bytes) -> None:
+    def submit(self, payload: bytes, side: Side) -> None:
         self.messages.append(payload)
+        self.from_sides.append(side)
 
     def finish(self) -> None:
         self.finished = True
@@ -151,3 +159,20 @@ def test_finishing_ends_subscriptions_and_counts_what_is_left(
     assert router.finish(1) == 2
     assert client.topics == {}
     assert all(endpoint.finished for endpoint in made)
+
+
+def test_neighbours_ask_on_topics_of_the_same_name_unless_a_model_says_no(
+    router: Router, made: list[FakeEndpoint], client: Any
+) -> None:
+    router.apply(client, models(a="a", b="b"))
+    client.local["a/in"](b"x")
+    assert client.asked[:2] == [Side.LOCAL] * 2, "those of the cloud may take long to fail"
+
+    settings = models(a="a", b="b")
+    router.apply(client, {**settings, "a": replace(settings["a"], local=False)})
+
+    assert (sorted(client.local), sorted(client.topics)) == (["b/in"], ["a/in", "b/in"])
+    assert [(endpoint.settings.name, endpoint.from_sides) for endpoint in made] == [
+        ("a", [Side.CLOUD, Side.LOCAL]),
+        ("b", [Side.CLOUD]),
+    ]

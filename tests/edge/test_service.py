@@ -19,6 +19,7 @@ class FakeClient:
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self.on_lost = on_lost
         self.lost = False
+        self.local = None
         self.closed = False
         self.failure: Exception | None = None
         self.reports = 0

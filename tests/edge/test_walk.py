@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edge_component.ipc import Side
 from edge_component.outbox import Outbox
 from edge_inference.endpoint import Endpoint
 from edge_inference.models.runtime import load
@@ -62,7 +63,7 @@ class Client:
         self.answers: list[dict[str, Any]] = []
         self.answered = threading.Event()
 
-    def subscribe(self, _topic: str, on_message: Callable[[bytes], None]) -> Any:
+    def subscribe(self, _topic: str, on_message: Callable[[bytes], None], _side: Side) -> Any:
         self.deliver = on_message
         return SimpleNamespace(close=lambda: None)
 

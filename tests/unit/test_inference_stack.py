@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aws_cdk import Stack
+from pydantic import ValidationError
 
+from config.model import Model, local_result_topics, result_topics, serving
+from config.names import Names
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.encryption_key import EncryptionKey
@@ -167,6 +170,55 @@ def test_inference_serves_each_model_on_exact_topics() -> None:
             "edgewright/twin/heartbeat",
         ]
     )
+
+
+def test_inference_may_use_exactly_the_local_topics_of_its_models() -> None:
+    access = recipes("twin")["edgewright.twin.Inference"]["ComponentConfiguration"]["DefaultConfiguration"][
+        "accessControl"
+    ]["aws.greengrass.ipc.pubsub"]
+    models = ("digits", "iris", "image-classification")
+
+    assert access == {
+        "edgewright.twin.Inference:SubscribeToTopic": {
+            "operations": ["aws.greengrass#SubscribeToTopic"],
+            "resources": [f"edgewright/twin/{model}/request" for model in models],
+        },
+        "edgewright.twin.Inference:PublishToTopic": {
+            "operations": ["aws.greengrass#PublishToTopic"],
+            "resources": [f"edgewright/twin/{model}/response" for model in models],
+        },
+    }
+
+
+FILES: dict[str, str | int | float] = {"PublishResultsOnTopic": "files/{stage}"}
+ANSWERS, HEARTBEAT = "edgewright/lab/a/response", "edgewright/lab/heartbeat"
+
+
+@pytest.mark.parametrize(
+    ("local", "results", "cloud", "device"),
+    [
+        (True, "cloud", [ANSWERS, "files/lab", HEARTBEAT], [ANSWERS]),
+        (True, "local", [ANSWERS, HEARTBEAT], [ANSWERS, "files/lab"]),
+        (True, "both", [ANSWERS, "files/lab", HEARTBEAT], [ANSWERS, "files/lab"]),
+        (False, "cloud", [ANSWERS, "files/lab", HEARTBEAT], []),
+        (False, "local", [ANSWERS, HEARTBEAT], [ANSWERS, "files/lab"]),
+        (False, "both", [ANSWERS, "files/lab", HEARTBEAT], [ANSWERS, "files/lab"]),
+    ],
+)
+def test_a_model_publishes_on_either_side_what_its_switches_say(
+    local: bool, results: Literal["cloud", "local", "both"], cloud: list[str], device: list[str]
+) -> None:
+    models = [Model(folder="a", local=local, results=results, serving=FILES)]
+
+    assert result_topics(Names("lab"), models) == cloud
+    assert local_result_topics(Names("lab"), models) == device
+    served = serving(models[0], Names("lab"))
+    assert (served.get("local", True), served.get("results", "cloud")) == (local, results)
+
+
+def test_what_the_device_allows_is_no_matter_of_serving() -> None:
+    with pytest.raises(ValidationError, match=r"serving\.results must be written without serving, beside folder"):
+        Model(folder="a", serving={"results": "local"})
 
 
 def test_inference_is_configured_as_a_models_folder_says() -> None:

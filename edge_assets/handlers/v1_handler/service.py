@@ -70,7 +70,7 @@ class HandlerService(ConnectedService):
 
     def _finish(self) -> None:
         self._closed()
-        self._outbox.drain(FINISH_LIMIT_S)
+        self._drain()
 
     def _closed(self) -> None:
         """Let the event end that the function works on."""

@@ -23,7 +23,7 @@ LONGEST_RECONNECT_S = 10.0
 GIVE_UP_S = 30.0
 #: Without a message for so long the subscriptions are made anew: each costs a message of AWS IoT.
 RENEW_S = 40.0
-#: How often within that time to look whether it is over.
+#: How often within that time to look whether it is over, and to try again what waits for the cloud.
 RENEWALS = 8
 #: A device tells each changed leaf by itself, and nucleus lite resets before it merges: let all of a change arrive,
 #: then read once.
@@ -54,7 +54,9 @@ class ConnectedService(ABC):
 
     Args:
         connect: Makes a connection to the device.
-        outbox: Messages on their way.
+        outbox: Messages on their way to the cloud.
+        local: Messages on their way to other components of the device, which a cut line to the cloud does not hold
+            back; by default an outbox of its own that nobody fills.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
         give_up_s: How long to go without a device.
         may_end: Asked before the process ends because the device does not know it any more; always by default.
@@ -66,6 +68,7 @@ class ConnectedService(ABC):
         connect: Connect,
         outbox: Outbox,
         *,
+        local: Outbox | None = None,
         is_outdated: Callable[[], bool] = lambda: False,
         give_up_s: float = GIVE_UP_S,
         may_end: Callable[[], bool] = lambda: True,
@@ -73,6 +76,7 @@ class ConnectedService(ABC):
     ) -> None:
         self._connect = connect
         self._outbox = outbox
+        self._local = Outbox() if local is None else local
         self._is_outdated = is_outdated
         self._give_up_s = give_up_s
         self._may_end = may_end
@@ -81,6 +85,8 @@ class ConnectedService(ABC):
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._look = threading.Event()
+        # Asked for and not done yet: a device that does not answer must not let renewals pile up.
+        self._renewal_asked = threading.Event()
         self._back_off = BackOff(FIRST_RECONNECT_S, LONGEST_RECONNECT_S)
         self._served_at = time.monotonic()
         self._configured = False
@@ -103,8 +109,10 @@ class ConnectedService(ABC):
             ServiceError: The first configuration is not usable, the device does not know this process, or there is no
                 device for `give_up_s`.
         """
-        publishing = threading.Thread(target=self._outbox.run, name="outbox", daemon=True)
-        publishing.start()
+        outboxes = {"outbox": self._outbox, "local-outbox": self._local}
+        publishing = [threading.Thread(target=box.run, name=name, daemon=True) for name, box in outboxes.items()]
+        for thread in publishing:
+            thread.start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         try:
             while True:
@@ -117,8 +125,10 @@ class ConnectedService(ABC):
             self._ended.set()
             self._look.set()
             self._closed()
-            self._outbox.close()
-            publishing.join(FINISH_LIMIT_S)  # it brings to disk what is left
+            for box in outboxes.values():
+                box.close()
+            for thread in publishing:
+                thread.join(FINISH_LIMIT_S)  # it brings to disk what is left
 
     @abstractmethod
     def _accept(self, client: IpcClient, configuration: object) -> bool:
@@ -169,6 +179,7 @@ class ConnectedService(ABC):
             return None
         finally:
             self._outbox.attach(None)
+            self._local.attach(None)
             self._disconnected()
             client.close()
 
@@ -181,6 +192,8 @@ class ConnectedService(ABC):
 
     def _serve(self, client: IpcClient) -> Event | None:
         client.watch_configuration(lambda: self._events.put(Event.CONFIGURATION_CHANGED))
+        # Before the topics of the cloud are asked for, which takes its time while the line is cut.
+        self._local.attach(client.local)
         self._configure(client)
         self._begin(client)
         self._outbox.attach(client)
@@ -200,6 +213,7 @@ class ConnectedService(ABC):
             if event in ENDINGS:
                 return event
             if event is Event.RENEWAL_DUE:
+                self._renewal_asked.clear()
                 client.renew(self._renew_s)
             if event is Event.CONFIGURATION_CHANGED:
                 ending = self._ending_within(SETTLE_S)
@@ -232,15 +246,24 @@ class ConnectedService(ABC):
                 break
             if event in ENDINGS:
                 return event
+            if event is Event.RENEWAL_DUE:
+                self._renewal_asked.clear()
         return None
+
+    def _drain(self) -> int:
+        """Wait until nothing is on its way; returns how much still is after 5 s."""
+        deadline = time.monotonic() + FINISH_LIMIT_S
+        return sum(box.drain(max(deadline - time.monotonic(), 0)) for box in (self._local, self._outbox))
 
     def _watch(self) -> None:
         told = False
-        renew_at = time.monotonic() + self._renew_s
+        renew_at = time.monotonic() + self._renew_s / RENEWALS
         while not self._ended.is_set():
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + self._renew_s / RENEWALS
-                self._events.put(Event.RENEWAL_DUE)
+                if not self._renewal_asked.is_set():
+                    self._renewal_asked.set()
+                    self._events.put(Event.RENEWAL_DUE)
             self._look.wait(POLL_S)
             self._look.clear()
             self._observe()

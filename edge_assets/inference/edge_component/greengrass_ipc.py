@@ -1,5 +1,6 @@
 """The Greengrass IPC, by the client of the AWS IoT Device SDK."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,15 +14,19 @@ from awsiot.eventstreamrpc import AccessDeniedError, LifecycleHandler
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 from awsiot.greengrasscoreipc.model import (
     QOS,
+    BinaryMessage,
     GetConfigurationRequest,
+    PublishMessage,
     PublishToIoTCoreRequest,
+    PublishToTopicRequest,
     ReportedLifecycleState,
     ResourceNotFoundError,
+    ServiceError,
     UnauthorizedError,
     UpdateStateRequest,
 )
 
-from edge_component.ipc import Connect, HungUpError, IpcClient, IpcError, RefusedError
+from edge_component.ipc import Connect, HungUpError, IpcClient, IpcError, RefusedError, Side
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,12 @@ _SETTINGS_PAUSE_S = 0.1
 #: A device that hangs up so often in a row will not take this process any more.
 HANG_UPS = 5
 REFUSALS = (UnauthorizedError, ResourceNotFoundError, AccessDeniedError)
+#: A component that only nucleus lite has.
+LITE = "aws.greengrass.NucleusLite"
+#: The longest message of its IPC: a longer one would end the connection, and again after each reconnect.
+LITE_FRAME_BYTES = 10_012
+#: What of it PublishToTopic takes besides the topic and the payload in base64 (eight headers, JSON).
+_LOCAL_OVERHEAD_BYTES = 280
 
 Answer = TypeVar("Answer")
 
@@ -104,7 +115,12 @@ class _Subscription:
         """Subscribe by a call of the SDK's client."""
         handlers = {"on_stream_error": self._on_stream_error, "on_stream_closed": self._on_stream_closed}
         future, self._operation = _begun(self._what, lambda: subscribe(**request, **handlers))
-        _result(self._what, future)
+        try:
+            _result(self._what, future)
+        except IpcError:
+            # An answer that comes too late would open a stream that nobody knows.
+            self.close()
+            raise
         # Only now: a subscription that is refused is closed too, and says nothing about the connection.
         self._active = True
         if self._ended:
@@ -129,30 +145,37 @@ class _Subscription:
             self._lifecycle.end(f"{self._what} was ended by the device")
 
 
-class _CloudSubscription:
+class _TopicSubscription:
     """A topic's messages, by a stream of the device that is replaced when it may have gone deaf; see `renew`."""
 
-    def __init__(self, make: Callable[[Callable[[Any], None]], _Subscription], take: Callable[[bytes], None]) -> None:
+    def __init__(self, make: Callable[[Callable[[Any], None]], _Subscription], take: Callable[[Any], None]) -> None:
         self._make = make
         self._take = take
-        self._stream = make(self._on_event)
+        self._stream: _Subscription | None = None
         self.heard_at = time.monotonic()
         self.is_open = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether the device has not taken it yet."""
+        return self._stream is None
 
     def close(self) -> None:
         """End it; see `Subscription.close`."""
         self.is_open = False
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def replace(self) -> None:
         """Subscribe anew, then end the stream before: nothing is missed, and what comes meanwhile may come twice."""
         before, self._stream = self._stream, self._make(self._on_event)
         self.heard_at = time.monotonic()
-        before.close()
+        if before is not None:
+            before.close()
 
     def _on_event(self, event: Any) -> None:
         self.heard_at = time.monotonic()
-        self._take(event.message.payload or b"")
+        self._take(event)
 
 
 class _Publication:
@@ -214,6 +237,42 @@ class _Calls:
             before.close()
 
 
+class _LocalPublisher:
+    """Publishes to the device's own components; see `IpcClient.local`."""
+
+    def __init__(self, publish: Callable[[str, bytes], _Publication], is_lite: Callable[[], bool]) -> None:
+        self._publish = publish
+        self._asks_lite = is_lite
+        self._is_lite: bool | None = None
+
+    def publish(self, topic: str, payload: bytes) -> _Publication:
+        """Publish a message; see `Publisher.publish`."""
+        room = (LITE_FRAME_BYTES - _LOCAL_OVERHEAD_BYTES - len(topic.encode())) // 4 * 3
+        if len(payload) > room:
+            if self._is_lite is None:
+                self._is_lite = self._asks_lite()
+            if self._is_lite:
+                raise RefusedError(
+                    f"a local message on {topic} must have at most {room} bytes on nucleus lite, got {len(payload)}: "
+                    "publish it in parts, or write a file and publish its name"
+                )
+        return self._publish(topic, payload)
+
+
+def _cloud_payload(event: Any) -> bytes:
+    payload: bytes | None = event.message.payload
+    return payload or b""
+
+
+def _local_payload(event: Any) -> bytes:
+    """A component may send bytes or a JSON object; either is what a client in the cloud would have sent."""
+    if event.binary_message is not None:
+        content: bytes | None = event.binary_message.message
+        return content or b""
+    message = event.json_message.message if event.json_message is not None else None
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
 class GreengrassIpc:
     """One connection; see `IpcClient`.
 
@@ -230,7 +289,8 @@ class GreengrassIpc:
         self._lifecycle = lifecycle
         self._settings = settings
         self._calls = _Calls()
-        self._topics: dict[str, _CloudSubscription] = {}
+        self._topics: dict[tuple[Side, str], _TopicSubscription] = {}
+        self.local = _LocalPublisher(self._publish_locally, self._is_lite)
 
     @property
     def lost(self) -> bool:
@@ -258,31 +318,54 @@ class GreengrassIpc:
         except RefusedError as exc:
             raise IpcError(f"{exc}: it is not deployed yet") from exc
 
-    def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> _CloudSubscription:
+    def subscribe(self, topic: str, on_message: Callable[[bytes], None], side: Side = Side.CLOUD) -> _TopicSubscription:
         """Receive the messages of a topic; see `IpcClient.subscribe`."""
+        what = f"subscribing to {topic}" if side is Side.CLOUD else f"subscribing to {topic} on the device"
 
         def make(on_event: Callable[[Any], None]) -> _Subscription:
-            stream = _Subscription(self._lifecycle, f"subscribing to {topic}")
-            subscribe = self._client.subscribe_to_iot_core_async
-            stream.open(subscribe, topic_name=topic, qos=QOS.AT_LEAST_ONCE, on_stream_event=on_event)
+            stream = _Subscription(self._lifecycle, what)
+            if side is Side.CLOUD:
+                subscribe = self._client.subscribe_to_iot_core_async
+                stream.open(subscribe, topic_name=topic, qos=QOS.AT_LEAST_ONCE, on_stream_event=on_event)
+            else:
+                stream.open(self._client.subscribe_to_topic_async, topic=topic, on_stream_event=on_event)
             return stream
 
-        subscription = _CloudSubscription(make, on_message)
-        self._topics[topic] = subscription
+        read = _cloud_payload if side is Side.CLOUD else _local_payload
+        subscription = _TopicSubscription(make, lambda event: on_message(read(event)))
+        try:
+            # Where one waits for the cloud, the next one would: each may take 10 s to fail.
+            if side is Side.LOCAL or not any(each.waits for each in self._topics.values() if each.is_open):
+                subscription.replace()
+        except IpcError as exc:
+            # What the device says, or does not say in time, while its line is cut; a call that is refused is no such.
+            if side is Side.LOCAL or self.lost or not isinstance(exc.__cause__, ServiceError | TimeoutError):
+                raise
+            log.warning("%s: it waits for the cloud, and is tried again", exc)
+        self._topics[side, topic] = subscription
         return subscription
 
     def renew(self, silent_s: float) -> None:
         """Subscribe anew where the device may have gone deaf; see `IpcClient.renew`."""
-        topics = [each for each in self._topics.values() if each.is_open]
-        if any(time.monotonic() - each.heard_at < silent_s for each in topics):
-            return
-        for subscription in topics:
-            try:
-                subscription.replace()
-            except IpcError as exc:
-                # The next time, then: the stream that there was is still there.
-                log.info("not renewed: %s", exc)
-                return
+        for side in (Side.LOCAL, Side.CLOUD):
+            topics = {key: each for key, each in self._topics.items() if key[0] is side and each.is_open}
+            heard = any(time.monotonic() - each.heard_at < silent_s for each in topics.values() if not each.waits)
+            for (_, topic), subscription in topics.items():
+                waited = subscription.waits
+                if heard and not waited:
+                    continue
+                try:
+                    subscription.replace()
+                except RefusedError as exc:
+                    log.error("%s", exc)
+                    subscription.is_open = not waited
+                    continue
+                except IpcError as exc:
+                    # The next time, then: the stream that there was is still there.
+                    log.debug("not renewed: %s", exc)
+                    break
+                if waited:
+                    log.info("subscribed to %s", topic)
 
     def publish(self, topic: str, payload: bytes) -> "_Publication":
         """Publish a message; see `Publisher.publish`."""
@@ -295,6 +378,21 @@ class GreengrassIpc:
         """Tell that the component serves; see `IpcClient.report_running`."""
         what, request = "reporting the state", UpdateStateRequest(state=ReportedLifecycleState.RUNNING)
         _result(what, _begun(what, lambda: self._calls.begin(self._client.client.new_update_state(), request)))
+
+    def _publish_locally(self, topic: str, payload: bytes) -> "_Publication":
+        what = f"publishing on {topic} on the device"
+        message = PublishMessage(binary_message=BinaryMessage(message=payload))
+        request = PublishToTopicRequest(topic=topic, publish_message=message)
+        new = self._client.client.new_publish_to_topic
+        return _Publication(what, _begun(what, lambda: self._calls.begin(new(), request)))
+
+    def _is_lite(self) -> bool:
+        what = "asking which nucleus this is"
+        try:
+            _result(what, _begun(what, lambda: self._configuration(LITE)))
+        except RefusedError:
+            return False
+        return True
 
     def _configuration(self, component: str | None = None) -> "Future[Any]":
         request = GetConfigurationRequest(component_name=component)

@@ -1,7 +1,15 @@
 """What a component needs of its device: the seam between it and the Greengrass IPC."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Protocol
+
+
+class Side(StrEnum):
+    """Where messages come from and go to: the topics of AWS IoT Core, or those of the device's own components."""
+
+    CLOUD = "cloud"
+    LOCAL = "local"
 
 
 class IpcError(Exception):
@@ -67,11 +75,19 @@ class Subscription(Protocol):
 
 
 class IpcClient(Publisher, Protocol):
-    """One connection to the device; it never reconnects by itself. Every call is bounded in time."""
+    """One connection to the device; it never reconnects by itself. Every call is bounded in time.
+
+    It publishes to the cloud; `local` publishes to the device's own components.
+    """
 
     @property
     def lost(self) -> bool:
         """Whether the connection has ended."""
+        ...
+
+    @property
+    def local(self) -> Publisher:
+        """The way to the device's own components: whoever listens gets the bytes, in a BinaryMessage, or nobody."""
         ...
 
     def configuration(self) -> object:
@@ -96,12 +112,16 @@ class IpcClient(Publisher, Protocol):
         """
         ...
 
-    def subscribe(self, topic: str, on_message: Callable[[bytes], None]) -> Subscription:
+    def subscribe(self, topic: str, on_message: Callable[[bytes], None], side: Side = Side.CLOUD) -> Subscription:
         """Receive the messages of a topic.
+
+        Where the device cannot reach the cloud, the subscription waits: `renew` tries it again.
 
         Args:
             topic: Exact topic.
-            on_message: Called from the connection's thread with the payload; it must not block.
+            on_message: Called from the connection's thread with the payload; it must not block. What a component sends
+                as JSON comes as its text.
+            side: Whose topic.
 
         Returns:
             The subscription.
@@ -113,12 +133,13 @@ class IpcClient(Publisher, Protocol):
         ...
 
     def renew(self, silent_s: float) -> None:
-        """Subscribe anew to every topic, unless a message shows that the device listens to the cloud for this client.
+        """Subscribe where a subscription waits, and anew to every topic of a side that has been silent.
 
-        Nucleus lite forgets what its components have subscribed to when its MQTT daemon starts anew, and tells nobody.
+        Nucleus lite forgets what its components have subscribed to when its MQTT or its messaging daemon starts anew,
+        and tells nobody.
 
         Args:
-            silent_s: A message within so long is enough.
+            silent_s: A message within so long shows that the device listens for this client.
         """
         ...
 

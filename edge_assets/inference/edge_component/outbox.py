@@ -18,6 +18,8 @@ CAPACITY = 4096
 GIVE_UP_S = 86_400.0
 FIRST_RETRY_S = 0.05
 LONGEST_RETRY_S = 5.0
+#: Room that is kept for those who have just asked for it.
+RESERVE = 64
 #: What is not published within this time goes to disk; nearly everything is, so that the disk rests.
 KEEP_AFTER_S = 0.1
 LONGEST_KEEP_PAUSE_S = 10.0
@@ -127,6 +129,11 @@ class Outbox:
     def waiting(self) -> int:
         """How many messages are on their way."""
         return len(self._spool) + len(self._memory)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether whoever asks now finds room, others that ask at the same time included."""
+        return self.waiting < self._capacity - min(RESERVE, self._capacity // 8)
 
     @property
     def connected(self) -> bool:

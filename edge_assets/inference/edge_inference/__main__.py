@@ -57,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A component is started in its own work folder.
     own = Path.cwd() if options.state is None else options.state
     outbox = Outbox(spool=Spool(own / "spool.sqlite"))
+    # In memory: who asks on this device is gone when the device is.
+    local = Outbox()
     folder = CaptureFolder(own / "captures")
     captures = CaptureQueue(folder, device)
     upload = CaptureUpload(captures, folder, open_s3, device)
     keys = SigningKeys()
-    heartbeat = Heartbeat(device, outbox, upload.counts)
+    heartbeat = Heartbeat(device, outbox, upload.counts, local=local)
     for name, work in (("captures", captures.run), ("upload", upload.run)):
         threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
         store = ModelStore(pointer, partial(load_model, Served(settings.name, settings.component)))
-        endpoint = Endpoint(settings, device, store, outbox, captures, lambda: service.look())
+        endpoint = Endpoint(settings, device, store, outbox, captures, lambda: service.look(), local)
         endpoint.start()
         return endpoint
 
@@ -92,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         greengrass_ipc.Connector(partial(greengrass_ipc.connect, settings=settings)),
         router,
         outbox,
+        local=local,
         checks=[keys.check, agent.check, check_service],
         is_outdated=environment.is_outdated,
         on_watch=heartbeat.beat,

@@ -1,15 +1,16 @@
 """One model's work: a bounded queue of requests and files, and the thread that answers them."""
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
 from edge_inference import messages
 from edge_inference.captures import Captures, NoCaptures
@@ -21,8 +22,10 @@ from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
-#: How long the worker waits for room in the outbox before it drops an answer.
+#: How long the worker waits for room in the outbox before it drops an answer; it has asked before it began.
 OUTBOX_WAIT_S = 60.0
+#: How soon it asks again where there was none.
+ROOM_POLL_S = 0.1
 WINDOW = 1024
 
 
@@ -35,16 +38,28 @@ class Counts:
     failed: int = 0
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A request or a file, when it came, and where its answer goes."""
+
+    subject: bytes | FileJob
+    sides: tuple[Side, ...]
+    arrived: float = field(default_factory=time.monotonic)
+
+
 class Endpoint:
-    """Takes messages without ever blocking, answers them one after the other.
+    """Takes messages without ever blocking, answers them one after the other, each to the side that asked.
+
+    Where the outbox of one side is full, what goes to the other is answered meanwhile.
 
     Args:
         settings: How the model is served; may be replaced at any time, `component` excepted.
         device: Thing name of this device.
         store: Holds the model.
-        outbox: Takes the answers.
+        outbox: Takes the answers to the cloud.
         captures: Takes samples of inputs and outputs; none by default.
         on_files_done: Called, from any thread, when all files taken are done: it is time to poll for more.
+        local: Takes the answers to the device's own components; by default they go where the others do.
     """
 
     def __init__(
@@ -55,46 +70,51 @@ class Endpoint:
         outbox: Outbox,
         captures: Captures | None = None,
         on_files_done: Callable[[], None] = lambda: None,
+        local: Outbox | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.counts = Counts()
         self.latencies = Latencies()
         self._device = device
-        self._outbox = outbox
+        self._outboxes = {Side.CLOUD: outbox, Side.LOCAL: outbox if local is None else local}
         self._captures = captures or NoCaptures()
         self._on_files_done = on_files_done
         self._source = FileSource()
         # Those taken whose results are not safe yet.
         self._files: set[FileJob] = set()
-        self._jobs: queue.Queue[tuple[bytes | FileJob, float] | None] = queue.Queue()
+        # By the sides that the answers go to: files may go to both.
+        self._jobs: dict[tuple[Side, ...], deque[_Job]] = {}
+        self._came = threading.Condition()
+        self._finishing = False
         self._thread = threading.Thread(target=self._work, name=f"endpoint-{settings.name}", daemon=True)
 
     @property
     def waiting(self) -> int:
         """How many requests and files wait."""
-        return self._jobs.qsize()
+        return sum(map(len, list(self._jobs.values())))
 
     def start(self) -> None:
         """Start answering."""
         self._thread.start()
 
-    def submit(self, payload: bytes) -> None:
+    def submit(self, payload: bytes, side: Side = Side.CLOUD) -> None:
         """Take a message; called from the connection's thread, so it never blocks and never raises.
 
         Args:
             payload: The message, any bytes. One that is too large, or for which there is no room, gets an error answer.
+            side: Who asks, and so gets the answer.
         """
         settings = self.settings
         try:
             check_size(payload, settings.max_request_bytes)
-            if self._jobs.qsize() < settings.queue_size:
-                self._jobs.put((payload, time.monotonic()))
+            if len(self._jobs.get((side,), ())) < settings.queue_size:
+                self._add(_Job(payload, (side,)))
             elif (request := parse(payload, self._device)) is not None:
                 rule = f"at most {settings.queue_size} requests may wait, and as many do: send it again later"
-                self._refuse(RequestError(ErrorCode.OVERLOADED, rule), request.request_id)
+                self._refuse(RequestError(ErrorCode.OVERLOADED, rule), request.request_id, side)
         except RequestError as error:
-            self._refuse(error, error.request_id)
+            self._refuse(error, error.request_id, side)
 
     def poll(self) -> None:
         """Take the files that are due, once those taken before are done and a model is there; for one thread."""
@@ -103,11 +123,13 @@ class Endpoint:
             return
         for job in self._source.due(self.settings, model.package.folder, time.monotonic()):
             self._files.add(job)
-            self._jobs.put((job, time.monotonic()))
+            self._add(_Job(job, self.settings.result_sides))
 
     def finish(self) -> None:
         """Let the thread end behind the last of the waiting messages."""
-        self._jobs.put(None)
+        with self._came:
+            self._finishing = True
+            self._came.notify()
 
     def join(self, timeout_s: float) -> int:
         """Wait for the thread after `finish`.
@@ -119,17 +141,39 @@ class Endpoint:
             How many messages are left unanswered.
         """
         self._thread.join(max(timeout_s, 0))
-        return self._jobs.qsize() if self._thread.is_alive() else 0
+        return self.waiting if self._thread.is_alive() else 0
+
+    def _add(self, job: _Job) -> None:
+        with self._came:
+            self._jobs.setdefault(job.sides, deque()).append(job)
+            self._came.notify()
+
+    def _next(self) -> _Job | None:
+        """Wait for the oldest job whose answer has room in its outbox; None when all is done after `finish`."""
+        with self._came:
+            while True:
+                waiting = [jobs for jobs in self._jobs.values() if jobs]
+                ready = [jobs for jobs in waiting if all(self._outboxes[side].has_room for side in jobs[0].sides)]
+                if ready:
+                    return min(ready, key=lambda jobs: jobs[0].arrived).popleft()
+                if self._finishing and not waiting:
+                    return None
+                self._came.wait(ROOM_POLL_S if waiting else None)
 
     def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            subject, arrived = item
-            if isinstance(subject, FileJob):
-                self._publish_file(subject, arrived)
+        while (job := self._next()) is not None:
+            if isinstance(job.subject, FileJob):
+                self._publish_file(job.subject, job)
                 continue
-            response = self._answer(subject, arrived)
+            response = self._answer(job.subject, job.arrived)
             if response is not None:
-                self._outbox.put(self.settings.response_topic, response, OUTBOX_WAIT_S, more=self._is_behind())
+                self._put(job, self.settings.response_topic, response)
+
+    def _put(self, job: _Job, topic: str, payload: bytes, on_safe: Callable[[], None] | None = None) -> bool:
+        more = len(self._jobs[job.sides]) >= GROUP
+        # Every side gets it, whatever becomes of the other one.
+        taken = [self._outboxes[side].put(topic, payload, OUTBOX_WAIT_S, on_safe, more=more) for side in job.sides]
+        return all(taken)
 
     def _answer(self, payload: bytes, arrived: float) -> bytes | None:
         request_id = None
@@ -149,11 +193,11 @@ class Endpoint:
         self.counts.answered += 1
         return response
 
-    def _publish_file(self, job: FileJob, arrived: float) -> None:
+    def _publish_file(self, job: FileJob, of: _Job) -> None:
         settings = self.settings
         try:
             request = read_file(job.path, settings.max_request_bytes)
-            model = self._model(arrived)
+            model = self._model(of.arrived)
             prediction, latency_ms = self._predict(model, request)
             if settings.result_format == messages.EDGE_MANAGER:
                 result = messages.edge_manager(model.package.task, prediction, settings.top_k, settings.threshold)
@@ -168,18 +212,14 @@ class Endpoint:
             job.failed()
             self._let_go(job)
             error = self._counted(exc)
-            self._outbox.put(settings.response_topic, messages.failure(job.path.name, self._device, error))
+            self._put(of, settings.response_topic, messages.failure(job.path.name, self._device, error))
             return
         self.counts.answered += 1
-        is_safe = partial(self._safe, job)
-        if not self._outbox.put(settings.result_topic, result, OUTBOX_WAIT_S, is_safe, more=self._is_behind()):
+        if not self._put(of, settings.result_topic, result, _AfterAll(len(of.sides), partial(self._safe, job))):
             self._let_go(job)
 
-    def _is_behind(self) -> bool:
-        return self._jobs.qsize() >= GROUP
-
     def _safe(self, job: FileJob) -> None:
-        """Let go of a file whose result can no longer be lost; called from the outbox's thread."""
+        """Let go of a file whose result can no longer be lost; called from an outbox's thread."""
         job.done()
         self._let_go(job)
 
@@ -213,11 +253,27 @@ class Endpoint:
         log.error("request failed", exc_info=exc)
         return RequestError(ErrorCode.INTERNAL_ERROR, f"inference failed: {type(exc).__name__}: {exc}")
 
-    def _refuse(self, error: RequestError, request_id: str | None) -> None:
+    def _refuse(self, error: RequestError, request_id: str | None, side: Side) -> None:
         self.counts.refused += 1
         log.warning("request refused: %s: %s", error.code, error)
         response = messages.failure(request_id, self._device, error)
-        self._outbox.put(self.settings.response_topic, response)
+        self._outboxes[side].put(self.settings.response_topic, response)
+
+
+class _AfterAll:
+    """Calls once it was called so many times."""
+
+    def __init__(self, times: int, call: Callable[[], None]) -> None:
+        self._left = times
+        self._call = call
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last:
+            self._call()
 
 
 class Latencies:

@@ -23,6 +23,7 @@ class Heartbeat:
         outbox: Takes the message.
         captures: What became of captures.
         clock: Monotonic seconds.
+        local: Messages on their way to the device's own components; the message says nothing of it without one.
     """
 
     def __init__(
@@ -31,10 +32,13 @@ class Heartbeat:
         outbox: Outbox,
         captures: Callable[[], dict[str, object]] = dict,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        local: Outbox | None = None,
     ) -> None:
         self.settings = ServiceSettings()
         self._device = device
         self._outbox = outbox
+        self._local = local
         self._captures = captures
         self._clock = clock
         self._started = clock()
@@ -68,7 +72,8 @@ class Heartbeat:
                     "timestamp": now(),
                     "uptime_s": round(self._clock() - self._started, 1),
                     "rss_mb": resident_mb(),
-                    "outbox": {"waiting": self._outbox.waiting, "dropped": self._outbox.dropped},
+                    "outbox": _on_their_way(self._outbox),
+                    **({"local_outbox": _on_their_way(self._local)} if self._local else {}),
                     "captures": self._captures(),
                     "models": {each.settings.name: _model(each) for each in endpoints[:count]},
                 }
@@ -85,6 +90,10 @@ def resident_mb(statm: Path = STATM) -> float:
     except (OSError, ValueError, IndexError):
         return 0.0
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+def _on_their_way(outbox: Outbox) -> dict[str, int]:
+    return {"waiting": outbox.waiting, "dropped": outbox.dropped}
 
 
 def _model(endpoint: Endpoint) -> dict[str, object]:

@@ -14,6 +14,8 @@ from edge_inference.models.prediction import Prediction, Score
 REQUEST_ID_CHARACTERS = 128
 FLOAT32_MAX = 3.4028234e38
 SUBJECTS = ("index", "image", "features", "inputs")
+#: How the files begin that may come as they are, without base64: PNG and JPEG.
+PICTURES = (b"\x89PNG", b"\xff\xd8")
 #: PublishToIoTCore on the leanest nucleus takes 6.3 kB; the rest is for the frame.
 PAYLOAD_BYTES = 6000
 MESSAGE_CHARACTERS = 500
@@ -103,7 +105,7 @@ def check_size(payload: bytes, max_bytes: int) -> None:
 
 
 def parse(payload: bytes, device: str) -> Request | None:
-    """Read a message of the request topic.
+    """Read a message of the request topic: a JSON object, alone or in a line before a picture; or just a picture.
 
     Args:
         payload: The message; any bytes.
@@ -115,7 +117,7 @@ def parse(payload: bytes, device: str) -> Request | None:
     Raises:
         RequestError: InvalidRequest, or InvalidImage for an image that is not base64.
     """
-    message = json_object(payload)
+    message, picture = _parts(payload)
     addressee = message.get("device")
     if isinstance(addressee, str) and addressee != device:
         return None
@@ -128,10 +130,26 @@ def parse(payload: bytes, device: str) -> Request | None:
     try:
         if addressee is not None and not isinstance(addressee, str):
             raise RequestError(ErrorCode.INVALID_REQUEST, f"device must be a thing name, got {_shown(addressee)}")
-        return of_message(message, request_id)
+        if picture is None:
+            return of_message(message, request_id)
+        if given := [name for name in SUBJECTS if message.get(name) is not None]:
+            rule = f"what follows the line is the image, got {given[0]} in the line, too"
+            raise RequestError(ErrorCode.INVALID_REQUEST, rule)
+        return Request(request_id, image=picture)
     except RequestError as exc:
         exc.request_id = request_id
         raise
+
+
+def _parts(payload: bytes) -> tuple[dict[str, object], bytes | None]:
+    """The JSON of a message, and the picture that it is or that follows the first line; None without one."""
+    if payload.startswith(PICTURES):
+        return {}, payload
+    line, _, rest = payload.partition(b"\n")
+    # No text in UTF-8 has a line that begins like this.
+    if rest.startswith(PICTURES):
+        return json_object(line), rest
+    return json_object(payload), None
 
 
 def of_message(message: dict[str, object], request_id: str | None) -> Request:

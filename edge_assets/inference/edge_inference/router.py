@@ -5,12 +5,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from edge_component.ipc import IpcClient, RefusedError, Subscription
+from edge_component.ipc import IpcClient, RefusedError, Side, Subscription
 from edge_component.settings import ConfigurationError
 from edge_inference.endpoint import Endpoint
 from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
+
+
+#: A topic, and whose.
+Source = tuple[Side, str]
 
 
 class Router:
@@ -26,7 +30,7 @@ class Router:
         self._make_endpoint = make_endpoint
         # Replaced, never changed: other threads read it.
         self._routes: Mapping[str, Endpoint] = {}
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscriptions: dict[Source, Subscription] = {}
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -53,7 +57,8 @@ class Router:
         # A message may arrive as soon as the topic is subscribed: its route is there first.
         old_routes, self._routes = self._routes, {**self._routes, **after}
         try:
-            added = self._subscribe(client, set(after) - set(self._subscriptions))
+            wanted = {(side, model.request_topic) for model in models.values() for side in model.sides}
+            added = self._subscribe(client, wanted - set(self._subscriptions))
         except BaseException:
             self._routes = old_routes
             _finish_unused(after.values(), old_routes.values())
@@ -61,8 +66,8 @@ class Router:
         self._subscriptions.update(added)
         for settings in models.values():
             after[settings.request_topic].settings = settings
-        for topic in set(self._subscriptions) - set(after):
-            self._subscriptions.pop(topic).close()
+        for source in set(self._subscriptions) - wanted:
+            self._subscriptions.pop(source).close()
         self._routes = after
         _finish_unused(old_routes.values(), after.values())
         log.info("serving %s", ", ".join(sorted(models)) or "no model")
@@ -88,11 +93,12 @@ class Router:
             endpoint.finish()
         return sum(endpoint.join(deadline - time.monotonic()) for endpoint in self.endpoints)
 
-    def _subscribe(self, client: IpcClient, topics: set[str]) -> dict[str, Subscription]:
-        added: dict[str, Subscription] = {}
+    def _subscribe(self, client: IpcClient, sources: set[Source]) -> dict[Source, Subscription]:
+        added: dict[Source, Subscription] = {}
         try:
-            for topic in sorted(topics):
-                added[topic] = client.subscribe(topic, partial(self._route, topic))
+            # The device's own first: while the line is cut, each of the cloud's may take its time to fail.
+            for side, topic in sorted(sources, reverse=True):
+                added[side, topic] = client.subscribe(topic, partial(self._route, side, topic), side)
         except BaseException as exc:
             for subscription in added.values():
                 subscription.close()
@@ -101,10 +107,10 @@ class Router:
             raise
         return added
 
-    def _route(self, topic: str, payload: bytes) -> None:
+    def _route(self, side: Side, topic: str, payload: bytes) -> None:
         endpoint = self._routes.get(topic)
         if endpoint is not None:
-            endpoint.submit(payload)
+            endpoint.submit(payload, side)
 
 
 def _finish_unused(candidates: Iterable[Endpoint], used: Iterable[Endpoint]) -> None:

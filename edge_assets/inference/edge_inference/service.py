@@ -30,7 +30,8 @@ class InferenceService(ConnectedService):
     Args:
         connect: Makes a connection to the device.
         router: Endpoints and subscriptions.
-        outbox: Answers on their way.
+        outbox: Answers on their way to the cloud.
+        local: Answers on their way to other components of the device; see `ConnectedService`.
         checks: Of the parts of the configuration that are not models'; all pass before any takes effect, and they take
             effect before a model is loaded. Without any by default.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
@@ -45,13 +46,14 @@ class InferenceService(ConnectedService):
         router: Router,
         outbox: Outbox,
         *,
+        local: Outbox | None = None,
         checks: Sequence[Check] = (),
         is_outdated: Callable[[], bool] = lambda: False,
         on_watch: Callable[[list[Endpoint]], None] = lambda _endpoints: None,
         give_up_s: float = GIVE_UP_S,
         may_end: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(connect, outbox, is_outdated=is_outdated, give_up_s=give_up_s, may_end=may_end)
+        super().__init__(connect, outbox, local=local, is_outdated=is_outdated, give_up_s=give_up_s, may_end=may_end)
         self._router = router
         self._checks = checks
         self._on_watch = on_watch
@@ -75,7 +77,7 @@ class InferenceService(ConnectedService):
 
     def _finish(self) -> None:
         unanswered = self._router.finish(FINISH_LIMIT_S)
-        unpublished = self._outbox.drain(FINISH_LIMIT_S)
+        unpublished = self._drain()
         for endpoint in self._router.endpoints:
             log.info("model %s: %s", endpoint.settings.name, endpoint.counts)
         if unanswered or unpublished:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from edge_component.ipc import Side
 from edge_component.settings import (
     FLAG,
     NAME,
@@ -31,6 +32,7 @@ MQTT_BYTES = 128 * KIBIBYTE
 #: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
 SOCKET_BYTES = 107
 
+RESULTS = ("cloud", "local", "both")
 _SHARE = number(0, 1)
 _PATH = path(PATH_BYTES, empty=True)
 
@@ -44,6 +46,15 @@ class ModelSettings:
     component: str = setting("component", text("a component's name", COMPONENT), "component that brings the model")
     request_topic: str = setting("requestTopic", topic(), "where requests arrive")
     response_topic: str = setting("responseTopic", topic(), "where answers go")
+    local: bool = setting(
+        "local", FLAG, "whether the device's own components may ask, too, on its local topics of these names", True
+    )
+    results: str = setting(
+        "results",
+        choice(*RESULTS),
+        "where results of files go: to the cloud, to the device's components, or both",
+        "cloud",
+    )
     top_k: int = setting("topK", whole(1, 100), "labels in an answer", 3)
     queue_size: int = setting("queueSize", whole(1, 10_000), "requests that wait; one more gets an error answer", 64)
     max_request_bytes: int = setting(
@@ -89,6 +100,16 @@ class ModelSettings:
         "[{Label, Score}]",
         OWN,
     )
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Where requests come from."""
+        return (Side.LOCAL, Side.CLOUD) if self.local else (Side.CLOUD,)
+
+    @property
+    def result_sides(self) -> tuple[Side, ...]:
+        """Where results of files go."""
+        return (Side.CLOUD, Side.LOCAL) if self.results == "both" else (Side(self.results),)
 
 
 @dataclass(frozen=True, kw_only=True)
