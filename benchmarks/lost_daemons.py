@@ -32,7 +32,7 @@ def main() -> None:
                 with fleet.operator() as operator, Requests(operator) as requests:
                     time.sleep(1)
                     process = fleet.component.pid
-                    faults.lose(fleet.state, NAMES.edge_server, daemon)
+                    faults.do(fleet.state, NAMES.edge_server, daemon, NAMES.inference_component)
                     time.sleep(0.5)
                     deaf_s = fleet.wait_until_served(operator) + 0.5
                 rows.append((daemon, deaf_s, len(requests.sent), len(requests.lost), fleet.component.pid != process))

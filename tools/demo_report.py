@@ -18,8 +18,8 @@ from tools.bill import bill_of
 from tools.cdk_cli import ROOT
 from tools.cloud_assembly import read_assembly
 from tools.digits import digit_png
-from tools.page import figures, histogram, matrix, page, pictures, table, time_line
 from twin import log_files
+from twin.page.html import figures, histogram, matrix, page, pictures, table, time_line
 from twin.state import TwinState
 from twin.status import take_status
 

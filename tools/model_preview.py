@@ -16,8 +16,8 @@ from edge_inference.files import read_file
 from edge_inference.messages import Request, parse
 from edge_inference.models import pictures
 from edge_inference.models.classifier import ImageClassifier, TabularClassifier
-from tools import page
 from tools.model_folder import load, package
+from twin.page import html as page
 
 SHOWN = 24
 REQUEST_BYTES = 1 << 20

@@ -4,7 +4,7 @@ import re
 
 from markdown_it import MarkdownIt
 
-from tools.page import page
+from twin.page.html import page
 
 #: What the Markdown has of HTML; everything else in it is text.
 _TAGS = (

@@ -45,6 +45,7 @@ MACHINES = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64"))
 STATE = "set-up.json"
 #: In place of a digest while an installation runs.
 _UNFINISHED = ""
+_WITH_DEV = "with devDependencies"
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,20 @@ class Environment:
         locks: Complete, hashed requirement files, together one installation.
         purpose: What for, said while it is made.
         node: Whether the packages of package-lock.json belong to it.
+        node_dev: Whether those that only tests need do, too.
     """
 
     folder: str
     locks: tuple[str, ...]
     purpose: str
     node: bool = False
+    node_dev: bool = False
 
 
 _RUN = ("requirements.txt", "requirements-twin.txt")
 ENVIRONMENTS = {
     "run": Environment(".venv", _RUN, "the app and the twin", node=True),
-    "dev": Environment(".venv", (*_RUN, "requirements-dev.txt"), "the checks, too", node=True),
+    "dev": Environment(".venv", (*_RUN, "requirements-dev.txt"), "the checks, too", node=True, node_dev=True),
     "compliance": Environment(".venv-compliance", ("requirements-compliance.txt",), "analysers"),
     "sagemaker": Environment(
         ".venv-sagemaker", ("requirements.txt", "requirements-sagemaker.txt"), "SageMaker's SDK, about 1 GB"
@@ -156,7 +159,7 @@ class SetUp:
             self._install(environment, [self._root / name for name in digests])
             state.with_locks(digests).write(environment)
         if wanted.node:
-            self._make_node(environment)
+            self._make_node(environment, dev=wanted.node_dev)
 
     def _create(self, environment: Path) -> None:
         if environment.exists():
@@ -212,21 +215,24 @@ class SetUp:
         python = _python_with_pip() or str(self._root / TOOLS / "bin" / "python")
         return pip_configuration(_run([python, "-m", "pip", "config", "list"], "pip's configuration cannot be read"))
 
-    def _make_node(self, environment: Path) -> None:
+    def _make_node(self, environment: Path, *, dev: bool) -> None:
         digest = _digest(self._root / "package.json") + _digest(self._root / "package-lock.json")
         # `npm ci` empties the folder first, so that the mark of an earlier installation cannot outlive it.
         mark = self._root / "node_modules" / ".set-up"
-        if mark.is_file() and mark.read_text(encoding="utf-8") == digest:
+        wanted = f"{digest} {_WITH_DEV}" if dev else digest
+        # What tests need, too, is no reason to take it away again.
+        if mark.is_file() and mark.read_text(encoding="utf-8") in (wanted, f"{digest} {_WITH_DEV}"):
             return
-        print("› CDK command line (hash-checked)", flush=True)
+        print(f"› CDK command line{' and the browser tests' if dev else ''} (hash-checked)", flush=True)
         variables = {
             "npm_config_cache": str(self._root / ".cache" / "npm"),
             **_own("npm_config_"),
             "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
         npm = [str(environment / "bin" / "npm"), "ci", "--no-progress", "--loglevel=error"]
+        npm += [] if dev else ["--omit=dev"]
         _run(npm, "npm could not install the CDK command line", variables, cwd=self._root)
-        mark.write_text(digest, encoding="utf-8")
+        mark.write_text(wanted, encoding="utf-8")
 
 
 @dataclass(frozen=True)

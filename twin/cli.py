@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, predict, logs, inventory, join, leave, down, env, patches."""
+"""The command line of the twin: up, status, ui, predict, logs, inventory, join, leave, down, env, patches."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from config.names import Names
 from twin import faults, lifecycle, log_files, unsaved
 from twin import inventory as inventory_module
 from twin import predict as asking
@@ -174,13 +175,26 @@ def logs(
 @application.command()
 def fault(
     device: Annotated[str, typer.Argument(help="Thing name of an edge server or of a device of `up --devices`.")],
-    daemon: Annotated[str, typer.Argument(help="What it loses for a moment: ipc or mqtt.")],
+    fault: Annotated[str, typer.Argument(help=f"One of {', '.join(faults.FAULTS)}.")],
+    stage: Annotated[str, typer.Option("--stage", help="Whose inference component kill-component kills.")] = "twin",
 ) -> None:
-    """Let a device lose a daemon, as nucleus lite does when one starts anew: its components are told nothing."""
-    faults.lose(_running(), device, daemon)
-    _output.print(
-        f"{device} has lost its {daemon} daemon; it is back at once, its components do not know", markup=False
-    )
+    """Let a device have a fault, or take one back: components, the device itself, network, disk, daemons."""
+    said = faults.do(_running(), device, fault, Names(stage).inference_component)
+    _output.print(said, markup=False)
+
+
+@application.command()
+def ui(
+    port: Annotated[int | None, typer.Option("--port", min=1024, max=65535, help="By default a free one.")] = None,
+    stage: Annotated[str, typer.Option("--stage", help="The stage that is shown.")] = "twin",
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser, too.")] = False,
+) -> None:
+    """Serve the live page: devices, rollouts, predictions, alarms, logs; on this machine, until Ctrl-C."""
+    # Here, because no other command needs a web server.
+    from twin.page import local
+
+    state = _running()
+    local.run(local.of_twin(state.home, asking.stage_of(stage)), port, open_it=open_it)
 
 
 @application.command()

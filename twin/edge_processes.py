@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from pathlib import Path
 
+import psutil
+
 from twin.core_device.files import socket_folders
-from twin.process import end_processes, processes_where, with_descendants
+from twin.process import ProcessIdentity, end_processes, processes_where, with_descendants
 
 DEVICE_VARIABLE = "TWIN_DEVICE_ROOT"
 """In the environment of a core device: its root folder."""
+
+CUT_OFF = "cut-off"
+"""File in a device's root folder: as long as it is there, the twin's proxy lets the device through no more."""
 
 COMPONENT_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 _TERM_S = 10.0
@@ -23,6 +30,26 @@ def instances_folder(home: Path) -> Path:
 def devices_folder(home: Path) -> Path:
     """Where the root folders of the devices of `up --devices` lie, one for each thing."""
     return home / "devices"
+
+
+def device_pid(root: Path) -> int | None:
+    """Of the core device on a root folder, as it noted it itself; None if it does not run."""
+    try:
+        noted = json.loads((root / "core_device.pid").read_text("utf-8"))
+        process = ProcessIdentity(int(noted["pid"]), float(noted["started"])).process()
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return process.pid if process else None
+
+
+def ports_of(root: Path) -> set[int]:
+    """Local ports of the TCP connections that the core device on a root folder and its components have."""
+    pid = device_pid(root)
+    found: set[int] = set()
+    for process in with_descendants([psutil.Process(pid)] if pid else []):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found |= {connection.laddr.port for connection in process.net_connections("tcp") if connection.laddr}
+    return found
 
 
 def end_edge_processes(folder: Path) -> int:

@@ -7,6 +7,14 @@ import socket
 
 LOOPBACK = "127.0.0.1"
 
+FOREIGN_SITES = frozenset({"cross-site", "same-site"})
+"""Values of Sec-Fetch-Site with which a browser says that another site's page asks."""
+
+
+def own_hosts(port: int) -> frozenset[str]:
+    """Host headers by which a server on this machine is asked for; any other one is another site's name for it."""
+    return frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})
+
 
 def is_free(port: int) -> bool:
     """Whether a listener could take the port now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import queue
 import secrets
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -122,14 +124,14 @@ def question(
     if len(names := [name for name, value in given.items() if value is not None]) != 1:
         raise TwinError(f"one of {', '.join(given)} must be given, got {' and '.join(names) or 'none'}")
     if index is not None:
-        return Question(model, {"index": index}, *_sample(model, index))
+        picture, label = sample_of(model, index)
+        return Question(model, {"index": index}, picture, f"sample {index} is {label}" if label else "")
     if image is not None:
         try:
             content = image.read_bytes()
         except OSError as exc:
             raise TwinError(f"--image must be a readable file, got {image}: {exc.strerror}") from exc
-        picture, note = fitted(content, image.name, (longest - _AROUND_PICTURE) // 4 * 3)
-        return Question(model, {"image": base64.b64encode(picture).decode()}, picture, note)
+        return of_picture(model, content, image.name, longest)
     text, key = (features, "features") if features is not None else (inputs, "inputs")
     try:
         value = json.loads(text or "")
@@ -141,26 +143,57 @@ def question(
     return asked
 
 
-def _sample(model: str, index: int) -> tuple[bytes, str]:
-    """The sample's picture and its label, as far as the model's folder tells them."""
-    import numpy as np
-    from PIL import Image
+def of_picture(model: str, content: bytes, name: str, longest: int = LONGEST) -> Question:
+    """Make a request of a picture, which is made to fit into a message.
 
-    folder, picture, note = MODELS / model, b"", ""
+    Args:
+        model: The model's name.
+        content: A file of any format that Pillow reads.
+        name: The file's, for messages.
+        longest: The longest message, bytes.
+
+    Raises:
+        TwinError: It is no picture.
+    """
+    picture, note = fitted(content, name, (longest - _AROUND_PICTURE) // 4 * 3)
+    return Question(model, {"image": base64.b64encode(picture).decode()}, picture, note)
+
+
+@lru_cache(maxsize=1024)
+def sample_of(model: str, index: int) -> tuple[bytes, str]:
+    """A held-out sample's picture and its label, as far as the model's folder tells them.
+
+    Args:
+        model: The model's name.
+        index: Its place.
+
+    Returns:
+        A PNG and the label; empty what there is not.
+    """
+    picture, label = b"", ""
     with suppress(OSError, ValueError, KeyError, IndexError):
-        declaration = json.loads((folder / "model.json").read_text(encoding="utf-8-sig"))
-        with np.load(folder / declaration["samples"]["file"], allow_pickle=False) as arrays:
-            if "labels" in arrays:
-                note = f"sample {index} is {declaration['labels'][int(arrays['labels'][index])]}"
-            if "images" in arrays:
-                import io
+        declaration, arrays = _samples(model)
+        if "labels" in arrays:
+            label = str(declaration["labels"][int(arrays["labels"][index])])
+        if "images" in arrays:
+            import numpy as np
+            from PIL import Image
 
-                brightest = declaration["samples"].get("maximum", 255)
-                pixels = np.rint(arrays["images"][index] * (255 / brightest)).astype(np.uint8).squeeze()
-                file = io.BytesIO()
-                Image.fromarray(pixels).save(file, "PNG")
-                picture = file.getvalue()
-    return picture, note
+            brightest = declaration["samples"].get("maximum", 255)
+            pixels = np.rint(arrays["images"][index] * (255 / brightest)).astype(np.uint8).squeeze()
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            picture = file.getvalue()
+    return picture, label
+
+
+@lru_cache(maxsize=4)
+def _samples(model: str) -> tuple[Json, dict[str, Any]]:
+    import numpy as np
+
+    declaration = json.loads((MODELS / model / "model.json").read_text(encoding="utf-8-sig"))
+    with np.load(MODELS / model / declaration["samples"]["file"], allow_pickle=False) as arrays:
+        return declaration, dict(arrays)
 
 
 def ask(link: Link, names: Names, asked: Question, timeout_s: float) -> Json:

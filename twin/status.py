@@ -13,8 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from twin import unsaved
 from twin.devices import simulated
-from twin.edge_processes import devices_folder, instances_folder
-from twin.process import ProcessIdentity
+from twin.edge_processes import device_pid, devices_folder, instances_folder
 from twin.state import TwinState
 
 
@@ -76,14 +75,32 @@ def take_status(state: TwinState) -> TwinStatus:
     Returns:
         The status now; an edge server whose note is being written is left out.
     """
+    return TwinStatus(state, _edge_servers(state.home), _devices(state.home), unsaved.look(state))
+
+
+def _edge_servers(home: Path) -> list[EdgeServerStatus]:
     servers = []
-    for path in sorted(instances_folder(state.home).glob(f"*/{STATUS_FILE}")):
+    for path in sorted(instances_folder(home).glob(f"*/{STATUS_FILE}")):
         try:
             servers.append(EdgeServerStatus(**json.loads(path.read_text("utf-8"))))
         except (OSError, ValueError, TypeError):
             continue
-    devices = [DeviceStatus(thing, _pid(devices_folder(state.home) / thing)) for thing in simulated.names(state.home)]
-    return TwinStatus(state, servers, devices, unsaved.look(state))
+    return servers
+
+
+def _devices(home: Path) -> list[DeviceStatus]:
+    return [DeviceStatus(thing, device_pid(devices_folder(home) / thing)) for thing in simulated.names(home)]
+
+
+def device_roots(home: Path) -> dict[str, Path]:
+    """The root folders of the twin's devices by thing name."""
+    found = {each.thing_name: instances_folder(home) / each.instance_id for each in _edge_servers(home)}
+    return found | {thing: devices_folder(home) / thing for thing in simulated.names(home)}
+
+
+def device_processes(home: Path) -> dict[str, int | None]:
+    """The pids of the twin's devices by thing name; None for one that does not run."""
+    return {thing: device_pid(root) for thing, root in device_roots(home).items()}
 
 
 def joined_devices(current: TwinStatus) -> dict[str, str]:
@@ -104,16 +121,6 @@ def joined_devices(current: TwinStatus) -> dict[str, str]:
         return {}
     found = {each["coreDeviceThingName"]: each["status"] for page in pages for each in page["coreDevices"]}
     return {thing: found[thing] for thing in sorted(found) if thing not in own}
-
-
-def _pid(root: Path) -> int | None:
-    """Of the device on a root folder, as it noted it itself."""
-    try:
-        noted = json.loads((root / "core_device.pid").read_text("utf-8"))
-        process = ProcessIdentity(int(noted["pid"]), float(noted["started"])).process()
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return process.pid if process else None
 
 
 STATUS_FILE = "edge_server.json"

@@ -13,6 +13,9 @@ from twin.state import TwinState
 SAVE_PATH = "/_ministack/twin/state"
 """GET tells what is not saved, POST saves first; both are the operator's."""
 
+NETWORK_PATH = "/_ministack/twin/network"
+"""POST ends the connections of devices whose network `twin.faults` has cut; the operator's, too."""
+
 LOOK_S = 5.0
 SAVE_S = 30.0
 
@@ -52,18 +55,28 @@ def as_text(unsaved: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(sorted(name for name in unsaved if unsaved[name] == why))} ({why})" for why in causes)
 
 
-def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:
+def signed(state: TwinState, method: str, path: str) -> urllib.request.Request:
+    """A request for one of the twin's own paths, signed as its operator's.
+
+    Args:
+        state: Of a running twin.
+        method: Of HTTP.
+        path: The path.
+    """
     # Here, because loading it takes a while and most commands do without.
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    request = AWSRequest(method, f"{state.gateway_url}{SAVE_PATH}")
+    request = AWSRequest(method, f"{state.gateway_url}{path}")
     SigV4Auth(Credentials(state.account, state.secret), "sts", state.region).add_auth(request)
-    signed = urllib.request.Request(request.url, headers=dict(request.headers), method=method)  # noqa: S310
+    return urllib.request.Request(request.url, headers=dict(request.headers), method=method)  # noqa: S310
+
+
+def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(signed, timeout=limit_s) as answer:
+        with opener.open(signed(state, method, SAVE_PATH), timeout=limit_s) as answer:
             return dict(json.load(answer)["unsaved"])
     except (OSError, urllib.error.URLError, http.client.HTTPException, ValueError, KeyError):
         return {}

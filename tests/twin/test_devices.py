@@ -87,15 +87,15 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
 
     log = devices_folder(small_twin.home) / "device-01" / "log" / "core_device.log"
     for daemon in ("ipc", "mqtt"):
-        faults.lose(small_twin, "device-01", daemon)
+        faults.do(small_twin, "device-01", daemon, "com.example.x")
     wait_until(lambda: "components that run are not known" in log.read_text())
     wait_until(lambda: log.read_text().count(" connected to ") == 2)
     for device, daemon, text in (
-        ("device-01", "disk", "DAEMON must be one of"),
+        ("device-01", "disk", "FAULT must be one of"),
         ("device-09", "ipc", "there are device-01"),
     ):
         with pytest.raises(TwinError, match=text):
-            faults.lose(small_twin, device, daemon)
+            faults.do(small_twin, device, daemon, "com.example.x")
 
     lifecycle.stop(small_twin.home)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.kept_page import assert_kept
 from tools.cdk_cli import ROOT
 from tools.demo_report import as_page, downloads_of
-from tools.page import histogram, matrix, page, table, time_line
+from twin.page.html import histogram, matrix, page, table, time_line
 from twin.state import TwinState
 
 

@@ -24,6 +24,7 @@ from ministack.services import s3
 
 from twin.cloud.ministack.patches import patch, require
 from twin.cloud.settings import Settings
+from twin.ports import FOREIGN_SITES, own_hosts
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -38,7 +39,6 @@ _CAPABILITY = re.compile(r"/_ministack/cfn-(?:response|signal)/[0-9a-f-]{36}")
 
 _OWN_PATHS = ("/_ministack/", "/_localstack/", "/health")
 _DEVICE_HOST = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(?::443)?")
-_FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 device_connections: set[int] = set()
 """Local ports of the connections that the AWS front has to the gateway: what comes on them is a device's request."""
@@ -99,7 +99,7 @@ class Doors:
 
     def __init__(self, inner: Application, gateway_port: int, operator: str) -> None:
         self._inner, self._operator = inner, operator
-        self._hosts = {f"127.0.0.1:{gateway_port}", f"localhost:{gateway_port}"}
+        self._hosts = own_hosts(gateway_port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection's request, or the server's start and stop."""
@@ -147,7 +147,7 @@ class Doors:
             wanted = "a name of AWS" if request.by_device else " or ".join(sorted(self._hosts))
             raise RefusedError(f"Host must be {wanted}, got {', '.join(hosts)[:100] or 'none'}: use AWS_ENDPOINT_URL")
         # Browsers send an Origin with all that changes something; older ones leave Sec-Fetch-Site out.
-        if request.all_of("origin") or _FOREIGN_SITES & set(request.all_of("sec-fetch-site")):
+        if request.all_of("origin") or FOREIGN_SITES & set(request.all_of("sec-fetch-site")):
             raise RefusedError("requests of a browser's page are refused: use an AWS SDK or the command line")
         if self.is_open(request):
             return

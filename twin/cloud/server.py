@@ -18,12 +18,13 @@ from ministack import app as ministack_app
 
 from twin.cloud import snapshots
 from twin.cloud.doors import guarded
+from twin.cloud.iot.front import end_cut_off
 from twin.cloud.ministack.patches import LEDGER, PatchError
 from twin.cloud.ministack.registry import background_work
 from twin.cloud.settings import Settings
 from twin.cloud_process import EXTENSIONS_VARIABLE
 from twin.ports import LOOPBACK
-from twin.unsaved import SAVE_PATH
+from twin.unsaved import NETWORK_PATH, SAVE_PATH
 
 logger = logging.getLogger("twin.server")
 
@@ -101,6 +102,9 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """MiniStack's ASGI application, with the extensions' background work started and stopped around it."""
     if scope["type"] == "http" and scope["path"] == SAVE_PATH:
         await snapshots.answer(scope, send)
+        return
+    if scope["type"] == "http" and scope["path"] == NETWORK_PATH and scope["method"] == "POST":
+        await end_cut_off(send)
         return
     if scope["type"] != "lifespan":
         await ministack_app.app(scope, receive, send)

@@ -7,10 +7,12 @@ has to change. Clients with an endpoint URL of their own (boto3 with AWS_ENDPOIN
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import ssl
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -25,6 +27,7 @@ from twin.cloud.iot.role_aliases import credentials
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
 from twin.cloud.settings import Settings
+from twin.edge_processes import CUT_OFF, ports_of
 
 
 def endpoint_names(account: str, region: str) -> dict[str, str]:
@@ -131,10 +134,46 @@ def connect_proxy(ports: dict[int, int]) -> Serve:
         port = ports.get(int(match[2])) if match else None
         if port is None:
             raise HttpError(403, f"target must be *.amazonaws.com with port {offered}, got {head.target[:200]}")
+        peer = writer.get_extra_info("peername")[1]
+        marks = _cut_off()
+        if marks and bool(await asyncio.to_thread(_is_cut_off, peer, marks)):
+            raise HttpError(503, "the network of this device is cut: python -m twin fault DEVICE restore-network")
         established = b"HTTP/1.1 200 Connection established\r\n\r\n"
-        await splice(reader, writer, port, opening=established, idle_limit_s=PROXY_IDLE_LIMIT_S)
+        _tunnels[peer] = writer
+        try:
+            await splice(reader, writer, port, opening=established, idle_limit_s=PROXY_IDLE_LIMIT_S)
+        finally:
+            del _tunnels[peer]
 
     return serve
+
+
+_tunnels: dict[int, asyncio.StreamWriter] = {}
+"""Connections to the proxy by the client's port."""
+
+_home: list[Path] = []
+
+
+def _cut_off() -> list[Path]:
+    """Marks of devices without a network; the proxy is their only way to the cloud."""
+    return [mark for home in _home for mark in home.glob(f"*/*/{CUT_OFF}")]
+
+
+def _is_cut_off(port: int, marks: list[Path]) -> bool:
+    return any(port in ports_of(mark.parent) for mark in marks)
+
+
+async def end_cut_off(send: Callable[[dict[str, Any]], Any]) -> None:
+    """End the connections of devices whose network is cut, and answer how many there were."""
+    ended = 0
+    for mark in _cut_off():
+        for port in await asyncio.to_thread(ports_of, mark.parent):
+            if writer := _tunnels.get(port):
+                writer.transport.abort()
+                ended += 1
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"ended": ended}).encode()})
 
 
 _CHUNK_BYTES = 64 * 1024
@@ -235,6 +274,7 @@ async def _pump(
 
 def install(settings: Settings) -> None:
     """Put the front and the proxy on the cloud's ports."""
+    _home[:] = [settings.home]
     _certificate_names[:] = certificate_names(settings.region)
     ports = {443: settings.front_port, 8443: settings.data_port, 8883: settings.mqtt_port}
     for listener in (

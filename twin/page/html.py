@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --paper: #fbfaf7; --card: #fff; --line: #d9d6cd; --soft: #5b6472;
   --accent: #0b6e8f; --good: #1f7a4d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e7e9ee; --paper: #14171d; --card: #1c2129; --line: #363d49;
@@ -64,7 +64,7 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n<style>{_STYLE}</style></head>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n<style>{STYLE}</style></head>\n'
         f'<body><header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>\n'
         f"<main>{body}</main></body></html>\n"
     )

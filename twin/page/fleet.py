@@ -1,0 +1,372 @@
+"""What an account says of a stage: devices, rollouts, stacks, alarms, logs; read by few calls, for the page."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from config.fleet import RINGS
+from config.names import Names
+from twin.errors import TwinError
+
+logger = logging.getLogger("twin.page")
+
+Clients = Callable[[str], Any]
+#: Of a job execution that goes on no more.
+ENDED = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
+FAILED = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
+_MEMBERS_S, _ALARMS_S = 3.0, 2.0
+_AT_A_TIME, _DETAILS, _CAUSES = 4, 40, 20  # threads; devices and reasons that are asked for in a look
+_LOG_LINES = 200
+
+
+@dataclass(frozen=True)
+class Component:
+    """Name, version and lifecycle state of a component on a device."""
+
+    name: str
+    version: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Device:
+    """A core device as Greengrass knows it, and as its process is, where that is known.
+
+    Attributes:
+        thing: Its name.
+        ring: `canary`, `early`, `all`, or empty for a device of none.
+        status: Greengrass' word for its health.
+        reported: When it said so, epoch seconds.
+        nucleus: Version of its nucleus, with the runtime's name.
+        components: What runs on it.
+        process: What its process does, on a twin.
+    """
+
+    thing: str
+    ring: str
+    status: str
+    reported: float
+    nucleus: str = ""
+    components: tuple[Component, ...] = ()
+    process: str = ""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A deployment on a device: the job execution's status, when it changed (epoch seconds), why it failed."""
+
+    thing: str
+    status: str
+    changed: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The newest deployment of a ring."""
+
+    ring: str
+    deployment: str
+    status: str
+    created: float
+    executions: tuple[Execution, ...] = ()
+
+    @property
+    def going_on(self) -> bool:
+        """Whether a device still has to say how it went."""
+        return any(each.status not in ENDED for each in self.executions)
+
+
+@dataclass(frozen=True)
+class View:
+    """All of it at one moment; equal to the one before where nothing has changed."""
+
+    devices: tuple[Device, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    stacks: tuple[tuple[str, str, float, str], ...] = ()
+    alarms: tuple[tuple[str, str, str, float], ...] = ()
+    trouble: str = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something goes on that is worth looking at often."""
+        moving = any("IN_PROGRESS" in status for _, status, _, _ in self.stacks)
+        return moving or any(rollout.going_on for rollout in self.rollouts)
+
+
+@dataclass
+class _Known:
+    """What need not be asked for again."""
+
+    members: dict[str, str] = field(default_factory=dict)
+    members_at: float = -_MEMBERS_S
+    alarms: tuple[tuple[str, str, str, float], ...] = ()
+    alarms_at: float = -_ALARMS_S
+    devices: dict[str, Device] = field(default_factory=dict)
+    jobs: dict[str, str] = field(default_factory=dict)
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    turn: int = 0
+
+
+class Fleet:
+    """Looks at a stage in an account; from one thread at a time.
+
+    Args:
+        clients: Makes an AWS client of a service's name.
+        names: Of the stage.
+        everything: Show core devices that are in none of the stage's groups, too.
+        processes: What each device's process does, by thing; empty where that is not known.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        names: Names,
+        *,
+        everything: bool = False,
+        processes: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._make, self._names, self._everything, self._processes = clients, names, everything, processes
+        self._clients: dict[str, Any] = {}
+        self._making = threading.Lock()  # boto3's session is not for several threads at once
+        self._known = _Known()
+        self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fleet")
+        self.view = View(trouble="not looked at yet")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def look(self) -> View:
+        """Ask the account; what cannot be told is what was known before, with the trouble said."""
+        try:
+            self.view = self._look()
+        except (ClientError, BotoCoreError, TwinError) as exc:
+            self.view = replace(self.view, trouble=str(exc))
+            self._clients.clear()  # the twin may come back on other ports, the shell's credentials may be new
+        except (KeyError, TypeError, ValueError) as exc:
+            logger.exception("an answer of the account is not as expected")
+            self.view = replace(self.view, trouble=f"an answer is not as expected: {exc!r}")
+        return self.view
+
+    def _client(self, service: str) -> Any:
+        with self._making:
+            if service not in self._clients:
+                self._clients[service] = self._make(service)
+            return self._clients[service]
+
+    def _pages(self, service: str, operation: str, **arguments: Any) -> Iterable[dict[str, Any]]:
+        pages = self._client(service).get_paginator(operation).paginate(**arguments)
+        for number, page in enumerate(pages):
+            if number == 50:
+                raise TwinError(f"{service} {operation} must end within 50 pages, it did not")
+            yield page
+
+    def _look(self) -> View:
+        cores = self._threads.submit(
+            lambda: [each for page in self._pages("greengrassv2", "list_core_devices") for each in page["coreDevices"]]
+        )
+        stacks, alarms = self._threads.submit(self._stacks), self._threads.submit(self._alarms)
+        deployments = self._threads.submit(self._deployments)
+        found = {core["coreDeviceThingName"]: core for core in cores.result()}
+        if found.keys() != self._known.devices.keys() or time.monotonic() > self._known.members_at + _MEMBERS_S:
+            self._known.members, self._known.members_at = self._members(), time.monotonic()
+        devices, news = self._devices(found)
+        rollouts = self._rollouts(deployments.result(), everywhere=news)
+        return View(devices, rollouts, stacks.result(), alarms.result())
+
+    def _members(self) -> dict[str, str]:
+        """Ring by thing."""
+        rings: dict[str, str] = {}
+        for ring in RINGS:
+            with suppress(self._client("iot").exceptions.ResourceNotFoundException):
+                group = self._names.ring_group(ring)
+                for page in self._pages("iot", "list_things_in_thing_group", thingGroupName=group):
+                    rings.update(dict.fromkeys(page["things"], ring))
+        return rings
+
+    def _devices(self, cores: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Device, ...], bool]:
+        """Devices by ring and name, and whether one of them has reported anew."""
+        processes, members, known = self._processes(), self._known.members, self._known.devices
+        wanted = {thing: core for thing, core in cores.items() if self._everything or thing in members}
+        wanted |= {thing: cores[thing] for thing in (self._names.edge_server,) if thing in cores}
+        fresh = [
+            thing
+            for thing, core in wanted.items()
+            if thing not in known or known[thing].reported != _epoch(core["lastStatusUpdateTimestamp"])
+        ]
+        for device in self._threads.map(lambda thing: self._detailed(wanted[thing]), fresh[:_DETAILS]):
+            if device:
+                known[device.thing] = device
+        for thing in known.keys() - wanted.keys():
+            del known[thing]
+        order: dict[str, int] = {ring: place for place, ring in enumerate(RINGS)}
+        shown = [
+            replace(
+                known.get(thing) or Device(thing, "", "", 0.0),
+                ring=members.get(thing, ""),
+                status=core["status"],
+                process=processes.get(thing, ""),
+            )
+            for thing, core in wanted.items()
+        ]
+        # A device that has not reported yet is a process only.
+        shown += [
+            Device(thing, members.get(thing, ""), "", 0.0, process=doing)
+            for thing, doing in processes.items()
+            if thing not in wanted
+        ]
+        return tuple(sorted(shown, key=lambda each: (order.get(each.ring, 9), each.thing))), bool(fresh)
+
+    def _detailed(self, core: Mapping[str, Any]) -> Device | None:
+        thing, greengrass = core["coreDeviceThingName"], self._client("greengrassv2")
+        try:
+            version = greengrass.get_core_device(coreDeviceThingName=thing).get("coreVersion", "")
+            pages = self._pages(
+                "greengrassv2", "list_installed_components", coreDeviceThingName=thing, topologyFilter="ALL"
+            )
+            listed = [
+                Component(each["componentName"], each.get("componentVersion", ""), each.get("lifecycleState", ""))
+                for page in pages
+                for each in page["installedComponents"]
+            ]
+        except greengrass.exceptions.ResourceNotFoundException:
+            return None
+        runtime = str(core.get("runtime", "")).removeprefix("aws_nucleus_")
+        reported = _epoch(core["lastStatusUpdateTimestamp"])
+        return Device(
+            thing, "", core["status"], reported, f"{version} {runtime}".strip(), tuple(sorted(listed, key=str))
+        )
+
+    def _deployments(self) -> dict[str, Mapping[str, Any]]:
+        """The newest deployment by ring."""
+        groups = {self._names.ring_group(ring): ring for ring in RINGS}
+        return {
+            groups[group]: each
+            for page in self._pages("greengrassv2", "list_deployments", historyFilter="LATEST_ONLY")
+            for each in page["deployments"]
+            if (group := each["targetArn"].rpartition("/")[2]) in groups and ":thinggroup/" in each["targetArn"]
+        }
+
+    def _rollouts(self, deployments: Mapping[str, Mapping[str, Any]], *, everywhere: bool) -> tuple[Rollout, ...]:
+        """Rollouts in the order of their rings; a settled one is looked at in turn with the others."""
+        known, rings = self._known.rollouts, [ring for ring in RINGS if ring in deployments]
+        self._known.turn += 1
+        for place, ring in enumerate(rings):
+            identifier, before = deployments[ring]["deploymentId"], known.get(ring)
+            same = before is not None and before.deployment == identifier
+            if everywhere or not same or (before and before.going_on) or place == self._known.turn % len(rings):
+                executions = self._executions(identifier, before if same else None)
+                known[ring] = Rollout(
+                    ring, identifier, "", _epoch(deployments[ring]["creationTimestamp"]), tuple(executions)
+                )
+        return tuple(replace(known[ring], status=deployments[ring]["deploymentStatus"]) for ring in rings)
+
+    def _executions(self, deployment: str, before: Rollout | None) -> list[Execution]:
+        if deployment not in self._known.jobs:
+            if len(self._known.jobs) > 100:
+                self._known.jobs.clear()
+            found = self._client("greengrassv2").get_deployment(deploymentId=deployment)
+            self._known.jobs[deployment] = found.get("iotJobId", "")
+        if not (job := self._known.jobs[deployment]):
+            return []
+        reasons = {
+            (each.thing, each.changed): each.reason for each in (before.executions if before else ()) if each.reason
+        }
+        executions, asked = [], 0
+        for page in self._pages("iot", "list_job_executions_for_job", jobId=job):
+            for each in page["executionSummaries"]:
+                thing, summary = each["thingArn"].rpartition("/")[2], each["jobExecutionSummary"]
+                changed = _epoch(summary.get("lastUpdatedAt") or summary["queuedAt"])
+                reason = reasons.get((thing, changed), "")
+                if summary["status"] in FAILED and not reason and asked < _CAUSES:
+                    reason, asked = self._cause(job, thing), asked + 1
+                executions.append(Execution(thing, summary["status"], changed, reason))
+        return sorted(executions, key=lambda each: (each.status not in FAILED, each.status in ENDED, each.thing))
+
+    def _cause(self, job: str, thing: str) -> str:
+        """What the device reported to the job; the Greengrass API names the kind of failure only."""
+        with suppress(ClientError):
+            execution = self._client("iot").describe_job_execution(jobId=job, thingName=thing)["execution"]
+            details = execution.get("statusDetails", {}).get("detailsMap", {})
+            return str(details.get("deployment-failure-cause") or details.get("detailed-deployment-status") or "")
+        return ""
+
+    def _stacks(self) -> tuple[tuple[str, str, float, str], ...]:
+        """Name, status, time of the last change, reason."""
+        own = re.compile(rf"{re.escape(self._names.prefix)}-|CDKToolkit$")
+        found: dict[str, tuple[str, str, float, str]] = {}
+        # An account keeps deleted ones for 90 days.
+        every = self._client("cloudformation").meta.service_model.shape_for("StackStatus").enum
+        wanted = [status for status in every if status != "DELETE_COMPLETE"]
+        for page in self._pages("cloudformation", "list_stacks", StackStatusFilter=wanted):
+            for each in page["StackSummaries"]:
+                name, status = each["StackName"], each["StackStatus"]
+                if own.match(name) and status != "DELETE_COMPLETE":
+                    changed = each.get("DeletionTime") or each.get("LastUpdatedTime") or each["CreationTime"]
+                    found[name] = name, status, _epoch(changed), each.get("StackStatusReason", "")
+        return tuple(found[name] for name in sorted(found))
+
+    def _alarms(self) -> tuple[tuple[str, str, str, float], ...]:
+        """Name, state, reason, since when; those that are off first."""
+        if time.monotonic() > self._known.alarms_at + _ALARMS_S:
+            prefix = f"{self._names.prefix}-"
+            found = [
+                (name, each["StateValue"], each.get("StateReason", ""), _epoch(each["StateUpdatedTimestamp"]))
+                for page in self._pages("cloudwatch", "describe_alarms", AlarmNamePrefix=prefix)
+                for each in page["MetricAlarms"]
+                if (name := each["AlarmName"].removeprefix(prefix))
+            ]
+            order = {"ALARM": 0, "INSUFFICIENT_DATA": 1}
+            self._known.alarms = tuple(sorted(found, key=lambda each: (order.get(each[1], 2), each[0])))
+            self._known.alarms_at = time.monotonic()
+        return self._known.alarms
+
+    def log_groups(self) -> list[str]:
+        """Logs of the stage in the account: of its functions, and of what its rules write.
+
+        Raises:
+            ClientError, BotoCoreError: The account does not answer.
+        """
+        prefixes = (f"/aws/lambda/{self._names.prefix}-", f"/edgewright/{self._names.stage}/")
+        return [
+            each["logGroupName"]
+            for prefix in prefixes
+            for page in self._pages("logs", "describe_log_groups", logGroupNamePrefix=prefix)
+            for each in page["logGroups"]
+        ]
+
+    def log(self, group: str) -> list[str]:
+        """The last 200 lines of a log group's three newest streams.
+
+        Raises:
+            ClientError, BotoCoreError: There is no such group, or the account does not answer.
+        """
+        logs = self._client("logs")
+        streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=3)
+        events = [
+            event
+            for stream in streams["logStreams"]
+            for event in logs.get_log_events(
+                logGroupName=group, logStreamName=stream["logStreamName"], limit=_LOG_LINES, startFromHead=False
+            )["events"]
+        ]
+        events.sort(key=lambda event: event["timestamp"])
+        return [
+            f"{time.strftime('%H:%M:%S', time.localtime(event['timestamp'] / 1000))} {event['message'].rstrip()}"
+            for event in events[-_LOG_LINES:]
+        ]
+
+
+def _epoch(moment: Any) -> float:
+    return round(float(moment.timestamp()), 3)

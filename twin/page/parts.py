@@ -1,0 +1,317 @@
+"""The parts of the live page as HTML: whole with the first answer, then each again when it has changed."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from config.model import MODELS
+from config.stage import Stage
+from twin.page.fleet import ENDED, FAILED, Device, Rollout, View
+from twin.page.messages import Heartbeat, Messages, Prediction
+
+DEVICES = 200
+"""Rows of the table; the rest is counted."""
+_REASONS = 5
+NONE = "\N{EN DASH}"
+_GOOD = frozenset({"HEALTHY", "RUNNING", "FINISHED", "SUCCEEDED", "COMPLETED", "OK", "ACTIVE", "running"})
+_BAD = frozenset({"UNHEALTHY", "BROKEN", "ERRORED", "ALARM", "not running", "failed", "cut off"}) | FAILED
+_ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "td": "cell"}
+
+
+def badge(text: str) -> str:
+    """A state, coloured by what it means; its word says it, too."""
+    if not text:
+        return f'<span class="none">{NONE}</span>'
+    good = text in _GOOD or (text.endswith("_COMPLETE") and "ROLLBACK" not in text)
+    bad = text in _BAD or "FAILED" in text or "ROLLBACK" in text
+    return f'<span class="badge {"good" if good else "bad" if bad else "busy"}">{escape(text.replace("_", " "))}</span>'
+
+
+def moment(at: float, *, none: str = NONE) -> str:
+    """A time of day, which a script turns into how long ago."""
+    if not at:
+        return f'<span class="none">{none}</span>'
+    local = time.localtime(at)
+    iso = time.strftime("%Y-%m-%dT%H:%M:%S%z", local)
+    return f'<time data-at="{at:.3f}" datetime="{iso}">{time.strftime("%H:%M:%S", local)}</time>'
+
+
+def rows(caption: str, head: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table whose rows become cards in a narrow window.
+
+    Args:
+        caption: What it shows; read aloud only.
+        head: A column each.
+        lines: The row's id, and a cell of HTML for each column, the first of which names the row.
+    """
+    heading = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in head)
+    body = "\n".join(
+        f'<tr role="row" id="{escape(key)}"><th scope="row" role="rowheader">{cells[0]}</th>'
+        + "".join(
+            f'<td role="cell" data-label="{name}">{cell}</td>' for name, cell in zip(head[1:], cells[1:], strict=True)
+        )
+        + "</tr>"
+        for key, cells in lines
+    )
+    return (
+        f'<table class="cards" role="table"><caption class="aloud">{caption}</caption>'
+        f'<thead role="rowgroup"><tr role="row">{heading}</tr></thead><tbody role="rowgroup">{body}</tbody></table>'
+    )
+
+
+def glance(view: View, messages: Messages) -> str:
+    """The figures at the top."""
+    healthy = sum(each.status == "HEALTHY" and each.process in ("", "running") for each in view.devices)
+    off = sum(state == "ALARM" for _, state, _, _ in view.alarms)
+    moving = [name for name, status, _, _ in view.stacks if "IN_PROGRESS" in status]
+    rolling = [rollout.ring for rollout in view.rollouts if rollout.going_on]
+    if moving:
+        doing = f"{len(moving)} stacks change"
+    elif rolling:
+        doing = f"rollout to {', '.join(rolling)}"
+    else:
+        doing = "settled" if view.stacks else "not deployed"
+    shown = (
+        ("devices healthy", f"{healthy} of {len(view.devices)}", healthy < len(view.devices)),
+        ("alarms", str(off) if view.alarms else "none there", off > 0),
+        ("deploy", doing, False),
+        ("answers, last minute", str(messages.rate(60)), False),
+        ("answers since this page", str(messages.count), False),
+    )
+    return "".join(
+        f"<div{' class=bad' if bad else ''}><dt>{what}</dt><dd>{escape(value)}</dd></div>" for what, value, bad in shown
+    )
+
+
+def trouble(view: View, messages: Messages) -> str:
+    """What keeps the page from knowing; empty if nothing does."""
+    said = []
+    if view.trouble:
+        said.append(f"The account does not answer, what is shown is old: {view.trouble}")
+    if messages.trouble:
+        said.append(f"Messages of devices do not arrive: {messages.trouble}")
+    if messages.unread:
+        said.append(f"{messages.unread} messages came faster than they could be read, and were left out.")
+    return "".join(f"<p>{escape(text)}</p>" for text in said)
+
+
+def rollout(view: View) -> str:
+    """Stacks as they change, then ring after ring."""
+    if not view.stacks and not view.rollouts:
+        return "<p>Nothing of the stage is deployed: <code>npx cdk deploy --all</code>, and watch it here.</p>"
+    stacks = "".join(
+        f'<li id="s-{escape(name)}">{badge(status)} {escape(name)} {moment(changed)}'
+        f"{f'<br><small>{escape(reason[:300])}</small>' if reason and 'FAILED' in status else ''}</li>"
+        for name, status, changed, reason in sorted(view.stacks, key=lambda each: ("IN_PROGRESS" not in each[1], each))
+    )
+    settled = all("IN_PROGRESS" not in status and "FAILED" not in status for _, status, _, _ in view.stacks)
+    counted = f"{len(view.stacks)} stacks{', all settled' if settled else ''}"
+    listed = f'<details id="stacks"{"" if settled else " open"}><summary>{counted}</summary><ul>{stacks}</ul></details>'
+    return "".join(_ring(each) for each in view.rollouts) + listed
+
+
+def _ring(rollout: Rollout) -> str:
+    counts: dict[str, int] = {}
+    for each in rollout.executions:
+        counts[each.status] = counts.get(each.status, 0) + 1
+    total, done = len(rollout.executions), sum(counts.get(status, 0) for status in ENDED)
+    failed = [each for each in rollout.executions if each.status in FAILED]
+    words = ", ".join(f"{count} {status.lower().replace('_', ' ')}" for status, count in sorted(counts.items()))
+    reasons = "".join(
+        f"<li><b>{escape(each.thing)}</b> {moment(each.changed)}: {escape(each.reason[:500]) or 'no reason given'}</li>"
+        for each in failed[:_REASONS]
+    )
+    more = f"<li>and {len(failed) - _REASONS} more</li>" if len(failed) > _REASONS else ""
+    state = "rolls out" if rollout.going_on else "failed on some" if failed else "done" if total else "no devices"
+    kind = "busy" if rollout.going_on else "bad" if failed else "good" if total else ""
+    head = f'<h3>Ring {rollout.ring} <span class="badge {kind}">{state}</span></h3>'
+    when = f"<small>deployment {escape(rollout.deployment[:8])}, {moment(rollout.created)}</small>"
+    bar = (
+        f'<progress class="{"bad" if failed else ""}" max="{total}" value="{done}" '
+        f'aria-label="devices of ring {rollout.ring} that have ended">{done} of {total}</progress>'
+        f"<p>{escape(words)} · {when}</p>{f'<ul class=reasons>{reasons}{more}</ul>' if reasons else ''}"
+    )
+    return f'<div class="ring" id="r-{rollout.ring}">{head}{bar if total else when}</div>'
+
+
+def devices(view: View, heartbeats: Mapping[str, Heartbeat]) -> str:
+    """Devices by ring."""
+    if not view.devices:
+        return "<p>No device has joined yet.</p>"
+    status = {each.thing: each for rollout in view.rollouts for each in rollout.executions}
+    head = (
+        "Device",
+        "Ring",
+        "Health",
+        "Deployment",
+        "Last heartbeat",
+        "Memory",
+        "Models: p50 / p95 / p99 ms",
+        "Nucleus",
+    )
+    lines = []
+    for device in view.devices[:DEVICES]:
+        beat, execution = heartbeats.get(device.thing), status.get(device.thing)
+        deployed = badge(execution.status) + " " + moment(execution.changed) if execution else badge("")
+        lines.append(
+            (
+                f"d-{device.thing}",
+                (
+                    escape(device.thing),
+                    escape(device.ring) or NONE,
+                    _health(device),
+                    deployed,
+                    moment(beat.at if beat else 0, none="none yet"),
+                    f"{beat.memory_mb:.0f} MB" if beat else NONE,
+                    _models(beat),
+                    _versions(device),
+                ),
+            )
+        )
+    rest = len(view.devices) - DEVICES
+    more = f"<p>and {rest} more, which <code>tools.fleet_page</code> does not list</p>" if rest > 0 else ""
+    return rows("Devices by ring", head, lines) + more
+
+
+def _health(device: Device) -> str:
+    process = badge(device.process) if device.process not in ("", "running") else ""
+    return f"{process} {badge(device.status or 'not reported')} {moment(device.reported)}"
+
+
+def _models(beat: Heartbeat | None) -> str:
+    if beat is None:
+        return NONE
+    listed = "".join(
+        f"<li><b>{escape(name)}</b> <small>{escape(version)}</small> {escape(latency) or 'no answer yet'}</li>"
+        for name, version, _, latency in beat.models
+    )
+    problem = f'<p class="problem">{escape(beat.problem)}</p>' if beat.problem else ""
+    return f'<ul class="plain">{listed}</ul>{problem}'
+
+
+def _versions(device: Device) -> str:
+    listed = "".join(
+        f"<li>{badge(each.state)} {escape(each.name)} {escape(each.version)}</li>" for each in device.components
+    )
+    broken = sum(each.state in _BAD for each in device.components)
+    words = f"{len(device.components)} components{f', {broken} broken' if broken else ''}"
+    inside = (
+        f'<details id="c-{escape(device.thing)}"><summary>{words}</summary><ul class="plain">{listed}</ul></details>'
+    )
+    return f"{escape(device.nucleus) or NONE} {inside if listed else ''}"
+
+
+def predictions(newest: Sequence[Prediction]) -> str:
+    """What devices say, the newest first."""
+    if not newest:
+        return '<li class="wide">No answer has come since this page was started. Ask a model, or let others ask.</li>'
+    return "".join(_prediction(each) for each in newest)
+
+
+def _prediction(each: Prediction) -> str:
+    if each.picture:
+        shown = f'<img src="picture/{escape(each.picture)}" alt="what the model was shown" width="96" height="96">'
+    else:
+        shown = f'<code class="asked">{escape(each.asked) or "asked before this page was started"}</code>'
+    bars = "".join(
+        f'<li><span>{escape(label)}</span> <progress max="1" value="{probability:.4f}" aria-label="probability of '
+        f'{escape(label)}"></progress> {probability:.3f}</li>'
+        for label, probability in each.top[:3]
+    )
+    kind = "bad" if each.wrong else ""
+    truth = f" <small>is {escape(each.wrong)}</small>" if each.wrong not in ("", "error") else ""
+    took = f"{each.latency_ms:.2f} ms · " if each.latency_ms is not None else ""
+    return (
+        f'<li id="p-{each.number}" class="{kind}">{shown}<div><b>{escape(each.label)}</b>{truth}'
+        f'<ol class="plain">{bars}</ol><small>{escape(each.model)} · {took}{moment(each.at)}<br>'
+        f"{escape(each.device)}</small></div></li>"
+    )
+
+
+def alarms(view: View) -> str:
+    """Alarms, those that are off first."""
+    if not view.alarms:
+        return "<p>The stage has no alarms in this account.</p>"
+    head = ("Alarm", "State", "Since", "Reason")
+    lines = [
+        (f"a-{name}", (escape(name), badge(state), moment(since), f"<small>{escape(reason)}</small>"))
+        for name, state, reason, since in view.alarms
+    ]
+    off = sum(state != "OK" for _, state, _, _ in view.alarms)
+    quiet = f"{len(lines) - off} of {len(lines)} alarms are OK"
+    shown = rows("Alarms that are not OK", head, lines[:off]) if off else ""
+    rest = rows("Alarms that are OK", head, lines[off:])
+    return f'{shown}<details id="quiet"><summary>{quiet}</summary>{rest}</details>' if off < len(lines) else shown
+
+
+def targets(view: View) -> str:
+    """Options of the forms that name a device."""
+    return "".join(f"<option>{escape(each.thing)}</option>" for each in view.devices[:DEVICES])
+
+
+def models(stage: Stage) -> str:
+    """Options of the form that asks: what each model takes, and an example of a row."""
+    options = []
+    for model in stage.models:
+        declaration: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            declaration = json.loads((MODELS / model.folder / "model.json").read_text(encoding="utf-8-sig"))
+        takes = "row" if str(declaration.get("task", "")).startswith("tabular") else "draw picture"
+        takes += " sample" if "samples" in declaration else ""
+        row = json.dumps(dict.fromkeys(declaration.get("features") or [], 1.0))
+        options.append(f'<option data-takes="{takes}" data-row="{escape(row)}">{escape(model.folder)}</option>')
+    return "".join(options)
+
+
+def document(title: str, body: str, *, refresh_s: int | None = None) -> str:
+    """A whole page of the server's.
+
+    Args:
+        title: Plain text.
+        body: HTML.
+        refresh_s: Where there is no script, the browser asks again after so many seconds.
+    """
+    again = f'<noscript><meta http-equiv="refresh" content="{refresh_s}"></noscript>' if refresh_s else ""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">{again}\n'
+        f'<link rel="icon" href="data:,">'
+        f'<link rel="stylesheet" href="static/uPlot.min.css"><link rel="stylesheet" href="static/page.css">\n'
+        f'<script src="static/uPlot.iife.min.js" defer></script><script src="static/idiomorph.min.js" defer></script>\n'
+        f'<script src="static/page.js" defer></script></head>\n<body>{body}</body></html>\n'
+    )
+
+
+def body(title: str, where: str, stage: Stage, filled: Mapping[str, str], faults: Mapping[str, str] | None) -> str:
+    """The page's frame with its parts.
+
+    Args:
+        title: Its heading, plain.
+        where: The account, plain.
+        stage: Whose page it is.
+        filled: HTML by part.
+        faults: Words by fault, for the form; None for a page that only reads.
+    """
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    forms = (Path(__file__).parent / "forms.html").read_text(encoding="utf-8") if faults is not None else ""
+    options = "".join(f'<option value="{name}">{escape(words)}</option>' for name, words in (faults or {}).items())
+    values = {
+        "title": escape(title),
+        "where": escape(where),
+        "series": escape(json.dumps([model.folder for model in stage.models])),
+        "models": models(stage),
+        "faults": options,
+        **filled,
+    }
+    # In one pass: what a device says may look like a place, too.
+    return _PLACE.sub(lambda place: values[place[1]], template.replace("{{forms}}", forms))
+
+
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
