@@ -74,6 +74,7 @@ def served(source: Source) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     try:
+
         def answers() -> bool:
             with suppress(httpx.HTTPError):
                 return httpx.get(f"{address}/{TOKEN}/static/page.css", timeout=30).status_code == 200
