@@ -22,7 +22,7 @@ from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
 from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
-from twin.core_device.components.component import ATTEMPTS, Patience
+from twin.core_device.components.component import ATTEMPTS
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState
@@ -113,12 +113,10 @@ class DeployedTwin:
         return after["component"] - max(before["component"], self.warm_mb) >= RSS_GROWTH_MB
 
     def kill_component(self) -> None:
-        """SIGKILL; waits first where this would be the failure in a row for which the device gives the component up."""
-        process = wait_for_process(lambda: self.component)
-        needed_s = Patience().reset_s + 1
+        """SIGKILL; the core device first where this would be the failure for which it gives the component up."""
         if self._failures >= ATTEMPTS - 1:
-            wait_for(lambda: time.time() - process.create_time() > needed_s, "a component that has run for a while")
-            self._failures = 0
+            self.kill_device()
+        process = wait_for_process(lambda: self.component)
         self._failures += 1
         process.kill()
         wait_for(lambda: not process.is_running(), "the component's end")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -33,6 +35,43 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
         # On a full disk what is left of it would take the room of others.
         temporary.unlink(missing_ok=True)
         raise
+
+
+_BEGUN, _COMPLETE = ".begun", ".complete"
+
+
+def write_together(folder: Path, texts: Mapping[str, str]) -> None:
+    """Replace several files of a folder, all or none, whenever the process is killed.
+
+    Args:
+        folder: It exists; `finish_together` is to be called before it is read again.
+        texts: By file name; written as UTF-8.
+
+    Raises:
+        OSError: If one cannot be written; then none is replaced.
+    """
+    finish_together(folder)
+    begun = folder / _BEGUN
+    try:
+        begun.mkdir()
+        for name, text in texts.items():
+            (begun / name).write_text(text, encoding="utf-8")
+        begun.rename(folder / _COMPLETE)
+    except OSError:
+        # On a full disk what is left of it would take the room of others.
+        shutil.rmtree(begun, ignore_errors=True)
+        raise
+    finish_together(folder)
+
+
+def finish_together(folder: Path) -> None:
+    """End what `write_together` had begun when its process was killed; call it before the folder is read."""
+    shutil.rmtree(folder / _BEGUN, ignore_errors=True)
+    complete = folder / _COMPLETE
+    if complete.is_dir():
+        for path in complete.iterdir():
+            path.replace(folder / path.name)
+        complete.rmdir()
 
 
 def try_room(folder: Path, size: int) -> None:

@@ -19,7 +19,7 @@ from twin import unsaved
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
 from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
-from twin.files import private_folder, private_opener, try_room
+from twin.files import finish_together, private_folder, private_opener, try_room
 from twin.ports import accepts_connections, free_ports, is_free
 from twin.process import ProcessIdentity, end_processes, heads, processes_where, with_descendants
 from twin.state import PORT_NAMES, STATE_FILE, TwinState, load_state, remove_state, save_state
@@ -88,6 +88,7 @@ def start(
             _wait_until_ready(known, progress)
             return known
         _end_cloud_processes(home)
+        finish_together(home / "state")
         _check_persisted_state(home)
         _check_room(home)
         ports = _ports(known, progress)

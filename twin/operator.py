@@ -181,6 +181,8 @@ class OperatorClient:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.connect_timeout = _CONNECT_S
+        # By default up to two minutes: the twin is on this machine, and away for seconds.
+        self._client.reconnect_delay_set(1, 2)
         self._client.connect("127.0.0.1", self._state.mqtt_port, keepalive=30)
         self._client.loop_start()
         self._cleanup.callback(self._disconnect)

@@ -45,9 +45,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def first(home: Path, tmp_path_factory: pytest.TempPathFactory) -> OfflineDeploy:
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("out")
+
+
+def begin(home: Path, out: Path) -> OfflineDeploy:
     """The stage `twin`, synthesised, in a bootstrapped account."""
-    deploy = OfflineDeploy(environment=lifecycle.start(home).environment(), out=tmp_path_factory.mktemp("out"))
+    deploy = OfflineDeploy(environment=lifecycle.start(home).environment(), out=out)
     deploy.synth()
     deploy.bootstrap()
     return deploy
@@ -80,10 +84,11 @@ def left(state: TwinState) -> list[str]:
     return [f"{kind} {name}" for kind, names in found.items() if kind != inventory.BOOTSTRAP for name in names]
 
 
-def test_after_one_destroy_nothing_is_left(first: OfflineDeploy, home: Path) -> None:
+def test_after_one_destroy_nothing_is_left(home: Path, out: Path) -> None:
+    first = begin(home, out)
     chance = random.Random(SEED)  # noqa: S311 - which moments are tried
     told: list[str] = []
-    failures, known = 0, set[str]()
+    failures = 0
     for number in range(COUNT):
         what, after_s = WHAT[number % len(WHAT)], chance.uniform(0.5, LATEST_S)
         state = lifecycle.start(home)
@@ -103,13 +108,16 @@ def test_after_one_destroy_nothing_is_left(first: OfflineDeploy, home: Path) -> 
             first.destroy()
         except CdkError as exc:
             outcome = f"destroy failed: {str(exc)[-500:]}"
-        # What one try left is not the next one's.
-        found = [each for each in left(state) if each not in known]
-        known.update(found)
+        found = left(state)
         if found or outcome != "nothing left":
             failures += 1
             outcome += f"; left: {', '.join(found)}"
         told.append(f"{number}: {what} after {after_s:.1f} s of {took_s:.1f} s: {outcome}")
         sys.stderr.write(f"{told[-1]}\n")
+        if found or outcome != "nothing left":
+            # What one try left is not the next one's; the folder stays to be looked at.
+            lifecycle.stop(home, anyway=True)
+            home.rename(home.with_name(f"failed-{number}"))
+            first = begin(home, out)
 
     assert failures == 0, f"seed {SEED}:\n" + "\n".join(told)

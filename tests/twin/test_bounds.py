@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from ministack.core.iam_evaluator import EvalContext
 from ministack.core.responses import request_scope
-from ministack.services import cloudwatch_logs, eventbridge, stepfunctions
+from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
 from twin.cloud import authorization, bounds, metrics
 from twin.cloud.authorization import AccessTrail
 from twin.files import REPOSITORY
 
 DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
+
+
+class Put(Protocol):
+    def __call__(self, key: str, *, age_s: float = 0.0) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +65,60 @@ def test_the_newest_of_everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     assert [record["@message"] for record in cloudwatch_logs._log_records.values()] == ["4/1", "4/2", "4/3"]
     assert eventbridge._events_log_list() == [7, 8, 9]
     assert list(stepfunctions._executions) == ["e0", "e7", "e8", "e9"]
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
+    """Puts objects into a versioned bucket whose lifecycle expires `results/`; each is a second newer than the last."""
+    monkeypatch.setattr(s3, "DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(s3, "S3_PERSIST", True)
+    s3._create_bucket("bucket", b"", {})
+    s3._bucket_versioning["bucket"] = "Enabled"
+    results = {"Status": "Enabled", "Filter": {"Prefix": "results/"}, "Expiration": {"Days": 30}}
+    old = {"Status": "Enabled", "Filter": {"Prefix": ""}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
+    s3._bucket_lifecycle["bucket"] = [old, {**results, "Status": "Disabled", "Filter": {"Prefix": ""}}, results]
+
+    def put(key: str, *, age_s: float = 0.0) -> None:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - age_s))
+        monkeypatch.setattr(s3, "now_iso", lambda: moment)
+        assert s3._put_object("bucket", key, key.encode(), {})[0] == 200
+
+    yield put
+    for store in (s3._buckets, s3._bucket_versioning, s3._bucket_lifecycle, s3._object_versions):
+        store._data.clear()
+
+
+def objects_left() -> set[str]:
+    versions = {key for _account, (_bucket, key) in s3._object_versions._data}
+    assert versions == set(s3._buckets["bucket"]["objects"])
+    return versions
+
+
+def test_the_newest_of_what_a_lifecycle_expires_is_kept_and_the_rest_is_gone_from_the_disk(
+    bucket: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_limits(monkeypatch, 3)
+    for number in (4, 1, 3, 0, 2):
+        bucket(f"results/{number}", age_s=100 - number)
+        bucket(f"artifacts/{number}")
+    bucket("results/2", age_s=98)
+
+    asyncio.run(bounds.trim())
+
+    artifacts = {f"artifacts/{number}" for number in range(5)}
+    assert objects_left() == {"results/2", "results/3", "results/4"} | artifacts
+    assert len([path for path in tmp_path.rglob("*") if path.is_file() and "results" in path.parts]) == 7
+    assert s3._get_object_data("bucket", "results/4") == b"results/4"
+
+
+def test_what_is_older_than_its_lifecycle_says_goes(bucket: Put) -> None:
+    bucket("results/old", age_s=31 * 86_400)
+    bucket("results/young", age_s=29 * 86_400)
+    bucket("artifacts/old", age_s=31 * 86_400)
+
+    asyncio.run(bounds.trim())
+
+    assert objects_left() == {"results/young", "artifacts/old"}
 
 
 def test_a_log_keeps_its_second_half_and_whoever_appends_goes_on(tmp_path: Path) -> None:

@@ -44,6 +44,34 @@ def test_tags_and_encryption_of_a_bucket_follow_its_stack(client: Clients, deplo
         s3.get_bucket_tagging(Bucket="tagged")
 
 
+def test_the_lifecycle_of_a_bucket_follows_its_stack(client: Clients, deploy: Deploy) -> None:
+    rules = [
+        {"Id": "old", "Status": "Enabled", "NoncurrentVersionExpiration": {"NoncurrentDays": 90}},
+        {
+            "Status": "Enabled",
+            "Prefix": "results/",
+            "ExpirationInDays": 365,
+            "Transitions": [{"StorageClass": "GLACIER", "TransitionInDays": 30}],
+        },
+        {"Status": "Disabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}},
+    ]
+    properties = {"BucketName": "cycled", "LifecycleConfiguration": {"Rules": rules}}
+
+    deploy("cycled-bucket", {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": properties}})
+    old, results, uploads = client("s3").get_bucket_lifecycle_configuration(Bucket="cycled")["Rules"]
+
+    assert (old["ID"], old["NoncurrentVersionExpiration"]) == ("old", {"NoncurrentDays": 90})
+    assert results["Filter"] == {"Prefix": "results/"}
+    assert results["Expiration"] == {"Days": 365}
+    assert results["Transitions"] == [{"Days": 30, "StorageClass": "GLACIER"}]
+    assert (uploads["Status"], uploads["AbortIncompleteMultipartUpload"]) == ("Disabled", {"DaysAfterInitiation": 7})
+
+    deploy("cycled-bucket", {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "cycled"}}})
+
+    with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
+        client("s3").get_bucket_lifecycle_configuration(Bucket="cycled")
+
+
 def test_ref_of_an_instance_profile_is_its_name(client: Clients, deploy: Deploy) -> None:
     role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust("ec2.amazonaws.com")}}
     profile = {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "Role"}]}}

@@ -176,3 +176,42 @@ def test_what_a_rollback_could_not_delete_is_deleted_with_the_stack(monkeypatch:
     stack_deletion._take_back("stack")
 
     assert list(stack["_resources"]) == ["Job"]
+
+
+REFUSES = """
+import json, os, urllib.request, boto3
+
+def handler(event, context):
+    ssm = boto3.client("ssm", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    refused = event["RequestType"] == "Delete" and ssm.describe_parameters()["Parameters"]
+    answer = {key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")}
+    answer |= {"PhysicalResourceId": "made", "Reason": "one is left", "Status": "FAILED" if refused else "SUCCESS"}
+    body = json.dumps(answer).encode()
+    urllib.request.urlopen(urllib.request.Request(event["ResponseURL"], data=body, method="PUT"))
+"""
+
+
+def test_what_a_custom_resource_needs_is_kept_until_it_could_be_deleted(home: Path) -> None:
+    state = lifecycle.start(home)
+    cloudformation, ssm, functions = (
+        boto3.client(each, **state.client_arguments()) for each in ("cloudformation", "ssm", "lambda")
+    )
+    resources = json.loads(template("refusing"))["Resources"]
+    resources["Handler"]["Properties"]["Code"] = {"ZipFile": REFUSES}
+    body = json.dumps({"Resources": {**resources, "Alone": {"Type": "AWS::SNS::Topic"}}})
+    cloudformation.create_stack(StackName="refusing", TemplateBody=body, Capabilities=["CAPABILITY_NAMED_IAM"])
+    identifier = settle(cloudformation, "refusing")["StackId"]
+    ssm.put_parameter(Name="/left", Value="1", Type="String")
+
+    cloudformation.delete_stack(StackName="refusing")
+    failed = settle(cloudformation, "refusing")
+
+    assert failed["StackStatus"] == "DELETE_FAILED"
+    left = cloudformation.describe_stack_resources(StackName="refusing")["StackResources"]
+    assert {each["LogicalResourceId"] for each in left} == {"Role", "Handler", "Begun"}
+    assert "because Begun needs it" in str(cloudformation.describe_stack_events(StackName="refusing"))
+    assert len(functions.list_functions()["Functions"]) == 1
+    ssm.delete_parameter(Name="/left")
+    cloudformation.delete_stack(StackName="refusing")
+    wait_until(lambda: deleted(cloudformation, identifier))
+    assert functions.list_functions()["Functions"] == []

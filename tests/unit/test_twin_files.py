@@ -1,12 +1,15 @@
-"""What an archive unpacks: the same with a Python that has tarfile's filters and with one that has none."""
+"""What an archive unpacks, with tarfile's filters and without; files that are replaced together."""
 
 import io
 import tarfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from twin.files import unpack
+from twin.files import finish_together, unpack, write_together
 
 
 def archive(*members: tuple[str, bytes]) -> tarfile.TarFile:
@@ -55,3 +58,40 @@ def test_what_leaves_the_folder_or_is_no_file_is_refused(tmp_path: Path, name: s
                 unpack(tar, member, tmp_path / "out")
 
     assert not (tmp_path / "out.onnx").exists()
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: no handler of errors sees it."""
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_files_that_belong_together_are_all_old_or_all_new_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text("old")
+    calls = 0
+
+    def killing(method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call * 2 + 1:
+                raise Killed
+            return method(*arguments, **named)
+
+        return called
+
+    for name in ("mkdir", "write_text", "rename", "replace", "rmdir"):
+        monkeypatch.setattr(Path, name, killing(getattr(Path, name)))
+    with suppress(Killed):
+        write_together(tmp_path, dict.fromkeys("abc", "new"))
+    monkeypatch.undo()
+
+    finish_together(tmp_path)
+
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert set(found) == set("abc")
+    assert len(set(found.values())) == 1, found
+    write_together(tmp_path, dict.fromkeys("ab", "newest"))
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "newest"

@@ -5,13 +5,16 @@ What a person makes (stacks, things, components, objects) has no bound: it is th
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ministack.services import cloudwatch_logs, eventbridge, stepfunctions
+from ministack.core.responses import request_scope
+from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
@@ -32,7 +35,7 @@ class Bound:
 
     store: str
     limit: int
-    trim: Callable[[int], None]
+    trim: Callable[[int], Awaitable[None] | None]
 
 
 def _log_streams(limit: int) -> None:
@@ -66,6 +69,36 @@ def _executions(limit: int) -> None:
         stepfunctions._executions._data.pop(key, None)
 
 
+async def _expiring_objects(limit: int) -> None:
+    """What a bucket's lifecycle expires goes at its age, as on AWS, and before that where there is too much of it."""
+    for (account, name), rules in list(s3._bucket_lifecycle._data.items()):
+        for rule in rules if isinstance(rules, list) else ():
+            days = (rule.get("Expiration") or {}).get("Days")
+            if days is None or rule["Status"] != "Enabled" or rule["Filter"].keys() - {"Prefix"}:
+                continue
+            await _expire(account, name, rule["Filter"].get("Prefix", ""), days, limit)
+
+
+async def _expire(account: str, name: str, prefix: str, days: int, limit: int) -> None:
+    bucket = s3._buckets._data.get((account, name))
+    if bucket is None:
+        return
+    objects: dict[str, Any] = bucket["objects"]
+    keys = [key for key in objects if key.startswith(prefix)]
+    keys.sort(key=lambda key: objects[key]["last_modified"])
+    eldest = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - days * 86_400))
+    for place, key in enumerate(keys):
+        record = objects.get(key)
+        if place >= len(keys) - limit and (record is None or record["last_modified"] >= eldest):
+            break
+        with request_scope(account, bucket.get("region") or s3.get_region()):
+            versions = [each["version_id"] for each in s3._object_versions.get((name, key)) or ()]
+            for version in versions or ["null"]:
+                s3._delete_object_version(bucket, name, key, version)
+        # Requests are answered in between.
+        await asyncio.sleep(0)
+
+
 def _oldest_out(store: dict[Any, Any], limit: int) -> None:
     for key in list(store)[: max(0, len(store) - limit)]:
         store.pop(key, None)
@@ -77,6 +110,7 @@ BOUNDS = (
     Bound("log records for queries", 20_000, _log_records),
     Bound("events on a bus", 1000, _events),
     Bound("ended executions of state machines", 1000, _executions),
+    Bound("objects that a rule of their bucket's lifecycle expires", 10_000, _expiring_objects),
 )
 """What grows with traffic, besides the metrics (twin/cloud/metrics.py)."""
 
@@ -109,7 +143,8 @@ def shorten(log: Path, limit_bytes: int = LOG_BYTES) -> None:
 async def trim() -> None:
     """Bring every store back to its limit."""
     for bound in BOUNDS:
-        bound.trim(bound.limit)
+        if (rest := bound.trim(bound.limit)) is not None:
+            await rest
 
 
 def install(settings: Settings) -> None:

@@ -28,7 +28,7 @@ Made = tuple[str, dict[str, Any]]
 """Physical id and attributes."""
 
 
-@patch(f"{_BUCKET}[create]", why="tags and encryption are set", signature=_CREATE)
+@patch(f"{_BUCKET}[create]", why="tags, encryption and lifecycle are set", signature=_CREATE)
 def _create_bucket(create: Callable[..., Made], logical_id: str, properties: Properties, stack_name: str) -> Made:
     bucket, attributes = create(logical_id, properties, stack_name)
     _apply(bucket, properties)
@@ -37,7 +37,7 @@ def _create_bucket(create: Callable[..., Made], logical_id: str, properties: Pro
 
 @patch(
     f"{_BUCKET}[update]",
-    why="tags and encryption are set",
+    why="tags, encryption and lifecycle are set",
     signature="(physical_id, old_props, new_props, stack_name)",
 )
 def _update_bucket(update: Callable[..., Made], bucket: str, old: Properties, new: Properties, *rest: Any) -> Made:
@@ -69,6 +69,34 @@ def _apply(bucket: str, properties: dict[str, Any]) -> None:
     s3._bucket_encryption.pop(bucket, None)
     if rules:
         s3._bucket_encryption[bucket] = _encryption_xml(rules)
+    s3._bucket_lifecycle.pop(bucket, None)
+    if lifecycle := (properties.get("LifecycleConfiguration") or {}).get("Rules"):
+        s3._bucket_lifecycle[bucket] = [_lifecycle_rule(rule) for rule in lifecycle]
+
+
+def _lifecycle_rule(rule: Properties) -> Properties:
+    """A template's rule as MiniStack keeps those of PutBucketLifecycleConfiguration."""
+    made: Properties = {"Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+    if rule.get("Id"):
+        made["ID"] = rule["Id"]
+    if rule.get("ExpirationInDays"):
+        made["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
+    elif rule.get("ExpiredObjectDeleteMarker"):
+        made["Expiration"] = {"ExpiredObjectDeleteMarker": True}
+    if rule.get("Transitions"):
+        made["Transitions"] = [
+            {"Days": int(each["TransitionInDays"]), "StorageClass": each["StorageClass"]}
+            for each in rule["Transitions"]
+            if "TransitionInDays" in each
+        ]
+    if rule.get("NoncurrentVersionExpiration"):
+        made["NoncurrentVersionExpiration"] = {
+            name: int(value) for name, value in rule["NoncurrentVersionExpiration"].items()
+        }
+    if rule.get("AbortIncompleteMultipartUpload"):
+        days = int(rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"])
+        made["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": days}
+    return made
 
 
 def _encryption_xml(rules: list[dict[str, Any]]) -> str:

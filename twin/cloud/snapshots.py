@@ -25,7 +25,7 @@ from twin import unsaved
 from twin.cloud.ministack.patches import patch, require
 from twin.cloud.ministack.registry import Response, register_periodic, register_store
 from twin.cloud.settings import Settings
-from twin.files import try_room, write_whole
+from twin.files import try_room, write_together
 
 logger = logging.getLogger("twin.snapshots")
 
@@ -40,7 +40,7 @@ GetStates = dict[str, Callable[[], Any]]
 
 
 class Snapshots:
-    """Writes the state of each service that changed since it was last written, each file at once or not at all.
+    """Writes the state of each service that changed since it was last written, all of one moment or nothing.
 
     Args:
         folder: For the files; made if missing.
@@ -83,24 +83,28 @@ class Snapshots:
 
     def _write(self, states: dict[str, Any], unread: dict[str, str]) -> None:
         with self._one_at_a_time:
-            failed = dict(unread)
+            failed, changed, digests = dict(unread), dict[str, str](), dict[str, bytes]()
             for service, state in states.items():
+                document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
                 try:
-                    self._write_one(service, state)
-                except (OSError, TypeError) as exc:
+                    content = json.dumps(document, default=persistence._json_default)
+                except TypeError as exc:
                     failed[service] = str(exc)
+                    continue
+                digests[service] = hashlib.sha256(content.encode()).digest()
+                if self._written.get(service) != digests[service]:
+                    changed[service] = content
+            try:
+                # A stack of one moment and resources of another would not fit together.
+                if changed:
+                    write_together(self._folder, {f"{name}.json": content for name, content in changed.items()})
+                self._written.update(digests)
+            except OSError as exc:
+                failed |= dict.fromkeys(changed, str(exc))
             if failed != self.unsaved:
                 told = unsaved.as_text(failed)
                 logger.error("%s", f"not saved: {told}" if failed else "everything is saved again")
             self.unsaved = failed
-
-    def _write_one(self, service: str, state: Any) -> None:
-        document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
-        content = json.dumps(document, default=persistence._json_default)
-        digest = hashlib.sha256(content.encode()).digest()
-        if self._written.get(service) != digest:
-            write_whole(self._folder / f"{service}.json", content)
-            self._written[service] = digest
 
 
 _snapshots: list[Snapshots] = []
@@ -155,6 +159,21 @@ def _write_object(write: Callable[..., None], path: str, data: bytes, *, text: b
         if (failed := _unwritten.get()) is not None:
             failed.append(str(exc))
         raise
+
+
+@patch(
+    "services.s3._persist_object",
+    why="MiniStack keeps the content of each version in a versioned bucket in memory, too",
+    signature="(bucket, key, obj)",
+)
+def _forget_content(persist: Callable[..., None], bucket: str, key: str, record: Any) -> None:
+    persist(bucket, key, record)
+    # Its file could not be written if the record still has the content.
+    if isinstance(record, dict) and record.get("body") is None:
+        current = record.get("version_id") or "null"
+        for version in s3._object_versions.get((bucket, key)) or ():
+            if version["version_id"] == current:
+                version["data"] = None
 
 
 @patch(

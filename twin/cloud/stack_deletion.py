@@ -46,6 +46,9 @@ _cancelled: set[str] = set()
 _tokens: defaultdict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
 """By stack id: the custom resources whose answer is awaited, stack name and logical id by token."""
 
+_failures: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("failures", default=None)
+"""Logical ids of what the operation under way could not delete."""
+
 _asking: contextvars.ContextVar[tuple[str, str, str]] = contextvars.ContextVar("asking", default=("", "", ""))
 
 
@@ -61,6 +64,7 @@ async def _deploy_stack(
     deploy: Callable[..., Awaitable[None]], stack_name: str, stack_id: str, *arguments: Any, **named: Any
 ) -> None:
     ended = _operations[stack_id] = asyncio.Event()
+    _failures.set([])
     try:
         await deploy(stack_name, stack_id, *arguments, **named)
     finally:
@@ -90,6 +94,7 @@ async def _delete_stack(
             await ended.wait()
             _cancelled.discard(stack_id)
         _take_back(stack_name)
+        _failures.set([])
         await delete(stack_name, stack_id, *arguments, **named)
     finally:
         _cancelled.discard(stack_id)
@@ -175,6 +180,39 @@ async def _run_reentrant(
 def _provision(provision: Callable[..., Any], kind: str, logical_id: str, properties: Any, stack_name: str) -> Any:
     _refuse(str((cloudformation._stacks.get(stack_name) or {}).get("StackId")))
     return provision(kind, logical_id, properties, stack_name)
+
+
+require("services.cloudformation.stacks._with_dependencies", why="what is needed is kept", signature=(
+    "(logical_ids, res_defs, remaining)"
+))  # fmt: skip
+
+
+@patch(
+    "services.cloudformation.stacks._delete_resource",
+    why="what a resource needs that could not be deleted is kept: its next Delete needs its function",
+    signature="(resource_type, physical_id, props, stack_name=None, logical_id=None)",
+)
+def _delete_resource(
+    delete: Callable[..., None],
+    kind: str,
+    physical_id: str,
+    properties: Any,
+    stack_name: str | None = None,
+    logical_id: str | None = None,
+) -> None:
+    failures = _failures.get()
+    if failures is None or logical_id is None:
+        delete(kind, physical_id, properties, stack_name, logical_id)
+        return
+    template = ((cloudformation._stacks.get(stack_name) or {}).get("_template") or {}).get("Resources") or {}
+    for failed in failures:
+        if logical_id in stacks._with_dependencies([failed], template, set(template)):
+            raise RuntimeError(f"kept, because {failed} needs it and could not be deleted")
+    try:
+        delete(kind, physical_id, properties, stack_name, logical_id)
+    except Exception:
+        failures.append(logical_id)
+        raise
 
 
 @patch(
