@@ -26,11 +26,12 @@ settle_jsii(os.environ)
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.model_source import ModelDeclarationError
+from edge_constructs.reproducible_zip import StrangerError
 from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, new_app, read_context, room
 from stacks.edgewright import define_stacks
 
 #: Mistakes of the user: their text says all.
-_EXPECTED = (ConfigurationError, MissingAssetError, ModelDeclarationError, PolicyViolationError)
+_EXPECTED = (ConfigurationError, MissingAssetError, ModelDeclarationError, PolicyViolationError, StrangerError)
 
 
 def main() -> None:

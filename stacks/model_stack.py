@@ -1,6 +1,7 @@
 """One model: from its source to the package that devices download."""
 
 import shutil
+from pathlib import Path
 
 from aws_cdk import Annotations, CrossStackReferences, ReferenceStrength
 from aws_cdk import aws_ssm as ssm
@@ -9,13 +10,13 @@ from constructs import Construct
 from config.model import Model
 from config.stage import Stage
 from edge_constructs.component_library import component_version
-from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, MissingAssetError, compiler_archive
+from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, ROOT, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, OnnxCompilation
 from edge_constructs.model_runtime import check_model
 from edge_constructs.model_source import ModelSource
 from edge_constructs.model_verification import ModelVerification, triton_image
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackaging, NeoCompilation
-from edge_constructs.reproducible_zip import sha256_of
+from edge_constructs.reproducible_zip import check_member, sha256_of
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
@@ -39,7 +40,8 @@ class ModelStack(StageStack):
     Raises:
         ModelDeclarationError: The model's folder cannot be used, or the devices' runtime cannot load the model.
         CompilationError: SageMaker would refuse the compilation job.
-        MissingAssetError: Set-up has not made the wheels that `compiler = "onnxruntime"` runs.
+        MissingAssetError: Set-up has not made the wheels that `compiler = "onnxruntime"` runs, or there is no sample.
+        StrangerError: The sample is a link that leads out of the assets.
     """
 
     def __init__(
@@ -173,11 +175,7 @@ class ModelStack(StageStack):
 
     def _verify(self, model_uri: str) -> ModelVerification:
         settings, name = self._model.verification, self.source.name
-        sample = MODELS / name / SAMPLE
-        if not sample.is_file():
-            raise MissingAssetError(
-                f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"
-            )
+        sample = sample_file(MODELS / name)
         sha256 = sha256_of(sample)
         copy = build_folder(self) / sha256 / SAMPLE
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -202,3 +200,23 @@ class ModelStack(StageStack):
         """The commit that a pipeline builds from, where it says so: then each commit makes a new version."""
         commit = self.node.try_get_context("source_commit")
         return {"sourceCommit": commit} if commit else {}
+
+
+def sample_file(folder: Path) -> Path:
+    """Find the sample that a model is asked on an endpoint.
+
+    Args:
+        folder: The model's.
+
+    Raises:
+        MissingAssetError: There is none.
+        StrangerError: It is a link that leads out of the assets.
+    """
+    sample, name = folder / SAMPLE, folder.name
+    if sample.is_symlink() or sample.exists():
+        check_member(sample, folder, ROOT)
+    if not sample.is_file():
+        raise MissingAssetError(
+            f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"
+        )
+    return sample

@@ -14,6 +14,7 @@ import numpy as np
 
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.model import MODELS
+from edge_constructs.model_runtime import weight_files
 from edge_constructs.model_source import DECLARATION
 from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, TABLES, TASKS, TENSORS
 from edge_inference.models.runtime import import_engine
@@ -29,7 +30,6 @@ PIXELS: dict[str, dict[str, list[float]]] = {
     "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
 }
 _ELEMENTS = {runtime: name for name, runtime in DTYPES.items()}
-_LOCATION = b"\n\x08location\x12"  # an entry of TensorProto.external_data, as protobuf writes it
 _TRIES = 4
 
 
@@ -140,7 +140,7 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     task = flags.task or seen_task(inputs, outputs)
     name = flags.name or re.sub(r"[^a-z0-9]+", "-", flags.file.stem.lower()).strip("-")
     declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": "model.onnx"}
-    if extras := [each for each in external_files(flags.file) if each]:
+    if extras := weight_files(flags.file):
         declared["extras"] = extras
     if task == TENSORS:
         kept = [each for each in outputs if each["dtype"] in DTYPES]
@@ -238,16 +238,6 @@ def _run(session: Any, tensor: Tensor, output: str, number: int) -> Any:
         return session.run([output], {tensor["name"]: np.asarray(values, tensor["dtype"])})[0]
     except Exception as exc:  # as on the device: whatever a graph raises
         raise ModelInitError(f"the model must run on {tensor['shape']} of {tensor['dtype']}, got {exc}") from exc
-
-
-def external_files(file: Path) -> list[str]:
-    """Paths, relative to a model's file, of the weights that lie in files of their own."""
-    content, found = file.read_bytes(), dict[str, None]()
-    for match in re.finditer(re.escape(_LOCATION), content):
-        start = match.end() + 1
-        found[content[start : start + content[match.end()]].decode(errors="replace")] = None
-    inside = [name for name in found if not Path(name).is_absolute() and ".." not in Path(name).parts]
-    return [name for name in inside if (file.parent / name).is_file()]
 
 
 def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: Path = FOLDER) -> str:

@@ -36,6 +36,10 @@ Progress = Callable[[str], None]
 __all__ = ["load_state", "start", "stop"]
 
 
+class _EndedError(TwinError):
+    """The cloud has ended by itself."""
+
+
 def _silent(_text: str) -> None:
     return
 
@@ -85,8 +89,10 @@ def start(
     with _exclusive(home):
         known = load_state(home)
         if known is not None and known.running:
-            _wait_until_ready(known, progress)
-            return known
+            # One that is just ending is no running one.
+            with contextlib.suppress(_EndedError):
+                _wait_until_ready(known, progress)
+                return known
         _end_cloud_processes(home)
         finish_together(home / "state")
         _check_persisted_state(home)
@@ -153,7 +159,7 @@ def _wait_until_ready(state: TwinState, progress: Progress) -> None:
     while time.monotonic() < deadline:
         if not state.running:
             _reap(state.pid)
-            raise TwinError(
+            raise _EndedError(
                 f"the cloud ended while it started; the end of {state.home / 'log/cloud.log'}:\n"
                 f"{last_log_lines(state.home)}"
             )

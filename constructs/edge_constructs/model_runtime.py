@@ -4,11 +4,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from edge_constructs.edge_assets import ROOT
-from edge_constructs.model_source import ModelDeclarationError, ModelSource
+from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 
 #: Names the release that devices have.
 LOCK = ROOT / "runtime" / "requirements.lock"
@@ -70,6 +70,12 @@ def check_model(source: ModelSource, version: str = "") -> None:
     if source.declaration["framework"] != "ONNX":
         return
     version, file = version or device_runtime(), source.files[name]
+    # Here they may lie beside the model; a device has what is declared.
+    if missing := [path for path in weight_files(file) if path not in source.files]:
+        raise ModelDeclarationError(
+            f"{source.name}/{DECLARATION}: extras must name the files of the weights of {name}, with the paths that it "
+            f"has, got no {', '.join(missing[:5])}"
+        )
     try:
         _compare(read_header(file), version)
         engine = installed_runtime()
@@ -136,8 +142,10 @@ class Header:
     opsets: Mapping[str, int]
 
 
-#: ModelProto of onnx.proto: ir_version, opset_import; OperatorSetIdProto: domain, version.
-_IR_VERSION, _OPSET_IMPORT, _DOMAIN, _VERSION = 1, 8, 1, 2
+#: ModelProto of onnx.proto: ir_version, graph, opset_import; OperatorSetIdProto: domain, version.
+_IR_VERSION, _GRAPH, _OPSET_IMPORT, _DOMAIN, _VERSION = 1, 7, 8, 1, 2
+#: GraphProto: initializer; TensorProto: external_data; StringStringEntryProto: key, value.
+_INITIALIZER, _EXTERNAL_DATA, _KEY, _VALUE = 5, 13, 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -160,16 +168,55 @@ def read_header(file: Path) -> Header:
                     stream.seek(value[0])
                     parts = dict(_fields(stream, value[1]))
                     domain, version = parts.get(_DOMAIN), parts.get(_VERSION, 0)
-                    if isinstance(domain, tuple):
-                        stream.seek(domain[0])
-                        text = stream.read(domain[1] - domain[0]).decode()
-                    else:
-                        text = ""
+                    text = _text(stream, domain) if isinstance(domain, tuple) else ""
                     opsets["" if text == "ai.onnx" else text] = version if isinstance(version, int) else 0
                     stream.seek(value[1])
     except (EOFError, ValueError):
         return Header(0, {})
     return Header(ir_version, opsets)
+
+
+def weight_files(file: Path) -> list[str]:
+    """Read where a model has weights in files of their own, without reading the weights.
+
+    Args:
+        file: A ModelProto.
+
+    Returns:
+        Paths relative to the model's folder, each once; none for a file that is no model.
+    """
+    found: dict[str, None] = {}
+    try:
+        with file.open("rb") as stream:
+            for tensor in _below(stream, (0, file.stat().st_size), _GRAPH, _INITIALIZER, _EXTERNAL_DATA):
+                entry = {number: _text(stream, place) for number, place in _fields_of(stream, tensor)}
+                if entry.get(_KEY) == "location":
+                    found[PurePosixPath(entry.get(_VALUE, "")).as_posix()] = None
+    except (EOFError, ValueError):
+        return []
+    return list(found)
+
+
+def _below(stream: IO[bytes], place: tuple[int, int], *numbers: int) -> Iterator[tuple[int, int]]:
+    """Where the messages are that lie behind a path of field numbers."""
+    if not numbers:
+        yield place
+        return
+    for number, inner in _fields_of(stream, place):
+        if number == numbers[0]:
+            yield from _below(stream, inner, *numbers[1:])
+
+
+def _fields_of(stream: IO[bytes], place: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    stream.seek(place[0])
+    for number, value in _fields(stream, place[1]):
+        if isinstance(value, tuple):
+            yield number, value
+
+
+def _text(stream: IO[bytes], place: tuple[int, int]) -> str:
+    stream.seek(place[0])
+    return stream.read(place[1] - place[0]).decode()
 
 
 def _fields(stream: IO[bytes], end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:

@@ -80,7 +80,9 @@ def check(event: object, fleet: Fleet, iot: Any) -> str:
     with explaining(f"look {thing} up in the register"):
         found = describe(iot.describe_thing, thingName=thing)
         if found is None:
-            raise NotAllowedError(f"{thing} must be on the register: add it to fleet.devices and deploy")
+            raise NotAllowedError(
+                f"{thing} must be on the register: add it to fleet.devices, or to the list of fleet.file, and deploy"
+            )
         owner = (found.get("attributes") or {}).get(OWNER)
         if owner != fleet.group:
             raise NotAllowedError(f"{thing} must belong to the register of {fleet.group}, got {owner!r}")

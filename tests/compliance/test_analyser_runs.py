@@ -98,7 +98,7 @@ def test_an_analyser_that_does_not_end_is_ended(tmp_path: Path, log: Path, monke
 
 @pytest.mark.long
 @pytest.mark.skipif(not compliance_analysers.BIN.is_dir(), reason="make setup-compliance installs the analysers")
-@pytest.mark.parametrize("name", ["cfn-lint", "checkov", "parliament"])
+@pytest.mark.parametrize("name", ["cfn-lint", "checkov", "cloudsplaining", "parliament"])
 def test_an_analyser_starts_with_what_its_lock_installs(name: str) -> None:
     ended = subprocess.run(
         [str(compliance_analysers.BIN / name), "--help"], capture_output=True, text=True, timeout=120, check=False

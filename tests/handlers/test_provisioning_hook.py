@@ -45,7 +45,8 @@ def test_a_registered_device_without_a_certificate_may_join(registered: FakeIot)
 
 def test_a_device_that_is_not_registered_may_not(registered: FakeIot, caplog: pytest.LogCaptureFixture) -> None:
     assert on_request(request("line-2"), Context()) == REFUSED
-    assert "edgewright-dev-line-2 must be on the register: add it to fleet.devices and deploy" in caplog.text
+    told = "edgewright-dev-line-2 must be on the register: add it to fleet.devices, or to the list of fleet.file, and"
+    assert told in caplog.text
 
 
 def test_a_device_joins_once(registered: FakeIot, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,19 @@ def test_a_killed_cloud_comes_up_again_with_what_it_had(home: Path) -> None:
     assert [thing["thingName"] for thing in iot.list_things()["things"]] == ["survivor"]
     assert [found["certificateId"] for found in iot.list_certificates()["certificates"]] == [certificate]
     assert certificate_authority(again) == authority
+
+
+def test_a_cloud_that_ends_while_somebody_waits_for_it_is_started_anew(home: Path) -> None:
+    state = lifecycle.start(home)
+    os.kill(state.pid, signal.SIGSTOP)
+    killer = threading.Timer(1.0, os.kill, (state.pid, signal.SIGKILL))
+    killer.start()
+
+    again = lifecycle.start(home)
+
+    killer.join()
+    assert again.running
+    assert again.pid != state.pid
 
 
 def test_an_extension_is_installed_besides_the_twins_own(home: Path) -> None:

@@ -186,13 +186,18 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes | None,
         declaration_of(flags(tmp_path / "a.onnx"), Answers(flags(tmp_path / "a.onnx"), None))
 
 
-def test_weights_outside_of_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_weights_outside_of_the_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "secret").write_bytes(b"x")
-    name = b"../secret"
-    (tmp_path / "in" / "m.onnx").write_bytes(b"\n\x08location\x12" + bytes([len(name)]) + name)
+    (tmp_path / "secret").write_bytes(bytes(12))
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value="../secret")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    file = tmp_path / "in" / "m.onnx"
+    save(helper.make_model(graph, ir_version=10), file)
 
-    assert model_init.external_files(tmp_path / "in" / "m.onnx") == []
+    with pytest.raises(ModelInitError, match=r"escapes model directory"):
+        declaration_of(flags(file), Answers(flags(file), None))
 
 
 def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(tmp_path: Path, stages: Path) -> None:

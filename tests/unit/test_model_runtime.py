@@ -1,15 +1,17 @@
 """Models that the devices' ONNX Runtime cannot load are refused where they are declared."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from edge_constructs import model_runtime
-from edge_constructs.model_runtime import LIMITS, Header, check_model, device_runtime, read_header
+from edge_constructs.model_runtime import LIMITS, Header, check_model, device_runtime, read_header, weight_files
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from tools import model as model_tool
 
@@ -170,3 +172,33 @@ def test_the_check_needs_the_runtime_that_devices_have(
 
     told = f"onnxruntime must be 9.9.9, as on the devices, got {device_runtime()}: run make setup"
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["model.onnx.data", "weights/part one.bin", "./weights.bin"])
+def test_weights_that_the_declaration_does_not_name_are_told_though_they_lie_beside_the_model(
+    path: str, tmp_path: Path
+) -> None:
+    weights = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in "xy")
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    made = helper.make_model(helper.make_graph(nodes, "graph", [x], [y], [weights]), ir_version=10)
+    set_external_data(made.graph.initializer[0], path)
+    file, name = tmp_path / "model.onnx", PurePosixPath(path).as_posix()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    onnx.save(made, file)
+    declaration = {"framework": "ONNX", "source": "model.onnx"}
+    assert (tmp_path / name).is_file()
+
+    assert weight_files(file) == [name]
+    with pytest.raises(ModelDeclarationError, match=rf"extras must name .* of model\.onnx, .*got no {name}$"):
+        check_model(ModelSource("m", declaration, {"model.onnx": file}))
+    check_model(ModelSource("m", declaration, {"model.onnx": file, name: tmp_path / name}))
+
+
+def test_an_entry_of_a_models_own_that_is_called_location_is_no_file(tmp_path: Path) -> None:
+    source = write(tmp_path / "m")
+    made = onnx.load(source.files["model.onnx"])
+    made.metadata_props.add(key="location", value="Bern")
+    onnx.save(made, source.files["model.onnx"])
+
+    check_model(source)

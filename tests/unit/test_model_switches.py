@@ -9,10 +9,12 @@ import pytest
 
 from config.loader import ConfigurationError, load_stage
 from config.stage import Stage
+from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.model_verification import ImageUriError, triton_image
+from edge_constructs.reproducible_zip import StrangerError
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
-from stacks.model_stack import ModelStack
+from stacks.model_stack import SAMPLE, ModelStack, sample_file
 from tests.wheel_archive import wheel_archive
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
@@ -133,3 +135,24 @@ def test_without_the_sdk_the_error_says_what_to_do(tmp_path: Path, monkeypatch: 
     (folder / "image_uri_config").mkdir(parents=True)
     table(folder / "image_uri_config")
     assert triton_image("eu-west-1") == IMAGE
+
+
+def test_the_sample_of_an_endpoint_is_a_file_of_the_models_own(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    sample, outside = folder / SAMPLE, tmp_path / "secrets.json"
+    outside.write_text("{}")
+
+    with pytest.raises(MissingAssetError, match=r"needs m/verification\.json, got none: python -m tools\.verif"):
+        sample_file(folder)
+    for target, told in (
+        (outside, "leads out of m"),
+        (tmp_path / "gone", "leads nowhere"),
+        (tmp_path, "leads out of m"),
+    ):
+        sample.symlink_to(target)
+        with pytest.raises(StrangerError, match=f"{SAMPLE} is a link that {told}"):
+            sample_file(folder)
+        sample.unlink()
+    sample.write_text("{}")
+    assert sample_file(folder) == sample
