@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from paho.mqtt.client import topic_matches_sub
 
 from tests.core_device.tls_identity import HOST, TlsIdentity, make_identity
@@ -25,6 +26,7 @@ class SmallBroker:
         self.refused_filters: set[str] = set()
         self.silent_filters: set[str] = set()  # subscriptions that are made, but not acknowledged
         self.client_ids: list[str] = []
+        self.certificates: list[int] = []  # serial numbers of those that clients showed
         self.away = False
         self.responder: Responder | None = None
         self._clients: dict[asyncio.StreamWriter, set[str]] = {}
@@ -45,6 +47,8 @@ class SmallBroker:
             writer.close()
             return
         self._clients[writer] = set()
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        self.certificates.append(x509.load_der_x509_certificate(shown).serial_number)
         try:
             while True:
                 head, body = await _read(reader)

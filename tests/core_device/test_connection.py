@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.core_device.small_broker import SmallBroker, running_broker
+from tests.core_device.tls_identity import TlsIdentity, renew
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
@@ -80,6 +81,31 @@ def test_connects_through_the_proxy_as_the_thing(tmp_path: Path) -> None:
         await connection.connected.wait()
 
         assert broker.client_ids == ["thing-1"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_new_certificate_and_key_are_shown_at_the_next_connect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        identity = TlsIdentity(tmp_path / "tls")
+        key = identity.folder / "device.key"
+        old = key.read_bytes()
+        serial = renew(identity)
+        new = key.read_bytes()
+
+        # Between the two files of a rotation a connection is lost: neither an old nor a new identity is whole.
+        key.write_bytes(old)
+        broker.drop_clients()
+        await until(lambda: "KEY_VALUES_MISMATCH" in caplog.text.upper().replace(" ", "_"))
+        key.write_bytes(new)
+        await until(lambda: len(broker.certificates) == 2)
+        await connection.connected.wait()
+
+        assert broker.certificates[1] == serial != broker.certificates[0]
+        assert broker.client_ids == ["thing-1", "thing-1"]
 
     run(tmp_path, scenario)
 

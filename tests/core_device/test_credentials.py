@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
+from cryptography import x509
 
+from tests.core_device.tls_identity import HOST, make_identity, renew
 from twin.core_device.cloud.credentials import (
     CredentialEndpoint,
     Credentials,
@@ -148,3 +151,41 @@ def test_signs_as_botocore_does(key: str) -> None:
 
 def test_a_bucket_with_dots_is_addressed_by_path() -> None:
     assert object_url("my.bucket", "k", "us-east-1") == "https://s3.us-east-1.amazonaws.com/my.bucket/k"
+
+
+def test_requests_show_the_certificate_that_is_on_disk_and_wait_for_one_that_is_whole(
+    tmp_path: Path,
+) -> None:
+    identity = make_identity(tmp_path)
+    shown: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET"):
+            shown.append(x509.load_der_x509_certificate(certificate).serial_number)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=identity.server_context())
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        system = System(tmp_path / "device.key", tmp_path / "device.pem", tmp_path / "ca.pem", tmp_path, "thing-1")
+        http = CloudHttp(Configuration(system, Nucleus("us-east-1", HOST, HOST, "alias")))
+        ask = partial(http.request, "GET", url, what="a test", extensions={"sni_hostname": HOST})
+        await ask()
+        await ask()
+        old = (tmp_path / "device.key").read_bytes()
+        shown.append(renew(identity))
+        new = (tmp_path / "device.key").read_bytes()
+        (tmp_path / "device.key").write_bytes(old)
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.3)
+        (tmp_path / "device.key").write_bytes(new)
+        await asking
+        await http.close()
+        server.close()
+
+    asyncio.run(main())
+
+    first, again, renewed, last = shown
+    assert first == again != renewed
+    assert last == renewed

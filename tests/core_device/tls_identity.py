@@ -39,6 +39,18 @@ def make_identity(folder: Path) -> TlsIdentity:
     return TlsIdentity(folder)
 
 
+def renew(identity: TlsIdentity) -> int:
+    """Replace the device's certificate and key; gives the new serial number."""
+    authority = x509.load_pem_x509_certificate((identity.folder / "ca.pem").read_bytes())
+    authority_key = serialization.load_pem_private_key((identity.folder / "ca.key").read_bytes(), None)
+    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
+    certificate = _sign(subject, key, authority.subject, authority_key, None)
+    _write(identity.folder, "device", certificate, key)
+    return certificate.serial_number
+
+
 def _sign(
     subject: x509.Name,
     key: ec.EllipticCurvePrivateKey,

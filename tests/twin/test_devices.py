@@ -11,10 +11,12 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+import yaml
 
 from tests.twin.conftest import wait_until
 from twin import faults, inventory, lifecycle
 from twin.devices import simulated
+from twin.devices.identity import make_certificate
 from twin.edge_processes import DEVICE_VARIABLE, devices_folder
 from twin.errors import TwinError
 from twin.process import processes_where
@@ -100,6 +102,25 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     lifecycle.stop(small_twin.home)
 
     assert processes_where(lambda e: str(e.get(DEVICE_VARIABLE)).startswith(str(small_twin.home))) == []
+
+
+def test_a_device_goes_on_with_a_new_certificate_and_key_when_the_old_ones_are_revoked(small_twin: TwinState) -> None:
+    greengrass, iot = (boto3.client(each, **small_twin.client_arguments()) for each in ("greengrassv2", "iot"))
+    simulated.set_count(small_twin, 1, group="ring", dialect="lite")
+    wait_until(lambda: len(greengrass.list_core_devices()["coreDevices"]) == 1)
+    process = pids(small_twin)["device-01"]
+    (old,) = iot.list_thing_principals(thingName="device-01")["principals"]
+    (policy,) = iot.list_attached_policies(target=old)["policies"]
+    configuration = yaml.safe_load((devices_folder(small_twin.home) / "device-01" / "config.yaml").read_text())
+    new = make_certificate(iot, policy["policyName"], "device-01")
+    Path(configuration["system"]["certificateFilePath"]).write_text(new.pem)
+    Path(configuration["system"]["privateKeyPath"]).write_text(new.private_key)
+
+    iot.update_certificate(certificateId=old.rpartition("/")[2], newStatus="REVOKED")
+    deployment = deploy(small_twin, "ring", "1.0.0", "sleep 600")
+
+    wait_until(lambda: status_of(greengrass, "device-01", deployment) == "SUCCEEDED", 60)
+    assert pids(small_twin)["device-01"] == process
 
 
 def test_fewer_devices_means_that_the_others_leave(small_twin: TwinState) -> None:

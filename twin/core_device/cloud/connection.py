@@ -7,6 +7,7 @@ import base64
 import binascii
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
-from .https import tls_context
+from .https import load_identity, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ class Connection:
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._queued: dict[int, int] = {}
         self._connect_listeners: list[Callable[[], None]] = []
-        self._client = client = make_mqtt_client(configuration)
+        self._configuration, self._tls = configuration, tls_context(configuration, identified=True)
+        self._client = client = make_mqtt_client(configuration, self._tls)
         client.on_connect = lambda _c, _u, _f, reason, _p: self._in_loop(
             self._on_connect, reason, self._subscribe_again(reason)
         )
@@ -105,7 +107,7 @@ class Connection:
             while True:
                 self._lost.clear()
                 try:
-                    await asyncio.to_thread(self._client.connect, self._host, self._port, KEEP_ALIVE_S)
+                    await asyncio.to_thread(self._connect)
                 except (OSError, ValueError) as exc:
                     log.warning("no MQTT connection to %s:%d: %s", self._host, self._port, exc)
                 else:
@@ -116,6 +118,11 @@ class Connection:
         finally:
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
+
+    def _connect(self) -> None:
+        # Certificate and key may have been replaced since the last time.
+        load_identity(self._tls, self._configuration)
+        self._client.connect(self._host, self._port, KEEP_ALIVE_S)
 
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
         """Send a message; one of QoS 1 that was taken is kept until the cloud has acknowledged it.
@@ -276,7 +283,7 @@ class _TunnelledClient(mqtt.Client):
         return connected
 
 
-def make_mqtt_client(configuration: Configuration) -> mqtt.Client:
+def make_mqtt_client(configuration: Configuration, tls: ssl.SSLContext) -> mqtt.Client:
     """A client that is not connected yet and leaves reconnecting to its owner; its id is the thing's name."""
     client = _TunnelledClient(
         CallbackAPIVersion.VERSION2,
@@ -287,7 +294,7 @@ def make_mqtt_client(configuration: Configuration) -> mqtt.Client:
     client.proxy_url = configuration.nucleus.proxy_url
     client.connect_timeout = _CONNECT_TIMEOUT_S
     client.max_inflight_messages_set(_IN_FLIGHT_LIMIT)
-    client.tls_set_context(tls_context(configuration, identified=True))
+    client.tls_set_context(tls)
     return client
 
 

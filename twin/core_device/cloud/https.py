@@ -37,8 +37,21 @@ def tls_context(configuration: Configuration, *, identified: bool) -> ssl.SSLCon
     # Private roots are often made without the key usage extension, which newer OpenSSL flags insist on.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     if identified:
-        context.load_cert_chain(configuration.system.certificate_path, configuration.system.private_key_path)
+        load_identity(context, configuration)
     return context
+
+
+def load_identity(context: ssl.SSLContext, configuration: Configuration) -> None:
+    """Give a context the device's certificate and key as they are now: a rotation replaces both files.
+
+    Args:
+        context: Connections that it makes from here on show them.
+        configuration: Where the files are.
+
+    Raises:
+        OSError: One is missing, is none, or the two do not belong together (ssl.SSLError).
+    """
+    context.load_cert_chain(configuration.system.certificate_path, configuration.system.private_key_path)
 
 
 class CloudHttp:
@@ -51,6 +64,8 @@ class CloudHttp:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._former: list[httpx.AsyncClient] = []
+        self._shown: tuple[float, ...] | None = None
 
     def client(self, *, identified: bool) -> httpx.AsyncClient:
         """The client with the device's certificate, or the one without."""
@@ -84,13 +99,14 @@ class CloudHttp:
         import httpx
 
         async def attempt() -> httpx.Response:
+            self._take_new_identity()
             return await self.client(identified=True).request(method, url, **options)  # type: ignore[arg-type]
 
         backoff, reason = Backoff(0.5, 15.0), ""
         for number in range(1, ATTEMPTS + 1):
             try:
                 response = await attempt()
-            except httpx.TransportError as exc:
+            except (httpx.TransportError, OSError) as exc:
                 reason = f"{type(exc).__name__}: {exc}"
             else:
                 if response.is_success:
@@ -103,11 +119,22 @@ class CloudHttp:
                 await asyncio.sleep(backoff.next_s())
         raise RequestRejectedError(f"{what} failed {ATTEMPTS} times at {url}: {reason}")
 
+    def _take_new_identity(self) -> None:
+        """Show the certificate that is on disk now, not that of a connection which is still open."""
+        system = self._configuration.system
+        found = [path.stat() for path in (system.certificate_path, system.private_key_path)]
+        shown = tuple(float(number) for each in found for number in (each.st_ino, each.st_mtime_ns, each.st_size))
+        if self._shown not in (None, shown) and True in self._clients:
+            # A request that is under way ends by it.
+            self._former.append(self._clients.pop(True))
+        self._shown = shown
+
     async def close(self) -> None:
         """Close the connections."""
-        for client in self._clients.values():
+        for client in (*self._clients.values(), *self._former):
             await client.aclose()
         self._clients.clear()
+        self._former.clear()
 
 
 def is_transient(status: int) -> bool:
