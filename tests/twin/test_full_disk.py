@@ -13,11 +13,13 @@ import psutil
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from ministack.services import lambda_svc
 from typer.testing import CliRunner
 
 from tests.twin.conftest import wait_until
 from twin import lifecycle, unsaved
 from twin.cli import application
+from twin.cloud import snapshots
 from twin.errors import TwinError
 from twin.state import TwinState
 
@@ -92,3 +94,34 @@ def test_a_cloud_whose_state_file_cannot_be_written_is_ended(home: Path, monkeyp
         lifecycle.start(home)
 
     assert not lifecycle.stop(home)
+
+
+def test_the_code_of_a_function_is_kept_until_the_files_no_longer_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lambda_svc, "CODE_BLOB_DIR", str(tmp_path))
+    saved = snapshots.Snapshots(tmp_path / "state")
+    named = {"old", "both"}
+
+    def state() -> list[str]:
+        snapshots._keep_code(lambda _named: None, named)
+        return sorted(named)
+
+    for name in ("old", "both", "new"):
+        (tmp_path / f"{name}.zip").touch()
+    saved.take_last({"lambda": state})
+    assert {path.stem for path in tmp_path.glob("*.zip")} == {"old", "both"}
+
+    (tmp_path / "new.zip").touch()
+    named = {"both", "new"}
+    with monkeypatch.context() as full:
+        full.setattr(snapshots, "write_together", no_room)
+        saved.take_last({"lambda": state})
+    assert {path.stem for path in tmp_path.glob("*.zip")} == {"old", "both", "new"}
+
+    saved.take_last({"lambda": state})
+    assert {path.stem for path in tmp_path.glob("*.zip")} == {"both", "new"}
+
+
+def no_room(_folder: Path, _texts: dict[str, str]) -> None:
+    raise OSError(28, "No space left on device")

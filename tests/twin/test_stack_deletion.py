@@ -215,3 +215,22 @@ def test_what_a_custom_resource_needs_is_kept_until_it_could_be_deleted(home: Pa
     cloudformation.delete_stack(StackName="refusing")
     wait_until(lambda: deleted(cloudformation, identifier))
     assert functions.list_functions()["Functions"] == []
+
+
+def test_a_handler_whose_code_is_lost_fails_at_once_and_is_named(home: Path) -> None:
+    cloudformation = boto3.client("cloudformation", **lifecycle.start(home).client_arguments())
+    resources = json.loads(template("lost"))["Resources"]
+    resources["Handler"]["Properties"]["Code"] = {"ZipFile": REFUSES}
+    cloudformation.create_stack(
+        StackName="lost", TemplateBody=json.dumps({"Resources": resources}), Capabilities=["CAPABILITY_NAMED_IAM"]
+    )
+    assert settle(cloudformation, "lost")["StackStatus"] == "CREATE_COMPLETE"
+    lifecycle.stop(home)
+    for path in (home / "state" / "lambda-blobs").iterdir():
+        path.unlink()
+    lifecycle.start(home)
+
+    cloudformation.delete_stack(StackName="lost")
+
+    assert settle(cloudformation, "lost")["StackStatus"] == "DELETE_FAILED"
+    assert "is lost: deploy its stack again" in str(cloudformation.describe_stack_events(StackName="lost"))

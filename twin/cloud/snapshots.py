@@ -19,7 +19,7 @@ from typing import Any
 from ministack import app as ministack_app
 from ministack.core import persistence
 from ministack.core.responses import AccountScopedDict
-from ministack.services import s3, sts
+from ministack.services import lambda_svc, s3, sts
 
 from twin import unsaved
 from twin.cloud.ministack.patches import patch, require
@@ -60,11 +60,11 @@ class Snapshots:
     async def take(self) -> None:
         """Write what changed. The states are read in one step of the event loop, so that they fit together."""
         states, unread = self._read(ministack_app._build_persistence_save_dict())
-        await asyncio.to_thread(self._write, states, unread)
+        await asyncio.to_thread(self._write, states, unread, set(_named_code))
 
     def take_last(self, services: GetStates) -> None:
         """Write what changed, at once, on the event loop: nothing is served any more."""
-        self._write(*self._read(services))
+        self._write(*self._read(services), set(_named_code))
 
     def _read(self, services: GetStates) -> tuple[dict[str, Any], dict[str, str]]:
         states, unread = {}, {}
@@ -81,7 +81,7 @@ class Snapshots:
                 break
         return states, unread
 
-    def _write(self, states: dict[str, Any], unread: dict[str, str]) -> None:
+    def _write(self, states: dict[str, Any], unread: dict[str, str], named_code: set[str]) -> None:
         with self._one_at_a_time:
             failed, changed, digests = dict(unread), dict[str, str](), dict[str, bytes]()
             for service, state in states.items():
@@ -99,12 +99,33 @@ class Snapshots:
                 if changed:
                     write_together(self._folder, {f"{name}.json": content for name, content in changed.items()})
                 self._written.update(digests)
+                _prune_code(named_code | _named_code)
             except OSError as exc:
                 failed |= dict.fromkeys(changed, str(exc))
             if failed != self.unsaved:
                 told = unsaved.as_text(failed)
                 logger.error("%s", f"not saved: {told}" if failed else "everything is saved again")
             self.unsaved = failed
+
+
+_named_code: set[str] = set()
+"""Digests of the functions' code that the state names which was read last."""
+
+
+@patch(
+    "services.lambda_svc._prune_orphan_code_blobs",
+    why="code is deleted once the files name it no longer: after a kill they are the state, and its Deletes need it",
+    signature="(referenced)",
+)
+def _keep_code(_prune: Callable[[set[str]], None], referenced: set[str]) -> None:
+    _named_code.clear()
+    _named_code.update(referenced)
+
+
+def _prune_code(named: set[str]) -> None:
+    for path in Path(lambda_svc.CODE_BLOB_DIR).glob("*.zip"):
+        if path.stem not in named:
+            path.unlink(missing_ok=True)
 
 
 _snapshots: list[Snapshots] = []

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from ministack.services import cloudformation
+from ministack.services import cloudformation, lambda_svc
 
-from twin.cloud.ministack.patches import patch
+from twin.cloud.ministack.patches import patch, require
 from twin.cloud.ministack.registry import Response, register_background
 from twin.cloud.settings import Settings
 
@@ -99,6 +99,13 @@ def deliver_response(deliver: Callable[..., bool], token: str, response: dict[st
     return deliver(token, response)
 
 
+require(
+    "services.lambda_svc._get_func_record_for_ref",
+    why="a handler without code is no handler",
+    signature="(function_ref)",
+)
+
+
 @patch(
     "services.cloudformation.custom_resource.invoke_custom_resource",
     why="a custom resource that fails to be created is deleted again, for it has begun its work; MiniStack deletes "
@@ -119,6 +126,10 @@ def invoke_custom_resource(
 ) -> tuple[str, dict[str, Any]]:
     """Call a handler, on a worker thread."""
     event = (logical_id, props, stack_name, stack_id, resource_type)
+    record, _configuration, function = lambda_svc._get_func_record_for_ref(str(props.get("ServiceToken", "")))
+    if record and not record.get("code_zip"):
+        # MiniStack would answer for it, and wait an hour for what the code should have said.
+        raise RuntimeError(f"the code of {function} is lost: deploy its stack again")
     try:
         return invoke(request_type, *event, *arguments, **named)
     except RuntimeError:
