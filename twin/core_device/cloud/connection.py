@@ -57,7 +57,7 @@ class Connection:
         keeps_messages: Whether messages of QoS 1 are taken without a connection, and sent with the next one, as the
             classic nucleus' spooler does; nucleus lite refuses them.
         sends_properties: Whether MQTT 5 properties and the retain flag leave the device; they are checked in any case.
-        backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (30 s for 300 s),
+        backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (3 s for 300 s),
             because a cloud on a laptop is away for seconds.
     """
 
@@ -75,7 +75,7 @@ class Connection:
         self._sends_properties = sends_properties
         self.connected = asyncio.Event()
         self._host, self._port = configuration.nucleus.data_endpoint, configuration.nucleus.mqtt_port
-        self._backoff = backoff or Backoff(5.0, 30.0)
+        self._backoff = backoff or Backoff(1.0, 3.0)
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
         self._subscriptions: dict[str, _Subscription] = {}
