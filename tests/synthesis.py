@@ -16,7 +16,7 @@ from tools.cdk_cli import ROOT
 
 #: The folder that the workers of a session share; tests/conftest.py makes and removes it.
 SHARED = "EDGEWRIGHT_TESTS_SHARED"
-LIMIT_S = 120
+LIMIT_S = 300
 
 
 @dataclass(frozen=True)

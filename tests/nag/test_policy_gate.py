@@ -17,7 +17,7 @@ from tests import synthesis
 from tests.synthesis import Synthesis
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 120
+LIMIT_S = 300
 PACKS = ("AwsSolutions", "NIST.800.53.R5", "Serverless", "EdgeChecks")
 #: How often each finding is accepted in each stage: a new one is seen in review.
 AGREED = Path(__file__).parent / "acknowledgements.json"

@@ -29,6 +29,12 @@ def wait_until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
     return value
 
 
+def saved(home: Path, service: str) -> str:
+    """What is on disk of a service's state; nothing before it was saved for the first time."""
+    path = home / "state" / f"{service}.json"
+    return path.read_text() if path.exists() else ""
+
+
 @pytest.fixture(scope="session")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwinState]:
     home = tmp_path_factory.mktemp("twin")

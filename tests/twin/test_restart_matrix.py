@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.twin.conftest import wait_until
+from tests.twin.conftest import saved, wait_until
 from tests.twin.test_devices import pids, status_of
 from twin import lifecycle
 from twin.devices import simulated
@@ -85,7 +85,7 @@ def test_a_deployment_that_is_interrupted_ends(
     deployment = deploy(small_twin, "1.0.0")
     wait_until(lambda: begun(small_twin, "1.0.0"))
     wait_until(lambda: status_of(greengrass(small_twin), "device-01", deployment) == "IN_PROGRESS")
-    wait_until(lambda: deployment in (small_twin.home / "state" / "twin_greengrass_deployments.json").read_text())
+    wait_until(lambda: deployment in saved(small_twin.home, "twin_greengrass_deployments"))
 
     kill(small_twin)
     state = lifecycle.start(small_twin.home)

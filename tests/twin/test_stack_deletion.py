@@ -16,7 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.twin.conftest import Clients, settle, wait_until
+from tests.twin.conftest import Clients, saved, settle, wait_until
 from twin import lifecycle
 
 BEGUN = """
@@ -132,8 +132,7 @@ def test_what_a_handler_began_before_the_cloud_was_killed_goes_with_its_stack(ho
         boto3.client(each, config=once, **state.client_arguments()) for each in ("cloudformation", "ssm")
     )
     with being_created(cloudformation, ssm, "killed"):
-        files = home / "state"
-        wait_until(lambda: "begun/killed" in (files / "ssm.json").read_text())
+        wait_until(lambda: "begun/killed" in saved(home, "ssm"))
         os.kill(state.pid, signal.SIGKILL)
         os.waitpid(state.pid, 0)
 
@@ -151,7 +150,7 @@ def test_a_bucket_that_no_snapshot_knows_is_gone_after_a_kill(home: Path) -> Non
     s3 = boto3.client("s3", **state.client_arguments())
     s3.create_bucket(Bucket="known")
     s3.put_object(Bucket="known", Key="key", Body=b"content")
-    wait_until(lambda: "known" in (home / "state/s3.json").read_text())
+    wait_until(lambda: "known" in saved(home, "s3"))
     os.kill(state.pid, signal.SIGKILL)
     os.waitpid(state.pid, 0)
     unknown = home / "s3" / state.account / "unknown"
