@@ -192,6 +192,17 @@ def _imports(source: bytes, name: str, file: Path, function: Path) -> Iterator[I
                 yield Import(".".join(base), where, node.lineno)
             if node.level or function.joinpath(*base).is_dir():
                 yield from (Import(".".join([*base, alias.name]), where, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Call) and (dotted := _imported_by_call(node)):
+            yield Import(dotted, where, node.lineno)
+
+
+def _imported_by_call(node: ast.Call) -> str:
+    """The module that `importlib.import_module` or `__import__` is told by its name; empty for any other call."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    first = node.args[0] if node.args else None
+    if called not in ("import_module", "__import__") or not isinstance(first, ast.Constant):
+        return ""
+    return first.value if isinstance(first.value, str) and not first.value.startswith(".") else ""
 
 
 def _counting(tree: ast.AST, *, in_functions: bool) -> Iterator[ast.AST]:

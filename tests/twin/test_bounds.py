@@ -111,6 +111,23 @@ def test_the_newest_of_what_a_lifecycle_expires_is_kept_and_the_rest_is_gone_fro
     assert s3._get_object_data("bucket", "results/4") == b"results/4"
 
 
+def test_old_versions_of_one_key_are_bounded_and_the_current_one_stays(
+    bucket: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_limits(monkeypatch, 3)
+    for age_s in range(10, 0, -1):
+        bucket("artifacts/same", age_s=age_s)
+    bucket("artifacts/other", age_s=2 * 86_400)
+    bucket("artifacts/other", age_s=0)
+
+    asyncio.run(bounds.trim())
+
+    versions = {key: len(history) for (_account, (_bucket, key)), history in s3._object_versions._data.items()}
+    # The old version of the other key is older than a day.
+    assert versions == {"artifacts/same": 4, "artifacts/other": 1}
+    assert s3._get_object_data("bucket", "artifacts/same") == b"artifacts/same"
+
+
 def test_what_is_older_than_its_lifecycle_says_goes(bucket: Put) -> None:
     bucket("results/old", age_s=31 * 86_400)
     bucket("results/young", age_s=29 * 86_400)

@@ -171,6 +171,9 @@ def refused_imports(folder: Path, files: dict[str, str], *, python: str = "3.11"
         ),
         ({"f.py": "from lib import b\n", "lib/b.py": "import urllib2\n"}, r"lib/b\.py line 1 .*urllib\.request"),
         ({"f.py": "try:\n    pass\nexcept ValueError:\n    import queue2\n"}, "line 4 imports queue2"),
+        ({"f.py": "import importlib\nm = importlib.import_module('dlr.api')\n"}, r"line 2 imports dlr\.api"),
+        ({"f.py": "from importlib import import_module\nm = import_module('dlr')\n"}, "line 2 imports dlr"),
+        ({"f.py": "m = __import__('mxnet')\n"}, "line 1 imports mxnet"),
     ],
 )
 def test_an_import_that_nothing_provides_is_told_with_what_to_do(
@@ -197,10 +200,13 @@ def test_an_import_that_nothing_provides_is_told_with_what_to_do(
         {"f.py": "import native\n", "native.cpython-311-x86_64-linux-gnu.so": ""},
         {"f.py": "import space.part\n", "space/part/__init__.py": ""},
         {"f.py": "from .sibling import x\n", "sibling.py": ""},
+        {"f.py": "import importlib, sys\nm = importlib.import_module(sys.argv[0])\n"},
+        {"f.py": "import importlib\nm = importlib.import_module('.b', 'a')\n"},
+        {"f.py": "try:\n    m = __import__('cv2')\nexcept ImportError:\n    m = None\n"},
     ],
 )
 def test_an_import_that_is_there_or_may_be_missing_is_no_mistake(files: dict[str, str], tmp_path: Path) -> None:
-    standard = ("sys", "typing", "contextlib")
+    standard = ("sys", "typing", "contextlib", "importlib")
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from twin.cloud.settings import Settings
 from twin.cloud_process import CLOUD_LOG
 
 INTERVAL_S = 5.0
+
+Version = tuple[dict[str, Any], str, str | None]
+"""A record of MiniStack's, its key, and which version it is of those of the key; None for all of them."""
 
 
 @dataclass(frozen=True)
@@ -72,29 +75,39 @@ def _executions(limit: int) -> None:
 async def _expiring_objects(limit: int) -> None:
     """What a bucket's lifecycle expires goes at its age, as on AWS, and before that where there is too much of it."""
     for (account, name), rules in list(s3._bucket_lifecycle._data.items()):
-        for rule in rules if isinstance(rules, list) else ():
-            days = (rule.get("Expiration") or {}).get("Days")
-            if days is None or rule["Status"] != "Enabled" or rule["Filter"].keys() - {"Prefix"}:
+        bucket = s3._buckets._data.get((account, name))
+        for rule in rules if isinstance(rules, list) and bucket is not None else ():
+            if rule["Status"] != "Enabled" or rule["Filter"].keys() - {"Prefix"}:
                 continue
-            await _expire(account, name, rule["Filter"].get("Prefix", ""), days, limit)
+            prefix = rule["Filter"].get("Prefix", "")
+            if days := rule.get("Expiration", {}).get("Days"):
+                objects = [(record, key, None) for key, record in bucket["objects"].items() if key.startswith(prefix)]
+                await _expire((account, name), objects, days, limit)
+            if days := rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays"):
+                versions = [
+                    (version, key, version["version_id"])
+                    for (owner, (held, key)), history in s3._object_versions._data.items()
+                    if (owner, held) == (account, name) and key.startswith(prefix)
+                    for version in history[:-1]
+                ]
+                await _expire((account, name), versions, days, limit)
 
 
-async def _expire(account: str, name: str, prefix: str, days: int, limit: int) -> None:
-    bucket = s3._buckets._data.get((account, name))
-    if bucket is None:
-        return
-    objects: dict[str, Any] = bucket["objects"]
-    keys = [key for key in objects if key.startswith(prefix)]
-    keys.sort(key=lambda key: objects[key]["last_modified"])
+async def _expire(where: tuple[str, str], found: Iterable[Version], days: int, limit: int) -> None:
+    """Delete what is too old or too much: one version of a key, or, without one, the key with its whole history."""
+    found = sorted(found, key=lambda each: str(each[0]["last_modified"]))
     eldest = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - days * 86_400))
-    for place, key in enumerate(keys):
-        record = objects.get(key)
-        if place >= len(keys) - limit and (record is None or record["last_modified"] >= eldest):
+    account, name = where
+    for place, (record, key, version) in enumerate(found):
+        if place >= len(found) - limit and record["last_modified"] >= eldest:
             break
+        bucket = s3._buckets._data.get(where)
+        if bucket is None:
+            return
         with request_scope(account, bucket.get("region") or s3.get_region()):
-            versions = [each["version_id"] for each in s3._object_versions.get((name, key)) or ()]
-            for version in versions or ["null"]:
-                s3._delete_object_version(bucket, name, key, version)
+            history = [each["version_id"] for each in s3._object_versions.get((name, key)) or ()]
+            for each in [version] if version else (history or ["null"]):
+                s3._delete_object_version(bucket, name, key, each)
         # Requests are answered in between.
         await asyncio.sleep(0)
 
@@ -110,7 +123,7 @@ BOUNDS = (
     Bound("log records for queries", 20_000, _log_records),
     Bound("events on a bus", 1000, _events),
     Bound("ended executions of state machines", 1000, _executions),
-    Bound("objects that a rule of their bucket's lifecycle expires", 10_000, _expiring_objects),
+    Bound("objects, or old versions, that a rule of their bucket's lifecycle expires", 10_000, _expiring_objects),
 )
 """What grows with traffic, besides the metrics (twin/cloud/metrics.py)."""
 
