@@ -24,10 +24,10 @@ from tools.node import settle_jsii
 settle_jsii(os.environ)
 
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
-from edge_constructs.edge_assets import MissingAssetError
+from edge_constructs.edge_assets import ROOT, MissingAssetError
 from edge_constructs.model_source import ModelDeclarationError
 from edge_constructs.reproducible_zip import StrangerError
-from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, new_app, read_context, room
+from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, left_out, new_app, read_context, room
 from stacks.edgewright import define_stacks
 
 #: Mistakes of the user: their text says all.
@@ -41,7 +41,7 @@ def main() -> None:
     gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
     try:
         define_stacks(app, load_stage(app.node.try_get_context("stage") or DEFAULT_STAGE))
-        sys.stderr.write(room(gate.synth()))
+        sys.stderr.write(room(gate.synth()) + left_out(ROOT))
     except Exception as exc:
         if debug:
             raise

@@ -32,6 +32,19 @@ def is_leftover(path: Path) -> bool:
     return any(part == _BYTECODE or _LEFTOVER.fullmatch(part) for part in path.parts)
 
 
+def leftovers(folder: Path) -> list[str]:
+    """List what is left behind below a folder and is part of no archive, Python's own files aside.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        Paths relative to it, sorted.
+    """
+    found = (path.relative_to(folder) for path in folder.rglob("*") if _LEFTOVER.fullmatch(path.name))
+    return sorted(path.as_posix() for path in found if not is_bytecode(path) and path.suffix != ".pyo")
+
+
 def _is_left_out(path: Path) -> bool:
     return is_leftover(path) or any(part.startswith(".") for part in path.parts)
 

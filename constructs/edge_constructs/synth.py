@@ -10,6 +10,7 @@ from typing import Any
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
+from edge_constructs.reproducible_zip import leftovers
 from edge_rules import EdgeChecks
 from edge_rules.device_rules import places_left
 from edge_rules.fleet_view import FleetView
@@ -120,6 +121,20 @@ def room(folder: Path) -> str:
     """
     said = places_left(FleetView.read(sorted(folder.glob("*.template.json"))))
     return f"synth: {said}\n" if said else ""
+
+
+def left_out(folder: Path) -> str:
+    """Say which files of a folder do not ship, because an editor, a merge or a desktop has left them there.
+
+    Args:
+        folder: What ships.
+
+    Returns:
+        A line with its end; empty where there is none.
+    """
+    names = leftovers(folder)
+    shown = ", ".join(ascii(name)[1:-1] for name in names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+    return f"synth: left out of {folder.name}, for they are no part of it: {shown}\n" if names else ""
 
 
 def _findings(report: Mapping[str, Any]) -> list[str]:

@@ -138,6 +138,15 @@ def test_what_reaches_the_model_is_the_pixel_that_the_file_holds(kind: str) -> N
     np.testing.assert_allclose(rgb, [each * (3 // len(each)) for each in expected], atol=1.01 / 255)
 
 
+def test_of_16_bits_grey_and_colour_give_the_same_eight() -> None:
+    values = np.array([0, 255, 256, 300, 511, 30_000, 65_279, 65_280, TOP])
+    grey = decode(png(0, 16, values.reshape(1, -1, 1)), len(values), 1, "RGB")
+    colour = decode(png(2, 16, np.repeat(values.reshape(1, -1, 1), 3, 2)), len(values), 1, "RGB")
+
+    np.testing.assert_allclose(grey[0, :, 0] * 255, values >> 8, atol=1e-3)
+    np.testing.assert_array_equal(grey, colour)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_scales_16_bit_pixels(mode: str) -> None:
     picture = Image.fromarray(np.full((4, 4), 32768, np.uint16))

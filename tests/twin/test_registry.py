@@ -41,6 +41,33 @@ def test_a_policy_has_at_most_five_versions(client: Clients) -> None:
     iot.delete_policy(policyName="five")
 
 
+def test_what_does_not_fit_is_refused(client: Clients) -> None:
+    iot = client("iot")
+    statement = {"Effect": "Allow", "Action": "iot:Connect", "Resource": ""}
+    empty = len(json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":")))
+
+    def of(size: int) -> str:
+        # White space does not count.
+        return json.dumps(
+            {"Version": "2012-10-17", "Statement": [{**statement, "Resource": "r" * (size - empty)}]}, indent=4
+        )
+
+    iot.create_policy(policyName="long", policyDocument=of(2048))
+    for call, name in ((iot.create_policy, "longer"), (iot.create_policy_version, "long")):
+        with pytest.raises(ClientError, match=r"MalformedPolicyException.*at most 2048 characters .* got 2049"):
+            call(policyName=name, policyDocument=of(2049))
+    iot.delete_policy(policyName="long")
+
+    four = {"attributes": dict.fromkeys("abcd", "1")}
+    with pytest.raises(ClientError, match=r"InvalidRequestException.*at most 3 attributes, got 4"):
+        iot.create_thing(thingName="plain", attributePayload=four)
+    iot.create_thing_type(thingTypeName="typed")
+    iot.create_thing(thingName="of-a-type", thingTypeName="typed", attributePayload=four)
+    iot.delete_thing(thingName="of-a-type")
+    iot.deprecate_thing_type(thingTypeName="typed")
+    iot.delete_thing_type(thingTypeName="typed")
+
+
 def test_thing_groups_are_filtered_by_prefix_and_parent(iot: Any) -> None:
     for name in ("near-a", "near-b", "far-b"):
         iot.create_thing_group(thingGroupName=name)

@@ -21,6 +21,7 @@ from edge_constructs.edge_assets import (
 )
 from edge_constructs.handler_assets import function_files
 from edge_constructs.reproducible_zip import StrangerError, files_below
+from edge_constructs.synth import left_out
 
 
 def runtime(parent: Path) -> Path:
@@ -132,6 +133,26 @@ def test_what_editors_and_desktops_leave_does_not_ship(
         (folder / name).write_text("x")
 
     assert [Path(name).name for name in files_of(folder)] == ["more.py", "main.py"]
+
+
+def test_what_does_not_ship_is_named(tmp_path: Path) -> None:
+    for name in (
+        "main.py",
+        "__pycache__/main.pyc",
+        ".keep",
+        "d/.DS_Store",
+        "Icon\r",
+        "more.py~",
+        *map("{}.bak".format, range(4)),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    folder = tmp_path.name
+
+    assert left_out(tmp_path) == (
+        f"synth: left out of {folder}, for they are no part of it: 0.bak, 1.bak, 2.bak, 3.bak, Icon\\r and 2 more\n"
+    )
+    assert left_out(tmp_path / "__pycache__") == ""
 
 
 def test_leftovers_are_no_part_of_the_functions_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,12 @@ from twin.cloud.ministack.patches import patch
 POLICY_VERSIONS = 5
 """Versions that a policy may have at once (AWS IoT Core quotas; CreatePolicyVersion)."""
 
+POLICY_CHARACTERS = 2048
+"""Of a policy's document, white space aside (AWS IoT Core quotas)."""
+
+ATTRIBUTES = 3
+"""Of a thing without a type (AWS IoT Core quotas)."""
+
 Answer = Any
 """Status, headers and body."""
 Call = dict[str, Any]
@@ -25,11 +31,35 @@ Call = dict[str, Any]
     signature="(name, payload, qp)",
 )
 def _create_policy_version(create: Callable[..., Answer], name: str, payload: Call, query: Call) -> Answer:
+    if refusal := _too_long(payload):
+        return refusal
     policy = iot._policies.get(name)
     if policy is not None and len(policy["versions"]) >= POLICY_VERSIONS:
         text = f"The policy {name} already has the maximum number of versions ({POLICY_VERSIONS})"
         return error_response_json("VersionsLimitExceededException", text, 409)
     return create(name, payload, query)
+
+
+@patch("services.iot._create_policy", why="a long policy is refused", signature="(name, payload)")
+def _create_policy(create: Callable[..., Answer], name: str, payload: Call) -> Answer:
+    return _too_long(payload) or create(name, payload)
+
+
+def _too_long(payload: Call) -> Answer:
+    size = len("".join(str(payload.get("policyDocument") or "").split()))
+    if size <= POLICY_CHARACTERS:
+        return None
+    text = f"Policy document must have at most {POLICY_CHARACTERS} characters without white space, got {size}"
+    return error_response_json("MalformedPolicyException", text, 400)
+
+
+@patch("services.iot._create_thing", why="a thing without a type has three attributes", signature="(name, payload)")
+def _create_thing(create: Callable[..., Answer], name: str, payload: Call) -> Answer:
+    attributes = (payload.get("attributePayload") or {}).get("attributes") or {}
+    if not payload.get("thingTypeName") and len(attributes) > ATTRIBUTES:
+        text = f"A thing without a thing type must have at most {ATTRIBUTES} attributes, got {len(attributes)}"
+        return error_response_json("InvalidRequestException", text, 400)
+    return create(name, payload)
 
 
 @patch(

@@ -107,7 +107,7 @@ def _fitted(
         picture = picture.transpose(turn)
         width, height = picture.size
     if deep and mode != "L":
-        picture, deep = Image.fromarray(np.uint8(np.asarray(picture) * (255 / 65535))).convert(mode), False
+        picture, deep = Image.fromarray(np.uint8(np.asarray(picture) / 256)).convert(mode), False
     pixels = np.asarray(picture).reshape(height, width, -1)
     return np.clip(pixels / np.float32(65535), 0, 1, dtype=np.float32) if deep else pixels
 
