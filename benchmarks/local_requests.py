@@ -54,22 +54,11 @@ def recipe(report: Path, requests: int) -> dict[str, Any]:
 
 def deploy_asker(twin: DeployedTwin, report: Path, requests: int) -> None:
     """Bring the asking component to the device by a group of its own."""
-    session = boto3.Session()
-    iot, greengrass = (session.client(name, **_connection(twin)) for name in ("iot", "greengrassv2"))
+    iot, greengrass = (boto3.client(name, **twin.state.client_arguments()) for name in ("iot", "greengrassv2"))
     greengrass.create_component_version(inlineRecipe=json.dumps(recipe(report, requests)).encode())
     target = iot.create_thing_group(thingGroupName=GROUP)["thingGroupArn"]
     iot.add_thing_to_thing_group(thingGroupName=GROUP, thingName=NAMES.edge_server)
     greengrass.create_deployment(targetArn=target, components={ASKER: {"componentVersion": "1.0.0"}})
-
-
-def _connection(twin: DeployedTwin) -> dict[str, str]:
-    environment = twin.state.environment()
-    return {
-        "endpoint_url": environment["AWS_ENDPOINT_URL"],
-        "region_name": environment["AWS_DEFAULT_REGION"],
-        "aws_access_key_id": environment["AWS_ACCESS_KEY_ID"],
-        "aws_secret_access_key": environment["AWS_SECRET_ACCESS_KEY"],
-    }
 
 
 def over_the_cloud(twin: DeployedTwin, requests: int) -> list[float]:

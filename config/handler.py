@@ -41,8 +41,10 @@ class Handler(Section):
         handler: `module.function` in it.
         pinned: Whether it is long-lived; else it starts with an event and ends when idle.
         encoding: `json`: an event is the parsed message; `binary`: its bytes.
-        subscribe: Exact topics in the cloud whose messages are its events; `{thing}` in one is the device's name.
-        publish: Exact topics in the cloud that it may publish on; `{thing}` in one is the device's name.
+        subscribe: Exact topics in the cloud whose messages are its events; `{thing}` in one is the device's name. Short
+            for routes from the cloud.
+        publish: Exact topics in the cloud that it may publish on; `{thing}` in one is the device's name. Short for
+            routes to the cloud.
         environment: Its environment variables.
         timeout_s: After so long an event's process is killed, s.
         idle_s: Without an event for so long a function that is not pinned ends, s.
@@ -66,8 +68,3 @@ class Handler(Section):
     memory_mb: int = Field(default=128, ge=1, le=65_536)
     provided: tuple[VariableName, ...] = ()
     aws_credentials: bool = False
-
-    @property
-    def names_the_thing(self) -> bool:
-        """Whether a topic has the device's name in it."""
-        return any(THING in topic for topic in (*self.subscribe, *self.publish))

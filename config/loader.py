@@ -76,5 +76,6 @@ def _mistakes(error: ValidationError) -> list[str]:
         # A missing field, or a rule about several, has no value of its own: pydantic shows the whole table.
         several = mistake["type"] in ("missing", "value_error") and isinstance(mistake["input"], dict)
         value = "" if several else f", got {mistake['input']!r}"
-        lines.append(f"{field}: {rule[0].lower()}{rule[1:]}{value}".removeprefix(": "))
+        # A rule about several may find several mistakes, one a line.
+        lines += [f"{field}: {each[0].lower()}{each[1:]}{value}".removeprefix(": ") for each in rule.splitlines()]
     return lines

@@ -21,6 +21,7 @@ from config.handler import THING, Handler
 from config.model import Model
 from config.names import Names
 from config.observability import Observability
+from config.routes import Route, Wiring, wire
 from config.section import Section, Slug
 
 #: Where AWS has what not every region has, as CloudFormation's own resource schemas say (cfn-lint 1.58):
@@ -67,6 +68,7 @@ class Stage(Section):
         pipeline: A pipeline inside AWS; none by default.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
+        routes: Which message goes from whom to whom; by default what handlers list, and models with the cloud.
         observability: Rules, alarms and who is told.
     """
 
@@ -80,6 +82,7 @@ class Stage(Section):
     runtime: Runtime = Runtime()
     agent: Agent = Agent()
     handlers: tuple[Handler, ...] = ()
+    routes: tuple[Route, ...] = ()
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
@@ -105,6 +108,12 @@ class Stage(Section):
         """What the edge server fetches."""
         nucleus = self.edge_server.nucleus
         return nucleus_download(nucleus.kind, nucleus.version, nucleus.sha256, self.runtime.architecture)
+
+    @property
+    def wiring(self) -> Wiring:
+        """What each handler hears and says, by the routes and by what it lists itself."""
+        lite = self.edge_server.nucleus.kind == "lite"
+        return wire(Names(self.name), self.models, self.handlers, self.routes, lite=lite)
 
     @field_validator("configuration")
     @classmethod
@@ -152,13 +161,18 @@ class Stage(Section):
         return self
 
     @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> "Stage":
+        _ = self.wiring
+        return self
+
+    @model_validator(mode="after")
     def _names_of_things_where_the_nucleus_fills_them(self) -> "Stage":
         nucleus = self.edge_server.nucleus
         release = tuple(int(part) for part in (nucleus.version or DEFAULT_VERSIONS[nucleus.kind]).split("."))
-        for handler in self.handlers:
-            if handler.names_the_thing and (nucleus.kind == "lite" or release < (2, 6)):
+        for name, topics in self.wiring.handlers.items():
+            if topics.name_the_thing and (nucleus.kind == "lite" or release < (2, 6)):
                 raise ValueError(
-                    f"handlers.{handler.name}: a topic with {THING} needs edge_server.nucleus.kind classic or docker, "
+                    f"handlers.{name}: a topic with {THING} needs edge_server.nucleus.kind classic or docker, "
                     "2.6.0 or newer, which fills the name into access control, got "
                     f"{nucleus.kind} {'.'.join(map(str, release))}: use one topic, and the name in the message"
                 )

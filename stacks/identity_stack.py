@@ -25,6 +25,7 @@ class IdentityStack(StageStack):
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: StorageStack) -> None:
         super().__init__(scope, construct_id, stage=stage, kind="identity", description="Edgewright: roles and policy")
         names, models = self.names, [model.folder for model in stage.models]
+        handlers = stage.wiring.handlers.values()
         self.compiler = SageMakerExecution(
             self,
             "Compiler",
@@ -40,11 +41,11 @@ class IdentityStack(StageStack):
             role_alias=names.role_alias,
             request_topics=[
                 *map(names.request_topic, models),
-                *policy_topics(topic for each in stage.handlers for topic in each.subscribe),
+                *policy_topics(topic for each in handlers for topic in each.subscribe),
             ],
             response_topics=[
                 *result_topics(names, stage.models),
-                *policy_topics(topic for each in stage.handlers for topic in each.publish),
+                *policy_topics(topic for each in handlers for topic in each.publish),
             ],
         )
         self.edge_instance = EdgeInstanceRole(self, "EdgeInstance", join_function=names.join_function)

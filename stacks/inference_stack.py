@@ -210,6 +210,7 @@ class InferenceStack(StageStack):
             f"{self.names.model_package(handler.name)}Handler",
             name=self.names.handler_component(handler.name),
             handler=handler,
+            topics=stage.wiring.handlers[handler.name],
             runtime=self.names.runtime_component,
             python=stage.runtime.python,
             architecture=stage.runtime.architecture,

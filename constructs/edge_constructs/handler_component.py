@@ -8,17 +8,24 @@ from typing import Any
 from constructs import Construct
 
 from config.handler import THING, Handler
+from config.routes import HandlerTopics
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
 from edge_constructs.handler_imports import provided_modules
-from edge_constructs.recipe import fill_recipe, soft_dependencies
+from edge_constructs.recipe import fill_recipe, local_access, soft_dependencies
 
-_SERVICE = "aws.greengrass.ipc.mqttproxy"
+_CLOUD, _LOCAL = "aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"
 #: The nucleus' own variable for the device's name: filled in access control by the classic one, from 2.6.0 on.
 THING_VARIABLE = "{iot:thingName}"
-_OPERATIONS = {"subscribe": "aws.greengrass#SubscribeToIoTCore", "publish": "aws.greengrass#PublishToIoTCore"}
+#: A list of the configuration to the service and the operation that must be allowed on each of its topics.
+_OPERATIONS = {
+    "subscribe": (_CLOUD, "aws.greengrass#SubscribeToIoTCore"),
+    "publish": (_CLOUD, "aws.greengrass#PublishToIoTCore"),
+    "localSubscribe": (_LOCAL, "aws.greengrass#SubscribeToTopic"),
+    "localPublish": (_LOCAL, "aws.greengrass#PublishToTopic"),
+}
 
 
 class HandlerComponent(Construct):
@@ -29,6 +36,7 @@ class HandlerComponent(Construct):
         construct_id: Id below it.
         name: The component's name.
         handler: The function as the stage declares it.
+        topics: What it hears and says.
         runtime: Name of the runtime component, in whose environment it runs.
         python: Version of the device's interpreter.
         architecture: Of the device.
@@ -52,6 +60,7 @@ class HandlerComponent(Construct):
         *,
         name: str,
         handler: Handler,
+        topics: HandlerTopics,
         runtime: str,
         python: str,
         architecture: str,
@@ -68,7 +77,7 @@ class HandlerComponent(Construct):
         code = handler_archive(handler.name, function, folder)
         dependencies = dependencies_archive(handler.name, function, python, architecture, folder)
         check_imports(handler, function, python, provided_modules(python, dependencies.file, wheels))
-        values = recipe_values(name, handler, runtime)
+        values = recipe_values(name, handler, topics, runtime)
         digests = [code.sha256, dependencies.sha256, *version_parts]
         version = component_version(HANDLER_RECIPE, {**values, "DEPENDENCIES_URI": ""}, digests)
         filled = {**values, "VERSION": version, "ARTIFACT_URI": "", "DEPENDENCIES_URI": ""}
@@ -90,25 +99,34 @@ class HandlerComponent(Construct):
         )
 
 
-def recipe_values(name: str, handler: Handler, runtime: str) -> dict[str, Any]:
+def recipe_values(name: str, handler: Handler, topics: HandlerTopics, runtime: str) -> dict[str, Any]:
     """What the recipe's placeholders stand for, all but VERSION, ARTIFACT_URI and DEPENDENCIES_URI.
 
     Args:
         name: The component's name.
         handler: The function as the stage declares it.
+        topics: What it hears and says.
         runtime: Name of the runtime component.
     """
+    local_subscribe, local_publish = _filled(topics.local_subscribe), _filled(topics.local_publish)
     return {
         "COMPONENT": name,
         "NAME": handler.name,
         "HANDLER": handler.handler,
-        "SUBSCRIBE": [topic.replace(THING, THING_VARIABLE) for topic in handler.subscribe],
-        "PUBLISH": [topic.replace(THING, THING_VARIABLE) for topic in handler.publish],
+        "SUBSCRIBE": _filled(topics.subscribe),
+        "PUBLISH": _filled(topics.publish),
+        "LOCAL_SUBSCRIBE": local_subscribe,
+        "LOCAL_PUBLISH": local_publish,
+        "LOCAL_ACCESS": local_access(name, subscribe=local_subscribe, publish=local_publish),
         # Nucleus lite 2.6.0 compares the variable as it stands: there the component would never be allowed its topics.
-        "NUCLEUS": "aws_nucleus_classic" if handler.names_the_thing else "*",
+        "NUCLEUS": "aws_nucleus_classic" if topics.name_the_thing else "*",
         "RUNTIME": runtime,
         "DEPENDENCIES": soft_dependencies([runtime], credentials=handler.aws_credentials),
     }
+
+
+def _filled(topics: Sequence[str]) -> list[str]:
+    return [topic.replace(THING, THING_VARIABLE) for topic in topics]
 
 
 def settings(handler: Handler) -> dict[str, Any]:
@@ -138,8 +156,8 @@ def check_access(recipe: Mapping[str, Any]) -> None:
         HandlerDeclarationError: A subscribed or published topic is not in the access control.
     """
     configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
-    policies = configuration.get("accessControl", {}).get(_SERVICE, {}).values()
-    for key, operation in _OPERATIONS.items():
+    for key, (service, operation) in _OPERATIONS.items():
+        policies = configuration.get("accessControl", {}).get(service, {}).values()
         allowed = {topic for policy in policies if operation in policy["operations"] for topic in policy["resources"]}
         if missing := _missing(configuration.get(key, []), allowed):
             raise HandlerDeclarationError(

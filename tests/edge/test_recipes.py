@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from config.handler import Handler
+from config.routes import HandlerTopics
 from edge_constructs.handler_component import recipe_values
 from edge_constructs.recipe import fill_recipe, local_access
 from tests.edge.model_folder import ROOT
@@ -22,10 +23,9 @@ HANDLER = Handler(
     name="digits-v1",
     folder="digits",
     handler="gg_ml_predict.function_handler",
-    subscribe=(REQUESTS,),
-    publish=(RESPONSES,),
     environment={"RESULT_TOPIC": RESPONSES},
 )
+TOPICS = HandlerTopics((REQUESTS,), (RESPONSES,), ("local/in",), ("local/out",))
 FILLINGS: dict[str, dict[str, Any]] = {
     "runtime": {"COMPONENT": "edgewright.prod.Runtime", "ARTIFACT_URI": f"{ARTIFACT}/runtime.zip"},
     "models": {
@@ -55,7 +55,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "LOCAL_ACCESS": local_access("edgewright.prod.Inference", subscribe=[REQUESTS], publish=[RESPONSES]),
     },
     "handlers": {
-        **recipe_values("edgewright.prod.handler.DigitsV1", HANDLER, "edgewright.prod.Runtime"),
+        **recipe_values("edgewright.prod.handler.DigitsV1", HANDLER, TOPICS, "edgewright.prod.Runtime"),
         "ARTIFACT_URI": f"{ARTIFACT}/handler.zip",
         "DEPENDENCIES_URI": f"{ARTIFACT}/dependencies.zip",
     },

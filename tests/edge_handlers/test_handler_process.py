@@ -1,5 +1,6 @@
 """V1 functions in the running component, with the real SDK client on a real IPC socket."""
 
+import json
 import os
 import signal
 import subprocess
@@ -36,7 +37,11 @@ def configuration(**changes: Any) -> dict[str, Any]:
         "aws.greengrass.ipc.mqttproxy": {
             "in": {"operations": ["aws.greengrass#SubscribeToIoTCore"], "resources": settings["subscribe"]},
             "out": {"operations": ["aws.greengrass#PublishToIoTCore"], "resources": settings["publish"]},
-        }
+        },
+        "aws.greengrass.ipc.pubsub": {
+            "in": {"operations": ["aws.greengrass#SubscribeToTopic"], "resources": settings.get("localSubscribe", [])},
+            "out": {"operations": ["aws.greengrass#PublishToTopic"], "resources": settings.get("localPublish", [])},
+        },
     }
     return settings
 
@@ -325,3 +330,47 @@ def test_too_many_events_are_counted_and_dropped(run: Callable[..., Component]) 
     component.wait_for_log("event from t/in dropped, 2 wait already")
     assert component.device.answer() == {"slept": 1}
     assert [component.device.answer()["events"] for _ in range(2)] == [3, 4]
+
+
+def test_a_function_hears_and_answers_others_of_the_device_while_the_line_is_cut(run: Callable[..., Component]) -> None:
+    component = run(subscribe=[], publish=[], localSubscribe=["local/in"], localPublish=[OUT])
+    device = component.device
+    device.line_is_cut = True
+    device.wait_for_local_subscription("local/in")
+    heard = device.hear_locally(OUT)
+
+    device.ask_locally({"do": "state"}, "local/in")
+    device.ask_locally(b'{"do": "state"}', "local/in")
+
+    assert [json.loads(heard.get(timeout=30))["events"] for _ in range(2)] == [1, 2]  # type: ignore[arg-type]
+    assert device.answers.empty()
+
+
+def test_what_a_function_says_goes_to_every_side_that_its_topic_has(run: Callable[..., Component]) -> None:
+    component = run(localPublish=[OUT])
+    heard = component.device.hear_locally(OUT)
+
+    answer = component.ask(do="state")
+
+    assert json.loads(heard.get(timeout=30)) == answer  # type: ignore[arg-type]
+
+
+def test_with_the_line_cut_from_the_start_a_function_serves_the_device_then_the_cloud(
+    run: Callable[..., Component],
+) -> None:
+    component = run(subscribe=[], publish=[OUT], localSubscribe=["local/in"], localPublish=["local/out"])
+    device = component.device
+    device.line_is_cut = True
+    changed = configuration(subscribe=[IN], publish=[OUT], localSubscribe=["local/in"], localPublish=[OUT])
+    device.configure(changed)
+    component.wait_for_log("it waits for the cloud")
+    device.wait_for_local_subscription("local/in")
+    heard = device.hear_locally(OUT)
+    device.ask_locally({"do": "state"}, "local/in")
+    assert json.loads(heard.get(timeout=30))["events"] == 1  # type: ignore[arg-type]
+
+    device.line_is_cut = False
+    device.wait_for_subscription(IN)
+
+    assert device.answer()["events"] == 1, "kept while the line was cut"
+    assert component.ask(do="state")["events"] == 2

@@ -12,6 +12,9 @@ import pytest
 
 from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
+from config.model import Model
+from config.names import Names
+from config.routes import wire
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
@@ -29,7 +32,9 @@ def handler(**changes: Any) -> Handler:
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
-    values = recipe_values("c", handler(**changes), "r")
+    made = handler(**changes)
+    topics = wire(Names("lab"), [Model(folder="m")], [made], [], lite=False).handlers["d"]
+    values = recipe_values("c", made, topics, "r")
     filled = fill_recipe(HANDLER_RECIPE, {**values, "VERSION": "1.0.0", "ARTIFACT_URI": "a", "DEPENDENCIES_URI": "d"})
     content: dict[str, Any] = json.loads(filled)
     return content

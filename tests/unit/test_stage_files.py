@@ -110,7 +110,7 @@ def test_a_topic_with_the_devices_name_needs_a_nucleus_that_fills_it(tmp_path: P
     handler = '[[handlers]]\nname = "v1"\nfolder = "digits"\nhandler = "a.b"\npublish = ["dt/{thing}/out"]\n'
     python = '[runtime]\npython = "3.12"\n'
 
-    assert load_stage("lab", written(tmp_path, GOOD + python + handler)).handlers[0].names_the_thing
+    assert load_stage("lab", written(tmp_path, GOOD + python + handler)).wiring.handlers["v1"].name_the_thing
     with pytest.raises(ConfigurationError, match=rf"handlers\.v1: a topic with {{thing}} needs .* {told}") as caught:
         load_stage("lab", written(tmp_path, GOOD + python + handler + f"[edge_server.nucleus]\n{nucleus}\n"))
     assert "use one topic, and the name in the message" in str(caught.value)

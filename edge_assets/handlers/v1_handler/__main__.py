@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from edge_component import process
+from edge_component.ipc import Side
+from edge_component.outbox import Outbox
 from edge_component.process import EnvironmentPointer
 from v1_handler.dispatcher import Dispatcher
 from v1_handler.function_process import Folders
@@ -45,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from edge_component import greengrass_ipc
 
     folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here, options.version)
-    outbox = SizedOutbox()
-    outgoing = Outgoing(outbox, lambda: service.topics)
+    outbox, local = SizedOutbox(), Outbox()
+    queues = {Side.CLOUD: outbox, Side.LOCAL: local}
+    outgoing = Outgoing(queues, lambda topic: service.sides(topic), lambda: service.topics)
 
     def make_dispatcher(settings: HandlerSettings) -> Dispatcher:
         return Dispatcher(settings, folders, outgoing.publish)
@@ -56,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     connect = greengrass_ipc.Connector(partial(greengrass_ipc.connect, settings=settings))
     # A component is started in its own work folder.
     may_end = process.EndBudget(Path.cwd() / "ends").spend
-    service = HandlerService(connect, outbox, make_dispatcher, is_outdated=environment.is_outdated, may_end=may_end)
+    service = HandlerService(
+        connect, outbox, make_dispatcher, local=local, is_outdated=environment.is_outdated, may_end=may_end
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     try:

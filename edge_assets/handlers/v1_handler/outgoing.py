@@ -3,10 +3,10 @@
 import base64
 import binascii
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from edge_component.ipc import IpcError, Publication, Publisher, RefusedError
+from edge_component.ipc import IpcError, Publication, Publisher, RefusedError, Side
 from edge_component.outbox import Outbox
 from v1_handler.publishing import ALL_OR_EXCEPTION, MQTT_BYTES
 
@@ -30,12 +30,19 @@ class Outgoing:
     """Checks publications and queues them.
 
     Args:
-        queue: Takes the messages; it publishes them at least once, in their order.
+        queues: Take the messages of a side each; they publish them at least once, in their order.
+        sides: Tells where the function may publish on a topic now.
         topics: Those that the function may publish on now.
     """
 
-    def __init__(self, queue: Queue, topics: Callable[[], tuple[str, ...]]) -> None:
-        self._queue = queue
+    def __init__(
+        self,
+        queues: Mapping[Side, Queue],
+        sides: Callable[[str], list[Side]],
+        topics: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._queues = queues
+        self._sides = sides
         self._topics = topics
         self.published = 0
         self.dropped = 0
@@ -61,7 +68,8 @@ class Outgoing:
         return problem if policy == ALL_OR_EXCEPTION else None
 
     def _problem(self, topic: str, payload: str) -> str | None:
-        if topic not in self._topics():
+        sides = self._sides(topic)
+        if not sides:
             return f"topic must be one of the configured {', '.join(self._topics()) or '(none)'}, got {topic[:100]!r}"
         try:
             content = base64.b64decode(payload, validate=True)
@@ -69,7 +77,9 @@ class Outgoing:
             return f"a payload must be base64 here: {exc}"
         if len(content) > MQTT_BYTES:
             return f"a payload must have at most {MQTT_BYTES} bytes, got {len(content)}"
-        return None if self._queue.put(topic, content) else "the queue is full"
+        # Every side gets it, whatever becomes of the other one.
+        full = [side.value for side in sides if not self._queues[side].put(topic, content)]
+        return f"the queue is full ({', '.join(full)})" if full else None
 
 
 class SizedOutbox(Outbox):

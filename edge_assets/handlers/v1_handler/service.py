@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edge_component.connected_service import FINISH_LIMIT_S, ConnectedService, Event, ServiceError
-from edge_component.ipc import Connect, IpcClient
+from edge_component.ipc import Connect, IpcClient, Side
 from edge_component.outbox import Outbox
 from v1_handler import settings
 from v1_handler.dispatcher import Dispatcher
@@ -22,7 +22,8 @@ class HandlerService(ConnectedService):
 
     Args:
         connect: Makes a connection to the device.
-        outbox: Publishes what the function publishes.
+        outbox: Publishes in the cloud what the function publishes.
+        local: Publishes it on the device; see `ConnectedService`.
         make_dispatcher: Makes the dispatcher of accepted settings; it is started and stopped here.
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
         may_end: Asked before the process ends because the device does not know it any more; always by default.
@@ -34,18 +35,26 @@ class HandlerService(ConnectedService):
         outbox: Outbox,
         make_dispatcher: Callable[[HandlerSettings], Dispatcher],
         *,
+        local: Outbox | None = None,
         is_outdated: Callable[[], bool] = lambda: False,
         may_end: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(connect, outbox, is_outdated=is_outdated, may_end=may_end)
+        super().__init__(connect, outbox, local=local, is_outdated=is_outdated, may_end=may_end)
         self._make_dispatcher = make_dispatcher
         self._dispatcher: Dispatcher | None = None
-        self._subscribed: set[str] | None = None
+        self._subscribed: set[tuple[Side, str]] | None = None
+
+    def sides(self, topic: str) -> list[Side]:
+        """Where the function may publish on a topic: nowhere, in the cloud, on the device or both."""
+        settings = self._dispatcher.settings if self._dispatcher else None
+        said = {Side.LOCAL: settings.local_publish, Side.CLOUD: settings.publish} if settings else {}
+        return [side for side, topics in said.items() if topic in topics]
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Topics that the function may publish on."""
-        return self._dispatcher.settings.publish if self._dispatcher else ()
+        settings = self._dispatcher.settings if self._dispatcher else None
+        return tuple(dict.fromkeys((*settings.publish, *settings.local_publish))) if settings else ()
 
     def _accept(self, client: IpcClient, configuration: object) -> bool:
         del client
@@ -57,13 +66,15 @@ class HandlerService(ConnectedService):
             self._dispatcher.start(before)
             log.info("function %s: %s, %s", wanted.name, wanted.handler, "pinned" if wanted.pinned else "on demand")
         # The simplest way to end subscriptions: a connection of its own for each set of them.
-        return self._subscribed is None or self._subscribed == set(wanted.subscribe)
+        return self._subscribed is None or self._subscribed == _heard(wanted)
 
     def _begin(self, client: IpcClient) -> None:
-        self._subscribed = set(self._dispatcher.settings.subscribe) if self._dispatcher else set()
-        for topic in sorted(self._subscribed):
-            client.subscribe(topic, partial(self._submit, topic))
-        log.info("listening on %s", ", ".join(sorted(self._subscribed)) or "no topic")
+        self._subscribed = _heard(self._dispatcher.settings) if self._dispatcher else set()
+        # The device's own first: while the line is cut, one of the cloud may take its time to fail.
+        for side, topic in sorted(self._subscribed, reverse=True):
+            client.subscribe(topic, partial(self._submit, topic), side)
+        listening = sorted(topic if side is Side.CLOUD else f"{topic} (local)" for side, topic in self._subscribed)
+        log.info("listening on %s", ", ".join(listening) or "no topic")
 
     def _disconnected(self) -> None:
         self._subscribed = None
@@ -81,3 +92,8 @@ class HandlerService(ConnectedService):
     def _submit(self, topic: str, payload: bytes) -> None:
         if self._dispatcher:
             self._dispatcher.submit(topic, payload)
+
+
+def _heard(settings: HandlerSettings) -> set[tuple[Side, str]]:
+    local = {(Side.LOCAL, topic) for topic in settings.local_subscribe}
+    return local | {(Side.CLOUD, topic) for topic in settings.subscribe}

@@ -39,8 +39,14 @@ class HandlerSettings:
     encoding: str = setting(
         "encoding", choice(*ENCODINGS), "`json`: the event is the parsed message; `binary`: its bytes", "json"
     )
-    subscribe: tuple[str, ...] = setting("subscribe", topics(), "topics whose messages are its events", ())
-    publish: tuple[str, ...] = setting("publish", topics(), "topics that it may publish on", ())
+    subscribe: tuple[str, ...] = setting("subscribe", topics(), "topics in the cloud whose messages are its events", ())
+    publish: tuple[str, ...] = setting("publish", topics(), "topics in the cloud that it may publish on", ())
+    local_subscribe: tuple[str, ...] = setting(
+        "localSubscribe", topics(), "topics of the device whose messages are its events, too", ()
+    )
+    local_publish: tuple[str, ...] = setting(
+        "localPublish", topics(), "topics of the device that it may publish on, too", ()
+    )
     environment: Mapping[str, str] = setting(
         "environment", environment(), "its environment variables", factory=dict[str, str]
     )
@@ -68,7 +74,13 @@ def parse(value: object, thing: str = "") -> HandlerSettings:
     mistakes: list[str] = []
     settings = read(HandlerSettings, value, mistakes)
     accepted(mistakes)
-    return replace(settings, subscribe=_named(settings.subscribe, thing), publish=_named(settings.publish, thing))
+    return replace(
+        settings,
+        subscribe=_named(settings.subscribe, thing),
+        publish=_named(settings.publish, thing),
+        local_subscribe=_named(settings.local_subscribe, thing),
+        local_publish=_named(settings.local_publish, thing),
+    )
 
 
 def _named(listed: tuple[str, ...], thing: str) -> tuple[str, ...]:
