@@ -18,9 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "constructs"), str(ROOT / "edge_assets" / "inference")]
 
 from edge_constructs.handler_assets import FOLDER
-from tools.bundle import BundleError, build
+from tools.bundle import BundleError, BundleTooLargeError, build
 from tools.bundle_check import announced, failing_imports, modules
-from tools.bundle_report import BundleTooLargeError
 from tools.wheelhouse import Target
 
 #: Package to why it is here: what builds it, and what it reads at run time.

@@ -20,7 +20,7 @@ for folder in (".", "constructs", "edge_assets/inference"):
     sys.path.insert(0, str(ROOT / folder))
 
 from benchmarks.edge_model import crops
-from tools.quantization import quantize
+from benchmarks.quantization import quantize
 from tools.random_networks import mobilenet_v2, resnet18
 from tools.train_digits import split_digits
 from tools.train_iris import split_iris

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tools.quantization import quantize
+from benchmarks.quantization import quantize
 from tools.random_networks import CLASSES, INPUT, mobilenet_v2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

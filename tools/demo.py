@@ -23,8 +23,15 @@ from config.names import Names
 from tools import demo_report
 from tools.cdk_cli import ROOT, CdkError
 from tools.offline_deploy import DeploymentError, OfflineDeploy
-from tools.predictions import Prediction, PredictionError, accuracy, predict_held_out
-from tools.workload_predictions import ClassifiedPicture, next_picture, predict_flowers
+from tools.predictions import (
+    ClassifiedPicture,
+    Prediction,
+    PredictionError,
+    accuracy,
+    next_picture,
+    predict_flowers,
+    predict_held_out,
+)
 from twin import inventory, lifecycle
 from twin.errors import TwinError
 from twin.files import private_folder

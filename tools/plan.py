@@ -10,6 +10,7 @@ configuration does not announce.
 import argparse
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from twin.page.html import page
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
@@ -34,7 +39,6 @@ from tools.cloud_assembly import (
     synth,
 )
 from tools.plan_changes import compare, left_behind
-from tools.plan_page import as_page
 from tools.plan_report import as_markdown, as_text, unannounced
 
 UNANNOUNCED = 2
@@ -185,6 +189,32 @@ def _git(*arguments: str) -> str:
     if done.returncode and arguments[0] != "rev-parse":
         raise AssemblyError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
     return done.stdout.strip()
+
+
+#: What the Markdown has of HTML; everything else in it is text.
+_TAGS = (
+    (r"<p>&lt;details&gt;&lt;summary&gt;(.*?)&lt;/summary&gt;</p>", r"<details><summary>\1</summary>"),
+    (r"<p>&lt;/details&gt;</p>", "</details>"),
+    (r"&lt;sub&gt;(.*?)&lt;/sub&gt;", r"<small>\1</small>"),
+    (r"<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>'),
+    (r"</table>", "</table></div>"),
+)
+
+
+def as_page(markdown: str, lead: str) -> str:
+    """Write a plan as a page.
+
+    Args:
+        markdown: The comment of the pull request, bill included.
+        lead: What is compared with what.
+    """
+    title, _, text = markdown.partition("\n")
+    # A tag ends a block on GitHub, and a block of HTML needs an empty line before Markdown goes on.
+    text = text.replace("> [!CAUTION]", "> **Not announced:**\n>").replace("```\n</details>", "```\n\n</details>\n")
+    content = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    for pattern, tag in _TAGS:
+        content = re.sub(pattern, tag, content, flags=re.DOTALL)
+    return page(title.lstrip("# "), lead, [("", content)])
 
 
 if __name__ == "__main__":

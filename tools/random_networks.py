@@ -34,7 +34,7 @@ def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelPr
     Returns:
         float32 input `image`, output `logits`.
     """
-    from tools.convolution_graph import ConvolutionGraph  # onnx is not part of `make setup`
+    from tools.onnx_graphs import ConvolutionGraph  # onnx is not part of `make setup`
 
     graph = ConvolutionGraph(seed)
     value = graph.max_pool(graph.relu(graph.convolution("image", 3, width, 7, stride=2)))
@@ -62,7 +62,7 @@ def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> "ModelProto":
     Returns:
         float32 input `image`, output `logits`.
     """
-    from tools.convolution_graph import ConvolutionGraph  # onnx is not part of `make setup`
+    from tools.onnx_graphs import ConvolutionGraph  # onnx is not part of `make setup`
 
     graph = ConvolutionGraph(seed)
     value = graph.relu6(graph.convolution("image", 3, 32, 3, stride=2))

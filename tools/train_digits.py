@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.digits import MAXIMUM
-from tools.onnx_classifier import Layer, perceptron
+from tools.onnx_graphs import Layer, perceptron
 from tools.optional_packages import require
 
 DIGITS = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "digits"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.onnx_classifier import Layer, perceptron
+from tools.onnx_graphs import Layer, perceptron
 from tools.optional_packages import require
 
 IRIS = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "iris"

@@ -8,8 +8,6 @@ from edge_rules import (  # noqa: F401 (each registers its rules)
     device_rules,
     function_rules,
     identity_rules,
-    instance_rules,
-    letter_rules,
     nucleus_rules,
     recipe_rules,
     retired_rules,

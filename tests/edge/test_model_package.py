@@ -14,7 +14,7 @@ from edge_inference.models.package import ModelPackageError, open_package
 from edge_inference.models.runtime import load
 from edge_inference.models.store import load_workload
 from tests.edge.model_folder import DIGITS, describe, make_package
-from tools.onnx_classifier import perceptron
+from tools.onnx_graphs import perceptron
 
 
 def _cut_model(folder: Path) -> None:

@@ -12,9 +12,8 @@ import pytest
 
 from edge_constructs.reproducible_zip import sha256_of
 from tools import bundle
-from tools.bundle import BundleError, build, unpack
+from tools.bundle import BundleError, BundleTooLargeError, build, check_size, largest_parts, unpack
 from tools.bundle_check import announced
-from tools.bundle_report import BundleTooLargeError, check_size, largest_parts
 from tools.bundle_trim import loadable, strip, trim
 from tools.wheelhouse import Target
 

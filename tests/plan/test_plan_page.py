@@ -7,8 +7,7 @@ import pytest
 
 from tests.plan.test_plan import GOLDEN, assemblies
 from tests.unit.kept_page import assert_kept
-from tools.plan import main
-from tools.plan_page import as_page
+from tools.plan import as_page, main
 
 
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.md")), ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ import pytest
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
-from twin.cloud.edge_server.half_made import drop_half_made
+from twin.cloud.edge_server.supervisor import drop_half_made
 from twin.cloud.settings import Settings
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
 from twin.devices.nucleus_files import CONFIG_FILE

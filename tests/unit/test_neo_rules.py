@@ -7,7 +7,7 @@ import aws_cdk as cdk
 import botocore.session
 import pytest
 
-from edge_constructs import neo_rules as rules
+from edge_constructs import neo_compilation as rules
 from edge_constructs.neo_compilation import CompilationError, CompilationLimits, CompilationTarget, NeoCompilation
 
 TARGET = CompilationTarget(framework="ONNX", input_shapes={"image": [1, 1, 8, 8]}, architecture="x86_64")

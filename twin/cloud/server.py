@@ -41,7 +41,6 @@ EXTENSIONS = (
     "twin.cloud.iot.role_aliases",
     "twin.cloud.iot.registry",
     "twin.cloud.iot.front",
-    "twin.cloud.iot.claims",
     "twin.cloud.iot.keep_alive",
     "twin.cloud.iot.sessions",
     "twin.cloud.greengrass.api",
