@@ -1,7 +1,9 @@
-"""docs/architecture.md against the tree: what it names is there, and nothing imports from a floor above its own."""
+"""docs/architecture.md against the tree: what it names is there, no import goes up a floor, none in a circle."""
 
 import ast
 import re
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,38 @@ def test_nothing_imports_from_a_floor_above_its_own(room: str) -> None:
         if FLOORS[name] > FLOORS[room]
     }
     assert above == set()
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the rooms by its dotted name."""
+    return {
+        ".".join((room, *file.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): file
+        for room, folder in FOLDERS.items()
+        for file in folder.rglob("*.py")
+        if "__pycache__" not in file.parts
+    }
+
+
+def needs(file: Path, known: Collection[str]) -> Iterator[str]:
+    """Modules that a module imports, also late: the longest name that is one, of each import."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            while name and name not in known:
+                name = name.rpartition(".")[0]
+            if name:
+                yield name
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    graph = {name: set(needs(file, known)) - {name} for name, file in known.items()}
+
+    assert len(graph) > 250
+    assert any(graph.values())
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as exc:
+        pytest.fail(f"a circle of imports: {' → '.join(exc.args[1])}")
