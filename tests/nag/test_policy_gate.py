@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,8 @@ import pytest
 
 from config.loader import stage_names
 from tests import synthesis
-from tests.synthesis import Synthesis
+from tests.synthesis import Synthesis, run_app
 
-ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 300
 PACKS = ("AwsSolutions", "NIST.800.53.R5", "Serverless", "EdgeChecks")
 #: How often each finding is accepted in each stage: a new one is seen in review.
 AGREED = Path(__file__).parent / "acknowledgements.json"
@@ -31,7 +27,6 @@ def define_stacks(scope, stage):
     {body}
 
 app.define_stacks = define_stacks
-app.main()
 """
 OPEN_BUCKET = 'from aws_cdk import aws_s3 as s3; s3.CfnBucket(stack, "Open")'
 UNSAFE_COMPONENT = """
@@ -73,21 +68,6 @@ def unexpected(said: str) -> str:
     return re.sub(r"synth: \d+ of \d+ components on a device, .* places? left\n", "", said, count=1)
 
 
-def synth(folder: Path, *arguments: str, **context: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "CDK_OUTDIR": str(folder / "cdk.out"),
-        "CDK_CONTEXT_JSON": json.dumps(context),
-    }
-    # pytest's own variables make CDK report in another way than outside of it.
-    for name in ("PYTEST_VERSION", "PYTEST_CURRENT_TEST"):
-        environment.pop(name, None)
-    command = [sys.executable, *(arguments or ["app.py"])]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-
-
 @pytest.fixture(scope="module", params=stage_names())
 def checked(request: pytest.FixtureRequest) -> Checked:
     """One full synth of each stage with all checks."""
@@ -127,7 +107,7 @@ def test_every_acknowledgement_is_on_the_resource_itself_and_gives_a_reason(chec
 
 
 def test_a_violation_ends_with_rule_resource_message_and_fix(tmp_path: Path) -> None:
-    done = synth(tmp_path, "-c", APP_WITH.format(body=OPEN_BUCKET), stage="twin")
+    done = run_app(tmp_path, APP_WITH.format(body=OPEN_BUCKET), stage="twin")
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -141,7 +121,7 @@ def test_a_violation_ends_with_rule_resource_message_and_fix(tmp_path: Path) -> 
 
 
 def test_an_edge_rule_ends_with_property_message_and_its_own_fix(tmp_path: Path) -> None:
-    done = synth(tmp_path, "-c", APP_WITH.format(body=UNSAFE_COMPONENT.format(acknowledged=False)), stage="twin")
+    done = run_app(tmp_path, APP_WITH.format(body=UNSAFE_COMPONENT.format(acknowledged=False)), stage="twin")
 
     assert done.returncode == 1
     assert (
@@ -155,7 +135,7 @@ def test_an_edge_rule_ends_with_property_message_and_its_own_fix(tmp_path: Path)
 
 
 def test_an_acknowledged_edge_rule_passes(tmp_path: Path) -> None:
-    done = synth(tmp_path, "-c", APP_WITH.format(body=UNSAFE_COMPONENT.format(acknowledged=True)), stage="twin")
+    done = run_app(tmp_path, APP_WITH.format(body=UNSAFE_COMPONENT.format(acknowledged=True)), stage="twin")
 
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -163,7 +143,7 @@ def test_an_acknowledged_edge_rule_passes(tmp_path: Path) -> None:
 def test_a_template_that_cloudformation_would_refuse_fails_when_asked_for(tmp_path: Path) -> None:
     program = APP_WITH.format(body=BROKEN_TEMPLATE)
 
-    done = synth(tmp_path, "-c", program, stage="twin", validate="true")
+    done = run_app(tmp_path, program, stage="twin", validate="true")
 
     assert done.returncode == 1
     assert "resource: Extra/Queue" in done.stderr
@@ -171,7 +151,7 @@ def test_a_template_that_cloudformation_would_refuse_fails_when_asked_for(tmp_pa
 
 
 def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
-    done = synth(tmp_path, stage="qa")
+    done = run_app(tmp_path, stage="qa")
 
     assert (done.returncode, done.stderr) == (
         1,

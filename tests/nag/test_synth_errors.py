@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.nag.test_policy_gate import APP_WITH, synth
+from tests.nag.test_policy_gate import APP_WITH
+from tests.synthesis import run_app
 
 BAD_NAME = 'from aws_cdk import aws_s3 as s3; s3.Bucket(stack, "Named", bucket_name="Not_A_Name")'
 BAD_PERMISSION = 'from edge_constructs.permission import Permission; Permission(("s3:GetObject",), ("*",))'
@@ -25,7 +26,7 @@ NO_WHEELS = """
     ],
 )
 def test_a_failure_says_what_and_where_without_a_traceback(body: str, says: str, tmp_path: Path) -> None:
-    done = synth(tmp_path, "-c", APP_WITH.format(body=body), stage="twin")
+    done = run_app(tmp_path, APP_WITH.format(body=body), stage="twin")
 
     assert done.returncode == 1
     assert done.stderr.startswith(says)
@@ -35,14 +36,53 @@ def test_a_failure_says_what_and_where_without_a_traceback(body: str, says: str,
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = synth(tmp_path, "-c", APP_WITH.format(body=BAD_PERMISSION), stage="twin", debug="true")
+    done = run_app(tmp_path, APP_WITH.format(body=BAD_PERMISSION), stage="twin", debug="true")
 
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in done.stderr
 
 
 def test_a_place_in_this_repository_is_named(tmp_path: Path) -> None:
-    done = synth(tmp_path, "-c", APP_WITH.format(body=BAD_PERMISSION), stage="twin")
+    done = run_app(tmp_path, APP_WITH.format(body=BAD_PERMISSION), stage="twin")
 
     assert "\n  at:  constructs/edge_constructs/permission.py:" in done.stderr
     assert done.stderr.endswith("\n  fix: correct it there; -c debug=true shows the whole traceback\n")
+
+
+LONG_SCRIPT = """
+from stacks import edge_server_stack
+edge_server_stack.user_data_script = lambda kind: '#' * 20_000
+"""
+BROKEN = "import app\ndef broken(*_): raise KeyError('gone')\napp.define_stacks = broken"
+
+
+def test_user_data_that_is_too_long_is_clear(tmp_path: Path) -> None:
+    result = run_app(tmp_path, LONG_SCRIPT, stage="dev")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("synth: user data must fit into 16384 bytes, got ")
+    assert "\n  at:  constructs/edge_constructs/edge_server.py:" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_of_a_library_names_its_kind_and_how_to_see_more(tmp_path: Path) -> None:
+    result = run_app(tmp_path, BROKEN, stage="dev")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("synth: KeyError: 'gone'\n  at:  ")
+    assert result.stderr.endswith("; -c debug=true shows the whole traceback\n")
+
+
+def test_debug_shows_the_traceback_of_a_library(tmp_path: Path) -> None:
+    result = run_app(tmp_path, BROKEN, stage="dev", debug="true")
+
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("stage", ["prdo", ""])
+def test_an_unknown_stage_needs_no_traceback(tmp_path: Path, stage: str) -> None:
+    result = run_app(tmp_path, "", **({"stage": stage} if stage else {"stage": "../etc"}))
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("stage must be one of dev, prod, twin")
