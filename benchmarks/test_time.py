@@ -1,9 +1,10 @@
 """How long `make test` takes in one checkout against another one, both set up before.
 
-    .venv/bin/python benchmarks/test_time.py BASE CHECKOUT [--runs 3] [--pytest-only]
+    .venv/bin/python benchmarks/test_time.py BASE CHECKOUT [--runs 3] [--pytest-only | --common]
 
 The checkouts take turns, so that a busy machine slows both down. CPU counts every process that has ended. Runs that
-fail are shown as such and count for nothing.
+fail are shown as such and count for nothing. `--common` runs the tests that both have: of the same function and
+parameters, in whatever file.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +39,13 @@ def main() -> None:
     parser.add_argument("checkout", type=Path, help="the checkout to measure")
     parser.add_argument("--runs", type=int, default=3, help="runs of each (default: %(default)s)")
     parser.add_argument("--pytest-only", action="store_true", help="leave out the checks that come before the tests")
+    parser.add_argument("--common", action="store_true", help="only the tests that both checkouts have")
     given = parser.parse_args()
     checkouts = [given.base.resolve(), given.checkout.resolve()]
-    commands = {folder: _command(folder, pytest_only=given.pytest_only) for folder in checkouts}
+    if given.common:
+        commands = dict(zip(checkouts, _in_both(*checkouts), strict=True))
+    else:
+        commands = {folder: _command(folder, pytest_only=given.pytest_only) for folder in checkouts}
     runs: dict[Path, list[Run]] = {folder: [] for folder in checkouts}
     for turn in range(given.runs):
         for folder in checkouts:
@@ -66,6 +72,35 @@ def _command(folder: Path, *, pytest_only: bool) -> list[str]:
     if len(pytest) != 1:
         sys.exit(f"make test of {folder} must have one line with .venv/bin/pytest, got {len(pytest)}")
     return shlex.split(pytest[0])
+
+
+def _in_both(base: Path, checkout: Path) -> list[list[str]]:
+    """The commands that run the tests which both checkouts have, each one once."""
+    recipes = [_command(folder, pytest_only=True) for folder in (base, checkout)]
+    collected = [_tests(folder, recipe) for folder, recipe in zip((base, checkout), recipes, strict=True)]
+    counts = [Counter(name for name, _ in tests) for tests in collected]
+    shared = counts[0] & counts[1]
+    print(f"{shared.total()} tests in both, of {counts[0].total()} and {counts[1].total()}", flush=True)
+    commands = []
+    for folder, recipe, tests in zip((base, checkout), recipes, collected, strict=True):
+        left, chosen = Counter(shared), folder / "out" / "tests-in-both.txt"
+        picked = []
+        for name, node in tests:
+            if left[name]:
+                left[name] -= 1
+                picked.append(node)
+        chosen.parent.mkdir(exist_ok=True)
+        chosen.write_text("\n".join(picked) + "\n", encoding="utf-8")
+        commands.append([*recipe, f"@{chosen}"])
+    return commands
+
+
+def _tests(folder: Path, recipe: list[str]) -> list[tuple[str, str]]:
+    """What pytest would run: each test's function with its parameters, and its node id."""
+    command = [recipe[0], "--collect-only", "-q", *recipe[recipe.index("-m") : recipe.index("-m") + 2]]
+    told = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    nodes = [line.strip() for line in told.stdout.splitlines() if "::" in line]
+    return [(node.partition("::")[2], node) for node in nodes]
 
 
 def _run(folder: Path, command: list[str]) -> Run | None:
