@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from edge_component.outbox import Outbox
 from edge_inference.endpoint import Endpoint, Latencies
 from edge_inference.heartbeat import Heartbeat, resident_mb
 from edge_inference.settings import ServiceSettings, parse
@@ -71,3 +72,15 @@ def test_percentiles_are_those_of_the_latest_values() -> None:
         latencies.add(value)
 
     assert latencies.percentiles()["p50"] == pytest.approx(150.5)
+
+
+def test_a_topic_that_the_cloud_refuses_is_told_where_the_device_works_otherwise(make: Callable[..., Bench]) -> None:
+    bench, local = make(), Outbox()
+    local.put("t", b"1")
+    topics = [f"{number}/request" for number in range(9)]
+
+    message = json.loads(Heartbeat("thing-1", bench.outbox, local=local, unheard=lambda: topics).message([]))
+
+    assert message["unheard"] == topics[:5]
+    assert message["local_outbox"] == {"waiting": 1, "dropped": 0}
+    assert "unheard" not in json.loads(Heartbeat("thing-1", bench.outbox).message([]))

@@ -112,6 +112,7 @@ def test_with_the_line_cut_from_the_start_neighbours_are_answered_and_the_cloud_
 
         assert device.answer()["request_id"] == "cloud"
         assert component.log.read_text().count("it waits for the cloud") == 1
+        assert component.log.read_text().count("not renewed") == 0, "what is known is told once"
     finally:
         end(component.process)
 
@@ -235,9 +236,11 @@ def test_what_waits_for_the_cloud_is_tried_one_topic_at_a_time(device: LocalDevi
         ipc.subscribe(topic, lambda _payload: None)
     ipc.renew(600)
     assert not any(device._topics.values())
+    assert ipc.unheard == [REQUEST, "b", "not allowed", "c"]
 
     device.line_is_cut = False
     ipc.renew(600)
+    assert ipc.unheard == ["not allowed"], "told by the heartbeat, and tried again"
 
     assert {topic: len(listening) for topic, listening in device._topics.items() if listening} == {
         REQUEST: 1,

@@ -90,6 +90,13 @@ class ConnectedService(ABC):
         self._back_off = BackOff(FIRST_RECONNECT_S, LONGEST_RECONNECT_S)
         self._served_at = time.monotonic()
         self._configured = False
+        self._client: IpcClient | None = None
+
+    @property
+    def unheard(self) -> list[str]:
+        """Topics of the cloud that the device could not subscribe to so far; from any thread."""
+        client = self._client
+        return [] if client is None else client.unheard
 
     def stop(self) -> None:
         """Ask the service to end; safe in a signal handler."""
@@ -178,6 +185,7 @@ class ConnectedService(ABC):
             log.warning("%s", exc)
             return None
         finally:
+            self._client = None
             self._outbox.attach(None)
             self._local.attach(None)
             self._disconnected()
@@ -194,6 +202,7 @@ class ConnectedService(ABC):
         client.watch_configuration(lambda: self._events.put(Event.CONFIGURATION_CHANGED))
         # Before the topics of the cloud are asked for, which takes its time while the line is cut.
         self._local.attach(client.local)
+        self._client = client
         self._configure(client)
         self._begin(client)
         self._outbox.attach(client)

@@ -154,6 +154,7 @@ class _TopicSubscription:
         self._stream: _Subscription | None = None
         self.heard_at = time.monotonic()
         self.is_open = True
+        self.problem = ""
 
     @property
     def waits(self) -> bool:
@@ -297,6 +298,11 @@ class GreengrassIpc:
         """Whether the connection has ended."""
         return self._lifecycle.lost
 
+    @property
+    def unheard(self) -> list[str]:
+        """Topics of the cloud whose subscriptions wait; see `IpcClient.unheard`."""
+        return [topic for (_, topic), each in list(self._topics.items()) if each.is_open and each.waits]
+
     def configuration(self) -> object:
         """Read the component's configuration; see `IpcClient.configuration`."""
         what = "reading the configuration"
@@ -341,6 +347,7 @@ class GreengrassIpc:
             # What the device says, or does not say in time, while its line is cut; a call that is refused is no such.
             if side is Side.LOCAL or self.lost or not isinstance(exc.__cause__, ServiceError | TimeoutError):
                 raise
+            subscription.problem = str(exc)
             log.warning("%s: it waits for the cloud, and is tried again", exc)
         self._topics[side, topic] = subscription
         return subscription
@@ -356,14 +363,15 @@ class GreengrassIpc:
                     continue
                 try:
                     subscription.replace()
-                except RefusedError as exc:
-                    log.error("%s", exc)
-                    subscription.is_open = not waited
-                    continue
                 except IpcError as exc:
                     # The next time, then: the stream that there was is still there.
-                    log.debug("not renewed: %s", exc)
+                    if subscription.problem != str(exc):
+                        log.warning("not renewed: %s", exc)
+                    subscription.problem = str(exc)
+                    if isinstance(exc, RefusedError):
+                        continue
                     break
+                subscription.problem = ""
                 if waited:
                     log.info("subscribed to %s", topic)
 

@@ -90,6 +90,11 @@ class IpcClient(Publisher, Protocol):
         """The way to the device's own components: whoever listens gets the bytes, in a BinaryMessage, or nobody."""
         ...
 
+    @property
+    def unheard(self) -> list[str]:
+        """Topics of the cloud whose subscriptions wait: its line is cut, or it refuses them."""
+        ...
+
     def configuration(self) -> object:
         """Read the component's configuration.
 

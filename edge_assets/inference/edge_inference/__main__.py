@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     captures = CaptureQueue(folder, device)
     upload = CaptureUpload(captures, folder, open_s3, device)
     keys = SigningKeys()
-    heartbeat = Heartbeat(device, outbox, upload.counts, local=local)
+    heartbeat = Heartbeat(device, outbox, upload.counts, local=local, unheard=lambda: service.unheard)
     for name, work in (("captures", captures.run), ("upload", upload.run)):
         threading.Thread(target=work, name=name, daemon=True).start()
 

@@ -13,6 +13,8 @@ from edge_inference.settings import ServiceSettings
 STATM = Path("/proc/self/statm")
 #: Of what is wrong with a model: the path of its file takes a hundred of them.
 PROBLEM_CHARACTERS = 400
+#: Topics that are told not to be heard.
+UNHEARD = 5
 
 
 class Heartbeat:
@@ -24,6 +26,7 @@ class Heartbeat:
         captures: What became of captures.
         clock: Monotonic seconds.
         local: Messages on their way to the device's own components; the message says nothing of it without one.
+        unheard: Topics of the cloud that the device could not subscribe to so far; five of them are told.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class Heartbeat:
         clock: Callable[[], float] = time.monotonic,
         *,
         local: Outbox | None = None,
+        unheard: Callable[[], list[str]] = list,
     ) -> None:
         self.settings = ServiceSettings()
         self._device = device
         self._outbox = outbox
         self._local = local
+        self._unheard = unheard
         self._captures = captures
         self._clock = clock
         self._started = clock()
@@ -65,6 +70,7 @@ class Heartbeat:
         Returns:
             JSON of at most 6,000 bytes; with very many models those that come last are left out.
         """
+        unheard = self._unheard()[:UNHEARD]
         for count in range(len(endpoints), -1, -1):
             payload = encode(
                 {
@@ -74,6 +80,7 @@ class Heartbeat:
                     "rss_mb": resident_mb(),
                     "outbox": _on_their_way(self._outbox),
                     **({"local_outbox": _on_their_way(self._local)} if self._local else {}),
+                    **({"unheard": unheard} if unheard else {}),
                     "captures": self._captures(),
                     "models": {each.settings.name: _model(each) for each in endpoints[:count]},
                 }
