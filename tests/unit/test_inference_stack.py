@@ -448,3 +448,25 @@ def test_a_handler_takes_and_publishes_exactly_its_topics() -> None:
     assert "topic/edgewright/twin/digits-v1/response" in json.dumps(policy)
     assert "topicfilter/edgewright/twin/digits-v1/request" in json.dumps(policy)
     assert len(recipe["Manifests"][0]["Artifacts"]) == 2
+
+
+def test_a_route_on_the_device_is_in_the_recipe_and_not_in_the_iot_policy(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "twin.toml").read_text()
+    routes = (
+        '[[routes]]\nsource = "digits-v1"\ntarget = "iris"\n[[routes]]\nsource = "iris"\ntarget = "digits-v1"\n'
+        '[[routes]]\nsource = "devices"\ntopic = "site/measured"\ntarget = "digits-v1"\n'
+    )
+
+    made = lab(tmp_path / "a", f"{text}\n{routes}")
+
+    (recipe,) = [
+        json.dumps(each["Properties"]["InlineRecipe"])
+        for each in made
+        if each["Type"] == "Custom::ComponentVersion" and "handler.DigitsV1" in json.dumps(each["Properties"])
+    ]
+    policy = json.dumps(json.loads((tmp_path / "a" / "out" / "Identity.template.json").read_text()))
+    local = ["edgewright/lab/iris/response", "site/measured", "edgewright/lab/iris/request"]
+    assert all(topic in recipe for topic in local)
+    assert recipe.count("aws.greengrass#PublishToTopic") == recipe.count("aws.greengrass#SubscribeToTopic") == 1
+    assert "site/measured" not in policy
+    assert policy.count("topic/edgewright/twin/digits-v1/response") == 1
