@@ -1,5 +1,6 @@
 """Rules on recipes: format, size, platform, dependencies, and the lifecycle steps with their scripts."""
 
+import codecs
 import json
 import re
 import zipfile
@@ -361,30 +362,40 @@ def steps_install_offline(fleet: FleetView) -> Iterator[Finding]:
 
 @rule(
     "LineEnds",
-    "a shell script must end its lines with a line feed alone",
-    reason="with a carriage return before it sh finds no command, and the kernel no interpreter",
-    fix='declare "* text=auto eol=lf" in .gitattributes and check the file out anew, or convert it',
+    "a shell script must end its lines with a line feed alone, and have no byte order mark",
+    reason="with a carriage return or a byte order mark sh finds no command, and the kernel no interpreter",
+    fix='declare "* text=auto eol=lf" in .gitattributes and check the file out anew, or save it as plain UTF-8',
 )
 def scripts_have_unix_line_ends(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         for place, script in recipe.scripts():
-            if "\r" in script:
-                yield Finding(recipe.resource, place, "a carriage return")
+            if told := _no_plain_script(script.encode()):
+                yield Finding(recipe.resource, place, told)
         for _, artifact in recipe.artifacts():
             file = fleet.asset(str(artifact.get("Uri", "")))
-            for member in _with_carriage_returns(file) if file and file.suffix == ".zip" and file.is_file() else ():
-                yield Finding(recipe.resource, f"{PLACE}/Artifacts/{member}", "a carriage return")
+            members = _no_plain_scripts(file) if file and file.suffix == ".zip" and file.is_file() else ()
+            for member, told in members:
+                yield Finding(recipe.resource, f"{PLACE}/Artifacts/{member}", told)
+
+
+def _no_plain_script(content: bytes) -> str:
+    """What a shell would trip over; empty where there is nothing."""
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "a byte order mark"
+    return "a carriage return" if b"\r" in content else ""
 
 
 @lru_cache(maxsize=64)
-def _with_carriage_returns(archive: Path) -> tuple[str, ...]:
-    """Shell scripts in a zip that have one: files named .sh, and those without a suffix that name an interpreter."""
+def _no_plain_scripts(archive: Path) -> tuple[tuple[str, str], ...]:
+    """Shell scripts in a zip with such a thing: named .sh, or without a suffix and for an interpreter."""
     found = []
     with zipfile.ZipFile(archive) as members:
         for member in members.infolist():
             suffix = PurePosixPath(member.filename).suffix
             if suffix in ("", ".sh") and not member.is_dir() and member.file_size <= SCRIPT_BYTES:
                 content = members.read(member)
-                if b"\r" in (content if suffix else content.split(b"\n")[0] if content.startswith(b"#!") else b""):
-                    found.append(member.filename)
+                first = content.split(b"\n")[0]
+                names_interpreter = first.removeprefix(codecs.BOM_UTF8).startswith(b"#!")
+                if told := _no_plain_script(content if suffix else first if names_interpreter else b""):
+                    found.append((member.filename, told))
     return tuple(found)

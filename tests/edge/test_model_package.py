@@ -109,6 +109,15 @@ REFUSED: dict[str, Callable[[Path], Any]] = {
     "input image must have the shape": lambda folder: _other_model(folder, shape=(1, 64)),
     "must answer with finite values": lambda folder: _other_model(folder, bias=np.inf),
     "samples must have the shape": lambda folder: np.savez(folder / "samples.npz", images=np.zeros((3, 9, 9))),
+    "values must be real numbers, got complex64": lambda folder: np.savez(
+        folder / "samples.npz", images=np.zeros((1, 8, 8), np.complex64)
+    ),
+    r"values must be real numbers, got datetime64\[D\]": lambda folder: np.savez(
+        folder / "samples.npz", images=np.zeros((1, 8, 8), "M8[D]")
+    ),
+    "values must be real numbers, got <U1": lambda folder: np.savez(
+        folder / "samples.npz", images=np.full((1, 8, 8), "1")
+    ),
     "must hold an array named images": lambda folder: np.savez(folder / "samples.npz", other=np.zeros(1)),
     "samples.npz must hold": lambda folder: (folder / "samples.npz").write_bytes(b"no zip"),
 }

@@ -240,6 +240,8 @@ ALSO: list[tuple[str, str, Break]] = [
     ("EdgeManager", "TokenExchange", token_exchange("sagemaker:CreateEdgePackagingJob", "arn:aws:sagemaker:::job/x")),
     ("LineEnds", "Inference", script('cd "{work:path}/"\r\nexec true')),
     ("LineEnds", "Inference", lambda fleet: fleet.more_code.update({"bin/tool": "#!/bin/sh\r\nexit"})),
+    ("LineEnds", "Inference", lambda fleet: fleet.more_code.update({"bin/tool": "\ufeff#!/bin/sh\nexit"})),
+    ("LineEnds", "Inference", lambda fleet: fleet.more_code.update({"bin/tool.sh": "\ufeffexit\n"})),
     ("RolloutRate", "Deployment", deployment("IotJobConfiguration/JobExecutionsRolloutConfig/MaximumPerMinute", 2000)),
     ("AbortCriteria", "Deployment", deployment("IotJobConfiguration/AbortConfig/CriteriaList", [])),
     ("VersionPin", "Deployment", deployment("Components/aws.greengrass.Nucleus/ComponentVersion", "LATEST")),
@@ -280,7 +282,9 @@ KEEPS: dict[str, Break] = {
     "an abort on ALL": deployment(
         "IotJobConfiguration/AbortConfig/CriteriaList", [{"Action": "CANCEL", "FailureType": "ALL"}]
     ),
-    "carriage returns in what is no script": lambda fleet: fleet.more_code.update({"a.csv": "a\r\n", "b": "a\r\n"}),
+    "carriage returns in what is no script": lambda fleet: fleet.more_code.update(
+        {"a.csv": "a\r\n", "b": "\ufeffa\r\n"}
+    ),
     **NUCLEUS_KEEPS,
     "a key for EventBridge and a topic": events_key({"StringLike": {"kms:EncryptionContext:aws:sns:topicArn": "*"}}),
     "a function on Amazon Linux 2 with a wheel for it": optimiser("python3.11", python="cp311", glibc="2.26"),

@@ -93,7 +93,11 @@ def _read(file: Path, content: bytes, name: str) -> NDArray[np.float32]:
     try:
         # Pickled arrays would run code of whoever made the file.
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return np.asarray(arrays[name], dtype=np.float32)
+            found = arrays[name]
+            # Complex numbers, dates and texts would be cast to something.
+            if found.dtype.kind not in "buif":
+                raise TypeError(f"its values must be real numbers, got {found.dtype}")
+            return np.asarray(found, dtype=np.float32)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as exc:
         raise ModelPackageError(f"{file} must hold an array named {name}: {exc}") from exc
 
