@@ -123,7 +123,7 @@ BOUNDS = (
     Bound("log records for queries", 20_000, _log_records),
     Bound("events on a bus", 1000, _events),
     Bound("ended executions of state machines", 1000, _executions),
-    Bound("objects, or old versions, that a rule of their bucket's lifecycle expires", 10_000, _expiring_objects),
+    Bound("objects, or old versions, that a rule of their bucket's lifecycle expires", 2000, _expiring_objects),
 )
 """What grows with traffic, besides the metrics (twin/cloud/metrics.py)."""
 
