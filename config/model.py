@@ -1,7 +1,7 @@
 """What a stage's file may say of a model, and how it is served."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,6 +99,13 @@ class Model(Section):
 MODELS = Path(__file__).resolve().parents[1] / "edge_assets" / "models"
 
 
+def labels_in_an_answer(declaration: Mapping[str, Any]) -> int:
+    """How many labels a model's answers have where its declaration says nothing; a detector's have many objects."""
+    default = 100 if declaration.get("task") == "object-detection" else 3
+    found: int = declaration.get("topK", default)
+    return found
+
+
 def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]:
     """Read what a model's declaration says under `serving`: keys of the inference component's configuration.
 
@@ -113,7 +120,7 @@ def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]
     """
     try:
         declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8-sig"))
-        found = {"topK": declaration.get("topK", 3), **declaration.get("serving", {}), **model.serving}
+        found = {"topK": labels_in_an_answer(declaration), **declaration.get("serving", {}), **model.serving}
     except (OSError, ValueError, AttributeError, TypeError):
         found = dict(model.serving)
     if isinstance(topic := found.get("PublishResultsOnTopic"), str):

@@ -20,15 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from config.loader import ConfigurationError as StageError
+from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.files import read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, above
 from edge_inference.messages import parse as parse_request
-from edge_inference.models.package import TENSORS, ModelPackageError
+from edge_inference.models.detection import MOST
+from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
+from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
-from tools import model_init, model_preview
+from tools import detections, model_init, model_preview
 from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
@@ -56,7 +59,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     check_name(source.name)
     check_runtime()
     check_model(source)
-    serving = {"topK": source.declaration.get("topK", 3), **source.declaration.get("serving", {})}
+    serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
     settings = check_serving(source.name, serving)
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
@@ -109,10 +112,15 @@ def _line(name: str, model: Workload, request: Request, count: int, threshold: f
         # As on the device: whatever a model does with an input, it is told.
         raise RequestError(ErrorCode.INTERNAL_ERROR, f"{name}: inference failed: {type(exc).__name__}: {exc}") from exc
     latency_ms = (time.perf_counter() - started) * 1000
-    found = ", ".join(f"{score.label} {score.probability:.3f}" for score in above(prediction, threshold))
-    if not prediction.scores:
+    found = ", ".join(map(_said, above(prediction, threshold)))
+    if not prediction.scores and prediction.size is None:
         found = json.dumps(prediction.outputs)[:200]
     return f"{name}: {found or f'nothing with a score of {threshold:g} or above'} ({latency_ms:.2f} ms)"
+
+
+def _said(score: Score) -> str:
+    at = "" if score.box is None else f" at {', '.join(f'{place:.0f}' for place in score.box)}"
+    return f"{score.label} {score.probability:.3f}{at}"
 
 
 def _samples(model: Workload, count: int, threshold: float) -> Iterator[str]:
@@ -123,7 +131,13 @@ def _samples(model: Workload, count: int, threshold: float) -> Iterator[str]:
     for index in range(min(size, SHOWN)):
         expected = f" (is {model.package.labels[labels[index]]})" if labels else ""
         yield _line(f"sample {index}{expected}", model, Request(None, index=index), count, threshold)
-    if labels:
+    if model.package.task == OBJECTS:
+        there = detections.truths_of(model.package)
+        if there:
+            found = [model.predict(Request(None, index=index), MOST).scores for index in range(size)]
+            precision = detections.mean_average_precision(found, there)
+            yield f"mean average precision {precision:.4f} on {size} samples, at an overlap of {detections.OVERLAP}"
+    elif labels:
         answers = [model.predict(Request(None, index=index), 1).scores[0].label for index in range(size)]
         right = sum(answer == model.package.labels[label] for answer, label in zip(answers, labels, strict=True))
         yield f"{right} of {size} samples right ({right / size:.4f})"

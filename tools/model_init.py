@@ -16,12 +16,13 @@ from config.loader import FOLDER, ConfigurationError, load_stage
 from config.model import MODELS
 from edge_constructs.model_runtime import weight_files
 from edge_constructs.model_source import DECLARATION
-from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, TABLES, TASKS, TENSORS
+from edge_inference.models.detection import SEPARATE
+from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, OBJECTS, TABLES, TASKS, TENSORS
 from edge_inference.models.runtime import import_engine
+from tools.detector_exports import Tensor, box_values, is_picture, seen_detection
 from tools.model_folder import check_name
 
 Checker = Callable[[Path, Sequence[str]], Iterator[str]]
-Tensor = dict[str, Any]
 #: What pixels a model was trained on.
 PIXELS: dict[str, dict[str, list[float]]] = {
     "0-1": {},
@@ -114,8 +115,16 @@ def _size(size: object) -> int:
     return size if isinstance(size, int) and size > 0 else FREE
 
 
-def seen_task(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> str:
-    """Guess the task by the shapes."""
+def seen_task(inputs: Sequence[Tensor], outputs: Sequence[Tensor], labels: int = 0) -> str:
+    """Guess the task by the shapes.
+
+    Args:
+        inputs: Of the graph.
+        outputs: Likewise.
+        labels: How many there are; 0 where nobody said.
+    """
+    if len(inputs) == 1 and is_picture(inputs[0]["shape"]) and seen_detection(inputs[0], outputs, labels) is not None:
+        return OBJECTS
     numbers = [each for each in outputs if each["dtype"] in FLOATS]
     if len(inputs) == 1 and len(numbers) == 1:
         rank, last = len(inputs[0]["shape"]), len(numbers[0]["shape"])
@@ -137,7 +146,8 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
         ModelInitError: Something is missing or cannot be; everything missing is listed.
     """
     session, inputs, outputs = read_graph(flags.file)
-    task = flags.task or seen_task(inputs, outputs)
+    given = _labels(flags.labels or "")
+    task = flags.task or seen_task(inputs, outputs, len(given))
     name = flags.name or re.sub(r"[^a-z0-9]+", "-", flags.file.stem.lower()).strip("-")
     declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": "model.onnx"}
     if extras := weight_files(flags.file):
@@ -151,17 +161,17 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
         raise ModelInitError(
             f"{task} needs one input, got {', '.join(each['name'] for each in inputs)}: --task tensors"
         )
+    if task == OBJECTS:
+        return {**declared, **_detector(session, inputs[0], outputs, flags, answers)}
     output = _output(outputs, flags.output)
     inputs[0]["shape"][0] = 1
     if task == IMAGES:
         declared["preprocessing"] = _preprocessing(inputs[0], flags, answers)
     else:
         declared["features"] = _features(inputs[0], flags, answers)
-    labels = _listed(answers.need("labels", "what the output's values stand for", "good,bad or a file"))
+    labels = _labels(answers.need("labels", "what the output's values stand for", "good,bad or a file"))
     if answers.missing:
         raise ModelInitError("\n".join(answers.missing))
-    if len(labels) == 1 and labels[0].isdecimal():
-        labels = [f"class {number}" for number in range(int(labels[0]))]
     results = [_run(session, inputs[0], output["name"], number) for number in range(_TRIES)]
     output["shape"] = list(results[0].shape)
     if (size := results[0].size) != len(labels) and (size, len(labels)) != (1, 2):
@@ -175,6 +185,38 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     return {**declared, "inputs": inputs, "outputs": [output], "labels": labels}
 
 
+def _detector(
+    session: Any, picture: Tensor, outputs: Sequence[Tensor], flags: argparse.Namespace, answers: Answers
+) -> dict[str, Any]:
+    """What a declaration says of a detector; what its graph leaves free is tried out."""
+    if len(picture["shape"]) == 4:
+        picture["shape"][0] = 1
+    preprocessing = _preprocessing(picture, flags, answers)
+    labels = _labels(answers.need("labels", "what the classes are called", "cat,dog or a file"))
+    if answers.missing:
+        raise ModelInitError("\n".join(answers.missing))
+    detection = seen_detection(picture, outputs, len(labels), asked=True)
+    if detection is None:
+        there = ", ".join(f"{each['name']} {each['shape']}" for each in outputs)
+        raise ModelInitError(
+            f"a detector must have outputs of boxes and scores, one of rows, or a grid, got {there}: --task tensors"
+        )
+    used = {str(value) for value in detection.values()} if detection["form"] == SEPARATE else {outputs[0]["name"]}
+    kept = [each for each in outputs if each["name"] in used]
+    for each in kept:
+        if len(each["shape"]) > 1 and len(picture["shape"]) == 4:
+            each["shape"][:1] = [1 if size == FREE else size for size in each["shape"][:1]]
+    found = _run(session, picture, str(detection.get("boxes", outputs[0]["name"])), 0)
+    for each in kept:
+        if not each["shape"]:  # the graph says none
+            each["shape"] = list(_run(session, picture, each["name"], 0).shape)
+    if "unit" not in detection and found.size and np.abs(box_values(found, detection, len(labels))).max() <= 1:
+        detection["unit"] = "share"
+    return {
+        "inputs": [picture], "outputs": kept, "labels": labels, "preprocessing": preprocessing, "detection": detection,
+    }  # fmt: skip
+
+
 def _output(outputs: Sequence[Tensor], wanted: str | None) -> Tensor:
     found = [each for each in outputs if each["dtype"] in FLOATS and wanted in (None, each["name"])]
     if len(found) == 1:
@@ -185,7 +227,8 @@ def _output(outputs: Sequence[Tensor], wanted: str | None) -> Tensor:
 
 
 def _preprocessing(tensor: Tensor, flags: argparse.Namespace, answers: Answers) -> dict[str, Any]:
-    shape = tensor["shape"]
+    whole = tensor["shape"]
+    shape = [1, *whole] if len(whole) == 3 else whole  # torchvision's detectors take no batch
     channels_last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
     if len(shape) != 4 or shape[3 if channels_last else 1] not in (1, 3):
         text = "a picture's input must have the shape [1, 1 or 3, height, width] or [1, height, width, 1 or 3]"
@@ -196,6 +239,7 @@ def _preprocessing(tensor: Tensor, flags: argparse.Namespace, answers: Answers) 
         if size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
             raise ModelInitError(f"--size must be WIDTHxHEIGHT, such as 224x224, got {size}")
         shape[across], shape[down] = map(int, size.split("x")) if size else (1, 1)
+        whole[:] = shape[-len(whole) :]
     channels = shape[3 if channels_last else 1]
     found: dict[str, Any] = {"width": shape[across], "height": shape[down], "mode": "RGB" if channels == 3 else "L"}
     if tensor["dtype"] != "uint8":
@@ -223,6 +267,14 @@ def _features(tensor: Tensor, flags: argparse.Namespace, answers: Answers) -> li
     if tensor["shape"][1] != len(names):
         raise ModelInitError(f"--features must be {tensor['shape'][1]}, as the input has, got {len(names)}")
     return names
+
+
+def _labels(text: str) -> list[str]:
+    """The labels' names; a number stands for so many."""
+    labels = _listed(text)
+    if len(labels) == 1 and labels[0].isdecimal():
+        labels = [f"class {number}" for number in range(int(labels[0]))]
+    return labels
 
 
 def _listed(text: str) -> list[str]:
@@ -326,7 +378,10 @@ def init(flags: argparse.Namespace, check: Checker, models: Path = MODELS, stage
         shutil.copyfile(flags.file, made / "model.onnx")
         (made / DECLARATION).write_text(_as_json(declared), encoding="utf-8")
         yield from check(made, [])
-        if declared["task"] != TENSORS:
+        if declared["task"] == OBJECTS:
+            read = ", ".join(f"{key} {value}" for key, value in declared["detection"].items())
+            yield f"the outputs are read as {read}"
+        elif declared["task"] != TENSORS:
             yield f"the output is taken for {'probabilities' if 'probabilities' in declared else 'logits'}"
         shutil.copytree(made, models / name)
     yield f"made {models / name}; change what it says in {DECLARATION}"
@@ -337,7 +392,9 @@ def init(flags: argparse.Namespace, check: Checker, models: Path = MODELS, stage
     except (ConfigurationError, ModelInitError, OSError):
         shutil.rmtree(models / name)
         raise
-    subject = {IMAGES: "--image FILE", TABLES: "--features '[…]'"}.get(declared["task"], "--inputs '{…}'")
+    subject = {IMAGES: "--image FILE", OBJECTS: "--image FILE", TABLES: "--features '[…]'"}.get(
+        declared["task"], "--inputs '{…}'"
+    )
     where = "twin predict" if flags.stage == "twin" else "tools.predict"
     stage = "" if flags.stage == "twin" else f" --stage {flags.stage}"
     yield f"next: npx cdk deploy --all -c stage={flags.stage}, then python -m {where} {name}{stage} {subject}"

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from config.model import labels_in_an_answer
 from edge_constructs.model_source import ModelSource
 from edge_inference.files import read_file
-from edge_inference.messages import Request, parse
-from edge_inference.models import pictures
+from edge_inference.messages import Request, above, parse
 from edge_inference.models.classifier import ImageClassifier, TabularClassifier
-from tools.model_folder import load, package
+from edge_inference.models.detector import ObjectDetector
+from edge_inference.models.pictures import Pixels
+from tools import detections
+from tools.model_folder import check_serving, load, package
 from twin.page import html as page
 
 SHOWN = 24
@@ -54,8 +58,14 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
         asked = list(
             _asked(inputs or ([str(own)] if own.is_file() else [])) if inputs or own.is_file() else _samples(model)
         )
-        answers = [(what, request, is_, model.predict(request, 3)) for what, request, is_ in asked]
-        content = _pictures(model, answers) if isinstance(model, ImageClassifier) else _table(model, answers)
+        serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
+        settings = check_serving(source.name, serving)
+        count = settings["count"] if isinstance(model, ObjectDetector) else 3
+        answers = [(what, request, is_, model.predict(request, count)) for what, request, is_ in asked]
+        if isinstance(model, ObjectDetector):
+            content = _objects(model, answers, settings["threshold"])
+        else:
+            content = _pictures(model, answers) if isinstance(model, ImageClassifier) else _table(model, answers)
         declared = {key: value for key, value in source.declaration.items() if key not in ("name", "labels", "samples")}
         rows = [(key, json.dumps(value)[:300]) for key, value in declared.items()]
         lead = f"{model.package.task}, run on this machine with the device's code. {model.package.notice}"
@@ -90,12 +100,10 @@ def _samples(model: Any) -> Iterator[Asked]:
 def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
     wanted, shown = model.preprocessing, []
     for what, request, expected, prediction in answers:
-        if request.image is not None:
-            pixels = pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
-        else:
-            pixels = model.samples[request.index or 0]
+        given = request.image
+        pixels = model.samples[request.index or 0] if given is None else wanted.decode(given).pixels
         tensor = wanted.apply(pixels)
-        visible = pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+        visible = _visible(pixels)
         file = io.BytesIO()
         Image.fromarray(visible.squeeze()).save(file, "PNG")
         best = prediction.scores[0].label
@@ -104,6 +112,31 @@ def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str,
         more = f"is {expected}; {values}" if expected else values
         shown.append((file.getvalue(), what, best, more, bool(expected) and expected != best))
     return page.pictures(shown, large=max(wanted.width, wanted.height) > 32)
+
+
+def _visible(pixels: Pixels) -> NDArray[np.uint8]:
+    scale = 1 if pixels.dtype == np.uint8 else 255
+    visible: NDArray[np.uint8] = np.rint(np.clip(pixels, 0, 255 / scale) * scale).astype(np.uint8)
+    return visible
+
+
+def _objects(model: ObjectDetector, answers: Sequence[tuple[str, Request, str, Any]], threshold: float) -> str:
+    """Pictures with what was found in them, and in green what is there, where the samples say so."""
+    shown, there = [], detections.truths_of(model.package)
+    for what, request, _, prediction in answers:
+        found, truths = above(prediction, threshold), []
+        if request.image is None:
+            picture: bytes | NDArray[np.uint8] = _visible(model.samples[request.index or 0])
+            truths = there[request.index or 0] if there else []
+        else:
+            picture = request.image
+        said = f"{len(found)} object{'' if len(found) == 1 else 's'}"
+        more = (
+            f"{f'of {len(truths)} that are there, ' if truths else ''}{what}, {' x '.join(map(str, prediction.size))}"
+        )
+        named = ", ".join(f"{score.label} {score.probability:.2f}" for score in found)
+        shown.append((detections.drawn(picture, found, truths), f"{what}: {named or 'nothing'}", said, more, False))
+    return page.pictures(shown, large=True)
 
 
 def _table(model: Any, answers: Sequence[tuple[str, Request, str, Any]]) -> str:

@@ -296,8 +296,9 @@ def line_of(topic: str, message: bytes) -> str:
         if "inference-results" in answer:
             found = ", ".join(f"{each['Label']} {each['Score']:.3f}" for each in answer["inference-results"])
             return f"{head} {topic}: {found or 'nothing above the threshold'} ({answer.get('inference-description')})"
-        found = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in answer.get("top_k", []))
-        said = found or json.dumps(answer.get("outputs"))[:200]
+        named = answer.get("objects") or answer.get("top_k") or []
+        found = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in named)
+        said = found or ("no object" if "objects" in answer else json.dumps(answer.get("outputs"))[:200])
         return f"{head} {answer['device']}: {said} ({answer['latency_ms']:.2f} ms)"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{head} {topic}: {message[:200].decode(errors='replace')}"
@@ -311,10 +312,14 @@ def show(console: Console, asked: Question, answer: Json, round_trip_s: float) -
         console.print(asked.note, markup=False)
     model = answer.get("model", {})
     who = f"{answer.get('device')} says ({model.get('name')} {model.get('version')})"
-    console.print(f"{who}: {answer.get('label') or json.dumps(answer.get('outputs'))}", markup=False)
+    said = answer.get("label") or json.dumps(answer.get("outputs"))
+    if "objects" in answer:
+        said = f"{len(answer['objects'])} objects in {' x '.join(map(str, answer.get('size', [])))} pixels"
+    console.print(f"{who}: {said}", markup=False)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for each in answer.get("top_k", []):
-        table.add_row(each["label"], f"{each['probability']:.3f}", "█" * round(each["probability"] * 30))
+    for each in answer.get("objects") or answer.get("top_k") or []:
+        box = ", ".join(f"{place:g}" for place in each.get("box", []))
+        table.add_row(each["label"], f"{each['probability']:.3f}", "█" * round(each["probability"] * 30), box)
     console.print(table)
     if "notice" in answer:
         console.print(f"notice: {answer['notice']}", markup=False)

@@ -19,7 +19,14 @@ DECLARATION = "model.json"
 RESERVED = ("manifest.json", "manifest.sig")
 ONNX = re.compile(r"[^/]+\.onnx")
 _REQUIRED = ("name", "framework", "source", "inputs", "outputs")
-_KINDS = {"preprocessing": dict, "samples": dict, "serving": dict, "extras": list, "features": list}
+_KINDS = {
+    "preprocessing": dict,
+    "detection": dict,
+    "samples": dict,
+    "serving": dict,
+    "extras": list,
+    "features": list,
+}
 
 
 class ModelDeclarationError(ValueError):

@@ -17,7 +17,7 @@ from tools.digits import digit_png
 
 def decode(data: bytes, width: int, height: int, mode: str, resize: int | None = None) -> NDArray[np.float32]:
     """Decoded pixels from 0 to 1, however they are held."""
-    pixels: Pixels = decode_pixels(data, width, height, mode, resize)
+    pixels: Pixels = decode_pixels(data, width, height, mode, resize).pixels
     unit: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
     return unit
 

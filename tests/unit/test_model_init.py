@@ -57,13 +57,13 @@ def pictures(file: Path, shape: Sequence[Any], classes: int = 5, **how: Any) -> 
     return saved(file, nodes, [value("x", shape)], [value("y", ["n", classes])], {"F": weights}, **how)
 
 
-def detector(file: Path) -> Path:
+def two_heads(file: Path) -> Path:
     nodes = [
-        helper.make_node("Reshape", ["images", "s"], ["boxes"]),
-        helper.make_node("ReduceMax", ["boxes"], ["scores"], axes=[2], keepdims=0),
+        helper.make_node("Reshape", ["images", "s"], ["rows"]),
+        helper.make_node("ReduceMax", ["rows"], ["peaks"], axes=[2], keepdims=0),
     ]
-    outputs = [value("boxes", [1, 48, 4]), value("scores", [1, 48])]
-    return saved(file, nodes, [value("images", [1, 3, 8, 8])], outputs, {"s": np.array([1, 48, 4], np.int64)})
+    outputs = [value("rows", [1, 64, 3]), value("peaks", [1, 64])]
+    return saved(file, nodes, [value("images", [1, 3, 8, 8])], outputs, {"s": np.array([1, 64, 3], np.int64)})
 
 
 def flags(*words: Any) -> argparse.Namespace:
@@ -127,10 +127,10 @@ def test_channels_may_come_last(tmp_path: Path, stages: Path, channels: int, mod
 
 
 def test_what_is_no_classification_takes_tensors(tmp_path: Path, stages: Path) -> None:
-    declared, lines = made(tmp_path, stages, detector(tmp_path / "detector.onnx"))
+    declared, lines = made(tmp_path, stages, two_heads(tmp_path / "heads.onnx"))
 
     assert declared["task"] == "tensors"
-    assert [each["name"] for each in declared["outputs"]] == ["boxes", "scores"]
+    assert [each["name"] for each in declared["outputs"]] == ["rows", "peaks"]
     assert "--inputs" in lines[-1]
 
 

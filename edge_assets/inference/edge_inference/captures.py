@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from edge_inference.messages import Request
+from edge_inference.messages import Request, named_score
 from edge_inference.models.prediction import Prediction
 from edge_inference.settings import ModelSettings, ServiceSettings
 
@@ -260,7 +260,8 @@ class CaptureQueue:
     def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
         """Choose by the settings' share and limit; see `Captures.offer`."""
         reason = None
-        if prediction.scores and prediction.scores[0].probability < settings.capture_below:
+        confidence = prediction.confidence(settings.threshold)
+        if confidence is not None and confidence < settings.capture_below:
             reason = UNCERTAIN
         elif settings.capture_share and self._chance() < settings.capture_share:
             reason = SAMPLED
@@ -332,8 +333,10 @@ class CaptureQueue:
     ) -> dict[str, object]:
         given = {"index": request.index, "features": request.features, "inputs": request.inputs}
         output: dict[str, object] = {"outputs": prediction.outputs}
-        if prediction.scores:
-            output = {"top_k": [{"label": s.label, "probability": s.probability} for s in prediction.scores]}
+        if prediction.size is not None:
+            output = {"objects": [named_score(score) for score in prediction.scores], "size": prediction.size}
+        elif prediction.scores:
+            output = {"top_k": [named_score(score) for score in prediction.scores]}
         return {
             "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "device": self._device,

@@ -23,6 +23,7 @@ MESSAGE_CHARACTERS = 500
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 OWN, EDGE_MANAGER = "edgewright", "edge-manager"
 FORMATS = (OWN, EDGE_MANAGER)
+_EDGE_MANAGER_KEYS = {"label": "Label", "probability": "Score", "box": "Box"}
 
 
 class ErrorCode(StrEnum):
@@ -234,10 +235,11 @@ def success(
         model: Name under which the model is served.
         prediction: What the model says.
         latency_ms: From taking the request to having the prediction, in milliseconds.
-        threshold: Labels of a smaller probability are left out of `top_k`; `label` is the best one in any case.
+        threshold: Labels and objects of a smaller probability are left out; `label` is the best one in any case.
 
     Returns:
-        JSON of at most 6,000 bytes; the least probable labels are left out where they do not fit.
+        JSON of at most 6,000 bytes; the least probable labels or objects are left out where they do not fit, and
+        `left_out` says how many objects.
 
     Raises:
         RequestError: ResultTooLarge: the tensors do not fit into a message.
@@ -252,6 +254,7 @@ def success(
                 "device": device,
                 "model": {"name": model, "version": prediction.version},
                 **_result(prediction, scores[:count]),
+                **({"left_out": len(scores) - count} if prediction.size is not None and count < len(scores) else {}),
                 **({"notice": prediction.notice} if prediction.notice else {}),
                 "latency_ms": round(latency_ms, 3),
                 "timestamp": now(),
@@ -270,13 +273,21 @@ def above(prediction: Prediction, threshold: float) -> Sequence[Score]:
     return [score for score in prediction.scores if score.probability >= threshold]
 
 
+def named_score(score: Score) -> dict[str, object]:
+    """A label, or an object, as messages hold it."""
+    named: dict[str, object] = {"label": score.label, "probability": round(score.probability, 6)}
+    if score.box is not None:
+        named["box"] = [round(place, 1) for place in score.box]
+    return named
+
+
 def _result(prediction: Prediction, scores: Sequence[Score]) -> dict[str, object]:
+    named = [named_score(score) for score in scores]
+    if prediction.size is not None:
+        return {"objects": named, "size": prediction.size}
     if not prediction.scores:
         return {"outputs": prediction.outputs}
-    return {
-        "label": prediction.scores[0].label,
-        "top_k": [{"label": score.label, "probability": round(score.probability, 6)} for score in scores],
-    }
+    return {"label": prediction.scores[0].label, "top_k": named}
 
 
 def failure(request_id: str | None, device: str, error: RequestError) -> bytes:
@@ -324,8 +335,8 @@ def edge_manager(task: str, prediction: Prediction, count: int, threshold: float
         threshold: Labels of a smaller probability are left out.
 
     Returns:
-        JSON of at most 6,000 bytes: timestamp, inference-type, inference-description, inference-results with Label and
-        Score; the least probable labels are left out where they do not fit.
+        JSON of at most 6,000 bytes: timestamp, inference-type, inference-description, inference-results with Label,
+        Score and of an object its Box; the least probable are left out where they do not fit.
     """
     description = f"Top {count} predictions with score {threshold:g} or above"
     if prediction.notice:
@@ -338,7 +349,8 @@ def edge_manager(task: str, prediction: Prediction, count: int, threshold: float
                 "inference-type": task,
                 "inference-description": description,
                 "inference-results": [
-                    {"Label": score.label, "Score": round(score.probability, 6)} for score in scores[:kept]
+                    {_EDGE_MANAGER_KEYS[key]: value for key, value in named_score(score).items()}
+                    for score in scores[:kept]
                 ],
             }
         )

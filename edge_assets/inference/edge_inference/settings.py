@@ -55,7 +55,7 @@ class ModelSettings:
         "where results of files go: to the cloud, to the device's components, or both",
         "cloud",
     )
-    top_k: int = setting("topK", whole(1, 100), "labels in an answer", 3)
+    top_k: int = setting("topK", whole(1, 100), "labels, or objects, in an answer", 3)
     queue_size: int = setting("queueSize", whole(1, 10_000), "requests that wait; one more gets an error answer", 64)
     max_request_bytes: int = setting(
         "maxRequestBytes", whole(KIBIBYTE, 16 * MEBIBYTE), "a larger request gets an error answer unread", MQTT_BYTES
@@ -63,7 +63,16 @@ class ModelSettings:
     model_wait_s: int = setting(
         "modelWaitSeconds", whole(0, 300), "patience of a request for the first model, from its arrival", 10
     )
-    threshold: float = setting("threshold", _SHARE, "labels of a smaller probability are left out", 0.0)
+    threads: int = setting(
+        "threads", whole(0, 64), "processor cores for one input; 0 for all, and never more than the process may use", 1
+    )
+    parallel: int = setting(
+        "parallel",
+        whole(0, 64),
+        "inputs that are worked on at a time; 0 for as many as cores and threads allow; answers keep their order",
+        0,
+    )
+    threshold: float = setting("threshold", _SHARE, "labels and objects of a smaller probability are left out", 0.0)
     interval_s: float = setting(
         "InferenceInterval",
         number(0, 365 * DAY_S),
@@ -97,7 +106,7 @@ class ModelSettings:
         "resultFormat",
         choice(*FORMATS),
         "form of those results; `edge-manager`: timestamp, inference-type, inference-description, inference-results "
-        "[{Label, Score}]",
+        "[{Label, Score}], of an object also its Box",
         OWN,
     )
 

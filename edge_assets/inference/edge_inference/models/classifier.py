@@ -133,8 +133,7 @@ class ImageClassifier:
 
     def _pixels(self, request: Request) -> pictures.Pixels:
         if request.image is not None:
-            wanted = self.preprocessing
-            return pictures.decode(request.image, wanted.width, wanted.height, wanted.mode, wanted.resize)
+            return self.preprocessing.decode(request.image).pixels
         request.needs("index", "image")
         pixels: NDArray[np.float32] = sample(self.samples, request)
         return pixels

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from edge_inference.models.contents import Contents, open_file, read_file
-from edge_inference.models.pictures import CHANNELS, INPUT_DTYPES, Preprocessing
+from edge_inference.models.detection import KEYS as DETECTION
+from edge_inference.models.detection import Detection, read_detection
+from edge_inference.models.pictures import CHANNELS, INPUT_DTYPES, LETTERBOX, PAD, STRETCH, Preprocessing
 from edge_inference.models.signature import SIGNATURE, SIGNATURE_BYTES, SignatureError, SigningKey
 
 #: The portable form of a model; a compiled one may lie beside it.
 MODEL_FILE = "model.onnx"
 DTYPE = "float32"
-IMAGES, TABLES, TENSORS = "image-classification", "tabular-classification", "tensors"
-TASKS = (IMAGES, TABLES, TENSORS)
+IMAGES, OBJECTS = "image-classification", "object-detection"
+TABLES, TENSORS = "tabular-classification", "tensors"
+TASKS = (IMAGES, OBJECTS, TABLES, TENSORS)
 #: What ONNX Runtime calls the types that a declaration may name.
 DTYPES = {
     "float32": "tensor(float)",
@@ -36,9 +39,10 @@ DTYPES = {
 #: A size that is free, such as the batch of a model with dynamic batch.
 FREE = -1
 FLOATS = ("float32", "float16", "float64")
-#: What a classification's input may hold; its output holds one of `FLOATS`.
-CLASSIFIED = {IMAGES: INPUT_DTYPES, TABLES: (*FLOATS, "int64", "int32")}
-PREPROCESSING = ("width", "height", "mode", "mean", "std", "order", "layout", "resize")
+#: What a task's input and outputs may hold; others take all of `DTYPES`.
+INPUTS = {IMAGES: INPUT_DTYPES, OBJECTS: INPUT_DTYPES, TABLES: (*FLOATS, "int64", "int32")}
+OUTPUTS = {IMAGES: FLOATS, OBJECTS: (*FLOATS, "int64", "int32"), TABLES: FLOATS}
+PREPROCESSING = ("width", "height", "mode", "mean", "std", "order", "layout", "resize", "fit", "pad")
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 20
 #: Folder of a compiler's output, which this component does not load.
@@ -68,16 +72,17 @@ class ModelPackage:
         name: Name of the model.
         version: Version of the package.
         task: What the model does, one of `TASKS`.
-        inputs: One for the classifying tasks, at least one for tensors.
-        outputs: One for the classifying tasks: a value a label, or one value for two labels; at least one for tensors.
+        inputs: One, but for tensors at least one.
+        outputs: One for the classifying tasks: a value a label, or one value for two labels; else at least one.
         labels: In the order of the classes; none for tensors.
-        preprocessing: From pixels to the input; None unless the task is image classification.
+        preprocessing: From pixels to the input; None unless the task takes pictures.
         samples: File of held-out samples and the value in it that stands for 1.0; None without samples.
         features: Names of a table's columns; empty unless the task is tabular classification.
         probabilities: Whether the output holds probabilities already instead of logits.
         notice: What every answer must say of the model, such as that its weights are random; mostly empty.
         signed: Whether its signature was checked; False where the device has no signing key.
         contents: Its files as they were verified; empty once the model is loaded.
+        detection: From outputs to objects; None unless the task is object detection.
     """
 
     folder: Path
@@ -94,6 +99,7 @@ class ModelPackage:
     notice: str = ""
     signed: bool = False
     contents: Contents = field(default_factory=lambda: Contents({}), repr=False, compare=False)
+    detection: Detection | None = None
 
     @property
     def model_input(self) -> Tensor:
@@ -169,21 +175,31 @@ def read_declaration(folder: Path, manifest: Mapping[str, object]) -> ModelPacka
     task = str(manifest.get("task", IMAGES))
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    inputs = _tensors(manifest, "inputs", task, CLASSIFIED.get(task, tuple(DTYPES)))
+    inputs = _tensors(manifest, "inputs", task, INPUTS.get(task, tuple(DTYPES)))
+    pictures: Preprocessing | None = None
+    if task in (IMAGES, OBJECTS):
+        pictures = _preprocessing(_mapping(manifest, "preprocessing"), inputs[0].dtype, task)
     package = ModelPackage(
         folder=folder,
         name=str(manifest["name"]),
         version=str(manifest["version"]),
         task=task,
         inputs=inputs,
-        outputs=_tensors(manifest, "outputs", task, tuple(DTYPES) if task == TENSORS else FLOATS),
+        outputs=_tensors(manifest, "outputs", task, OUTPUTS.get(task, tuple(DTYPES))),
         labels=() if task == TENSORS else _labels(manifest),
-        preprocessing=_preprocessing(_mapping(manifest, "preprocessing"), inputs[0].dtype) if task == IMAGES else None,
+        preprocessing=pictures,
         samples=_samples(folder, manifest) if manifest.get("samples") is not None else None,
         features=_texts(manifest, "features") if task == TABLES else (),
         probabilities=manifest.get("probabilities") is True,
         notice=str(manifest.get("notice", "")),
     )
+    _check_picture(package)
+    if task == OBJECTS and pictures is not None:
+        fields = _mapping(manifest, "detection") if manifest.get("detection") is not None else {}
+        _known(fields, "detection", DETECTION)
+        shapes = {tensor.name: tensor.shape for tensor in package.outputs}
+        size = (pictures.width, pictures.height)
+        return replace(package, detection=read_detection(fields, shapes, len(package.labels), size))
     if task != TENSORS:
         _check_shapes(package)
     return package
@@ -197,7 +213,7 @@ def _labels(manifest: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(map(str, labels))
 
 
-def _preprocessing(fields: Mapping[str, object], dtype: str) -> Preprocessing:
+def _preprocessing(fields: Mapping[str, object], dtype: str, task: str) -> Preprocessing:
     _known(fields, "preprocessing", PREPROCESSING)
     mode, resize = str(fields["mode"]), fields.get("resize")
     factors = {}
@@ -214,6 +230,9 @@ def _preprocessing(fields: Mapping[str, object], dtype: str) -> Preprocessing:
         layout=str(fields.get("layout", "NCHW")),
         resize=None if resize is None else _whole_number(resize),
         dtype=dtype,
+        # A box is only as good as the proportions of what is in it.
+        fit=str(fields.get("fit", LETTERBOX if task == OBJECTS and resize is None else STRETCH)),
+        pad=_whole_number(fields.get("pad", PAD)),
     )
 
 
@@ -227,12 +246,16 @@ def _samples(folder: Path, manifest: Mapping[str, object]) -> tuple[Path, float]
     return folder / str(file), maximum
 
 
+def _check_picture(package: ModelPackage) -> None:
+    found, wanted = package.model_input.shape, package.preprocessing
+    # torchvision exports detectors that take a picture without a batch.
+    if wanted is None or found == wanted.shape or (package.task == OBJECTS and found == wanted.shape[1:]):
+        return
+    raise ValueError(f"the input's shape must be {wanted.shape}, which preprocessing makes, got {found}")
+
+
 def _check_shapes(package: ModelPackage) -> None:
     found = package.model_input.shape
-    if package.preprocessing is not None and found != package.preprocessing.shape:
-        raise ValueError(
-            f"the input's shape must be {package.preprocessing.shape}, which preprocessing makes, got {found}"
-        )
     if package.task == TABLES and (len(found) != 2 or found != (1, len(package.features))):
         raise ValueError(f"the input's shape must be {(1, len(package.features))}, one value a feature, got {found}")
     count, values = len(package.labels), package.output.shape
@@ -246,7 +269,7 @@ def _check_shapes(package: ModelPackage) -> None:
 
 def _tensors(manifest: Mapping[str, object], key: str, task: str, dtypes: tuple[str, ...]) -> tuple[Tensor, ...]:
     tensors = _array(manifest, key)
-    if task != TENSORS and len(tensors) != 1:
+    if task != TENSORS and len(tensors) != 1 and (task, key) != (OBJECTS, "outputs"):
         raise ValueError(f"{key} must hold one tensor, got {len(tensors)}: the task {TENSORS} takes any number")
     if not tensors:
         raise ValueError(f"{key} must hold at least one tensor, got none")

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,50 @@ ORDERS = ("RGB", "BGR")
 LAYOUTS = ("NCHW", "NHWC")
 BYTES = "uint8"
 INPUT_DTYPES = ("float32", "float16", "float64", BYTES)
+#: How a picture of other proportions becomes an input: both sides scaled, or the picture whole, with a margin.
+FITS = STRETCH, LETTERBOX = ("stretch", "letterbox")
+#: The grey of the margin that YOLO's training code uses.
+PAD = 114
 
 
-def decode(data: bytes, width: int, height: int, mode: str, resize: int | None = None) -> Pixels:
+class Decoded(NamedTuple):
+    """A picture in the size of a model's input, of shape (height, width, channels), and its own size, upright."""
+
+    pixels: Pixels
+    size: tuple[int, int]
+
+
+class Placement(NamedTuple):
+    """Where a picture lies in a model's input: a place of the input is `left + x * across`, `top + y * down`."""
+
+    left: float
+    top: float
+    across: float
+    down: float
+
+    def to_picture(self, corners: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bring boxes of the input back to the picture.
+
+        Args:
+            corners: Left, top, right, bottom in pixels of the input; shape (count, 4).
+
+        Returns:
+            The same in pixels of the picture.
+        """
+        offset, scale = (self.left, self.top) * 2, (self.across, self.down) * 2
+        return (corners - offset) / scale
+
+
+def _letterbox(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a picture that keeps its proportions in the middle of an input."""
+    scale = min(width / size[0], height / size[1])
+    across, down = (min(max(round(side * scale), 1), most) for side, most in zip(size, (width, height), strict=True))
+    return ((width - across) // 2, (height - down) // 2, across, down)
+
+
+def decode(
+    data: bytes, width: int, height: int, mode: str, resize: int | None = None, pad: int | None = None
+) -> Decoded:
     """Decode a picture, turn it upright as its EXIF block says, and fit it to a size.
 
     Of several frames the first is taken, and transparency is left out of account.
@@ -47,9 +88,10 @@ def decode(data: bytes, width: int, height: int, mode: str, resize: int | None =
         mode: `L` for grey, `RGB` for colour.
         resize: Size of the picture's shorter side before the centre of the wanted size is cut out; by default both
             sides are scaled, without keeping proportions.
+        pad: Grey, 0 to 255, of the margin around the whole picture with its proportions; by default there is none.
 
     Returns:
-        Bytes, or for pictures with 16 bits a pixel float32 from 0 to 1; shape (height, width, channels).
+        Bytes, or for pictures with 16 bits a pixel float32 from 0 to 1, and the picture's own size.
 
     Raises:
         RequestError: InvalidImage: not a picture, cut off, damaged, or with more than 25 million pixels.
@@ -62,13 +104,20 @@ def decode(data: bytes, width: int, height: int, mode: str, resize: int | None =
                 f"an image must have at most {MAX_PIXELS} pixels, got {picture.width}x{picture.height}",
             )
         orientation = _orientation(picture)
-        if orientation >= LYING:
-            width, height = height, width
+        lies = orientation >= LYING
+        size = picture.size[::-1] if lies else picture.size
+        left, top, across, down = (0, 0, width, height) if pad is None else _letterbox(size, width, height)
+        if lies:
+            across, down = down, across
         # A JPEG is decoded at the smallest scale that is still large enough: several times faster for a photograph.
-        picture.draft(mode, (resize or width, resize or height))
+        draft = picture.draft(mode, (resize or across, resize or down))
         # All of the file at once: the decoder need not stop and find its place again every 64 KiB.
         picture.decodermaxblock = max(len(data), 1)
-        fitted = _fitted(picture, width, height, mode, resize, UPRIGHT.get(orientation))
+        # What was scaled down may end within its last pixel.
+        box = _box(picture, across, down, resize) or (draft[1] if draft else None)
+        pixels = _fitted(picture, across, down, mode, box, UPRIGHT.get(orientation))
+        if pad is not None and pixels.shape[:2] != (height, width):
+            pixels = _padded(pixels, width, height, left, top, pad)
     except UnidentifiedImageError as exc:
         got = f"{len(data)} bytes that begin with {data[:12]!r}" if data else "nothing"
         raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be a {' or '.join(FORMATS)} file, got {got}") from exc
@@ -77,7 +126,7 @@ def decode(data: bytes, width: int, height: int, mode: str, resize: int | None =
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as exc:
         # Pillow's decoders raise any of these on damaged files.
         raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be complete and undamaged: {exc}") from exc
-    return fitted
+    return Decoded(pixels, size)
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -92,7 +141,12 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _fitted(
-    picture: Image.Image, width: int, height: int, mode: str, resize: int | None, turn: Image.Transpose | None
+    picture: Image.Image,
+    width: int,
+    height: int,
+    mode: str,
+    box: tuple[float, float, float, float] | None,
+    turn: Image.Transpose | None,
 ) -> Pixels:
     deep = picture.mode.startswith("I")
     if deep:
@@ -101,7 +155,7 @@ def _fitted(
     elif picture.mode != mode:
         picture = picture.convert(mode)
     if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR, _box(picture, width, height, resize))
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, box)
     picture.load()
     if turn is not None:
         picture = picture.transpose(turn)
@@ -110,6 +164,15 @@ def _fitted(
         picture, deep = Image.fromarray(np.uint8(np.asarray(picture) / 256)).convert(mode), False
     pixels = np.asarray(picture).reshape(height, width, -1)
     return np.clip(pixels / np.float32(65535), 0, 1, dtype=np.float32) if deep else pixels
+
+
+def _padded(pixels: Pixels, width: int, height: int, left: int, top: int, pad: int) -> Pixels:
+    """Put a picture into a canvas of one grey."""
+    down, across, channels = pixels.shape
+    grey = pad if pixels.dtype == np.uint8 else pad / 255
+    canvas: Pixels = np.full((height, width, channels), grey, pixels.dtype)
+    canvas[top : top + down, left : left + across] = pixels
+    return canvas
 
 
 def _box(picture: Image.Image, width: int, height: int, resize: int | None) -> tuple[float, float, float, float] | None:
@@ -134,8 +197,10 @@ class Preprocessing:
         order: Order of the channels that the model was trained with; no matter for grey pictures.
         layout: `NCHW`, channels first, or `NHWC`, channels last.
         resize: Size to which the picture's shorter side is scaled before its centre is cut out, as is the custom for
-            ImageNet (256 for 224); None to scale both sides, without keeping proportions.
+            ImageNet (256 for 224); None to fit all of it.
         dtype: Of the model's input; a `uint8` one takes pixels as they are, 0 to 255, so mean and std must be neutral.
+        fit: `stretch` scales both sides, `letterbox` keeps the proportions and adds a margin.
+        pad: Grey of that margin, 0 to 255.
     """
 
     width: int
@@ -147,6 +212,8 @@ class Preprocessing:
     layout: str = "NCHW"
     resize: int | None = None
     dtype: str = "float32"
+    fit: str = STRETCH
+    pad: int = PAD
     _scale: NDArray[np.float32] = field(init=False, repr=False, compare=False)
     _offset: NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
@@ -158,6 +225,7 @@ class Preprocessing:
             ("order", self.order, ORDERS),
             ("layout", self.layout, LAYOUTS),
             ("input dtype", self.dtype, INPUT_DTYPES),
+            ("fit", self.fit, FITS),
         ):
             if value not in known:
                 raise ValueError(f"preprocessing {name} must be one of {', '.join(known)}, got {value!r}")
@@ -168,6 +236,10 @@ class Preprocessing:
             raise ValueError("preprocessing std must not be 0")
         if self.dtype == BYTES and (any(self.mean) or set(self.std) != {1}):
             raise ValueError(f"preprocessing mean and std must be left out for a {BYTES} input, which gets bytes")
+        if not 0 <= self.pad <= 255:
+            raise ValueError(f"preprocessing pad must be a grey from 0 to 255, got {self.pad}")
+        if self.resize is not None and self.fit == LETTERBOX:
+            raise ValueError(f"preprocessing resize must be left out with fit {LETTERBOX}, got {self.resize}")
         if self.resize is not None and self.resize < max(self.width, self.height):
             raise ValueError(
                 f"preprocessing resize must be at least {max(self.width, self.height)}, the larger side that is cut "
@@ -189,6 +261,25 @@ class Preprocessing:
         if self.layout == "NHWC":
             return (1, self.height, self.width, self.channels)
         return (1, self.channels, self.height, self.width)
+
+    def decode(self, data: bytes) -> Decoded:
+        """Decode a picture and fit it to the input; see `decode`."""
+        pad = self.pad if self.fit == LETTERBOX else None
+        return decode(data, self.width, self.height, self.mode, self.resize, pad)
+
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Say where a picture comes to lie in the input.
+
+        Args:
+            size: Of the picture, upright: width and height.
+        """
+        if self.resize is not None:
+            scale = self.resize / min(size)
+            return Placement((self.width - size[0] * scale) / 2, (self.height - size[1] * scale) / 2, scale, scale)
+        left, top, across, down = 0, 0, self.width, self.height
+        if self.fit == LETTERBOX:
+            left, top, across, down = _letterbox(size, self.width, self.height)
+        return Placement(left, top, across / size[0], down / size[1])
 
     def apply(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[Any]:
         """Normalise one picture and bring it into the model's layout.

@@ -1,4 +1,4 @@
-"""What runs a model: the seam to an inference engine, and ONNX Runtime behind it, in process, on one thread."""
+"""What runs a model: the seam to an inference engine, and ONNX Runtime behind it, in process."""
 
 import contextlib
 import ctypes
@@ -151,12 +151,13 @@ def prepare() -> None:
         import_engine()
 
 
-def open_session(model_file: Path, contents: Mapping[str, bytes]) -> Any:
+def open_session(model_file: Path, contents: Mapping[str, bytes], threads: int = 1) -> Any:
     """Load a model out of the files that were verified; nothing is read from disk again.
 
     Args:
         model_file: Where it came from, for messages.
         contents: The package's files.
+        threads: That work on one input.
 
     Returns:
         The `onnxruntime.InferenceSession`.
@@ -172,9 +173,12 @@ def open_session(model_file: Path, contents: Mapping[str, bytes]) -> Any:
             "their own, which would be read unchecked: save it with them inside"
         )
     options = onnxruntime.SessionOptions()
-    # A device has other work for its cores, and one small input does not fill a second thread.
-    options.intra_op_num_threads = 1
+    # Always a number: left to itself, the runtime makes a thread for each core of the machine, and binds them to cores
+    # that the process may not use.
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait for work must not keep a core busy meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised: once is enough
     # Named files are never looked for on disk, whether they are in the table or not; an empty table is none.
     options.add_external_initializers_from_files_in_memory(
@@ -189,11 +193,12 @@ def open_session(model_file: Path, contents: Mapping[str, bytes]) -> Any:
         raise ModelPackageError(f"{model_file} does not load: {exc}{fix}") from exc
 
 
-def load(package: ModelPackage) -> OnnxModel:
+def load(package: ModelPackage, threads: int = 1) -> OnnxModel:
     """Load a package's model; see `RuntimeLoader`.
 
     Args:
         package: A verified package; one compiled for another runtime still holds the portable model, which is taken.
+        threads: That work on one input.
 
     Returns:
         The loaded model.
@@ -201,7 +206,7 @@ def load(package: ModelPackage) -> OnnxModel:
     Raises:
         ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
     """
-    session = open_session(package.model_file, package.contents)
+    session = open_session(package.model_file, package.contents, threads)
     for tensor in package.inputs:
         _check("input", tensor, session.get_inputs(), package)
     for tensor in package.outputs:

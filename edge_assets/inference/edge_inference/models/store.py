@@ -12,6 +12,7 @@ from edge_component.back_off import BackOff
 from edge_inference.messages import Request
 from edge_inference.models.classifier import ImageClassifier, TabularClassifier, load_samples
 from edge_inference.models.contents import read_file
+from edge_inference.models.detector import ObjectDetector
 from edge_inference.models.package import MANIFEST, TENSORS, ModelPackage, ModelPackageError, open_package
 from edge_inference.models.prediction import Prediction
 from edge_inference.models.runtime import ModelRuntime, RuntimeLoader
@@ -135,6 +136,8 @@ def _workload(package: ModelPackage, load_runtime: RuntimeLoader) -> Workload:
         return TensorModel(package, runtime)
     if package.preprocessing is None:
         return TabularClassifier(package, runtime, load_samples(package))
+    if package.detection is not None:
+        return ObjectDetector(package, runtime, load_samples(package), package.preprocessing, package.detection)
     return ImageClassifier(package, runtime, load_samples(package), package.preprocessing)
 
 
@@ -145,12 +148,12 @@ class ModelStore:
 
     Args:
         pointer: File in the model component's work folder, holding the path of the unpacked package.
-        load: Verifies, loads and warms a package.
+        load: Verifies, loads and warms a package, for a number of threads.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, pointer: Path, load: Callable[[Path], Workload], clock: Callable[[], float] = time.monotonic
+        self, pointer: Path, load: Callable[[Path, int], Workload], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._pointer = pointer
         self._load = load
@@ -159,7 +162,7 @@ class ModelStore:
         #: In use; None before the first one.
         self.model: Workload | None = None
         self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
-        self._seen: tuple[str, int] | None = None
+        self._seen: tuple[str, int, int] | None = None
         self._retry_at: float | None = None
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
         self.loads = 0
@@ -190,18 +193,23 @@ class ModelStore:
                 self._ready.wait(remaining_s)
             return self.model
 
-    def refresh(self) -> None:
-        """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over."""
-        found = self._read_pointer()
-        if found is None:
+    def refresh(self, threads: int = 1) -> None:
+        """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over.
+
+        Args:
+            threads: That are to work on one input; another number than before loads the model anew.
+        """
+        pointed = self._read_pointer()
+        if pointed is None:
             return
+        found = (*pointed, threads)
         changed = found != self._seen
         if not changed and (self._retry_at is None or self._clock() < self._retry_at):
             return
         if changed:
             self._back_off.reset()
         self._seen = found
-        self._replace(Path(found[0]))
+        self._replace(Path(found[0]), threads)
 
     def _read_pointer(self) -> tuple[str, int] | None:
         """Read the pointer with the time of its writing: the same path may name a package that was repaired."""
@@ -214,10 +222,10 @@ class ModelStore:
             return None
         return (content, written)
 
-    def _replace(self, folder: Path) -> None:
+    def _replace(self, folder: Path, threads: int) -> None:
         started = self._clock()
         try:
-            model = self._load(folder)
+            model = self._load(folder, threads)
         except Exception as exc:
             # Whatever is wrong with a new model, the one in use must go on.
             self.failed_loads += 1

@@ -1,0 +1,151 @@
+"""What a detector found beside what is there: mean average precision, and boxes drawn on a picture."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+
+from edge_inference.models.package import ModelPackage
+from edge_inference.models.prediction import Score
+
+#: Intersection over union from which an object counts as found.
+OVERLAP = 0.5
+#: A drawn picture is as large as a page has room for.
+SHOWN = 640
+FOUND, THERE = "#e0007a", "#00a651"
+Box = Sequence[float]
+
+
+class Truth(NamedTuple):
+    """An object that is there: its label, and left, top, right, bottom in pixels."""
+
+    label: str
+    box: Box
+
+
+def truths_of(package: ModelPackage) -> list[list[Truth]] | None:
+    """Read what is on a package's samples.
+
+    Args:
+        package: Its samples file may hold `objects`, shape (count, 6): sample, label, left, top, right, bottom.
+
+    Returns:
+        The objects of each sample; None where the file does not say.
+
+    Raises:
+        ValueError: They have another shape, or a number stands for no sample or label.
+    """
+    if package.samples is None:
+        return None
+    file = package.samples[0]
+    with np.load(file, allow_pickle=False) as arrays:
+        if "objects" not in arrays:
+            return None
+        objects, size = np.asarray(arrays["objects"], np.float64), len(arrays["images"])
+    if objects.ndim != 2 or objects.shape[1] != 6:
+        raise ValueError(f"{file.name}: objects must have the shape (count, 6), got {objects.shape}")
+    places = objects[:, :2].astype(int)
+    if ((places < 0) | (places >= (size, len(package.labels)))).any():
+        raise ValueError(f"{file.name}: objects must name samples below {size} and labels below {len(package.labels)}")
+    found: list[list[Truth]] = [[] for _ in range(size)]
+    for (sample, label), box in zip(places.tolist(), objects[:, 2:].tolist(), strict=True):
+        found[sample].append(Truth(package.labels[label], box))
+    return found
+
+
+def mean_average_precision(
+    found: Sequence[Sequence[Score]], there: Sequence[Sequence[Truth]], overlap: float = OVERLAP
+) -> float:
+    """Compute the mean over labels of the area under the curve of precision by recall.
+
+    A label's objects of all pictures are gone through, the most probable first; each takes the object of its label that
+    it overlaps most and nobody has taken yet. Precision is the best at that recall or a higher one.
+
+    Args:
+        found: Objects of each picture.
+        there: What each picture shows.
+        overlap: Least intersection over union of an object that is found.
+
+    Returns:
+        From 0 to 1; 0 where nothing is there.
+
+    Source: Everingham et al., "The PASCAL Visual Object Classes Challenge" (2010), section 4.2, with all points.
+    """
+    labels = sorted({truth.label for truths in there for truth in truths})
+    return float(np.mean([_average_precision(label, found, there, overlap) for label in labels])) if labels else 0.0
+
+
+def _average_precision(
+    label: str, found: Sequence[Sequence[Score]], there: Sequence[Sequence[Truth]], overlap: float
+) -> float:
+    left = [[truth.box for truth in truths if truth.label == label] for truths in there]
+    count = sum(map(len, left))
+    said = [(score, place) for place, scores in enumerate(found) for score in scores if score.label == label]
+    right = np.zeros(len(said))
+    for rank, (score, place) in enumerate(sorted(said, key=lambda each: -each[0].probability)):
+        overlaps = [intersection_over_union(score.box or (), box) for box in left[place]]
+        if overlaps and max(overlaps) >= overlap:
+            right[rank] = 1
+            del left[place][int(np.argmax(overlaps))]
+    hits = np.cumsum(right)
+    precision = hits / np.arange(1, len(said) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(hits / count, prepend=0) * best))
+
+
+def intersection_over_union(first: Box, second: Box) -> float:
+    """How much two boxes have in common, from 0 to 1."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return float(width * height / (sum(areas) - width * height))
+
+
+def drawn(picture: bytes | NDArray[np.uint8], found: Iterable[Score], there: Iterable[Truth] = ()) -> bytes:
+    """Draw boxes on a picture: what was found with its label and probability, and what is there.
+
+    Args:
+        picture: A PNG or JPEG file, or pixels of shape (height, width[, channels]).
+        found: In the picture's pixels.
+        there: Likewise.
+
+    Returns:
+        A PNG, its longer side scaled to 640 pixels.
+    """
+    if isinstance(picture, bytes):
+        canvas = ImageOps.exif_transpose(Image.open(io.BytesIO(picture), formats=("PNG", "JPEG")))
+        deep = canvas.mode.startswith("I")
+        if deep:  # 16 bits a pixel
+            canvas = Image.fromarray(np.uint8(np.asarray(canvas.convert("F")) / 257))
+    else:
+        canvas = Image.fromarray(np.squeeze(picture))
+    scale = SHOWN / max(canvas.size)
+    size = (max(round(canvas.width * scale), 1), max(round(canvas.height * scale), 1))
+    canvas = canvas.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
+    pen = ImageDraw.Draw(canvas)
+
+    def outline(box: Box, colour: str) -> tuple[float, float]:
+        left, top, right, bottom = (place * scale for place in box)
+        # A line of its own at least, however thin the box.
+        pen.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=3)
+        return left, top
+
+    for truth in there:
+        outline(truth.box, THERE)
+    for score in found:
+        if score.box is None:
+            continue
+        left, top = outline(score.box, FOUND)
+        text = f"{score.label} {score.probability:.2f}"
+        across, down = pen.textbbox((0, 0), text, font_size=16)[2:]
+        left, top = max(min(left, canvas.width - across - 4), 0), max(top - down - 2, 0)
+        pen.rectangle((left, top, left + across + 3, top + down + 2), fill=FOUND)
+        pen.text((left + 2, top), text, fill="white", font_size=16)
+    file = io.BytesIO()
+    canvas.save(file, "PNG")
+    return file.getvalue()
