@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,30 +72,35 @@ class Component:
         folder: Of the run; photo.jpg in it is what is predicted.
         package: The model's.
         device: Where answers go.
+        settings: Of the model, beside its topics.
     """
 
-    def __init__(self, folder: Path, package: Path, device: RecordingDevice) -> None:
+    def __init__(self, folder: Path, package: Path, device: RecordingDevice, **settings: object) -> None:
         self._device = device
         self._job = FileJob(folder / "photo.jpg")
-        self._model = model = load_workload(package, runtime.load)
         outbox = Outbox(spool=Spool(folder / "spool.sqlite"))
         outbox.attach(greengrass_ipc.connect(lambda: None))
         self._captures = CaptureQueue(CaptureFolder(folder / "captures"), "bench")
-        store = ModelStore(folder / "current", lambda _folder: model)
-        (folder / "current").write_text(str(package))
+        self._store = ModelStore(
+            folder / "current", lambda folder, threads: load_workload(folder, partial(runtime.load, threads=threads))
+        )
+        (folder / "current").write_text(str(package.resolve()))
+        model_settings = parse({"models": {"m": SETTINGS | settings}})["m"]
+        self._endpoint = Endpoint(model_settings, "bench", self._store, outbox, self._captures)
         process.freeze()
-        store.refresh()
+        self._store.refresh(self._endpoint.threads)
         process.trim()
-        self._endpoint = Endpoint(parse({"models": {"m": SETTINGS}})["m"], "bench", store, outbox, self._captures)
         self._endpoint.start()
         threading.Thread(target=outbox.run, daemon=True).start()
         threading.Thread(target=self._captures.run, daemon=True).start()
 
     def labels(self, count: int) -> float:
         """Predict the photograph so often in this thread, without answers; gives the time."""
+        model = self._store.model
+        assert model is not None
         started = time.perf_counter()
         for _ in range(count):
-            self._model.predict(read_file(self._job.path, 0), 5)
+            model.predict(read_file(self._job.path, 0), 5)
         return time.perf_counter() - started
 
     def seconds(self, count: int) -> float:

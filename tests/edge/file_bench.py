@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.outbox = Outbox()
-        self.store = ModelStore(folder / "current", lambda package: load_workload(package, load))
+        self.store = ModelStore(folder / "current", lambda package, _threads: load_workload(package, load))
         self.endpoint = Endpoint(serving(**changes), "thing-1", self.store, self.outbox, NoCaptures())
         point(folder / "current", make_package(folder / "package"))
         self.store.refresh()

@@ -22,7 +22,7 @@ from tests.edge.local_device import RESPONSE, configuration
 from tests.edge.model_folder import point
 from tests.edge.publications import Published
 
-SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSeconds=0))["digits"]
+SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSeconds=0, parallel=1))["digits"]
 
 
 class FakeModel:
@@ -65,7 +65,7 @@ class Bench:
         threading.Thread(target=self.outbox.run, daemon=True).start()
         self.pointer = folder / "current"
         model: Any = self.model
-        self.store = ModelStore(self.pointer, lambda _folder: model)
+        self.store = ModelStore(self.pointer, lambda _folder, _threads: model)
         self.endpoint = Endpoint(SETTINGS, "thing-1", self.store, self.outbox)
         self.endpoint.start()
 
@@ -130,7 +130,7 @@ def test_says_why_there_is_no_model_yet(bench: Bench) -> None:
 
 
 def test_a_request_waits_for_the_first_model(bench: Bench) -> None:
-    bench.endpoint.settings = parse(configuration(modelWaitSeconds=10))["digits"]
+    bench.endpoint.settings = replace(SETTINGS, model_wait_s=10)
     bench.ask({"index": 5})
     time.sleep(0.05)
 

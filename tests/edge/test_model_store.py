@@ -25,7 +25,7 @@ class FakeLoader:
         self.asked: list[str] = []
         self.broken: dict[str, Exception] = {}
 
-    def __call__(self, folder: Path) -> Workload:
+    def __call__(self, folder: Path, threads: int) -> Workload:
         self.asked.append(folder.name)
         if folder.name in self.broken:
             raise self.broken[folder.name]

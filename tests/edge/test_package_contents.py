@@ -124,7 +124,7 @@ def test_a_pipe_in_a_package_is_an_error_at_once(name: str, tmp_path: Path) -> N
 
 def test_a_pipe_in_the_pointers_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "current")
-    store = ModelStore(tmp_path / "current", lambda _folder: pytest.fail("nothing to load"))
+    store = ModelStore(tmp_path / "current", lambda _folder, _threads: pytest.fail("nothing to load"))
     thread = threading.Thread(target=store.refresh, daemon=True)
     thread.start()
     thread.join(30)
@@ -274,7 +274,7 @@ def test_a_changed_signing_key_is_taken_by_the_next_model_and_the_one_in_use_goe
     old_package, new_package = signed(tmp_path / "1"), new.sign_package(make_package(tmp_path / "2", "1.0.1"))
     again = SIGNER.sign_package(make_package(tmp_path / "3", "1.0.2"))
 
-    def load_with_key(folder: Path) -> Workload:
+    def load_with_key(folder: Path, threads: int) -> Workload:
         return load_workload(folder, load, keys.current)
 
     store = ModelStore(tmp_path / "current", load_with_key)

@@ -24,10 +24,11 @@ from tests.edge.model_folder import ROOT, make_package, point
 from tests.edge.publications import Published
 
 CODE = ROOT / "edge_assets" / "inference"
-#: Of what a picture's request passes; the client of the IPC, `edge_component/greengrass_ipc.py`, is the eighth.
+#: Of what a picture's request passes; the client of the IPC, `edge_component/greengrass_ipc.py`, is the ninth.
 WALK = {
     "edge_inference/router.py",
     "edge_inference/endpoint.py",
+    "edge_inference/pipeline.py",
     "edge_inference/messages.py",
     "edge_inference/models/classifier.py",
     "edge_inference/models/pictures.py",
@@ -73,9 +74,9 @@ class Client:
         return Published()
 
 
-def test_a_request_passes_eight_modules_on_its_way(passed: set[str], tmp_path: Path) -> None:
+def test_a_request_passes_nine_modules_on_its_way(passed: set[str], tmp_path: Path) -> None:
     point(tmp_path / "current", make_package(tmp_path / "package"))
-    store = ModelStore(tmp_path / "current", lambda folder: load_workload(folder, load))
+    store = ModelStore(tmp_path / "current", lambda folder, _threads: load_workload(folder, load))
     store.refresh()
     outbox, client = Outbox(), Client()
 

@@ -1,4 +1,4 @@
-"""The process of a component: the environment that it runs in, its memory, its end."""
+"""The process of a component: the environment that it runs in, its processors, its memory, its end."""
 
 import contextlib
 import ctypes
@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,52 @@ class EndBudget:
             log.error("%s cannot be written, so the process goes on: %s", self._file, exc)
             return False
         return True
+
+
+def cores(system: Path = Path("/")) -> int:
+    """Count the processor cores that this process may keep busy: those of its mask, within its control groups' quota.
+
+    A quota of one and a half cores counts as one: a second thread would be stopped for half of each period, and with it
+    whoever waits for its answer.
+
+    Args:
+        system: Root of the file system that tells the quota.
+
+    Returns:
+        At least 1.
+    """
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([mask, *(int(share) for share in _quotas(system))]))
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """The quota, in cores, of each control group that the process is in.
+
+    Source: cgroups(7), /proc/self/cgroup; the kernel's documentation of cgroup v2, cpu.max, and of v1, cfs_quota_us.
+    """
+    groups = system / "sys/fs/cgroup"
+    for line in _text(system / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for group in (path, *map(str, PurePosixPath(path).parents)):
+            inner = group.lstrip("/")
+            if controllers:
+                folder = groups / controllers / inner
+                limit = _text(folder / "cpu.cfs_quota_us").split() + _text(folder / "cpu.cfs_period_us").split()
+            else:
+                limit = _text(groups / inner / "cpu.max").split()
+            # "max", or -1: no limit.
+            if len(limit) == 2 and limit[0].isdecimal() and limit[1].isdecimal() and int(limit[1]):
+                yield int(limit[0]) / int(limit[1])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 @cache

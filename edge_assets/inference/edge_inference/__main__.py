@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, work in (("captures", captures.run), ("upload", upload.run)):
         threading.Thread(target=work, name=name, daemon=True).start()
 
-    def load_model(served: Served, folder: Path) -> Workload:
+    def load_model(served: Served, folder: Path, threads: int) -> Workload:
         process.freeze()
-        model = load_workload(folder, runtime.load, keys.current, served)
+        model = load_workload(folder, partial(runtime.load, threads=threads), keys.current, served)
         process.trim()
         return model
 

@@ -1,31 +1,33 @@
-"""One model's work: a bounded queue of requests and files, and the thread that answers them."""
+"""One model's work: a bounded queue of requests and files, and what answers them."""
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
+from edge_component.process import cores
 from edge_inference import messages
 from edge_inference.captures import Captures, NoCaptures
 from edge_inference.files import FileJob, FileSource, read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
 from edge_inference.models.prediction import Prediction
 from edge_inference.models.store import ModelStore, Workload
+from edge_inference.pipeline import HandOver, Pipeline
 from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
-#: How long the worker waits for room in the outbox before it drops an answer; it has asked before it began.
+#: How long a worker waits for room in the outbox before it drops an answer; it has asked before it began.
 OUTBOX_WAIT_S = 60.0
-#: How soon it asks again where there was none.
-ROOM_POLL_S = 0.1
+#: A mask or a quota may change while the process runs.
+CORES_EVERY_S = 5.0
 WINDOW = 1024
 
 
@@ -48,9 +50,10 @@ class _Job:
 
 
 class Endpoint:
-    """Takes messages without ever blocking, answers them one after the other, each to the side that asked.
+    """Takes messages without ever blocking, works on several at a time where there are cores.
 
-    Where the outbox of one side is full, what goes to the other is answered meanwhile.
+    Each is answered to the side that asked, in the order of what it asked. Where the outbox of one side is full, what
+    goes to the other is answered meanwhile.
 
     Args:
         settings: How the model is served; may be replaced at any time, `component` excepted.
@@ -60,6 +63,7 @@ class Endpoint:
         captures: Takes samples of inputs and outputs; none by default.
         on_files_done: Called, from any thread, when all files taken are done: it is time to poll for more.
         local: Takes the answers to the device's own components; by default they go where the others do.
+        count_cores: Tells how many cores the process may use.
     """
 
     def __init__(
@@ -71,8 +75,9 @@ class Endpoint:
         captures: Captures | None = None,
         on_files_done: Callable[[], None] = lambda: None,
         local: Outbox | None = None,
+        count_cores: Callable[[], int] = cores,
     ) -> None:
-        self.settings = settings
+        self._settings = settings
         self.store = store
         self.counts = Counts()
         self.latencies = Latencies()
@@ -83,20 +88,43 @@ class Endpoint:
         self._source = FileSource()
         # Those taken whose results are not safe yet.
         self._files: set[FileJob] = set()
-        # By the sides that the answers go to: files may go to both.
-        self._jobs: dict[tuple[Side, ...], deque[_Job]] = {}
-        self._came = threading.Condition()
-        self._finishing = False
-        self._thread = threading.Thread(target=self._work, name=f"endpoint-{settings.name}", daemon=True)
+        self._lock = threading.Lock()
+        self._count_cores = count_cores
+        self._cores, self._counted_at = count_cores(), time.monotonic()
+        # A lane a side that answers go to: files may go to both.
+        self._pipeline: Pipeline[_Job] = Pipeline(
+            f"endpoint-{settings.name}", self._work, self._parallel(), self._has_room
+        )
+
+    @property
+    def settings(self) -> ModelSettings:
+        """How the model is served."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._pipeline.parallel = self._parallel()
+
+    @property
+    def threads(self) -> int:
+        """How many threads are to work on one input."""
+        return min(self._settings.threads or self._cores, self._cores)
 
     @property
     def waiting(self) -> int:
         """How many requests and files wait."""
-        return sum(map(len, list(self._jobs.values())))
+        return self._pipeline.waiting
 
     def start(self) -> None:
         """Start answering."""
-        self._thread.start()
+        self._pipeline.start()
+
+    def _parallel(self) -> int:
+        return self._settings.parallel or max(1, self._cores // self.threads)
+
+    def _has_room(self, sides: Any) -> bool:
+        return all(self._outboxes[side].has_room for side in sides)
 
     def submit(self, payload: bytes, side: Side = Side.CLOUD) -> None:
         """Take a message; called from the connection's thread, so it never blocks and never raises.
@@ -108,7 +136,7 @@ class Endpoint:
         settings = self.settings
         try:
             check_size(payload, settings.max_request_bytes)
-            if len(self._jobs.get((side,), ())) < settings.queue_size:
+            if self._pipeline.waiting_in((side,)) < settings.queue_size:
                 self._add(_Job(payload, (side,)))
             elif (request := parse(payload, self._device)) is not None:
                 rule = f"at most {settings.queue_size} requests may wait, and as many do: send it again later"
@@ -118,21 +146,24 @@ class Endpoint:
 
     def poll(self) -> None:
         """Take the files that are due, once those taken before are done and a model is there; for one thread."""
+        now = time.monotonic()
+        if now >= self._counted_at + CORES_EVERY_S:
+            self._cores, self._counted_at = self._count_cores(), now
+            if self._pipeline.parallel != (parallel := self._parallel()):
+                self._pipeline.parallel = parallel
         model = self.store.wait(0)
         if model is None or self._files:
             return
-        for job in self._source.due(self.settings, model.package.folder, time.monotonic()):
+        for job in self._source.due(self.settings, model.package.folder, now):
             self._files.add(job)
             self._add(_Job(job, self.settings.result_sides))
 
     def finish(self) -> None:
-        """Let the thread end behind the last of the waiting messages."""
-        with self._came:
-            self._finishing = True
-            self._came.notify()
+        """Let the work end behind the last of the waiting messages."""
+        self._pipeline.finish()
 
     def join(self, timeout_s: float) -> int:
-        """Wait for the thread after `finish`.
+        """Wait for the end of the work after `finish`.
 
         Args:
             timeout_s: How long at most.
@@ -140,37 +171,19 @@ class Endpoint:
         Returns:
             How many messages are left unanswered.
         """
-        self._thread.join(max(timeout_s, 0))
-        return self.waiting if self._thread.is_alive() else 0
+        return self._pipeline.join(timeout_s)
 
     def _add(self, job: _Job) -> None:
-        with self._came:
-            self._jobs.setdefault(job.sides, deque()).append(job)
-            self._came.notify()
+        self._pipeline.put(job, job.sides)
 
-    def _next(self) -> _Job | None:
-        """Wait for the oldest job whose answer has room in its outbox; None when all is done after `finish`."""
-        with self._came:
-            while True:
-                waiting = [jobs for jobs in self._jobs.values() if jobs]
-                ready = [jobs for jobs in waiting if all(self._outboxes[side].has_room for side in jobs[0].sides)]
-                if ready:
-                    return min(ready, key=lambda jobs: jobs[0].arrived).popleft()
-                if self._finishing and not waiting:
-                    return None
-                self._came.wait(ROOM_POLL_S if waiting else None)
-
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
-            if isinstance(job.subject, FileJob):
-                self._publish_file(job.subject, job)
-                continue
-            response = self._answer(job.subject, job.arrived)
-            if response is not None:
-                self._put(job, self.settings.response_topic, response)
+    def _work(self, job: _Job) -> HandOver:
+        if isinstance(job.subject, FileJob):
+            return self._predict_file(job.subject, job)
+        response = self._answer(job.subject, job.arrived)
+        return None if response is None else partial(self._put, job, self.settings.response_topic, response)
 
     def _put(self, job: _Job, topic: str, payload: bytes, on_safe: Callable[[], None] | None = None) -> bool:
-        more = len(self._jobs[job.sides]) >= GROUP
+        more = self._pipeline.waiting_in(job.sides) >= GROUP
         # Every side gets it, whatever becomes of the other one.
         taken = [self._outboxes[side].put(topic, payload, OUTBOX_WAIT_S, on_safe, more=more) for side in job.sides]
         return all(taken)
@@ -190,10 +203,10 @@ class Endpoint:
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
             error = self._counted(exc)
             return messages.failure(error.request_id or request_id, self._device, error)
-        self.counts.answered += 1
+        self._count(answered=1)
         return response
 
-    def _publish_file(self, job: FileJob, of: _Job) -> None:
+    def _predict_file(self, job: FileJob, of: _Job) -> HandOver:
         settings = self.settings
         try:
             request = read_file(job.path, settings.max_request_bytes)
@@ -208,14 +221,16 @@ class Endpoint:
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
             if job.is_growing():
                 self._files.discard(job)  # it is read again
-                return
+                return None
             job.failed()
             self._let_go(job)
             error = self._counted(exc)
-            self._put(of, settings.response_topic, messages.failure(job.path.name, self._device, error))
-            return
-        self.counts.answered += 1
-        if not self._put(of, settings.result_topic, result, _AfterAll(len(of.sides), partial(self._safe, job))):
+            return partial(self._put, of, settings.response_topic, messages.failure(job.path.name, self._device, error))
+        self._count(answered=1)
+        return partial(self._publish_file, job, of, settings.result_topic, result)
+
+    def _publish_file(self, job: FileJob, of: _Job, topic: str, result: bytes) -> None:
+        if not self._put(of, topic, result, _AfterAll(len(of.sides), partial(self._safe, job))):
             self._let_go(job)
 
     def _safe(self, job: FileJob) -> None:
@@ -245,16 +260,22 @@ class Endpoint:
 
     def _counted(self, exc: Exception) -> RequestError:
         if isinstance(exc, RequestError):
-            self.counts.refused += 1
+            self._count(refused=1)
             log.info("request refused: %s: %s", exc.code, exc)
             return exc
         # Whatever one request does, the next ones are answered; the log has the trace, the client the kind.
-        self.counts.failed += 1
+        self._count(failed=1)
         log.error("request failed", exc_info=exc)
         return RequestError(ErrorCode.INTERNAL_ERROR, f"inference failed: {type(exc).__name__}: {exc}")
 
+    def _count(self, answered: int = 0, refused: int = 0, failed: int = 0) -> None:
+        with self._lock:
+            self.counts.answered += answered
+            self.counts.refused += refused
+            self.counts.failed += failed
+
     def _refuse(self, error: RequestError, request_id: str | None, side: Side) -> None:
-        self.counts.refused += 1
+        self._count(refused=1)
         log.warning("request refused: %s: %s", error.code, error)
         response = messages.failure(request_id, self._device, error)
         self._outboxes[side].put(self.settings.response_topic, response)

@@ -71,7 +71,7 @@ class InferenceService(ConnectedService):
     def _observe(self) -> None:
         endpoints = self._router.endpoints
         for endpoint in endpoints:
-            endpoint.store.refresh()
+            endpoint.store.refresh(endpoint.threads)
             endpoint.poll()
         self._on_watch(endpoints)
 
