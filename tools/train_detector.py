@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tools.digits import MAXIMUM
-from tools.onnx_classifier import IR_VERSION, OPSET
 from tools.optional_packages import require
 from tools.train_digits import split_digits
 
@@ -223,6 +222,8 @@ def detector(layers: Sequence[tuple[Values, Values]]) -> "ModelProto":
         centre, width and height in pixels, then a probability a digit.
     """
     from onnx import TensorProto, checker, helper, numpy_helper  # not part of `make setup`
+
+    from tools.onnx_graphs import IR_VERSION, OPSET
 
     constants: list[TensorProto] = []
 

@@ -115,7 +115,7 @@ def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest
         archive.extractall(tmp_path / "digits")
     point(tmp_path / "current", tmp_path / "digits")
     key = parse_key(packed["PublicKey"])
-    store = ModelStore(tmp_path / "current", lambda folder: load_workload(folder, load, key))
+    store = ModelStore(tmp_path / "current", lambda folder, _threads: load_workload(folder, load, key))
     walk.through(store.refresh)()
     assert store.model, store.problem
     prediction = walk.through(store.model.predict)(Request(None, image=digit(0)), 1)
