@@ -12,9 +12,10 @@ from config.section import Section
 from nucleus_lite import ipc
 
 CLOUD, DEVICES = "cloud", "devices"
-#: AWS IoT's quota of subscriptions of one connection ("Maximum subscriptions per connection").
+#: AWS IoT's quota ("Maximum subscriptions per connection"). Nucleus lite has one connection; the classic one opens
+#: another, as <thing>#2, when one is full, which the devices' IoT policy allows.
 CONNECTION_SUBSCRIPTIONS = 50
-#: Those of them that a nucleus makes for itself, rounded up: jobs, and shadows of the classic nucleus.
+#: Those of them that the nucleus makes for itself, rounded up.
 NUCLEUS_SUBSCRIPTIONS = 10
 #: What a component watches besides its topics: its own configuration and the settings beside it.
 _WATCHED = 2
@@ -241,20 +242,22 @@ class _Check:
                 )
 
     def subscriptions(self, ways: Sequence[_Way]) -> Iterator[str]:
-        """More subscriptions than a device may have."""
+        """More subscriptions than nucleus lite may have."""
+        if not self._lite:
+            return
         heard = {(way.target, way.topic) for way in ways if way.source == CLOUD and way.target in self._handlers}
         topics = {topic for _, topic in heard} | set(self._requests.values())
         room = CONNECTION_SUBSCRIPTIONS - NUCLEUS_SUBSCRIPTIONS
         if len(topics) > room:
             yield (
-                f"routes: a device must have at most {room} topics from the cloud, got {len(topics)}: AWS IoT lets a "
-                f"connection have {CONNECTION_SUBSCRIPTIONS} subscriptions, of which the nucleus takes up to "
-                f"{NUCLEUS_SUBSCRIPTIONS}; put the kind of a message into its payload instead of its topic"
+                f"routes: nucleus lite must have at most {room} topics from the cloud, got {len(topics)}: AWS IoT lets "
+                f"its one connection have {CONNECTION_SUBSCRIPTIONS} subscriptions, of which it takes up to "
+                f"{NUCLEUS_SUBSCRIPTIONS} itself; put the kind of a message into its payload instead of its topic"
             )
         local = {(way.target, way.topic) for way in ways if way.is_local and way.target in self._handlers}
         count = len(heard) + len(local) + _WATCHED * (1 + len(self._handlers))
         count += sum(2 if model.local else 1 for model in self._models.values())
-        if self._lite and count > ipc.SUBSCRIPTIONS.value:
+        if count > ipc.SUBSCRIPTIONS.value:
             yield (
                 f"routes: nucleus lite serves at most {ipc.SUBSCRIPTIONS.value} subscriptions of all components "
                 f"together, got {count}: use fewer topics"
