@@ -21,7 +21,7 @@ for folder in (".", "constructs", "edge_assets/inference"):
 
 from benchmarks.edge_model import crops
 from benchmarks.quantization import quantize
-from tools.random_networks import mobilenet_v2, resnet18
+from tools.onnx_graphs import mobilenet_v2, resnet18
 from tools.train_digits import split_digits
 from tools.train_iris import split_iris
 

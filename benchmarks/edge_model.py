@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from benchmarks.quantization import quantize
-from tools.random_networks import CLASSES, INPUT, mobilenet_v2
+from tools.onnx_graphs import CLASSES, INPUT, mobilenet_v2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

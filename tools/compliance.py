@@ -22,8 +22,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.loader import ConfigurationError, load_stage, stage_names
 from tools.cdk_cli import ROOT
-from tools.compliance_analysers import AnalyserError, Assembly, analyse
-from tools.compliance_findings import Finding, accept, of_report, read_exceptions
+from tools.compliance_findings import AnalyserError, Assembly, Finding, accept, analyse, of_report, read_exceptions
 
 SYNTH_LIMIT_S = 300
 REPORT = "validation-report.json"

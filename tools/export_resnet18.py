@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+from tools.onnx_graphs import CLASSES, INPUT, resnet18
 from tools.optional_packages import require
-from tools.random_networks import CLASSES, INPUT, resnet18
 
 FOLDER = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "image-classification"
 NARROW_WIDTH = 8

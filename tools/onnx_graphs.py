@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
+# onnx is not part of `make setup`: what needs it imports it.
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
+    from onnx import ModelProto, NodeProto, TensorProto
 
 #: Neo's documentation names ONNX 1.7: operator set 12, file format 7.
 OPSET = 12
@@ -33,7 +32,7 @@ def perceptron(
     Returns:
         The checked model; weights are rounded to float32.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper  # not part of `make setup`
+    from onnx import helper, numpy_helper
 
     nodes = [helper.make_node("Flatten", [input_name], ["flat"], axis=1)]
     initializers = []
@@ -48,13 +47,26 @@ def perceptron(
         if not last:
             value = f"hidden_{number}"
             nodes.append(helper.make_node("Relu", [result], [value]))
-    classes = layers[-1][1].shape[0]
+    return _checked(name, nodes, initializers, (input_name, input_shape), (output_name, layers[-1][1].shape[0]))
+
+
+def _checked(
+    name: str,
+    nodes: "list[NodeProto]",
+    weights: "list[TensorProto]",
+    wanted: tuple[str, Sequence[int]],
+    output: tuple[str, int],
+) -> "ModelProto":
+    """A model of one float32 input (name and shape) and one float32 output (name and classes)."""
+    from onnx import TensorProto, checker, helper
+
+    (input_name, shape), (output_name, classes) = wanted, output
     graph = helper.make_graph(
         nodes,
         name,
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, list(input_shape))],
-        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, [input_shape[0], classes])],
-        initializers,
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, [shape[0], classes])],
+        weights,
     )
     model = helper.make_model(
         graph, producer_name="edgewright", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
@@ -110,13 +122,15 @@ class ConvolutionGraph:
 
     def classes(self, value: str, inputs: int, count: int, spread: float, output: str) -> None:
         """Add the head: average over all pixels, then a matrix product whose logits have about a given spread."""
+        from onnx import helper
+
         pooled = self._node("Flatten", [self._node("GlobalAveragePool", [value])], axis=1)
         weights = self._random.normal(0, spread / np.sqrt(inputs), (inputs, count))
         self._nodes.append(
             helper.make_node("Gemm", [pooled, self._constant(weights), self._constant(np.zeros(count))], [output])
         )
 
-    def model(self, name: str, input_shape: Sequence[int], classes: int, output: str) -> ModelProto:
+    def model(self, name: str, input_shape: Sequence[int], classes: int, output: str) -> "ModelProto":
         """Finish the graph.
 
         Args:
@@ -128,25 +142,87 @@ class ConvolutionGraph:
         Returns:
             The checked model.
         """
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, list(input_shape))],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [input_shape[0], classes])],
-            self._weights,
-        )
-        model = helper.make_model(
-            graph, producer_name="edgewright", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-        )
-        checker.check_model(model, full_check=True)
-        return model
+        return _checked(name, self._nodes, self._weights, ("image", input_shape), (output, classes))
 
     def _constant(self, values: NDArray[np.floating]) -> str:
+        from onnx import numpy_helper
+
         name = f"weights_{len(self._weights)}"
         self._weights.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
     def _node(self, kind: str, inputs: list[str], **attributes: object) -> str:
+        from onnx import helper
+
         output = f"value_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
+
+
+CLASSES = 1000
+INPUT = (1, 3, 224, 224)
+#: Expansion, channels, repetitions, stride of each stage of MobileNetV2.
+BOTTLENECKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelProto":
+    """Build ResNet-18.
+
+    Args:
+        width: Channels of the first stage: 64 in the paper (11.7 million weights); 8 has 1/64 of the cost.
+        classes: Size of the output.
+        seed: Of the weights.
+
+    Returns:
+        float32 input `image`, output `logits`.
+    """
+    graph = ConvolutionGraph(seed)
+    value = graph.max_pool(graph.relu(graph.convolution("image", 3, width, 7, stride=2)))
+    channels = width
+    for stage in range(4):
+        for block in range(2):
+            outputs = width << stage
+            stride = 2 if stage and not block else 1
+            inner = graph.relu(graph.convolution(value, channels, outputs, 3, stride=stride))
+            inner = graph.convolution(inner, outputs, outputs, 3)
+            shortcut = value if channels == outputs else graph.convolution(value, channels, outputs, 1, stride=stride)
+            value = graph.relu(graph.add(shortcut, inner, scale=0.3))
+            channels = outputs
+    graph.classes(value, channels, classes, spread=4.0, output="logits")
+    return graph.model("resnet18", INPUT, classes, "logits")
+
+
+def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> "ModelProto":
+    """Build MobileNetV2 with 3.5 million weights.
+
+    Args:
+        classes: Size of the output.
+        seed: Of the weights.
+
+    Returns:
+        float32 input `image`, output `logits`.
+    """
+    graph = ConvolutionGraph(seed)
+    value = graph.relu6(graph.convolution("image", 3, 32, 3, stride=2))
+    channels = 32
+    for expansion, outputs, repetitions, first_stride in BOTTLENECKS:
+        for repetition in range(repetitions):
+            stride = first_stride if repetition == 0 else 1
+            inner, hidden = value, channels * expansion
+            if expansion > 1:
+                inner = graph.relu6(graph.convolution(inner, channels, hidden, 1))
+            inner = graph.relu6(graph.convolution(inner, hidden, hidden, 3, stride=stride, groups=hidden))
+            inner = graph.convolution(inner, hidden, outputs, 1)
+            value = graph.add(value, inner, scale=0.5) if stride == 1 and channels == outputs else inner
+            channels = outputs
+    value = graph.relu6(graph.convolution(value, channels, 1280, 1))
+    graph.classes(value, 1280, classes, spread=4.0, output="logits")
+    return graph.model("mobilenet_v2", INPUT, classes, "logits")

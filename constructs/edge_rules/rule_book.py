@@ -6,7 +6,6 @@ from edge_rules import (  # noqa: F401 (each registers its rules)
     access_rules,
     deployment_rules,
     device_rules,
-    function_rules,
     identity_rules,
     nucleus_rules,
     recipe_rules,

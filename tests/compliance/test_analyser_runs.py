@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.stand_in import write_stand_in
-from tools import compliance_analysers
-from tools.compliance_analysers import AnalyserError, Assembly, analyse
+from tools import compliance_findings
+from tools.compliance_findings import AnalyserError, Assembly, analyse
 
 TEMPLATE = {"Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": {}}}}
 #: Answers as checkov does, naming each file as it was given; the others find nothing.
@@ -34,7 +34,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("checkov", "cfn-lint", "parliament"):
         write_stand_in(folder / name, PROGRAM.format(log=str(log)))
-    monkeypatch.setattr(compliance_analysers, "BIN", folder)
+    monkeypatch.setattr(compliance_findings, "BIN", folder)
     return log
 
 
@@ -89,7 +89,7 @@ def test_an_analyser_that_fails_without_an_answer_is_an_error(tmp_path: Path, lo
 
 
 def test_an_analyser_that_does_not_end_is_ended(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compliance_analysers, "LIMIT_S", 0.2)
+    monkeypatch.setattr(compliance_findings, "LIMIT_S", 0.2)
     (tmp_path / "bin" / "checkov").write_text("#!/bin/sh\nexec sleep 60\n")
 
     with pytest.raises(AnalyserError, match=r"checkov must finish within 0\.2 s"):
@@ -97,11 +97,11 @@ def test_an_analyser_that_does_not_end_is_ended(tmp_path: Path, log: Path, monke
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not compliance_analysers.BIN.is_dir(), reason="make setup-compliance installs the analysers")
+@pytest.mark.skipif(not compliance_findings.BIN.is_dir(), reason="make setup-compliance installs the analysers")
 @pytest.mark.parametrize("name", ["cfn-lint", "checkov", "cloudsplaining", "parliament"])
 def test_an_analyser_starts_with_what_its_lock_installs(name: str) -> None:
     ended = subprocess.run(
-        [str(compliance_analysers.BIN / name), "--help"], capture_output=True, text=True, timeout=120, check=False
+        [str(compliance_findings.BIN / name), "--help"], capture_output=True, text=True, timeout=120, check=False
     )
 
     assert ended.returncode == 0, ended.stderr

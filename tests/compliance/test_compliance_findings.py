@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tools.compliance import as_junit, as_markdown, as_sarif
-from tools.compliance_analysers import policies
-from tools.compliance_findings import EXCEPTIONS, Finding, accept, code_line, of_report, read_exceptions
+from tools.compliance_findings import EXCEPTIONS, Finding, accept, code_line, of_report, policies, read_exceptions
 
 OPEN = Finding("dev", "checkov", "CKV_1", "Storage/Bucket", "no versions | at all")
 ENTRY = '[[exception]]\ntool = "checkov"\nrule = "CKV_1"\nresources = ["Storage/*"]\nreason = "%s"\n'

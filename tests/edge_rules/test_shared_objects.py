@@ -8,9 +8,8 @@ import pytest
 
 from edge_constructs.handler_assets import HANDLERS
 from edge_constructs.handler_provider import SOURCE_ROOT
-from edge_rules.function_rules import glibc_of
 from edge_rules.shared_objects import SharedObjectError, glibc_needs, needed_glibc
-from edge_rules.wheel_rules import DEVICE_GLIBC
+from edge_rules.wheel_rules import DEVICE_GLIBC, glibc_of
 from tests.edge_rules.small_elf import shared_object, wheel
 
 RUNTIME = Path(__file__).resolve().parents[2] / "edge_assets" / "runtime" / "wheelhouse"

@@ -18,8 +18,7 @@ from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks import edgewright
 from stacks.model_stack import ModelStack
 from tests.wheel_archive import wheel_archive
-from tools.compliance_analysers import BIN, Assembly, lint
-from tools.compliance_findings import accept, read_exceptions
+from tools.compliance_findings import BIN, Assembly, accept, lint, read_exceptions
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
 REGISTRIES, NUCLEI, MACHINES = ("iot", "sagemaker"), ("classic", "lite", "docker"), ("x86_64", "aarch64")

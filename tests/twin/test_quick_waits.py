@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from functools import partial
 
-from twin.cloud.waiters import FIRST_S, QuickWaits
+from twin.cloud.stack_deletion import FIRST_S, QuickWaits
 
 
 class Time:

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from config.loader import load_stage
-from tools import doctor, support_bundle
+from tools import doctor
 from tools.doctor import FAULT, OK, WARNING, Finding, main, of_account, of_clock, of_machine, of_network, report_of
 
 STAGE = load_stage("dev")
@@ -189,7 +189,7 @@ HIDDEN = (
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_of_each_kind_is_taken_out(name: str) -> None:
-    text = support_bundle.redacted(f"before {SECRETS[name]}\n")
+    text = doctor.redacted(f"before {SECRETS[name]}\n")
 
     assert text.startswith("before ")
     assert not [secret for secret in HIDDEN if secret in text], text
@@ -198,7 +198,7 @@ def test_a_secret_of_each_kind_is_taken_out(name: str) -> None:
 def test_what_helps_stays() -> None:
     text = f"synth: sha256 {'0a' * 32} of 000000000000 at 2026-11-29T16:30:19.069Z, line 12: keys: 3, tokenizer ok"
 
-    assert support_bundle.redacted(text) == text
+    assert doctor.redacted(text) == text
 
 
 def test_a_bundle_has_logs_and_versions_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_bundle_has_logs_and_versions_and_no_secret(tmp_path: Path, monkeypatc
     (home / "log" / "linked.log").symlink_to(home / "state.json")
     monkeypatch.setenv("MY_API_TOKEN", "from-the-shell")
 
-    names = support_bundle.write(tmp_path / "new" / "s.zip", report_of([]), root, home)
+    names = doctor.write_bundle(tmp_path / "new" / "s.zip", report_of([]), root, home)
 
     expected = {"doctor.txt", "versions.txt", "config/dev.toml", "out/demo/cdk-deploy.log", "twin/cloud.log"}
     assert set(names) == expected
@@ -225,9 +225,9 @@ def test_a_long_log_is_sent_from_its_end(tmp_path: Path) -> None:
     log.parent.mkdir()
     log.write_text("first\n" + "a line\n" * 100_000 + "last\n")
 
-    support_bundle.write(tmp_path / "s.zip", "", tmp_path, tmp_path)
+    doctor.write_bundle(tmp_path / "s.zip", "", tmp_path, tmp_path)
 
     with zipfile.ZipFile(tmp_path / "s.zip") as archive:
         text = archive.read("twin/cloud.log").decode()
-    assert len(text) <= support_bundle.LOG_BYTES
+    assert len(text) <= doctor.LOG_BYTES
     assert text.endswith("last\n")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.synthesis import resources, stacks, template
-from tools.unseen_permissions import UNSEEN, Unseen, why_unseen
+from tools.least_privilege import UNSEEN, Unseen, why_unseen
 
 STAGE = "twin"
 
