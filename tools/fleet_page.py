@@ -48,6 +48,7 @@ def of_account(session: boto3.Session, stage: Stage) -> Source:
         clients=clients,
         connect=lambda: connected(session, stage.region),
         left=lambda: take(stage, Account({"region_name": stage.region}), stage_names()),
+        rest_s=2.0,
     )
 
 

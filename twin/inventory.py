@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from twin.account import LISTINGS, Account
+from twin.account import LISTINGS, Account, Listing
+from twin.errors import TwinError
+from twin.operator import OPERATORS
 from twin.state import TwinState
 
 BOOTSTRAP = "bootstrap"
@@ -18,7 +20,7 @@ def take(state: TwinState) -> dict[str, list[str]]:
     Returns:
         Sorted names or ids by kind, kinds without any left out; under `bootstrap` as `kind name` what `cdk bootstrap`
         made. Not counted: the default VPC with its parts, AWS's own policies and keys, keys whose deletion is
-        scheduled, terminated instances.
+        scheduled, terminated instances, and what the operator's clients (`predict`, `ui`) have while they run.
 
     Raises:
         TwinError: If a listing fails; it names the call.
@@ -28,6 +30,7 @@ def take(state: TwinState) -> dict[str, list[str]]:
     found["component versions"] = account.component_versions()
     found["KMS keys"] = account.usable_keys()
     found.update(account.vpc_parts())
+    _leave_out_operators(account, found)
     bootstrap = account.bootstrap_resources()
     kept: dict[str, list[str]] = {}
     apart: list[str] = []
@@ -38,6 +41,18 @@ def take(state: TwinState) -> dict[str, list[str]]:
     if apart:
         kept[BOOTSTRAP] = sorted(apart)
     return kept
+
+
+def _leave_out_operators(account: Account, found: dict[str, list[str]]) -> None:
+    """Take out policies and certificates of connected clients: they are none of the app's, and go with the client."""
+    for policy in [name for name in found["IoT policies"] if name.startswith(OPERATORS)]:
+        found["IoT policies"].remove(policy)
+        targets = Listing("", "iot", "list_targets_for_policy", "targets[]", {"policyName": policy})
+        try:
+            held = {target.rpartition("/")[2] for target in account.names(targets)}
+        except TwinError:  # it went this moment
+            continue
+        found["certificates"] = [name for name in found["certificates"] if name not in held]
 
 
 def is_empty(found: dict[str, list[str]]) -> bool:

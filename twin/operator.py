@@ -28,6 +28,9 @@ from twin.state import TwinState
 _CONNECT_S = 15.0
 _ACTIONS = ("iot:Connect", "iot:Publish", "iot:Subscribe", "iot:Receive")
 
+OPERATORS = "twin-operator-"
+"""What the names of clients, and of their policies, begin with."""
+
 Json = dict[str, Any]
 
 
@@ -49,7 +52,7 @@ class OperatorClient:
             state: Of a running twin.
         """
         self._state = state
-        self._name = f"twin-operator-{secrets.token_hex(4)}"
+        self._name = f"{OPERATORS}{secrets.token_hex(4)}"
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self._name, protocol=mqtt.MQTTv311)
         self._cleanup = contextlib.ExitStack()
         self._lock = threading.Lock()

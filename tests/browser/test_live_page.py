@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 
+from config.loader import load_stage
 from config.names import Names
 from tests.device_processes import device_pid
 from tools.browser import HOW, Browser, browser, find, page_of
+from tools.fleet_page import of_account
 from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
 from twin.errors import TwinError
 from twin.operator import OperatorClient
+from twin.page.fleet import Fleet
 from twin.state import TwinState
 
 CHROMIUM = find()
@@ -84,6 +88,28 @@ def test_the_demos_deploy_is_watched_as_it_goes(live: Live) -> None:
     assert "1 succeeded" in live.browser.do("text", on="#r-all")
     live.browser.wait("/of 10 alarms are OK/.test(document.getElementById('alarms').innerText)")
     assert live.browser.do("problems") == []
+
+
+def test_the_page_over_aws_sees_the_same_by_the_same_calls(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in live.state.environment().items():
+        monkeypatch.setenv(name, value)
+
+    source = of_account(boto3.Session(), load_stage("twin"))
+    fleet = Fleet(source.clients, NAMES)
+    try:
+        view = fleet.look()
+        lines = fleet.log(next(group for group in fleet.log_groups() if group.startswith("/aws/lambda/")))
+    finally:
+        fleet.close()
+
+    assert view.trouble == ""
+    assert [(device.thing, device.ring, device.status) for device in view.devices] == [(DEVICE, "all", "HEALTHY")]
+    assert "RUNNING" in [component.state for component in view.devices[0].components]
+    assert [rollout.ring for rollout in view.rollouts] == ["canary", "early", "all"]
+    assert {status for _, status, _, _ in view.stacks} <= {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
+    assert len(view.alarms) == 10
+    assert lines
+    assert NAMES.iot_policy in source.left()["IoT policies"]
 
 
 def test_a_drawn_digit_is_answered_and_shown_with_its_picture(live: Live) -> None:

@@ -17,11 +17,11 @@ from tests.twin.conftest import wait_until
 from twin import faults, inventory, lifecycle
 from twin.devices import simulated
 from twin.devices.identity import make_certificate
-from twin.edge_processes import DEVICE_VARIABLE, devices_folder
+from twin.edge_processes import CUT_OFF, DEVICE_VARIABLE, device_pid, devices_folder
 from twin.errors import TwinError
 from twin.process import processes_where
 from twin.state import TwinState
-from twin.status import DeviceStatus, joined_devices, take_status
+from twin.status import DeviceStatus, device_roots, joined_devices, take_status
 
 RECIPE = """{"RecipeFormatVersion": "2020-01-25", "ComponentName": "com.example.Hello", "ComponentVersion": "%s",
 "Manifests": [{"Platform": {"os": "linux", "runtime": "*"}, "Artifacts": [], "Lifecycle": {"run": "%s"}}]}"""
@@ -146,3 +146,49 @@ def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, count: int, dial
 
     with pytest.raises(TwinError, match="must be"):
         simulated.set_count(state, count, group=None, dialect=dialect)
+
+
+def test_a_device_fails_on_command_and_recovers(small_twin: TwinState) -> None:
+    greengrass = boto3.client("greengrassv2", **small_twin.client_arguments())
+    simulated.set_count(small_twin, 1, group="ring-a", dialect="lite")
+    wait_until(lambda: greengrass.list_core_devices()["coreDevices"])
+    root = device_roots(small_twin.home)["device-01"]
+
+    def do(fault: str, component: str = "com.example.Hello") -> str:
+        return faults.do(small_twin, "device-01", fault, component)
+
+    def component() -> int:
+        pid = device_pid(root)
+        children = psutil.Process(pid).children() if pid else []
+        return next((child.pid for child in children if child.cwd().endswith("com.example.Hello")), 0)
+
+    def succeeded(version: str) -> None:
+        deployment = deploy(small_twin, "ring-a", version, "sleep 600")
+        wait_until(lambda: status_of(greengrass, "device-01", deployment) == "SUCCEEDED", 60)
+
+    succeeded("1.0.0")
+    before = wait_until(component)
+    assert "starts it again" in do("kill-component")
+    wait_until(lambda: component() not in (0, before))
+    with pytest.raises(TwinError, match=r"component com\.example\.Other must run on device-01, .* com\.example\.Hello"):
+        do("kill-component", "com.example.Other")
+
+    assert "stands for the full disk" in do("fill-disk")
+    failed = deploy(small_twin, "ring-a", "1.1.0", "sleep 600")
+    wait_until(lambda: status_of(greengrass, "device-01", failed) == "FAILED", 60)
+    assert "can write again" in do("free-disk")
+    succeeded("1.2.0")
+
+    assert "1 connections were ended" in do("cut-network")
+    assert (root / CUT_OFF).exists()
+    missed = deploy(small_twin, "ring-a", "1.3.0", "sleep 600")
+    log = root / "log" / "core_device.log"
+    wait_until(lambda: "refused CONNECT" in log.read_text(), 60)
+    assert status_of(greengrass, "device-01", missed) == "QUEUED"
+    assert "may connect again" in do("restore-network")
+    wait_until(lambda: status_of(greengrass, "device-01", missed) == "SUCCEEDED", 90)
+
+    running = device_pid(root)
+    assert "starts it again" in do("kill")
+    wait_until(lambda: device_pid(root) not in (None, running))
+    wait_until(component)

@@ -8,8 +8,9 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from tests.twin.conftest import Clients
+from twin import inventory
 from twin.errors import TwinError
-from twin.operator import OperatorClient
+from twin.operator import OPERATORS, OperatorClient
 from twin.state import TwinState
 
 
@@ -56,7 +57,15 @@ def test_messages_of_a_topic_can_be_read_as_they_come(twin: TwinState) -> None:
 def test_certificate_and_policy_are_gone_afterwards(twin: TwinState, client: Clients) -> None:
     with OperatorClient(twin):
         during = [policy["policyName"] for policy in client("iot").list_policies()["policies"]]
+        own = [name for name in during if name.startswith(OPERATORS)]
+        held = [client("iot").list_targets_for_policy(policyName=name)["targets"] for name in own]
+        listed = inventory.take(twin)
     after = [policy["policyName"] for policy in client("iot").list_policies()["policies"]]
 
-    assert [name for name in during if name.startswith("twin-operator-")]
-    assert not [name for name in after if name.startswith("twin-operator-")]
+    assert own
+    assert all(held)
+    # They are no part of what an app has in the account.
+    assert not [name for name in listed.get("IoT policies", []) if name.startswith(OPERATORS)]
+    certificates = {target.rpartition("/")[2] for targets in held for target in targets}
+    assert certificates.isdisjoint(listed.get("certificates", []))
+    assert not [name for name in after if name.startswith(OPERATORS)]

@@ -46,7 +46,7 @@ CLIENTS = 16
 SEND_S = 5.0
 """A browser that takes nothing for so long is dropped; it comes again by itself and gets all."""
 BODY_BYTES = 12 << 20
-_BUSY_S, _REST_S, _ALONE_S, _SETTLED_S = 0.35, 0.5, 4.0, 0.15
+_BUSY_S, _ALONE_S, _SETTLED_S = 0.35, 4.0, 0.15
 _PING_S, _BODY_S, _END_S = 15.0, 10.0, 8.0
 _ASKS = 4
 _UNSENT_BYTES = 128 << 10
@@ -82,6 +82,7 @@ class Source:
         clients: Makes AWS clients.
         connect: Makes the MQTT client.
         left: Lists what a destroy takes away, by kind.
+        rest_s: Seconds between two looks while nothing goes on.
         everything: Show devices outside the stage's groups, too.
         processes: What each device's process does, by thing.
         logs: Log files of this machine by name.
@@ -95,6 +96,7 @@ class Source:
     clients: Clients
     connect: Callable[[], AbstractContextManager[Link]]
     left: Callable[[], Mapping[str, list[str]]]
+    rest_s: float = 0.5
     everything: bool = False
     processes: Callable[[], Mapping[str, str]] = dict
     logs: Callable[[], Mapping[str, Path]] = dict
@@ -146,7 +148,8 @@ class Page:
     async def _look_for_ever(self) -> None:
         while True:
             await self.look()
-            wait_s = _BUSY_S if self.fleet.view.busy else _REST_S
+            rest_s = self.source.rest_s
+            wait_s = min(_BUSY_S, rest_s) if self.fleet.view.busy else rest_s
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s if self.browsers else _ALONE_S):
                     await self._soon.wait()
