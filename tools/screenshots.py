@@ -19,6 +19,7 @@ from tools.offline_deploy import DeploymentError, OfflineDeploy
 from twin import lifecycle
 from twin.devices import simulated
 from twin.errors import TwinError
+from twin.files import private_folder
 from twin.operator import OperatorClient
 from twin.state import TwinState
 
@@ -42,7 +43,7 @@ def take(chromium: Browser, url: str, state: TwinState, out: Path) -> list[Path]
         The files: wide, and narrow in dark.
     """
     names = Names(STAGE)
-    chromium.do("open", url=url, width=1280, height=1180)
+    chromium.do("open", url=url, width=1280, height=1400)
     chromium.wait(f"document.querySelectorAll('#devices tbody tr').length === {_DEVICES + 1}")
     # Each device has said how it is: a heartbeat comes once a minute.
     chromium.wait(f"document.querySelectorAll('#devices td b').length >= {3 * (_DEVICES + 1)}", 110)
@@ -52,6 +53,11 @@ def take(chromium: Browser, url: str, state: TwinState, out: Path) -> list[Path]
             model = "digits" if index % 4 else "iris"
             operator.request(names.request_topic(model), request, names.response_topic(model), timeout_s=30)
             time.sleep(0.6)
+    # The latencies come with the next heartbeat.
+    latencies = (
+        "[...document.querySelectorAll('#devices td li b')].filter((each) => /^(digits|iris)/.test(each.innerText))"
+    )
+    chromium.wait(f"{latencies}.every((each) => /[0-9] [/]/.test(each.parentElement.innerText))", 110)
     chromium.do("draw", on="#pad", strokes=_DRAWN)
     chromium.do("click", on="#ask button.main")
     chromium.wait("/says/.test(document.getElementById('answer').innerText)")
@@ -73,11 +79,13 @@ def main() -> int:
     if (executable := find()) is None:
         print(f"screenshots: {HOW}", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="screenshots-") as folder:
-        home = Path(folder).resolve() / ".twin"
+    # Below this folder, so that the page says nothing of where it lies.
+    private_folder(ROOT / "out")
+    with tempfile.TemporaryDirectory(prefix="twin-", dir=ROOT / "out") as folder:
+        home = Path(folder) / "twin"
         try:
             state = lifecycle.start(home)
-            deploy = OfflineDeploy(environment=state.environment(), out=Path(folder) / "out", stage=STAGE)
+            deploy = OfflineDeploy(environment=state.environment(), out=Path(folder) / "deploy", stage=STAGE)
             deploy.synth()
             deploy.bootstrap()
             deploy.deploy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import webbrowser
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ def of_twin(home: Path, stage: Stage) -> Source:
 
     return Source(
         stage=stage,
-        where=f"the twin in {home}",
+        where=f"the twin in {os.path.relpath(home) if home.is_relative_to(Path.cwd()) else home}",
         clients=clients,
         connect=connect,
         left=lambda: {kind: found for kind, found in inventory.take(state()).items() if kind != inventory.BOOTSTRAP},

@@ -114,7 +114,9 @@ def rollout(view: View) -> str:
     settled = all("IN_PROGRESS" not in status and "FAILED" not in status for _, status, _, _ in view.stacks)
     counted = f"{len(view.stacks)} stacks{', all settled' if settled else ''}"
     listed = f'<details id="stacks"{"" if settled else " open"}><summary>{counted}</summary><ul>{stacks}</ul></details>'
-    return "".join(_ring(each) for each in view.rollouts) + listed
+    idle = [each.ring for each in view.rollouts if not each.executions]
+    words = f"<p>Without devices: ring {', '.join(idle)}.</p>" if idle else ""
+    return "".join(_ring(each) for each in view.rollouts if each.executions) + words + listed
 
 
 def _ring(rollout: Rollout) -> str:
@@ -129,16 +131,15 @@ def _ring(rollout: Rollout) -> str:
         for each in failed[:_REASONS]
     )
     more = f"<li>and {len(failed) - _REASONS} more</li>" if len(failed) > _REASONS else ""
-    state = "rolls out" if rollout.going_on else "failed on some" if failed else "done" if total else "no devices"
-    kind = "busy" if rollout.going_on else "bad" if failed else "good" if total else ""
-    head = f'<h3>Ring {rollout.ring} <span class="badge {kind}">{state}</span></h3>'
-    when = f"<small>deployment {escape(rollout.deployment[:8])}, {moment(rollout.created)}</small>"
-    bar = (
+    state = "rolls out" if rollout.going_on else "failed on some" if failed else "done"
+    kind = "busy" if rollout.going_on else "bad" if failed else "good"
+    return (
+        f'<div class="ring" id="r-{rollout.ring}"><h3>Ring {rollout.ring} <span class="badge {kind}">{state}</span></h3>'
         f'<progress class="{"bad" if failed else ""}" max="{total}" value="{done}" '
         f'aria-label="devices of ring {rollout.ring} that have ended">{done} of {total}</progress>'
-        f"<p>{escape(words)} · {when}</p>{f'<ul class=reasons>{reasons}{more}</ul>' if reasons else ''}"
+        f"<p>{escape(words)} · <small>deployment {escape(rollout.deployment[:8])}, {moment(rollout.created)}</small></p>"
+        f"{f'<ul class=reasons>{reasons}{more}</ul>' if reasons else ''}</div>"
     )
-    return f'<div class="ring" id="r-{rollout.ring}">{head}{bar if total else when}</div>'
 
 
 def devices(view: View, heartbeats: Mapping[str, Heartbeat]) -> str:
@@ -189,7 +190,7 @@ def _models(beat: Heartbeat | None) -> str:
     if beat is None:
         return NONE
     listed = "".join(
-        f"<li><b>{escape(name)}</b> <small>{escape(version)}</small> {escape(latency) or 'no answer yet'}</li>"
+        f"<li><b>{escape(name)}</b> {escape(latency) or NONE} <small>{escape(version)}</small></li>"
         for name, version, _, latency in beat.models
     )
     problem = f'<p class="problem">{escape(beat.problem)}</p>' if beat.problem else ""
