@@ -133,11 +133,13 @@ def _ring(rollout: Rollout) -> str:
     more = f"<li>and {len(failed) - _REASONS} more</li>" if len(failed) > _REASONS else ""
     state = "rolls out" if rollout.going_on else "failed on some" if failed else "done"
     kind = "busy" if rollout.going_on else "bad" if failed else "good"
+    when = f"<small>deployment {escape(rollout.deployment[:8])}, {moment(rollout.created)}</small>"
     return (
-        f'<div class="ring" id="r-{rollout.ring}"><h3>Ring {rollout.ring} <span class="badge {kind}">{state}</span></h3>'
+        f'<div class="ring" id="r-{rollout.ring}">'
+        f'<h3>Ring {rollout.ring} <span class="badge {kind}">{state}</span></h3>'
         f'<progress class="{"bad" if failed else ""}" max="{total}" value="{done}" '
         f'aria-label="devices of ring {rollout.ring} that have ended">{done} of {total}</progress>'
-        f"<p>{escape(words)} · <small>deployment {escape(rollout.deployment[:8])}, {moment(rollout.created)}</small></p>"
+        f"<p>{escape(words)} · {when}</p>"
         f"{f'<ul class=reasons>{reasons}{more}</ul>' if reasons else ''}</div>"
     )
 
