@@ -338,7 +338,8 @@ class Fleet:
         Raises:
             ClientError, BotoCoreError: The account does not answer.
         """
-        prefixes = (f"/aws/lambda/{self._names.prefix}-", f"/edgewright/{self._names.stage}/")
+        kinds = ("/aws/cloudformation", "/aws/lambda")
+        prefixes = [*(f"{kind}/{self._names.prefix}-" for kind in kinds), f"/edgewright/{self._names.stage}/"]
         return [
             each["logGroupName"]
             for prefix in prefixes
