@@ -78,10 +78,10 @@ def test_the_demos_deploy_is_watched_as_it_goes(live: Live) -> None:
     running = threading.Thread(target=run)
     running.start()
     live.browser.wait(
-        "[...document.querySelectorAll('#rollout li')].some((each) => /in progress/i.test(each.innerText))", 110
+        "[...document.querySelectorAll('#rollout li')].some((each) => /in progress/i.test(each.innerText))", 200
     )
-    live.browser.wait(live.row("healthy", "succeeded", "2.6.0 lite"), 110)
-    running.join(120)
+    live.browser.wait(live.row("healthy", "succeeded", "2.6.0 lite"), 300)
+    running.join(200)
     live.browser.wait("/all settled/.test(document.getElementById('rollout').innerText)")
 
     assert "Ring all" in live.browser.do("text", on="#r-all")
@@ -113,6 +113,7 @@ def test_the_page_over_aws_sees_the_same_by_the_same_calls(live: Live, monkeypat
 
 
 def test_a_drawn_digit_is_answered_and_shown_with_its_picture(live: Live) -> None:
+    live.browser.do("open", url=live.url)
     circle = [(0.5 + 0.22 * math.sin(at / 4), 0.5 - 0.36 * math.cos(at / 4)) for at in range(26)]
     live.browser.do("draw", on="#pad", strokes=[circle])
 
@@ -128,6 +129,7 @@ def test_a_drawn_digit_is_answered_and_shown_with_its_picture(live: Live) -> Non
 
 
 def test_a_row_and_a_sample_are_asked_by_keyboard(live: Live) -> None:
+    live.browser.do("open", url=live.url)
     live.browser.do("choose", on="#ask-model", value="iris")
     assert not live.browser.do("evaluate", code="document.getElementById('ask-row').closest('div').hidden")
     live.browser.do(
@@ -146,6 +148,7 @@ def test_a_row_and_a_sample_are_asked_by_keyboard(live: Live) -> None:
 
 
 def test_a_killed_device_is_seen_and_comes_back(live: Live) -> None:
+    live.browser.do("open", url=live.url)
     before = device_pid(live.state.home)
     live.browser.wait(live.row("healthy"))
     seen = f"window.words.add(document.getElementById('d-{DEVICE}').innerText.toLowerCase())"
@@ -163,6 +166,7 @@ def test_a_killed_device_is_seen_and_comes_back(live: Live) -> None:
 
 
 def test_a_cut_network_is_seen_and_comes_back(live: Live) -> None:
+    live.browser.do("open", url=live.url)
     live.browser.do("choose", on="#fault-name", value="cut-network")
     live.browser.do("click", on="#fault button.main")
     live.browser.wait(live.row("cut off"))
