@@ -221,7 +221,10 @@ def test_it_is_accessible_and_fits_its_window(live: Live, width: int, scheme: st
     live.browser.do("evaluate", code="document.querySelectorAll('details').forEach((each) => { each.open = true; })")
 
     assert live.browser.do("axe") == []
-    assert live.browser.do("evaluate", code="document.documentElement.scrollWidth <= innerWidth")
+    outside = (
+        "[...document.querySelectorAll('body *')].filter((each) => each.getBoundingClientRect().right > innerWidth + 1)"
+    )
+    assert live.browser.do("evaluate", code=f"{outside}.map((each) => each.outerHTML.slice(0, 200))") == []
     assert live.browser.do("problems") == []
 
 
