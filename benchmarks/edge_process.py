@@ -51,7 +51,7 @@ def with_two_models(picture: Path) -> dict[str, Any]:
     watched.mkdir()
     large = {"component": "large", **topics, "ImageName": picture.name, "ImageDirectory": str(picture.parent)}
     large["WatchDirectory"] = str(watched)
-    config["models"]["large"] = large
+    config["models"]["mobilenet"] = large  # as its package is named
     config["accessControl"]["aws.greengrass.ipc.mqttproxy"]["in"]["resources"].append(topics["requestTopic"])
     return config
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nucleus_lite.fact import OBSERVED, Fact
 
 _DIALECT = "core_device/test_ipc_dialect.py"
+_SERVER = "core_device/test_ipc_server.py"
 _REFUSED = f"{_DIALECT}::test_classic_does_what_lite_refuses"
 
 PAYLOAD_BYTES = Fact(
@@ -79,7 +80,29 @@ MQTT_DAEMON = Fact(
     "(Edgewright's subscribe anew after 40 s without a message)",
     source=OBSERVED,
     twin="`python -m twin fault DEVICE mqtt`",
-    shown_by="core_device/test_ipc_server.py::test_forgotten_subscriptions_end_in_silence_and_new_ones_work",
+    shown_by=f"{_SERVER}::test_forgotten_subscriptions_end_in_silence_and_new_ones_work",
+)
+CONFIG_DAEMON = Fact(
+    "after a restart of the configuration daemon components hear nothing of changes, without an error (Edgewright's "
+    "read their configuration every 40 s)",
+    source="ggipcd/src/ipc_subscriptions.c (subscription_on_close)",
+    twin="`python -m twin fault DEVICE config`",
+    shown_by=f"{_SERVER}::test_a_daemon_that_starts_anew_forgets_its_subscribers_and_no_other_daemon_s",
+)
+PUBSUB_DAEMON = Fact(
+    "after a restart of the daemon for local messages components hear nothing of what they have subscribed to, without "
+    "an error (Edgewright's subscribe anew after 40 s without a message)",
+    source=OBSERVED,
+    twin="`python -m twin fault DEVICE pubsub`",
+    shown_by=f"{_SERVER}::test_a_daemon_that_starts_anew_forgets_its_subscribers_and_no_other_daemon_s",
+)
+TOKEN_DAEMON = Fact(
+    "the token exchange listens at any free port whenever it starts, and running components keep the address before "
+    "(Edgewright's look for the new one every 40 s, and start anew by themselves)",
+    source="tes-serverd/src/http_server.c (http_server)",
+    twin="`python -m twin fault DEVICE token`",
+    shown_by="core_device/test_credentials.py::"
+    "test_an_endpoint_that_starts_anew_is_at_another_port_and_no_more_at_the_one_before",
 )
 CREDENTIALS = Fact(
     "the credential endpoint asks the cloud at each request, and answers 200 with `null` without it",

@@ -154,19 +154,29 @@ def predict(
 @application.command()
 def logs(
     who: Annotated[
-        str, typer.Argument(help="Part of a log's name: cloud, edge_server, a component …; default: all.")
+        str,
+        typer.Argument(
+            help="Part of a log's name: cloud, edge_server, a component …, or a joined device; default: all."
+        ),
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log to begin with.")] = 40,
 ) -> None:
     """Show the logs of the cloud, the edge devices and their components."""
-    home = default_home()
+    home, about = default_home(), ""
     found = log_files.find(home, who)
-    if not found and not follow:
+    if not found and (state := load_state(home)) is not None and who in joined_devices(take_status(state)):
+        _output.print(
+            f"{who} has joined: its own logs are on it (nucleus lite: journalctl -t COMPONENT; classic: logs/ in its "
+            "root folder). What the cloud says of it:",
+            markup=False,
+        )
+        who, about = "cloud", who
+    elif not found and not follow:
         names = ", ".join(sorted(log_files.find(home, ""))) or "none yet"
         raise TwinError(f"WHO must be part of a log's name, got {who!r}: there are {names}")
     try:
-        for line in log_files.read(home, who, last=lines, follow=follow):
+        for line in log_files.read(home, who, last=lines, follow=follow, about=about):
             _output.print(line, markup=False)
     except KeyboardInterrupt:
         return

@@ -30,6 +30,9 @@ FAULTS = {
     "free-disk": "free its disk",
     "mqtt": "lose its MQTT daemon",
     "ipc": "lose its IPC daemon",
+    "config": "lose its configuration daemon",
+    "pubsub": "lose its daemon for local messages",
+    "token": "lose its token exchange",
 }
 """What each does, in words."""
 

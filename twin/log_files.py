@@ -30,7 +30,7 @@ def find(home: Path, who: str) -> dict[str, Path]:
     return {name: path for name, path in found.items() if who.lower() in name.lower()}
 
 
-def read(home: Path, who: str, *, last: int, follow: bool) -> Iterator[str]:
+def read(home: Path, who: str, *, last: int, follow: bool, about: str = "") -> Iterator[str]:
     """Lines of the logs, each with the log's name before it if there may be several.
 
     Args:
@@ -38,6 +38,7 @@ def read(home: Path, who: str, *, last: int, follow: bool) -> Iterator[str]:
         who: As for `find`.
         last: How many lines of each log to begin with.
         follow: Go on with new lines, and new logs, for ever.
+        about: Leave out the lines without this text.
 
     Yields:
         Lines without their line end.
@@ -48,6 +49,7 @@ def read(home: Path, who: str, *, last: int, follow: bool) -> Iterator[str]:
         for name, path in find(home, who).items():
             first_time = name not in positions
             lines, positions[name] = _new_lines(path, positions.get(name, 0))
+            lines = [line for line in lines if about in line]
             for line in deque(lines, last) if first_time else lines:
                 yield f"[{name}] {line}" if prefixed else line
         if not follow:

@@ -17,6 +17,10 @@ from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, lo
 from edge_handlers import fleet_provisioning, provisioning_hook
 from edge_handlers.provisioning_hook import PARAMETER
 
+#: Each `?` is one character of a random UUID, as which both nuclei connect with a claim: the classic one's plug-in
+#: unless its deviceId says otherwise, nucleus lite's fleet-provisioning always. No name of a thing looks like one.
+CLAIM_CLIENT = "-".join("?" * length for length in (8, 4, 4, 4, 12))
+
 
 class ClaimPolicy(Construct):
     """The IoT policy of the claim certificates, which many devices share and anybody may have copied.
@@ -26,10 +30,9 @@ class ClaimPolicy(Construct):
         construct_id: Id below it.
         name: The policy's name.
         template: Name of the provisioning template.
-        prefix: Names of the stage's things begin with it and a hyphen; nobody connects under one of them with a claim.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, name: str, template: str, prefix: str) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, name: str, template: str) -> None:
         super().__init__(scope, construct_id)
         # The classic nucleus' plug-in lets AWS make the key, nucleus lite signs a request with one of its own.
         calls = (
@@ -39,13 +42,11 @@ class ClaimPolicy(Construct):
         )
         answers = [f"{call}/{answer}" for call in calls for answer in ("accepted", "rejected")]
         statements = [
-            # Greengrass' provisioning plug-in connects under a random name.
-            _statement("Allow", "iot:Connect", ["client/*"]),
             # A connection under a device's name would take that device's own down.
-            _statement("Deny", "iot:Connect", [f"client/{prefix}-*"]),
-            _statement("Allow", "iot:Publish", [f"topic/{call}" for call in calls]),
-            _statement("Allow", "iot:Subscribe", [f"topicfilter/{answer}" for answer in answers]),
-            _statement("Allow", "iot:Receive", [f"topic/{answer}" for answer in answers]),
+            _statement("iot:Connect", [f"client/{CLAIM_CLIENT}"]),
+            _statement("iot:Publish", [f"topic/{call}" for call in calls]),
+            _statement("iot:Subscribe", [f"topicfilter/{answer}" for answer in answers]),
+            _statement("iot:Receive", [f"topic/{answer}" for answer in answers]),
         ]
         self.resource = iot.CfnPolicy(
             self,
@@ -53,19 +54,12 @@ class ClaimPolicy(Construct):
             policy_name=name,
             policy_document={"Version": "2012-10-17", "Statement": statements},
         )
-        acknowledge(
-            self.resource,
-            {
-                "Edge-IotClientId": "a device with a claim is no thing yet, and Greengrass' plug-in connects under a "
-                "random name; names of the stage's things are denied"
-            },
-        )
 
 
-def _statement(effect: str, action: str, resources: list[str]) -> dict[str, Any]:
+def _statement(action: str, resources: list[str]) -> dict[str, Any]:
     # A policy holds in its own Region and account only, and has room for 2,048 characters.
     named = [arn("iot", resource, region="*", account="*") for resource in resources]
-    return {"Effect": effect, "Action": action, "Resource": named}
+    return {"Effect": "Allow", "Action": action, "Resource": named}
 
 
 #: What thing groups of every stage begin with.
@@ -92,7 +86,7 @@ class FleetProvisioning(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, names: Names) -> None:
         super().__init__(scope, construct_id)
         self._names = names
-        claim = ClaimPolicy(self, "ClaimPolicy", name=names.claim, template=names.claim, prefix=names.prefix)
+        claim = ClaimPolicy(self, "ClaimPolicy", name=names.claim, template=names.claim)
         hook = self._hook()
         template_arn = arn("iot", f"provisioningtemplate/{names.claim}")
         allowed = lambda_.CfnPermission(

@@ -109,6 +109,11 @@ class ModelVerification(Construct):
             handler=model_verification,
             permissions=[
                 *_endpoint(name),
+                Permission(
+                    ("logs:PutRetentionPolicy",),
+                    (arn("logs", f"log-group:/aws/sagemaker/Endpoints/{name}-*"),),
+                    wildcard_reason=_NAMES,
+                ),
                 pass_role(role_arn, "sagemaker.amazonaws.com"),
                 *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{output}/",)),
                 bucket.listing(),

@@ -23,6 +23,7 @@ VARIANT = "only"
 MODEL = "model"
 NAME_PATTERN = re.compile(r"(?=.{1,63}\Z)[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 DIFFERENCES_SHOWN = 3
+LOG_DAYS = 30
 
 
 class VerificationError(RuntimeError):
@@ -74,6 +75,7 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
     """Create and Update start the endpoint, Delete begins to take it away; is_complete finishes both."""
     request = parse(event)
     if request.type is RequestType.DELETE:
+        end_of_logs(_begun(request), client("logs"))
         remove(_begun(request), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     verification = Verification.of(request.properties)
@@ -87,7 +89,10 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     if request.type is RequestType.DELETE:
         return {"IsComplete": remove(_begun(request), client("sagemaker"))}
     verification = Verification.of(request.properties)
-    return follow(verification, client("sagemaker"), client("sagemaker-runtime"), client("s3"))
+    try:
+        return follow(verification, client("sagemaker"), client("sagemaker-runtime"), client("s3"))
+    finally:
+        end_of_logs(verification.name, client("logs"))
 
 
 def _begun(request: Request) -> str:
@@ -195,6 +200,18 @@ def remove(name: str, sagemaker: Any) -> bool:
         with unless_absent():
             sagemaker.delete_model(ModelName=name)
         return found is None
+
+
+def end_of_logs(name: str, logs: Any) -> None:
+    """Let what an endpoint has written be deleted after a month; SageMaker makes its log group, and keeps it for ever.
+
+    Args:
+        name: The endpoint's; what cannot be a name of SageMaker's has no logs.
+        logs: A boto3 CloudWatch Logs client.
+    """
+    if NAME_PATTERN.fullmatch(name):
+        with explaining(f"limit the logs of endpoint {name}"), unless_absent():
+            logs.put_retention_policy(logGroupName=f"/aws/sagemaker/Endpoints/{name}", retentionInDays=LOG_DAYS)
 
 
 def _endpoint(name: str, sagemaker: Any) -> dict[str, Any] | None:

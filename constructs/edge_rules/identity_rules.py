@@ -9,6 +9,8 @@ from edge_rules.rule import Finding, rule
 _CREDENTIALS = "credentials.iot.amazonaws.com"
 #: Greengrass' data plane knows no narrower resource than `*` for a device.
 _ANYWHERE = re.compile(r"greengrass:\w+")
+#: A pattern such as that of a UUID is no thing's name.
+_ANY_CLIENT = re.compile(r":client/\?*\*")
 _EVERYTHING = re.compile(r"^\*$|:(topic|topicfilter|rolealias)/[*#]")
 _WHOLE_BUCKET = re.compile(r"^arn:[^:]*:s3:::[^/]*(/\*)?$")
 
@@ -56,7 +58,7 @@ def clients_are_things(fleet: FleetView) -> Iterator[Finding]:
         for statement in of_resource(policy):
             if {"iot:Connect", "iot:*", "*"} & set(statement.actions):
                 for each in statement.resources:
-                    if ":client/*" in each or each == "*":
+                    if each == "*" or _ANY_CLIENT.search(each):
                         yield Finding(policy, statement.location, each)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,45 @@ def test_a_file_of_another_shape_is_an_error(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(ConfigurationError, match=r"config\.yaml"):
         load_configuration(path)
+
+
+@pytest.mark.parametrize(
+    ("user", "found"),
+    [("root:root", ("root", 0, 0)), ("root", ("root", 0, 0)), ("nobody:root", ("nobody", None, 0)), (None, None)],
+)
+def test_components_run_as_the_user_that_the_file_names_where_the_device_is_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str | None, found: tuple[str, int | None, int] | None
+) -> None:
+    path = write(tmp_path, **({"runWithDefault": {"posixUser": user}} if user else {}))
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    named = load_configuration(path).nucleus.component_user
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    of_another = load_configuration(path).nucleus.component_user
+
+    assert of_another is None
+    if found is None:
+        assert named is None
+    else:
+        assert named is not None
+        uid = pwd.getpwnam(found[0]).pw_uid if found[1] is None else found[1]
+        assert (named.name, named.uid, named.gid) == (found[0], uid, found[2])
+
+
+@pytest.mark.parametrize(
+    ("user", "rule"),
+    [
+        ("no-such-user:root", "must be a user and a group of this machine"),
+        ("root:no-such-group", "must be a user and a group of this machine"),
+        ("", "must be USER or USER:GROUP"),
+        ("a b", "must be USER or USER:GROUP"),
+        (5, "must be USER or USER:GROUP"),
+    ],
+)
+def test_a_user_that_there_is_not_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: object, rule: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+    with pytest.raises(ConfigurationError, match=rf"runWithDefault\.posixUser {rule}, got {user!r}"):
+        load_configuration(write(tmp_path, runWithDefault={"posixUser": user}))

@@ -112,6 +112,22 @@ def test_the_local_endpoint_serves_components_only() -> None:
     assert set(answers[0][1]) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
 
 
+def test_an_endpoint_that_starts_anew_is_at_another_port_and_no_more_at_the_one_before() -> None:
+    async def main() -> tuple[str, str, int]:
+        endpoint = CredentialEndpoint(exchange(answer_for(timedelta(hours=1), [])), lambda _: "com.x")
+        before, after = await endpoint.start(), await endpoint.start()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(before, headers={"Authorization": "t"})
+            answer = await client.get(after, headers={"Authorization": "t"})
+        await endpoint.stop()
+        return before, after, answer.status_code
+
+    before, after, status = asyncio.run(main())
+
+    assert (before != after, status) == (True, 200)
+
+
 @pytest.mark.parametrize("as_lite", [True, False])
 def test_lite_keeps_no_credentials_and_answers_null_without_a_cloud(as_lite: bool) -> None:
     requests: list[httpx.Request] = []

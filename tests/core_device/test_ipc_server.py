@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.core_device.loopback_service import LoopbackService
+import pytest
+
+from tests.core_device.loopback_service import PROBE, LoopbackService
 from twin.core_device.ipc.eventstream import PRELUDE, TERMINATE_STREAM, MessageType, decode_message, decode_prelude
 from twin.core_device.ipc.eventstream import encode_message as encode
 from twin.core_device.ipc.operations import Cancel, IpcHandler, IpcLimits
@@ -116,13 +118,43 @@ def test_the_subscriptions_of_a_client_end_with_it_and_their_places_are_free(tmp
     assert asyncio.run(scenario()) == ["a/b"]
 
 
+@pytest.mark.parametrize("daemon", ["config", "pubsub"])
+def test_a_daemon_that_starts_anew_forgets_its_subscribers_and_no_other_daemon_s(tmp_path: Path, daemon: str) -> None:
+    heard: list[str] = []
+    loopback = LoopbackService(tmp_path)
+    service = loopback.service
+
+    def subscribe(name: str) -> Cancel:
+        if daemon == "config":
+            return service.subscribe_to_configuration_update(PROBE, [], lambda *_: heard.append(name))
+        return service.subscribe_to_topic(PROBE, "a/b", False, lambda *_: heard.append(name))
+
+    def tell() -> None:
+        loopback.store.merge(PROBE, (), {"number": len(heard)}, 1)
+        service.publish_to_topic(PROBE, "a/b", b"")
+
+    cancel = subscribe("old")
+    service.forget("pubsub" if daemon == "config" else "config")
+    tell()
+    service.forget(daemon)
+    tell()
+    cancel()
+    again = subscribe("new")
+    loopback.store.merge(PROBE, (), {"number": -1}, 1)
+    service.publish_to_topic(PROBE, "a/b", b"")
+    again()
+    tell()
+
+    assert heard == ["old", "new"]
+
+
 def test_forgotten_subscriptions_end_in_silence_and_new_ones_work(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         heard: list[str] = []
         loopback = LoopbackService(tmp_path)
         service, cloud = loopback.service, loopback.cloud
         cancel = await service.subscribe_to_iot_core("a", 1, lambda _topic, _payload: heard.append("old"))
-        service.forget_cloud_subscriptions()
+        service.forget("mqtt")
         cloud.publish("a", b"", 1, {})
         cancel()
         again = await service.subscribe_to_iot_core("a", 1, lambda _topic, _payload: heard.append("new"))

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ class FakeClient:
         self.renewals: list[float] = []
         self.report_failure: Exception | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self.settings: object = {"models": {}}
+        self.exchange: object = {"port": "4711"}
 
     def lose(self) -> None:
         self.lost = True
@@ -36,7 +39,13 @@ class FakeClient:
         self.reads += 1
         if self.failure:
             raise self.failure
-        return {"models": {}}
+        return self.settings
+
+    def configuration_of(self, component: str) -> object:
+        assert component == "aws.greengrass.TokenExchangeService"
+        if isinstance(self.exchange, Exception):
+            raise self.exchange
+        return self.exchange
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         self.on_change = on_change
@@ -77,6 +86,13 @@ class FakeDevice:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return self.clients[-1]
+
+
+def wait_for(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def service(device: FakeDevice, **options: Any) -> InferenceService:
@@ -245,14 +261,81 @@ def test_subscriptions_are_made_anew_where_nothing_was_heard() -> None:
     made._renew_s = 0.2
     running = Running(made)
     client = device.wait_for(1)
-    deadline = time.monotonic() + 30
-    while not client.renewals:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: bool(client.renewals))
     made.stop()
 
     assert running.wait() is Event.STOP
     assert set(client.renewals) == {0.2}
+
+
+def test_settings_that_the_device_tells_nobody_of_are_found_and_taken_once() -> None:
+    device = FakeDevice()
+    made = service(device, checks=[lambda found: lambda: taken.append(found)])
+    taken: list[object] = []
+    made._renew_s = 0.2
+    running = Running(made)
+    client = device.wait_for(1)
+    wait_for(lambda: len(client.renewals) > 2)
+    assert taken == [{"models": {}}]
+
+    client.settings = {"models": {}, "heartbeatSeconds": 7}
+    wait_for(lambda: len(taken) == 2)
+    seen = len(client.renewals)
+    wait_for(lambda: len(client.renewals) > seen + 2)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert taken == [{"models": {}}, client.settings]
+    assert len(device.clients) == 1
+
+
+def test_settings_that_cannot_be_read_are_read_again_later() -> None:
+    device = FakeDevice()
+    made = service(device)
+    made._renew_s = 0.2
+    running = Running(made)
+    client = device.wait_for(1)
+    wait_for(lambda: bool(client.renewals))
+    client.failure = IpcError("no answer")
+    seen = client.reads
+    wait_for(lambda: client.reads > seen + 1)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert len(device.clients) == 1
+
+
+@pytest.mark.parametrize(
+    ("exchange", "url", "ending"),
+    [
+        ({"port": "4712"}, "http://localhost:4712/2016-11-01/credentialprovider/", Event.RUNTIME_CHANGED),
+        ({"port": 4712}, "http://localhost:4712/2016-11-01/credentialprovider/", Event.RUNTIME_CHANGED),
+        ({"port": "4711"}, "", Event.STOP),
+        ({"port": 0}, "", Event.STOP),
+        ({"port": "any"}, "", Event.STOP),
+        ({}, "", Event.STOP),
+        (None, "", Event.STOP),
+        (RefusedError("no such component"), "", Event.STOP),
+        (IpcError("no answer"), "", Event.STOP),
+    ],
+)
+def test_credentials_that_have_moved_to_another_port_are_followed_by_a_new_start(
+    exchange: object, url: str, ending: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = "http://localhost:4711/2016-11-01/credentialprovider/"
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", before)
+    device = FakeDevice()
+    made = service(device)
+    made._renew_s = 0.2
+    running = Running(made)
+    client = device.wait_for(1)
+    client.exchange = exchange
+    if ending is Event.STOP:
+        wait_for(lambda: len(client.renewals) > 3)
+        made.stop()
+
+    assert running.wait() is ending
+    assert os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == (url or before)
 
 
 @pytest.mark.parametrize("may_end", [True, False])

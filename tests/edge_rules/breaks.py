@@ -234,6 +234,7 @@ BREAKS: dict[str, tuple[str, Break]] = {
 
 #: More ways to break a rule.
 ALSO: list[tuple[str, str, Break]] = [
+    ("IotClientId", "DevicePolicy", device_policy("iot:Connect", "arn:aws:iot:::client/??*")),
     ("TokenExchangeScope", "TokenExchange", token_exchange("s3:*", "arn:aws:s3:::plant/artifacts/*")),
     ("TokenExchangeScope", "TokenExchange", token_exchange_policy("s3:GetObject", "*")),
     ("TokenExchangeScope", "TokenExchange", token_exchange("s3:DeleteObject", "arn:aws:s3:::plant/artifacts/*")),

@@ -74,15 +74,3 @@ def test_devices_of_the_classic_nucleus_have_no_places(fleet: Fleet) -> None:
         recipe["Manifests"][0]["Platform"].update(runtime="classic")
 
     assert places_left(fleet.view()) == ""
-
-
-def test_all_mistakes_that_aws_would_have_found_are_told_at_once(fleet: Fleet) -> None:
-    mistakes = ["ServerEgress", "FunctionGlibc", "ArtifactGlibc", "TopicKeySource", "AmazonLinux2"]
-    for name in mistakes:
-        BREAKS[name][1](fleet)
-    # The other mistake of the same script.
-    fleet.script += "\nretry dnf install --assumeyes python3.12"
-
-    found = {rule for rule, _ in fleet.findings()}
-
-    assert found == {f"Edge-{name}" for name in (*mistakes, "ServerPython")}

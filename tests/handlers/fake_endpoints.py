@@ -16,6 +16,8 @@ class FakeEndpoints(FakeService):
         self.configs: dict[str, Any] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.answer: dict[str, Any] = {}
+        #: Days by group; SageMaker makes the group with the first line that an endpoint writes.
+        self.log_groups: dict[str, int | None] = {}
 
     @property
     def nothing_left(self) -> bool:
@@ -49,6 +51,12 @@ class FakeEndpoints(FakeService):
     def invoke_endpoint(self, EndpointName: str, ContentType: str, Body: bytes) -> dict[str, Any]:  # noqa: N803
         self.record("invoke_endpoint", EndpointName=EndpointName, ContentType=ContentType, Body=json.loads(Body))
         return {"Body": io.BytesIO(json.dumps(self.answer).encode())}
+
+    def put_retention_policy(self, logGroupName: str, retentionInDays: int) -> dict[str, Any]:  # noqa: N803
+        if logGroupName not in self.log_groups:
+            raise refusal("ResourceNotFoundException", "PutRetentionPolicy", "The specified log group does not exist.")
+        self.log_groups[logGroupName] = retentionInDays
+        return {}
 
     def _create(self, operation: str, kind: dict[str, Any], name: str, record: dict[str, Any]) -> dict[str, Any]:
         self.record(operation, **record)

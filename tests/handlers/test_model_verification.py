@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ OUTPUTS = [{"name": "logits", "shape": [1, 3], "datatype": "FP32", "data": [1.0,
 def cloud(serve: Callable[..., None], s3: FakeS3) -> FakeEndpoints:
     fake = FakeEndpoints()
     fake.answer = {"outputs": OUTPUTS}
-    serve(**{"sagemaker": fake, "sagemaker-runtime": fake})
+    serve(**{"sagemaker": fake, "sagemaker-runtime": fake, "logs": fake})
     s3.put("artifacts-dev", MODEL, targz({"model.onnx": b"compiled"}))
     s3.put("artifacts-dev", SAMPLE, json.dumps({"inputs": INPUTS, "outputs": OUTPUTS}).encode())
     return fake
@@ -47,6 +48,20 @@ def serving(cloud: FakeEndpoints, **changes: Any) -> tuple[dict[str, Any], dict[
 
 def answered(values: list[float], name: str = "logits", shape: list[int] | None = None) -> dict[str, Any]:
     return {"outputs": [{"name": name, "shape": shape or [1, 3], "datatype": "FP32", "data": values}]}
+
+
+@pytest.mark.parametrize("status", ["InService", "Failed"])
+def test_the_logs_of_an_endpoint_get_an_end(cloud: FakeEndpoints, status: str) -> None:
+    request, answer = serving(cloud)
+    name = answer["PhysicalResourceId"]
+    group = f"/aws/sagemaker/Endpoints/{name}"
+    cloud.log_groups = {group: None, "/aws/sagemaker/Endpoints/theirs": None}
+    cloud.endpoints[name]["EndpointStatus"] = status
+
+    with pytest.raises(VerificationError) if status == "Failed" else nullcontext():
+        look(request, answer)
+
+    assert cloud.log_groups == {group: 30, "/aws/sagemaker/Endpoints/theirs": None}
 
 
 def test_a_right_answer_completes_and_nothing_is_left(cloud: FakeEndpoints) -> None:

@@ -12,9 +12,12 @@ import boto3
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tests.twin.conftest import wait_until
 from twin import faults, inventory, lifecycle
+from twin.cli import application
+from twin.core_device.signals import FAULTS
 from twin.devices import simulated
 from twin.devices.identity import make_certificate
 from twin.edge_processes import CUT_OFF, DEVICE_VARIABLE, device_pid, devices_folder
@@ -52,7 +55,9 @@ def deploy(state: TwinState, group: str, version: str, script: str) -> str:
     return str(greengrass.create_deployment(targetArn=target, components=components)["deploymentId"])
 
 
-def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_left(small_twin: TwinState) -> None:
+def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_left(
+    small_twin: TwinState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     greengrass = boto3.client("greengrassv2", **small_twin.client_arguments())
     simulated.set_count(small_twin, 2, group="ring-a", dialect="lite")
     simulated.set_count(small_twin, 3, group="ring-b", dialect="classic")
@@ -60,6 +65,15 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     one_known = replace(take_status(small_twin), devices=[DeviceStatus("device-01", None)])
     assert joined_devices(one_known) == {"device-02": "HEALTHY", "device-03": "HEALTHY"}
     assert joined_devices(take_status(small_twin)) == {}
+    monkeypatch.setenv("TWIN_HOME", str(small_twin.home))
+    # Taken for one that joined: its log is nowhere here.
+    monkeypatch.setattr("twin.cli.joined_devices", lambda _status: {"board-1": "HEALTHY"})
+    (small_twin.home / "log" / "cloud.log").open("a").write("INFO board-1 has connected\nINFO board-2, too\n")
+    told = CliRunner().invoke(application, ["logs", "board-1"]).output
+    assert "board-1 has joined: its own logs are on it" in told
+    assert ("board-1 has connected" in told, "board-2" in told) == (True, False)
+    with pytest.raises(TwinError, match="WHO must be part of a log's name, got 'board-9'"):
+        CliRunner().invoke(application, ["logs", "board-9"], catch_exceptions=False)
     offline = pids(small_twin)["device-02"]
     assert offline is not None
     os.kill(offline, signal.SIGSTOP)
@@ -88,9 +102,9 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     wait_until(lambda: status_of(greengrass, "device-03", deployment) == "SUCCEEDED", 30)
 
     log = devices_folder(small_twin.home) / "device-01" / "log" / "core_device.log"
-    for daemon in ("ipc", "mqtt"):
+    for daemon in FAULTS:
         faults.do(small_twin, "device-01", daemon, "com.example.x")
-    wait_until(lambda: "components that run are not known" in log.read_text())
+    wait_until(lambda: all(f"the daemon {daemon} is started anew" in log.read_text() for daemon in FAULTS))
     wait_until(lambda: log.read_text().count(" connected to ") == 2)
     for device, daemon, text in (
         ("device-01", "disk", "FAULT must be one of"),

@@ -68,7 +68,7 @@ def claim(twin: TwinState, client: Clients, tmp_path_factory: pytest.TempPathFac
         (folder / "cert.pem").write_text(made["certificatePem"])
         (folder / "key.pem").write_text(made["keyPair"]["PrivateKey"])
         endpoint = iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
-        yield Device(Cloud(twin), f"claim-{uuid.uuid4().hex}", made["certificateArn"], folder, endpoint, "")
+        yield Device(Cloud(twin), str(uuid.uuid4()), made["certificateArn"], folder, endpoint, "")
 
 
 def _remove_devices(iot: Any) -> None:

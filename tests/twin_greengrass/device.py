@@ -63,11 +63,13 @@ def make_device(
     group: str = "",
     policy: str = "",
     keys: dict[str, str] | None = None,
+    exclusively: bool = False,
 ) -> Device:
     iot, thing = cloud.client("iot", **(keys or {})), thing or f"device-{uuid.uuid4().hex[:8]}"
     iot.create_thing(thingName=thing)
     made = iot.create_keys_and_certificate(setAsActive=True)
-    iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"])
+    kind = {"thingPrincipalType": "EXCLUSIVE_THING"} if exclusively else {}
+    iot.attach_thing_principal(thingName=thing, principal=made["certificateArn"], **kind)
     if group:
         iot.add_thing_to_thing_group(thingGroupName=group, thingName=thing)
     if keys is None:

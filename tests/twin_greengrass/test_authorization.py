@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.synthesis import resources
 from tests.twin_greengrass.device import Device, connected, make_device
 from tests.twin_greengrass.started_cloud import ACCOUNT, REGION, Cloud, started_cloud
 from tests.twin_greengrass.test_credentials_and_s3 import make_alias, s3_of
@@ -43,8 +46,62 @@ def make_policy(cloud: Cloud, *statements: dict[str, Any]) -> str:
     return name
 
 
-def guarded(cloud: Cloud, folder: Path, *statements: dict[str, Any], group: str = "") -> Device:
-    return make_device(cloud, folder, policy=make_policy(cloud, *statements), group=group)
+def guarded(
+    cloud: Cloud, folder: Path, *statements: dict[str, Any], group: str = "", exclusively: bool = False
+) -> Device:
+    policy = make_policy(cloud, *statements)
+    return make_device(cloud, folder, policy=policy, group=group, exclusively=exclusively)
+
+
+def connects(device: Device, client_id: str) -> bool:
+    with contextlib.suppress(AssertionError), connected(device, client_id=client_id, jobs=False):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("exclusively", [True, False])
+def test_a_thing_is_known_on_each_of_its_connections_only_where_its_certificate_is_its_alone(
+    cloud: Cloud, tmp_path: Path, exclusively: bool
+) -> None:
+    more = statement("iot:Connect", f"{IOT}client/{THING}#*")
+    device = guarded(cloud, tmp_path, more, exclusively=exclusively)
+    other = guarded(cloud, tmp_path / "other")
+    iot = cloud.client("iot")
+
+    assert connects(device, device.thing)
+    assert connects(device, f"{device.thing}#2") is exclusively
+    assert not connects(device, other.thing)
+    if exclusively:
+        with pytest.raises(iot.exceptions.InvalidRequestException, match="exclusive attachment is the only one"):
+            iot.attach_thing_principal(thingName=other.thing, principal=device.certificate_arn)
+    to_other = {"thingName": other.thing, "principal": device.certificate_arn}
+    with pytest.raises(iot.exceptions.InvalidRequestException, match="exclusive attachment is the only one"):
+        iot.attach_thing_principal(**to_other, thingPrincipalType="EXCLUSIVE_THING")
+    assert iot.list_principal_things(principal=device.certificate_arn)["things"] == [device.thing]
+
+
+def test_a_claim_connects_under_a_random_name_alone(cloud: Cloud, tmp_path: Path) -> None:
+    (found,) = resources("twin", "Provisioning", "AWS::IoT::Policy")
+    device = make_device(cloud, tmp_path)
+    (attached,) = cloud.client("iot").list_attached_policies(target=device.certificate_arn)["policies"]
+    cloud.client("iot").detach_policy(policyName=attached["policyName"], target=device.certificate_arn)
+    document = json.dumps(found["Properties"]["PolicyDocument"])
+    document = re.sub(
+        r'\{"Fn::Join": \["", \["arn:", \{"Ref": "AWS::Partition"\}, "([^"]*)"\]\]\}', r'"arn:aws\1"', document
+    )
+    cloud.client("iot").create_policy(policyName="the-claim", policyDocument=document)
+    cloud.client("iot").attach_policy(policyName="the-claim", target=device.certificate_arn)
+
+    assert connects(device, str(uuid.uuid4()))
+    taken = (
+        device.thing,
+        "edgewright-twin-edge-server",
+        "edgewright-prod-line-1",
+        "*",
+        "anything",
+        f"{uuid.uuid4()}#2",
+    )
+    assert [name for name in taken if connects(device, name)] == []
 
 
 def test_policy_variables_give_a_device_its_own_topics_only(cloud: Cloud, tmp_path: Path) -> None:
@@ -67,11 +124,19 @@ def test_the_data_plane_follows_the_policy(cloud: Cloud, group: str, tmp_path: P
     allowed = guarded(
         cloud,
         tmp_path / "allowed",
-        statement("greengrass:ListThingGroupsForCoreDevice", f"{GREENGRASS}coreDevices/{THING}".replace("/$", ":$")),
+        statement("greengrass:ListThingGroupsForCoreDevice", f"{GREENGRASS}coreDevices:*"),
         statement("greengrass:ResolveComponentCandidates", f"{GREENGRASS}*"),
         group=group,
     )
-    denied = guarded(cloud, tmp_path / "denied", group=group)
+    # A thing's variables are filled for MQTT alone.
+    by_name = f"{GREENGRASS}coreDevices:{THING}"
+    denied = guarded(
+        cloud,
+        tmp_path / "denied",
+        statement("greengrass:ListThingGroupsForCoreDevice", by_name),
+        group=group,
+        exclusively=True,
+    )
 
     assert allowed.thing_groups().status_code == 200
     assert denied.thing_groups().status_code == 403

@@ -1,9 +1,12 @@
 """The provisioning template, its hook and the claim certificates' policy: no more than joining takes."""
 
+import fnmatch
 import json
 import re
+import uuid
 from typing import Any
 
+from config.names import Names
 from tests.synthesis import resources, template
 
 
@@ -31,12 +34,21 @@ def test_a_claim_certificate_may_trade_itself_for_another_and_nothing_else() -> 
     statements = {(each["Effect"], each["Action"]): named(each) for each in policy()["PolicyDocument"]["Statement"]}
 
     assert statements == {
-        ("Allow", "iot:Connect"): ["client/*"],
-        ("Deny", "iot:Connect"): ["client/edgewright-dev-*"],
+        ("Allow", "iot:Connect"): ["client/????????-????-????-????-????????????"],
         ("Allow", "iot:Publish"): [f"topic/{call}" for call in calls],
         ("Allow", "iot:Subscribe"): [f"topicfilter/{answer}" for answer in answers],
         ("Allow", "iot:Receive"): [f"topic/{answer}" for answer in answers],
     }
+
+
+def test_a_claim_connects_as_no_thing_of_any_stage() -> None:
+    pattern = policy()["PolicyDocument"]["Statement"][0]["Resource"][0]["Fn::Join"][1][-1].rpartition("/")[2]
+
+    assert fnmatch.fnmatchcase(str(uuid.uuid4()), pattern)
+    # 36 characters, and a hyphen where each name of a thing has the last but one of "edgewright".
+    for serial in ("0123456789-abc-1234-5678-012345", "a" * 20, "-" * 21):
+        name = f"{Names('dev').prefix}-{serial}"
+        assert not any(fnmatch.fnmatchcase(name[:length], pattern) for length in range(len(name) + 1))
 
 
 def test_the_claims_policy_fits_with_the_longest_names_of_a_stage() -> None:

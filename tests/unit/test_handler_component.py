@@ -271,7 +271,7 @@ def test_the_device_may_run_what_lies_beside_a_function_and_gets_credentials_onl
     plain, trusted = recipe(), recipe(aws_credentials=True)
 
     rights = [artifact["Permission"] for artifact in plain["Manifests"][0]["Artifacts"]]
-    assert rights == [{"Read": "OWNER", "Execute": "OWNER"}] * 2
+    assert rights == [{"Read": "ALL", "Execute": "ALL"}] * 2
     assert list(plain["ComponentDependencies"]) == ["r"]
     assert list(trusted["ComponentDependencies"]) == ["r", "aws.greengrass.TokenExchangeService"]
 

@@ -53,8 +53,12 @@ async def _run(configuration: Configuration) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     losing: set[asyncio.Task[None]] = set()
-    loop.add_signal_handler(FAULTS["ipc"], lambda: losing.add(asyncio.create_task(device.lose_ipc())))
-    loop.add_signal_handler(FAULTS["mqtt"], device.lose_mqtt)
+
+    def lose(daemon: str) -> None:
+        losing.add(asyncio.create_task(device.lose(daemon)))
+
+    for daemon, fault in FAULTS.items():
+        loop.add_signal_handler(fault, lose, daemon)
     try:
         await task
     except asyncio.CancelledError:

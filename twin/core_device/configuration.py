@@ -5,6 +5,10 @@ Checked by hand: a model library would double the memory of a device, of which t
 
 from __future__ import annotations
 
+import grp
+import logging
+import os
+import pwd
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +25,19 @@ _THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _ROLE_ALIAS = re.compile(r"[\w=,@-]{1,128}", re.ASCII)
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PosixUser:
+    """A user of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,7 @@ class Nucleus:
         mqtt_port: Port of IoT Core.
         proxy_url: HTTP proxy that every connection goes through; None to connect directly.
         dialect: The nucleus whose limits the device has; not a field of the real one's file.
+        component_user: Whom components run as; None for the device's own user, as always where that is not root.
     """
 
     region: str
@@ -57,6 +75,7 @@ class Nucleus:
     mqtt_port: int = 8883
     proxy_url: str | None = None
     dialect: Dialect = LITE
+    component_user: PosixUser | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,7 @@ def _read(reader: _Reader) -> Configuration:
             mqtt_port=reader.port(f"{nucleus}.mqttPort", 8883),
             proxy_url=reader.proxy(f"{nucleus}.networkProxy.proxy.url"),
             dialect=reader.dialect(f"{nucleus}.dialect"),
+            component_user=reader.user(f"{nucleus}.runWithDefault.posixUser"),
         ),
     )
 
@@ -173,6 +193,24 @@ class _Reader:
         if found is None:
             self._note(name, f"must be one of {', '.join(DIALECTS)}", value)
         return found or LITE
+
+    def user(self, name: str) -> PosixUser | None:
+        value = self._find(name)
+        if value is None:
+            return None
+        user, _, group = str(value).partition(":")
+        if not _USER.fullmatch(user) or (group and not _USER.fullmatch(group)):
+            self._note(name, "must be USER or USER:GROUP", value)
+            return None
+        if os.geteuid() != 0:
+            log.warning("components run as the user of this device: only root can run them as %s", value)
+            return None
+        try:
+            found = pwd.getpwnam(user)
+            return PosixUser(user, found.pw_uid, grp.getgrnam(group).gr_gid if group else found.pw_gid, found.pw_dir)
+        except KeyError:
+            self._note(name, "must be a user and a group of this machine", value)
+            return None
 
     def _find(self, name: str) -> Any:
         # The service's name has dots of its own.

@@ -6,13 +6,21 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.cloud.credentials import CredentialEndpoint, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane
 from twin.core_device.components.component import Component
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
-from twin.core_device.components.environment import NUCLEUS_VERSION, ComponentEnvironment, Tokens
+from twin.core_device.components.environment import (
+    NUCLEUS_VERSION,
+    TOKEN_EXCHANGE_SERVICE,
+    ComponentEnvironment,
+    Tokens,
+)
 from twin.core_device.components.process import ComponentLog
 from twin.core_device.components.recipe import Recipe
 from twin.core_device.components.supervisor import ComponentSupervisor
@@ -99,7 +107,12 @@ class CoreDevice:
     async def run(self) -> None:
         """Run until cancelled; then everything that was started is stopped."""
         nucleus = self._configuration.nucleus
-        log.info("core device %s starts, process %d", self._configuration.system.thing_name, os.getpid())
+        dialect = nucleus.dialect.name
+        log.info(
+            "core device %s starts, dialect %s, process %d", self._configuration.system.thing_name, dialect, os.getpid()
+        )
+        if nucleus.component_user is not None:
+            os.umask(0o022)  # that of system services: components read their artifacts
         self._registry.end_leftovers()
         own = {"version": NUCLEUS_VERSION, "awsRegion": nucleus.region}
         self._store.merge("aws.greengrass.NucleusLite", (), own, DEFAULT_TIMESTAMP_MS)
@@ -108,12 +121,12 @@ class CoreDevice:
             self._configuration,
             self._layout,
             socket,
-            await self._credential_endpoint.start(),
+            await self._serve_credentials(),
             self._tokens,
             self._store.get,
             self._component_version,
         )
-        await self._ipc.start(socket)
+        await self._listen(socket)
         await self._jobs.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -131,19 +144,39 @@ class CoreDevice:
             with contextlib.suppress(OSError):
                 self._layout.remove_ipc_socket()
 
-    async def lose_ipc(self) -> None:
-        """Do as nucleus lite does when its IPC daemon starts anew: no running component can connect again."""
-        log.warning("the IPC is started anew: components that run are not known any more")
-        await self._ipc.stop()
-        for name in self._supervisor.components:
-            self._tokens.revoke(name)
-        await self._ipc.start(self._layout.ipc_socket())
+    async def lose(self, daemon: str) -> None:
+        """Do as nucleus lite does when one of its daemons starts anew: components are told nothing.
 
-    def lose_mqtt(self) -> None:
-        """Do as nucleus lite does when its MQTT daemon starts anew: subscriptions of components are gone in silence."""
-        log.warning("the MQTT connection is started anew: components hear nothing of what they have subscribed to")
-        self._service.forget_cloud_subscriptions()
-        self._connection.reconnect()
+        Args:
+            daemon: `ipc`: no running component can connect again. `mqtt`, `config`, `pubsub`: what components have
+                subscribed to there is gone. `token`: the credentials are at another port.
+        """
+        log.warning("the daemon %s is started anew: components that run do not know", daemon)
+        if daemon == "ipc":
+            await self._ipc.stop()
+            for name in self._supervisor.components:
+                self._tokens.revoke(name)
+            await self._listen(self._layout.ipc_socket())
+        elif daemon == "token":
+            await self._serve_credentials()
+        else:
+            self._service.forget(daemon)
+        if daemon == "mqtt":
+            self._connection.reconnect()
+
+    async def _listen(self, socket: Path) -> None:
+        await self._ipc.start(socket)
+        if (user := self._configuration.nucleus.component_user) is not None:
+            os.chown(socket, user.uid, user.gid)
+
+    async def _serve_credentials(self) -> str:
+        url = await self._credential_endpoint.start()
+        if self._environment is not None:
+            self._environment.credentials_url = url
+        # As nucleus lite does: at any free port, which its configuration tells.
+        port = {"port": str(urlsplit(url).port)}
+        self._store.merge(TOKEN_EXCHANGE_SERVICE, (), port, int(time.time() * 1000))
+        return url
 
     def _make_component(self, recipe: Recipe) -> Component:
         environment = self._environment
@@ -156,6 +189,7 @@ class CoreDevice:
             self._registry,
             self._component_changed,
             dialect=self._configuration.nucleus.dialect,
+            user=self._configuration.nucleus.component_user,
         )
 
     def _component_changed(self, name: str) -> None:

@@ -2,4 +2,10 @@
 
 import signal
 
-FAULTS = {"ipc": signal.SIGUSR1, "mqtt": signal.SIGUSR2}
+FAULTS = {
+    "ipc": signal.SIGUSR1,
+    "mqtt": signal.SIGUSR2,
+    "config": signal.SIGHUP,
+    "pubsub": signal.SIGURG,
+    "token": signal.SIGWINCH,
+}

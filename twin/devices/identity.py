@@ -96,7 +96,9 @@ def make_certificate(iot: Any, policy: str, thing: str | None = None, *, call: C
     try:
         call("attach_policy", policyName=policy, target=certificate.arn)
         if thing is not None:
-            call("attach_thing_principal", thingName=thing, principal=certificate.arn)
+            # Only so does AWS IoT know the thing on each of its connections, and no other thing gets the certificate.
+            exclusively = {"thingPrincipalType": "EXCLUSIVE_THING"}
+            call("attach_thing_principal", thingName=thing, principal=certificate.arn, **exclusively)
     except BaseException:
         discard_certificate(iot, certificate.arn, policy, thing)
         raise

@@ -3,12 +3,14 @@
 # ruff: noqa: B027 - hooks do nothing unless a component has something to do
 
 import logging
+import os
 import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from urllib.parse import urlsplit
 
 from edge_component.back_off import BackOff
 from edge_component.ipc import Connect, IpcClient, IpcError, RefusedError
@@ -21,7 +23,8 @@ FIRST_RECONNECT_S = 0.2
 LONGEST_RECONNECT_S = 10.0
 #: Without a device for so long the process ends: a device that lives starts a new one.
 GIVE_UP_S = 30.0
-#: Without a message for so long the subscriptions are made anew: each costs a message of AWS IoT.
+#: Without a message for so long the subscriptions are made anew: each costs a message of AWS IoT. So often, too, what
+#: the device may have forgotten to tell is read.
 RENEW_S = 40.0
 #: How often within that time to look whether it is over, and to try again what waits for the cloud.
 RENEWALS = 8
@@ -91,6 +94,8 @@ class ConnectedService(ABC):
         self._served_at = time.monotonic()
         self._configured = False
         self._client: IpcClient | None = None
+        self._read: object = None
+        self._read_at = time.monotonic()
 
     @property
     def unheard(self) -> list[str]:
@@ -224,6 +229,9 @@ class ConnectedService(ABC):
             if event is Event.RENEWAL_DUE:
                 self._renewal_asked.clear()
                 client.renew(self._renew_s)
+                event = self._untold(client) or event
+                if event in ENDINGS:
+                    return event
             if event is Event.CONFIGURATION_CHANGED:
                 ending = self._ending_within(SETTLE_S)
                 if ending is not None:
@@ -232,10 +240,25 @@ class ConnectedService(ABC):
                     return None
         return None
 
+    def _untold(self, client: IpcClient) -> Event | None:
+        """What has changed without a word; nucleus lite tells nothing any more once its daemons have started anew."""
+        if time.monotonic() - self._read_at < self._renew_s:
+            return None
+        self._read_at = time.monotonic()
+        try:
+            if _credentials_moved(client):
+                return Event.RUNTIME_CHANGED
+            return Event.CONFIGURATION_CHANGED if client.configuration() != self._read else None
+        except IpcError as exc:
+            # The next time, then.
+            log.info("%s", exc)
+            return None
+
     def _configure(self, client: IpcClient) -> bool:
         same_connection = True
+        self._read, self._read_at = client.configuration(), time.monotonic()
         try:
-            same_connection = self._accept(client, client.configuration())
+            same_connection = self._accept(client, self._read)
             # A new configuration does not wait for the next look.
             self.look()
         except ConfigurationError as exc:
@@ -279,6 +302,35 @@ class ConnectedService(ABC):
             if not told and self._is_outdated():
                 told = True
                 self._events.put(Event.RUNTIME_CHANGED)
+
+
+TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name
+CREDENTIALS_URL = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+
+
+def _credentials_moved(client: IpcClient) -> bool:
+    """Follow the device's credentials to another port.
+
+    Nucleus lite's token exchange takes any free port whenever it starts, and its components keep the one before.
+
+    Returns:
+        Whether the process must start anew, in the environment as it is now.
+    """
+    before = os.environ.get(CREDENTIALS_URL)
+    if not before:
+        return False
+    try:
+        found = client.configuration_of(TOKEN_EXCHANGE)
+    except RefusedError:
+        return False
+    port = str(found.get("port", "")) if isinstance(found, Mapping) else ""
+    parts = urlsplit(before)
+    # The classic nucleus has 0 there, for any.
+    if not port.isdecimal() or int(port) in (0, parts.port):
+        return False
+    os.environ[CREDENTIALS_URL] = parts._replace(netloc=f"{parts.hostname}:{port}").geturl()
+    log.warning("the device's credentials are at port %s now", port)
+    return True
 
 
 def _report_running(client: IpcClient) -> None:

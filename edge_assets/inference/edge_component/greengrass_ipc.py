@@ -309,6 +309,12 @@ class GreengrassIpc:
         own: object = _result(what, _begun(what, self._configuration)).value
         return own if self._settings is None else merged(own, self._shared(self._settings), listed=LISTED)
 
+    def configuration_of(self, component: str) -> object:
+        """Read another component's configuration; see `IpcClient.configuration_of`."""
+        what = f"reading the configuration of {component}"
+        found: object = _result(what, _begun(what, lambda: self._configuration(component))).value
+        return found
+
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         """Be told of changes; see `IpcClient.watch_configuration`."""
         subscribe = self._client.subscribe_to_configuration_update_async

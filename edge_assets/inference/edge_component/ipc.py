@@ -148,6 +148,15 @@ class IpcClient(Publisher, Protocol):
         """
         ...
 
+    def configuration_of(self, component: str) -> object:
+        """Read another component's configuration.
+
+        Raises:
+            RefusedError: It has none.
+            IpcError: The device did not answer.
+        """
+        ...
+
     def report_running(self) -> None:
         """Tell the device that the component serves: a deployment need not watch it for a while to believe it.
 

@@ -141,11 +141,11 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
         if head.method == "GET" and (match := _THING_GROUPS.fullmatch(path)):
             return _thing_groups(identity, match[1])
         if head.method == "POST" and path == _RESOLVE:
-            _require(identity, "ResolveComponentCandidates", "components:*", identity.things()[0])
+            _require(identity, "ResolveComponentCandidates", "components:*")
             return resolve_component_candidates(read_request(SERVICE, "ResolveComponentCandidates", body))
         if head.method == "GET" and (match := _ARTIFACT.fullmatch(path)):
             component = match[1].partition(":components:")[2]
-            _require(identity, "GetComponentVersionArtifact", f"components:{component}", identity.things()[0])
+            _require(identity, "GetComponentVersionArtifact", f"components:{component}")
             return artifact_location(match[1], match[2])
     raise NotFoundError("resource", f"{head.method} {path}")
 
@@ -153,7 +153,7 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
 def _thing_groups(identity: DeviceIdentity, thing: str) -> dict[str, Any]:
     if thing not in identity.things():
         raise AccessDeniedError(f"certificate must be attached to thing {thing}: attach it, or ask as its own thing")
-    _require(identity, "ListThingGroupsForCoreDevice", f"coreDevices:{thing}", thing)
+    _require(identity, "ListThingGroupsForCoreDevice", f"coreDevices:{thing}")
     return {
         "thingGroups": [
             {"thingGroupArn": iot._thing_group_arn(name), "thingGroupName": name}
@@ -163,9 +163,9 @@ def _thing_groups(identity: DeviceIdentity, thing: str) -> dict[str, Any]:
     }
 
 
-def _require(identity: DeviceIdentity, operation: str, resource: str, thing: str) -> None:
+def _require(identity: DeviceIdentity, operation: str, resource: str) -> None:
     arn = f"arn:aws:greengrass:{identity.region}:{identity.account}:{resource}"
-    if not identity.allows(f"greengrass:{operation}", arn, thing):
+    if not identity.allows(f"greengrass:{operation}", arn):
         raise AccessDeniedError(f"an IoT policy must allow greengrass:{operation} on {arn}: attach one that does")
 
 

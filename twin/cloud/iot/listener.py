@@ -19,6 +19,7 @@ from ministack.core.responses import request_scope
 from ministack.services import iot
 
 from twin.cloud.iot.http_message import HEAD_LIMIT_BYTES, HttpError, write_json
+from twin.cloud.iot.registry import THING
 
 logger = logging.getLogger("twin.iot")
 
@@ -198,17 +199,19 @@ class DeviceIdentity:
             record = iot._certificates.get(self.certificate_id) or {}
             return [iot._thing_name_from_arn(arn) for arn in record.get("attachedThings", [])]
 
-    def allows(self, action: str, resource_arn: str, thing: str | None = None) -> bool:
+    def allows(self, action: str, resource_arn: str) -> bool:
         """Whether the certificate's IoT policies allow an action; always, where the twin runs without AUTH=true.
+
+        A thing's policy variables are filled for MQTT only, as on AWS.
 
         Args:
             action: For instance `greengrass:ResolveComponentCandidates`.
             resource_arn: What it is done to.
-            thing: The thing it acts as; fills the policy variable `${iot:Connection.Thing.ThingName}`.
         """
         if not app.AUTH:
             return True
-        variables = iot._mqtt_policy_context(self.account, self.region, self.certificate_id, thing or "")
+        context = iot._mqtt_policy_context(self.account, self.region, self.certificate_id, "")
+        variables = {name: value for name, value in context.items() if not name.startswith(f"{THING}.")}
         with request_scope(self.account, self.region):
             record = iot._certificates.get(self.certificate_id) or {}
             policies = [iot._policies.get(name) for name in record.get("attachedPolicies", [])]

@@ -23,6 +23,10 @@ POLICY_CHARACTERS = 2048
 ATTRIBUTES = 3
 """Of a thing without a type (AWS IoT Core quotas)."""
 
+EXCLUSIVE = "attachedExclusively"
+THING = "iot:connection.thing"
+"""What the policy variables of a thing begin with, in lower case."""
+
 Answer = Any
 """Status, headers and body."""
 Call = dict[str, Any]
@@ -83,6 +87,46 @@ def _list_thing_groups(list_all: Callable[..., Answer], query: Call) -> Answer:
     elif str(query.get("recursive", "true")).lower() == "false":
         groups = [group for group in groups if not _parent(group["groupName"])]
     return status, headers, json.dumps({"thingGroups": groups}).encode()
+
+
+@patch(
+    "services.iot._handle_thing_principals",
+    why="a certificate may be attached exclusively: to one thing, which is then known on each of its connections",
+    signature="(method, path, headers, body, qp)",
+)
+def _handle_thing_principals(
+    handle: Callable[..., Answer], method: str, path: str, headers: Call, body: bytes, query: Call
+) -> Answer:
+    principal = str(headers.get("x-amzn-principal") or query.get("principal") or "")
+    certificate = iot._certificates.get(principal.rsplit("/", 1)[-1])
+    thing = iot._thing_arn(path[len("/things/") : -len("/principals")])
+    others = [arn for arn in (certificate or {}).get("attachedThings", []) if arn != thing]
+    exclusively = query.get("thingPrincipalType") == "EXCLUSIVE_THING"
+    if method == "PUT" and others and (exclusively or (certificate or {}).get(EXCLUSIVE)):
+        text = f"Principal {principal} is attached to {others[0]}, and an exclusive attachment is the only one."
+        return error_response_json("InvalidRequestException", text, 400)
+    answer = handle(method, path, headers, body, query)
+    if certificate is not None and method in ("PUT", "DELETE"):
+        certificate[EXCLUSIVE] = method == "PUT" and exclusively
+        iot._certificates[principal.rsplit("/", 1)[-1]] = certificate
+    return answer
+
+
+@patch(
+    "services.iot._mqtt_policy_context",
+    why="an exclusively attached certificate is its thing's, whatever the client id",
+    signature="(account_id, region, certificate_id, client_id)",
+)
+def _mqtt_policy_context(
+    context_of: Callable[..., Call], account_id: str, region: str, certificate_id: str, client_id: str
+) -> Call:
+    context = context_of(account_id, region, certificate_id, client_id)
+    with request_scope(account_id, region):
+        record = iot._certificates.get(certificate_id) or {}
+        if record.get(EXCLUSIVE) and record.get("attachedThings"):
+            context[f"{THING}.thingname"] = iot._thing_name_from_arn(record["attachedThings"][0])
+            context[f"{THING}.isattached"] = "true"
+    return context
 
 
 def _parent(group: str) -> str | None:

@@ -162,8 +162,7 @@ def credentials(identity: DeviceIdentity | None, head: RequestHead) -> dict[str,
         alias = ROLE_ALIASES.get(match[1])
         if alias is None:
             raise HttpError(404, f"role alias must exist, got {match[1]}")
-        acting_as = thing or (things[0] if len(things) == 1 else None)
-        if not identity.allows("iot:AssumeRoleWithCertificate", alias["roleAliasArn"], acting_as):
+        if not identity.allows("iot:AssumeRoleWithCertificate", alias["roleAliasArn"]):
             raise HttpError(403, f"Access Denied: an IoT policy must allow iot:AssumeRoleWithCertificate on {match[1]}")
         try:
             taken = role_session(

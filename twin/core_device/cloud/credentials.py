@@ -144,8 +144,11 @@ class CredentialEndpoint:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
-        """Listen on a free loopback port; returns the URL."""
+        """Listen on a free loopback port, another one at each call and no more on the one before; returns the URL."""
+        before = self._server
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_HEAD_LIMIT_BYTES)
+        if before:
+            before.close()
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{_PATH}"
 
     async def stop(self) -> None:

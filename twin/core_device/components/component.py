@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from nucleus_lite import unit
 from twin.core_device.backoff import Backoff
+from twin.core_device.configuration import PosixUser
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
 from twin.core_device.processes import ProcessRegistry
@@ -76,6 +78,7 @@ class Component:
         on_state: Called after each change of state.
         patience: How long to wait for it.
         dialect: How often it is started and installed.
+        user: Whom its processes run as; the device's own user by default.
     """
 
     def __init__(
@@ -89,13 +92,14 @@ class Component:
         patience: Patience | None = None,
         *,
         dialect: Dialect = LITE,
+        user: PosixUser | None = None,
     ) -> None:
         self.recipe = recipe
         self.state = State.NEW
         self.failure = ""
         self._folder, self._prepare, self._output, self._registry = folder, prepare, output, registry
         self._on_state, self._patience = on_state, patience or Patience()
-        self._dialect = dialect
+        self._dialect, self._user = dialect, user
         self._task: asyncio.Task[None] | None = None
         self._running_since = 0.0
         self._reported = False
@@ -236,6 +240,8 @@ class Component:
             self._output.note(f"{self.recipe.version} {step.name}: left out, {step.skip_if}")
             return 0
         self._folder.mkdir(parents=True, exist_ok=True)
+        if self._user is not None:
+            os.chown(self._folder, self._user.uid, self._user.gid)
         self._output.forget_output()
         process = await self._spawn(script, environment)
         self._output.note(f"{self.recipe.version} {step.name}: process {process.pid}")
@@ -251,7 +257,7 @@ class Component:
 
     async def _spawn(self, script: str, environment: Mapping[str, str]) -> ComponentProcess:
         starting = asyncio.create_task(
-            ComponentProcess.start(script, environment, self._folder, self._output, self._registry)
+            ComponentProcess.start(script, environment, self._folder, self._output, self._registry, self._user)
         )
         try:
             return await asyncio.shield(starting)

@@ -47,7 +47,7 @@ class Tokens:
         self._by_component.pop(component, None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ComponentEnvironment:
     """Composes scripts and environments of steps.
 

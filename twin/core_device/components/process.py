@@ -9,8 +9,9 @@ import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from twin.core_device.configuration import PosixUser
 from twin.core_device.processes import ProcessRegistry
 
 _DRAIN_S = 0.5
@@ -33,9 +34,19 @@ class ComponentProcess:
 
     @classmethod
     async def start(
-        cls, script: str, environment: Mapping[str, str], folder: Path, log: ComponentLog, registry: ProcessRegistry
+        cls,
+        script: str,
+        environment: Mapping[str, str],
+        folder: Path,
+        log: ComponentLog,
+        registry: ProcessRegistry,
+        user: PosixUser | None = None,
     ) -> ComponentProcess:
-        """Run a script by /bin/sh in a folder, with exactly the given environment."""
+        """Run a script by /bin/sh in a folder with exactly the given environment; as a user, where one is given."""
+        as_user: dict[str, Any] = {}
+        if user is not None:
+            as_user = {"user": user.uid, "group": user.gid, "extra_groups": []}
+            environment = {**environment, "HOME": user.home, "USER": user.name, "LOGNAME": user.name}
         process = await asyncio.create_subprocess_exec(
             "/bin/sh",
             "-c",
@@ -46,6 +57,7 @@ class ComponentProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
+            **as_user,
         )
         registry.add(process.pid)
         return cls(process, log, registry)

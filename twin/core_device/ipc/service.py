@@ -42,7 +42,7 @@ class IpcService(IpcHandler):
         self._tokens, self._store, self._save_configuration = tokens, store, save_configuration
         self._connection, self._components = connection, components
         self._topics, self._thing_name = LocalTopics(), thing_name
-        self._cloud_subscriptions: list[Cancel] = []
+        self._subscriptions: dict[str, list[Cancel]] = {"mqtt": [], "config": [], "pubsub": []}
 
     def component_of(self, token: str) -> str | None:
         """The component that holds the token."""
@@ -80,7 +80,7 @@ class IpcService(IpcHandler):
     ) -> Cancel:
         """Follow a part of a configuration that exists."""
         self.get_configuration(component, key_path)
-        return self._store.subscribe(component, tuple(key_path), deliver)
+        return self._known("config", self._store.subscribe(component, tuple(key_path), deliver))
 
     async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
         """Publish by the device's connection; while it is away only where the dialect keeps messages, up to a bound."""
@@ -95,20 +95,28 @@ class IpcService(IpcHandler):
             cancel = await self._connection.subscribe(topic, qos, deliver)
         except RequestRejectedError as exc:
             raise IpcError("ServiceError", str(exc)) from exc
-        self._cloud_subscriptions.append(cancel)
+        return self._known("mqtt", cancel)
+
+    def forget(self, daemon: str) -> None:
+        """End every subscription that a daemon of nucleus lite serves; the streams of the subscribers stay open.
+
+        Args:
+            daemon: `mqtt` (the cloud's topics), `config` or `pubsub` (local topics).
+        """
+        forgotten, self._subscriptions[daemon] = self._subscriptions[daemon], []
+        for cancel in forgotten:
+            cancel()
+
+    def _known(self, daemon: str, cancel: Cancel) -> Cancel:
+        """Note a subscription until it is ended, or forgotten."""
+        self._subscriptions[daemon].append(cancel)
 
         def end() -> None:
-            if cancel in self._cloud_subscriptions:
-                self._cloud_subscriptions.remove(cancel)
+            if cancel in self._subscriptions[daemon]:
+                self._subscriptions[daemon].remove(cancel)
                 cancel()
 
         return end
-
-    def forget_cloud_subscriptions(self) -> None:
-        """End every subscription to the cloud's topics; the streams of those who have subscribed stay open."""
-        forgotten, self._cloud_subscriptions = self._cloud_subscriptions, []
-        for cancel in forgotten:
-            cancel()
 
     def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
         """Publish to the device's own components."""
@@ -118,7 +126,7 @@ class IpcService(IpcHandler):
         self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
     ) -> Cancel:
         """Follow a local topic."""
-        return self._topics.subscribe(component, topic, others_only, deliver)
+        return self._known("pubsub", self._topics.subscribe(component, topic, others_only, deliver))
 
     def update_state(self, component: str, state: str) -> None:
         """Note a component's own word for its state."""
