@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -21,11 +22,14 @@ from config.names import Names
 from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
 from tests.edge_agent.conftest import PROTO, Client, tensor
+from tests.packaged_nucleus import NUCLEUS_USER, follow_readme, interpreter, packaged, reads
+from tests.packaged_nucleus import ROOT as AS_ROOT
 from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import accuracy, predict_held_out
 from twin import inventory, lifecycle
 from twin.cli import application
+from twin.devices.nucleus_files import COMPONENT_USER
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState
@@ -33,6 +37,8 @@ from twin.state import TwinState
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 NAMES = Names("twin")
 _SNAPSHOT_S = 3  # the twin writes its state every second; what is younger dies with it
+#: A picture of which the model is not sure enough: it is captured.
+UNSURE = 83
 REQUEST, RESPONSE = NAMES.request_topic("digits"), NAMES.response_topic("digits")
 
 
@@ -140,6 +146,51 @@ def test_a_function_of_greengrass_v1_answers_on_the_device(deployed: Deployed) -
     with np.load(ROOT / "edge_assets" / "models" / "digits" / "samples.npz") as samples:
         labels = samples["labels"][:10].tolist()
     assert sum(answer["digit"] == label for answer, label in zip(digits, labels, strict=True)) >= 9
+
+
+def test_components_of_a_packaged_device_upload_and_cannot_read_its_key(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWIN_HOME", str(deployed.home))
+    s3, bucket = deployed.deploy.client("s3"), NAMES.artifact_bucket(deployed.state.account, deployed.state.region)
+
+    def captured() -> str:
+        deployed.operator.publish(REQUEST, json.dumps({"request_id": "unsure", "index": UNSURE}).encode())
+        time.sleep(1)
+        found = s3.list_objects_v2(Bucket=bucket, Prefix="captures/board-1/").get("Contents", [])
+        return "".join(s3.get_object(Bucket=bucket, Key=each["Key"])["Body"].read().decode() for each in found)
+
+    with packaged() as layout:
+        words = ["join", "board-1", "--out", str(layout.bundle), "--root", str(layout.root)]
+        joined = CliRunner().invoke(application, words)
+        assert joined.exit_code == 0, joined.output
+        try:
+            follow_readme(layout)
+            command = [sys.executable, "-m", "twin.core_device", "--config", str(layout.configuration)]
+            device = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **interpreter(layout)})
+            try:
+                deployed.deploy.wait_for_device("board-1", timeout_s=180)
+                log = layout.root / "log" / f"{NAMES.inference_component}.log"
+                try:
+                    wait_for(lambda: "unsure" in captured(), 120, "a capture of the packaged device")
+                except AssertionError as exc:
+                    raise AssertionError(f"{exc}; its log ends with:\n{log.read_text()[-4000:]}") from exc
+                process = inference_process(layout.root)
+
+                who = process.username()
+                assert who == (COMPONENT_USER if AS_ROOT else psutil.Process().username())
+                assert process.environ()["GG_ROOT_CA_PATH"] == str(layout.key.with_name("root_ca.pem"))
+                assert layout.key.stat().st_mode & 0o777 == 0o600
+                assert layout.key.with_name("root_ca.pem").stat().st_mode & 0o777 == 0o644
+                if AS_ROOT:
+                    readable = [file.name for file in layout.key.parent.iterdir() if reads(COMPONENT_USER, file)]
+                    assert sorted(readable) == ["device.pem.crt", "root_ca.pem"]
+                    assert layout.key.owner() == NUCLEUS_USER
+            finally:
+                device.terminate()
+                device.wait(30)
+        finally:
+            assert CliRunner().invoke(application, ["leave", "board-1"]).exit_code == 0
 
 
 @pytest.mark.parametrize(

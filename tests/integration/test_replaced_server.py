@@ -16,7 +16,6 @@ from botocore.exceptions import ClientError
 
 from config.names import Names
 from tests.app_copy import copy_app
-from tools.cdk_cli import CdkError
 from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
 from twin.devices.identity import certificate_request
@@ -196,23 +195,6 @@ def test_the_servers_role_acts_for_no_other_device(stage: Stage) -> None:
 
 def signing_request() -> str:
     return certificate_request(THING)[1]
-
-
-def test_a_policy_on_a_group_stops_a_destroy_before_anything_goes_and_is_named(stage: Stage) -> None:
-    iot = stage.client("iot")
-    target = iot.create_thing_group(thingGroupName="theirs")["thingGroupArn"]
-    iot.attach_policy(policyName=NAMES.iot_policy, target=target)
-    certificates = stage.certificates()
-
-    with pytest.raises(CdkError):
-        stage.deploy.destroy()
-
-    told = (stage.deploy.out / "cdk-destroy.log").read_text()
-    assert f"aws iot detach-policy --policy-name {NAMES.iot_policy} --target '{target}'" in " ".join(told.split())
-    assert set(stage.certificates()) == set(certificates)
-    assert iot.list_thing_principals(thingName=NAMES.edge_server)["principals"]
-    iot.detach_policy(policyName=NAMES.iot_policy, target=target)
-    iot.delete_thing_group(thingGroupName="theirs")
 
 
 def test_a_destroy_takes_nothing_that_is_not_the_stages(stage: Stage) -> None:

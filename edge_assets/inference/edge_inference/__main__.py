@@ -117,8 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def open_s3() -> ObjectStore:
     """Import what writes to S3: a twentieth of the process's memory, and few devices capture."""
-    from edge_inference.s3_objects import S3Objects
-
+    try:
+        from edge_inference.s3_objects import S3Objects
+    except ImportError as exc:
+        # Told by the heartbeat as any other reason, and tried again.
+        raise OSError(f"this device's Python cannot write to S3: {exc}") from exc
     return S3Objects()
 
 
