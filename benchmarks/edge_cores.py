@@ -101,7 +101,9 @@ class Way:
         """End the process."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(30)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(30)
+        self._process.kill()
 
     def _line(self) -> str:
         assert self._process.stdout
@@ -153,6 +155,7 @@ def serve(how: dict[str, Any]) -> None:
                     bare(session, (folder / "photo.jpg").read_bytes())
                 seconds = time.perf_counter() - started
             print(json.dumps({"seconds": seconds, "processor_s": time.process_time() - used}), flush=True)
+    os._exit(0)  # threads of the client may wait for a device that has gone
 
 
 def compare(folder: Path, rounds: int, frames: int) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -14,11 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_constructs.model_source import ModelSource
+from edge_inference.models.prediction import Score
 from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT, make_package, point
 from tests.edge.signing import Signer
 from tests.stand_in import NEEDED
+from tools.detections import Truth, mean_average_precision
 from tools.digits import digit_png
+from tools.model_folder import package
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -36,8 +41,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class Component:
     """A running component and what belongs to it."""
 
-    def __init__(self, folder: Path, device: LocalDevice) -> None:
+    def __init__(self, folder: Path, device: LocalDevice, cores: set[int] | None = None) -> None:
         self.device = device
+        self.cores = cores
         self.folder = folder
         self.pointer = folder / "work" / "edgewright.test.model.Digits" / "current"
         self.log = folder / "component.log"
@@ -48,7 +54,10 @@ class Component:
         environment["PYTHONPATH"] = str(ROOT / "edge_assets" / "inference")
         command = [sys.executable, "-m", "edge_inference", "--work-root", str(self.folder / "work")]
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
+            process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
+        if self.cores:
+            os.sched_setaffinity(process.pid, self.cores)  # long before its first thread
+        return process
 
     def use_model(self, version: str) -> None:
         point(self.pointer, make_package(self.folder / version, version))
@@ -287,3 +296,46 @@ def test_says_what_is_missing_without_a_device(tmp_path: Path) -> None:
     assert (lone.returncode, named.returncode) == (1, 1)
     assert "AWS_IOT_THING_NAME must name the device" in lone.stderr
     assert "a device must start this process" in named.stderr
+
+
+def cores_of(process: subprocess.Popen[bytes]) -> list[set[int]]:
+    """Which cores each thread of a process may run on."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    return [os.sched_getaffinity(int(task.name)) for task in tasks.iterdir()]
+
+
+def test_finds_held_out_digits_in_pictures_on_one_core_and_with_other_threads(tmp_path: Path) -> None:
+    folder = ROOT / "edge_assets" / "models" / "digit-detector"
+    unpacked = package(ModelSource.read(folder), tmp_path / "detector")
+    manifest = json.loads((unpacked / "manifest.json").read_text()) | {"name": "digits"}
+    (unpacked / "manifest.json").write_text(json.dumps(manifest))
+    with np.load(folder / "samples.npz") as samples:
+        images, objects = samples["images"], samples["objects"]
+    there = [[Truth(str(int(row[1])), row[2:].tolist()) for row in objects if row[0] == n] for n in range(len(images))]
+
+    with LocalDevice(tmp_path / "ipc.sock", configuration(topK=50)) as device:
+        running = Component(tmp_path, device, cores={min(os.sched_getaffinity(0))})
+        try:
+            point(running.pointer, unpacked)
+            device.wait_for_subscription()
+            for number, image in enumerate(images):
+                picture = base64.b64encode(digit_png(image)).decode()
+                device.send({"request_id": str(number), "image": picture})
+            answers = [device.answer() for _ in images]
+            device.configure(configuration(topK=50, threads=0, parallel=3))
+            running.wait_for_log("model digits 0.0.0 in use")
+            for number in range(len(images)):
+                device.send({"request_id": str(number), "index": number})
+            again = [device.answer() for _ in images]
+            masks = cores_of(running.process)
+        finally:
+            end(running.process)
+
+    for given in (answers, again):
+        assert [answer["request_id"] for answer in given] == [str(number) for number in range(len(images))]
+        found = [
+            [Score(each["label"], each["probability"], tuple(each["box"])) for each in answer["objects"]]
+            for answer in given
+        ]
+        assert mean_average_precision(found, there) >= 0.9
+    assert {tuple(mask) for mask in masks} == {(min(os.sched_getaffinity(0)),)}

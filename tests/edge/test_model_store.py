@@ -23,10 +23,12 @@ class FakeLoader:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.threads: list[int] = []
         self.broken: dict[str, Exception] = {}
 
     def __call__(self, folder: Path, threads: int) -> Workload:
         self.asked.append(folder.name)
+        self.threads.append(threads)
         if folder.name in self.broken:
             raise self.broken[folder.name]
         model: Any = SimpleNamespace(package=SimpleNamespace(name="digits", version=folder.name))
@@ -56,6 +58,17 @@ def store(pointer: Path, loader: FakeLoader, clock: Clock) -> ModelStore:
 def version(store: ModelStore) -> str | None:
     model = store.wait(0)
     return model.package.version if model else None
+
+
+def test_another_number_of_threads_loads_the_model_anew_once(
+    store: ModelStore, pointer: Path, loader: FakeLoader
+) -> None:
+    point(pointer, Path("/models/1"))
+    for threads in (1, 1, 2, 2, 1):
+        store.refresh(threads)
+
+    assert loader.threads == [1, 2, 1]
+    assert (store.loads, version(store)) == (3, "1")
 
 
 def test_has_no_model_and_says_why_before_the_pointer_is_there(store: ModelStore) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_component.process import cores
 from edge_inference.pipeline import AHEAD, Pipeline
-from tests.edge.model_folder import ROOT
+from tests.edge.model_folder import ROOT, make_package
 
 LIMIT_S = 30.0
 
@@ -272,3 +272,25 @@ def test_a_mask_is_kept() -> None:
     )
 
     assert shown.stdout.strip() == "1"
+
+
+def test_the_runtimes_threads_stay_within_the_mask(tmp_path: Path) -> None:
+    folder = make_package(tmp_path / "package")
+    code = f"""
+import os
+from functools import partial
+from pathlib import Path
+from edge_inference.models.runtime import load
+from edge_inference.models.store import load_workload
+os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})
+before = len(os.listdir("/proc/self/task"))
+model = load_workload(Path({str(folder)!r}), partial(load, threads=3))
+tasks = os.listdir("/proc/self/task")
+print(len(tasks) - before, *sorted({{str(os.sched_getaffinity(int(task))) for task in tasks}}))
+"""
+    paths = os.environ | {"PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=paths
+    )
+
+    assert shown.stdout.strip() == f"2 {{{min(os.sched_getaffinity(0))}}}"
