@@ -23,7 +23,7 @@ from tools.predict import clients_of, connected
 from twin.account import Account
 from twin.errors import TwinError
 from twin.page import local
-from twin.page.server import Source
+from twin.page.live import Source
 from twin.predict import stage_of
 
 

@@ -20,12 +20,14 @@ from config.names import Names
 from tests.twin.conftest import wait_until
 from tools.fleet_page import of_account
 from twin.errors import TwinError
+from twin.page import live as live_module
 from twin.page import messages as messages_module
 from twin.page import server as server_module
 from twin.page.fleet import Component, Device, Execution, Rollout, View
+from twin.page.live import Source
 from twin.page.messages import Messages
 from twin.page.parts import devices, rollout
-from twin.page.server import Source, listener, serve
+from twin.page.server import listener, serve
 
 STAGE, NAMES, TOKEN = load_stage("twin"), Names("twin"), "t0ken"
 PNG = b"\x89PNG\r\n\x1a\n and more"
@@ -221,7 +223,7 @@ def page_is_full(address: str) -> bool:
 
 
 def test_a_message_comes_as_an_event_and_more_browsers_than_sixteen_are_refused(address: str, link: Link) -> None:
-    browsers = [events(address) for _ in range(server_module.CLIENTS)]
+    browsers = [events(address) for _ in range(live_module.CLIENTS)]
     try:
         received = ""
         for browser in browsers:
@@ -243,7 +245,7 @@ def test_a_message_comes_as_an_event_and_more_browsers_than_sixteen_are_refused(
 def test_a_browser_that_takes_nothing_is_dropped(
     address: str, link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "SEND_S", 0.5)
+    monkeypatch.setattr(live_module, "SEND_S", 0.5)
     wait_until(lambda: not page_is_full(address))
     browser = events(address)
     number = 0

@@ -24,7 +24,8 @@ from twin import predict as asking
 from twin.edge_processes import CUT_OFF, device_pid
 from twin.errors import TwinError
 from twin.operator import OperatorClient
-from twin.page.server import Source, listener, serve
+from twin.page.live import Source
+from twin.page.server import listener, serve
 from twin.ports import LOOPBACK
 from twin.state import TwinState, load_state
 from twin.status import device_roots

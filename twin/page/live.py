@@ -1,0 +1,293 @@
+"""What a live page knows and shows: it looks at the account, listens to devices, and tells browsers what changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from config.names import Names
+from config.stage import Stage
+from twin.errors import TwinError
+from twin.page import html, parts
+from twin.page.fleet import Clients, Fleet
+from twin.page.messages import Messages, content_type
+from twin.predict import Link
+
+logger = logging.getLogger("twin.page")
+
+CLIENTS = 16
+"""Browsers that are told at once."""
+SEND_S = 5.0
+"""A browser that takes nothing for so long is dropped; it comes again by itself and gets all."""
+END_S = 8.0
+"""How long a page may take to end."""
+_BUSY_S, _ALONE_S, _SETTLED_S, _PING_S = 0.35, 4.0, 0.15, 15.0
+_LINES = 200
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a page looks, and what it may do there.
+
+    Attributes:
+        stage: The stage.
+        where: The account in words, such as `the twin in .twin`.
+        clients: Makes AWS clients.
+        connect: Makes the MQTT client.
+        left: Lists what a destroy takes away, by kind.
+        rest_s: Seconds between two looks while nothing goes on.
+        everything: Show devices outside the stage's groups, too.
+        processes: What each device's process does, by thing.
+        logs: Log files of this machine by name.
+        ask: Sends a request (client, model, its fields) and gives the answer; None for a page that only reads.
+        faults: Words by fault; empty for a page that only reads.
+        fault: Does a fault (device, fault) and says what came of it.
+    """
+
+    stage: Stage
+    where: str
+    clients: Clients
+    connect: Callable[[], AbstractContextManager[Link]]
+    left: Callable[[], Mapping[str, list[str]]]
+    rest_s: float = 0.5
+    everything: bool = False
+    processes: Callable[[], Mapping[str, str]] = dict
+    logs: Callable[[], Mapping[str, Path]] = dict
+    ask: Callable[[Link, str, Mapping[str, Any]], dict[str, Any]] | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
+    fault: Callable[[str, str], str] | None = None
+
+
+class Page:
+    """What the page knows, and the browsers that are told when it changes.
+
+    Args:
+        source: Where it looks.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.fleet = Fleet(
+            source.clients, Names(source.stage.name), everything=source.everything, processes=source.processes
+        )
+        self.messages = Messages(source.stage)
+        self.parts: dict[str, str] = {}
+        self.versions: dict[str, int] = {}
+        self.version = 0
+        self.browsers: dict[int, asyncio.Event] = {}
+        self.looked_at = 0.0
+        self._groups: list[str] = []
+        self._logs_at = -10.0
+        self._soon = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Look and listen until cancelled."""
+        listening = threading.Thread(
+            target=self.messages.listen, args=(self.source.connect, self._stop), name="messages", daemon=True
+        )
+        listening.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._look_for_ever())
+                tasks.create_task(self._hear_for_ever())
+        finally:
+            self._stop.set()
+            self.fleet.close()
+            # It takes its certificate away again.
+            await asyncio.to_thread(listening.join, END_S - 1)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await self.look()
+            rest_s = self.source.rest_s
+            wait_s = min(_BUSY_S, rest_s) if self.fleet.view.busy else rest_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s if self.browsers else _ALONE_S):
+                    await self._soon.wait()
+            self._soon.clear()
+
+    async def look(self, *, within_s: float = 0.0) -> None:
+        """Ask the account, unless that was done within so many seconds."""
+        async with self._looking:
+            if within_s and time.monotonic() - self.looked_at < within_s:
+                return
+            was, before = self.fleet.view.trouble, self.fleet.view
+            view = await asyncio.to_thread(self.fleet.look)
+            self.looked_at = time.monotonic()
+            if was and not view.trouble:
+                self.messages.trouble = "connecting anew"  # the account was away: so is the connection
+            if self.looked_at > self._logs_at + 5.0:
+                self._logs_at = self.looked_at
+                await self._list_logs()
+            if view != before or not self.parts:
+                self._put("rollout", parts.rollout(view))
+                self._put("alarms", parts.alarms(view))
+                self._put("targets", parts.targets(view))
+                self._put("devices", parts.devices(view, self.messages.heartbeats))
+            self._put("trouble", parts.trouble(view, self.messages))
+            self._put("glance", parts.glance(view, self.messages))
+
+    async def _list_logs(self) -> None:
+        with suppress(ClientError, BotoCoreError, TwinError):
+            self._groups = await asyncio.to_thread(self.fleet.log_groups)
+        files = self.source.logs()
+        told = "".join(f"<option>{escape(name)}</option>" for name in [*files, *self._groups])
+        self._put("logs", told or "<option value=''>none yet</option>")
+
+    async def _hear_for_ever(self) -> None:
+        seen = beats = -1
+        while True:
+            if seen != self.messages.version:
+                seen = self.messages.version
+                self._put("predictions", parts.predictions(self.messages.newest()))
+            if beats != self.messages.beats:
+                beats = self.messages.beats
+                self._put("devices", parts.devices(self.fleet.view, self.messages.heartbeats))
+            self._put("second", str(int(time.time())))
+            await asyncio.sleep(_SETTLED_S)
+
+    def _put(self, name: str, content: str) -> None:
+        """Take a part; where it has changed, the browsers are told."""
+        if self.parts.get(name) != content:
+            self.version += 1
+            self.parts[name], self.versions[name] = content, self.version
+            for event in self.browsers.values():
+                event.set()
+
+    async def events(self, _request: Request) -> Response:
+        """What changes, as it changes."""
+        if len(self.browsers) >= CLIENTS:
+            return PlainTextResponse(f"at most {CLIENTS} pages may be open: close one", 503)
+        return _Events(self)
+
+    async def tell(self, receive: Receive, send: Send) -> None:
+        """Tell a browser what changes. It is sent the newest of each part, so nothing piles up for a slow one."""
+        key, changed = secrets.randbits(64), asyncio.Event()
+        self.browsers[key] = changed
+        self._soon.set()
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            head = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+            seen = since = 0
+            while not leaving.done():
+                changed.clear()
+                news = [name for name, version in self.versions.items() if version > seen]
+                seen = self.version
+                points = self.messages.points(since)
+                since = points[-1][0] if points else since
+                told: list[tuple[str, dict[str, Any]]] = [
+                    ("part", {"name": name, "html": self.parts[name]}) for name in news if name != "second"
+                ]
+                told += [("points", {"now": int(time.time()), "points": points})] if "second" in news else []
+                text = (
+                    "".join(f"event: {kind}\ndata: {json.dumps(value)}\n\n" for kind, value in told)
+                    or ": still here\n\n"
+                )
+                async with asyncio.timeout(SEND_S):
+                    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                await asyncio.sleep(_SETTLED_S)
+                waiting = asyncio.create_task(changed.wait())
+                await asyncio.wait((waiting, leaving), timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+        except TimeoutError:
+            logger.warning("a browser took nothing for %.0f s and was dropped", SEND_S)
+        finally:
+            leaving.cancel()
+            del self.browsers[key]
+
+    async def show(self, _request: Request) -> Response:
+        """The page with all of its parts."""
+        await self.look(within_s=1.0)
+        title = f"Edgewright: stage {self.source.stage.name}"
+        faults = self.source.faults if self.source.ask else None
+        shown = {name: self.parts.get(name, "") for name in _PARTS}
+        body = parts.body(title, self.source.where, self.source.stage, shown, faults)
+        return HTMLResponse(parts.document(title, body, refresh_s=5))
+
+    async def picture(self, request: Request) -> Response:
+        """A picture that a prediction is about."""
+        content = await asyncio.to_thread(self.messages.picture, request.path_params["key"])
+        kind = content_type(content)
+        if not kind:
+            return PlainTextResponse("no such picture any more", 404)
+        return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+
+    async def log(self, request: Request) -> Response:
+        """The last lines of a log, as a page."""
+        name = request.query_params.get("name", "")
+        files = self.source.logs()
+        try:
+            if name in files:
+                lines = await asyncio.to_thread(_tail, files[name])
+            elif name in self._groups:
+                lines = await asyncio.to_thread(self.fleet.log, name)
+            else:
+                return PlainTextResponse(f"name must be a log that the page lists, got {name[:200]!r}", 404)
+        except (OSError, ClientError, BotoCoreError) as exc:
+            lines = [f"the log cannot be read: {exc}"]
+        text = escape("\n".join(lines)) or "nothing yet"
+        body = (
+            f'<header><div><h1>{escape(name)}</h1><p class="where">The last {_LINES} lines, as they come. '
+            f'<a href="./">Back</a></p></div></header><main id="again">'
+            f'<pre class="log" tabindex="0" role="region" aria-label="log">{text}</pre></main>'
+        )
+        return HTMLResponse(parts.document(f"Log {name}", body, refresh_s=5))
+
+    async def destroy(self, _request: Request) -> Response:
+        """What a destroy would take away, as a page."""
+        try:
+            async with asyncio.timeout(60):
+                found = await asyncio.to_thread(self.source.left)
+        except (TwinError, ClientError, BotoCoreError, TimeoutError) as exc:
+            return PlainTextResponse(f"what is there cannot be listed: {exc}", 502)
+        lines = [(kind, str(len(names)), ", ".join(names)) for kind, names in found.items()]
+        table = html.table("By kind", ("kind", "how many", "names"), lines, (1,))
+        body = (
+            '<header><div><h1>What a destroy takes away</h1><p class="where"><code>npx cdk destroy --all</code> '
+            f'deletes this; what <code>cdk bootstrap</code> made stays. <a href="./">Back</a></p></div></header>'
+            f"<main><section>{table if lines else '<p>Nothing of the stage is there.</p>'}</section></main>"
+        )
+        return HTMLResponse(parts.document("What a destroy takes away", body))
+
+
+class _Events(Response):
+    """Server-sent events until the browser leaves."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - of ASGI
+        await self._page.tell(receive, send)
+
+
+_PARTS = ("trouble", "glance", "rollout", "devices", "predictions", "alarms", "targets", "logs")
+
+
+def _tail(path: Path) -> list[str]:
+    with path.open("rb") as log:
+        log.seek(max(0, log.seek(0, 2) - 64_000))
+        return log.read().decode("utf-8", "replace").splitlines()[-_LINES:]
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
