@@ -36,7 +36,8 @@ SEND_S = 5.0
 """A browser that takes nothing for so long is dropped; it comes again by itself and gets all."""
 END_S = 8.0
 """How long a page may take to end."""
-_BUSY_S, _ALONE_S, _SETTLED_S, _PING_S = 0.35, 4.0, 0.15, 15.0
+_ALONE_S, _SETTLED_S, _PING_S = 4.0, 0.1, 15.0
+_BUSY = 0.4  # of the pause at rest, while something goes on
 _LINES = 200
 
 
@@ -116,8 +117,7 @@ class Page:
     async def _look_for_ever(self) -> None:
         while True:
             await self.look()
-            rest_s = self.source.rest_s
-            wait_s = min(_BUSY_S, rest_s) if self.fleet.view.busy else rest_s
+            wait_s = self.source.rest_s * (_BUSY if self.fleet.view.busy else 1)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s if self.browsers else _ALONE_S):
                     await self._soon.wait()
