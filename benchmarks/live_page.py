@@ -1,7 +1,7 @@
 """Measure the live page: how old a change is when it is first shown, and what its server takes of a core at rest.
 
 Run: `.venv/bin/python benchmarks/live_page.py [25]`, with the number of core devices; it needs a Chromium. A change's
-time is the device's or the job's own, on the same clock; a job's is in whole seconds, as on AWS, so that up to one second
+time is the device's or the job's own, on the same clock; a job's is in whole seconds, as on AWS, so that up to a second
 of its age is the clock's. Result: `benchmarks/live_page.json`.
 """
 
