@@ -1,5 +1,6 @@
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from edge_inference.__main__ import open_s3
 from edge_inference.s3_objects import S3Objects, UploadError
 
 
@@ -157,3 +159,11 @@ def test_goes_to_the_regions_s3_and_trusts_the_devices_root(tmp_path: Path) -> N
     assert url == "https://bucket.s3.eu-central-1.amazonaws.com/captures/x"
     assert objects._tls(url) is not None
     assert objects._tls("http://127.0.0.1") is None
+
+
+def test_a_python_that_cannot_write_to_s3_is_told_as_any_other_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where a library that TLS needs is another one's.
+    monkeypatch.setitem(sys.modules, "edge_inference.s3_objects", None)
+
+    with pytest.raises(OSError, match="this device's Python cannot write to S3"):
+        open_s3()

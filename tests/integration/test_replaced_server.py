@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from config.names import Names
 from tests.app_copy import copy_app
+from tools.cdk_cli import CdkError
 from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
 from twin.devices.identity import certificate_request
@@ -211,3 +212,19 @@ def test_a_destroy_takes_nothing_that_is_not_the_stages(stage: Stage) -> None:
     found = inventory.take(stage.state)
     left = {name for kind, names in found.items() if kind != inventory.BOOTSTRAP for name in names}
     assert left == {"foreign", certificate.rpartition("/")[2]}
+
+
+def test_a_policy_on_a_group_stops_a_destroy_before_a_device_goes_and_is_named(stage: Stage) -> None:
+    stage.deploy.deploy()
+    iot = stage.client("iot")
+    target = iot.create_thing_group(thingGroupName="theirs")["thingGroupArn"]
+    iot.attach_policy(policyName=NAMES.iot_policy, target=target)
+    certificates = stage.certificates()
+
+    with pytest.raises(CdkError):
+        stage.deploy.destroy()
+
+    told = (stage.deploy.out / "cdk-destroy.log").read_text()
+    assert f"aws iot detach-policy --policy-name {NAMES.iot_policy} --target '{target}'" in " ".join(told.split())
+    assert set(stage.certificates()) == set(certificates)
+    assert iot.list_thing_principals(thingName=NAMES.edge_server)["principals"]
