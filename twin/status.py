@@ -12,8 +12,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from twin import unsaved
+from twin.clock import Clock
 from twin.devices import simulated
 from twin.edge_processes import device_pid, devices_folder, instances_folder
+from twin.simulation.identities import names as fleet_names
+from twin.simulation.identities import status as fleet_status
 from twin.state import TwinState
 
 
@@ -47,6 +50,7 @@ class TwinStatus:
     state: TwinState
     edge_servers: list[EdgeServerStatus]
     devices: list[DeviceStatus]
+    simulated: dict[str, Any] | None
     unsaved: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
@@ -59,9 +63,11 @@ class TwinStatus:
             "endpoint": state.gateway_url,
             "region": state.region,
             "account": state.account,
+            "speed": Clock.read(state.clock).speed,
             **state.ports,
             "edge_servers": [asdict(server) for server in self.edge_servers],
             "devices": [asdict(device) for device in self.devices],
+            "simulated": self.simulated,
             "unsaved": self.unsaved,
         }
 
@@ -75,7 +81,8 @@ def take_status(state: TwinState) -> TwinStatus:
     Returns:
         The status now; an edge server whose note is being written is left out.
     """
-    return TwinStatus(state, _edge_servers(state.home), _devices(state.home), unsaved.look(state))
+    fleet = fleet_status(state.home)
+    return TwinStatus(state, _edge_servers(state.home), _devices(state.home), fleet, unsaved.look(state))
 
 
 def _edge_servers(home: Path) -> list[EdgeServerStatus]:
@@ -113,6 +120,7 @@ def joined_devices(current: TwinStatus) -> dict[str, str]:
         Greengrass' word for its health by thing name; nothing where the cloud does not answer.
     """
     own = {each.thing_name for each in current.edge_servers} | {each.thing_name for each in current.devices}
+    own |= set(fleet_names(current.state.home))
     bounded = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
     greengrass = boto3.client("greengrassv2", config=bounded, **current.state.client_arguments())
     try:

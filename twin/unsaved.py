@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from twin.state import TwinState
 
@@ -15,6 +15,8 @@ SAVE_PATH = "/_ministack/twin/state"
 
 NETWORK_PATH = "/_ministack/twin/network"
 """POST ends the connections of devices whose network `twin.faults` has cut; the operator's, too."""
+FLEET_PATH = "/_ministack/twin/things"
+"""POST registers many things at once, DELETE takes them away; both are the operator's."""
 
 LOOK_S = 5.0
 SAVE_S = 30.0
@@ -55,28 +57,50 @@ def as_text(unsaved: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(sorted(name for name in unsaved if unsaved[name] == why))} ({why})" for why in causes)
 
 
-def signed(state: TwinState, method: str, path: str) -> urllib.request.Request:
+def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:
+    try:
+        return dict(ask(state, method, SAVE_PATH, b"", limit_s)["unsaved"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return {}
+
+
+def ask(state: TwinState, method: str, path: str, body: bytes, limit_s: float) -> dict[str, Any]:
+    """Ask the cloud on one of the twin's own paths, as its operator.
+
+    Args:
+        state: Of a running twin.
+        method: HTTP method.
+        path: Below `/_ministack/twin/`.
+        body: JSON, or nothing.
+        limit_s: How long to wait for the answer.
+
+    Returns:
+        The answer's JSON.
+
+    Raises:
+        OSError, HTTPException, ValueError: The cloud does not answer, or refuses (`urllib.error.HTTPError`).
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(signed(state, method, path, body), timeout=limit_s) as answer:
+        return dict(json.load(answer))
+
+
+def signed(state: TwinState, method: str, path: str, body: bytes = b"") -> urllib.request.Request:
     """A request for one of the twin's own paths, signed as its operator's.
 
     Args:
         state: Of a running twin.
         method: Of HTTP.
         path: The path.
+        body: Of the request; none by default.
     """
     # Here, because loading it takes a while and most commands do without.
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    request = AWSRequest(method, f"{state.gateway_url}{path}")
+    request = AWSRequest(method, f"{state.gateway_url}{path}", data=body)
     SigV4Auth(Credentials(state.account, state.secret), "sts", state.region).add_auth(request)
-    return urllib.request.Request(request.url, headers=dict(request.headers), method=method)  # noqa: S310
-
-
-def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(signed(state, method, SAVE_PATH), timeout=limit_s) as answer:
-            return dict(json.load(answer)["unsaved"])
-    except (OSError, urllib.error.URLError, http.client.HTTPException, ValueError, KeyError):
-        return {}
+    return urllib.request.Request(  # noqa: S310
+        request.url, data=body or None, headers=dict(request.headers), method=method
+    )

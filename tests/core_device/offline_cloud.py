@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import ssl
 import zipfile
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,18 +22,18 @@ from twin.core_device.cloud.https import CloudHttp, DataPlane
 from twin.core_device.components.component import Component, Patience
 from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.components.environment import ComponentEnvironment, Tokens
-from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.process import RunningStep
 from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.configuration import Configuration
-from twin.core_device.deployment.artifacts import ArtifactStore
 from twin.core_device.deployment.deployer import Deployer
 from twin.core_device.deployment.document import DeploymentDocument, parse_document
 from twin.core_device.deployment.resolution import Resolver
+from twin.core_device.device import CoreDevice, Machine
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
-from twin.core_device.files import Layout
-from twin.core_device.processes import ProcessRegistry
+from twin.simulation.machine import Database, SharedParts, SimulatedMachine
+from twin.simulation.profile import read_profile
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
 
@@ -100,8 +102,13 @@ class OfflineCloud:
             status, text = self.answers.pop(0)
             return httpx.Response(status, text=text)
         content = self.objects.get(str(request.url))
+        tag = f'"{hashlib.md5(content).hexdigest()}"' if content is not None else ""  # noqa: S324 - as S3 has it
+        if tag and request.headers.get("if-none-match") == tag:
+            return httpx.Response(304, headers={"etag": tag})
         return (
-            httpx.Response(404, text="NoSuchKey") if content is None else httpx.Response(200, content=_stream(content))
+            httpx.Response(404, text="NoSuchKey")
+            if content is None
+            else httpx.Response(200, content=_stream(content), headers={"etag": tag})
         )
 
 
@@ -110,21 +117,35 @@ async def _stream(content: bytes) -> AsyncIterator[bytes]:
 
 
 class Device:
-    """What is left of a core device without its connections."""
+    """What is left of a core device without its connections.
 
-    def __init__(self, root: Path, cloud: OfflineCloud, dialect: Dialect = LITE) -> None:
-        configuration = SimpleNamespace(
-            system=SimpleNamespace(thing_name="thing-1", root_ca_path=root / "ca.pem"),
-            nucleus=SimpleNamespace(region="us-east-1", proxy_url=None, dialect=dialect),
+    Args:
+        root: Its root folder.
+        cloud: What answers it.
+        dialect: Whose rules it keeps.
+        models: A profile, for a simulated device; None for one with processes.
+    """
+
+    def __init__(
+        self, root: Path, cloud: OfflineCloud, dialect: Dialect = LITE, models: dict[str, Any] | None = None
+    ) -> None:
+        configuration = cast(
+            Configuration,
+            SimpleNamespace(
+                system=SimpleNamespace(thing_name="thing-1", root_ca_path=root / "ca.pem", root_path=root),
+                nucleus=SimpleNamespace(region="us-east-1", proxy_url=None, dialect=dialect, component_user=None),
+            ),
         )
-        self.layout, self.cloud, self.dialect = Layout(root), cloud, dialect
-        self.store = ConfigurationStore(self.layout.configuration_file, ignores_case=dialect.ignores_case)
-        self.registry = ProcessRegistry(self.layout.processes_file)
+        self.cloud, self.dialect = cloud, dialect
+        self.machine = Machine(configuration) if models is None else _simulated(configuration, root, models)
+        self.layout = layout = self.machine.layout
+        self.store = ConfigurationStore(
+            layout.configuration_file, ignores_case=dialect.ignores_case, documents=layout.documents
+        )
+        self.machine.services(cast(CoreDevice, self)) if models is not None else None
         self.supervisor = ComponentSupervisor(self._make, lambda _: None, binds_to=dialect.binds_to)
         data_plane = cast(DataPlane, cloud)
-        self.artifacts = ArtifactStore(
-            self.layout, "us-east-1", cast(CloudHttp, cloud), cast(TokenExchange, cloud), data_plane, dialect.file_mode
-        )
+        self.artifacts = self.machine.artifacts(cast(CloudHttp, cloud), cast(TokenExchange, cloud), data_plane)
         self.deployer = Deployer(
             self.layout,
             "thing-1",
@@ -135,9 +156,10 @@ class Device:
             data_plane,
             dialect,
         )
+        self.starts: Counter[tuple[str, str]] = Counter()
         components = self.supervisor.components
         self.environment = ComponentEnvironment(
-            cast(Configuration, configuration),
+            configuration,
             self.layout,
             root / "ipc.socket",
             "",
@@ -155,11 +177,20 @@ class Device:
         def prepare(step: Step) -> tuple[str, Mapping[str, str]]:
             return self.environment.prepare(recipe, step)
 
-        log = ComponentLog(self.layout.component_log(recipe.name))
-        work = self.layout.work(recipe.name)
+        spawn, output = self.machine.components(recipe)
+
+        async def counted(step: Step, script: str, environment: Mapping[str, str]) -> RunningStep:
+            self.starts[recipe.name, step.name] += 1
+            return await spawn(step, script, environment)
+
         return Component(
-            recipe, work, prepare, log, self.registry, self.supervisor.component_changed, QUICK, dialect=self.dialect
+            recipe, prepare, counted, output, self.supervisor.component_changed, QUICK, dialect=self.dialect
         )
+
+
+def _simulated(configuration: Configuration, root: Path, models: dict[str, Any]) -> SimulatedMachine:
+    fleet = SharedParts(read_profile(models), root, Database(root / "documents.db"))
+    return SimulatedMachine(configuration, fleet, ssl.create_default_context)
 
 
 def deployment(components: Mapping[str, Any], group: str = "g", created: int = 1, **changes: Any) -> DeploymentDocument:

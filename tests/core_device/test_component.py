@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from twin.core_device.components.component import Component, Patience, State
-from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.process import ComponentLog, in_processes
 from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import CoreDeviceError, DeploymentError
@@ -33,12 +33,12 @@ def make(
     **scripts: str,
 ) -> Component:
     steps = {name: Step(name, script, timeout_s, {}) for name, script in scripts.items()}
+    log = ComponentLog(folder / "com.x.log")
     component = Component(
         Recipe("com.x", "1.0.0", {}, (), (), steps),
-        folder / "work",
         lambda step: (step.script, {"PATH": os.environ["PATH"]}),
-        ComponentLog(folder / "com.x.log"),
-        ProcessRegistry(folder / "processes.json"),
+        in_processes(folder / "work", log, ProcessRegistry(folder / "processes.json")),
+        log,
         lambda _: states.append(component.state) if states is not None else None,
         patience,
         dialect=dialect,

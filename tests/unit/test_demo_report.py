@@ -123,7 +123,9 @@ def test_downloads_are_read_from_the_devices_logs(tmp_path: Path) -> None:
     line = "INFO artifacts: component my.Model 1.2.3, artifact s3://bucket/models/abc/Model.zip: fetched 77 bytes"
     log.write_text(f"something else\n{line}\n")
     ports = dict.fromkeys(("gateway_port", "mqtt_port", "data_port", "front_port", "proxy_port"), 1)
-    state = TwinState(home=tmp_path, pid=1, started=0.0, region="us-east-1", account="0" * 12, secret="s", **ports)
+    state = TwinState(
+        home=tmp_path, pid=1, started=0.0, region="us-east-1", account="0" * 12, secret="s", clock="", **ports
+    )
 
     expected = {"device": "i-1", "component": "my.Model", "version": "1.2.3", "file": "Model.zip", "bytes": 77}
     assert downloads_of(state) == [expected]

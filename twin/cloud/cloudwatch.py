@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import operator
-import time
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch, cloudwatch_logs
 
+from twin.clock import CLOCK
 from twin.cloud.metrics import Point, Series
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
@@ -22,7 +23,7 @@ from twin.cloud.settings import Settings
 
 logger = logging.getLogger("twin.cloudwatch")
 
-INTERVAL_S = 1.0
+INTERVAL_S, _SHORTEST_S = 1.0, 0.1
 """Between two evaluations; AWS evaluates once a minute, or every 10 s for periods of 10 s."""
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -92,16 +93,21 @@ def evaluate(alarm: dict[str, Any]) -> None:
     """
     if not alarm.get("Namespace") or not alarm.get("MetricName"):
         return
-    values = statistics(alarm, time.time())
+    values = statistics(alarm, CLOCK.time())
     before, now = alarm["StateValue"], state(alarm, values)
     if now == before:
         return
     shown = ", ".join("no data" if value is None else f"{value:g}" for value in values)
     reason = f"{alarm['ComparisonOperator']} {alarm['Threshold']:g}: {shown} in periods of {alarm['Period']} s"
-    alarm.update(StateValue=now, StateReason=reason, StateUpdatedTimestamp=int(time.time()))
+    alarm.update(StateValue=now, StateReason=reason, StateUpdatedTimestamp=int(CLOCK.time()))
     cloudwatch._record_history(alarm["AlarmName"], before, now, reason)
     cloudwatch._dispatch_alarm_actions(alarm, before, now, reason)
     cloudwatch._evaluate_parent_alarms(alarm)
+
+
+@patch("services.cloudwatch.time", why="values and alarms have the twin's time", signature="module")
+def _time(by_ministack: ModuleType) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(by_ministack), "time": CLOCK.time})
 
 
 @patch(
@@ -158,4 +164,4 @@ def _put_log_events(put: Callable[..., Any], data: dict[str, Any]) -> Any:
 
 def install(settings: Settings) -> None:  # noqa: ARG001 - every extension is installed alike
     """Evaluate every second."""
-    register_periodic("alarms", evaluate_all, interval_s=INTERVAL_S)
+    register_periodic("alarms", evaluate_all, interval_s=max(_SHORTEST_S, CLOCK.real(INTERVAL_S)))

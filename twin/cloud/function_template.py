@@ -15,7 +15,10 @@ import runpy
 import signal
 import socket
 import sys
+import time
 from typing import Any, NoReturn
+
+from twin.clock import CLOCK, Clock
 
 MESSAGE_BYTES = 1 << 20
 STANDARD_STREAMS = 3
@@ -29,6 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes ended copies away
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _load()
+    _keep_time()
     while True:
         message, descriptors, _flags, _address = socket.recv_fds(channel, MESSAGE_BYTES, STANDARD_STREAMS)
         if not message:
@@ -44,6 +48,14 @@ def main() -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [process]))]
         channel.sendmsg([str(pid).encode()], rights)
         os.close(process)
+
+
+def _keep_time() -> None:
+    """Let functions see the twin's time: they compute the ends of waits with it. Signatures go by `datetime`."""
+    if Clock() != CLOCK:
+        sleep = time.sleep
+        time.time = CLOCK.time
+        time.sleep = lambda seconds: sleep(CLOCK.real(float(seconds)))
 
 
 def _load() -> None:

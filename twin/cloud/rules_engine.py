@@ -18,6 +18,7 @@ from ministack.core import iam_evaluator
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import cloudwatch, cloudwatch_logs, iam, iot, s3
 
+from twin.clock import CLOCK
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.patches import patch
 
@@ -248,7 +249,7 @@ async def _cloudwatch_metric(action: RoleAction, message: RuleMessage, _event: A
 
 async def _cloudwatch_logs(action: RoleAction, message: RuleMessage, event: Any) -> None:
     group = action.text(message, "logGroupName")
-    stream = f"{action.rule}-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    stream = f"{action.rule}-{time.strftime('%Y-%m-%d', time.gmtime(CLOCK.time()))}"
     arn = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}"
     for name in ("CreateLogStream", "DescribeLogStreams"):
         action.authorise(f"logs:{name}", f"{arn}:*")
@@ -257,7 +258,7 @@ async def _cloudwatch_logs(action: RoleAction, message: RuleMessage, event: Any)
     if stream not in (cloudwatch_logs._log_groups.get(group) or {"streams": {}})["streams"]:
         _accepted("CreateLogStream", cloudwatch_logs._create_log_stream(where))
     text = event if isinstance(event, str) else json.dumps(event)
-    entry = {"timestamp": int(time.time() * 1000), "message": text}
+    entry = {"timestamp": int(CLOCK.time() * 1000), "message": text}
     _accepted("PutLogEvents", cloudwatch_logs._put_log_events({**where, "logEvents": [entry]}))
 
 

@@ -16,15 +16,16 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from ministack import app as ministack_app
 
-from twin.cloud import snapshots
+from twin.cloud import rates, snapshots
 from twin.cloud.doors import guarded
+from twin.cloud.iot import bulk_registration
 from twin.cloud.iot.front import end_cut_off
 from twin.cloud.ministack.patches import LEDGER, PatchError
 from twin.cloud.ministack.registry import background_work
 from twin.cloud.settings import Settings
 from twin.cloud_process import EXTENSIONS_VARIABLE
 from twin.ports import LOOPBACK
-from twin.unsaved import NETWORK_PATH, SAVE_PATH
+from twin.unsaved import FLEET_PATH, NETWORK_PATH, SAVE_PATH
 
 logger = logging.getLogger("twin.server")
 
@@ -37,11 +38,15 @@ EXTENSIONS = (
     "twin.cloud.stack_operations",
     "twin.cloud.functions",
     "twin.cloud.iot.jobs",
+    # After the one before: what comes too fast is not handled.
+    "twin.cloud.rates",
     "twin.cloud.iot.role_aliases",
     "twin.cloud.iot.registry",
     "twin.cloud.iot.front",
     "twin.cloud.iot.keep_alive",
+    "twin.cloud.iot.subscriptions",
     "twin.cloud.iot.sessions",
+    "twin.cloud.iot.bulk_registration",
     "twin.cloud.greengrass.api",
     "twin.cloud.greengrass.cloudformation",
     "twin.cloud.rules_engine",
@@ -104,8 +109,12 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "http" and scope["path"] == NETWORK_PATH and scope["method"] == "POST":
         await end_cut_off(send)
         return
+    if scope["type"] == "http" and scope["path"] == FLEET_PATH:
+        await bulk_registration.answer(scope, receive, send)
+        return
     if scope["type"] != "lifespan":
-        await ministack_app.app(scope, receive, send)
+        if not await rates.throttled(scope, send):
+            await ministack_app.app(scope, receive, send)
         return
     started: list[tuple[str, Any]] = []
 

@@ -21,6 +21,7 @@ from ministack.core.responses import now_iso
 from ministack.services import cloudformation, stepfunctions
 from ministack.services.cloudformation import custom_resource, stacks, wait_conditions
 
+from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch, require
 
 require("services.stepfunctions._stop_execution", why="executions of a deleted stack are stopped", signature="(data)")
@@ -49,7 +50,7 @@ class QuickWaits:
         self._waiting = threading.local()
 
     def pause(self, sleep: Callable[[float], None], seconds: float) -> None:
-        """Pause before a retry, or for a Wait state as long as it says.
+        """Pause before a retry, or for a Wait state as long as it says, in the twin's time.
 
         Args:
             sleep: The pause as the state machine says, s.
@@ -59,7 +60,9 @@ class QuickWaits:
             now = self._clock()
             began = self._began.setdefault(threading.current_thread(), now)
             seconds = min(seconds, max(FIRST_S, SHARE * (now - began)))
-        sleep(seconds)
+            sleep(max(min(seconds, FIRST_S), CLOCK.real(seconds)))
+        else:
+            sleep(CLOCK.real(seconds))
 
     def exactly(self, wait_state: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Run a Wait state: its time is part of what the state machine does."""

@@ -10,10 +10,66 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
 _SOCKET_PATH_LIMIT_BYTES = 107
+
+
+log = logging.getLogger(__name__)
+
+
+class Documents(Protocol):
+    """JSON documents by path, such as a recipe or the state of a job."""
+
+    def read(self, path: Path) -> Any:
+        """The content, or None where there is none."""
+
+    def write(self, path: Path, value: Any) -> None:
+        """Replace the content in one step."""
+
+    def below(self, folder: Path) -> list[Path]:
+        """The documents in a folder."""
+
+    def remove(self, path: Path) -> None:
+        """Forget a document; one that is not there is fine."""
+
+
+class JsonFiles:
+    """Documents as files, each replaced at once: a reader, or a restart, sees the old text or the new one."""
+
+    def read(self, path: Path) -> Any:
+        """The file's content, or None when there is no file; an unreadable one is set aside as `<name>.damaged`."""
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as exc:
+            damaged = path.with_name(path.name + ".damaged")
+            log.error("%s is not JSON (%s): it is kept as %s and the device starts without it", path, exc, damaged.name)
+            path.replace(damaged)
+            return None
+
+    def write(self, path: Path, value: Any) -> None:
+        """Replace the file's content; it is on the disk after this."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".new")
+        with temporary.open("w") as stream:
+            json.dump(value, stream, separators=(",", ":"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+    def below(self, folder: Path) -> list[Path]:
+        """The files in a folder."""
+        return list(folder.glob("*.json"))
+
+    def remove(self, path: Path) -> None:
+        """Delete the file."""
+        path.unlink(missing_ok=True)
+
+
+JSON_FILES = JsonFiles()
 
 
 @dataclass(frozen=True)
@@ -22,9 +78,11 @@ class Layout:
 
     Args:
         root: `system.rootPath` of the configuration, absolute.
+        documents: Where the JSON files below it are.
     """
 
     root: Path
+    documents: Documents = JSON_FILES
 
     @property
     def pid_file(self) -> Path:
@@ -112,30 +170,3 @@ def socket_folders(folder: Path) -> list[Path]:
             if Path(os.fsdecode(marker.read_bytes())).is_relative_to(folder):
                 found.append(marker.parent)
     return found
-
-
-log = logging.getLogger(__name__)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a file's content in one step: a reader, or a restart, sees the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w") as stream:
-        json.dump(value, stream, separators=(",", ":"))
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """The file's content, or None when there is no file; an unreadable one is set aside as `<name>.damaged`."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as exc:
-        damaged = path.with_name(path.name + ".damaged")
-        log.error("%s is not JSON (%s): it is kept as %s and the device starts without it", path, exc, damaged.name)
-        path.replace(damaged)
-        return None

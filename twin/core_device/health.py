@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from twin.clock import CLOCK, Clock
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.component import Component, State
 from twin.core_device.components.environment import NUCLEUS_VERSION
@@ -36,6 +36,7 @@ class FleetStatus:
         deployed: Who wants them.
         quiet: True while a deployment is under way, whose end sends everything anyway.
         dialect: Names the runtime.
+        clock: The device's.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class FleetStatus:
         deployed: Callable[[], DeployedSet],
         quiet: Callable[[], bool],
         dialect: Dialect = LITE,
+        clock: Clock = CLOCK,
     ) -> None:
-        self._dialect = dialect
+        self._dialect, self._clock = dialect, clock
         self._connection, self._thing_name = connection, thing_name
         self._components, self._deployed, self._quiet = components, deployed, quiet
         self._sequence = 0
@@ -59,7 +61,7 @@ class FleetStatus:
     async def run(self) -> None:
         """Send the regular message until cancelled."""
         while True:
-            await asyncio.sleep(CADENCE_S)
+            await CLOCK.sleep(CADENCE_S)
             self._publish("COMPLETE", "CADENCE", self._components)
 
     def component_changed(self, name: str) -> None:
@@ -69,7 +71,7 @@ class FleetStatus:
             return
         self._changed.add(name)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_SETTLE_S, self._publish_changes)
+            self._timer = CLOCK.call_later(_SETTLE_S, self._publish_changes)
 
     def deployment_done(self, document: DeploymentDocument, outcome: Outcome) -> None:
         """Tell how a deployment ended, with the whole inventory."""
@@ -106,7 +108,7 @@ class FleetStatus:
             "runtime": platform["runtime"],
             "thing": self._thing_name,
             "sequenceNumber": self._sequence,
-            "timestamp": int(time.time() * 1000),
+            "timestamp": int(self._clock.time() * 1000),
             "messageType": message_type,
             "trigger": trigger,
             "overallDeviceStatus": "UNHEALTHY" if broken else "HEALTHY",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .errors import CoreDeviceError
-from .files import read_json, write_json
+from .files import JSON_FILES
 
 _KILL_LIMIT_S = 5.0
 
@@ -89,7 +89,7 @@ class ProcessRegistry:
     def end_leftovers(self) -> int:
         """End the groups that a killed predecessor has left; returns how many there were."""
         ended = 0
-        for leader, ticks in (read_json(self._path) or {}).items():
+        for leader, ticks in (JSON_FILES.read(self._path) or {}).items():
             if end_process_group(int(leader), int(ticks)):
                 log.warning("ended process group %s, left over from a killed device", leader)
                 ended += 1
@@ -109,7 +109,7 @@ class ProcessRegistry:
             self._save()
 
     def _save(self) -> None:
-        write_json(self._path, self._groups)
+        JSON_FILES.write(self._path, self._groups)
 
 
 class InstanceLock:

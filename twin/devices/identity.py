@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -105,13 +105,18 @@ def make_certificate(iot: Any, policy: str, thing: str | None = None, *, call: C
     return certificate
 
 
-def certificate_request(name: str) -> tuple[str, str]:
+def certificate_request(name: str, *, elliptic: bool = False) -> tuple[str, str]:
     """Make a key and a request for a certificate; both as PEM.
 
     Args:
         name: The subject's common name.
+        elliptic: A key on P-256, which is made a hundred times as fast as one of RSA.
     """
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = (
+        ec.generate_private_key(ec.SECP256R1())
+        if elliptic
+        else rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

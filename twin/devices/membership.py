@@ -45,14 +45,20 @@ _ROLE = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:GetBucketLocation", "
 class Membership:
     """The IoT and Greengrass calls of joining and leaving.
 
+    Attributes:
+        MARK: Attribute of what `join` made.
+        iot: Client.
+
     Args:
         state: Of a running twin.
         stage: Whose role alias, policy and thing group a device gets where `cdk deploy` has made them.
     """
 
+    MARK = _MARK
+
     def __init__(self, state: TwinState, stage: str = "twin") -> None:
         self._state, self._names = state, Names(stage)
-        self._iot = boto3.client("iot", config=BOUNDED, **state.client_arguments())
+        self.iot = boto3.client("iot", config=BOUNDED, **state.client_arguments())
         self._greengrass = boto3.client("greengrassv2", config=BOUNDED, **state.client_arguments())
 
     def join(self, thing: str, group: str | None = None) -> Identity:
@@ -81,16 +87,12 @@ class Membership:
                 raise
 
     def _join(self, thing: str, group: str | None) -> Identity:
-        policy, alias = self._rights()
-        self._iot.create_thing(thingName=thing, attributePayload={"attributes": _MARK})
-        certificate = make_certificate(self._iot, policy, thing)
-        groups = [group] if group else [self._names.thing_group] if self._group_exists(self._names.thing_group) else []
+        policy, alias, groups = self._prepare(group)
+        self.iot.create_thing(thingName=thing, attributePayload={"attributes": _MARK})
+        certificate = make_certificate(self.iot, policy, thing)
         for name in groups:
-            if not self._group_exists(name):
-                properties = {"attributePayload": {"attributes": _MARK}}
-                self._iot.create_thing_group(thingGroupName=name, thingGroupProperties=properties)
-            self._iot.add_thing_to_thing_group(thingName=thing, thingGroupName=name)
-        names = cloud_names(plainly(self._iot), thing, self._state.region, alias)
+            self.iot.add_thing_to_thing_group(thingName=thing, thingGroupName=name)
+        names = cloud_names(plainly(self.iot), thing, self._state.region, alias)
         return Identity(
             **asdict(names),
             certificate=certificate.pem,
@@ -98,6 +100,42 @@ class Membership:
             root_ca=certificate_authority(self._state.gateway_url),
             groups=tuple(groups),
         )
+
+    def prepare(self, group: str | None = None) -> tuple[str, str, list[str]]:
+        """Make what devices need besides their things.
+
+        Args:
+            group: As for `join`.
+
+        Returns:
+            IoT policy, role alias, and the groups that a device comes into.
+
+        Raises:
+            TwinError: If a call fails.
+        """
+        with _explained("the preparation of devices"):
+            return self._prepare(group)
+
+    def _prepare(self, group: str | None) -> tuple[str, str, list[str]]:
+        policy, alias = self._rights()
+        groups = [group] if group else [self._names.thing_group] if self._group_exists(self._names.thing_group) else []
+        for name in groups:
+            if not self._group_exists(name):
+                properties = {"attributePayload": {"attributes": _MARK}}
+                self.iot.create_thing_group(thingGroupName=name, thingGroupProperties=properties)
+        return policy, alias, groups
+
+    def clean(self) -> None:
+        """Take away the groups and rights that `join` made and nobody needs any more.
+
+        Raises:
+            TwinError: If a call fails.
+        """
+        with _explained("cleaning up after devices"):
+            for page in self.iot.get_paginator("list_thing_groups").paginate():
+                for found in page["thingGroups"]:
+                    self._delete_empty_group(found["groupName"])
+            _remove_unused_rights(self._state)
 
     def leave(self, thing: str) -> bool:
         """Undo `join`: core device, deployments to the thing, certificates, thing, and rights and groups nobody needs.
@@ -127,25 +165,25 @@ class Membership:
             self._greengrass.delete_core_device(coreDeviceThingName=thing)
         groups: list[str] = []
         with _missing_is_fine():
-            groups = [g["groupName"] for g in self._iot.list_thing_groups_for_thing(thingName=thing)["thingGroups"]]
+            groups = [g["groupName"] for g in self.iot.list_thing_groups_for_thing(thingName=thing)["thingGroups"]]
         principals: list[str] = []
         with _missing_is_fine():
-            principals = self._iot.list_thing_principals(thingName=thing)["principals"]
+            principals = self.iot.list_thing_principals(thingName=thing)["principals"]
         for principal in principals:
-            policies = self._iot.list_attached_policies(target=principal)["policies"]
-            delete_certificate(plainly(self._iot), principal, [each["policyName"] for each in policies], thing)
+            policies = self.iot.list_attached_policies(target=principal)["policies"]
+            delete_certificate(plainly(self.iot), principal, [each["policyName"] for each in policies], thing)
         with _missing_is_fine():
-            self._iot.delete_thing(thingName=thing)
+            self.iot.delete_thing(thingName=thing)
         for group in groups:
             self._delete_empty_group(group)
         _remove_unused_rights(self._state)
 
     def _delete_empty_group(self, group: str) -> None:
-        found = self._iot.describe_thing_group(thingGroupName=group)
+        found = self.iot.describe_thing_group(thingGroupName=group)
         attributes = found.get("thingGroupProperties", {}).get("attributePayload", {}).get("attributes", {})
-        needed = self._iot.list_things_in_thing_group(thingGroupName=group)["things"]
+        needed = self.iot.list_things_in_thing_group(thingGroupName=group)["things"]
         if attributes == _MARK and not needed and not self._deployments(found["thingGroupArn"]):
-            self._iot.delete_thing_group(thingGroupName=group)
+            self.iot.delete_thing_group(thingGroupName=group)
 
     def _deployments(self, target: str) -> list[str]:
         pages = self._greengrass.get_paginator("list_deployments").paginate(targetArn=target, historyFilter="ALL")
@@ -153,8 +191,8 @@ class Membership:
 
     def _rights(self) -> tuple[str, str]:
         """IoT policy and role alias: those of the deployed stage, else the twin's own."""
-        aliases = self._iot.list_role_aliases()["roleAliases"]
-        policies = [p["policyName"] for p in self._iot.list_policies(pageSize=250)["policies"]]
+        aliases = self.iot.list_role_aliases()["roleAliases"]
+        policies = [p["policyName"] for p in self.iot.list_policies(pageSize=250)["policies"]]
         if self._names.role_alias in aliases and self._names.iot_policy in policies:
             return self._names.iot_policy, self._names.role_alias
         _make_rights(self._state)
@@ -162,8 +200,8 @@ class Membership:
 
     def _thing_attributes(self, thing: str) -> dict[str, str] | None:
         try:
-            attributes: dict[str, str] = self._iot.describe_thing(thingName=thing).get("attributes", {})
-        except self._iot.exceptions.ResourceNotFoundException:
+            attributes: dict[str, str] = self.iot.describe_thing(thingName=thing).get("attributes", {})
+        except self.iot.exceptions.ResourceNotFoundException:
             return None
         except (ClientError, BotoCoreError) as exc:
             raise TwinError(f"thing {thing} must be readable, got: {exc}") from exc
@@ -171,8 +209,8 @@ class Membership:
 
     def _group_exists(self, name: str) -> bool:
         try:
-            self._iot.describe_thing_group(thingGroupName=name)
-        except self._iot.exceptions.ResourceNotFoundException:
+            self.iot.describe_thing_group(thingGroupName=name)
+        except self.iot.exceptions.ResourceNotFoundException:
             return False
         return True
 

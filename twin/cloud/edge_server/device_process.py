@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from twin.clock import CLOCK_VARIABLE
 from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
 from twin.files import PRIVATE_UMASK, REPOSITORY, private_opener
@@ -23,10 +24,16 @@ _INHERITED = ("LANG", "LC_ALL", "TZ", *INTERPRETER_VARIABLES)
 
 
 class DeviceProcess:
-    """`python -m twin.core_device` on a root folder, in a session of its own, so that it outlives the cloud."""
+    """`python -m twin.core_device` on a root folder, in a session of its own, so that it outlives the cloud.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Args:
+        root: The folder.
+        module: Another program instead, such as the simulated fleet's.
+        config: Its configuration in the folder.
+    """
+
+    def __init__(self, root: Path, module: str = "twin.core_device", config: str = CONFIG_FILE) -> None:
+        self._root, self._module, self._config = root, module, config
         self._child: subprocess.Popen[bytes] | None = None
         self._identity: ProcessIdentity | None = None
 
@@ -79,7 +86,7 @@ class DeviceProcess:
         (self._root / "log").mkdir(parents=True, exist_ok=True)
         with open(self._root / "log" / "core_device.log", "ab", opener=private_opener) as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "twin.core_device", "--config", str(self._root / CONFIG_FILE)],
+                [sys.executable, "-m", self._module, "--config", str(self._root / self._config)],
                 cwd=self._root,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -106,6 +113,7 @@ class DeviceProcess:
         path = os.pathsep.join([f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
         return {
             **inherited,
+            **{name: os.environ[name] for name in (CLOCK_VARIABLE,) if name in os.environ},
             "PATH": path,
             "HOME": str(self._root),
             "PYTHONPATH": str(REPOSITORY),
@@ -117,8 +125,8 @@ class DeviceProcess:
 class KeptDevice:
     """A device that is started again when it ends; the wait doubles with each early end."""
 
-    def __init__(self, root: Path) -> None:
-        self.process = DeviceProcess(root)
+    def __init__(self, process: DeviceProcess) -> None:
+        self.process = process
         self._runs_since: float | None = None
         self._due_at = 0.0
         self._delay_s = FIRST_DELAY_S

@@ -13,7 +13,7 @@ from ministack.core.responses import request_scope
 from ministack.services import iam
 
 from twin.cloud.credentials import role_session
-from twin.cloud.edge_server.device_process import KeptDevice
+from twin.cloud.edge_server.device_process import DeviceProcess, KeptDevice
 from twin.cloud.edge_server.provisioning import EdgeServerSettings, ProvisioningError, provision, send_outcome
 from twin.cloud.settings import RoleCredentials, Settings
 from twin.devices.nucleus_files import CONFIG_FILE, points_at
@@ -38,7 +38,7 @@ class EdgeServer:
         self._edge = edge
         self._settings = settings
         self._root = instances_folder(settings.home) / instance_id
-        self._device = KeptDevice(self._root)
+        self._device = KeptDevice(DeviceProcess(self._root))
         self._signal_url = edge.signal_url
         self._cancelled = False
         self._provisioning: asyncio.Task[None] | None = None

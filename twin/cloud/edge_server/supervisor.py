@@ -15,7 +15,7 @@ import psutil
 from ministack.core.responses import request_scope
 from ministack.services import ec2, iot
 
-from twin.cloud.edge_server.device_process import KeptDevice
+from twin.cloud.edge_server.device_process import DeviceProcess, KeptDevice
 from twin.cloud.edge_server.edge_server import EdgeServer
 from twin.cloud.edge_server.provisioning import JOINED, UserDataError, parse
 from twin.cloud.ministack.patches import require
@@ -23,8 +23,10 @@ from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
 from twin.devices.nucleus_files import CONFIG_FILE, point_at
-from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, instances_folder
+from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, fleet_folder, instances_folder
+from twin.files import write_whole
 from twin.process import processes_where
+from twin.simulation.identities import CONFIG_FILE as FLEET_CONFIG
 
 logger = logging.getLogger("twin.edge_server")
 
@@ -117,7 +119,7 @@ class SimulatedDevices:
 
     def _take_over(self) -> None:
         for path in self._folder.glob(f"*/{CONFIG_FILE}"):
-            device = self._devices[path.parent.name] = KeptDevice(path.parent)
+            device = self._devices[path.parent.name] = KeptDevice(DeviceProcess(path.parent))
             moved = self._point_at_proxy(path)
             if not _runs(path.parent):
                 continue
@@ -140,10 +142,52 @@ class SimulatedDevices:
         for thing in [thing for thing in self._devices if thing not in wanted]:
             await asyncio.to_thread(self._devices.pop(thing).process.end)
         for thing, root in wanted.items():
-            device = self._devices.setdefault(thing, KeptDevice(root))
+            device = self._devices.setdefault(thing, KeptDevice(DeviceProcess(root)))
             with contextlib.suppress(psutil.NoSuchProcess):
                 if (news := device.look()) and news[0] == "restarting":
                     logger.warning("%s: %s", thing, news[1])
+
+
+class SimulatedFleet:
+    """The one process of all simulated devices, kept running while the state folder has a fleet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = fleet_folder(settings.home)
+        self._fleet: KeptDevice | None = None
+
+    async def start(self) -> None:
+        """Take over what an earlier cloud process started; one that knows other ports begins anew."""
+        await asyncio.to_thread(self._take_over)
+
+    def _take_over(self) -> None:
+        path = self._folder / FLEET_CONFIG
+        ports = {"mqtt_port": self._settings.mqtt_port, "proxy_port": self._settings.proxy_port}
+        try:
+            known = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as exc:
+            logger.error("%s cannot be read: %r", path, exc)
+            return
+        if any(known.get(name) != port for name, port in ports.items()):
+            end_edge_processes(self._folder)
+            write_whole(path, json.dumps({**known, **ports}), private=True)
+
+    async def look(self) -> None:
+        """Keep the process running, and end it when the fleet is gone."""
+        wanted = (self._folder / FLEET_CONFIG).is_file()
+        if not wanted and self._fleet is not None:
+            fleet, self._fleet = self._fleet, None
+            await asyncio.to_thread(fleet.process.end)
+        if not wanted:
+            return
+        if self._fleet is None:
+            self._fleet = KeptDevice(DeviceProcess(self._folder, "twin.simulation.fleet", FLEET_CONFIG))
+            self._fleet.adopt()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if (news := self._fleet.look()) and news[0] == "restarting":
+                logger.warning("simulated fleet: %s", news[1])
 
 
 def _runs(folder: Path) -> bool:
@@ -152,7 +196,7 @@ def _runs(folder: Path) -> bool:
 
 def install(settings: Settings) -> None:
     """Supervise with the cloud; the log is `log/edge_server.log`."""
-    supervisor, simulated = Supervisor(settings), SimulatedDevices(settings)
+    supervisor, simulated, fleet = Supervisor(settings), SimulatedDevices(settings), SimulatedFleet(settings)
 
     async def start() -> None:
         handler = logging.FileHandler(settings.home / "log" / "edge_server.log")
@@ -161,6 +205,7 @@ def install(settings: Settings) -> None:
         await supervisor.start()
 
     register_periodic("edge servers", supervisor.look, interval_s=_LOOK_S, first=start, last=supervisor.stop)
+    register_periodic("simulated fleet", fleet.look, interval_s=_LOOK_S, first=fleet.start)
     register_periodic("devices", simulated.look, interval_s=_LOOK_S, first=simulated.start)
 
 

@@ -8,7 +8,6 @@ import binascii
 import hashlib
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from ministack.core import iam_evaluator
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import s3
 
+from twin.clock import CLOCK
 from twin.cloud.aws.protocol import (
     Answer,
     Call,
@@ -80,7 +80,7 @@ async def create_component_version(request: dict[str, Any]) -> Record:
         "componentName": name,
         "componentVersion": version,
         "recipe": recipe,
-        "creationTimestamp": time.time(),
+        "creationTimestamp": CLOCK.time(),
         "tags": dict(request.get("tags") or {}),
         "clientToken": token,
     }

@@ -6,13 +6,13 @@ import json
 import logging
 import math
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 from ministack.services import eventbridge, iot
 
+from twin.clock import CLOCK
 from twin.cloud.aws.protocol import Answer, Call, NotFoundError, Route, find, page
 from twin.cloud.greengrass.deployments import DEPLOYMENTS
 from twin.cloud.ministack.patches import patch
@@ -59,7 +59,7 @@ def report(thing: str, message: dict[str, Any]) -> None:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: If the message is not of that form; nothing is changed then.
     """
-    reported = float(message.get("timestamp") or time.time() * 1000) / 1000
+    reported = float(message.get("timestamp") or CLOCK.time() * 1000) / 1000
     if not math.isfinite(reported):
         raise ValueError(f"timestamp must be milliseconds since 1970, got {message['timestamp']}")
     record = CORE_DEVICES.get(thing) or {"components": {}, "deployments": {}, "tags": {}}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import uuid
 from typing import Any
 
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import iot
 
+from twin.clock import CLOCK
 from twin.cloud.aws.protocol import (
     Answer,
     Call,
@@ -115,7 +115,7 @@ def _record(request: dict[str, Any], target: str, name: str) -> Record:
         "iotJobConfiguration": request.get("iotJobConfiguration") or {},
         "iotJobId": job_id,
         "iotJobArn": f"arn:aws:iot:{region}:{account}:job/{job_id}",
-        "creationTimestamp": time.time(),
+        "creationTimestamp": CLOCK.time(),
         "isLatestForTarget": True,
         "canceled": False,
         "tags": dict(request.get("tags") or {}),

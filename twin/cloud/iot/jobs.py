@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
+from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
 from twin.cloud.settings import Settings
@@ -58,12 +59,32 @@ def job_namespaces() -> set[str]:
 
 @patch(
     "services.iot.jobs_pending_for_thing",
-    why="a thing has a queue for each namespace; MiniStack's other queue functions build on this one",
+    why="a thing has a queue for each namespace, found by its jobs: MiniStack looks through the executions of all "
+    "things; its other queue functions build on this one",
     signature="(thing_name)",
 )
-def _jobs_pending_for_thing(pending_in_all: Callable[[str], list[Execution]], thing_name: str) -> list[Execution]:
+def _jobs_pending_for_thing(_pending_in_all: Callable[[str], list[Execution]], thing_name: str) -> list[Execution]:
     namespace = _namespace.get()
-    return [entry for entry in pending_in_all(thing_name) if namespace_of(entry["jobId"]) == namespace]
+    pending = []
+    for job_id, job in list(iot._jobs.items()):
+        if job.get("namespaceId") != namespace:
+            continue
+        execution = iot._job_executions.get((thing_name, job_id))
+        if execution is None and job["status"] == "IN_PROGRESS" and _is_wanted(job, thing_name):
+            iot._jobs_materialize_executions(job_id)
+            execution = iot._job_executions.get((thing_name, job_id))
+        if execution is not None:
+            iot._jobs_apply_timeout(execution)
+            if execution["status"] in ("QUEUED", "IN_PROGRESS"):
+                pending.append(dict(execution))
+    return sorted(pending, key=lambda execution: int(execution["queuedAt"]))
+
+
+def _is_wanted(job: Execution, thing_name: str) -> bool:
+    """Whether a thing has come into a job's group otherwise than by AddThingToThingGroup, which queues it at once."""
+    if thing_name in (job.get("rolloutQueue") or ()) or thing_name in (job.get("executionsDeletedFor") or ()):
+        return False
+    return any(thing_name in (iot._job_target_resolve(arn) or ()) for arn in job.get("targets") or ())
 
 
 QUIET_S = 0.5
@@ -108,6 +129,7 @@ class JobNotifier:
     def __init__(self, quiet_s: float = QUIET_S, latest_s: float = LATEST_S) -> None:
         self._quiet_s, self._latest_s = quiet_s, latest_s
         self._published: dict[Queue, QueueState] = {}
+        self._names: dict[tuple[str, str, str], set[str]] = {}
         self._replied: dict[tuple[str, str, str], float] = {}
         self._under_way: dict[Queue, asyncio.Task[None]] = {}
 
@@ -129,7 +151,7 @@ class JobNotifier:
         """
         with request_scope(account, region):
             named = job_namespaces()
-        named |= {q.namespace for q in self._published if q[:3] == (account, region, thing) and q.namespace is not None}
+        named |= self._names.get((account, region, thing), set())
         changed = [queue for name in named if self._differs(queue := Queue(account, region, thing, name))]
         for queue in changed:
             if queue not in self._under_way:
@@ -168,9 +190,11 @@ class JobNotifier:
         state, pending, view = self._read(queue)
         before = self._published.get(queue, EMPTY)
         self._published[queue] = state
+        if queue.namespace is not None:
+            self._names.setdefault(queue[:3], set()).add(queue.namespace)
         if state.pending == before.pending:
             return
-        head = {"timestamp": int(time.time())}
+        head = {"timestamp": int(CLOCK.time())}
         by_status: dict[str, list[Any]] = {}
         for execution in pending:
             by_status.setdefault(execution["status"], []).append(iot.jobs_execution_summary(execution))
@@ -223,6 +247,35 @@ class Rejected(Exception):  # noqa: N818 - the protocol's own word
 
 
 _notifier = JobNotifier()
+
+
+@patch("services.iot._jobs_now_ms", why="jobs have the twin's time", signature="()")
+def _jobs_now_ms(_by_ministack: Callable[[], int]) -> int:
+    return int(CLOCK.time() * 1000)
+
+
+@patch(
+    "services.iot._jobs_rollout",
+    why="batches come by the twin's time; an hour's rollout takes a minute at speed 60",
+    signature="async (account_id, region, job)",
+)
+async def _roll_out(
+    _by_ministack: Callable[..., Awaitable[None]], account_id: str, region: str, job: dict[str, Any]
+) -> None:
+    while True:
+        with request_scope(account_id, region):
+            is_current = iot._jobs.get(job["jobId"]) is job and job["status"] == "IN_PROGRESS"
+        if not is_current or not job.get("rolloutQueue"):
+            return
+        next_batch_s = (job["rolloutBatchAt"] + iot._JOB_ROLLOUT_INTERVAL_MS) / 1000
+        if (wait_s := next_batch_s - CLOCK.time()) > 0:
+            await CLOCK.sleep(wait_s)
+            continue
+        async with iot.publishing_events():
+            with request_scope(account_id, region):
+                released = iot._jobs_rollout_release(job)
+            for thing, previous_front in released:
+                await iot.jobs_notify_thing(account_id, region, thing, previous_front)
 
 
 @patch("services.iot._parse_jobs_topic", why="topics of jobs with a namespace are served", signature="(topic)")
@@ -328,7 +381,7 @@ def _get(thing: str, job_id: str, request: Document, token: Any) -> Document:
         number = request.get("executionNumber")
         if execution is None or number not in (None, execution["executionNumber"]):
             raise Rejected(iot._jobs_rejected("ResourceNotFound", f"Job {job_id} not found for {thing}", token))
-    answer: Document = iot._jobs_mqtt_head(token, int(time.time()))
+    answer: Document = iot._jobs_mqtt_head(token, int(CLOCK.time()))
     if execution is None:
         return answer
     if error := iot.jobs_reject_terminal_describe(execution):
@@ -353,7 +406,7 @@ def _update(thing: str, job_id: str, request: Document, token: Any) -> Document:
     if error:
         current = iot.jobs_describe_execution(thing, job_id)
         raise Rejected(iot._jobs_error_tuple_to_rejected(error, token, current))
-    answer: Document = iot._jobs_mqtt_head(token, int(time.time()))
+    answer: Document = iot._jobs_mqtt_head(token, int(CLOCK.time()))
     if request.get("includeJobExecutionState"):
         answer["executionState"] = iot.jobs_execution_state(execution)
     if request.get("includeJobDocument"):

@@ -19,11 +19,12 @@ from paho.mqtt.matcher import MQTTMatcher
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
-from .https import load_identity, tls_context
+from .https import DeviceTls
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ QUEUE_LIMIT_BYTES = 2_621_440  # the classic nucleus' spooler
 _MESSAGE_OVERHEAD_BYTES = 256
 _ACKNOWLEDGE_LIMIT_S = 10.0
 _CONNECT_TIMEOUT_S = 10.0
+_LOOK_S = 5.0
 _IN_FLIGHT_LIMIT = 100  # IoT Core's quota of unacknowledged messages for a client
 _TUNNEL_HEAD_LIMIT_BYTES = 8192
 _UTF8_FORMATS = ("1", "UTF8")
@@ -59,6 +61,8 @@ class Connection:
         sends_properties: Whether MQTT 5 properties and the retain flag leave the device; they are checked in any case.
         backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (3 s for 300 s),
             because a cloud on a laptop is away for seconds.
+        tls: What it shows; by default what the configuration names.
+        address: As of `make_mqtt_client`.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Connection:
         *,
         keeps_messages: bool = True,
         sends_properties: bool = True,
+        tls: DeviceTls | None = None,
+        address: tuple[str, int] | None = None,
     ) -> None:
         self._packet_bytes = packet_bytes
         self._keeps_messages = keeps_messages
@@ -78,24 +84,46 @@ class Connection:
         self._backoff = backoff or Backoff(1.0, 3.0)
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
+        self._reachable = asyncio.Event()
+        self._reachable.set()
         self._subscriptions: dict[str, _Subscription] = {}
         self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._queued: dict[int, int] = {}
         self._connect_listeners: list[Callable[[], None]] = []
-        self._configuration, self._tls = configuration, tls_context(configuration, identified=True)
-        self._client = client = make_mqtt_client(configuration, self._tls)
-        client.on_connect = lambda _c, _u, _f, reason, _p: self._in_loop(
+        self._tls = tls or DeviceTls(configuration)
+        self._context = self._tls.context(identified=True)
+        self._client = client = make_mqtt_client(configuration, self._context, address)
+        self._served: Any = None
+        self._looking: asyncio.TimerHandle | None = None
+        client.on_connect = lambda _c, _u, _f, reason, _p: self._later(
             self._on_connect, reason, self._subscribe_again(reason)
         )
-        client.on_disconnect = lambda _c, _u, _f, reason, _p: self._in_loop(self._on_disconnect, reason)
-        client.on_message = lambda _c, _u, message: self._in_loop(self._on_message, message.topic, message.payload)
-        client.on_publish = lambda _c, _u, mid, _r, _p: self._in_loop(self._queued.pop, mid, None)
-        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._in_loop(self._on_subscribe, mid, reasons)
+        client.on_disconnect = lambda _c, _u, _f, reason, _p: self._later(self._on_disconnect, reason)
+        client.on_message = lambda _c, _u, message: self._later(self._on_message, message.topic, message.payload)
+        client.on_publish = lambda _c, _u, mid, _r, _p: self._later(self._queued.pop, mid, None)
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._later(self._on_subscribe, mid, reasons)
+        client.on_socket_close = lambda _c, _u, closed: self._forget_socket(closed)
 
     def on_connected(self, listener: Callable[[], None]) -> None:
         """Call a function after every successful connect, once the subscriptions are under way again."""
         self._connect_listeners.append(listener)
+
+    def cut(self) -> None:
+        """Be without a network until `restore`: the connection ends without a word, and none is made."""
+        self._reachable.clear()
+        self._client.loop_write()
+        if self._client.socket() is not None:
+            self._client._sock_close()
+            self._on_disconnect("the network is gone")
+
+    async def reachable(self) -> None:
+        """Wait until there is a network."""
+        await self._reachable.wait()
+
+    def restore(self) -> None:
+        """Have a network again."""
+        self._reachable.set()
 
     def reconnect(self) -> None:
         """Let go of the connection, which is made anew."""
@@ -105,24 +133,82 @@ class Connection:
         """Keep the connection up until cancelled."""
         try:
             while True:
+                await self._reachable.wait()
                 self._lost.clear()
                 try:
-                    await asyncio.to_thread(self._connect)
+                    await self._connect()
                 except (OSError, ValueError) as exc:
                     log.warning("no MQTT connection to %s:%d: %s", self._host, self._port, exc)
                 else:
-                    self._client.loop_start()
                     await self._lost.wait()
-                    await asyncio.to_thread(self._client.loop_stop)
-                await asyncio.sleep(self._backoff.next_s())
+                await CLOCK.sleep(self._backoff.next_s())
         finally:
             self._client.disconnect()
-            await asyncio.to_thread(self._client.loop_stop)
+            self._end()
 
-    def _connect(self) -> None:
+    async def _connect(self) -> None:
+        """Connect in a thread, since TLS and a proxy's answer are waited for, and let the loop serve the socket.
+
+        A thread for each connection would cost more than the rest of a device.
+        """
+        self._client.on_socket_register_write = None
+        connecting = asyncio.ensure_future(asyncio.to_thread(self._open))
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # The thread goes on for at most a connect's time-out; what it opens is closed behind it.
+            connecting.add_done_callback(lambda done: None if done.cancelled() or done.exception() else self._end())
+            raise
+        if not self._reachable.is_set():  # the network went while it connected
+            self._end()
+        opened = self._client.socket()
+        if opened is None:
+            self._lost.set()
+            return
+        self._served = opened
+        self._loop.add_reader(opened, self._read)
+        self._client.on_socket_register_write = lambda _c, _u, full: self._loop.add_writer(full, self._write)
+        self._client.on_socket_unregister_write = lambda _c, _u, empty: self._forget_writer(empty)
+        self._write()
+        self._look()
+
+    def _open(self) -> None:
         # Certificate and key may have been replaced since the last time.
-        load_identity(self._tls, self._configuration)
+        self._tls.renew(self._context)
         self._client.connect(self._host, self._port, KEEP_ALIVE_S)
+
+    def _read(self) -> None:
+        self._client.loop_read()
+        # TLS may have read more from the socket than it has given: nothing would wake the loop for that.
+        while (opened := self._client.socket()) is not None and isinstance(opened, ssl.SSLSocket) and opened.pending():
+            self._client.loop_read()
+
+    def _write(self) -> None:
+        self._client.loop_write()
+
+    def _look(self) -> None:
+        """Send the keep-alive when it is due; a connection whose answer stays away ends."""
+        if self._client.socket() is not None:
+            self._client.loop_misc()
+            self._looking = self._loop.call_later(_LOOK_S, self._look)
+
+    def _forget_socket(self, closed: Any) -> None:
+        if closed is self._served:
+            self._served = None
+            self._loop.remove_reader(closed)
+            self._loop.remove_writer(closed)
+
+    def _forget_writer(self, empty: Any) -> None:
+        self._loop.remove_writer(empty)
+
+    def _end(self) -> None:
+        """Close the socket; what was written last is sent."""
+        if self._looking:
+            self._looking.cancel()
+        if self._client.socket() is not None:
+            self._client.loop_write()
+        if self._client.socket() is not None:
+            self._client._sock_close()
 
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
         """Send a message; one of QoS 1 that was taken is kept until the cloud has acknowledged it.
@@ -207,13 +293,13 @@ class Connection:
             if self.connected.is_set():
                 self._client.unsubscribe(topic_filter)
 
-    def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
-        """Leave paho's thread; at shutdown the loop may be gone."""
+    def _later(self, function: Callable[..., object], *arguments: object) -> None:
+        """Leave paho's callback, and its thread where it connects; at shutdown the loop may be gone."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _subscribe_again(self, reason: Any) -> frozenset[str]:
-        """Restore the subscriptions from paho's thread, before it sends the messages that have waited."""
+        """Restore the subscriptions before the client sends the messages that have waited."""
         if reason.is_failure:
             return frozenset()
         restored = {topic_filter: subscription.qos for topic_filter, subscription in list(self._subscriptions.items())}
@@ -272,9 +358,12 @@ class _TunnelledClient(mqtt.Client):
     """Goes through an HTTP proxy; paho's own proxy support would need another package."""
 
     proxy_url: str | None = None
+    address: tuple[str, int] | None = None
 
     def _create_socket_connection(self) -> socket.socket:
-        if self.proxy_url:
+        if self.address:
+            connected = socket.create_connection(self.address, timeout=self._connect_timeout)
+        elif self.proxy_url:
             connected = open_tunnel(self.proxy_url, self._host, self._port, self._connect_timeout)
         else:
             connected = super()._create_socket_connection()
@@ -283,15 +372,23 @@ class _TunnelledClient(mqtt.Client):
         return connected
 
 
-def make_mqtt_client(configuration: Configuration, tls: ssl.SSLContext) -> mqtt.Client:
-    """A client that is not connected yet and leaves reconnecting to its owner; its id is the thing's name."""
+def make_mqtt_client(
+    configuration: Configuration, tls: ssl.SSLContext, address: tuple[str, int] | None = None
+) -> mqtt.Client:
+    """A client that is not connected yet and leaves reconnecting to its owner; its id is the thing's name.
+
+    Args:
+        configuration: Endpoint, identity and proxy.
+        tls: Of the device.
+        address: Where the endpoint is reached, past name service and proxy; its certificate is checked all the same.
+    """
     client = _TunnelledClient(
         CallbackAPIVersion.VERSION2,
         client_id=configuration.system.thing_name,
         protocol=mqtt.MQTTv5,
         reconnect_on_failure=False,
     )
-    client.proxy_url = configuration.nucleus.proxy_url
+    client.proxy_url, client.address = configuration.nucleus.proxy_url, address
     client.connect_timeout = _CONNECT_TIMEOUT_S
     client.max_inflight_messages_set(_IN_FLIGHT_LIMIT)
     client.tls_set_context(tls)

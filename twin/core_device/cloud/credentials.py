@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
+from twin.clock import CLOCK, Clock
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import CoreDeviceError, RequestRejectedError
 
@@ -41,13 +42,14 @@ class TokenExchange:
     Args:
         configuration: Endpoint, alias and thing name.
         http: The way to the cloud.
+        clock: The device's.
     """
 
-    def __init__(self, configuration: Configuration, http: CloudHttp) -> None:
+    def __init__(self, configuration: Configuration, http: CloudHttp, clock: Clock = CLOCK) -> None:
         nucleus = configuration.nucleus
         self._url = f"https://{nucleus.credential_endpoint}/role-aliases/{nucleus.role_alias}/credentials"
         self._thing_name = configuration.system.thing_name
-        self._http = http
+        self._http, self._clock = http, clock
         self._credentials: Credentials | None = None
         self._lock = asyncio.Lock()
 
@@ -62,7 +64,7 @@ class TokenExchange:
         """
         async with self._lock:
             cached = self._credentials
-            if cached and not renew and cached.expiration - datetime.now(UTC) > REFRESH_BEFORE:
+            if cached and not renew and cached.expiration - self._now() > REFRESH_BEFORE:
                 return cached
             response = await self._http.request(
                 "GET", self._url, what="token exchange", headers={"x-amzn-iot-thingname": self._thing_name}
@@ -78,6 +80,9 @@ class TokenExchange:
             except (ValueError, KeyError, TypeError) as exc:
                 raise RequestRejectedError(f"token exchange at {self._url} gave no credentials: {exc!r}") from exc
             return self._credentials
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)
 
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()

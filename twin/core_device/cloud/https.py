@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import json
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import DeploymentError, RequestRejectedError
@@ -54,15 +54,45 @@ def load_identity(context: ssl.SSLContext, configuration: Configuration) -> None
     context.load_cert_chain(configuration.system.certificate_path, configuration.system.private_key_path)
 
 
+class DeviceTls:
+    """A device's TLS contexts, and the identity that they show.
+
+    Args:
+        configuration: Where the files are.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+
+    def context(self, *, identified: bool) -> ssl.SSLContext:
+        """As `tls_context`."""
+        return tls_context(self._configuration, identified=identified)
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """As `load_identity`."""
+        load_identity(context, self._configuration)
+
+    def version(self) -> tuple[float, ...]:
+        """What differs once certificate or key are replaced.
+
+        Raises:
+            OSError: One is missing.
+        """
+        system = self._configuration.system
+        found = [path.stat() for path in (system.certificate_path, system.private_key_path)]
+        return tuple(float(number) for each in found for number in (each.st_ino, each.st_mtime_ns, each.st_size))
+
+
 class CloudHttp:
     """HTTPS clients made at first use.
 
     Args:
         configuration: Certificate, root and proxy.
+        tls: What it shows; by default what the configuration names.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
+    def __init__(self, configuration: Configuration, tls: DeviceTls | None = None) -> None:
+        self._configuration, self._tls = configuration, tls or DeviceTls(configuration)
         self._clients: dict[bool, httpx.AsyncClient] = {}
         self._former: list[httpx.AsyncClient] = []
         self._shown: tuple[float, ...] | None = None
@@ -73,7 +103,7 @@ class CloudHttp:
 
         if identified not in self._clients:
             self._clients[identified] = httpx.AsyncClient(
-                verify=tls_context(self._configuration, identified=identified),
+                verify=self._tls.context(identified=identified),
                 proxy=self._configuration.nucleus.proxy_url,
                 trust_env=False,
                 timeout=_TIMEOUT_S,
@@ -116,14 +146,12 @@ class CloudHttp:
                     raise RequestRejectedError(f"{what} was refused by {url}: {reason}", str(response.status_code))
             log.warning("%s, attempt %d of %d: %s", what, number, ATTEMPTS, reason)
             if number < ATTEMPTS:
-                await asyncio.sleep(backoff.next_s())
+                await CLOCK.sleep(backoff.next_s())
         raise RequestRejectedError(f"{what} failed {ATTEMPTS} times at {url}: {reason}")
 
     def _take_new_identity(self) -> None:
         """Show the certificate that is on disk now, not that of a connection which is still open."""
-        system = self._configuration.system
-        found = [path.stat() for path in (system.certificate_path, system.private_key_path)]
-        shown = tuple(float(number) for each in found for number in (each.st_ino, each.st_mtime_ns, each.st_size))
+        shown = self._tls.version()
         if self._shown not in (None, shown) and True in self._clients:
             # A request that is under way ends by it.
             self._former.append(self._clients.pop(True))

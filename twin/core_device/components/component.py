@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from nucleus_lite import unit
+from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
-from twin.core_device.configuration import PosixUser
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
-from twin.core_device.processes import ProcessRegistry
 
-from .process import ComponentLog, ComponentProcess
+from .process import Output, RunningStep, Spawn
 from .recipe import Recipe, Step
 
 ATTEMPTS: int = unit.ATTEMPTS.value  # failures that make a component BROKEN
@@ -71,35 +68,31 @@ class Component:
 
     Args:
         recipe: What to install and run.
-        folder: Its working directory, made when it does not exist.
         prepare: A step's script and environment with all variables replaced.
+        spawn: Starts a step.
         output: Its log.
-        registry: Where its process groups are noted.
         on_state: Called after each change of state.
         patience: How long to wait for it.
         dialect: How often it is started and installed.
-        user: Whom its processes run as; the device's own user by default.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        folder: Path,
         prepare: Prepare,
-        output: ComponentLog,
-        registry: ProcessRegistry,
+        spawn: Spawn,
+        output: Output,
         on_state: Callable[[str], None],
         patience: Patience | None = None,
         *,
         dialect: Dialect = LITE,
-        user: PosixUser | None = None,
     ) -> None:
         self.recipe = recipe
         self.state = State.NEW
         self.failure = ""
-        self._folder, self._prepare, self._output, self._registry = folder, prepare, output, registry
+        self._prepare, self._spawn, self._output = prepare, spawn, output
         self._on_state, self._patience = on_state, patience or Patience()
-        self._dialect, self._user = dialect, user
+        self._dialect = dialect
         self._task: asyncio.Task[None] | None = None
         self._running_since = 0.0
         self._reported = False
@@ -108,7 +101,7 @@ class Component:
     def settled(self) -> bool:
         """It has finished, says that it runs, or has run for a while."""
         if self.state is State.RUNNING:
-            return self._reported or time.monotonic() - self._running_since >= self._patience.stable_s
+            return self._reported or CLOCK.monotonic() - self._running_since >= self._patience.stable_s
         return self.state is State.FINISHED
 
     def report(self, state: State) -> None:
@@ -181,7 +174,7 @@ class Component:
         failed: list[float] = []
         window_s = self._dialect.start_window_s
         while True:
-            began = time.monotonic()
+            began = CLOCK.monotonic()
             try:
                 if "startup" in self.recipe.steps:
                     await self._complete(self.recipe.steps["startup"])
@@ -192,7 +185,7 @@ class Component:
                 failure = str(exc)
             except OSError as exc:
                 failure = self._text(f"cannot be started: {exc}")
-            now = time.monotonic()
+            now = CLOCK.monotonic()
             if now - began >= self._patience.reset_s:
                 backoff.reset()
                 failed = [] if window_s is None else failed
@@ -205,7 +198,7 @@ class Component:
             log.warning("%s; it is started again", failure)
             self._set(State.ERRORED)
             await self._attend("recover")
-            await asyncio.sleep(backoff.next_s())
+            await CLOCK.sleep(backoff.next_s())
             self._set(State.STARTING)
 
     async def _run(self) -> None:
@@ -221,7 +214,7 @@ class Component:
 
     async def _complete(self, step: Step) -> None:
         try:
-            async with asyncio.timeout(step.timeout_s):
+            async with CLOCK.timeout(step.timeout_s):
                 status = await self._execute(step, None)
         except TimeoutError:
             text = self._text(f"the {step.name} step took more than {step.timeout_s:g} s{self._last_line()}")
@@ -239,11 +232,8 @@ class Component:
         if _is_skipped(step, environment):
             self._output.note(f"{self.recipe.version} {step.name}: left out, {step.skip_if}")
             return 0
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._user is not None:
-            os.chown(self._folder, self._user.uid, self._user.gid)
         self._output.forget_output()
-        process = await self._spawn(script, environment)
+        process = await self._begin(step, script, environment)
         self._output.note(f"{self.recipe.version} {step.name}: process {process.pid}")
         try:
             if on_started:
@@ -255,10 +245,8 @@ class Component:
         self._output.note(f"{self.recipe.version} {step.name}: exit status {status}")
         return status
 
-    async def _spawn(self, script: str, environment: Mapping[str, str]) -> ComponentProcess:
-        starting = asyncio.create_task(
-            ComponentProcess.start(script, environment, self._folder, self._output, self._registry, self._user)
-        )
+    async def _begin(self, step: Step, script: str, environment: Mapping[str, str]) -> RunningStep:
+        starting = asyncio.ensure_future(self._spawn(step, script, environment))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -268,7 +256,7 @@ class Component:
             raise
 
     def _set_running(self) -> None:
-        self._running_since, self._reported = time.monotonic(), False
+        self._running_since, self._reported = CLOCK.monotonic(), False
         self._set(State.RUNNING)
 
     def _break(self, failure: str) -> None:

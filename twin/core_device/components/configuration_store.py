@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from twin.core_device.files import read_json, write_json
+from twin.core_device.files import JSON_FILES, Documents
 
 DEFAULT_TIMESTAMP_MS = 0
 
@@ -34,11 +34,12 @@ class ConfigurationStore:
     Args:
         path: The file; missing is an empty store.
         ignores_case: Components and keys are the same in capital and small letters; the first spelling stays.
+        documents: Where the file is.
     """
 
-    def __init__(self, path: Path, *, ignores_case: bool = False) -> None:
-        self._path, self._ignores_case = path, ignores_case
-        stored = read_json(path) or {}
+    def __init__(self, path: Path, *, ignores_case: bool = False, documents: Documents = JSON_FILES) -> None:
+        self._path, self._ignores_case, self._documents = path, ignores_case, documents
+        stored = documents.read(path) or {}
         self._values: dict[str, Any] = stored.get("values", {})
         self._times: dict[str, dict[KeyPath, int]] = {
             component: {tuple(key_path): time for key_path, time in times}
@@ -49,7 +50,7 @@ class ConfigurationStore:
     def save(self) -> None:
         """Write everything to the file."""
         times = {c: [[list(path), time] for path, time in leaves.items()] for c, leaves in self._times.items()}
-        write_json(self._path, {"values": self._values, "times": times})
+        self._documents.write(self._path, {"values": self._values, "times": times})
 
     def get(self, component: str, key_path: KeyPath = ()) -> Any:
         """The value at a key path.

@@ -6,17 +6,72 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from twin.core_device.configuration import PosixUser
 from twin.core_device.processes import ProcessRegistry
 
+from .recipe import Step
+
 _DRAIN_S = 0.5
 _KILL_WAIT_S = 5.0
 _TAIL_BYTES = 4096
+
+
+class RunningStep(Protocol):
+    """A step of a component under way: a process group, or the model of one."""
+
+    @property
+    def pid(self) -> int:
+        """What the log calls it by."""
+
+    async def wait(self) -> int:
+        """Wait for its end; its exit status, negative for the signal that ended it."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask it to end, and make it after a grace period."""
+
+
+class Output(Protocol):
+    """What becomes of a component's output."""
+
+    def note(self, text: str) -> None:
+        """Append a line of the device's own."""
+
+    def forget_output(self) -> None:
+        """Begin a new step."""
+
+    def last_line(self) -> str:
+        """The last line of the step's output; empty when there was none."""
+
+    def close(self) -> None:
+        """Nothing more is written for now."""
+
+
+Spawn = Callable[[Step, str, Mapping[str, str]], Awaitable[RunningStep]]
+"""Starts a step: (step, its script, its environment) → what runs."""
+
+
+def in_processes(folder: Path, log: ComponentLog, registry: ProcessRegistry, user: PosixUser | None = None) -> Spawn:
+    """Run the steps of a component as processes in its working directory, made when it does not exist.
+
+    Args:
+        folder: The directory.
+        log: Where output goes.
+        registry: Where process groups are noted.
+        user: Whom they run as, and whose the directory is; the device's own user by default.
+    """
+
+    async def spawn(_step: Step, script: str, environment: Mapping[str, str]) -> RunningStep:
+        folder.mkdir(parents=True, exist_ok=True)
+        if user is not None:
+            os.chown(folder, user.uid, user.gid)
+        return await ComponentProcess.start(script, environment, folder, log, registry, user)
+
+    return spawn
 
 
 class ComponentProcess:

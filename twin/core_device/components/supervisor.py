@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 
+from twin.clock import CLOCK
 from twin.core_device.errors import DeploymentError
 
 from .component import Component, State
@@ -88,7 +88,7 @@ class ComponentSupervisor:
         Raises:
             DeploymentError: A component is BROKEN, or not settled in time.
         """
-        deadline = time.monotonic() + limit_s
+        deadline = CLOCK.monotonic() + limit_s
         while True:
             for component in self._components.values():
                 if component.state is State.BROKEN:
@@ -96,7 +96,7 @@ class ComponentSupervisor:
             waiting = [name for name, component in self._components.items() if not component.settled]
             if not waiting:
                 return
-            if time.monotonic() > deadline:
+            if CLOCK.monotonic() > deadline:
                 states = ", ".join(f"{name} is {self._components[name].state}" for name in waiting)
                 raise DeploymentError(f"not well after {limit_s:g} s: {states}", "COMPONENT_NOT_HEALTHY")
             await asyncio.sleep(_POLL_S)
@@ -127,12 +127,12 @@ class ComponentSupervisor:
 
     async def _wait_for_dependencies(self, recipe: Recipe) -> None:
         hard = [d.name for d in recipe.dependencies if d.hard and d.name in self._components]
-        deadline = time.monotonic() + _DEPENDENCY_LIMIT_S
+        deadline = CLOCK.monotonic() + _DEPENDENCY_LIMIT_S
         while late := [n for n in hard if self._components[n].state not in (State.RUNNING, State.FINISHED)]:
             for name in late:
                 if self._components[name].state is State.BROKEN:
                     raise DeploymentError(self._components[name].failure, "COMPONENT_BROKEN")
-            if time.monotonic() > deadline:
+            if CLOCK.monotonic() > deadline:
                 text = f"component {recipe.name}: its dependencies {late} are not up after {_DEPENDENCY_LIMIT_S:g} s"
                 raise DeploymentError(text, "COMPONENT_NOT_HEALTHY")
             await asyncio.sleep(_POLL_S)

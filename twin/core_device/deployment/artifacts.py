@@ -12,9 +12,11 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.credentials import TokenExchange, object_url, signed_headers
 from twin.core_device.cloud.https import ATTEMPTS, CloudHttp, DataPlane, is_transient
@@ -36,6 +38,13 @@ ENTRY_LIMIT = 100_000
 UNPACKED_LIMIT_BYTES = 4 << 30  # twice what Greengrass allows for a component's artifacts
 RATIO_LIMIT = 200  # deflate reaches 1,032; honest archives of code and weights stay below 20
 _RATIO_FREE_BYTES = 16 << 20
+
+
+class Artifacts(Protocol):
+    """Brings the artifacts of a component version onto a device."""
+
+    async def prepare(self, recipe: Recipe, arn: str) -> None:
+        """As `ArtifactStore.prepare`."""
 
 
 class ArtifactStore:
@@ -88,36 +97,46 @@ class ArtifactStore:
         return self._default_mode if artifact.mode is None else artifact.mode
 
     async def _bring(self, artifact: Artifact, path: Path, arn: str, where: str) -> None:
-        if artifact.digest and path.is_file() and await asyncio.to_thread(_digest, path) == artifact.digest:
+        if artifact.digest and path.is_file() and await asyncio.to_thread(digest_of, path) == artifact.digest:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".part")
         try:
             await self._download(artifact, temporary, arn, where)
-            got = await asyncio.to_thread(_digest, temporary)
-            if artifact.digest and got != artifact.digest:
-                raise DeploymentError(
-                    f"{where}: the SHA-256 digest must be {artifact.digest}, got {got}: the object has changed since "
-                    "the component version was created, create a new version",
-                    "ARTIFACT_CHECKSUM_MISMATCH",
-                )
+            got = await asyncio.to_thread(digest_of, temporary)
+            self._check(artifact, got, where)
             temporary.chmod(self._mode(artifact))
             temporary.replace(path)
             log.info("%s: fetched %d bytes", where, path.stat().st_size)
         finally:
             temporary.unlink(missing_ok=True)
 
-    async def _download(self, artifact: Artifact, path: Path, arn: str, where: str) -> None:
+    def _check(self, artifact: Artifact, got: str, where: str) -> None:
+        if artifact.digest and got != artifact.digest:
+            raise DeploymentError(
+                f"{where}: the SHA-256 digest must be {artifact.digest}, got {got}: the object has changed since "
+                "the component version was created, create a new version",
+                "ARTIFACT_CHECKSUM_MISMATCH",
+            )
+
+    async def _download(
+        self, artifact: Artifact, path: Path, arn: str, where: str, *, tag: str | None = None
+    ) -> str | None:
+        """Fetch an object into a file; its ETag, or None where it still has the given one and nothing came."""
         import httpx
 
         backoff, reason, forbidden = Backoff(0.5, 15.0), "", 0
         for number in range(1, ATTEMPTS + 1):
             try:
                 url, headers = await self._request(artifact, arn, renew=forbidden > 0)
+                if tag:
+                    headers = {**headers, "if-none-match": tag}
                 async with self._http.client(identified=False).stream("GET", url, headers=headers) as response:
+                    if tag and response.status_code == HTTPStatus.NOT_MODIFIED:
+                        return None
                     if response.is_success:
                         await _save(response, path, where)
-                        return
+                        return str(response.headers.get("etag", ""))
                     body = (await response.aread())[:300].decode(errors="replace")
                     reason, status = f"HTTP {response.status_code}: {body}", response.status_code
             except httpx.TransportError as exc:
@@ -131,7 +150,7 @@ class ArtifactStore:
             if final or number == ATTEMPTS:
                 break
             log.warning("%s, attempt %d of %d: %s", where, number, ATTEMPTS, reason)
-            await asyncio.sleep(backoff.next_s())
+            await CLOCK.sleep(backoff.next_s())
         raise DeploymentError(f"{where} cannot be downloaded: {reason}", "ARTIFACT_DOWNLOAD_ERROR")
 
     async def _request(self, artifact: Artifact, arn: str, *, renew: bool) -> tuple[str, dict[str, str]]:
@@ -153,7 +172,8 @@ async def _save(response: httpx.Response, path: Path, where: str) -> None:
             sink.write(chunk)
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Base64 of a file's SHA-256."""
     with path.open("rb") as stream:
         return base64.b64encode(hashlib.file_digest(stream, "sha256").digest()).decode()
 
@@ -231,9 +251,9 @@ def remove_unused(layout: Layout, versions: Mapping[str, str]) -> None:
         versions: Version by name of the components to keep.
     """
     kept = {layout.recipe(name, version) for name, version in versions.items()}
-    for recipe in layout.recipe("any", "0").parent.glob("*.json"):
+    for recipe in layout.documents.below(layout.recipe("any", "0").parent):
         if recipe not in kept:
-            recipe.unlink(missing_ok=True)
+            layout.documents.remove(recipe)
     for folder_of in (layout.artifacts, layout.unarchived):
         folders = {folder_of(name, version) for name, version in versions.items()}
         for component in folder_of("any", "0").parent.parent.glob("*"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
+from twin.clock import CLOCK
 from twin.core_device.cloud.https import DataPlane
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
 from twin.core_device.components.recipe import Recipe, is_pre_release
@@ -17,7 +17,7 @@ from twin.core_device.dialect import LITE, Dialect, check_status
 from twin.core_device.errors import DeploymentError
 from twin.core_device.files import Layout
 
-from .artifacts import ArtifactStore, remove_unused
+from .artifacts import Artifacts, remove_unused
 from .document import DeployedSet, DeploymentDocument, Target, load_deployed_set
 from .resolution import BUILT_IN, Resolver
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 PREPARE_LIMIT_S = 3600.0
 SETTLE_LIMIT_S = 300.0
+
+Turn = Callable[[], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Deployer:
         supervisor: The components.
         data_plane: Knows the device's thing groups.
         dialect: Whether a component that is configured starts anew, and what a failure leaves behind.
+        turn: Entered while the device asks the cloud and fetches; many devices of a process take turns.
     """
 
     def __init__(
@@ -73,18 +76,19 @@ class Deployer:
         layout: Layout,
         thing_name: str,
         resolver: Resolver,
-        artifacts: ArtifactStore,
+        artifacts: Artifacts,
         store: ConfigurationStore,
         supervisor: ComponentSupervisor,
         data_plane: DataPlane,
         dialect: Dialect,
+        turn: Turn = nullcontext,
     ) -> None:
-        self.deployed = load_deployed_set(layout.deployed_file)
+        self.deployed = load_deployed_set(layout.deployed_file, layout.documents)
         self.busy = False
         self._layout, self._thing_name = layout, thing_name
         self._resolver, self._artifacts, self._data_plane = resolver, artifacts, data_plane
         self._store, self._supervisor = store, supervisor
-        self._dialect = dialect
+        self._dialect, self._turn = dialect, turn
 
     async def start_deployed(self) -> None:
         """Start what the device ran before it was stopped; the cloud is not needed."""
@@ -96,19 +100,19 @@ class Deployer:
     async def run(self, document: DeploymentDocument) -> Outcome:
         """Carry out a deployment; one that was interrupted is simply carried out again."""
         self.busy = True
-        began = time.monotonic()
+        began = CLOCK.monotonic()
         try:
             outcome = await self._run(document)
         finally:
             self.busy = False
-        log.info("deployment %s: %s after %.1f s", document.deployment_id, outcome.detail, time.monotonic() - began)
+        log.info("deployment %s: %s after %.1f s", document.deployment_id, outcome.detail, CLOCK.monotonic() - began)
         if outcome.cause:
             log.error("deployment %s: %s", document.deployment_id, outcome.cause)
         return outcome
 
     async def _run(self, document: DeploymentDocument) -> Outcome:
         try:
-            async with asyncio.timeout(PREPARE_LIMIT_S):
+            async with self._turn(), CLOCK.timeout(PREPARE_LIMIT_S):
                 plan = await self._prepare(document)
         except DeploymentError as exc:
             return Outcome("FAILED_NO_STATE_CHANGE", str(exc), exc.kind)
@@ -196,7 +200,7 @@ class Deployer:
     def _commit(self, deployed: DeployedSet) -> None:
         removed = set(self.deployed.components) - set(deployed.components)
         self.deployed = deployed
-        deployed.save(self._layout.deployed_file)
+        deployed.save(self._layout.deployed_file, self._layout.documents)
         spelt = {name.lower() for name in deployed.components} if self._dialect.ignores_case else set()
         for name in removed:
             # A name that was only spelt anew has the configuration of the former one.

@@ -11,7 +11,7 @@ from typing import Any
 
 from twin.core_device.components.recipe import is_component_name, is_version
 from twin.core_device.errors import DeploymentError
-from twin.core_device.files import read_json, write_json
+from twin.core_device.files import JSON_FILES, Documents
 
 DOCUMENT_LIMIT_BYTES = 31 << 10  # Greengrass' quota for a thing group; for a thing it is 7 KiB
 _CONFIGURATION_ARN = re.compile(r"arn:[\w-]+:greengrass:[\w-]+:\d{12}:configuration:(thing|thinggroup)/.+:\d+")
@@ -153,14 +153,14 @@ class DeployedSet:
         """The revisions that name a component."""
         return sorted(t.configuration_arn for t in self.targets.values() if component in t.roots)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, documents: Documents = JSON_FILES) -> None:
         """Write the set to a file."""
-        write_json(path, asdict(self))
+        documents.write(path, asdict(self))
 
 
-def load_deployed_set(path: Path) -> DeployedSet:
+def load_deployed_set(path: Path, documents: Documents = JSON_FILES) -> DeployedSet:
     """Read the set; no file is an empty set."""
-    stored = read_json(path) or {}
+    stored = documents.read(path) or {}
     targets = {name: Target(**entry) for name, entry in stored.get("targets", {}).items()}
     return DeployedSet(stored.get("components", {}), targets)
 

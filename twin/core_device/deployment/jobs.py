@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.dialect import LITE, Dialect, check_document
 from twin.core_device.errors import DeploymentError, RequestRejectedError
-from twin.core_device.files import read_json, write_json
+from twin.core_device.files import JSON_FILES, Documents
 
 from .deployer import Deployer, Outcome
 from .document import DeploymentDocument, parse_document
@@ -105,7 +106,7 @@ class JobQueue:
                 log.warning("the status %s of job %s was rejected: %s", status, job_id, exc)
                 if exc.code in _FINAL_REJECTIONS:
                     return False
-                await asyncio.sleep(self._resend_s)
+                await CLOCK.sleep(self._resend_s)
             else:
                 return True
 
@@ -124,7 +125,7 @@ class JobQueue:
                 return
             except (TimeoutError, RequestRejectedError) as exc:
                 log.warning("the deployment queue was not answered: %s", exc or "time-out")
-                await asyncio.sleep(backoff.next_s())
+                await CLOCK.sleep(backoff.next_s())
 
     async def _request(self, topic: str, message: Mapping[str, Any]) -> dict[str, Any]:
         """Publish a request and wait for its answer.
@@ -196,7 +197,8 @@ class DeploymentWorker:
         path: The file that remembers.
         deployer: Carries them out.
         on_done: Called with the document and the outcome of each.
-        dialect: Which documents work.
+        dialect: Which deployments work.
+        documents: Where the file is.
     """
 
     def __init__(
@@ -205,9 +207,11 @@ class DeploymentWorker:
         deployer: Deployer,
         on_done: Callable[[DeploymentDocument, Outcome], None],
         dialect: Dialect = LITE,
+        documents: Documents = JSON_FILES,
     ) -> None:
+        self._documents = documents
         self._path, self._deployer, self._on_done, self._dialect = path, deployer, on_done, dialect
-        self._last: dict[str, Any] = read_json(path) or {}
+        self._last: dict[str, Any] = documents.read(path) or {}
         self._active: tuple[str, int] | None = None
         self._next: Job | None = None
         self._offered = asyncio.Event()
@@ -273,4 +277,4 @@ class DeploymentWorker:
 
     def _remember(self, job: Job, status: str, details: dict[str, str]) -> None:
         self._last = {"jobId": job.job_id, "queuedAt": job.queued_at, "status": status, "details": details}
-        write_json(self._path, self._last)
+        self._documents.write(self._path, self._last)

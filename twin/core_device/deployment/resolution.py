@@ -10,7 +10,7 @@ from twin.core_device.components.environment import TOKEN_EXCHANGE_SERVICE
 from twin.core_device.components.recipe import Recipe, device_platform, parse_recipe, satisfies
 from twin.core_device.dialect import LITE, Dialect, check_components, check_letters, check_requirement
 from twin.core_device.errors import DeploymentError
-from twin.core_device.files import Layout, read_json, write_json
+from twin.core_device.files import Layout
 
 # The device does these components' work itself; they are never fetched.
 BUILT_IN = frozenset(
@@ -80,12 +80,12 @@ class Resolver:
 
     def recipe(self, name: str, version: str) -> Recipe | None:
         """The recipe of a version in the device's store, or None."""
-        document = read_json(self._layout.recipe(name, version))
+        document = self._layout.documents.read(self._layout.recipe(name, version))
         return parse_recipe(document, self._platform, self._dialect) if document else None
 
     def arn(self, name: str, version: str) -> str:
         """The ARN of a version in the device's store."""
-        return str((read_json(self._layout.recipe(name, version)) or {}).get("arn", ""))
+        return str((self._layout.documents.read(self._layout.recipe(name, version)) or {}).get("arn", ""))
 
     async def _choose(self, name: str, ranges: Mapping[str, str], present: str | None) -> Recipe:
         # An exact version can only be that one: the store may answer. For a range, what runs already is kept.
@@ -98,7 +98,7 @@ class Resolver:
         recipe = parse_recipe(document, self._platform, self._dialect)
         if recipe.name != name:
             raise DeploymentError(f"asked for component {name}, the cloud answered with {recipe.name}")
-        write_json(self._layout.recipe(name, recipe.version), document)
+        self._layout.documents.write(self._layout.recipe(name, recipe.version), document)
         return recipe
 
 

@@ -1,0 +1,180 @@
+"""`up --simulated N`: many core devices in one process, by the device's own protocol code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.twin.conftest import wait_until
+from twin import inventory, lifecycle
+from twin.devices import simulated_fleet
+from twin.edge_processes import fleet_folder
+from twin.errors import TwinError
+from twin.operator import OperatorClient
+from twin.simulation.identities import names, status
+from twin.simulation.profile import Lot, Profile, read_profile
+from twin.state import TwinState
+
+COUNT, NAME, GROUP = 30, "com.example.Modelled", "many"
+LIMIT_S = 120.0
+FAILING = {
+    "seed": 5,
+    "dialects": {"lite": 0.8, "classic": 0.2},
+    "components": [
+        {
+            "component": NAME,
+            "versions": ">=2.0.0",
+            "share": 0.2,
+            "exit": {"after_s": 0.1, "status": 3, "output": "no camera"},
+        },
+        {
+            "component": NAME,
+            "memory_mb": 80,
+            "answers": [{"topic": "many/{thing}/ask", "answer": "many/{thing}/said", "payload": {"digit": 7}}],
+        },
+    ],
+}
+
+
+@pytest.fixture
+def small_twin(home: Path) -> TwinState:
+    return lifecycle.start(home)
+
+
+def recipe(version: str, bucket: str) -> bytes:
+    manifest = {
+        "Platform": {"os": "linux", "runtime": "*"},
+        "Lifecycle": {"install": "true", "run": "sleep 600"},
+        "Artifacts": [{"Uri": f"s3://{bucket}/weights.bin"}],
+    }
+    head = {"RecipeFormatVersion": "2020-01-25", "ComponentName": NAME, "ComponentVersion": version}
+    return json.dumps({**head, "Manifests": [manifest]}).encode()
+
+
+class Ring:
+    """The thing group of all devices, and what is deployed to it."""
+
+    def __init__(self, state: TwinState) -> None:
+        arguments = state.client_arguments()
+        self.greengrass, self.iot = boto3.client("greengrassv2", **arguments), boto3.client("iot", **arguments)
+        self.target = f"arn:aws:iot:{state.region}:{state.account}:thinggroup/{GROUP}"
+        s3 = boto3.client("s3", **arguments)
+        s3.create_bucket(Bucket="many-artifacts")
+        s3.put_object(Bucket="many-artifacts", Key="weights.bin", Body=bytes(100_000))
+
+    def deploy(self, version: str) -> dict[str, str]:
+        """Publish and deploy a version; how it ended, by thing."""
+        self.greengrass.create_component_version(inlineRecipe=recipe(version, "many-artifacts"))
+        components = {NAME: {"componentVersion": version}}
+        job = self.greengrass.create_deployment(targetArn=self.target, components=components)["iotJobId"]
+
+        def ended() -> dict[str, str] | None:
+            pages = self.iot.get_paginator("list_job_executions_for_job").paginate(jobId=job)
+            found = {
+                each["thingArn"].rpartition("/")[2]: each["jobExecutionSummary"]["status"]
+                for page in pages
+                for each in page["executionSummaries"]
+            }
+            done = [thing for thing, state in found.items() if state in ("SUCCEEDED", "FAILED")]
+            return found if len(done) == COUNT else None
+
+        return dict(wait_until(ended, LIMIT_S))
+
+    def devices(self) -> dict[str, str]:
+        """Health by thing."""
+        pages = self.greengrass.get_paginator("list_core_devices").paginate()
+        return {each["coreDeviceThingName"]: each["status"] for page in pages for each in page["coreDevices"]}
+
+
+def fleet(state: TwinState) -> dict[str, Any]:
+    return status(state.home) or {}
+
+
+def test_devices_of_one_process_join_deploy_fail_by_the_profile_survive_a_kill_and_leave_nothing(
+    small_twin: TwinState,
+) -> None:
+    profile, ring = read_profile(FAILING), Ring(small_twin)
+    things = simulated_fleet.set_count(small_twin, COUNT, group=GROUP, profile=profile)
+
+    assert things == names(small_twin.home)
+    wait_until(lambda: len(ring.devices()) == COUNT, LIMIT_S)
+    runtimes = [
+        ring.greengrass.get_core_device(coreDeviceThingName=thing).get("runtime", "")
+        for thing in ("sim-0001", things[-1])
+    ]
+    expected = ["aws_nucleus_classic" if Lot(profile, t).dialect == "classic" else "aws_nucleus_lite" for t in things]
+    assert runtimes == [expected[0], expected[-1]]
+
+    first = ring.deploy("1.0.0")
+
+    assert set(first.values()) == {"SUCCEEDED"}
+    found = wait_until(lambda: (s := fleet(small_twin)).get("components", {}).get("RUNNING") == COUNT and s, LIMIT_S)
+    assert (found["fetched_bytes"], found["counted_bytes"]) == (100_000, (COUNT - 1) * 100_000)
+    assert found["modelled_memory_mb"] == COUNT * 80
+    with OperatorClient(small_twin) as operator:
+        answer = operator.request("many/sim-0001/ask", {}, "many/sim-0001/said", timeout_s=LIMIT_S)
+    assert answer["digit"] == 7
+
+    second = ring.deploy("2.0.0")
+
+    drawn = {thing for thing in things if Lot(profile, thing).chance("share", 0, NAME, "2.0.0") < 0.2}
+    assert {thing for thing, state in second.items() if state == "FAILED"} == drawn
+    assert 0 < len(drawn) < COUNT
+    broken = {thing for thing in drawn if Lot(profile, thing).dialect == "lite"}  # classic rolls back
+    wait_until(lambda: {t for t, health in ring.devices().items() if health == "UNHEALTHY"} == broken, LIMIT_S)
+    reported = ring.greengrass.list_effective_deployments(coreDeviceThingName=min(drawn))["effectiveDeployments"]
+    assert "FAILED" in reported[0]["reason"]
+
+    pid = fleet(small_twin)["pid"]
+    os.kill(pid, signal.SIGKILL)
+
+    def came_back() -> bool:
+        now = fleet(small_twin)
+        return now.get("pid") != pid and now.get("connected") == COUNT
+
+    wait_until(came_back, LIMIT_S)
+    running = COUNT - len(broken)
+    wait_until(lambda: fleet(small_twin)["components"].get("RUNNING", 0) >= running, LIMIT_S)
+
+    simulated_fleet.set_count(small_twin, 3, group=GROUP, profile=profile)
+    wait_until(lambda: fleet(small_twin).get("connected") == 3, LIMIT_S)
+    assert set(ring.devices()) == set(things[:3])
+    simulated_fleet.set_count(small_twin, 0, group=None, profile=profile)
+
+    assert not fleet_folder(small_twin.home).exists()
+    left = inventory.take(small_twin)
+    assert not {"things", "certificates", "core devices", "role aliases", "IoT policies"} & left.keys()
+
+
+@pytest.mark.parametrize("count", [-1, 10_001])
+def test_a_number_out_of_range_is_refused(small_twin: TwinState, count: int) -> None:
+    with pytest.raises(TwinError, match="--simulated must be from 0 to 10000"):
+        simulated_fleet.set_count(small_twin, count, group=None, profile=Profile())
+
+
+def test_what_began_to_join_and_was_interrupted_begins_anew(
+    small_twin: TwinState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, asked = Profile(), []
+
+    def fails(_state: TwinState, method: str, body: dict[str, Any], _what: str) -> dict[str, Any]:
+        asked.append((method, len(body.get("requests", ()))))
+        raise TwinError("interrupted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(simulated_fleet, "_ask", fails)
+        with pytest.raises(TwinError, match="interrupted"):
+            simulated_fleet.set_count(small_twin, 2, group=None, profile=profile)
+    assert asked == [("POST", 2)]
+    assert names(small_twin.home) == []
+
+    simulated_fleet.set_count(small_twin, 2, group=None, profile=profile)
+
+    assert names(small_twin.home) == ["sim-0001", "sim-0002"]
+    wait_until(lambda: fleet(small_twin).get("connected") == 2, LIMIT_S)

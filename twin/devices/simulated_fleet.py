@@ -1,0 +1,134 @@
+"""The simulated devices of `up --simulated N`: made in bulk, kept running by the cloud in one process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+import urllib.error
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from twin.devices.identity import certificate_authority, certificate_request, cloud_names, plainly
+from twin.devices.membership import Membership
+from twin.edge_processes import end_edge_processes, fleet_folder
+from twin.errors import TwinError
+from twin.files import private_folder, write_whole
+from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity
+from twin.simulation.profile import Lot, Profile
+from twin.state import TwinState
+from twin.unsaved import FLEET_PATH, ask
+
+COUNT_LIMIT = 10_000
+_BULK = 100
+_LIMIT_S = 120.0
+_END_LIMIT_S = 20.0
+
+Progress = Callable[[str], None]
+
+
+def set_count(
+    state: TwinState,
+    count: int,
+    *,
+    group: str | None,
+    profile: Profile,
+    progress: Progress = lambda _text: None,
+) -> list[str]:
+    """Let there be exactly so many simulated devices, `sim-0001` and up; those that exist stay as they are.
+
+    Args:
+        state: Of a running twin.
+        count: 0 to 10,000; surplus devices leave, the highest numbers first.
+        group: Thing group of new devices, as for `join`.
+        profile: What they do; it replaces the one before.
+        progress: Told what happens.
+
+    Returns:
+        The things.
+
+    Raises:
+        TwinError: If a value is not allowed, or devices cannot join or leave.
+    """
+    if not 0 <= count <= COUNT_LIMIT:
+        raise TwinError(f"--simulated must be from 0 to {COUNT_LIMIT}, got {count}")
+    folder = fleet_folder(state.home)
+    if count == 0 and not folder.is_dir():
+        return []
+    private_folder(folder)
+    membership = Membership(state)
+    wanted = [f"sim-{number:04}" for number in range(1, count + 1)]
+    identities = Identities(folder / IDENTITIES)
+    try:
+        half_made = identities.names(present=False)
+        surplus = [thing for thing in identities.names() if thing not in set(wanted)]
+        leaving = sorted({*surplus, *half_made}, reverse=True)
+        identities.withdraw(leaving)
+        _leave(state, leaving, progress)
+        identities.remove(leaving)
+        if count == 0:
+            (folder / CONFIG_FILE).unlink(missing_ok=True)
+        else:
+            new = sorted(set(wanted) - set(identities.names()))
+            policy, alias, groups = membership.prepare(group)
+            _write_configuration(state, folder, membership, alias, profile)
+            for first in range(0, len(new), _BULK):
+                progress(f"{first + len(new[first : first + _BULK])} of {len(new)} simulated devices join")
+                _join(state, identities, new[first : first + _BULK], policy, groups, profile)
+    finally:
+        identities.close()
+    if count == 0:
+        _remove_folder(folder)
+        membership.clean()
+    return wanted
+
+
+def _write_configuration(state: TwinState, folder: Path, membership: Membership, alias: str, profile: Profile) -> None:
+    found = cloud_names(plainly(membership.iot), "", state.region, alias)
+    settings = {
+        "names": {name: value for name, value in asdict(found).items() if name != "thing"},
+        "mqtt_port": state.mqtt_port,
+        "proxy_port": state.proxy_port,
+        "root_ca": certificate_authority(state.gateway_url),
+        "profile": profile.model_dump(mode="json"),
+    }
+    write_whole(folder / CONFIG_FILE, json.dumps(settings), private=True)
+
+
+def _join(
+    state: TwinState, identities: Identities, things: list[str], policy: str, groups: list[str], profile: Profile
+) -> None:
+    requests, made = {}, []
+    for thing in things:
+        key, requests[thing] = certificate_request("AWS IoT Certificate", elliptic=True)
+        made.append(Identity(thing, "", key, Lot(profile, thing).dialect))
+    identities.add(made)
+    body = {"policy": policy, "group": next(iter(groups), None), "attributes": Membership.MARK, "requests": requests}
+    identities.certify(_ask(state, "POST", body, f"joining {things[0]} to {things[-1]}")["certificates"])
+
+
+def _leave(state: TwinState, things: list[str], progress: Progress) -> None:
+    for first in range(0, len(things), _BULK):
+        progress(f"{first + len(things[first : first + _BULK])} of {len(things)} simulated devices leave")
+        _ask(state, "DELETE", {"things": things[first : first + _BULK]}, "leaving of simulated devices")
+
+
+def _ask(state: TwinState, method: str, body: dict[str, Any], what: str) -> dict[str, Any]:
+    try:
+        return ask(state, method, FLEET_PATH, json.dumps(body).encode(), _LIMIT_S)
+    except urllib.error.HTTPError as exc:
+        raise TwinError(f"{what} must be possible, got: {exc.read(2000).decode(errors='replace')}") from exc
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise TwinError(f"{what} must be possible, got: {exc!r}: see `python -m twin logs cloud`") from exc
+
+
+def _remove_folder(folder: Path) -> None:
+    end_edge_processes(folder)
+    deadline = time.monotonic() + _END_LIMIT_S
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            raise TwinError(f"the folder of a fleet that left must be deletable, got {folder}: delete it")

@@ -1,0 +1,247 @@
+"""The process of a simulated fleet: `python -m twin.simulation.fleet --config <folder>/fleet.json`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import ssl
+import sys
+import tempfile
+from collections import Counter
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from twin.clock import CLOCK
+from twin.core_device.cloud.https import tls_context
+from twin.core_device.configuration import Configuration, Nucleus, System
+from twin.core_device.device import CoreDevice
+from twin.core_device.dialect import DIALECTS
+from twin.core_device.errors import CoreDeviceError
+from twin.core_device.processes import InstanceLock
+from twin.errors import TwinError
+from twin.files import write_whole
+
+from .identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity
+from .machine import Database, SharedParts, SimulatedMachine
+from .profile import Offline, read_profile
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+_STATUS_S = 1.0
+_RESTART_S = 5.0
+_LOG_LIMIT_BYTES = 4 << 20
+
+_thing: ContextVar[str] = ContextVar("twin_simulated_thing", default="-")
+
+
+@dataclass
+class _Running:
+    device: CoreDevice
+    machine: SimulatedMachine
+    task: asyncio.Task[None]
+
+
+class Fleet:
+    """All simulated devices of a twin.
+
+    Args:
+        folder: Holds the configuration, the identities and everything that is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._settings = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+        self._identities = Identities(folder / IDENTITIES)
+        self._database = Database(folder / "documents.db")
+        (folder / "root_ca.pem").write_text(self._settings["root_ca"], "utf-8")
+        address = ("127.0.0.1", int(self._settings["mqtt_port"]))
+        self._shared = SharedParts(read_profile(self._settings["profile"]), folder, self._database, address)
+        self._devices: dict[str, _Running] = {}
+        self._ended: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Run until cancelled: devices come and go as the identities say."""
+        looked = 0.0
+        try:
+            while True:
+                await self._look()
+                self._database.commit()
+                now = asyncio.get_running_loop().time()
+                if now - looked >= _STATUS_S:
+                    looked = now
+                    write_whole(self._folder / STATUS_FILE, json.dumps(self.status()), private=True)
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            for running in self._devices.values():
+                running.task.cancel()
+            await asyncio.gather(*(running.task for running in self._devices.values()), return_exceptions=True)
+            self._database.close()
+            self._identities.close()
+
+    async def _look(self) -> None:
+        profile = self._settings["profile"]
+        settings = json.loads((self._folder / CONFIG_FILE).read_text("utf-8"))
+        if settings["profile"] != profile:
+            self._settings = settings
+            self._shared.profile = read_profile(settings["profile"])
+            log.info("the profile is another one: it counts for what starts from here on")
+        wanted = self._identities.names(present=True)
+        for thing in [thing for thing in self._devices if thing not in set(wanted)]:
+            running = self._devices.pop(thing)
+            running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+            self._database.remove_all(self._folder / "devices" / thing)
+        for number, thing in enumerate([thing for thing in wanted if thing not in self._devices]):
+            self._start(thing)
+            if number % 10 == 9:  # a thousand at once would leave no time for those that run
+                await asyncio.sleep(0)
+
+    def _start(self, thing: str) -> None:
+        identity = self._identities.get(thing)
+        configuration = self._configuration(identity)
+        token = _thing.set(thing)
+        try:
+            machine = SimulatedMachine(configuration, self._shared, lambda: self._context(configuration, identity))
+            device = CoreDevice(configuration, machine)
+            task = asyncio.create_task(self._live(thing, device, machine))
+            self._devices[thing] = _Running(device, machine, task)
+        finally:
+            _thing.reset(token)
+
+    async def _live(self, thing: str, device: CoreDevice, machine: SimulatedMachine) -> None:
+        outages = [
+            asyncio.create_task(_lose_network(device, machine, number, entry))
+            for number, entry in machine.lot.outages()
+        ]
+        try:
+            await device.run()
+        except asyncio.CancelledError:
+            raise
+        except BaseExceptionGroup:
+            # As the cloud's process does with a device that ends: it begins anew.
+            log.exception("the core device failed and starts again in %g s", _RESTART_S)
+            self._ended[thing] += 1
+            asyncio.get_running_loop().call_later(_RESTART_S, self._devices.pop, thing, None)
+        finally:
+            for outage in outages:
+                outage.cancel()
+
+    def _configuration(self, identity: Identity) -> Configuration:
+        names = self._settings["names"]
+        root = self._folder / "devices" / identity.thing
+        return Configuration(
+            System(Path(), Path(), self._folder / "root_ca.pem", root, identity.thing),
+            Nucleus(
+                region=names["region"],
+                credential_endpoint=names["credential_endpoint"],
+                data_endpoint=names["data_endpoint"],
+                role_alias=names["role_alias"],
+                proxy_url=f"http://127.0.0.1:{self._settings['proxy_port']}",
+                dialect=DIALECTS[identity.dialect],
+            ),
+        )
+
+    def _context(self, configuration: Configuration, identity: Identity) -> ssl.SSLContext:
+        """OpenSSL reads certificates from files only: one is made for the moment."""
+        context = tls_context(configuration, identified=False)
+        with tempfile.NamedTemporaryFile("w", dir=self._folder, suffix=".pem") as both:
+            both.write(identity.private_key + identity.certificate)
+            both.flush()
+            context.load_cert_chain(both.name)
+        return context
+
+    def status(self) -> dict[str, Any]:
+        """What the fleet does, for `status`."""
+        running = self._devices.values()
+        states = Counter(str(component.state) for each in running for component in each.device.components.values())
+        memory = psutil.Process().memory_info()
+        return {
+            "pid": os.getpid(),
+            "devices": len(self._devices),
+            "connected": sum(each.device.connection.connected.is_set() for each in running),
+            "deploying": sum(each.device.deploying for each in running),
+            "components": dict(states),
+            "restarted": sum(self._ended.values()),
+            "fetched_bytes": self._shared.downloads.fetched_bytes,
+            "counted_bytes": self._shared.downloads.counted_bytes,
+            "modelled_memory_mb": round(sum(each.machine.memory_mb for each in running), 1),
+            "memory_mb": round(memory.rss / 1e6, 1),
+            "time": CLOCK.time(),
+        }
+
+
+async def _lose_network(device: CoreDevice, machine: SimulatedMachine, number: int, entry: Offline) -> None:
+    lot, times = machine.lot, 0
+    await CLOCK.sleep(lot.between(entry.after_s, "offline after", number))
+    while True:
+        away_s = lot.between(entry.for_s, "offline for", number, times)
+        log.info("the network is gone for %.0f s", away_s)
+        device.connection.cut()
+        await CLOCK.sleep(away_s)
+        device.connection.restore()
+        log.info("the network is back")
+        if entry.every_s is None:
+            return
+        times += 1
+        await CLOCK.sleep(entry.every_s)
+
+
+class _NamesThing(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.thing = _thing.get()
+        return True
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_LIMIT_BYTES, backupCount=2)
+    handler.addFilter(_NamesThing())
+    logging.basicConfig(
+        level=logging.INFO, handlers=[handler], format="%(asctime)s %(levelname)-7s %(thing)s %(name)s: %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+async def _run(folder: Path) -> None:
+    task = asyncio.create_task(Fleet(folder).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Returns:
+        0 after a signal; 1 when the configuration is wrong or the folder is taken.
+    """
+    parser = argparse.ArgumentParser(prog="python -m twin.simulation.fleet", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the fleet's fleet.json")
+    folder = parser.parse_args().config.parent
+    lock = InstanceLock(folder / "core_device.pid")
+    try:
+        lock.acquire()
+        _log_to(folder / "log" / "fleet.log")
+        asyncio.run(_run(folder))
+    except (CoreDeviceError, TwinError, OSError, ValueError, KeyError) as exc:
+        sys.stderr.write(f"{exc!r}\n")
+        return 1
+    finally:
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

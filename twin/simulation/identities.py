@@ -1,0 +1,107 @@
+"""Who the simulated devices of a state folder are, and what their process says of itself."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twin.edge_processes import fleet_folder
+
+CONFIG_FILE, IDENTITIES, STATUS_FILE = "fleet.json", "identities.db", "status.json"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A simulated device's: certificate and key, both PEM, and whose dialect it has."""
+
+    thing: str
+    certificate: str
+    private_key: str
+    dialect: str
+
+
+class Identities:
+    """The devices of a fleet, in a file that `up --simulated` writes and the fleet's process reads.
+
+    Args:
+        path: The file; made if missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        self._connection = sqlite3.connect(path, timeout=30)
+        with self._connection:
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS devices "
+                "(thing TEXT PRIMARY KEY, certificate TEXT, private_key TEXT, dialect TEXT, present INTEGER)"
+            )
+
+    def add(self, identities: list[Identity]) -> None:
+        """Note devices that have a key and are about to be registered."""
+        rows = [(each.thing, each.certificate, each.private_key, each.dialect, 0) for each in identities]
+        with self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", rows)
+
+    def certify(self, certificates: dict[str, str]) -> None:
+        """Note the certificates of devices that are registered: from here on they run."""
+        rows = [(pem, thing) for thing, pem in certificates.items()]
+        with self._connection:
+            self._connection.executemany("UPDATE devices SET certificate = ?, present = 1 WHERE thing = ?", rows)
+
+    def names(self, *, present: bool | None = None) -> list[str]:
+        """Things, in order; of those that run, or do not, or of all."""
+        rows = self._connection.execute("SELECT thing, present FROM devices ORDER BY thing")
+        return [thing for thing, there in rows if present is None or bool(there) is present]
+
+    def get(self, thing: str) -> Identity:
+        """A device's identity.
+
+        Raises:
+            KeyError: There is no such device.
+        """
+        columns = "thing, certificate, private_key, dialect"
+        row = self._connection.execute(f"SELECT {columns} FROM devices WHERE thing = ?", (thing,)).fetchone()  # noqa: S608
+        if row is None:
+            raise KeyError(thing)
+        return Identity(*row)
+
+    def withdraw(self, things: list[str]) -> None:
+        """Let devices run no more."""
+        with self._connection:
+            self._connection.executemany("UPDATE devices SET present = 0 WHERE thing = ?", [(t,) for t in things])
+
+    def remove(self, things: list[str]) -> None:
+        """Forget devices."""
+        with self._connection:
+            self._connection.executemany("DELETE FROM devices WHERE thing = ?", [(thing,) for thing in things])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+
+def names(home: Path) -> list[str]:
+    """The things of the simulated devices in a state folder."""
+    path = fleet_folder(home) / IDENTITIES
+    if not path.is_file():
+        return []
+    identities = Identities(path)
+    try:
+        return identities.names(present=True)
+    finally:
+        identities.close()
+
+
+def status(home: Path) -> dict[str, Any] | None:
+    """What the fleet's process last said of itself; None where there is no fleet."""
+    folder = fleet_folder(home)
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    try:
+        said: dict[str, Any] = json.loads((folder / STATUS_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        said = {"devices": 0, "connected": 0}
+    return {**said, "wanted": len(names(home))}
