@@ -189,11 +189,14 @@ class Fleet(Section):
         file: Name of a CSV or YAML file beside the stage's, with a device and its ring a row; none by default.
         registry: `iot`, or `sagemaker`: the things are devices of a SageMaker device fleet as well, which AWS retired
             in 2024.
+        nucleus: `any`: nucleus lite may run on a device, so its limits hold (18 components, recipes of 8 kB); or
+            `classic`: on none, and nothing is offered to it.
     """
 
     devices: tuple[ThingName, ...] = ()
     file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
     registry: Literal["iot", "sagemaker"] = "iot"
+    nucleus: Literal["any", "classic"] = "any"
     _listed: tuple[Device, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")

@@ -103,6 +103,16 @@ class Names:
         """Component of a model, such as `edgewright.dev.model.Digits` for the model `digits`."""
         return f"edgewright.{self.stage}.model.{self.model_package(model)}"
 
+    @property
+    def components_of_models(self) -> str:
+        """How a device composes a model's component of the model's name: `{Model}` stands for `model_package`."""
+        return f"edgewright.{self.stage}.model.{{Model}}"
+
+    @property
+    def topics(self) -> str:
+        """What the stage's own topics start with."""
+        return f"edgewright/{self.stage}"
+
     def handler_component(self, handler: str) -> str:
         """Component of a V1 function, such as `edgewright.dev.handler.DigitsV1` for the handler `digits-v1`."""
         return f"edgewright.{self.stage}.handler.{self.model_package(handler)}"
@@ -111,13 +121,10 @@ class Names:
         """Name of a model's archive without `.zip`, such as `Digits` for the model `digits`."""
         return "".join(part.capitalize() for part in model.split("-"))
 
-    def model_parameter(self, model: str) -> str:
-        """SSM parameter in which a model's stack leaves the URI of the newest package."""
-        return f"/edgewright/{self.stage}/models/{model}/package-uri"
-
-    def signing_key_parameter(self, model: str) -> str:
-        """SSM parameter in which a model's stack leaves the public key that its package is signed with."""
-        return f"/edgewright/{self.stage}/models/{model}/signing-key"
+    @property
+    def signing_key_parameter(self) -> str:
+        """SSM parameter with the public key that the model packages of the stage are signed with."""
+        return f"/edgewright/{self.stage}/signing-key"
 
     def compilation_job(self, model: str) -> str:
         """Name of a model's compilation jobs without the `-<12 hex>` of their content."""

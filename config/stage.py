@@ -98,6 +98,11 @@ class Stage(Section):
         return (f"revision {self.revision}",) if self.revision else ()
 
     @property
+    def recipe_runtime(self) -> str:
+        """Which nucleus a component is offered to, as its manifest says it."""
+        return "aws_nucleus_classic" if self.fleet.nucleus == "classic" else "*"
+
+    @property
     def instance_type(self) -> str:
         """EC2 type of the edge server: the file's, else a cheap one of the runtime's architecture."""
         cheapest = "t4g.small" if self.runtime.architecture == "aarch64" else "t3.small"
@@ -176,6 +181,15 @@ class Stage(Section):
                     "2.6.0 or newer, which fills the name into access control, got "
                     f"{nucleus.kind} {'.'.join(map(str, release))}: use one topic, and the name in the message"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _lite_where_it_is_offered(self) -> "Stage":
+        if self.fleet.nucleus == "classic" and self.edge_server.nucleus.kind == "lite":
+            raise ValueError(
+                "fleet.nucleus classic leaves nucleus lite out, got edge_server.nucleus.kind lite: set it to classic "
+                "or docker, or fleet.nucleus to any"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack, ProvisioningStack
 from stacks.identity_stack import IdentityStack
 from stacks.inference_stack import InferenceStack
-from stacks.model_stack import ModelStack
+from stacks.models_stack import ModelsStack
 from stacks.observability_stack import ObservabilityStack
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack
@@ -75,23 +75,13 @@ def define_stacks(app: Construct, stage: Stage) -> None:
     fleet = FleetStack(app, "Fleet", stage=stage, identity=identity, storage=storage)
     provisioning = ProvisioningStack(app, "Provisioning", stage=stage, fleet=fleet)
     server = EdgeServerStack(app, "EdgeServer", stage=stage, storage=storage, identity=identity, fleet=fleet)
-    models = [
-        ModelStack(
-            app,
-            f"Model{storage.names.model_package(model.folder)}",
-            stage=stage,
-            model=model,
-            storage=storage,
-            identity=identity,
-        )
-        for model in stage.models
-    ]
+    models = ModelsStack(app, "Models", stage=stage, storage=storage, identity=identity)
     inference = InferenceStack(
         app, "Inference", stage=stage, storage=storage, fleet=fleet, server=server, models=models
     )
     observability = ObservabilityStack(app, "Observability", stage=stage, storage=storage)
     if stage.pipeline:
-        stacks: list[StageStack] = [storage, identity, fleet, provisioning, server, *models, inference, observability]
+        stacks: list[StageStack] = [storage, identity, fleet, provisioning, server, models, inference, observability]
         PipelineStack(
             app,
             "Pipeline",

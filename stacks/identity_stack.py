@@ -39,6 +39,7 @@ class IdentityStack(StageStack):
             "CoreDevice",
             name=names.iot_policy,
             role_alias=names.role_alias,
+            namespace=names.topics,
             request_topics=[
                 *map(names.request_topic, models),
                 *policy_topics(topic for each in handlers for topic in each.subscribe),

@@ -8,7 +8,7 @@ from constructs import Construct
 
 from config.fleet import RINGS, Ring
 from config.handler import Handler
-from config.model import Model, local_result_topics, result_topics, serving
+from config.model import local_result_topics, result_topics, serving
 from config.stage import Stage
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.edge_assets import (
@@ -24,7 +24,7 @@ from edge_constructs.permission import ACCOUNT
 from edge_constructs.recipe import local_access, soft_dependencies
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack
-from stacks.model_stack import ModelStack
+from stacks.models_stack import ModelsStack, PackagedModel
 from stacks.stage_stack import StageStack, build_folder, stage_tags
 from stacks.storage_stack import StorageStack
 
@@ -55,7 +55,7 @@ class InferenceStack(StageStack):
         storage: StorageStack,
         fleet: FleetStack,
         server: EdgeServerStack,
-        models: Sequence[ModelStack],
+        models: ModelsStack,
     ) -> None:
         super().__init__(
             scope, construct_id, stage=stage, kind="inference", description="Edgewright: components and deployment"
@@ -70,14 +70,14 @@ class InferenceStack(StageStack):
             tags=stage_tags(stage),
         )
         components = [self._runtime(stage, fleet)]
-        for model in models:
+        for model in models.models:
             components.append(self._model(model, after=components[-1]))
-        components.append(self._inference(stage, models, after=components[-1]))
+        components.append(self._inference(stage, after=components[-1]))
         for handler in stage.handlers:
             components.append(self._handler(stage, handler, fleet.runtime, after=components[-1]))
-        self._roll_out(stage, fleet, server, components, self._signing_key(models[0]))
+        self._roll_out(stage, fleet, server, components, self._signing_key())
         # A destroy takes the deployment away while the server can still be told.
-        self.needs(storage, fleet, server, *models)
+        self.needs(storage, fleet, server, models)
 
     def _roll_out(
         self,
@@ -119,7 +119,7 @@ class InferenceStack(StageStack):
         return {self.names.inference_component: {**merged, "signingKey": signing_key}}
 
     def _runtime(self, stage: Stage, fleet: FleetStack) -> Component:
-        values = {"COMPONENT": self.names.runtime_component}
+        values = {"COMPONENT": self.names.runtime_component, "NUCLEUS": stage.recipe_runtime}
         return Component(
             self,
             "Runtime",
@@ -131,46 +131,44 @@ class InferenceStack(StageStack):
             artifact_uri=fleet.runtime_uri,
         )
 
-    def _model(self, model: ModelStack, *, after: Component) -> Component:
-        name = model.source.name
-        package = self.names.model_package(name)
-        uri = CfnParameter(
-            self,
-            f"{package}PackageUri",
-            type="AWS::SSM::Parameter::Value<String>",
-            default=self.names.model_parameter(name),
-            description=f"Where the package of the model {name} lies",
-        )
+    def _model(self, model: PackagedModel, *, after: Component) -> Component:
         return Component(
             self,
-            f"{package}Model",
+            f"{self.names.model_package(model.name)}Model",
             library=self._library,
-            name=self.names.model_component(name),
+            name=self.names.model_component(model.name),
             version=model.version,
             recipe=MODEL_RECIPE,
             values=model.recipe_values,
-            artifact_uri=uri.value_as_string,
+            artifact_uri=model.package.uri,
             after=after,
         )
 
-    def _signing_key(self, model: ModelStack) -> str:
+    def _signing_key(self) -> str:
         """The public key of every package; known at the deploy only, so it is configuration and no part of a recipe."""
         return CfnParameter(
             self,
             "SigningKey",
             type="AWS::SSM::Parameter::Value<String>",
-            default=self.names.signing_key_parameter(model.source.name),
+            default=self.names.signing_key_parameter,
             description="The public key that model packages are signed with",
         ).value_as_string
 
-    def _inference(self, stage: Stage, models: Sequence[ModelStack], *, after: Component) -> Component:
+    def _inference(self, stage: Stage, *, after: Component) -> Component:
         archive = inference_archive(build_folder(self), agent=stage.agent.enabled)
-        names = [model.source.name for model in models]
+        names = [model.folder for model in stage.models]
         values = {
             "COMPONENT": self.names.inference_component,
             "RUNTIME": self.names.runtime_component,
             "AGENT": {"enabled": stage.agent.enabled},
-            "MODELS": {model.folder: self._served(model) for model in stage.models},
+            "NUCLEUS": stage.recipe_runtime,
+            "EACH_MODEL": {
+                "component": self.names.components_of_models,
+                "requestTopic": self.names.request_topic("{model}"),
+                "responseTopic": self.names.response_topic("{model}"),
+            },
+            # What a model is allowed follows from its name; what it is served with is no part of the recipe.
+            "MODELS": {name: {} for name in names},
             "REQUEST_TOPICS": [self.names.request_topic(name) for name in names],
             "RESPONSE_TOPICS": result_topics(self.names, stage.models),
             "LOCAL_ACCESS": local_access(
@@ -180,9 +178,8 @@ class InferenceStack(StageStack):
             ),
             "HEARTBEAT_TOPIC": self.names.heartbeat_topic,
             "CAPTURE_BUCKET": self.names.artifact_bucket("ACCOUNT", stage.region),
-            "DEPENDENCIES": soft_dependencies(
-                [self.names.runtime_component, *map(self.names.model_component, names)], credentials=True
-            ),
+            # Not on the models: it follows their pointer files, and nucleus lite's unit has no room for thirty of them.
+            "DEPENDENCIES": soft_dependencies([self.names.runtime_component], credentials=True),
         }
         # The account is known only at the deploy, and a version must not depend on how synth stands in for it.
         version = component_version(INFERENCE_RECIPE, values, [archive.sha256, *stage.version_parts])
@@ -218,15 +215,7 @@ class InferenceStack(StageStack):
             store=self._store,
             library=self._library,
             folder=build_folder(self),
+            nucleus=stage.recipe_runtime,
             version_parts=stage.version_parts,
             after=after,
         ).component
-
-    def _served(self, model: Model) -> dict[str, Any]:
-        """What the inference component must be allowed for one model, so part of its recipe."""
-        name = model.folder
-        return {
-            "component": self.names.model_component(name),
-            "requestTopic": self.names.request_topic(name),
-            "responseTopic": self.names.response_topic(name),
-        }

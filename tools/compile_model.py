@@ -53,6 +53,7 @@ def prepare(stage_name: str, model: str, role: str, bucket: str, max_minutes: in
         content = archive.read_bytes()
     settings = next((entry.neo for entry in stage.models if entry.folder == model), None)
     job = CompilationJob(
+        model=model,
         name_prefix=Names(stage_name).compilation_job(model),
         role_arn=role,
         source_uri=f"s3://{bucket}/sources/{model}/{sha256}/{archive.name}",

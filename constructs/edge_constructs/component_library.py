@@ -17,7 +17,7 @@ _NAMED_BY_SERVICE = "Greengrass names deployments and their jobs"
 
 
 class ComponentLibrary(Construct):
-    """Keeps every version of a stage's components until, on delete, it removes them and every deployment to its rings.
+    """Keeps every version of a stage's components until no deployment names the component, and sweeps on delete.
 
     A version outlives its resource, since a device that was away may still need it; content that comes back finds it
     and takes it over, where CloudFormation's own resource fails with AlreadyExists.
@@ -45,6 +45,7 @@ class ComponentLibrary(Construct):
         self._components = components
         self._tags = dict(tags)
         targets = {ring: arn("iot", f"thinggroup/{group}") for ring, group in rings.items()}
+        self._targets = tuple(targets.values())
         self._provider = HandlerProvider(
             self,
             "Handler",
@@ -88,7 +89,10 @@ class ComponentLibrary(Construct):
             scope,
             construct_id,
             component_library.ComponentVersion(
-                arn=arn("greengrass", f"components:{name}:versions:{version}"), recipe=recipe, tags=self._tags
+                arn=arn("greengrass", f"components:{name}:versions:{version}"),
+                recipe=recipe,
+                tags=self._tags,
+                targets=self._targets,
             ),
         )
         # Deletion runs backwards: the sweep comes when no deployment and no version is left to CloudFormation.
@@ -123,7 +127,7 @@ def _sweeping(components: str, targets: tuple[str, ...]) -> Sequence[Permission]
             wildcard_reason="the service knows no resource for these actions",
         ),
         Permission(
-            ("greengrass:CancelDeployment", "greengrass:DeleteDeployment"),
+            ("greengrass:CancelDeployment", "greengrass:DeleteDeployment", "greengrass:GetDeployment"),
             (arn("greengrass", "deployments:*"),),
             wildcard_reason=_NAMED_BY_SERVICE,
         ),

@@ -44,6 +44,7 @@ class HandlerComponent(Construct):
         store: Takes the archives.
         library: Keeps the component's versions.
         folder: Where archives are made.
+        nucleus: Which nucleus the function is offered to, as a manifest says it; any by default.
         version_parts: What else the version follows from; nothing by default.
         after: The component to create before this one.
 
@@ -68,6 +69,7 @@ class HandlerComponent(Construct):
         store: ArtifactStore,
         library: ComponentLibrary,
         folder: Path,
+        nucleus: str = "*",
         version_parts: Sequence[str] = (),
         after: Component | None = None,
     ) -> None:
@@ -77,7 +79,7 @@ class HandlerComponent(Construct):
         code = handler_archive(handler.name, function, folder)
         dependencies = dependencies_archive(handler.name, function, python, architecture, folder)
         check_imports(handler, function, python, provided_modules(python, dependencies.file, wheels))
-        values = recipe_values(name, handler, topics, runtime)
+        values = recipe_values(name, handler, topics, runtime, nucleus)
         digests = [code.sha256, dependencies.sha256, *version_parts]
         version = component_version(HANDLER_RECIPE, {**values, "DEPENDENCIES_URI": ""}, digests)
         filled = {**values, "VERSION": version, "ARTIFACT_URI": "", "DEPENDENCIES_URI": ""}
@@ -99,7 +101,7 @@ class HandlerComponent(Construct):
         )
 
 
-def recipe_values(name: str, handler: Handler, topics: HandlerTopics, runtime: str) -> dict[str, Any]:
+def recipe_values(name: str, handler: Handler, topics: HandlerTopics, runtime: str, nucleus: str = "*") -> dict[str, Any]:
     """What the recipe's placeholders stand for, all but VERSION, ARTIFACT_URI and DEPENDENCIES_URI.
 
     Args:
@@ -107,6 +109,7 @@ def recipe_values(name: str, handler: Handler, topics: HandlerTopics, runtime: s
         handler: The function as the stage declares it.
         topics: What it hears and says.
         runtime: Name of the runtime component.
+        nucleus: Which nucleus the function is offered to, as a manifest says it.
     """
     local_subscribe, local_publish = _filled(topics.local_subscribe), _filled(topics.local_publish)
     return {
@@ -119,7 +122,7 @@ def recipe_values(name: str, handler: Handler, topics: HandlerTopics, runtime: s
         "LOCAL_PUBLISH": local_publish,
         "LOCAL_ACCESS": local_access(name, subscribe=local_subscribe, publish=local_publish),
         # Nucleus lite 2.6.0 compares the variable as it stands: there the component would never be allowed its topics.
-        "NUCLEUS": "aws_nucleus_classic" if topics.name_the_thing else "*",
+        "NUCLEUS": "aws_nucleus_classic" if topics.name_the_thing else nucleus,
         "RUNTIME": runtime,
         "DEPENDENCIES": soft_dependencies([runtime], credentials=handler.aws_credentials),
     }

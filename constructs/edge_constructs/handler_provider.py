@@ -1,20 +1,19 @@
-"""A custom resource's handler as a Lambda function behind the Provider framework, with exact permissions."""
+"""A custom resource's handler as one Lambda function with exact permissions; a waiter where there is work to await."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
-from aws_cdk import CustomResource, Duration, IgnoreMode, RemovalPolicy, Size
-from aws_cdk import aws_iam as iam
+from aws_cdk import CustomResource, Duration, IgnoreMode, RemovalPolicy, Size, Stack
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
-from aws_cdk import custom_resources as cr
 from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.permission import INLINE_POLICY, OF_THIS_ACCOUNT, Permission, ServiceRole, logging_to
+from edge_constructs.permission import Permission, ServiceRole, arn, logging_to
+from edge_handlers.answering import GIVEN_UP, WAITER
 from edge_handlers.custom_resource import Contract
 
 _NO_VPC = "custom resources call public AWS endpoints only: a VPC would add a NAT gateway and guard nothing"
@@ -34,52 +33,17 @@ HANDLER = {
     "Serverless-LambdaLatestVersion": "the handlers are tested on this runtime, which is supported until 2029",
     "Serverless-LambdaTracing": _LOGGED,
 }
-FRAMEWORK = {
-    "NIST.800.53.R5-LambdaConcurrency": _NO_RESERVATION,
-    "NIST.800.53.R5-LambdaDLQ": _SYNCHRONOUS,
-    "NIST.800.53.R5-LambdaInsideVPC": _NO_VPC,
-    "Serverless-LambdaDLQ": _SYNCHRONOUS,
-    "Serverless-LambdaTracing": _LOGGED,
-    "Serverless-LambdaDefaultMemorySize": "the CDK's framework function only passes events on: 128 MB is enough",
-}
 LOG = {
     "NIST.800.53.R5-CloudWatchLogGroupEncrypted": "the log names resources and errors of a deploy, no data; CloudWatch "
     "encrypts it with a key of its own"
 }
 
 
-_REASONS = {
-    "SF1": "the waiter only repeats one call; the handlers that it calls log every step",
+_WAITER = {
+    "SF1": "the waiter only repeats one call; the handler that it calls logs every step",
     "SF2": "the waiter only repeats one call: there is no path through it to trace",
     "Serverless-StepFunctionStateMachineXray": "the waiter only repeats one call: there is no path through it to trace",
 }
-
-
-def harden_waiter(provider: cr.Provider, starter: ServiceRole) -> None:
-    """Narrow the waiter of a provider with an `is_complete` handler.
-
-    Args:
-        provider: The provider, complete.
-        starter: Role of the framework function that starts the waiter; it gets exactly that permission.
-    """
-    waiter = provider.node.find_child("waiter-state-machine")
-    machine = cast("sfn.CfnStateMachine", waiter.node.find_child("Resource"))
-    acknowledge(machine, _REASONS)
-    starter.allow(Permission(actions=("states:StartExecution",), resources=(machine.ref,)))
-    functions = [
-        cast("lambda_.Function", provider.node.find_child(f"framework-{name}")).function_arn
-        for name in ("isComplete", "onTimeout")
-    ]
-    role = waiter.node.find_child("Role")
-    # The framework's role asks for no source.
-    trust = "AssumeRolePolicyDocument.Statement.0.Condition"
-    cast("iam.CfnRole", role.node.default_child).add_property_override(trust, dict(OF_THIS_ACCOUNT))
-    policy = cast("iam.CfnPolicy", role.node.find_child("DefaultPolicy").node.default_child)
-    # The framework's own grant covers every version of its functions by a wildcard; the machine calls none of them.
-    invoke = Permission(actions=("lambda:InvokeFunction",), resources=tuple(functions))
-    policy.policy_document = {"Version": "2012-10-17", "Statement": [invoke.statement]}
-    acknowledge(policy, {INLINE_POLICY: "made by the CDK's framework for this one role, and narrowed to two functions"})
-
 
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 #: CloudFormation gives up this long after the provider's own limit, so that the provider's error is the one reported.
@@ -109,7 +73,7 @@ class HandlerProvider(Construct):
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        handler: The module, with `on_event` and, where there is work to wait for, `is_complete`, which is asked until
+        handler: The module, with `handler` and, where there is work to wait for, `is_complete`, which is asked until
             it is done.
         permissions: What the handler may do, besides writing its log.
         limit: How long one event may take in all, or the awaited work.
@@ -140,31 +104,44 @@ class HandlerProvider(Construct):
         limit = limit or Duration.minutes(5)
         waits = hasattr(handler, "is_complete")
         self._service_timeout = Duration.seconds(int(limit.to_seconds()) + _MARGIN)
-        self._log_group = logs.LogGroup(
+        log_group = logs.LogGroup(
             self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
         )
-        acknowledge(self._log_group, LOG)
-        self._log_permission = logging_to(self._log_group.log_group_arn)
+        acknowledge(log_group, LOG)
+        # A name of its own: function and state machine know each other, and a reference there and back is a circle.
+        waiter = f"{Stack.of(self).stack_name}-{handler.__name__.rpartition('.')[2].replace('_', '-')}"
+        machine_arn = arn("states", f"stateMachine:{waiter}")
+        starting = [Permission(("states:StartExecution",), (machine_arn,))] if waits else []
         role = ServiceRole(
-            self, "Role", service="lambda.amazonaws.com", permissions=[self._log_permission, *permissions]
+            self,
+            "Role",
+            service="lambda.amazonaws.com",
+            permissions=[logging_to(log_group.log_group_arn), *starting, *permissions],
         )
         acknowledge(role, accepted or {})
-        self._function_defaults: dict[str, Any] = {
-            "runtime": lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
-            "architecture": _ARCHITECTURES[architecture],
-            "code": handler_code(),
-            "role": role.as_role(),
-            "log_group": self._log_group,
-            "memory_size": memory_mb,
-            "ephemeral_storage_size": disk,
-            "timeout": POLL_LIMIT if waits else limit,
-        }
-        on_event = self._function("OnEvent", handler.on_event)
-        if not waits:
-            self._provider = self._synchronous(on_event)
-            return
-        is_complete = self._function("IsComplete", handler.is_complete)
-        self._provider = self._waiting(on_event, is_complete, limit, query_interval or Duration.seconds(15))
+        # CloudFormation lets nobody change a resource's service token. Where former releases had the function of the
+        # CDK's provider framework, this one takes its place: the same id, updated.
+        place = Construct(self, "Provider")
+        self._function = lambda_.Function(
+            place,
+            "framework-onEvent",
+            handler=f"{handler.__name__}.handler",
+            runtime=lambda_.Runtime(f"python{python}", lambda_.RuntimeFamily.PYTHON),
+            architecture=_ARCHITECTURES[architecture],
+            code=handler_code(),
+            role=role.as_role(),
+            log_group=log_group,
+            memory_size=memory_mb,
+            ephemeral_storage_size=disk,
+            timeout=POLL_LIMIT if waits else limit,
+            environment={WAITER: machine_arn} if waits else None,
+        )
+        acknowledge(self._function, HANDLER)
+        self._waiter = (
+            self._wait(waiter, limit, query_interval or Duration.seconds(15), self._function.function_arn)
+            if waits
+            else None
+        )
 
     def resource(self, scope: Construct, construct_id: str, contract: Contract) -> CustomResource:
         """Define a custom resource that the handler serves.
@@ -177,57 +154,47 @@ class HandlerProvider(Construct):
         Returns:
             The resource; its data by `get_att_string`.
         """
-        return CustomResource(
+        made = CustomResource(
             scope,
             construct_id,
-            service_token=self._provider.service_token,
+            service_token=self._function.function_arn,
             resource_type=contract.TYPE,
             properties=contract.to_properties(),
             service_timeout=self._service_timeout,
         )
+        if self._waiter:
+            made.node.add_dependency(self._waiter)
+        return made
 
-    def _function(self, construct_id: str, entry: Callable[..., Any]) -> lambda_.Function:
-        function = lambda_.Function(self, construct_id, handler=entry_name(entry), **self._function_defaults)
-        acknowledge(function, HANDLER)
-        return function
-
-    def _framework_role(self, construct_id: str, functions: Sequence[lambda_.Function]) -> ServiceRole:
-        """The framework's own role in place of the managed policy that it would take."""
-        call = Permission(
-            actions=("lambda:InvokeFunction", "lambda:GetFunction"),
-            resources=tuple(function.function_arn for function in functions),
-        )
-        return ServiceRole(self, construct_id, service="lambda.amazonaws.com", permissions=[self._log_permission, call])
-
-    def _synchronous(self, on_event: lambda_.Function) -> cr.Provider:
-        role = self._framework_role("FrameworkRole", [on_event])
-        provider = cr.Provider(
+    def _wait(self, name: str, limit: Duration, interval: Duration, function_arn: str) -> sfn.CfnStateMachine:
+        """The state machine that asks the function at intervals, and tells it when the time is over."""
+        role = ServiceRole(
             self,
-            "Provider",
-            on_event_handler=on_event,
-            log_group=self._log_group,
-            framework_on_event_role=role.as_role(),
+            "WaiterRole",
+            service="states.amazonaws.com",
+            permissions=[Permission(("lambda:InvokeFunction",), (function_arn,))],
         )
-        acknowledge(provider.node.find_child("framework-onEvent"), FRAMEWORK)
-        return provider
-
-    def _waiting(
-        self, on_event: lambda_.Function, is_complete: lambda_.Function, limit: Duration, query_interval: Duration
-    ) -> cr.Provider:
-        role = self._framework_role("FrameworkRole", [on_event, is_complete])
-        waiter_role = self._framework_role("FrameworkWaiterRole", [on_event, is_complete])
-        provider = cr.Provider(
+        every = ["States.ALL"]
+        retry = {
+            "ErrorEquals": every,
+            "IntervalSeconds": int(interval.to_seconds()),
+            "MaxAttempts": int(limit.to_seconds() // interval.to_seconds()),
+            "BackoffRate": 1,
+        }
+        caught = {"ErrorEquals": every, "ResultPath": f"$.{GIVEN_UP}", "Next": "GiveUp"}
+        task = {"Type": "Task", "Resource": function_arn}
+        machine = sfn.CfnStateMachine(
             self,
-            "Provider",
-            on_event_handler=on_event,
-            is_complete_handler=is_complete,
-            log_group=self._log_group,
-            framework_on_event_role=role.as_role(),
-            framework_complete_and_timeout_role=waiter_role.as_role(),
-            query_interval=query_interval,
-            total_timeout=limit,
+            "Waiter",
+            state_machine_name=name,
+            role_arn=role.arn,
+            definition={
+                "StartAt": "Ask",
+                "States": {
+                    "Ask": {**task, "Retry": [retry], "Catch": [caught], "End": True},
+                    "GiveUp": {**task, "End": True},
+                },
+            },
         )
-        for name in ("onEvent", "isComplete", "onTimeout"):
-            acknowledge(provider.node.find_child(f"framework-{name}"), FRAMEWORK)
-        harden_waiter(provider, role)
-        return provider
+        acknowledge(machine, _WAITER)
+        return machine

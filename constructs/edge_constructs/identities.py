@@ -24,13 +24,17 @@ LIMIT_CHARACTERS = 2048
 
 
 class CoreDevicePolicy(Construct):
-    """Connects a core device as its own thing, to its own topics and those of the stage's models.
+    """Connects a core device as its own thing, to its own topics and those of the stage's namespace.
+
+    Topics below the namespace are covered by what they end with (`edgewright/dev/*/request`): the policy is as long for
+    thirty models as for one. Which of them a component may use is said by its access control, topic by topic.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
         name: The policy's name.
         role_alias: Alias of the token exchange role.
+        namespace: What the stage's own topics start with.
         request_topics: Exact topics that the device's components subscribe to.
         response_topics: Exact topics that they publish to.
 
@@ -45,16 +49,18 @@ class CoreDevicePolicy(Construct):
         *,
         name: str,
         role_alias: str,
+        namespace: str,
         request_topics: Sequence[str],
         response_topics: Sequence[str],
     ) -> None:
         super().__init__(scope, construct_id)
+        requests, responses = by_namespace(namespace, request_topics), by_namespace(namespace, response_topics)
         statements = [
             # The classic nucleus opens further connections as <thing>#2, <thing>#3 …
             _allow("iot:Connect", [f"client/{THING_NAME}", f"client/{THING_NAME}#*"]),
-            _allow("iot:Publish", [f"topic/{topic}" for topic in (_OWN, *response_topics)]),
-            _allow("iot:Subscribe", [f"topicfilter/{topic}" for topic in (_OWN, *request_topics)]),
-            _allow("iot:Receive", [f"topic/{topic}" for topic in (_OWN, *request_topics)]),
+            _allow("iot:Publish", [f"topic/{topic}" for topic in (_OWN, *responses)]),
+            _allow("iot:Subscribe", [f"topicfilter/{topic}" for topic in (_OWN, *requests)]),
+            _allow("iot:Receive", [f"topic/{topic}" for topic in (_OWN, *requests)]),
             _allow("iot:AssumeRoleWithCertificate", [f"rolealias/{role_alias}"]),
             {
                 "Effect": "Allow",
@@ -67,12 +73,13 @@ class CoreDevicePolicy(Construct):
                 "Resource": "*",
             },
         ]
-        characters = _characters(statements)
-        if characters > LIMIT_CHARACTERS:
+        length = characters(statements)
+        if length > LIMIT_CHARACTERS:
+            exact = [topic for topic in (*requests, *responses) if not topic.startswith(f"{namespace}/*/")]
             raise ValueError(
-                f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {characters}: its topics are "
-                f"{', '.join((*request_topics, *response_topics))}; use fewer models, handlers or "
-                "topics, or shorter names"
+                f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: {len(exact)} of "
+                f"its topics lie outside {namespace}/<name>/<kind>: {', '.join(exact)}; move them there, where one "
+                "entry covers all of a kind, or use fewer or shorter ones"
             )
         self.resource = iot.CfnPolicy(
             self,
@@ -82,14 +89,29 @@ class CoreDevicePolicy(Construct):
         )
 
 
+def by_namespace(namespace: str, topics: Sequence[str]) -> list[str]:
+    """Cover the topics of a namespace by what they end with; the others, and those of a thing, stay exact.
+
+    Args:
+        namespace: Such as `edgewright/dev`.
+        topics: Exact ones.
+
+    Returns:
+        What a policy lists, each once, in order.
+    """
+    own = re.compile(rf"{re.escape(namespace)}/[^$]+/([^/$]+)")
+    found = ((topic, own.fullmatch(topic)) for topic in topics)
+    return list(dict.fromkeys(f"{namespace}/*/{match[1]}" if match else topic for topic, match in found))
+
+
 def _allow(action: str, resources: Sequence[str]) -> dict[str, Any]:
     # A policy holds in its own Region and account only: naming them would take a fifth of the characters there are.
     named = [arn("iot", resource, region="*", account="*") for resource in resources]
     return {"Effect": "Allow", "Action": action, "Resource": named}
 
 
-def _characters(statements: Sequence[dict[str, Any]]) -> int:
-    """Length of the document without white space, with the longest partition that its tokens can stand for."""
+def characters(statements: Sequence[dict[str, Any]]) -> int:
+    """Length of a document of such statements without white space, with the longest partition that tokens stand for."""
     text = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
     return len(re.sub(r"\$\{Token\[[^]]*\]\}", "aws-us-gov", text))
 

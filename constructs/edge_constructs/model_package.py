@@ -1,4 +1,8 @@
-"""How a model becomes what devices download: optimised ahead of time by ONNX Runtime, packed and signed."""
+"""How models become what devices download: optimised ahead of time by ONNX Runtime, packed and signed.
+
+One function a step serves all models of a stage. What a function may touch is named by a prefix; that a request keeps
+to its own model's objects is checked by the handler.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,21 +22,17 @@ _COMPILER_DISK = Size.gibibytes(5)
 MEMORY_MB = 3008
 
 
-class OnnxCompilation(Construct):
-    """Runs the devices' own ONNX Runtime over a model; no SageMaker, no job to wait for.
+class OnnxCompiler(Construct):
+    """Runs the devices' own ONNX Runtime over models; no SageMaker, no job to wait for.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        bucket: Holds source and runtime, takes the result.
-        model: The model's name.
-        job: What the result's folder starts with.
-        source_uri: S3 URI of the source archive.
+        bucket: Holds sources and runtime, takes the results.
         runtime_uri: S3 URI of an archive with the wheels of numpy and ONNX Runtime for the function's Python.
-        input_shapes: Name of each input to its shape.
         python: Version of the devices' interpreter, such as `3.11`; the function's follows from it.
         architecture: Of the wheels, as `uname -m` prints it.
-        key_arn: Encrypts the result.
+        key_arn: Encrypts the results.
     """
 
     def __init__(
@@ -41,22 +41,19 @@ class OnnxCompilation(Construct):
         construct_id: str,
         *,
         bucket: ArtifactBucket,
-        model: str,
-        job: str,
-        source_uri: str,
         runtime_uri: str,
-        input_shapes: Mapping[str, Sequence[int]],
         python: str,
         architecture: str,
         key_arn: str,
     ) -> None:
         super().__init__(scope, construct_id)
-        provider = HandlerProvider(
+        self._output_uri, self._runtime_uri, self._key_arn = f"s3://{bucket.name}/compiled", runtime_uri, key_arn
+        self._provider = HandlerProvider(
             self,
             "Handler",
             handler=onnx_compilation,
             permissions=[
-                *bucket.access(reads=(f"sources/{model}/", "artifacts/"), writes=("compiled/",)),
+                *bucket.access(reads=("sources/", "artifacts/"), writes=("compiled/",)),
                 bucket.listing(),
             ],
             limit=Duration.minutes(15),
@@ -65,65 +62,72 @@ class OnnxCompilation(Construct):
             python=compiler_python(python),
             architecture=architecture,
         )
-        resource = provider.resource(
-            self,
-            "Model",
+
+    def compile(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        model: str,
+        job: str,
+        source_uri: str,
+        input_shapes: Mapping[str, Sequence[int]],
+    ) -> str:
+        """Define the compilation of one model.
+
+        Args:
+            scope: Parent construct.
+            construct_id: Id below it.
+            model: The model's name.
+            job: What the result's folder starts with.
+            source_uri: S3 URI of the source archive.
+            input_shapes: Name of each input to its shape.
+
+        Returns:
+            S3 URI of the artifact.
+        """
+        resource = self._provider.resource(
+            scope,
+            construct_id,
             onnx_compilation.OnnxCompilation(
+                model=model,
                 source_uri=source_uri,
-                runtime_uri=runtime_uri,
-                output_uri=f"s3://{bucket.name}/compiled",
+                runtime_uri=self._runtime_uri,
+                output_uri=self._output_uri,
                 name=job,
                 shapes=dict(input_shapes),
-                kms_key_id=key_arn,
+                kms_key_id=self._key_arn,
             ),
         )
-        self.artifact_uri = resource.get_att_string("ArtifactUri")
+        return resource.get_att_string("ArtifactUri")
 
 
 #: The packer unpacks both archives and writes the package beside them.
 DISK = Size.gibibytes(4)
 
 
-class ModelPackage(Construct):
-    """Packs a compiled model, its source's other files and a manifest under a content-addressed key.
+class ModelPackager(Construct):
+    """Packs compiled models, their sources' other files and manifests, each under a key that its content gives.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        bucket: Holds the inputs and takes the package.
-        model: The model's name.
-        package: Name of the archive without `.zip`.
-        version: The model component's version, which the manifest repeats.
-        compiled_uri: S3 URI of the compiler's artifact.
-        source_uri: S3 URI of the source archive.
-        manifest: What devices must know of the model: inputs, outputs, labels, pre-processing.
-        key_arn: Encrypts the package.
-        signing_key: Signs the manifest.
+        bucket: Holds the inputs and takes the packages.
+        key_arn: Encrypts the packages.
+        signing_key: Signs the manifests.
     """
 
     def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        bucket: ArtifactBucket,
-        model: str,
-        package: str,
-        version: str,
-        compiled_uri: str,
-        source_uri: str,
-        manifest: Mapping[str, Any],
-        key_arn: str,
-        signing_key: SigningKey,
+        self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, key_arn: str, signing_key: SigningKey
     ) -> None:
         super().__init__(scope, construct_id)
-        prefix = f"models/{model}"
-        provider = HandlerProvider(
+        self._bucket, self._key_arn, self._signing_key = bucket, key_arn, signing_key
+        self._provider = HandlerProvider(
             self,
             "Handler",
             handler=model_package,
             permissions=[
-                *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{prefix}/",)),
+                *bucket.access(reads=("compiled/", "sources/"), writes=("models/",)),
                 bucket.listing(),
                 *signing_key.signing(),
             ],
@@ -131,21 +135,77 @@ class ModelPackage(Construct):
             memory_mb=1024,
             disk=DISK,
         )
-        resource = provider.resource(
-            self,
-            "Package",
-            model_package.ModelPackage(
-                compiled_uri=compiled_uri,
-                source_uri=source_uri,
-                bucket=bucket.name,
-                prefix=prefix,
-                name=package,
-                version=version,
-                manifest=dict(manifest),
-                kms_key_id=key_arn,
-                signing_key_id=signing_key.arn,
-            ),
+
+    def pack(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        model: str,
+        package: str,
+        version: str,
+        content: str,
+        job: str,
+        compiled_uri: str,
+        source_uri: str,
+        manifest: Mapping[str, Any],
+    ) -> "ModelPackage":
+        """Define the package of one model.
+
+        Args:
+            scope: Parent construct.
+            construct_id: Id below it.
+            model: The model's name.
+            package: Name of the archive without `.zip`.
+            version: The model component's version.
+            content: Digest of all that the package is made of. It names the place, which is known before the deploy.
+            job: What the folders of the model's compilations start with.
+            compiled_uri: S3 URI of the compiler's artifact; empty where there is none.
+            source_uri: S3 URI of the source archive.
+            manifest: What devices must know of the model: inputs, outputs, labels, pre-processing.
+
+        Returns:
+            The package.
+        """
+        contract = model_package.ModelPackage(
+            compiled_uri=compiled_uri,
+            source_uri=source_uri,
+            bucket=self._bucket.name,
+            model=model,
+            job=job,
+            name=package,
+            version=version,
+            content=content,
+            manifest=dict(manifest),
+            kms_key_id=self._key_arn,
+            signing_key_id=self._signing_key.arn,
         )
-        #: Base64 of the DER form, as the inference component is told it.
+        return ModelPackage(scope, construct_id, provider=self._provider, contract=contract)
+
+
+class ModelPackage(Construct):
+    """One model's package.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        provider: Makes it.
+        contract: What it is made of.
+
+    Attributes:
+        uri: Where it lies.
+        public_key: Base64 of the DER form, as the inference component is told it; known at the deploy only.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        provider: HandlerProvider,
+        contract: model_package.ModelPackage,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        resource = provider.resource(self, "Package", contract)
+        self.uri = f"s3://{contract.bucket}/{contract.key_of_package}"
         self.public_key = resource.get_att_string("PublicKey")
-        self.uri = resource.get_att_string("Uri")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import Duration
+from aws_cdk import CustomResource, Duration
 from constructs import Construct
 
 from edge_constructs.artifact_bucket import ArtifactBucket
@@ -62,26 +62,20 @@ def _installed() -> Path:
 
 #: An endpoint takes 5 to 15 minutes to come up.
 LIMIT = Duration.minutes(40)
-_NAMES = "a name ends with a digest of what is verified"
+_NAMES = "a name ends with a digest of what is verified, and the models of a stage share the function"
 
 
-class ModelVerification(Construct):
-    """Brings a model up on an endpoint, asks it its sample once, and takes the endpoint away again.
+class ModelVerifier(Construct):
+    """Brings models up on endpoints, asks each its sample once, and takes the endpoints away again.
 
     A wrong answer fails the deploy.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        bucket: Holds model and sample, takes the server's form of the model.
-        name: What the endpoint's name starts with, at most 50 characters.
-        model: The model's name.
-        model_uri: S3 URI of the archive with the ONNX model.
-        sample_uri: S3 URI of the sample.
-        image: URI of the server's image.
-        instance_type: Of the endpoint.
-        tolerance: Largest difference of a value that is still right.
-        role_arn: The role that the endpoint runs with.
+        bucket: Holds models and samples, takes the server's form of the models.
+        endpoints: What the name of every endpoint starts with, such as `edgewright-dev`.
+        role_arn: The role that the endpoints run with.
         key_arn: Encrypts what is written.
     """
 
@@ -91,6 +85,37 @@ class ModelVerification(Construct):
         construct_id: str,
         *,
         bucket: ArtifactBucket,
+        endpoints: str,
+        role_arn: str,
+        key_arn: str,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._bucket, self._role_arn, self._key_arn = bucket, role_arn, key_arn
+        self._provider = HandlerProvider(
+            self,
+            "Handler",
+            handler=model_verification,
+            permissions=[
+                *_endpoint(endpoints),
+                Permission(
+                    ("logs:PutRetentionPolicy",),
+                    (arn("logs", f"log-group:/aws/sagemaker/Endpoints/{endpoints}-*"),),
+                    wildcard_reason=_NAMES,
+                ),
+                pass_role(role_arn, "sagemaker.amazonaws.com"),
+                *bucket.access(reads=("compiled/", "sources/"), writes=("verification/",)),
+                bucket.listing(),
+            ],
+            limit=LIMIT,
+            query_interval=Duration.seconds(10),
+            memory_mb=512,
+        )
+
+    def verify(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
         name: str,
         model: str,
         model_uri: str,
@@ -98,43 +123,37 @@ class ModelVerification(Construct):
         image: str,
         instance_type: str,
         tolerance: float,
-        role_arn: str,
-        key_arn: str,
-    ) -> None:
-        super().__init__(scope, construct_id)
-        output = f"verification/{model}"
-        provider = HandlerProvider(
-            self,
-            "Handler",
-            handler=model_verification,
-            permissions=[
-                *_endpoint(name),
-                Permission(
-                    ("logs:PutRetentionPolicy",),
-                    (arn("logs", f"log-group:/aws/sagemaker/Endpoints/{name}-*"),),
-                    wildcard_reason=_NAMES,
-                ),
-                pass_role(role_arn, "sagemaker.amazonaws.com"),
-                *bucket.access(reads=("compiled/", f"sources/{model}/"), writes=(f"{output}/",)),
-                bucket.listing(),
-            ],
-            limit=LIMIT,
-            query_interval=Duration.seconds(10),
-            memory_mb=512,
-        )
-        self.resource = provider.resource(
-            self,
-            "Verification",
+    ) -> CustomResource:
+        """Define the verification of one model.
+
+        Args:
+            scope: Parent construct.
+            construct_id: Id below it.
+            name: What the endpoint's name starts with, at most 50 characters.
+            model: The model's name.
+            model_uri: S3 URI of the archive with the ONNX model.
+            sample_uri: S3 URI of the sample.
+            image: URI of the server's image.
+            instance_type: Of the endpoint.
+            tolerance: Largest difference of a value that is still right.
+
+        Returns:
+            What the package must wait for.
+        """
+        return self._provider.resource(
+            scope,
+            construct_id,
             model_verification.Verification(
+                model=model,
                 prefix=name,
-                role_arn=role_arn,
+                role_arn=self._role_arn,
                 model_uri=model_uri,
                 sample_uri=sample_uri,
-                output_uri=f"s3://{bucket.name}/{output}",
+                output_uri=f"s3://{self._bucket.name}/verification/{model}",
                 image=image,
                 instance_type=instance_type,
                 tolerance=tolerance,
-                kms_key_id=key_arn,
+                kms_key_id=self._key_arn,
             ),
         )
 

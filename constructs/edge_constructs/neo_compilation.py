@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aws_cdk import Duration, Token
+from aws_cdk import CustomResource, Duration, Token
 from constructs import Construct
 
 from edge_constructs.handler_provider import HandlerProvider
@@ -199,22 +199,17 @@ class CompilationLimits:
         yield from network_mistakes(self.subnets, self.security_groups)
 
 
-class NeoCompilation(Construct):
-    """Compiles one model; a change of source or target runs a new job, any other change none.
+class NeoCompiler(Construct):
+    """Compiles models; a change of a source or a target runs a new job, any other change none.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        job: Name of the jobs without the suffix of their content, at most 50 characters.
-        role_arn: The role that SageMaker takes to read the source and write the artifact.
-        source_uri: S3 URI of the source archive.
+        jobs: What the name of every job starts with, such as `edgewright-dev`.
+        role_arn: The role that SageMaker takes.
         output_uri: S3 prefix of the artifacts.
-        target: What the model is compiled from and for.
-        key_arn: Encrypts the artifact.
-        limits: How the job runs; half an hour at most and without a VPC unless given.
-
-    Raises:
-        CompilationError: SageMaker would refuse the job.
+        key_arn: Encrypts the artifacts.
+        max_runtime_minutes: The longest that any of the jobs may take.
     """
 
     def __init__(
@@ -222,91 +217,115 @@ class NeoCompilation(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        job: str,
+        jobs: str,
         role_arn: str,
-        source_uri: str,
         output_uri: str,
-        target: CompilationTarget,
         key_arn: str,
-        limits: CompilationLimits | None = None,
+        max_runtime_minutes: int,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._role_arn, self._output_uri, self._key_arn = role_arn, output_uri, key_arn
+        self._provider = HandlerProvider(
+            self,
+            "Handler",
+            handler=neo_compilation,
+            permissions=[
+                Permission(
+                    actions=tuple(
+                        f"sagemaker:{verb}CompilationJob" for verb in ("Create", "Describe", "Stop", "Delete")
+                    ),
+                    resources=(arn("sagemaker", f"compilation-job/{jobs}-*"),),
+                    wildcard_reason=_NAMED,
+                ),
+                pass_role(role_arn, "sagemaker.amazonaws.com"),
+            ],
+            limit=Duration.minutes(max_runtime_minutes + 10),
+            query_interval=Duration.seconds(2),
+        )
+
+    def compile(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        model: str,
+        job: str,
+        source_uri: str,
+        target: CompilationTarget,
+        limits: CompilationLimits | None = None,
+    ) -> CustomResource:
+        """Define the compilation of one model.
+
+        Args:
+            scope: Parent construct.
+            construct_id: Id below it.
+            model: The model's name.
+            job: What the job's name starts with, at most 50 characters.
+            source_uri: S3 URI of the source archive.
+            target: What decides the artifact.
+            limits: How the job runs.
+
+        Returns:
+            The job; its ArtifactUri and JobName by `get_att_string`.
+
+        Raises:
+            CompilationError: SageMaker would refuse the job; the text lists every mistake.
+        """
         limits = limits or CompilationLimits()
         mistakes = [
             *TextRule(JOB_NAME.pattern, 1, _LONGEST_PREFIX).mistakes("job", job),
-            *ROLE_ARN.mistakes("role_arn", role_arn),
+            *ROLE_ARN.mistakes("role_arn", self._role_arn),
             *S3_URI.mistakes("source_uri", source_uri),
-            *S3_URI.mistakes("output_uri", output_uri),
-            *KMS_KEY_ID.mistakes("key_arn", key_arn),
+            *S3_URI.mistakes("output_uri", self._output_uri),
+            *KMS_KEY_ID.mistakes("key_arn", self._key_arn),
             *target.mistakes(),
             *limits.mistakes(),
         ]
         if mistakes:
             raise CompilationError("\n".join(f"compilation of {job}: {mistake}" for mistake in mistakes))
-        provider = HandlerProvider(
-            self,
-            "Handler",
-            handler=neo_compilation,
-            permissions=_permissions(job, role_arn),
-            limit=Duration.minutes(limits.max_runtime_minutes + 10),
-            query_interval=Duration.seconds(2),
-        )
-        resource = provider.resource(
-            self,
-            "Job",
+        return self._provider.resource(
+            scope,
+            construct_id,
             target.job(
+                model=model,
                 name_prefix=job,
-                role_arn=role_arn,
+                role_arn=self._role_arn,
                 source_uri=source_uri,
-                output_uri=output_uri,
+                output_uri=self._output_uri,
                 max_runtime_s=limits.max_runtime_minutes * 60,
-                kms_key_id=key_arn,
+                kms_key_id=self._key_arn,
                 subnets=limits.subnets,
                 security_group_ids=limits.security_groups if limits.subnets else (),
             ),
         )
-        self.artifact_uri = resource.get_att_string("ArtifactUri")
-        self.job_name = resource.get_att_string("JobName")
 
 
-class EdgePackaging(Construct):
-    """Packs a compilation job's artifact as SageMaker Edge Manager did: retired, for accounts and twins that still do.
+class EdgePackager(Construct):
+    """Packs compilation jobs' artifacts as SageMaker Edge Manager did: retired, for accounts and twins that still do.
 
     Args:
         scope: Parent construct.
         construct_id: Id below it.
-        job: What the job's name starts with, at most 48 characters.
-        compilation_job: Name of the compilation job.
-        model: The model's name.
-        version: The model's version.
+        jobs: What the name of every job starts with, such as `edgewright-dev`.
         role_arn: The role that SageMaker takes.
-        output_uri: S3 prefix of the artifact.
-        key_arn: Encrypts the artifact.
+        output_uri: S3 prefix of the artifacts.
+        key_arn: Encrypts the artifacts.
     """
 
     def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        job: str,
-        compilation_job: str,
-        model: str,
-        version: str,
-        role_arn: str,
-        output_uri: str,
-        key_arn: str,
+        self, scope: Construct, construct_id: str, *, jobs: str, role_arn: str, output_uri: str, key_arn: str
     ) -> None:
         super().__init__(scope, construct_id)
-        provider = HandlerProvider(
+        self._role_arn, self._output_uri, self._key_arn = role_arn, output_uri, key_arn
+        self._provider = HandlerProvider(
             self,
             "Handler",
             handler=edge_packaging,
             permissions=[
                 Permission(
                     tuple(f"sagemaker:{verb}EdgePackagingJob" for verb in ("Create", "Describe", "Stop")),
-                    (arn("sagemaker", f"edge-packaging-job/{job}-*"),),
-                    wildcard_reason="a job's name ends with a digest of its content",
+                    (arn("sagemaker", f"edge-packaging-job/{jobs}-*"),),
+                    wildcard_reason=_NAMED,
                 ),
                 pass_role(role_arn, "sagemaker.amazonaws.com"),
             ],
@@ -317,28 +336,37 @@ class EdgePackaging(Construct):
                 "answers; by default the packager is our own"
             },
         )
-        resource = provider.resource(
-            self,
-            "Job",
+
+    def pack(
+        self, scope: Construct, construct_id: str, *, job: str, compilation_job: str, model: str, version: str
+    ) -> str:
+        """Define the packaging of one model.
+
+        Args:
+            scope: Parent construct.
+            construct_id: Id below it.
+            job: What the job's name starts with, at most 48 characters.
+            compilation_job: Name of the compilation job.
+            model: The model's name.
+            version: The model's version.
+
+        Returns:
+            S3 URI of the artifact.
+        """
+        resource = self._provider.resource(
+            scope,
+            construct_id,
             edge_packaging.EdgePackaging(
                 name_prefix=job,
                 compilation_job=compilation_job,
                 model=model,
                 version=version,
-                role_arn=role_arn,
-                output_uri=output_uri,
-                kms_key_id=key_arn,
+                role_arn=self._role_arn,
+                output_uri=self._output_uri,
+                kms_key_id=self._key_arn,
             ),
         )
-        self.artifact_uri = resource.get_att_string("ArtifactUri")
+        return resource.get_att_string("ArtifactUri")
 
 
-def _permissions(job: str, role_arn: str) -> list[Permission]:
-    return [
-        Permission(
-            actions=tuple(f"sagemaker:{verb}CompilationJob" for verb in ("Create", "Describe", "Stop", "Delete")),
-            resources=(arn("sagemaker", f"compilation-job/{job}-*"),),
-            wildcard_reason="a job's name ends with a digest of its content",
-        ),
-        pass_role(role_arn, "sagemaker.amazonaws.com"),
-    ]
+_NAMED = "a job's name ends with a digest of its content, and the models of a stage share the function"

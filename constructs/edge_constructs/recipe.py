@@ -10,14 +10,14 @@ from typing import Any
 _RANGE = 1_000_000
 
 
-def content_version(*parts: str | bytes) -> str:
-    """Derive a version that Greengrass accepts.
+def content_digest(*parts: str | bytes) -> str:
+    """Digest of all that makes something what it is.
 
     Args:
-        parts: All that makes the component what it is: recipe, artifact digests, settings; order matters.
+        parts: Such as a recipe, digests of artifacts, settings; order matters.
 
     Returns:
-        `1.<0 to 999999>.<0 to 999999>`, so that `>=1.0.0 <2.0.0` covers every one.
+        64 hexadecimal digits.
 
     Raises:
         ValueError: There are no parts.
@@ -29,7 +29,22 @@ def content_version(*parts: str | bytes) -> str:
         data = part.encode() if isinstance(part, str) else part
         # With its length, so that ("ab", "c") and ("a", "bc") differ.
         digest.update(len(data).to_bytes(8, "big") + data)
-    number = int.from_bytes(digest.digest(), "big")
+    return digest.hexdigest()
+
+
+def content_version(*parts: str | bytes) -> str:
+    """Derive a version that Greengrass accepts.
+
+    Args:
+        parts: As for `content_digest`.
+
+    Returns:
+        `1.<0 to 999999>.<0 to 999999>`, so that `>=1.0.0 <2.0.0` covers every one.
+
+    Raises:
+        ValueError: There are no parts.
+    """
+    number = int(content_digest(*parts), 16)
     return f"1.{number % _RANGE}.{number // _RANGE % _RANGE}"
 
 
@@ -72,8 +87,9 @@ def local_access(component: str, *, subscribe: Iterable[str], publish: Iterable[
 
 
 _PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
-#: Nucleus lite refuses longer recipes.
-LIMIT_BYTES = 8192
+#: Nucleus lite refuses longer recipes; Greengrass (its quotas) those that are longer still.
+LIMIT_BYTES, CLASSIC_LIMIT_BYTES = 8192, 16384
+_CLASSIC = "aws_nucleus_classic"
 
 
 def fill_recipe(template: Path, values: Mapping[str, Any]) -> str:
@@ -101,8 +117,13 @@ def fill_recipe(template: Path, values: Mapping[str, Any]) -> str:
     recipe = json.dumps(_fill(content, values, used, template.name))
     if unused := sorted(set(values) - used):
         raise ValueError(f"{template.name}: each value must have a placeholder, none for {', '.join(unused)}")
-    if len(recipe.encode()) > LIMIT_BYTES:
-        raise ValueError(f"{template.name}: a recipe must fit into {LIMIT_BYTES} bytes, got {len(recipe.encode())}")
+    limit = CLASSIC_LIMIT_BYTES if values.get("NUCLEUS") == _CLASSIC else LIMIT_BYTES
+    if (size := len(recipe.encode())) > limit:
+        fix = "split the stage" if limit == CLASSIC_LIMIT_BYTES else "set fleet.nucleus to classic, or split the stage"
+        raise ValueError(
+            f"{template.name}: a recipe must fit into {limit} bytes, got {size}: use fewer models or shorter names, "
+            f"{fix}"
+        )
     return recipe
 
 

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
 from edge_handlers.s3_objects import CHUNK_BYTES, S3Location, digest
 from edge_handlers.service_client import client, describe, explaining
@@ -49,7 +50,7 @@ class ArtifactCopy(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
-    """Answer one event of the Provider framework: Create and Update place the artifact, Delete keeps it."""
+    """Answer one event of CloudFormation: Create and Update place the artifact, Delete keeps it."""
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"PhysicalResourceId": request.known_id}
@@ -64,7 +65,7 @@ def place(copy: ArtifactCopy, s3: Any) -> dict[str, Any]:
         s3: A boto3 S3 client.
 
     Returns:
-        The answer to the Provider framework: PhysicalResourceId (the S3 URI), Data Uri and Key.
+        What `answering` sends: PhysicalResourceId (the S3 URI), Data Uri and Key.
 
     Raises:
         DigestError: The copy has another digest; it has been removed.
@@ -108,3 +109,6 @@ def _remove(place: S3Location, version: str | None, s3: Any) -> None:
             s3.delete_object(Bucket=place.bucket, Key=place.key, VersionId=version)
         else:
             s3.delete_object(Bucket=place.bucket, Key=place.key)
+
+
+handler = answering(on_event)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
 from edge_handlers.deadline import Deadline
 from edge_handlers.service_client import client, explaining, ignoring
@@ -47,7 +48,7 @@ class BucketSweep(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer one event of the Provider framework: Create and Update only name the resource, Delete empties it."""
+    """Answer one event of CloudFormation: Create and Update only name the resource, Delete empties it."""
     request = parse(event)
     sweep = BucketSweep.of(request.properties)
     if request.type is RequestType.DELETE:
@@ -124,3 +125,6 @@ def _delete(bucket: str, objects: list[dict[str, str]], s3: Any) -> list[dict[st
                 f"{error.get('Code')} {error.get('Message')}"
             )
     return errors
+
+
+handler = answering(on_event)

@@ -1,9 +1,10 @@
 """Custom resources: a stage's component versions in Greengrass, and the sweep that takes them away at destroy.
 
 Content that comes back after a revert keeps its version. A version follows from its content and outlives its resource,
-because a device that was away may still need it. So a version that is there is the one that is wanted, unless somebody
-made it by hand: its recipe's digest is kept in a tag. Greengrass hands recipes back in a form of its own, with digests,
-defaults and other spellings: comparing texts would refuse what is equal.
+because a device that was away may still need it; it goes with the last deployment that names its component. So a
+version that is there is the one that is wanted, unless somebody made it by hand: its recipe's digest is kept in a tag.
+Greengrass hands recipes back in a form of its own, with digests, defaults and other spellings: comparing texts would
+refuse what is equal.
 
 A deployment that CloudFormation replaced or lost stays in the account: at destroy it goes with the versions. One
 function serves both resources, since they belong together.
@@ -18,10 +19,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, mapping, parse, texts
+from edge_handlers.answering import answering
+from edge_handlers.custom_resource import Contract, Key, Properties, Request, RequestType, mapping, parse, texts
 from edge_handlers.deadline import Deadline
 from edge_handlers.device_list import check_thing_group
-from edge_handlers.service_client import GONE, client, explaining, ignoring, settling
+from edge_handlers.service_client import GONE, client, describe, explaining, ignoring, settling
 
 LOG = logging.getLogger(__name__)
 DIGEST_TAG = "edgewright:recipe"
@@ -49,6 +51,8 @@ class ComponentVersion(Contract):
         arn: The version's ARN.
         recipe: JSON.
         tags: Of the version, besides the recipe's digest.
+        targets: Thing groups that the stage deploys to: a component that none of them names any more goes with its
+            resource. None of an older release, which kept it.
     """
 
     TYPE = "Custom::ComponentVersion"
@@ -56,6 +60,7 @@ class ComponentVersion(Contract):
     arn: Annotated[str, Key("ComponentVersionArn")]
     recipe: Annotated[str, Key("InlineRecipe", _recipe)]
     tags: Annotated[Mapping[str, str], mapping("Tags")] = field(default_factory=dict)
+    targets: Annotated[tuple[str, ...], texts("TargetArns")] = ()
 
     def check(self, properties: Properties) -> None:
         """Refuse an ARN of another version than the recipe's."""
@@ -114,16 +119,45 @@ class ComponentSweep(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer one event of the Provider framework, of a version or of the sweep."""
+    """Answer one event of CloudFormation, of a version or of the sweep."""
     if event.get("ResourceType") == ComponentSweep.TYPE:
         return _on_sweep(event, context)
     request = parse(event)
     if request.type is RequestType.DELETE:
-        # Replaced, rolled back or left out: a device may need it still. The sweep takes it with the stage.
+        _on_version_left(request, Deadline.of(context))
         return {"PhysicalResourceId": request.known_id}
     wanted = ComponentVersion.of(request.properties)
     was_there = ensure(wanted, client("greengrassv2"), Deadline.of(context))
     return {"PhysicalResourceId": wanted.arn, "Data": {"Arn": wanted.arn, "WasThere": str(was_there).lower()}}
+
+
+def _on_version_left(request: Request, deadline: Deadline) -> None:
+    """Replaced or rolled back: a device may need it still, and the sweep takes it with the stage. Left out: gone."""
+    try:
+        left = ComponentVersion.of(request.properties)
+    except ValueError:
+        return
+    greengrass = client("greengrassv2")
+    if not left.targets or _is_deployed(left, greengrass):
+        return
+    for arn in _versions_of(left.arn.rpartition(":versions:")[0], greengrass):
+        deadline.check(f"delete {arn}")
+        _delete_version(arn, greengrass)
+
+
+def _is_deployed(version: ComponentVersion, greengrass: Any) -> bool:
+    """Whether a deployment of the stage names the component, in whatever version."""
+    name = json.loads(version.recipe)["ComponentName"]
+    for target in version.targets:
+        with explaining(f"list the deployments of {target}"):
+            pages = greengrass.get_paginator("list_deployments").paginate(targetArn=target, historyFilter="LATEST_ONLY")
+            latest = [each["deploymentId"] for page in pages for each in page["deployments"]]
+        for deployment in latest:
+            with explaining(f"read deployment {deployment} of {target}"):
+                found = describe(greengrass.get_deployment, deploymentId=deployment) or {}
+            if name in (found.get("components") or {}):
+                return True
+    return False
 
 
 def _on_sweep(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -274,9 +308,13 @@ def sweep_away(sweep: ComponentSweep, greengrass: Any, deadline: Deadline) -> No
                 _delete_deployment(deployment, greengrass)
     for arn in _version_arns(sweep, greengrass):
         deadline.check(f"delete {arn}")
-        with explaining(f"delete component version {arn}"), ignoring(GONE):
-            settling(lambda arn=arn: greengrass.delete_component(arn=arn), "ConflictException")  # type: ignore[misc]
-            LOG.info("deleted %s", arn)
+        _delete_version(arn, greengrass)
+
+
+def _delete_version(arn: str, greengrass: Any) -> None:
+    with explaining(f"delete component version {arn}"), ignoring(GONE):
+        settling(lambda: greengrass.delete_component(arn=arn), "ConflictException")
+        LOG.info("deleted %s", arn)
 
 
 def _deployments(target_arn: str, greengrass: Any) -> list[dict[str, Any]]:
@@ -298,12 +336,15 @@ def _delete_deployment(deployment: dict[str, Any], greengrass: Any) -> None:
 
 
 def _version_arns(sweep: ComponentSweep, greengrass: Any) -> list[str]:
-    found: list[str] = []
-    for name in _component_names(sweep, greengrass):
-        with explaining(f"list the versions of component {name}"), ignoring(GONE):
-            pages = greengrass.get_paginator("list_component_versions").paginate(arn=sweep.component_arn(name))
-            found += [version["arn"] for page in pages for version in page["componentVersions"]]
-    return found
+    names = _component_names(sweep, greengrass)
+    return [arn for name in names for arn in _versions_of(sweep.component_arn(name), greengrass)]
+
+
+def _versions_of(component: str, greengrass: Any) -> list[str]:
+    with explaining(f"list the versions of component {component.rpartition(':')[2]}"), ignoring(GONE):
+        pages = greengrass.get_paginator("list_component_versions").paginate(arn=component)
+        return [version["arn"] for page in pages for version in page["componentVersions"]]
+    return []
 
 
 def _component_names(sweep: ComponentSweep, greengrass: Any) -> Iterator[str]:
@@ -316,3 +357,6 @@ def _component_names(sweep: ComponentSweep, greengrass: Any) -> Iterator[str]:
         pages = greengrass.get_paginator("list_components").paginate(scope="PRIVATE")
         listed = [component["componentName"] for page in pages for component in page["components"]]
     yield from (name for name in listed if name.startswith(patterns) and name not in exact)
+
+
+handler = answering(on_event)

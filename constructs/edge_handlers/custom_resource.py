@@ -1,4 +1,4 @@
-"""A custom resource's event as the CDK Provider framework hands it to a handler, and the contract on its properties.
+"""A custom resource's event as `answering` hands it to a handler, and the contract on its properties.
 
 CloudFormation turns every scalar property into a string ("true", "900"), and an event carries `ResponseURL`, a
 pre-signed address that lets anybody answer for the resource: it is dropped here and never logged.

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
+from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse, texts, whole
 from edge_handlers.device_list import check_thing_group
 from edge_handlers.service_client import GONE, client, describe, error_code, explaining, ignoring
@@ -309,3 +310,6 @@ def _read(call: Any) -> Any:
     except ClientError as exc:
         LOG.warning("the cause is not readable: %s", exc)
         return None
+
+
+handler = answering(on_event, is_complete)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from edge_handlers.answering import answering
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.deadline import Deadline, DeadlineError
@@ -349,3 +350,6 @@ class DeviceRegistry:
 
     def _describe(self, device: str) -> dict[str, Any] | None:
         return describe(self._iot.describe_thing, thingName=device)
+
+
+handler = answering(on_event, is_complete)

@@ -7,6 +7,7 @@ one has a number behind its name.
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from edge_handlers.answering import answering
 from edge_handlers.custom_resource import (
     Contract,
     Key,
@@ -60,6 +61,13 @@ class EdgePackaging(Contract):
             raise ValueError(
                 f"{properties.where}.{self.key('name_prefix')} must be 1 to 48 letters, digits and inner dashes, "
                 f"got {self.name_prefix!r}"
+            )
+        if not self.name_prefix.endswith(f"-{self.model}") or not self.compilation_job.startswith(
+            f"{self.name_prefix}-"
+        ):
+            raise ValueError(
+                f"{properties.where}.{self.key('name_prefix')} and {self.key('compilation_job')} must be of the model "
+                f"{self.model!r}, got {self.name_prefix!r} and {self.compilation_job!r}"
             )
 
     def name(self, attempt: int) -> str:
@@ -116,7 +124,7 @@ def follow(name: str, sagemaker: Any) -> dict[str, Any]:
     """Look once how far the job is.
 
     Returns:
-        The answer to the Provider framework: IsComplete and, when it is, Data ArtifactUri and JobName.
+        What `answering` sends: IsComplete and, when it is, Data ArtifactUri and JobName.
 
     Raises:
         PackagingError: The job failed (with SageMaker's reason), was stopped, or is gone.
@@ -174,3 +182,6 @@ def _create(name: str, job: EdgePackaging, sagemaker: Any) -> None:
             RoleArn=job.role_arn,
             OutputConfig=output,
         )
+
+
+handler = answering(on_event, is_complete)

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from edge_handlers.answering import answering
 from edge_handlers.certificates import delete_unattached
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse, texts
 from edge_handlers.device_list import OWNER
@@ -42,7 +43,7 @@ class FleetSettings(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
-    """Answer one event of the Provider framework."""
+    """Answer one event of CloudFormation."""
     request = parse(event)
     settings = FleetSettings.of(request.properties)
     if request.type is RequestType.DELETE:
@@ -103,3 +104,6 @@ def take_away(settings: FleetSettings, iot: Any) -> None:
 def _indexing(iot: Any) -> dict[str, Any]:
     found: dict[str, Any] = iot.get_indexing_configuration().get("thingIndexingConfiguration", {})
     return found
+
+
+handler = answering(on_event)

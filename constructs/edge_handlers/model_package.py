@@ -14,6 +14,7 @@ import base64
 import errno
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import zipfile
@@ -22,10 +23,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Contract, Key, RequestType, json_object, parse, prefix
+from edge_handlers.answering import answering
+from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.deadline import Deadline
 from edge_handlers.model_archive import fetch
-from edge_handlers.s3_objects import CHUNK_BYTES, ObjectStore, S3Location, sha256_of, uri
+from edge_handlers.s3_objects import (
+    CHUNK_BYTES,
+    ObjectStore,
+    S3Location,
+    check_job,
+    check_own,
+    compiled_of,
+    digest,
+    sha256_of,
+    source_of,
+    uri,
+)
 from edge_handlers.service_client import client, explaining
 
 MODEL = "model.onnx"
@@ -54,9 +67,11 @@ class ModelPackage(Contract):
         source_uri: The portable model's archive (.tar.gz).
         compiled_uri: The compiler's output (.tar.gz); empty where the model is not compiled.
         bucket: The artifact bucket.
-        prefix: `models/<name>`.
-        name: The model's name, which names the zip.
-        version: The model's version, for people.
+        model: The model's name: only its own objects are read and written.
+        job: What the folders of its compilations start with.
+        name: Names the zip.
+        version: The model component's version, for people.
+        content: Digest of all that the package is made of, which names its place.
         manifest: What a device must know: inputs, outputs, labels, pre-processing …
         kms_key_id: Encrypts the package; None for the bucket's default.
         signing_key_id: Signs the manifest; None leaves the package unsigned.
@@ -67,12 +82,38 @@ class ModelPackage(Contract):
     source_uri: Annotated[str, uri("SourceUri")]
     compiled_uri: Annotated[str | None, uri("CompiledUri")] = None
     bucket: Annotated[str, Key("Bucket")]
-    prefix: Annotated[str, prefix("Prefix")]
+    model: Annotated[str, Key("Model")]
+    job: Annotated[str, Key("JobNamePrefix")]
     name: Annotated[str, Key("Name")]
     version: Annotated[str, Key("Version")]
+    content: Annotated[str, digest("ContentSha256")]
     manifest: Annotated[dict[str, Any], json_object("Manifest", sort_keys=True)]
     kms_key_id: Annotated[str | None, Key("KmsKeyId")] = None
     signing_key_id: Annotated[str | None, Key("SigningKeyId")] = None
+
+    def check(self, properties: Properties) -> None:
+        """Refuse names that make no key, and objects of other models."""
+        for field in ("model", "name"):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", getattr(self, field)):
+                raise ValueError(
+                    f"{properties.where}.{self.key(field)} must be letters, digits, dots and dashes, "
+                    f"got {getattr(self, field)!r}"
+                )
+        check_job(f"{properties.where}.{self.key('job')}", self.job, self.model)
+        check_own(f"{properties.where}.{self.key('source_uri')}", self.source_uri, source_of(self.model))
+        if self.compiled_uri:
+            places = (compiled_of(self.job), rf"compiled/edge-manager/{re.escape(self.model)}-[^/]+")
+            check_own(f"{properties.where}.{self.key('compiled_uri')}", self.compiled_uri, *places)
+
+    @property
+    def prefix(self) -> str:
+        """Where everything of the model is written."""
+        return f"models/{self.model}"
+
+    @property
+    def key_of_package(self) -> str:
+        """The package's key, which follows from what it is made of: known before it is made."""
+        return f"{self.prefix}/{self.content}/{self.name}.zip"
 
 
 @dataclass(frozen=True)
@@ -140,7 +181,7 @@ class Signer:
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer one event of the Provider framework: Create and Update make the package, Delete keeps it."""
+    """Answer one event of CloudFormation: Create and Update make the package, Delete keeps it."""
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"PhysicalResourceId": request.known_id}
@@ -148,7 +189,7 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def build(package: ModelPackage, s3: Any, kms: Any, deadline: Deadline) -> dict[str, Any]:
-    """Make the package and store it under the digest of its bytes.
+    """Make the package and store it under the digest of what it is made of, unless it lies there already.
 
     Args:
         package: What to make from what.
@@ -157,12 +198,13 @@ def build(package: ModelPackage, s3: Any, kms: Any, deadline: Deadline) -> dict[
         deadline: Checked between the steps.
 
     Returns:
-        The answer to the Provider framework: PhysicalResourceId is the package's S3 URI; Data Uri, Key, ManifestUri,
+        What `answering` sends: PhysicalResourceId is the package's S3 URI; Data Uri, Key, ManifestUri,
         Sha256, Bytes, Runtime and PublicKey (empty without a signature).
 
     Raises:
         ArchiveError, LayoutError: An archive cannot be used.
         AwsCallError: S3 or KMS refused a call.
+        ContentError: It is there with other bytes.
         DiskError: /tmp is too small.
         DeadlineError: The time is over.
     """
@@ -194,17 +236,17 @@ def _build(package: ModelPackage, folder: Path, s3: Any, kms: Any, deadline: Dea
         public_key = signer.public_key()
     archive = folder / "package.zip"
     write_zip(archive, files, texts)
-    digest = sha256_of(archive)
+    sha256 = sha256_of(archive)
     deadline.check(f"upload the package of {package.name}")
-    place = store.put_file(f"{package.prefix}/{digest}/{package.name}.zip", archive, digest)
-    manifest_place = store.put_bytes(f"{package.prefix}/{digest}/{MANIFEST}", manifest)
+    place = store.put_once(package.key_of_package, archive, sha256)
+    manifest_place = store.put_bytes(f"{package.prefix}/{package.content}/{MANIFEST}", manifest)
     return {
         "PhysicalResourceId": str(place),
         "Data": {
             "Uri": str(place),
             "Key": place.key,
             "ManifestUri": str(manifest_place),
-            "Sha256": digest,
+            "Sha256": sha256,
             "Bytes": str(archive.stat().st_size),
             "Runtime": runtime,
             "PublicKey": public_key,
@@ -313,3 +355,6 @@ def write_zip(target: Path, files: Mapping[str, Path], texts: Mapping[str, bytes
             entry.file_size = files[name].stat().st_size
             with files[name].open("rb") as source, archive.open(entry, "w") as sink:
                 shutil.copyfileobj(source, sink, CHUNK_BYTES)
+
+
+handler = answering(on_event)

@@ -11,9 +11,29 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
-from edge_handlers.custom_resource import Contract, Key, Request, RequestType, begun_name, content_name, number, parse
+from edge_handlers.answering import answering
+from edge_handlers.custom_resource import (
+    Contract,
+    Key,
+    Properties,
+    Request,
+    RequestType,
+    begun_name,
+    content_name,
+    number,
+    parse,
+)
 from edge_handlers.model_archive import fetch, pack_one
-from edge_handlers.s3_objects import ObjectStore, S3Location, sha256_of, uri
+from edge_handlers.s3_objects import (
+    ObjectStore,
+    S3Location,
+    check_job,
+    check_own,
+    compiled_of,
+    sha256_of,
+    source_of,
+    uri,
+)
 from edge_handlers.service_client import client, describe, explaining, settling, unless_absent
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +55,7 @@ class Verification(Contract):
     """What to verify.
 
     Args:
+        model: The model's name: only its own objects are read and written.
         prefix: `edgewright-<stage>-<model>`; the endpoint's name adds 12 hexadecimal digits.
         role_arn: The SageMaker execution role.
         model_uri: The archive with the ONNX model to verify.
@@ -48,6 +69,7 @@ class Verification(Contract):
 
     TYPE = "Custom::ModelVerification"
 
+    model: Annotated[str, Key("Model")]
     prefix: Annotated[str, Key("NamePrefix")]
     role_arn: Annotated[str, Key("RoleArn")]
     model_uri: Annotated[str, uri("ModelUri")]
@@ -57,6 +79,16 @@ class Verification(Contract):
     instance_type: Annotated[str, Key("InstanceType")]
     tolerance: Annotated[float, number("Tolerance", minimum=0)]
     kms_key_id: Annotated[str | None, Key("KmsKeyId")] = None
+
+    def check(self, properties: Properties) -> None:
+        """Refuse another model's name, objects and place."""
+        check_job(f"{properties.where}.{self.key('prefix')}", self.prefix, self.model)
+        sources = source_of(self.model)
+        check_own(f"{properties.where}.{self.key('model_uri')}", self.model_uri, sources, compiled_of(self.prefix))
+        check_own(f"{properties.where}.{self.key('sample_uri')}", self.sample_uri, sources)
+        check_own(
+            f"{properties.where}.{self.key('output_uri')}", self.output_uri, rf"verification/{re.escape(self.model)}"
+        )
 
     @property
     def name(self) -> str:
@@ -144,7 +176,7 @@ def follow(verification: Verification, sagemaker: Any, runtime: Any, s3: Any) ->
     """Look once how far the endpoint is; when it serves, ask it the sample and take it away.
 
     Returns:
-        The answer to the Provider framework: IsComplete and, when it is, Data EndpointName.
+        What `answering` sends: IsComplete and, when it is, Data EndpointName.
 
     Raises:
         VerificationError: The endpoint failed (with SageMaker's reason) or is gone, or an answer differs.
@@ -295,3 +327,6 @@ def differences(expected: list[dict[str, Any]], answered: list[dict[str, Any]], 
             # Written so that a value that is no number is a difference.
             if not abs(value - other) <= tolerance:
                 yield f"{name}[{place}] must be {value} ± {tolerance}, got {other}"
+
+
+handler = answering(on_event, is_complete)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from botocore.exceptions import ClientError
 
+from edge_handlers.answering import answering
 from edge_handlers.custom_resource import (
     Contract,
     Key,
@@ -28,6 +29,7 @@ from edge_handlers.custom_resource import (
     texts,
     whole,
 )
+from edge_handlers.s3_objects import check_job, check_own, source_of
 from edge_handlers.service_client import client, describe, error_code, explaining, ignoring, unless_absent
 
 LOG = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class CompilationJob(Contract):
     """The job.
 
     Args:
+        model: The model's name: only its own source is compiled.
         name_prefix: `edgewright-<stage>-<model>`; the job's name adds 12 hexadecimal digits.
         role_arn: The SageMaker execution role.
         source_uri: The model archive, s3://…/model.tar.gz.
@@ -85,6 +88,7 @@ class CompilationJob(Contract):
 
     TYPE = "Custom::NeoCompilation"
 
+    model: Annotated[str, Key("Model")]
     name_prefix: Annotated[str, prefix("JobNamePrefix", "-")]
     role_arn: Annotated[str, Key("RoleArn")]
     source_uri: Annotated[str, Key("SourceUri")]
@@ -124,6 +128,8 @@ class CompilationJob(Contract):
                 f"{properties.where}.{self.key('name_prefix')} must be 1 to 50 letters, digits and inner dashes, "
                 f"got {self.name_prefix!r}"
             )
+        check_job(f"{properties.where}.{self.key('name_prefix')}", self.name_prefix, self.model)
+        check_own(f"{properties.where}.{self.key('source_uri')}", self.source_uri, source_of(self.model))
 
     @property
     def data_input_config(self) -> str | None:
@@ -202,7 +208,7 @@ def start(job: CompilationJob, sagemaker: Any) -> dict[str, Any]:
         sagemaker: A boto3 SageMaker client.
 
     Returns:
-        The answer to the Provider framework: PhysicalResourceId is the job's name.
+        What `answering` sends: PhysicalResourceId is the job's name.
 
     Raises:
         AwsCallError: SageMaker refused a call.
@@ -225,7 +231,7 @@ def follow(name: str, sagemaker: Any) -> dict[str, Any]:
         sagemaker: A boto3 SageMaker client.
 
     Returns:
-        The answer to the Provider framework: IsComplete and, when it is, Data ArtifactUri and JobName.
+        What `answering` sends: IsComplete and, when it is, Data ArtifactUri and JobName.
 
     Raises:
         CompilationError: The job failed (with SageMaker's reason), was stopped, or is gone.
@@ -335,3 +341,6 @@ def _stop(name: str, sagemaker: Any) -> None:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+handler = answering(on_event, is_complete)

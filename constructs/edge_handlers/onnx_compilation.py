@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from edge_handlers.custom_resource import Contract, Key, RequestType, content_name, json_object, parse
+from edge_handlers.answering import answering
+from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, content_name, json_object, parse
 from edge_handlers.deadline import Deadline
 from edge_handlers.model_archive import fetch, pack_one
-from edge_handlers.s3_objects import ObjectStore, S3Location, sha256_of, uri
+from edge_handlers.s3_objects import ObjectStore, S3Location, check_job, check_own, sha256_of, source_of, uri
 from edge_handlers.service_client import client, explaining
 
 MODEL = "model.onnx"
@@ -48,6 +49,7 @@ class OnnxCompilation(Contract):
     """What to make from what.
 
     Args:
+        model: The model's name: only its own source is read.
         source_uri: The model archive (.tar.gz) with one .onnx file.
         runtime_uri: The runtime component's archive, which holds the wheels.
         output_uri: Prefix under which the result gets a folder of its own.
@@ -58,12 +60,19 @@ class OnnxCompilation(Contract):
 
     TYPE = "Custom::OnnxCompilation"
 
+    model: Annotated[str, Key("Model")]
     source_uri: Annotated[str, uri("SourceUri")]
     runtime_uri: Annotated[str, uri("RuntimeUri")]
     output_uri: Annotated[str, uri("OutputUri", "/")]
     name: Annotated[str, Key("JobNamePrefix")]
     shapes: Annotated[dict[str, Any], json_object("DataInputConfig")]
     kms_key_id: Annotated[str | None, Key("KmsKeyId")] = None
+
+    def check(self, properties: Properties) -> None:
+        """Refuse another model's name and source, and what is no runtime."""
+        check_job(f"{properties.where}.{self.key('name')}", self.name, self.model)
+        check_own(f"{properties.where}.{self.key('source_uri')}", self.source_uri, source_of(self.model))
+        check_own(f"{properties.where}.{self.key('runtime_uri')}", self.runtime_uri, "artifacts/.+")
 
     @property
     def result(self) -> S3Location:
@@ -74,7 +83,7 @@ class OnnxCompilation(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer one event of the Provider framework: Create and Update optimise the model, Delete keeps the result."""
+    """Answer one event of CloudFormation: Create and Update optimise the model, Delete keeps the result."""
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"PhysicalResourceId": request.known_id}
@@ -90,7 +99,7 @@ def build(compilation: OnnxCompilation, s3: Any, deadline: Deadline) -> dict[str
         deadline: Checked between the steps; the compiler is ended there.
 
     Returns:
-        The answer to the Provider framework: PhysicalResourceId is the artifact's S3 URI; Data ArtifactUri.
+        What `answering` sends: PhysicalResourceId is the artifact's S3 URI; Data ArtifactUri.
 
     Raises:
         ArchiveError, SourceError, WheelError: An archive cannot be used.
@@ -190,3 +199,6 @@ def run_optimiser(source: Path, target: Path, shapes: dict[str, Any], site: Path
     if result.returncode:
         said = result.stderr.strip().splitlines() or ["it said nothing"]
         raise OptimiserError(f"ONNX Runtime cannot compile {source.name} (exit code {result.returncode}): {said[-1]}")
+
+
+handler = answering(on_event)

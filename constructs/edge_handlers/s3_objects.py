@@ -54,11 +54,55 @@ def uri(name: str, end: str = "") -> Key:
     return Key(name, lambda properties, name: str(S3Location.parse(properties.text(name).rstrip(end))))
 
 
+def check_own(where: str, uri: str, *places: str) -> None:
+    """Refuse an object that is not the request's own: one function serves all models of a stage.
+
+    Args:
+        where: Names the property in the error.
+        uri: The object's.
+        places: Regular expressions, one of which its key must match as a whole.
+
+    Raises:
+        ValueError: It lies elsewhere.
+    """
+    if not any(re.fullmatch(place, S3Location.parse(uri).key) for place in places):
+        wanted = " or ".join(place.replace("\\", "") for place in places)
+        raise ValueError(f"{where} must be an object of this model, with the key {wanted}, got {uri!r}")
+
+
+def source_of(model: str) -> str:
+    """Where a model's sources lie, for `check_own`."""
+    return rf"sources/{re.escape(model)}/.+"
+
+
+def compiled_of(job: str) -> str:
+    """Where what was compiled for a model lies, for `check_own`.
+
+    Args:
+        job: What its jobs' names start with.
+    """
+    return rf"compiled/{re.escape(job)}-[0-9a-f]{{12}}(-\d+)?/.+"
+
+
+def check_job(where: str, job: str, model: str) -> None:
+    """Refuse a job's name that is another model's.
+
+    Raises:
+        ValueError: It does not end with the model's name.
+    """
+    if not job.endswith(f"-{model}"):
+        raise ValueError(f"{where} must end with the model's name, -{model}, got {job!r}")
+
+
 def _digest(properties: Properties, name: str) -> str:
     value = properties.text(name)
     if not _SHA256.fullmatch(value):
         raise ValueError(f"{properties.where}.{name} must be 64 lower-case hexadecimal digits, got {value!r}")
     return value
+
+
+class ContentError(ValueError):
+    """An object of the same key has another content."""
 
 
 class ObjectStore:
@@ -94,6 +138,24 @@ class ObjectStore:
                 with path.open("rb") as file:
                     self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra, Config=config)
         return place
+
+    def put_once(self, key: str, path: Path, sha256: str) -> S3Location:
+        """Upload a file to a key that a device may have been told: what lies there already must be the same.
+
+        Raises:
+            ContentError: It is another content.
+            AwsCallError: S3 refused a call.
+        """
+        place = S3Location(self._bucket, key)
+        with explaining(f"write {place}"):
+            found = describe(self._s3.head_object, Bucket=place.bucket, Key=place.key)
+        there = (found or {}).get("Metadata", {}).get(DIGEST, sha256)
+        if there != sha256:
+            raise ContentError(
+                f"{place} must have the content {sha256}, got {there}: a version never changes; raise revision in the "
+                "stage's file"
+            )
+        return self.put_file(key, path, sha256)
 
     def get_bytes(self, key: str) -> bytes | None:
         """Read a small object; None where there is none.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
+from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
 from edge_handlers.deadline import Deadline
 from edge_handlers.device_list import DeviceList
@@ -137,3 +138,6 @@ class SageMakerDevices:
 
 def _batches(names: Sequence[str]) -> Iterator[list[str]]:
     return (list(names[start : start + BATCH]) for start in range(0, len(names), BATCH))
+
+
+handler = answering(on_event)

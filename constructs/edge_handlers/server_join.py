@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from edge_handlers.answering import answering
 from edge_handlers.certificates import certificates_of, delete_certificate, release, things_of
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
 from edge_handlers.deadline import Deadline, DeadlineError
@@ -182,7 +183,7 @@ class ServerJoin(Contract):
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer one event of the Provider framework."""
+    """Answer one event of CloudFormation."""
     request = parse(event)
     server = ServerJoin.of(request.properties)
     if request.type is RequestType.DELETE:
@@ -287,3 +288,6 @@ def _switch(certificates: list[str], status: str, iot: Any) -> None:
     for arn in certificates:
         with ignoring("ResourceNotFoundException"):
             iot.update_certificate(certificateId=arn.rpartition("/")[2], newStatus=status)
+
+
+handler = answering(on_event)

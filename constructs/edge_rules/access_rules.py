@@ -57,8 +57,9 @@ def configured_topics_are_allowed(fleet: FleetView) -> Iterator[Finding]:
         allowed = _allowed(recipe)
         own = {key: value for key, value in recipe.configuration.items() if key != "accessControl"}
         for path, topic in _topics(own, "DefaultConfiguration"):
-            if topic not in allowed:
-                yield Finding(recipe.resource, f"{PLACE}/{path}", topic)
+            for each in _of_models(topic, own.get("models")):
+                if each not in allowed:
+                    yield Finding(recipe.resource, f"{PLACE}/{path}", each)
 
 
 @rule(
@@ -75,6 +76,13 @@ def topics_of_the_code_are_allowed(fleet: FleetView) -> Iterator[Finding]:
             for member, topic in topics_in_code(file) if file and file.suffix == ".zip" else ():
                 if topic not in allowed:
                     yield Finding(recipe.resource, f"{PLACE}/Artifacts/{member}", topic)
+
+
+def _of_models(topic: str, models: Any) -> list[str]:
+    """A topic with `{model}` in it, for each model of the configuration."""
+    if "{model}" not in topic or not isinstance(models, Mapping):
+        return [topic]
+    return [topic.replace("{model}", str(name)) for name in models]
 
 
 def _allowed(recipe: Recipe) -> set[str]:

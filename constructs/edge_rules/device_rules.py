@@ -24,13 +24,15 @@ def is_thing(deployment: Resource) -> bool:
 
 @rule(
     "DeploymentComponents",
-    "a device must have at most 18 components over all its groups, dependencies such as TokenExchangeService counted",
+    "a device must have at most 18 components over all its groups where nucleus lite may run, dependencies such as "
+    "TokenExchangeService counted",
     reason="with more than 19, one just removed included, nucleus lite's fleet status is dropped in silence",
-    fix="put what belongs together into one component",
+    fix="put what belongs together into one component, split the devices into stages, or, where none has nucleus lite, "
+    'write "runtime": "aws_nucleus_classic" (here: fleet.nucleus = "classic")',
     fact=lite_deployment.COMPONENTS,
 )
 def devices_have_few_components(fleet: FleetView) -> Iterator[Finding]:
-    for device in devices(fleet):
+    for device in on_lite(fleet):
         if (count := len(device.wanted)) > COMPONENTS:
             yield Finding(device.deployments[0], _WHERE, f"{count} components{_of_groups(device)}")
 

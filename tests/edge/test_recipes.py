@@ -40,14 +40,12 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "RUNTIME": "edgewright.prod.Runtime",
         "AGENT": {"enabled": True, "socket": "agent.sock"},
         "DEPENDENCIES": {"edgewright.prod.Runtime": RANGE, "edgewright.prod.model.Digits": RANGE},
-        "MODELS": {
-            "digits": {
-                "component": "edgewright.prod.model.Digits",
-                "requestTopic": REQUESTS,
-                "responseTopic": RESPONSES,
-                "topK": 3,
-            }
+        "EACH_MODEL": {
+            "component": "edgewright.prod.model.{Model}",
+            "requestTopic": REQUESTS.replace("digits", "{model}"),
+            "responseTopic": RESPONSES.replace("digits", "{model}"),
         },
+        "MODELS": {"digits": {}},
         "HEARTBEAT_TOPIC": HEARTBEAT,
         "CAPTURE_BUCKET": "edgewright-prod-artifacts-0123456789-eu-central-1",
         "REQUEST_TOPICS": [REQUESTS],

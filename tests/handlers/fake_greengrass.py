@@ -22,6 +22,7 @@ class FakeGreengrass(FakeService):
         self.core_devices: set[str] = set()
         self.reported: dict[str, datetime] = {}  # core device → when it last did
         self.deployments: dict[str, dict[str, str]] = {}
+        self.named: dict[str, dict[str, Any]] = {}  # deployment → its components
         self.versions: dict[str, list[str]] = {}  # component → versions
         self.described: dict[str, dict[str, Any]] = {}  # ARN → what DescribeComponent says
         self.recipes: dict[str, bytes] = {}
@@ -47,6 +48,10 @@ class FakeGreengrass(FakeService):
     def list_deployments(self, targetArn: str, historyFilter: str) -> dict[str, Any]:  # noqa: N803
         self.record("list_deployments", targetArn=targetArn, historyFilter=historyFilter)
         return {"deployments": [dict(d) for d in self.deployments.values() if d["targetArn"] == targetArn]}
+
+    def get_deployment(self, deploymentId: str) -> dict[str, Any]:  # noqa: N803
+        self.record("get_deployment", deploymentId=deploymentId)
+        return {**self._deployment(deploymentId, "GetDeployment"), "components": self.named.get(deploymentId, {})}
 
     def cancel_deployment(self, deploymentId: str) -> dict[str, Any]:  # noqa: N803
         self.record("cancel_deployment", deploymentId=deploymentId)

@@ -124,6 +124,31 @@ def test_delete_keeps_the_version_and_succeeds_whatever_it_is_told(
     assert greengrass.calls == []
 
 
+GROUP = "arn:aws:iot:eu-west-1:111122223333:thinggroup/edgewright-dev"
+
+
+def test_a_component_that_no_deployment_names_any_more_goes_with_all_its_versions(greengrass: FakeGreengrass) -> None:
+    run(event.create("component_version"))
+    run(event.update("component_version", ARN, **properties("1.2.4")))
+    greengrass.deploy("now", GROUP)
+    greengrass.named["now"] = {"edgewright.dev.model.Iris": {"componentVersion": "1.0.0"}}
+
+    for _ in range(2):
+        run(event.delete("component_version", ARN, TargetArns=[GROUP]))
+
+    assert not greengrass.versions.get("edgewright.dev.Inference")
+
+
+def test_a_component_that_a_ring_still_has_stays(greengrass: FakeGreengrass) -> None:
+    run(event.create("component_version"))
+    greengrass.deploy("now", GROUP)
+    greengrass.named["now"] = {"edgewright.dev.Inference": {"componentVersion": "1.2.4"}}
+
+    run(event.delete("component_version", ARN, TargetArns=[f"{GROUP}-canary", GROUP]))
+
+    assert greengrass.versions == {"edgewright.dev.Inference": ["1.2.3"]}
+
+
 def test_the_recipe_as_greengrass_keeps_it_is_the_same_recipe(greengrass: FakeGreengrass) -> None:
     kept = json.loads(FIRST["InlineRecipe"])
     kept["ComponentType"] = "aws.greengrass.generic"

@@ -10,6 +10,7 @@ import pytest
 from edge_handlers import model_package
 from edge_handlers.deadline import DeadlineError
 from edge_handlers.model_package import LayoutError, on_event
+from edge_handlers.s3_objects import ContentError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -63,25 +64,26 @@ def test_packs_the_compiled_model_with_the_sources_files(bucket: FakeS3) -> None
     }
 
 
-def test_tells_where_the_package_is_by_the_digest_of_its_bytes(bucket: FakeS3) -> None:
+def test_tells_where_the_package_is_by_the_digest_of_what_it_is_made_of(bucket: FakeS3) -> None:
     answer = run(event.create("model_package"))
 
     content = bucket.content("artifacts-dev", answer["Data"]["Key"]) or b""
     sha = hashlib.sha256(content).hexdigest()
-    uri = f"s3://artifacts-dev/models/digits/{sha}/Digits.zip"
+    place = f"models/digits/{'c0' * 32}"
+    uri = f"s3://artifacts-dev/{place}/Digits.zip"
     assert answer == {
         "PhysicalResourceId": uri,
         "Data": {
             "Uri": uri,
-            "Key": f"models/digits/{sha}/Digits.zip",
-            "ManifestUri": f"s3://artifacts-dev/models/digits/{sha}/manifest.json",
+            "Key": f"{place}/Digits.zip",
+            "ManifestUri": f"s3://artifacts-dev/{place}/manifest.json",
             "Sha256": sha,
             "Bytes": str(len(content)),
             "Runtime": "onnxruntime",
             "PublicKey": "",
         },
     }
-    manifest = bucket.content("artifacts-dev", f"models/digits/{sha}/manifest.json")
+    manifest = bucket.content("artifacts-dev", f"{place}/manifest.json")
     assert manifest == package(bucket, answer)["manifest.json"]
 
 
@@ -153,8 +155,21 @@ def test_access_denied_names_the_object(bucket: FakeS3, call: str) -> None:
 
 
 def test_a_missing_compiled_archive_is_named(bucket: FakeS3) -> None:
-    with pytest.raises(AwsCallError, match=r"cannot read model archive s3://artifacts-dev/gone.tar.gz: .*NoSuchKey"):
-        run(event.create("model_package", CompiledUri="s3://artifacts-dev/gone.tar.gz"))
+    place = "s3://artifacts-dev/compiled/edgewright-dev-digits-ba9876543210/gone.tar.gz"
+
+    with pytest.raises(AwsCallError, match=rf"cannot read model archive {place}: .*NoSuchKey"):
+        run(event.create("model_package", CompiledUri=place))
+
+
+def test_a_package_that_is_there_with_other_bytes_is_not_written_over(bucket: FakeS3) -> None:
+    key = run(event.create("model_package"))["Data"]["Key"]
+    before = bucket.content("artifacts-dev", key)
+    bucket.put("artifacts-dev", COMPILED, targz({"model.onnx": b"compiled otherwise"}))
+
+    with pytest.raises(ContentError, match=r"must have the content [0-9a-f]{64}, got [0-9a-f]{64}: .* raise revision"):
+        run(event.create("model_package"))
+
+    assert bucket.content("artifacts-dev", key) == before
 
 
 def test_a_full_disk_says_what_to_raise(bucket: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +187,9 @@ def test_stops_by_itself_before_the_function_is_stopped(bucket: FakeS3) -> None:
         run(event.create("model_package"), seconds=1)
 
 
-@pytest.mark.parametrize("name", ["SourceUri", "Bucket", "Prefix", "Name", "Version", "Manifest"])
+@pytest.mark.parametrize(
+    "name", ["SourceUri", "Bucket", "Model", "JobNamePrefix", "Name", "Version", "ContentSha256", "Manifest"]
+)
 def test_names_a_missing_property(bucket: FakeS3, name: str) -> None:
     with pytest.raises(ValueError, match=rf"ResourceProperties\.{name} is required"):
         run(event.create("model_package", **{name: None}))

@@ -14,7 +14,7 @@ from tests.handlers.fake_s3 import FakeS3
 from tests.handlers.model_archive import targz
 
 CAPABILITY = "model_verification"
-MODEL = "compiled/job/model-LINUX_X86_64.tar.gz"
+MODEL = "compiled/edgewright-dev-digits-0123456789ab/model-LINUX_X86_64.tar.gz"
 SAMPLE = "sources/digits/SHA/verification.json"
 INPUTS = [{"name": "image", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.0]}]
 OUTPUTS = [{"name": "logits", "shape": [1, 3], "datatype": "FP32", "data": [1.0, -2.0, 0.25]}]
@@ -137,10 +137,14 @@ def test_a_duplicate_event_makes_nothing_twice(cloud: FakeEndpoints) -> None:
 def test_an_update_of_the_model_verifies_anew_and_one_of_the_role_does_not(cloud: FakeEndpoints, s3: FakeS3) -> None:
     _, created = serving(cloud)
     name = created["PhysicalResourceId"]
-    s3.put("artifacts-dev", "compiled/other.tar.gz", targz({"model.onnx": b"other"}))
+    s3.put("artifacts-dev", "compiled/edgewright-dev-digits-ba9876543210/other.tar.gz", targz({"model.onnx": b"other"}))
 
     same = run(event.update(CAPABILITY, name, RoleArn="arn:aws:iam::111122223333:role/other"))
-    other = run(event.update(CAPABILITY, name, ModelUri="s3://artifacts-dev/compiled/other.tar.gz"))
+    other = run(
+        event.update(
+            CAPABILITY, name, ModelUri="s3://artifacts-dev/compiled/edgewright-dev-digits-ba9876543210/other.tar.gz"
+        )
+    )
 
     assert same["PhysicalResourceId"] == name
     assert other["PhysicalResourceId"] != name

@@ -52,7 +52,7 @@ def left(state: TwinState) -> list[str]:
 
 def test_a_deploy_that_was_killed_half_way_is_taken_away(first: OfflineDeploy, twin: TwinState) -> None:
     def kill(line: str) -> None:
-        if "edgewright-twin-model-digits" in line and "deploying" in line:
+        if "edgewright-twin-models" in line and "deploying" in line:
             raise KilledError
 
     with pytest.raises(KilledError):

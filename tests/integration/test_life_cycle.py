@@ -1,7 +1,6 @@
-"""A stage changes and goes: a model is taken out, kept resources come back. In this order, on one twin."""
+"""A stage changes and goes: a model comes and is taken out, kept resources come back. In this order, on one twin."""
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.app_copy import copy_app
+from tests.many_models import write_models
 from tools.cdk_cli import CdkError, run_cdk
 from tools.offline_deploy import OfflineDeploy
 from twin import inventory, lifecycle
 from twin.state import TwinState
 
 pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
-LIMIT_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +60,55 @@ def stacks(stage: OfflineDeploy) -> dict[str, str]:
     return {each["StackName"]: each["StackStatus"] for each in found if not each["StackName"].startswith("CDK")}
 
 
-def test_a_model_that_was_taken_out_stops_no_destroy_and_goes_after_it(
+def contents(stage: OfflineDeploy) -> set[str]:
+    """What a model brings into the account, by name: resources of stacks, component versions, jobs."""
+    cloudformation, greengrass = stage.client("cloudformation"), stage.client("greengrassv2")
+    found = {
+        f"{name} {each['LogicalResourceId']}"
+        for name in stacks(stage)
+        for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
+        for each in page["StackResourceSummaries"]
+    }
+    found |= {
+        version["arn"]
+        for component in greengrass.list_components(scope="PRIVATE")["components"]
+        for version in greengrass.list_component_versions(arn=component["arn"])["componentVersions"]
+        if ".model." in version["arn"]
+    }
+    return found | {
+        job["CompilationJobName"]
+        for job in stage.client("sagemaker").list_compilation_jobs()["CompilationJobSummaries"]
+    }
+
+
+def test_a_model_comes_with_one_deploy_and_goes_with_one_without_a_trace(
     stage: OfflineDeploy, app: Path, twin: TwinState, tmp_path: Path
 ) -> None:
     stage.deploy()
+    before = contents(stage)
+    write_models(app / "edge_assets" / "models", ["flower-01"])
     file = app / "config" / "twin.toml"
-    file.write_text(file.read_text().replace('[[models]]\nfolder = "iris"\ncompiler = "none"\n', ""))
-    without = replace(stage, out=tmp_path / "without")
-    without.synth()
-    without.deploy()
+    text = file.read_text()
+    file.write_text(text.replace("[runtime]", '[[models]]\nfolder = "flower-01"\ncompiler = "neo"\n\n[runtime]', 1))
 
-    without.destroy()
+    more = replace(stage, out=tmp_path / "more")
+    more.synth()
+    more.deploy()
+    brought = contents(stage) - before
 
-    assert set(stacks(stage)) == {"edgewright-twin-model-iris"}
-    # The plan names this command.
-    stage.client("cloudformation").delete_stack(StackName="edgewright-twin-model-iris")
-    deadline = time.monotonic() + LIMIT_S
-    while stacks(stage) and time.monotonic() < deadline:
-        time.sleep(0.5)
+    assert len([each for each in brought if each.startswith("edgewright-twin-models Flower01")]) == 3
+    assert len([each for each in brought if "edgewright.twin.model.Flower01" in each]) == 1
+    assert len([each for each in brought if each.startswith("edgewright-twin-flower-01-")]) == 1
+
+    file.write_text(text)
+    less = replace(stage, out=tmp_path / "less")
+    less.synth()
+    less.deploy()
+
+    assert contents(stage) == before
+    device = stage.client("greengrassv2").list_installed_components(coreDeviceThingName="edgewright-twin-edge-server")
+    assert "edgewright.twin.model.Flower01" not in [each["componentName"] for each in device["installedComponents"]]
+    less.destroy()
     assert stacks(stage) == {}
     assert left(twin) == []
 

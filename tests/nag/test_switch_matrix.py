@@ -1,7 +1,7 @@
 """Every combination of a stage's switches synthesises through the policy gate, or is refused with the reason.
 
-A stage's model stacks do not know its other switches, so one app of each nucleus, architecture and registry holds a
-model stack of each combination of compiler, packager and verification: twelve apps, 72 combinations.
+A stage's models do not know its other switches, so one app of each nucleus, architecture and registry holds a
+models' stack of each combination of compiler, packager and verification: twelve apps, 72 combinations.
 """
 
 import json
@@ -16,7 +16,7 @@ from config.model import Model
 from config.stage import Stage
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks import edgewright
-from stacks.model_stack import ModelStack
+from stacks.models_stack import ModelsStack
 from tests.wheel_archive import wheel_archive
 from tools.compliance_findings import BIN, Assembly, accept, lint, read_exceptions
 
@@ -57,25 +57,25 @@ def kinds(assembly: Path, stack: str) -> set[str]:
 def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wheels of any device: set-up makes only the ones that the stages need."""
     monkeypatch.setattr("stacks.fleet_stack.runtime_archive", wheel_archive)
-    monkeypatch.setattr("stacks.model_stack.compiler_archive", wheel_archive)
+    monkeypatch.setattr("stacks.models_stack.compiler_archive", wheel_archive)
 
 
 @pytest.fixture
 def more_models(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str, str]]:
-    """Let an app hold one model stack more of each combination; stack to combination."""
-    combinations = {f"Model{number}": each for number, each in enumerate(MODELS)}
-    define_one = ModelStack.__init__
+    """Let an app hold one models' stack more of each combination; stack to combination."""
+    combinations = {f"Models{number}": each for number, each in enumerate(MODELS)}
+    define_one = ModelsStack.__init__
 
-    def define(self: ModelStack, scope: Any, construct_id: str, *, stage: Stage, **needed: Any) -> None:
+    def define(self: ModelsStack, scope: Any, construct_id: str, *, stage: Stage, **needed: Any) -> None:
         define_one(self, scope, construct_id, stage=stage, **needed)
         if construct_id in combinations:
             return
         for name, (compiler, packager, verify) in combinations.items():
             switches = {"compiler": compiler, "packager": packager, "verify": verify}
-            model = Model.model_validate({**needed["model"].model_dump(), **switches})
-            ModelStack(scope, name, stage=stage, **{**needed, "model": model})
+            model = Model.model_validate({**stage.models[0].model_dump(), **switches})
+            ModelsStack(scope, name, stage=stage.model_copy(update={"models": (model,)}), **needed)
 
-    monkeypatch.setattr(ModelStack, "__init__", define)
+    monkeypatch.setattr(ModelsStack, "__init__", define)
     return combinations
 
 

@@ -62,17 +62,17 @@ def test_a_row_less_is_one_device_that_leaves() -> None:
     )
 
 
-def test_a_model_less_is_a_stack_to_destroy_by_hand() -> None:
+def test_a_stack_less_is_one_to_destroy_by_hand() -> None:
     before = read_assembly(assembly("dev"))
-    after = before.only(set(before.stacks) - {"ModelIris"})
+    after = before.only(set(before.stacks) - {"Observability"})
 
     plan = compare(before, after)
 
-    # Other models need the same exports: the deploy does not fail, so it may come first.
+    # Others need the same exports: the deploy does not fail, so it may come first.
     assert as_text(plan, [], "").startswith(
-        "stack edgewright-dev-model-iris is no longer part of the stage, but stays in eu-central-1\n"
+        "stack edgewright-dev-observability is no longer part of the stage, but stays in eu-central-1\n"
         "  destroy it by hand after the deploy:\n"
-        "    aws cloudformation delete-stack --region eu-central-1 --stack-name edgewright-dev-model-iris\n"
+        "    aws cloudformation delete-stack --region eu-central-1 --stack-name edgewright-dev-observability\n"
     )
     assert plan.replaced == ()
 

@@ -29,14 +29,15 @@ def role(client: Clients) -> str:
 
 def verification(client: Clients, role: str, model: bytes, sample: dict[str, Any]) -> Verification:
     s3 = client("s3")
-    s3.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=targz({"model.onnx": model}))
-    s3.put_object(Bucket=BUCKET, Key="sample.json", Body=json.dumps(sample).encode())
+    s3.put_object(Bucket=BUCKET, Key="sources/small/model.tar.gz", Body=targz({"model.onnx": model}))
+    s3.put_object(Bucket=BUCKET, Key="sources/small/sample.json", Body=json.dumps(sample).encode())
     return Verification(
-        prefix=f"verify-{uuid.uuid4().hex[:8]}",
+        model="small",
+        prefix=f"verify-{uuid.uuid4().hex[:8]}-small",
         role_arn=role,
-        model_uri=f"s3://{BUCKET}/model.tar.gz",
-        sample_uri=f"s3://{BUCKET}/sample.json",
-        output_uri=f"s3://{BUCKET}/served",
+        model_uri=f"s3://{BUCKET}/sources/small/model.tar.gz",
+        sample_uri=f"s3://{BUCKET}/sources/small/sample.json",
+        output_uri=f"s3://{BUCKET}/verification/small",
         image="sagemaker-tritonserver",
         instance_type="ml.c5.large",
         tolerance=1e-3,

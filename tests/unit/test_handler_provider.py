@@ -8,7 +8,7 @@ import pytest
 
 from tests.synthesis import resources, stacks, template
 
-STACKS = ("Storage", "Fleet", "ModelDigits", "Inference")
+STACKS = ("Storage", "Fleet", "Models", "Inference")
 
 
 def of_all_stacks(kind: str) -> list[dict[str, Any]]:
@@ -58,8 +58,8 @@ def test_every_custom_resource_has_a_limit_of_its_own() -> None:
 
 
 def test_cloudformation_waits_longer_than_the_waiter() -> None:
-    (machine,) = resources("twin", "ModelDigits", "AWS::StepFunctions::StateMachine")
-    (job,) = resources("twin", "ModelDigits", "Custom::NeoCompilation")
+    (machine,) = resources("twin", "Models", "AWS::StepFunctions::StateMachine")
+    (job,) = resources("twin", "Models", "Custom::NeoCompilation")
     definition = json.dumps(machine["Properties"]["DefinitionString"])
     attempts = int(definition.split("MaxAttempts")[1].strip('\\":').split(",")[0])
     interval = int(definition.split("IntervalSeconds")[1].strip('\\":').split(",")[0])
@@ -67,13 +67,34 @@ def test_cloudformation_waits_longer_than_the_waiter() -> None:
     assert int(job["Properties"]["ServiceTimeout"]) > attempts * interval >= int(job["Properties"]["MaxRuntimeSeconds"])
 
 
-def test_the_waiter_may_call_exactly_two_functions() -> None:
-    (policy,) = resources("twin", "ModelDigits", "AWS::IAM::Policy")
-    (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+def test_the_waiter_may_call_exactly_its_function_which_may_start_exactly_it() -> None:
+    content = template("twin", "Models")["Resources"]
+    (machine,) = resources("twin", "Models", "AWS::StepFunctions::StateMachine")
+    (job,) = resources("twin", "Models", "Custom::NeoCompilation")
+    function = content[job["Properties"]["ServiceToken"]["Fn::GetAtt"][0]]
+    waiter = content[machine["Properties"]["RoleArn"]["Fn::GetAtt"][0]]
+    (statement,) = waiter["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    role = content[function["Properties"]["Role"]["Fn::GetAtt"][0]]
+    starts = [
+        each
+        for each in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        if each["Action"] == ["states:StartExecution"]
+    ]
 
     assert statement["Action"] == ["lambda:InvokeFunction"]
-    assert len(statement["Resource"]) == 2
-    assert all("Fn::GetAtt" in resource for resource in statement["Resource"])
+    assert statement["Resource"] == [job["Properties"]["ServiceToken"]]
+    assert machine["Properties"]["StateMachineName"] == "edgewright-twin-models-neo-compilation"
+    told = function["Properties"]["Environment"]["Variables"]["WAITER"]
+    assert [each["Resource"] for each in starts] == [[told]]
+    assert told["Fn::Join"][1][-1].endswith(":stateMachine:edgewright-twin-models-neo-compilation")
+
+
+def test_a_function_keeps_the_id_of_the_framework_s_whose_token_resources_have() -> None:
+    for stack in ("Storage", "Fleet", "Provisioning", "EdgeServer", "Inference"):
+        custom = [each for each in template("twin", stack)["Resources"].values() if each["Type"].startswith("Custom::")]
+        tokens = {json.dumps(each["Properties"]["ServiceToken"]) for each in custom}
+        assert custom
+        assert all("ProviderframeworkonEvent" in token for token in tokens), stack
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "twin"])
@@ -109,7 +130,7 @@ def test_the_packer_has_room_for_the_largest_model() -> None:
 
     sizes = [
         function["Properties"]["EphemeralStorage"]["Size"] * 2**20
-        for function in resources("twin", "ModelDigits", "AWS::Lambda::Function")
+        for function in resources("twin", "Models", "AWS::Lambda::Function")
         if "model_package" in function["Properties"]["Handler"]
     ]
 

@@ -7,7 +7,7 @@ import aws_cdk as cdk
 import pytest
 from ministack.core import iam_evaluator
 
-from edge_constructs.identities import CoreDevicePolicy
+from edge_constructs.identities import CoreDevicePolicy, by_namespace
 from stacks.identity_stack import policy_topics
 from tests.synthesis import resources
 
@@ -175,12 +175,31 @@ def test_a_device_may_follow_its_jobs_and_report_its_health() -> None:
 
 
 def test_an_iot_policy_longer_than_aws_allows_is_refused() -> None:
-    topics = [f"edgewright/prod/a-model-with-quite-a-long-name-{number}/request" for number in range(20)]
+    topics = [f"plant/a-model-with-quite-a-long-name-{number}/request" for number in range(20)]
 
-    with pytest.raises(ValueError, match=r"IoT policy long must have at most 2048 characters, got \d{4}"):
+    with pytest.raises(
+        ValueError,
+        match=r"IoT policy long must have at most 2048 characters, got \d{4}: 40 of its topics lie outside "
+        r"edgewright/prod/<name>/<kind>: plant/a-model.*; move them there",
+    ):
         CoreDevicePolicy(
-            cdk.Stack(), "Policy", name="long", role_alias="alias", request_topics=topics, response_topics=topics
+            cdk.Stack(),
+            "Policy",
+            name="long",
+            role_alias="alias",
+            namespace="edgewright/prod",
+            request_topics=topics,
+            response_topics=topics,
         )
+
+
+def test_topics_of_the_namespace_are_covered_by_their_kind_and_others_stay_exact() -> None:
+    topics = ["edgewright/prod/a/request", "edgewright/prod/b/c/request", "edgewright/prod/heartbeat"]
+    others = ["edgewright/prod2/a/request", "gg/results", "edgewright/prod/${iot:Connection.Thing.ThingName}/out"]
+
+    covered = by_namespace("edgewright/prod", [*topics, *others])
+
+    assert covered == ["edgewright/prod/*/request", "edgewright/prod/heartbeat", *others]
 
 
 def test_a_topic_with_the_devices_name_is_that_devices_alone() -> None:
@@ -189,12 +208,12 @@ def test_a_topic_with_the_devices_name_is_that_devices_alone() -> None:
     assert policy_topics(declared) == ["dt/${iot:Connection.Thing.ThingName}/out", "plain/out"]
 
 
-def test_model_topics_are_exact_and_one_way() -> None:
+def test_model_topics_are_of_the_stage_and_one_way() -> None:
     statements = iot_statements()
 
-    assert "topic/edgewright/twin/digits/response" in statements["iot:Publish"]
-    assert "topic/edgewright/twin/digits/request" in statements["iot:Receive"]
-    assert "topicfilter/edgewright/twin/digits/request" in statements["iot:Subscribe"]
+    assert "topic/edgewright/twin/*/response" in statements["iot:Publish"]
+    assert "topic/edgewright/twin/*/request" in statements["iot:Receive"]
+    assert "topicfilter/edgewright/twin/*/request" in statements["iot:Subscribe"]
     assert not [each for each in statements["iot:Publish"] if each.endswith("/request")]
 
 

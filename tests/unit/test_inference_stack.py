@@ -233,20 +233,17 @@ def test_inference_depends_softly_on_what_it_uses() -> None:
 
     assert {each["DependencyType"] for each in dependencies.values()} == {"SOFT"}
     assert dependencies.pop("aws.greengrass.TokenExchangeService")["VersionRequirement"] == ">=2.0.0 <3.0.0"
-    assert set(dependencies) == {
-        "edgewright.twin.Runtime",
-        *(f"edgewright.twin.model.{name}" for name in ("Digits", "Iris", "ImageClassification")),
-    }
+    assert set(dependencies) == {"edgewright.twin.Runtime"}
     assert {each["VersionRequirement"] for each in dependencies.values()} == {">=1.0.0 <2.0.0"}
 
 
-def test_models_uri_comes_from_the_parameter_of_its_stack() -> None:
-    parameters = template("twin", "Inference")["Parameters"].values()
+def test_a_models_package_lies_where_its_content_says_and_nothing_of_its_stack_is_referred_to() -> None:
+    packages = {each["Properties"]["Name"]: each for each in resources("twin", "Models", "Custom::ModelPackage")}
+    (artifact,) = recipes("twin")["edgewright.twin.model.Digits"]["Manifests"][0]["Artifacts"]
 
-    assert "/edgewright/twin/models/digits/package-uri" in [each.get("Default") for each in parameters]
-    assert recipes("twin")["edgewright.twin.model.Digits"]["Manifests"][0]["Artifacts"] == [
-        {"Uri": "@", "Unarchive": "ZIP"}
-    ]
+    content = packages["Digits"]["Properties"]["ContentSha256"]
+    assert artifact["Uri"].endswith(f"/models/digits/{content}/Digits.zip")
+    assert "Models" not in json.dumps(template("twin", "Inference")["Resources"])
 
 
 def test_artifacts_lie_in_the_assembly_under_their_digest() -> None:
@@ -281,11 +278,11 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
     manifest = json.loads((assembly("twin") / "manifest.json").read_text())["artifacts"]
     needs = {name: set(each.get("dependencies", [])) for name, each in manifest.items()}
 
-    assert {"EdgeServer", "Fleet", "ModelDigits", "Storage"} <= needs["Inference"]
+    assert {"EdgeServer", "Fleet", "Models", "Storage"} <= needs["Inference"]
     assert {"Fleet", "Identity", "Storage"} <= needs["EdgeServer"]
     assert {"Identity"} <= needs["Fleet"]
     assert {"Storage"} <= needs["Identity"]
-    assert not needs["ModelDigits"] & {"EdgeServer", "Fleet"}
+    assert not needs["Models"] & {"EdgeServer", "Fleet"}
 
 
 def lab(folder: Path, text: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from edge_constructs.model_verification import ImageUriError, triton_image
 from edge_constructs.reproducible_zip import StrangerError
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
-from stacks.model_stack import SAMPLE, ModelStack, sample_file
+from stacks.models_stack import SAMPLE, ModelsStack, sample_file
 from tests.wheel_archive import wheel_archive
 
 IMAGE = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-tritonserver:26.05-py3-cpu"
@@ -48,29 +48,29 @@ Combination = tuple[str, str, str]
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[Combination, dict[str, Any]]:
-    """The model stack of the stage of each combination, all in the app of the first one."""
+    """The models' stack of the stage of each combination, all in the app of the first one."""
     stages: dict[Combination, Stage] = {}
     for compiler, packager, verify in COMBINATIONS:
         file = stage_file(tmp_path_factory.mktemp("stage"), compiler=compiler, packager=packager, verify=verify)
         stages[compiler, packager, verify] = load_stage("lab", file)
     first, *others = stages.values()
-    define_one = ModelStack.__init__
+    define_one = ModelsStack.__init__
 
-    def define(self: ModelStack, scope: Any, construct_id: str, *, stage: Stage, **needed: Any) -> None:
+    def define(self: ModelsStack, scope: Any, construct_id: str, *, stage: Stage, **needed: Any) -> None:
         define_one(self, scope, construct_id, stage=stage, **needed)
         if stage is first:
             for number, other in enumerate(others, 1):
-                ModelStack(scope, f"Model{number}", stage=other, **{**needed, "model": other.models[0]})
+                ModelsStack(scope, f"Models{number}", stage=other, **needed)
 
     app = new_app(read_context(), outdir=tmp_path_factory.mktemp("out"))
     gate = PolicyGate(app)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ModelStack, "__init__", define)
+        patch.setattr(ModelsStack, "__init__", define)
         # Set-up makes the compiler's archive only for a stage that compiles by ONNX Runtime.
-        patch.setattr("stacks.model_stack.compiler_archive", wheel_archive)
+        patch.setattr("stacks.models_stack.compiler_archive", wheel_archive)
         define_stacks(app, first)
     assembly = gate.synth()
-    names = ["ModelDigits", *(f"Model{number}" for number in range(1, len(stages)))]
+    names = ["Models", *(f"Models{number}" for number in range(1, len(stages)))]
     return {
         combination: json.loads((assembly / f"{name}.template.json").read_text(encoding="utf-8"))
         for combination, name in zip(stages, names, strict=True)

@@ -25,7 +25,7 @@ def test_names_of_the_twin_are_the_published_ones() -> None:
 def test_two_stages_share_no_name(model: str) -> None:
     def all_names(names: Names) -> set[str]:
         plain = {value for key in dir(Names) if isinstance(value := getattr(names, key), str) and key[0] != "_"}
-        return plain | {names.model_component(model), names.model_parameter(model), names.request_topic(model)}
+        return plain | {names.model_component(model), names.request_topic(model)}
 
     assert not all_names(Names("dev")) & all_names(Names("prod"))
 

@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 
 from edge_constructs import neo_compilation as rules
-from edge_constructs.neo_compilation import CompilationError, CompilationLimits, CompilationTarget, NeoCompilation
+from edge_constructs.neo_compilation import CompilationError, CompilationLimits, CompilationTarget, NeoCompiler
 
 TARGET = CompilationTarget(framework="ONNX", input_shapes={"image": [1, 1, 8, 8]}, architecture="x86_64")
 
@@ -127,11 +127,11 @@ def test_a_model_that_knows_its_shapes_needs_none() -> None:
 
 
 def properties_of(target: CompilationTarget) -> dict[str, Any]:
-    job = {"name_prefix": "x", "role_arn": "role", "source_uri": "s3://a/b", "output_uri": "s3://a/c"}
+    job = {"model": "x", "name_prefix": "x", "role_arn": "role", "source_uri": "s3://a/b", "output_uri": "s3://a/c"}
     return target.job(**job, max_runtime_s=60).to_properties()
 
 
-def compilation(**changes: Any) -> NeoCompilation:
+def compilation(**changes: Any) -> cdk.CustomResource:
     arguments = {
         "job": "edgewright-x-digits",
         "role_arn": "arn:aws:iam::111122223333:role/compiler",
@@ -139,5 +139,9 @@ def compilation(**changes: Any) -> NeoCompilation:
         "output_uri": "s3://bucket/compiled",
         "target": TARGET,
         "key_arn": "arn:aws:kms:eu-west-1:111122223333:key/1",
+        **changes,
     }
-    return NeoCompilation(cdk.Stack(), "Compilation", **{**arguments, **changes})
+    of_all = {name: arguments.pop(name) for name in ("role_arn", "output_uri", "key_arn")}
+    stack = cdk.Stack()
+    compiler = NeoCompiler(stack, "Neo", jobs="edgewright-x", max_runtime_minutes=30, **of_all)
+    return compiler.compile(stack, "Compilation", model="digits", **arguments)

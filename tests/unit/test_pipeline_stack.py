@@ -105,7 +105,7 @@ def test_it_deploys_every_stack_but_its_own(resources: dict[str, Any], tmp_path:
 
     assert variables["STAGE"] == "lab"
     assert " ".join(variables["STACKS"].split()) == (
-        "Storage Identity Fleet Provisioning EdgeServer ModelDigits Inference Observability"
+        "Storage Identity Fleet Provisioning EdgeServer Models Inference Observability"
     )
     assert all(not each["Environment"]["PrivilegedMode"] for each in projects.values())
 

@@ -61,3 +61,21 @@ def test_version_follows_recipe_values_and_digests(tmp_path: Path) -> None:
     assert version != component_version(path, {"TOPIC": "a"}, ["01"])
     template(tmp_path, {"v": "@VERSION@", "u": "@ARTIFACT_URI@", "t": "@TOPIC@", "more": 1})
     assert version != component_version(path, {"TOPIC": "a"}, ["00"])
+
+
+@pytest.mark.parametrize(
+    ("nucleus", "limit", "fix"),
+    [
+        ("*", 8192, "use fewer models or shorter names, set fleet.nucleus to classic, or split the stage"),
+        ("aws_nucleus_classic", 16384, "use fewer models or shorter names, split the stage"),
+    ],
+)
+def test_a_recipe_that_is_too_long_for_its_nucleus_is_refused_with_limit_size_and_fix(
+    tmp_path: Path, nucleus: str, limit: int, fix: str
+) -> None:
+    path = template(tmp_path, {"runtime": "@NUCLEUS@", "text": "@TEXT@"})
+    spare = len(fill_recipe(path, {"NUCLEUS": nucleus, "TEXT": ""}))
+
+    assert fill_recipe(path, {"NUCLEUS": nucleus, "TEXT": "x" * (limit - spare)})
+    with pytest.raises(ValueError, match=rf"a recipe must fit into {limit} bytes, got {limit + 1}: {fix}"):
+        fill_recipe(path, {"NUCLEUS": nucleus, "TEXT": "x" * (limit - spare + 1)})

@@ -22,7 +22,7 @@ from twin.clock import CLOCK, Clock
 
 MESSAGE_BYTES = 1 << 20
 STANDARD_STREAMS = 3
-_SERVICES = ("s3", "iot", "greengrassv2", "sagemaker", "kms", "ssm")
+_SERVICES = ("s3", "iot", "greengrassv2", "sagemaker", "kms", "ssm", "stepfunctions")
 _MODULES = ("boto3", "boto3.s3.transfer", "botocore.auth", "botocore.handlers", "botocore.httpsession", "s3transfer")
 
 

@@ -173,7 +173,7 @@ class ForkedProcess:
 class KeptWorkers:
     """Keeps the process of a function that raises an error, as AWS keeps its execution environment.
 
-    MiniStack ends the process after each error. The Provider framework asks again by raising one: each question of a
+    MiniStack ends the process after each error. A handler that is not done says so by raising one: each question of a
     waiter would take a new process.
 
     Only an error that the function's own code raised leaves the process as it was: it came with the trace of it, as the

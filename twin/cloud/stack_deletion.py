@@ -36,7 +36,7 @@ SHARE = 0.25
 class QuickWaits:
     """Pauses of state machines' executions, each of which has a thread of its own.
 
-    The Provider framework waits by retrying one call at a fixed interval, some seconds, which suits work that takes
+    A custom resource waits by retrying one call at a fixed interval, some seconds, which suits work that takes
     minutes on AWS. Here the same work takes a second. A retry comes after a quarter of the time that the execution has
     been retrying, at most after its own interval: a short wait ends early, and a long one loses few of its retries.
 

@@ -160,8 +160,9 @@ def parse(value: object) -> dict[str, ModelSettings]:
     """Check a configuration.
 
     Args:
-        value: What the device holds: `{"models": {name: {...}}}`, see docs/workloads.md; other keys are not this
-            function's business.
+        value: What the device holds: `{"models": {name: {...}}}`, see docs/workloads.md, and `eachModel`: keys of every
+            model that does not say them itself, with `{model}` for its name and `{Model}` for that in capitals and
+            without dashes; other keys are not this function's business.
 
     Returns:
         Settings by model name, complete with defaults.
@@ -173,26 +174,39 @@ def parse(value: object) -> dict[str, ModelSettings]:
     if not isinstance(models, Mapping):
         raise ConfigurationError(f"models must be an object, got {shown(models)}")
     mistakes: list[str] = []
-    settings = {str(name): _model(str(name), entry, mistakes) for name, entry in models.items()}
+    each = value.get("eachModel", {}) if isinstance(value, Mapping) else {}
+    if not isinstance(each, Mapping):
+        mistakes.append(f"eachModel must be an object, got {shown(each)}")
+        each = {}
+    settings = {str(name): _model(str(name), entry, mistakes, each) for name, entry in models.items()}
     if not mistakes:
         _check_topics(settings, mistakes)
     accepted(mistakes)
     return settings
 
 
-def _model(name: str, entry: object, mistakes: list[str]) -> ModelSettings:
+def _model(name: str, entry: object, mistakes: list[str], each: Mapping[str, object]) -> ModelSettings:
     where = f"models.{name}"
     if not NAME.fullmatch(name):
         mistakes.append(f"{where}: a name must be letters, digits, '_' and '-', at most 63, got {shown(name)}")
     if not isinstance(entry, Mapping):
         mistakes.append(f"{where} must be an object, got {shown(entry)}")
         entry = {}
+    entry = {**{key: _named(text_, name) for key, text_ in each.items()}, **entry}
     if not entry.get("PublishResultsOnTopic"):
         entry = {key: value for key, value in entry.items() if key != "PublishResultsOnTopic"}
     settings = read(ModelSettings, entry, mistakes, f"{where}.", name=name)
     if not settings.result_topic:
         settings = replace(settings, result_topic=settings.response_topic)
     return settings
+
+
+def _named(value: object, name: str) -> object:
+    """A value of `eachModel` for one model."""
+    if not isinstance(value, str):
+        return value
+    capitals = "".join(part.capitalize() for part in name.split("-"))
+    return value.replace("{model}", name).replace("{Model}", capitals)
 
 
 def _check_topics(settings: Mapping[str, ModelSettings], mistakes: list[str]) -> None:
