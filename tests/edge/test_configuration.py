@@ -29,6 +29,30 @@ def test_fills_in_the_defaults() -> None:
     assert (settings.queue_size, settings.max_request_bytes, settings.model_wait_s) == (64, 131072, 10)
 
 
+def test_what_each_model_has_is_composed_of_its_name_and_gives_way_to_its_own() -> None:
+    each = {"component": "e.model.{Model}", "requestTopic": "e/{model}/request", "responseTopic": "e/{model}/response"}
+
+    settings = parse({"eachModel": each, "models": {"two-parts": {}, "iris": {"responseTopic": "own", "topK": 1}}})
+
+    first, second = settings["two-parts"], settings["iris"]
+    assert (first.component, first.request_topic) == ("e.model.TwoParts", "e/two-parts/request")
+    assert (first.response_topic, first.top_k) == ("e/two-parts/response", 3)
+    assert (second.component, second.request_topic) == ("e.model.Iris", "e/iris/request")
+    assert (second.response_topic, second.top_k) == ("own", 1)
+
+
+@pytest.mark.parametrize("each", [3, "text", ["a"]])
+def test_what_each_model_has_must_be_an_object(each: Any) -> None:
+    assert "eachModel must be an object, got " in mistakes({**configuration(), "eachModel": each})
+
+
+def test_what_each_model_has_is_checked_for_each() -> None:
+    told = mistakes({"eachModel": {"component": "../{model}"}, "models": {"a": {}, "b": {}}})
+
+    assert "models.a.component" in told
+    assert "models.b.component" in told
+
+
 def test_takes_whole_numbers_stored_as_floating_point() -> None:
     assert parse(configuration(topK=5.0))["digits"].top_k == 5
 

@@ -16,7 +16,7 @@ from tests.edge.recipe_rules import violations
 ASSETS = ROOT / "edge_assets"
 REQUESTS, RESPONSES = "edgewright/prod/digits/request", "edgewright/prod/digits/response"
 HEARTBEAT = "edgewright/prod/heartbeat"
-COMMON = {"VERSION": "1.999999.999999"}
+COMMON = {"VERSION": "1.999999.999999", "NUCLEUS": "*"}
 ARTIFACT = "s3://edgewright-artifacts-0123456789/artifacts/" + "0" * 64
 RANGE = {"VersionRequirement": ">=1.0.0 <2.0.0", "DependencyType": "SOFT"}
 HANDLER = Handler(
