@@ -171,8 +171,8 @@ def _ways(view: FleetView, components: Sequence[Recipe]) -> Iterator[str]:
 
     packing, deploying = holders("Custom::ModelPackage"), holders("AWS::GreengrassV2::Deployment")
     asked = [each.name for each in components if any("mqttproxy" in kind for _, kind, _ in each.access())]
-    # Who depends on whom on the device: a model is read by the component that asks for it.
-    needed = {name: each.name for each in components for name in each.body.get("ComponentDependencies") or {}}
+    # Who depends on whom on the device: a model is read by the component whose configuration names it.
+    needed = {name: each.name for each in components for name in (*_dependencies(each), *_served(each))}
     for stack in packing:
         yield way("source", _id(stack), _MODEL)
         yield from (way(_id(stack), _id(other), _MODEL) for other in deploying if other != stack)
@@ -186,6 +186,17 @@ def _ways(view: FleetView, components: Sequence[Recipe]) -> Iterator[str]:
         yield way("topics", _id(name), _REQUEST)
     for stack in holders("AWS::IoT::TopicRule"):
         yield way(_id("topics"), _id(stack), _REQUEST, "  answers, heartbeats")
+
+
+def _dependencies(recipe: Recipe) -> list[str]:
+    return list(recipe.body.get("ComponentDependencies") or {})
+
+
+def _served(recipe: Recipe) -> list[str]:
+    """Components of the models that a component serves, composed as the device does."""
+    pattern = str((recipe.configuration.get("eachModel") or {}).get("component", ""))
+    names = recipe.configuration.get("models") or {}
+    return [pattern.replace("{Model}", "".join(part.capitalize() for part in name.split("-"))) for name in names]
 
 
 def _legend() -> str:

@@ -101,7 +101,9 @@ class HandlerComponent(Construct):
         )
 
 
-def recipe_values(name: str, handler: Handler, topics: HandlerTopics, runtime: str, nucleus: str = "*") -> dict[str, Any]:
+def recipe_values(
+    name: str, handler: Handler, topics: HandlerTopics, runtime: str, nucleus: str = "*"
+) -> dict[str, Any]:
     """What the recipe's placeholders stand for, all but VERSION, ARTIFACT_URI and DEPENDENCIES_URI.
 
     Args:
