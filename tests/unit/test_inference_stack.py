@@ -155,10 +155,11 @@ def test_inference_serves_each_model_on_exact_topics() -> None:
     configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
 
     assert set(configuration["models"]) == {"digits", "iris", "image-classification"}
-    assert configuration["models"]["digits"] == {
-        "component": "edgewright.twin.model.Digits",
-        "requestTopic": "edgewright/twin/digits/request",
-        "responseTopic": "edgewright/twin/digits/response",
+    assert configuration["models"]["digits"] == {}
+    assert configuration["eachModel"] == {
+        "component": "edgewright.twin.model.{Model}",
+        "requestTopic": "edgewright/twin/{model}/request",
+        "responseTopic": "edgewright/twin/{model}/response",
     }
     granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
     asked, told = (policy["resources"] for policy in granted)
@@ -442,8 +443,8 @@ def test_a_handler_takes_and_publishes_exactly_its_topics() -> None:
     granted = configuration["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
     assert {each["operations"][0]: each["resources"] for each in granted} == topics
     assert [configuration["subscribe"], configuration["publish"]] == list(topics.values())
-    assert "topic/edgewright/twin/digits-v1/response" in json.dumps(policy)
-    assert "topicfilter/edgewright/twin/digits-v1/request" in json.dumps(policy)
+    assert "topic/edgewright/twin/*/response" in json.dumps(policy)
+    assert "topicfilter/edgewright/twin/*/request" in json.dumps(policy)
     assert len(recipe["Manifests"][0]["Artifacts"]) == 2
 
 

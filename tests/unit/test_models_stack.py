@@ -57,7 +57,7 @@ def test_the_signing_key_reaches_other_stacks_by_a_parameter_and_nothing_by_an_e
 
 
 def test_archive_of_the_source_lies_in_the_assembly() -> None:
-    assets = json.loads((assembly("twin") / "ModelDigits.assets.json").read_text())
+    assets = json.loads((assembly("twin") / "Models.assets.json").read_text())
     archives = [each for each in assets["files"].values() if each["source"]["path"].endswith("model.tar.gz")]
 
     assert len(archives) == 3
