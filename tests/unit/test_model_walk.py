@@ -23,7 +23,7 @@ from edge_inference.models.signature import parse_key
 from edge_inference.models.store import ModelStore, load_workload
 from stacks import edgewright
 from stacks.inference_stack import InferenceStack
-from stacks.model_stack import ModelStack
+from stacks.models_stack import ModelsStack, PackagedModel
 from tests.edge.file_bench import digit
 from tests.edge.model_folder import DIGITS, ROOT, point
 from tests.handlers import event
@@ -82,7 +82,7 @@ def is_of_the_model(value: object, depth: int = 2) -> bool:
         return any(is_of_the_model(each, depth - 1) for pair in value.items() for each in pair)
     if isinstance(value, list | tuple) and depth:
         return any(is_of_the_model(each, depth - 1) for each in value)
-    return isinstance(value, Model | ModelSource | ModelStack)
+    return isinstance(value, Model | ModelSource | PackagedModel)
 
 
 def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +97,10 @@ def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest
         targz({name: (DIGITS / name).read_bytes() for name in ("model.onnx", "samples.npz")}),
     )
 
-    # The stage's file, the model's stack, and its part of the stack that deploys.
+    # The stage's file, the models' stack, and its part of the stack that deploys.
     stage = walk.through(load_stage)("lab", tmp_path)
-    monkeypatch.setattr(edgewright, "ModelStack", walk.through(ModelStack))
-    for part in ("_model", "_served"):
-        monkeypatch.setattr(InferenceStack, part, walk.through(getattr(InferenceStack, part)))
+    monkeypatch.setattr(edgewright, "ModelsStack", walk.through(ModelsStack))
+    monkeypatch.setattr(InferenceStack, "_model", walk.through(InferenceStack._model))
     edgewright.define_stacks(new_app(read_context(), outdir=tmp_path / "out"), stage)
     # The functions that pack and sign it, and make its component's version.
     manifest = (DIGITS / "model.json").read_text(encoding="utf-8")
@@ -125,7 +124,7 @@ def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest
     assert greengrass.called("create_component_version")
     way = walk.files - ASKED
     assert {Path(file).name for file in way} >= {
-        *("stage.py", "model_stack.py", "model_source.py", "inference_stack.py"),
+        *("stage.py", "models_stack.py", "model_source.py", "inference_stack.py"),
         *("component_library.py", "store.py", "package.py", "signature.py", "runtime.py", "classifier.py"),
     }
     assert len(way) <= MOST, "\n".join(sorted(way))
