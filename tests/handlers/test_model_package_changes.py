@@ -68,7 +68,7 @@ def test_an_update_in_place_repairs_what_was_changed_at_the_key(bucket: FakeS3) 
 def test_other_content_is_a_replacement_and_the_old_package_stays(bucket: FakeS3, change: dict[str, Any]) -> None:
     first = run(event.create("model_package"))
 
-    answer = run(event.update("model_package", first["PhysicalResourceId"], **change))
+    answer = run(event.update("model_package", first["PhysicalResourceId"], ContentSha256="c1" * 32, **change))
     run(event.delete("model_package", first["PhysicalResourceId"]))
 
     assert answer["PhysicalResourceId"] != first["PhysicalResourceId"]
@@ -77,9 +77,10 @@ def test_other_content_is_a_replacement_and_the_old_package_stays(bucket: FakeS3
 
 def test_a_rollback_finds_the_former_package(bucket: FakeS3) -> None:
     first = run(event.create("model_package"))
-    second = run(event.update("model_package", first["PhysicalResourceId"], Version="2"))
+    other = {"Version": "2", "ContentSha256": "c1" * 32}
+    second = run(event.update("model_package", first["PhysicalResourceId"], **other))
 
-    answer = run(event.update("model_package", second["PhysicalResourceId"], old={"Version": "2"}))
+    answer = run(event.update("model_package", second["PhysicalResourceId"], old=other))
 
     assert answer == first
     assert len(bucket.called("upload_fileobj")) == 2

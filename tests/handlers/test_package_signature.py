@@ -70,7 +70,8 @@ def test_another_key_signs_anew(bucket: FakeS3, kms: FakeKms) -> None:
     first = run()
 
     kms.private = FakeKms().private
-    other = run(SigningKeyId=f"{KEY}-2")
+    # The stage's revision is part of the content; without another one the first package is not written over.
+    other = run(SigningKeyId=f"{KEY}-2", ContentSha256="c1" * 32)
 
     assert other["Key"] != first["Key"]
     assert files(bucket, other)["manifest.sig"] != files(bucket, first)["manifest.sig"]
