@@ -33,6 +33,8 @@ class IdentityStack(StageStack):
             in_vpc=any(model.neo.subnets for model in stage.models),
             serves=any(model.verify == "endpoint" for model in stage.models),
         )
+        # Whether a model uses it or not: an export that comes and goes with the last one that does would be refused.
+        self.export_value(self.compiler.role_arn)
         TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
         CoreDevicePolicy(
             self,

@@ -77,7 +77,7 @@ def test_other_content_is_a_replacement_and_the_old_package_stays(bucket: FakeS3
 
 def test_a_rollback_finds_the_former_package(bucket: FakeS3) -> None:
     first = run(event.create("model_package"))
-    other = {"Version": "2", "ContentSha256": "c1" * 32}
+    other: dict[str, Any] = {"Version": "2", "ContentSha256": "c1" * 32}
     second = run(event.update("model_package", first["PhysicalResourceId"], **other))
 
     answer = run(event.update("model_package", second["PhysicalResourceId"], old=other))
