@@ -53,7 +53,7 @@ def test_a_packaging_job_that_was_begun_is_stopped(serve: Callable[..., None], m
 @pytest.mark.parametrize("made_up", MADE_UP)
 def test_an_endpoint_that_was_begun_is_deleted(serve: Callable[..., None], s3: FakeS3, made_up: str) -> None:
     cloud = FakeEndpoints()
-    serve(**{"sagemaker": cloud, "sagemaker-runtime": cloud})
+    serve(**{"sagemaker": cloud, "sagemaker-runtime": cloud, "logs": cloud})
     s3.put("artifacts-dev", MODEL, targz({"model.onnx": b"compiled"}))
     s3.put("artifacts-dev", SAMPLE, json.dumps({"inputs": [], "outputs": []}).encode())
     name = model_verification.on_event(event.create("model_verification"), Context())["PhysicalResourceId"]
