@@ -5,6 +5,7 @@ python -m tools.screenshots
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -76,6 +77,7 @@ def take(chromium: Browser, url: str, state: TwinState, out: Path) -> list[Path]
 
 def main() -> int:
     """Deploy, take the pictures, and take everything away again."""
+    argparse.ArgumentParser(prog="python -m tools.screenshots", description=(__doc__ or "").split("\n")[0]).parse_args()
     if (executable := find()) is None:
         print(f"screenshots: {HOW}", file=sys.stderr)
         return 1
