@@ -285,17 +285,18 @@ class Messages:
                     heard = [(stack.enter_context(link.listen(topic)), takers[topic]) for topic in takers]
                     self.trouble, self.link = "", link
                     while not stop.wait(_TICK_S) and not self.trouble:
-                        for messages, take in heard:
-                            self._drain(messages, take)
+                        # Counted from the last topic on: what an answer in it was asked lies in an earlier one by now.
+                        sizes = [messages.qsize() for messages, _ in reversed(heard)]
+                        for (messages, take), waiting in zip(heard, reversed(sizes), strict=True):
+                            self._drain(messages, take, waiting)
             except TwinError as exc:
                 self.trouble = str(exc)
             finally:
                 self.link = None
             stop.wait(_AGAIN_S)
 
-    def _drain(self, messages: queue.SimpleQueue[bytes], take: Callable[[bytes], None]) -> None:
-        """What lies there now; of a flood the oldest are left out, and counted."""
-        waiting = messages.qsize()
+    def _drain(self, messages: queue.SimpleQueue[bytes], take: Callable[[bytes], None], waiting: int) -> None:
+        """Take so many messages; of a flood the oldest are left out, and counted."""
         for place in range(waiting):
             payload = messages.get()
             if waiting - place > _BACKLOG:
