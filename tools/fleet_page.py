@@ -3,7 +3,7 @@
 python -m tools.fleet_page --stage dev
 
 It needs `make setup-dev` (awsiotsdk) and credentials in this shell; docs/ui.md lists the rights. On the twin, where it
-can also ask and make things go wrong: `python -m twin ui`.
+can also ask, and let something fail: `python -m twin ui`.
 """
 
 from __future__ import annotations
