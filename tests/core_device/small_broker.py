@@ -47,8 +47,10 @@ class SmallBroker:
             writer.close()
             return
         self._clients[writer] = set()
-        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self.certificates.append(x509.load_der_x509_certificate(shown).serial_number)
+        # Through a WebSocket a client signs its request and shows no certificate.
+        if secured := writer.get_extra_info("ssl_object"):
+            shown = secured.getpeercert(binary_form=True)
+            self.certificates.append(x509.load_der_x509_certificate(shown).serial_number)
         try:
             while True:
                 head, body = await _read(reader)

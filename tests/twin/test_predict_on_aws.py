@@ -84,6 +84,9 @@ class BrokerBehindWebSockets:
 
             transport = writer.transport
 
+            def get_extra_info(self, _: str) -> None:
+                return None
+
             def write(self, data: bytes) -> None:
                 writer.write(socket.send(BytesMessage(bytes(data))))
 
