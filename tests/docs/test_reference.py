@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from config.section import Section
 from config.stage import Stage
 from edge_component.settings import FLAG, setting, whole
+from tools.cloud_assembly import ROOT
 from tools.reference import DOCS, attributes, current, section_of, table, written
 
 
@@ -33,6 +35,14 @@ def test_every_key_of_a_stage_has_a_description(section: type[Section]) -> None:
 
     for name, field in section.model_fields.items():
         assert told.get(name) or section_of(field.annotation), f"{name} of {section.__name__} must be described"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tools").glob("*.py")), ids=lambda file: file.stem)
+def test_a_command_reads_its_arguments_before_it_does_anything(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+
+    # Without a parser `--help` would deploy, train or measure.
+    assert '"__main__"' not in text or "ArgumentParser(" in text or "typer.run(" in text
 
 
 def test_a_command_is_listed_with_its_options() -> None:
