@@ -57,8 +57,10 @@ class Layout:
 def packaged() -> Iterator[Layout]:
     """Make users and folders as the package does, while in the block."""
     with contextlib.ExitStack() as stack:
+        # A package's folders do not depend on who installs it.
+        stack.callback(os.umask, os.umask(0o022))
         # Not a folder of pytest's: nobody else may look into those.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-package-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-package-", dir=_open_place())))
         folder.chmod(0o755)
         layout = Layout(folder)
         drop_in = folder / "etc" / "config.d" / "greengrass-lite.yaml"
@@ -71,6 +73,12 @@ def packaged() -> Iterator[Layout]:
                 subprocess.run(["useradd", "--system", "--user-group", NUCLEUS_USER], check=True, timeout=_LIMIT_S)
                 stack.callback(_remove, NUCLEUS_USER, False)
         yield layout
+
+
+def _open_place() -> Path | None:
+    """A temporary folder that the components' user reaches: `TMPDIR` may lie in a folder of its owner's alone."""
+    places = [Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108 - a name of its own is made in it
+    return next((at for at in places if all(each.stat().st_mode & 0o001 for each in (at, *at.parents))), None)
 
 
 def follow_readme(layout: Layout) -> None:

@@ -93,6 +93,7 @@ def test_the_demos_deploy_is_watched_as_it_goes(live: Live) -> None:
 def test_the_page_over_aws_sees_the_same_by_the_same_calls(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in live.state.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # an earlier test's has the keys of another twin
 
     source = of_account(boto3.Session(), load_stage("twin"))
     fleet = Fleet(source.clients, NAMES)
