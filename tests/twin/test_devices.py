@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from dataclasses import replace
@@ -173,8 +174,11 @@ def test_a_device_fails_on_command_and_recovers(small_twin: TwinState) -> None:
 
     def component() -> int:
         pid = device_pid(root)
-        children = psutil.Process(pid).children() if pid else []
-        return next((child.pid for child in children if child.cwd().endswith("com.example.Hello")), 0)
+        for child in psutil.Process(pid).children() if pid else []:
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that has just been killed
+                if child.cwd().endswith("com.example.Hello"):
+                    return child.pid
+        return 0
 
     def succeeded(version: str) -> None:
         deployment = deploy(small_twin, "ring-a", version, "sleep 600")

@@ -65,6 +65,7 @@ class Nucleus:
         proxy_url: HTTP proxy that every connection goes through; None to connect directly.
         dialect: The nucleus whose limits the device has; not a field of the real one's file.
         component_user: Whom components run as; None for the device's own user, as always where that is not root.
+        architecture: Of a simulated device, as Greengrass names it; this machine's by default.
     """
 
     region: str
@@ -76,6 +77,7 @@ class Nucleus:
     proxy_url: str | None = None
     dialect: Dialect = LITE
     component_user: PosixUser | None = None
+    architecture: str = ""
 
 
 @dataclass(frozen=True)

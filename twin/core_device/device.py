@@ -206,7 +206,7 @@ class CoreDevice:
         self._deployer = Deployer(
             layout,
             thing_name,
-            Resolver(layout, data_plane, dialect),
+            Resolver(layout, data_plane, dialect, configuration.nucleus.architecture),
             machine.artifacts(self._http, self.token_exchange, data_plane),
             self.store,
             self._supervisor,
@@ -223,6 +223,7 @@ class CoreDevice:
             lambda: self._deployer.busy,
             dialect,
             machine.clock,
+            configuration.nucleus.architecture,
         )
         self._worker = DeploymentWorker(
             layout.job_file, self._deployer, self._health.deployment_done, dialect, layout.documents

@@ -37,6 +37,7 @@ class FleetStatus:
         quiet: True while a deployment is under way, whose end sends everything anyway.
         dialect: Names the runtime.
         clock: The device's.
+        architecture: The device's; this machine's by default.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class FleetStatus:
         quiet: Callable[[], bool],
         dialect: Dialect = LITE,
         clock: Clock = CLOCK,
+        architecture: str = "",
     ) -> None:
-        self._dialect, self._clock = dialect, clock
+        self._clock, self._platform = clock, device_platform(dialect, architecture)
         self._connection, self._thing_name = connection, thing_name
         self._components, self._deployed, self._quiet = components, deployed, quiet
         self._sequence = 0
@@ -99,7 +101,7 @@ class FleetStatus:
         self, message_type: str, trigger: str, names: Iterable[str], deployment: Mapping[str, Any] | None = None
     ) -> None:
         self._sequence += 1
-        platform = device_platform(self._dialect)
+        platform = self._platform
         broken = any(component.state in (State.BROKEN, State.ERRORED) for component in self._components.values())
         message = {
             "ggcVersion": NUCLEUS_VERSION,

@@ -7,8 +7,8 @@ import json
 import shutil
 import time
 import urllib.error
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from twin.devices.membership import Membership
 from twin.edge_processes import end_edge_processes, fleet_folder
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
-from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity
+from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity, status
 from twin.simulation.profile import Lot, Profile
 from twin.state import TwinState
 from twin.unsaved import FLEET_PATH, ask
@@ -26,6 +26,7 @@ COUNT_LIMIT = 10_000
 _BULK = 100
 _LIMIT_S = 120.0
 _END_LIMIT_S = 20.0
+_CHANGE_LIMIT_S = 30.0
 
 Progress = Callable[[str], None]
 
@@ -55,35 +56,117 @@ def set_count(
     """
     if not 0 <= count <= COUNT_LIMIT:
         raise TwinError(f"--simulated must be from 0 to {COUNT_LIMIT}, got {count}")
+    devices = [SimulatedDevice(f"sim-{number:04}", group) for number in range(1, count + 1)]
+    set_devices(state, devices, profile=profile, progress=progress)
+    return [device.thing for device in devices]
+
+
+@dataclass(frozen=True)
+class SimulatedDevice:
+    """A device to be there.
+
+    Args:
+        thing: Its name.
+        group: Thing group, as for `join`.
+        dialect: By default drawn as the profile says.
+        architecture: As Greengrass names it; this machine's by default.
+    """
+
+    thing: str
+    group: str | None = None
+    dialect: str = ""
+    architecture: str = ""
+
+
+def set_devices(
+    state: TwinState,
+    devices: Sequence[SimulatedDevice],
+    *,
+    profile: Profile,
+    progress: Progress = lambda _text: None,
+) -> None:
+    """Let there be exactly these simulated devices; those that exist stay as they are.
+
+    Args:
+        state: Of a running twin.
+        devices: At most 10,000; others leave.
+        profile: What they do; it replaces the one before.
+        progress: Told what happens.
+
+    Raises:
+        TwinError: If devices cannot join or leave.
+    """
     folder = fleet_folder(state.home)
-    if count == 0 and not folder.is_dir():
-        return []
+    if not devices and not folder.is_dir():
+        return
     private_folder(folder)
     membership = Membership(state)
-    wanted = [f"sim-{number:04}" for number in range(1, count + 1)]
+    wanted = {device.thing: device for device in devices}
     identities = Identities(folder / IDENTITIES)
     try:
         half_made = identities.names(present=False)
-        surplus = [thing for thing in identities.names() if thing not in set(wanted)]
+        surplus = [thing for thing in identities.names() if thing not in wanted]
         leaving = sorted({*surplus, *half_made}, reverse=True)
         identities.withdraw(leaving)
         _leave(state, leaving, progress)
         identities.remove(leaving)
-        if count == 0:
+        if not devices:
             (folder / CONFIG_FILE).unlink(missing_ok=True)
         else:
-            new = sorted(set(wanted) - set(identities.names()))
-            policy, alias, groups = membership.prepare(group)
-            _write_configuration(state, folder, membership, alias, profile)
-            for first in range(0, len(new), _BULK):
-                progress(f"{first + len(new[first : first + _BULK])} of {len(new)} simulated devices join")
-                _join(state, identities, new[first : first + _BULK], policy, groups, profile)
+            _join_all(state, folder, membership, identities, wanted, profile, progress)
     finally:
         identities.close()
-    if count == 0:
+    if not devices:
         _remove_folder(folder)
         membership.clean()
-    return wanted
+
+
+def _join_all(
+    state: TwinState,
+    folder: Path,
+    membership: Membership,
+    identities: Identities,
+    wanted: Mapping[str, SimulatedDevice],
+    profile: Profile,
+    progress: Progress,
+) -> None:
+    new = sorted(set(wanted) - set(identities.names()))
+    rights = {group: membership.prepare(group) for group in {device.group for device in wanted.values()}}
+    _write_configuration(state, folder, membership, next(iter(rights.values()))[1], profile)
+    joined = 0
+    for group, (policy, _alias, groups) in rights.items():
+        of_group = [wanted[thing] for thing in new if wanted[thing].group == group]
+        for first in range(0, len(of_group), _BULK):
+            part = of_group[first : first + _BULK]
+            joined += len(part)
+            progress(f"{joined} of {len(new)} simulated devices join")
+            _join(state, identities, part, policy, groups, profile)
+
+
+def change(state: TwinState, *, profile: Profile, measuring: int, away: Collection[str] = ()) -> None:
+    """Let simulated devices do something else from here on: outages begin anew, and so do the figures of the ledger.
+
+    Args:
+        state: Of a running twin with simulated devices.
+        profile: What they do.
+        measuring: Another number than the last one begins another measurement.
+        away: Devices that lose their network and stay without.
+
+    Raises:
+        TwinError: If the fleet does not take it over within 30 s.
+    """
+    folder = fleet_folder(state.home)
+    settings = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    settings |= {"profile": profile.model_dump(mode="json"), "measuring": measuring, "away": sorted(away)}
+    write_whole(folder / CONFIG_FILE, json.dumps(settings), private=True)
+    deadline = time.monotonic() + _CHANGE_LIMIT_S
+    while (status(state.home) or {}).get("measuring") != measuring:
+        if time.monotonic() > deadline:
+            raise TwinError(
+                f"the simulated devices must take over what they are told within {_CHANGE_LIMIT_S:g} s, they did not: "
+                "see `python -m twin logs cloud`"
+            )
+        time.sleep(0.1)
 
 
 def _write_configuration(state: TwinState, folder: Path, membership: Membership, alias: str, profile: Profile) -> None:
@@ -99,12 +182,19 @@ def _write_configuration(state: TwinState, folder: Path, membership: Membership,
 
 
 def _join(
-    state: TwinState, identities: Identities, things: list[str], policy: str, groups: list[str], profile: Profile
+    state: TwinState,
+    identities: Identities,
+    devices: Sequence[SimulatedDevice],
+    policy: str,
+    groups: list[str],
+    profile: Profile,
 ) -> None:
     requests, made = {}, []
-    for thing in things:
-        key, requests[thing] = certificate_request("AWS IoT Certificate", elliptic=True)
-        made.append(Identity(thing, "", key, Lot(profile, thing).dialect))
+    things = [device.thing for device in devices]
+    for device in devices:
+        key, requests[device.thing] = certificate_request("AWS IoT Certificate", elliptic=True)
+        dialect = device.dialect or Lot(profile, device.thing).dialect
+        made.append(Identity(device.thing, "", key, dialect, device.architecture))
     identities.add(made)
     body = {"policy": policy, "group": next(iter(groups), None), "attributes": Membership.MARK, "requests": requests}
     identities.certify(_ask(state, "POST", body, f"joining {things[0]} to {things[-1]}")["certificates"])

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from twin.errors import TwinError
 from twin.files import write_whole
 
 from .identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity
+from .ledger import as_document, document
 from .machine import Database, SharedParts, SimulatedMachine
 from .profile import Offline, read_profile
 
@@ -50,6 +51,25 @@ class _Running:
     device: CoreDevice
     machine: SimulatedMachine
     task: asyncio.Task[None]
+    outages: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def begin_outages(self, *, away: bool) -> None:
+        """Begin the outages that fall to it; a device that is away has no network from here on."""
+        self.end_outages()
+        if away:
+            self.device.connection.cut()
+            return
+        self.device.connection.restore()
+        self.outages = [
+            asyncio.create_task(_lose_network(self.device, self.machine, number, entry))
+            for number, entry in self.machine.lot.outages()
+        ]
+
+    def end_outages(self) -> None:
+        """End what would take or give the network."""
+        for outage in self.outages:
+            outage.cancel()
+        self.outages.clear()
 
 
 class Fleet:
@@ -68,6 +88,7 @@ class Fleet:
         address = ("127.0.0.1", int(self._settings["mqtt_port"]))
         self._shared = SharedParts(read_profile(self._settings["profile"]), folder, self._database, address)
         self._devices: dict[str, _Running] = {}
+        self._wanted: dict[str, None] = {}
         self._ended: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -76,6 +97,7 @@ class Fleet:
         try:
             while True:
                 await self._look()
+                self._enter()
                 self._database.commit()
                 now = asyncio.get_running_loop().time()
                 if now - looked >= _STATUS_S:
@@ -84,21 +106,24 @@ class Fleet:
                 await asyncio.sleep(_LOOK_S)
         finally:
             for running in self._devices.values():
+                running.end_outages()
                 running.task.cancel()
             await asyncio.gather(*(running.task for running in self._devices.values()), return_exceptions=True)
             self._database.close()
             self._identities.close()
 
     async def _look(self) -> None:
-        profile = self._settings["profile"]
         settings = json.loads((self._folder / CONFIG_FILE).read_text("utf-8"))
-        if settings["profile"] != profile:
-            self._settings = settings
-            self._shared.profile = read_profile(settings["profile"])
-            log.info("the profile is another one: it counts for what starts from here on")
-        wanted = self._identities.names(present=True)
-        for thing in [thing for thing in self._devices if thing not in set(wanted)]:
+        if settings != self._settings:
+            self._change(settings)
+        if self._identities.changed():
+            self._wanted = dict.fromkeys(self._identities.names(present=True))
+        elif len(self._wanted) == len(self._devices):
+            return
+        wanted = self._wanted
+        for thing in [thing for thing in self._devices if thing not in wanted]:
             running = self._devices.pop(thing)
+            running.end_outages()
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
             self._database.remove_all(self._folder / "devices" / thing)
@@ -107,6 +132,31 @@ class Fleet:
             if number % 10 == 9:  # a thousand at once would leave no time for those that run
                 await asyncio.sleep(0)
 
+    def _change(self, settings: dict[str, Any]) -> None:
+        before, self._settings = self._settings, settings
+        self._shared.profile = read_profile(settings["profile"])
+        log.info("the settings are others: they count for what starts from here on, and for outages")
+        if any(settings.get(name) != before.get(name) for name in ("profile", "measuring", "away")):
+            for thing, running in self._devices.items():
+                running.begin_outages(away=thing in self._away)
+                running.machine.ledger.begin(self._measuring)
+
+    @property
+    def _measuring(self) -> int:
+        return int(self._settings.get("measuring", 0))
+
+    @property
+    def _away(self) -> frozenset[str]:
+        return frozenset(self._settings.get("away", ()))
+
+    def _enter(self) -> None:
+        """Write what has changed in the devices' ledgers, where somebody measures."""
+        for thing, running in self._devices.items() if self._measuring else ():
+            if running.machine.ledger.changed:
+                running.machine.ledger.changed = False
+                entry = running.machine.ledger.entry(running.device.components.keys())
+                self._database.write(document(self._folder, thing), as_document(entry))
+
     def _start(self, thing: str) -> None:
         identity = self._identities.get(thing)
         configuration = self._configuration(identity)
@@ -114,16 +164,14 @@ class Fleet:
         try:
             machine = SimulatedMachine(configuration, self._shared, lambda: self._context(configuration, identity))
             device = CoreDevice(configuration, machine)
-            task = asyncio.create_task(self._live(thing, device, machine))
-            self._devices[thing] = _Running(device, machine, task)
+            machine.ledger.begin(self._measuring)
+            running = _Running(device, machine, asyncio.create_task(self._live(thing, device)))
+            running.begin_outages(away=thing in self._away)
+            self._devices[thing] = running
         finally:
             _thing.reset(token)
 
-    async def _live(self, thing: str, device: CoreDevice, machine: SimulatedMachine) -> None:
-        outages = [
-            asyncio.create_task(_lose_network(device, machine, number, entry))
-            for number, entry in machine.lot.outages()
-        ]
+    async def _live(self, thing: str, device: CoreDevice) -> None:
         try:
             await device.run()
         except asyncio.CancelledError:
@@ -134,8 +182,8 @@ class Fleet:
             self._ended[thing] += 1
             asyncio.get_running_loop().call_later(_RESTART_S, self._devices.pop, thing, None)
         finally:
-            for outage in outages:
-                outage.cancel()
+            if running := self._devices.get(thing):
+                running.end_outages()
 
     def _configuration(self, identity: Identity) -> Configuration:
         names = self._settings["names"]
@@ -149,6 +197,7 @@ class Fleet:
                 role_alias=names["role_alias"],
                 proxy_url=f"http://127.0.0.1:{self._settings['proxy_port']}",
                 dialect=DIALECTS[identity.dialect],
+                architecture=identity.architecture,
             ),
         )
 
@@ -168,6 +217,7 @@ class Fleet:
         memory = psutil.Process().memory_info()
         return {
             "pid": os.getpid(),
+            "measuring": self._measuring,
             "devices": len(self._devices),
             "connected": sum(each.device.connection.connected.is_set() for each in running),
             "deploying": sum(each.device.deploying for each in running),

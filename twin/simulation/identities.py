@@ -15,12 +15,16 @@ CONFIG_FILE, IDENTITIES, STATUS_FILE = "fleet.json", "identities.db", "status.js
 
 @dataclass(frozen=True)
 class Identity:
-    """A simulated device's: certificate and key, both PEM, and whose dialect it has."""
+    """A simulated device's: certificate and key, both PEM, whose dialect it has, and its architecture.
+
+    An empty architecture is this machine's.
+    """
 
     thing: str
     certificate: str
     private_key: str
     dialect: str
+    architecture: str = ""
 
 
 class Identities:
@@ -31,6 +35,7 @@ class Identities:
     """
 
     def __init__(self, path: Path) -> None:
+        self._version = -1
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, timeout=30)
         with self._connection:
@@ -38,18 +43,28 @@ class Identities:
                 "CREATE TABLE IF NOT EXISTS devices "
                 "(thing TEXT PRIMARY KEY, certificate TEXT, private_key TEXT, dialect TEXT, present INTEGER)"
             )
+            if "architecture" not in {row[1] for row in self._connection.execute("PRAGMA table_info(devices)")}:
+                self._connection.execute("ALTER TABLE devices ADD COLUMN architecture TEXT DEFAULT ''")  # 0.1.0
 
     def add(self, identities: list[Identity]) -> None:
         """Note devices that have a key and are about to be registered."""
-        rows = [(each.thing, each.certificate, each.private_key, each.dialect, 0) for each in identities]
+        rows = [
+            (each.thing, each.certificate, each.private_key, each.dialect, 0, each.architecture) for each in identities
+        ]
         with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def certify(self, certificates: dict[str, str]) -> None:
         """Note the certificates of devices that are registered: from here on they run."""
         rows = [(pem, thing) for thing, pem in certificates.items()]
         with self._connection:
             self._connection.executemany("UPDATE devices SET certificate = ?, present = 1 WHERE thing = ?", rows)
+
+    def changed(self) -> bool:
+        """Whether somebody else has written since this was asked last; true at first."""
+        before = self._version
+        self._version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        return self._version != before
 
     def names(self, *, present: bool | None = None) -> list[str]:
         """Things, in order; of those that run, or do not, or of all."""
@@ -62,7 +77,7 @@ class Identities:
         Raises:
             KeyError: There is no such device.
         """
-        columns = "thing, certificate, private_key, dialect"
+        columns = "thing, certificate, private_key, dialect, architecture"
         row = self._connection.execute(f"SELECT {columns} FROM devices WHERE thing = ?", (thing,)).fetchone()  # noqa: S608
         if row is None:
             raise KeyError(thing)

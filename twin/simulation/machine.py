@@ -28,6 +28,7 @@ from twin.core_device.device import CoreDevice, Machine, Services
 from twin.core_device.errors import DeploymentError, RequestRejectedError
 from twin.core_device.files import Layout
 
+from .ledger import Ledger
 from .profile import Answer as AnswerTo
 from .profile import Behaviour, Lot, Message, Profile
 
@@ -212,13 +213,15 @@ class ModelledStep(RunningStep):
         number: In place of a pid.
         ends_s: When it ends by itself; None: never.
         status: Exit status at that.
-        cleanup: Done at the end.
+        cleanup: Done at the end; told whether it came by itself.
     """
 
-    def __init__(self, number: int, ends_s: float | None, status: int, cleanup: Callable[[], None]) -> None:
+    def __init__(self, number: int, ends_s: float | None, status: int, cleanup: Callable[[bool], None]) -> None:
         self._number, self._status, self._cleanup = number, status, cleanup
         self._ended = asyncio.get_running_loop().create_future()
-        self._timer = CLOCK.call_later(ends_s, lambda: self._end(self._status)) if ends_s is not None else None
+        self._timer: asyncio.TimerHandle | None = None
+        if ends_s is not None:
+            self._timer = CLOCK.call_later(ends_s, lambda: self._end(self._status, by_itself=True))
 
     @property
     def pid(self) -> int:
@@ -233,12 +236,12 @@ class ModelledStep(RunningStep):
         """End it."""
         self._end(_TERMINATED)
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, *, by_itself: bool = False) -> None:
         if self._timer:
             self._timer.cancel()
         if not self._ended.done():
             self._ended.set_result(status)
-            self._cleanup()
+            self._cleanup(by_itself)
 
 
 @dataclass
@@ -312,15 +315,19 @@ class SimulatedMachine(Machine):
     ) -> None:
         self.configuration, self.fleet, self._identity = configuration, fleet, identity
         self.layout = Layout(configuration.system.root_path, fleet.database)
-        self.lot = Lot(fleet.profile, configuration.system.thing_name)
+        self.ledger = Ledger()
         self.clock = CLOCK.skewed(self.lot.skew_s)
         self.mqtt_address = fleet.mqtt_address
         self.memory_mb = 0.0
-        self.received_bytes = 0
         self._owed_bytes = 0
         self._device: CoreDevice | None = None
         self._failed: dict[tuple[str, str, str], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def lot(self) -> Lot:
+        """What falls to it, by the profile that counts now."""
+        return Lot(self.fleet.profile, self.configuration.system.thing_name)
 
     def boot(self) -> None:
         """No process outlives its device here."""
@@ -357,13 +364,14 @@ class SimulatedMachine(Machine):
         self._owed_bytes = 0
         if bandwidth and owed:
             needed_s = owed * 8 / 1000 / bandwidth
+            self.ledger.reach(self.ledger.now_s + needed_s, deploying=True)
             await CLOCK.sleep(min(needed_s, PREPARE_LIMIT_S))
             if needed_s > PREPARE_LIMIT_S:
                 raise TimeoutError(f"{owed} bytes at {bandwidth:g} kbit/s take {needed_s:.0f} s")
 
     def receive(self, size: int) -> None:
         """Note bytes that the device has downloaded."""
-        self.received_bytes += size
+        self.ledger.receive(size)
         self._owed_bytes += size
 
     def components(self, recipe: Recipe) -> tuple[Spawn, Output]:
@@ -391,8 +399,15 @@ class SimulatedMachine(Machine):
         behaviour = self.lot.behaviour(recipe, dialect, configuration)
         ends_s, status = self._ending(recipe, step, behaviour, output)
         if step.name != "run":
-            return ModelledStep(next(self.fleet.numbers), ends_s, status, lambda: None)
-        return self._run(behaviour, ends_s, status, output)
+            reached_s = self.ledger.now_s + min(ends_s or 0.0, step.timeout_s)
+            return self._step(ends_s, status, lambda _by_itself: self._reach(reached_s))
+        return self._run(recipe.name, behaviour, ends_s, status, output)
+
+    def _step(self, ends_s: float | None, status: int, cleanup: Callable[[bool], None]) -> ModelledStep:
+        return ModelledStep(next(self.fleet.numbers), ends_s, status, cleanup)
+
+    def _reach(self, moment_s: float) -> None:
+        self.ledger.reach(moment_s, deploying=self._device is not None and self._device.deploying)
 
     def _ending(self, recipe: Recipe, step: Step, behaviour: Behaviour, output: NoOutput) -> tuple[float | None, int]:
         what = (step.name, recipe.name, recipe.version)
@@ -408,21 +423,28 @@ class SimulatedMachine(Machine):
         span = behaviour.start_s if step.name == "startup" else behaviour.install_s
         return self.lot.between(span, *what), 0
 
-    def _run(self, behaviour: Behaviour, ends_s: float | None, status: int, output: NoOutput) -> ModelledStep:
-        limit = self.fleet.profile.memory_mb
-        if limit is not None and self.memory_mb + behaviour.memory_mb > limit:
-            output.line = f"out of memory: {self.memory_mb + behaviour.memory_mb:g} MB of {limit:g}"
-            return ModelledStep(next(self.fleet.numbers), 0.1, _KILLED, lambda: None)
-        self.memory_mb += behaviour.memory_mb
+    def _run(
+        self, name: str, behaviour: Behaviour, ends_s: float | None, status: int, output: NoOutput
+    ) -> ModelledStep:
+        limit, memory_mb = self.fleet.profile.memory_mb, behaviour.memory_mb
+        if limit is not None and self.memory_mb + memory_mb > limit:
+            output.line = f"out of memory: {self.memory_mb + memory_mb:g} MB of {limit:g}"
+            ends_s, status, memory_mb, behaviour = 0.1, _KILLED, 0.0, Behaviour()
+        self.memory_mb += memory_mb
         serving: list[asyncio.Task[None]] = []
+        start_s = self.lot.between(behaviour.start_s, "start")
+        began_s, deploying = self.ledger.now_s, self._device is not None and self._device.deploying
+        self.ledger.start(name, start_s, deploying=deploying)
 
-        def cleanup() -> None:
-            self.memory_mb -= behaviour.memory_mb
+        def cleanup(by_itself: bool) -> None:
+            self.memory_mb -= memory_mb
             for task in serving:
                 task.cancel()
+            if by_itself and ends_s is not None:
+                self._reach(began_s + ends_s)
+            self.ledger.stop(name)
 
-        step = ModelledStep(next(self.fleet.numbers), ends_s, status, cleanup)
-        start_s = self.lot.between(behaviour.start_s, "start")
+        step = self._step(ends_s, status, cleanup)
         serving += [self._task(self._send(message, start_s)) for message in behaviour.messages]
         serving += [self._task(self._serve(answer, start_s)) for answer in behaviour.answers]
         return step

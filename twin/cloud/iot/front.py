@@ -135,7 +135,7 @@ def connect_proxy(ports: dict[int, int]) -> Serve:
         if port is None:
             raise HttpError(403, f"target must be *.amazonaws.com with port {offered}, got {head.target[:200]}")
         peer = writer.get_extra_info("peername")[1]
-        marks = _cut_off()
+        marks = [mark for mark in _cut_off if mark.exists()]
         if marks and bool(await asyncio.to_thread(_is_cut_off, peer, marks)):
             raise HttpError(503, "the network of this device is cut: python -m twin fault DEVICE restore-network")
         established = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -153,10 +153,12 @@ _tunnels: dict[int, asyncio.StreamWriter] = {}
 
 _home: list[Path] = []
 
+_cut_off: list[Path] = []
+"""Marks of devices without a network, as they were found last; the proxy is their only way to the cloud."""
 
-def _cut_off() -> list[Path]:
-    """Marks of devices without a network; the proxy is their only way to the cloud."""
-    return [mark for home in _home for mark in home.glob(f"*/*/{CUT_OFF}")]
+
+def _look_for_cut_off() -> None:
+    _cut_off[:] = [mark for home in _home for mark in home.glob(f"*/*/{CUT_OFF}")]
 
 
 def _is_cut_off(port: int, marks: list[Path]) -> bool:
@@ -164,9 +166,10 @@ def _is_cut_off(port: int, marks: list[Path]) -> bool:
 
 
 async def end_cut_off(send: Callable[[dict[str, Any]], Any]) -> None:
-    """End the connections of devices whose network is cut, and answer how many there were."""
+    """Look whose network is cut from here on, end their connections, and answer how many there were."""
     ended = 0
-    for mark in _cut_off():
+    _look_for_cut_off()
+    for mark in list(_cut_off):
         for port in await asyncio.to_thread(ports_of, mark.parent):
             if writer := _tunnels.get(port):
                 writer.transport.abort()
@@ -275,6 +278,7 @@ async def _pump(
 def install(settings: Settings) -> None:
     """Put the front and the proxy on the cloud's ports."""
     _home[:] = [settings.home]
+    _look_for_cut_off()
     _certificate_names[:] = certificate_names(settings.region)
     ports = {443: settings.front_port, 8443: settings.data_port, 8883: settings.mqtt_port}
     for listener in (

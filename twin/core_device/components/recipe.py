@@ -79,10 +79,16 @@ class Recipe:
     steps: Mapping[str, Step]
 
 
-def device_platform(dialect: Dialect = LITE) -> dict[str, str]:
-    """The attributes that manifests are selected by; the runtime is that of the nucleus whose rules are kept."""
+def device_platform(dialect: Dialect = LITE, architecture: str = "") -> dict[str, str]:
+    """The attributes that manifests are selected by; the runtime is that of the nucleus whose rules are kept.
+
+    Args:
+        dialect: The nucleus.
+        architecture: As Greengrass names it; this machine's by default.
+    """
     machine = python_platform.machine()
-    return {"os": "linux", "architecture": _ARCHITECTURES.get(machine, machine), "runtime": dialect.runtime}
+    architecture = architecture or _ARCHITECTURES.get(machine, machine)
+    return {"os": "linux", "architecture": architecture, "runtime": dialect.runtime}
 
 
 def is_component_name(name: Any) -> bool:

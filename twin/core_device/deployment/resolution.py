@@ -31,11 +31,12 @@ class Resolver:
         layout: Where recipes are kept; one that is there is never fetched again.
         data_plane: Where others come from.
         dialect: Which recipes work.
+        architecture: Which manifests fit; this machine's by default.
     """
 
-    def __init__(self, layout: Layout, data_plane: DataPlane, dialect: Dialect = LITE) -> None:
+    def __init__(self, layout: Layout, data_plane: DataPlane, dialect: Dialect = LITE, architecture: str = "") -> None:
         self._layout, self._data_plane, self._dialect = layout, data_plane, dialect
-        self._platform = device_platform(dialect)
+        self._platform = device_platform(dialect, architecture)
 
     async def resolve(self, wanted: Mapping[str, Mapping[str, str]], present: Mapping[str, str]) -> dict[str, Recipe]:
         """Choose one version of each component that is needed.
