@@ -25,7 +25,7 @@ from twin.cloud.aws.protocol import (
     without_none,
 )
 from twin.cloud.aws.shapes import read_request
-from twin.cloud.greengrass import components, core_devices, deployments
+from twin.cloud.greengrass import client_devices, components, core_devices, deployments
 from twin.cloud.greengrass.components import SERVICE, artifact_location, resolve_component_candidates
 from twin.cloud.iot.http_message import RequestHead, read_body, read_head, write_json
 from twin.cloud.iot.listener import DeviceIdentity, Listener, identify
@@ -83,7 +83,7 @@ _TAG_ROUTES: list[Route] = [
 ]
 
 
-_ROUTES = [*components.ROUTES, *deployments.ROUTES, *core_devices.ROUTES, *_TAG_ROUTES]
+_ROUTES = [*components.ROUTES, *deployments.ROUTES, *core_devices.ROUTES, *client_devices.ROUTES, *_TAG_ROUTES]
 
 
 async def handle(
@@ -176,5 +176,6 @@ def install(settings: Settings) -> None:
     register_store("greengrass_deployments", deployments.DEPLOYMENTS)
     register_store("greengrass_revisions", deployments.REVISIONS)
     register_store("greengrass_core_devices", core_devices.CORE_DEVICES)
+    register_store("greengrass_client_devices", client_devices.ASSOCIATIONS)
     listener = Listener("Greengrass data plane", settings.data_port, serve, tls=True)
     register_background(listener.name, start=listener.start, stop=listener.stop)
