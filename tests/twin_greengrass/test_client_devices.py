@@ -1,13 +1,19 @@
-"""Which things may discover which core, as boto3 sees it."""
+"""Which things may discover which core, and AWS's components for them, as boto3 sees both."""
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from config.edge_server import DEFAULT_VERSIONS
+from config.public_components import AUTH, BRIDGE, NUCLEUS, PUBLIC_COMPONENTS
 from tests.twin_greengrass.started_cloud import Cloud
+from twin.cloud.greengrass.version_range import Version, VersionRange
 
 
 @pytest.fixture
@@ -92,3 +98,60 @@ def test_a_deleted_thing_leaves_nothing_to_the_next_of_its_name(cloud: Cloud, co
         iot.create_thing(thingName=deleted)
 
         assert associated(greengrass, core) == []
+
+
+def test_public_components_are_listed_and_described(cloud: Cloud) -> None:
+    greengrass = cloud.client("greengrassv2")
+
+    listed = {each["componentName"]: each for each in greengrass.list_components(scope="PUBLIC")["components"]}
+
+    assert set(listed) == set(PUBLIC_COMPONENTS)
+    auth = listed[AUTH]["latestVersion"]
+    assert auth["arn"] == f"arn:aws:greengrass:us-east-1:aws:components:{AUTH}:versions:{auth['componentVersion']}"
+    assert greengrass.describe_component(arn=auth["arn"])["publisher"] == "AWS"
+    recipe = json.loads(greengrass.get_component(arn=auth["arn"])["recipe"])
+    assert recipe["ComponentType"] == "aws.greengrass.plugin"
+    assert all(not manifest["Artifacts"] for manifest in recipe["Manifests"])
+    with pytest.raises(greengrass.exceptions.ResourceNotFoundException):
+        greengrass.delete_component(arn=auth["arn"])
+
+
+@pytest.mark.parametrize("runtime", ["aws_nucleus_classic", "aws_nucleus_lite"])
+def test_the_classic_nucleus_alone_is_offered_them(cloud: Cloud, runtime: str) -> None:
+    greengrass = cloud.client("greengrassv2")
+    platform = {"attributes": {"os": "linux", "architecture": "amd64", "runtime": runtime}}
+    candidates = [
+        {"componentName": BRIDGE, "componentVersion": PUBLIC_COMPONENTS[BRIDGE].version},
+        {"componentName": AUTH, "versionRequirements": {BRIDGE: ">=2.2.0 <2.6.0"}},
+    ]
+
+    def resolve() -> list[str]:
+        answer = greengrass.resolve_component_candidates(platform=platform, componentCandidates=candidates)
+        return [each["componentName"] for each in answer["resolvedComponentVersions"]]
+
+    if runtime == "aws_nucleus_classic":
+        assert resolve() == [BRIDGE, AUTH]
+        return
+    with pytest.raises(greengrass.exceptions.ResourceNotFoundException, match=re.escape(BRIDGE)):
+        resolve()
+
+
+def test_a_version_that_is_not_in_the_table_and_a_name_of_aws_are_refused(
+    cloud: Cloud, group_arn: str, recipe_text: Callable[..., str]
+) -> None:
+    greengrass = cloud.client("greengrassv2")
+    version = PUBLIC_COMPONENTS[AUTH].version
+
+    with pytest.raises(greengrass.exceptions.ValidationException, match=f"must be {version}, .* got 1.0.0"):
+        greengrass.create_deployment(targetArn=group_arn, components={AUTH: {"componentVersion": "1.0.0"}})
+    with pytest.raises(greengrass.exceptions.ConflictException, match="is AWS's"):
+        greengrass.create_component_version(inlineRecipe=recipe_text(AUTH, "9.0.0"))
+    made = greengrass.create_deployment(targetArn=group_arn, components={AUTH: {"componentVersion": version}})
+    assert greengrass.get_deployment(deploymentId=made["deploymentId"])["components"][AUTH]
+
+
+def test_every_dependency_of_the_table_is_met_by_the_table() -> None:
+    for component in PUBLIC_COMPONENTS.values():
+        for name, (versions, _kind) in component.dependencies.items():
+            version = DEFAULT_VERSIONS["classic"] if name == NUCLEUS else PUBLIC_COMPONENTS[name].version
+            assert VersionRange.parse(versions).allows(Version.parse(version)), (component.name, name)

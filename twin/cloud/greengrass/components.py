@@ -20,6 +20,7 @@ from ministack.core import iam_evaluator
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import s3
 
+from config.public_components import PUBLIC_COMPONENTS
 from twin.clock import CLOCK
 from twin.cloud.aws.protocol import (
     Answer,
@@ -43,6 +44,9 @@ Record = dict[str, Any]
 
 COMPONENTS: AccountRegionScopedDict = AccountRegionScopedDict()
 """Version ARN → record: arn, componentName, componentVersion, recipe (canonical), creationTimestamp (s), tags."""
+
+PUBLIC_SINCE = 1_791_000_000.0
+"""Creation time of AWS's own components in answers: about when the table was read."""
 
 VERSIONS_LIMIT = 5000
 """Quota: versions of one component (AWS general reference, Greengrass V2 quotas)."""
@@ -89,6 +93,8 @@ async def create_component_version(request: dict[str, Any]) -> Record:
 
 
 def _existing(arn: str, token: str | None) -> Record | None:
+    if (name := arn.partition(":components:")[2].partition(":")[0]) in PUBLIC_COMPONENTS:
+        raise ConflictError("component", arn, f"{name} is AWS's: give your component another name")
     record: Record | None = COMPONENTS.get(arn)
     if record is None or (token and record["clientToken"] == token):
         return record
@@ -102,30 +108,48 @@ def _existing(arn: str, token: str | None) -> Record | None:
 
 def component_arn(name: str) -> str:
     """ARN of a component of the request's account and region, without a version."""
-    return f"arn:aws:greengrass:{get_region()}:{get_account_id()}:components:{name}"
+    owner = "aws" if name in PUBLIC_COMPONENTS else get_account_id()
+    return f"arn:aws:greengrass:{get_region()}:{owner}:components:{name}"
+
+
+def public_versions() -> dict[str, Record]:
+    """AWS's own components of the table, by ARN, as records; nothing of them is stored."""
+    return {
+        (arn := f"{component_arn(name)}:versions:{component.version}"): {
+            "arn": arn,
+            "componentName": name,
+            "componentVersion": component.version,
+            "recipe": component.recipe,
+            "creationTimestamp": PUBLIC_SINCE,
+            "tags": {},
+        }
+        for name, component in PUBLIC_COMPONENTS.items()
+    }
 
 
 def component_version(arn: str) -> Record:
-    """The version with this ARN.
+    """The version with this ARN, of the account or of AWS.
 
     Raises:
         NotFoundError: If there is none.
     """
-    return find(COMPONENTS, arn, "component")
+    return public_versions().get(arn) or find(COMPONENTS, arn, "component")
 
 
 def delete_component_version(arn: str) -> None:
     """Remove a version; devices that have it keep running it.
 
     Raises:
-        NotFoundError: If there is none.
+        NotFoundError: If the account has none.
     """
-    component_version(arn)
+    find(COMPONENTS, arn, "component")
     del COMPONENTS[arn]
 
 
 def versions_of(name: str) -> list[Record]:
     """Every version of a component, the highest first."""
+    if name in PUBLIC_COMPONENTS:
+        return [record for record in public_versions().values() if record["componentName"] == name]
     return newest_first([record for record in COMPONENTS.values() if record["componentName"] == name])
 
 
@@ -335,10 +359,10 @@ async def _delete(call: Call) -> Answer:
 
 
 async def _list(call: Call) -> Answer:
-    # The twin has no components of AWS or of the community.
+    # Of AWS's components the twin knows those of the table, of the community's none.
     private = call.query.get("scope", "PRIVATE") == "PRIVATE"
     by_name: dict[str, list[Record]] = {}
-    for record in COMPONENTS.values() if private else ():
+    for record in COMPONENTS.values() if private else public_versions().values():
         by_name.setdefault(record["componentName"], []).append(record)
     summaries = [_summary(name, newest_first(records)[0]) for name, records in sorted(by_name.items())]
     return 200, page("components", summaries, call.query)

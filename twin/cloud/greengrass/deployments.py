@@ -10,6 +10,7 @@ from typing import Any
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
 from ministack.services import iot
 
+from config.public_components import PUBLIC_COMPONENTS
 from twin.clock import CLOCK
 from twin.cloud.aws.protocol import (
     Answer,
@@ -83,6 +84,11 @@ def _check_versions(components: dict[str, Any]) -> None:
             Version.parse(component["componentVersion"])
         except ValueError as error:
             mistakes.append((f"components.{name}.componentVersion", str(error)))
+            continue
+        known = PUBLIC_COMPONENTS.get(name)
+        if known and component["componentVersion"] != known.version:
+            text = f"must be {known.version}, the only one that the twin knows, got {component['componentVersion']}"
+            mistakes.append((f"components.{name}.componentVersion", text))
     if mistakes:
         raise InvalidRequestError(mistakes)
 
