@@ -1,5 +1,6 @@
 """The files that ship to devices, as archives ready to publish."""
 
+import ast
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,12 +147,66 @@ def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, age
         The archive; equal code gives equal bytes.
     """
     members = {
-        name: file
-        for name, file in package_files(inference / "edge_inference").items()
+        name: code
+        for name, code in shipped_code(inference / "edge_inference").items()
         if agent or not name.startswith("edge_inference/agent/")
     }
     file = folder / "inference" / "inference.zip"
-    return Archive(file, write_zip(file, {**package_files(COMPONENT), **members, "run.sh": RUN}, compress=True))
+    return Archive(file, write_zip(file, {**shipped_code(COMPONENT), **members, "run.sh": RUN}, compress=True))
+
+
+def shipped_code(package: Path) -> dict[str, bytes]:
+    """Read a Python package of ours as it travels to devices: its modules without what only people read.
+
+    Args:
+        package: Its folder.
+
+    Returns:
+        Path in the archive to content, sorted.
+
+    Raises:
+        StrangerError: As `package_files` raises it.
+        SyntaxError: A module is no Python.
+    """
+    return {
+        name: bare_python(file.read_text(encoding="utf-8")).encode() if file.suffix == ".py" else file.read_bytes()
+        for name, file in package_files(package).items()
+    }
+
+
+def bare_python(source: str) -> str:
+    """Take docstrings and lines of comment out of a module, a third of what a device would fetch.
+
+    Every statement stays on its line, so a traceback of a device fits the module in the repository.
+
+    Args:
+        source: A module whose docstrings are statements on lines of their own.
+
+    Returns:
+        A module of as many lines that does the same.
+
+    Raises:
+        SyntaxError: It is no Python.
+    """
+    lines = source.split("\n")
+    in_text: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr | ast.Constant):
+            in_text.update(range(node.lineno, node.end_lineno or node.lineno))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
+            first = node.body[0]
+            kept = "" if isinstance(node, ast.Module) or len(node.body) > 1 else "pass"
+            lines[first.lineno - 1] = lines[first.lineno - 1][: first.col_offset] + kept
+            for number in range(first.lineno, first.end_lineno or first.lineno):
+                lines[number] = ""
+    for number, line in enumerate(lines):
+        if number not in in_text and (line.isspace() or line.lstrip().startswith("#")):
+            lines[number] = ""
+    return "\n".join(lines)
+
+
+def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return ast.get_docstring(node, clean=False) is not None
 
 
 #: What a package of the components consists of.

@@ -4,7 +4,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from edge_constructs.edge_assets import COMPONENT, ROOT, RUN, Archive, MissingAssetError, package_files
+from edge_constructs.edge_assets import COMPONENT, ROOT, RUN, Archive, MissingAssetError, shipped_code
 from edge_constructs.reproducible_zip import files_below, is_leftover, sha256_of, write_zip
 
 HANDLERS = ROOT / "handlers"
@@ -52,11 +52,12 @@ def handler_archive(name: str, function: Path, folder: Path) -> Archive:
     Raises:
         ValueError: The function's folder is missing or empty.
     """
-    members = {f"function/{path}": file for path, file in function_files(function).items() if path != LOCK}
+    members: dict[str, Path | bytes] = {"run.sh": RUN}
+    members |= {f"function/{path}": file for path, file in function_files(function).items() if path != LOCK}
     for package in (HANDLERS / "v1_handler", HANDLERS / "shim", COMPONENT):
-        members |= package_files(package)
+        members |= shipped_code(package)
     file = folder / "handlers" / name / "handler.zip"
-    return Archive(file, write_zip(file, {**members, "run.sh": RUN}, compress=True))
+    return Archive(file, write_zip(file, members, compress=True))
 
 
 def dependencies_archive(

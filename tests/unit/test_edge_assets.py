@@ -1,5 +1,6 @@
 """Archives of what ships to devices."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -12,12 +13,15 @@ import pytest
 
 from edge_constructs import handler_provider
 from edge_constructs.edge_assets import (
+    ROOT,
     MissingAssetError,
+    bare_python,
     compiler_archive,
     compiler_python,
     inference_archive,
     package_files,
     runtime_archive,
+    shipped_code,
 )
 from edge_constructs.handler_assets import function_files
 from edge_constructs.reproducible_zip import StrangerError, files_below
@@ -104,6 +108,56 @@ def test_a_device_with_the_agent_gets_its_code_and_its_wheels(tmp_path: Path) ->
     with zipfile.ZipFile(archive.file) as members:
         assert {"edge_inference/agent/server.py", "edge_inference/agent/agent.proto"} <= set(members.namelist())
     assert runtime_archive("3.12", "x86_64", tmp_path / "out", made.parents[1], agent=True).sha256 == "ab" * 32
+
+
+def test_a_change_of_code_costs_a_device_at_most_100_kb(tmp_path: Path) -> None:
+    archive = inference_archive(tmp_path, agent=True)
+
+    assert archive.file.stat().st_size <= 100_000
+
+
+def without_docstrings(source: str) -> str:
+    """Dump a module's statements with their lines and columns."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            doc = ast.get_docstring(node, clean=False)
+            node.body = [each for each in node.body[doc is not None :] if not isinstance(each, ast.Pass)]
+        if isinstance(node, ast.stmt):  # a body of nothing but a docstring ends where that did
+            node.end_lineno = node.end_col_offset = 0
+    return ast.dump(tree, include_attributes=True)
+
+
+@pytest.mark.parametrize("package", ["inference/edge_component", "inference/edge_inference", "handlers/v1_handler"])
+def test_what_ships_is_the_code_without_what_only_people_read(package: str) -> None:
+    folder = ROOT / package
+
+    for name, code in shipped_code(folder).items():
+        source = (folder.parent / name).read_text(encoding="utf-8")
+        if name.endswith(".py"):
+            assert without_docstrings(code.decode()) == without_docstrings(source), name
+            assert not [line for line in code.decode().split("\n") if line.strip().startswith("#:")], name
+
+
+@pytest.mark.parametrize(
+    ("source", "bare"),
+    [
+        ('"""Doc."""\nx = 1\n', "\nx = 1\n"),
+        ('def f():\n    """Doc.\n\n    More.\n    """\n', "def f():\n    pass\n\n\n\n"),
+        ('class C:\n    """Doc."""\n\n    x = 1\n', "class C:\n    \n\n    x = 1\n".replace("    \n", "\n")),
+        ("x = 1  # kept: it is on a line of code\n    # gone\n", "x = 1  # kept: it is on a line of code\n\n"),
+        ('x = """\n# text\n   \n"""\n', 'x = """\n# text\n   \n"""\n'),
+        ('x = f"""\n# {y}\n"""\n# gone\n', 'x = f"""\n# {y}\n"""\n\n'),
+        ('x = b"""\n# bytes\n"""\n', 'x = b"""\n# bytes\n"""\n'),
+    ],
+)
+def test_texts_stay_and_every_statement_keeps_its_line(source: str, bare: str) -> None:
+    assert bare_python(source) == bare
+
+
+def test_what_is_no_python_does_not_ship() -> None:
+    with pytest.raises(SyntaxError):
+        bare_python("def f(:\n")
 
 
 LEFTOVERS = (
