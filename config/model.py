@@ -106,6 +106,15 @@ def labels_in_an_answer(declaration: Mapping[str, Any]) -> int:
     return found
 
 
+def has_reference(model: Model, models: Path = MODELS) -> bool:
+    """Whether a model's devices compare their inputs with its samples: its folder names what those look like."""
+    try:
+        declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(declaration, dict) and bool(declaration.get("reference"))
+
+
 def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]:
     """Read what a model's declaration says under `serving`: keys of the inference component's configuration.
 

@@ -18,12 +18,15 @@ class Thresholds(Section):
     Attributes:
         error_rate: Share of answers that are errors, 0 to 1.
         latency_p95_ms: 95th percentile of the time from taking a request to having its prediction, ms.
-        minimum_confidence: Average probability of the best label below which the inputs have drifted, 0 to 1;
-            0 for no such alarm.
+        drift: Population stability index of the inputs, against the model's own samples, above which they have
+            drifted: 0.1 is a slight change, 0.25 a large one; 0 for no such alarm.
+        minimum_confidence: Of a model without a reference: average probability of the best label below which the
+            inputs have drifted, 0 to 1; 0 for no such alarm.
     """
 
     error_rate: float = Field(default=0.05, ge=0, lt=1)
     latency_p95_ms: float = Field(default=500, gt=0)
+    drift: float = Field(default=0.25, ge=0)
     minimum_confidence: float = Field(default=0.5, ge=0, le=1)
 
 
@@ -33,11 +36,13 @@ class ModelThresholds(Section):
     Attributes:
         error_rate: As in `thresholds`.
         latency_p95_ms: As in `thresholds`.
+        drift: As in `thresholds`.
         minimum_confidence: As in `thresholds`.
     """
 
     error_rate: float | None = Field(default=None, ge=0, lt=1)
     latency_p95_ms: float | None = Field(default=None, gt=0)
+    drift: float | None = Field(default=None, ge=0)
     minimum_confidence: float | None = Field(default=None, ge=0, le=1)
 
 

@@ -3,7 +3,7 @@
 from aws_cdk import CfnOutput
 from constructs import Construct
 
-from config.model import serving
+from config.model import has_reference, serving
 from config.stage import Stage
 from edge_constructs.fleet_alarms import DeploymentNotice, FleetAlarms, NotificationTopic
 from edge_constructs.fleet_dashboard import FleetDashboard
@@ -31,6 +31,7 @@ class ObservabilityStack(StageStack):
         models = [model.folder for model in stage.models]
         devices = sorted({names.edge_server, *(device.name for device in stage.fleet.roster)})
         files = {model.folder: serving(model, names).get("PublishResultsOnTopic") for model in stage.models}
+        referenced = [model.folder for model in stage.models if has_reference(model)]
         rules = FleetRules(
             self,
             "Rules",
@@ -39,6 +40,7 @@ class ObservabilityStack(StageStack):
             store_results=settings.store_results,
             device_metrics=settings.device_metrics,
             file_topics={model: topic for model, topic in files.items() if topic},
+            drift=bool(referenced),
         )
         notice = names.alarm("deployment-failed")
         topic = NotificationTopic(
@@ -59,6 +61,7 @@ class ObservabilityStack(StageStack):
             settings=settings,
             least_heartbeats=settings.least_heartbeats(len(devices)),
             models={model: settings.of_model(model) for model in models},
+            referenced=referenced,
             failures=rules.failures,
         )
         FleetDashboard(
@@ -66,6 +69,7 @@ class ObservabilityStack(StageStack):
             "Dashboard",
             names=names,
             models=models,
+            referenced=referenced,
             period_s=settings.period_s,
             bucket=storage.artifacts.name,
             event_rule=notice,

@@ -3,6 +3,7 @@
 python -m tools.model init model.onnx --labels a,b      makes the folder, and the entry in the stage's file
 python -m tools.model check FOLDER [INPUT …]
 python -m tools.model preview FOLDER [INPUT …]          the same as a page, with what the model gets to see
+python -m tools.model reference FOLDER                  what its samples look like, for devices to tell drift by
 
 INPUT is a picture, a file with a request as JSON, or a request itself such as '{"features": [5.1, 3.5, 1.4, 0.2]}';
 without one the folder's own samples are predicted, and compared with their labels where they have some.
@@ -31,7 +32,7 @@ from edge_inference.models.detection import MOST
 from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
 from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
-from tools import detections, model_init, model_preview
+from tools import detections, model_init, model_preview, model_reference
 from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
@@ -55,10 +56,12 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     Raises:
         ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError: What is wrong with the folder.
     """
-    source = ModelSource.read(folder.resolve())  # "." has no name
+    folder = folder.resolve()  # "." has no name
+    source = ModelSource.read(folder, check_reference=False)
     check_name(source.name)
     check_runtime()
     check_model(source)
+    source = ModelSource.read(folder)
     serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
     settings = check_serving(source.name, serving)
     with tempfile.TemporaryDirectory() as scratch:
@@ -159,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("inputs", nargs="*", metavar="INPUT", help="a picture, a JSON file or a JSON request")
     model_init.add_arguments(commands.add_parser("init", help="make a folder and a stage's entry of an ONNX file"))
     model_preview.add_arguments(commands.add_parser("preview", help="show what the model sees and says, as a page"))
+    model_reference.add_arguments(commands.add_parser("reference", help="write what its samples look like"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # that no signature is checked is no news here
     try:
@@ -166,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines = model_init.init(options, check)
         elif options.command == "preview":
             lines = model_preview.preview(options.folder, options.inputs, options.out)
+        elif options.command == "reference":
+            lines = model_reference.write_reference(options.folder)
         else:
             lines = check(options.folder, options.inputs)
         for line in lines:

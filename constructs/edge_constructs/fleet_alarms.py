@@ -1,7 +1,7 @@
 """When somebody is told, of what, and who."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from aws_cdk import Aws, Duration, RemovalPolicy
@@ -16,7 +16,7 @@ from constructs import Construct
 from config.names import Names
 from config.observability import Observability, Thresholds
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.fleet_rules import CONFIDENCE, FAILED, HEARTBEATS, LATENCY, RuleLog, model_metric
+from edge_constructs.fleet_rules import CONFIDENCE, DRIFT, FAILED, HEARTBEATS, LATENCY, RuleLog, model_metric
 from edge_constructs.permission import ACCOUNT, arn
 
 
@@ -198,6 +198,8 @@ class FleetAlarms(Construct):
         settings: Periods.
         least_heartbeats: Fewer of them in a period are an alarm.
         models: Folder of each model to its thresholds.
+        referenced: Those of them whose devices compare inputs with samples; their threshold of confidence is without
+            effect, unless that of drift is 0.
         failures: Log of the rules' failures.
     """
 
@@ -211,6 +213,7 @@ class FleetAlarms(Construct):
         settings: Observability,
         least_heartbeats: float,
         models: Mapping[str, Thresholds],
+        referenced: Collection[str] = (),
         failures: RuleLog,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -244,10 +247,10 @@ class FleetAlarms(Construct):
         )
         for model, thresholds in models.items():
             self._of_model(model, thresholds)
+            self._of_inputs(model, thresholds, by_reference=model in referenced)
 
     def _of_model(self, model: str, thresholds: Thresholds) -> None:
         rate, latency = thresholds.error_rate, thresholds.latency_p95_ms
-        confidence = thresholds.minimum_confidence
         self._alarm(
             f"{model}-error-rate",
             f"More than {rate:.1%} of the answers of {model} are errors",
@@ -260,6 +263,19 @@ class FleetAlarms(Construct):
             model_metric(model, LATENCY),
             ("p95", "GreaterThanThreshold", latency),
         )
+
+    def _of_inputs(self, model: str, thresholds: Thresholds, *, by_reference: bool) -> None:
+        confidence = thresholds.minimum_confidence
+        if by_reference and thresholds.drift:
+            self._alarm(
+                f"{model}-drift",
+                f"The inputs of {model} differ from its samples by an index above {thresholds.drift:g}",
+                model_metric(model, DRIFT),
+                # One device whose camera has moved is enough, and its window is long already.
+                ("Maximum", "GreaterThanThreshold", thresholds.drift),
+                evaluation_periods=1,
+            )
+            return
         if not confidence:
             return
         self._alarm(

@@ -9,7 +9,7 @@ from constructs import Construct
 
 from config.names import Names
 from edge_constructs.fleet_alarms import RULE_FAILURES
-from edge_constructs.fleet_rules import CONFIDENCE, FAILED, HEARTBEATS, LATENCY, model_metric
+from edge_constructs.fleet_rules import CONFIDENCE, DRIFT, FAILED, HEARTBEATS, LATENCY, model_metric
 from edge_constructs.permission import REGION
 
 WIDTH, HEIGHT, COLUMNS = 12, 6, 2
@@ -24,6 +24,7 @@ class FleetDashboard(Construct):
         construct_id: Id below it.
         names: Of the stage.
         models: Their folders.
+        referenced: Those of them whose devices compare inputs with samples.
         period_s: Of each point.
         bucket: Name of the bucket whose size is shown.
         event_rule: Name of the rule that matches failed deployments.
@@ -38,6 +39,7 @@ class FleetDashboard(Construct):
         *,
         names: Names,
         models: Sequence[str],
+        referenced: Sequence[str] = (),
         period_s: int,
         bucket: str,
         event_rule: str,
@@ -52,6 +54,7 @@ class FleetDashboard(Construct):
             self._widget("Errors", self._of_each_model(FAILED, "Sum")),
             self._widget("Error rate", self._of_each_model(FAILED, "Average")),
             self._widget("Confidence: average probability of the best label", self._of_each_model(CONFIDENCE)),
+            *self._drift(referenced),
             self._widget("Heartbeats", [[self._namespace, HEARTBEATS, {"stat": "Sum", "label": "all devices"}]]),
             self._widget("Heartbeats of each device", [self._search(f"{{{self._namespace}/devices}}", "SampleCount")]),
             self._widget("Deployments: devices", self._deployments(event_rule)),
@@ -90,6 +93,10 @@ class FleetDashboard(Construct):
         return [
             [self._namespace, model_metric(model, name), {"stat": statistic, "label": model}] for model in self._models
         ]
+
+    def _drift(self, models: Sequence[str]) -> list[dict[str, Any]]:
+        lines = [[self._namespace, model_metric(model, DRIFT), {"stat": "Maximum", "label": model}] for model in models]
+        return [self._widget("Drift: index of inputs against samples", lines)] if lines else []
 
     def _search(self, schema: str, statistic: str) -> list[Any]:
         return [{"expression": f"SEARCH('{schema}', '{statistic}', {self._period})"}]

@@ -171,7 +171,7 @@ class TopicRule(Construct):
 #: Metrics of the stage's namespace.
 HEARTBEATS = "Heartbeats"
 #: Metrics of a model: `<model>.<name>`. FAILED is 0 for a result and 1 for an error: its average is the error rate.
-FAILED, LATENCY, CONFIDENCE = "Failed", "LatencyMs", "Confidence"
+FAILED, LATENCY, CONFIDENCE, DRIFT = "Failed", "LatencyMs", "Confidence", "Drift"
 
 #: The model is the third part of `edgewright/<stage>/<model>/response`.
 _MODEL = "${topic(3)}"
@@ -186,7 +186,7 @@ def model_metric(model: str, name: str) -> str:
 
     Args:
         model: The model's folder.
-        name: FAILED, LATENCY or CONFIDENCE.
+        name: FAILED, LATENCY, CONFIDENCE or DRIFT.
     """
     return f"{model}.{name}"
 
@@ -202,6 +202,7 @@ class FleetRules(Construct):
         store_results: Whether it does.
         device_metrics: Whether a device has a metric of its own.
         file_topics: A model to the topic of its own on which devices publish the results of files.
+        drift: Whether a model has a reference, so that heartbeats tell of drift.
     """
 
     def __init__(
@@ -214,6 +215,7 @@ class FleetRules(Construct):
         store_results: bool,
         device_metrics: bool,
         file_topics: Mapping[str, str],
+        drift: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         self._names = names
@@ -252,6 +254,14 @@ class FleetRules(Construct):
         alive = [put_metric(names.namespace, HEARTBEATS, "1", "Count")]
         if device_metrics:
             alive.append(put_metric(f"{names.namespace}/devices", _DEVICE, "${uptime_s}", "Seconds"))
+        if drift:
+            self._rule(
+                "Drift",
+                "Heartbeats: how far a model's inputs are from its samples",
+                [put_metric(names.namespace, model_metric("${drift.model}", DRIFT), "${drift.highest}", "None")],
+                topics=heartbeats,
+                where="drift.highest >= 0",
+            )
         self._rule("Heartbeat", "Signs of life become metrics", alive, topics=heartbeats, where="uptime_s >= 0")
         for model, topic in file_topics.items() if store_results else ():
             self._rule(

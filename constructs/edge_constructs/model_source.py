@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_constructs.edge_assets import ROOT
-from edge_constructs.reproducible_zip import StrangerError, check_member
+from edge_constructs.reproducible_zip import StrangerError, check_member, sha256_of
 
 DECLARATION = "model.json"
+#: What the samples look like: `python -m tools.model reference` writes it.
+REFERENCE = "reference.json"
 #: Written into every package.
 RESERVED = ("manifest.json", "manifest.sig")
 ONNX = re.compile(r"[^/]+\.onnx")
@@ -54,6 +56,9 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
             return  # the files that it would name are not known
     for field in ("inputs", "outputs"):
         yield from _tensor_mistakes(field, declaration.get(field) or [])
+    if not isinstance(declaration.get("reference", ""), str):
+        yield f"reference: must be a file in the folder, got {declaration['reference']!r:.60}"
+        return
     labels = declaration.get("labels")
     if not isinstance(labels or [], (str, list)) or (isinstance(labels, str) and not _is_inside(labels)):
         yield f"labels: must be a list, or a file in the folder, got {labels!r:.60}"
@@ -64,7 +69,8 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
 
 def file_names(declaration: dict[str, Any]) -> list[str]:
     """The files that travel with a model, by their paths in its folder."""
-    names = [declaration.get("source"), declaration.get("samples", {}).get("file"), *declaration.get("extras", ())]
+    samples, reference = declaration.get("samples", {}).get("file"), declaration.get("reference")
+    names = [declaration.get("source"), samples, reference, *declaration.get("extras", ())]
     return [name for place, name in enumerate(names) if name and name not in names[:place]]
 
 
@@ -129,11 +135,12 @@ class ModelSource:
     files: dict[str, Path]
 
     @classmethod
-    def read(cls, folder: Path) -> "ModelSource":
+    def read(cls, folder: Path, *, check_reference: bool = True) -> "ModelSource":
         """Read a model's folder.
 
         Args:
             folder: Holds `model.json` and the files that it names.
+            check_reference: Whether the reference must have been made of this very model and these samples.
 
         Returns:
             The model.
@@ -144,12 +151,19 @@ class ModelSource:
         """
         declaration = _declaration(folder)
         mistakes = list(mistakes_of(declaration, folder))
+        if not check_reference:
+            mistakes = [line for line in mistakes if not line.startswith(f"{REFERENCE}: ")]
         if mistakes:
             raise ModelDeclarationError("\n".join(f"{folder.name}/{DECLARATION}: {line}" for line in mistakes))
         if isinstance(declaration.get("labels"), str):
             declaration["labels"] = _labels(folder, declaration["labels"])
         names = file_names(declaration)
-        return cls(folder.name, declaration, {name: folder / name for name in names})
+        if not check_reference:
+            names = [name for name in names if (folder / name).is_file()]
+        source = cls(folder.name, declaration, {name: folder / name for name in names})
+        if check_reference and declaration.get("reference"):
+            _check_reference(source, folder)
+        return source
 
     @property
     def input_shapes(self) -> dict[str, list[int]]:
@@ -179,6 +193,26 @@ class ModelSource:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return path, sha256
+
+
+def reference_of(source: ModelSource) -> dict[str, str]:
+    """What a model's reference follows from: the model and its samples, by their SHA-256."""
+    names = (source.declaration["source"], source.declaration.get("samples", {}).get("file"))
+    return {name: sha256_of(source.files[name]) for name in names if name in source.files}
+
+
+def _check_reference(source: ModelSource, folder: Path) -> None:
+    """A reference of another model would raise alarms, or none, for no reason."""
+    name = source.declaration["reference"]
+    fix = f"run python -m tools.model reference {folder.name}"
+    try:
+        made_of = json.loads(source.files[name].read_text(encoding="utf-8"))["madeOf"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise ModelDeclarationError(f"{folder.name}/{name}: is no reference of samples: {fix}") from exc
+    if made_of != (wanted := reference_of(source)):
+        raise ModelDeclarationError(
+            f"{folder.name}/{name}: must have been made of {', '.join(wanted)} as they are now, got others: {fix}"
+        )
 
 
 def _declaration(folder: Path) -> dict[str, Any]:

@@ -10,9 +10,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "edge_assets" / "models" / "digits"
 
 
-def make_package(folder: Path, version: str = "1.0.0", **changes: Any) -> Path:
-    """Write a package; `changes` replace entries of the manifest, None removes one."""
+def make_package(folder: Path, version: str = "1.0.0", *, drift: bytes = b"", **changes: Any) -> Path:
+    """Write a package; `changes` replace entries of the manifest, None removes one; `drift` is its reference."""
     folder.mkdir(parents=True)
+    if drift:
+        (folder / "reference.json").write_bytes(drift)
     for name in ("model.onnx", "samples.npz"):
         shutil.copy(DIGITS / name, folder / name)
     return describe(folder, version, **changes)
@@ -26,6 +28,8 @@ def describe(folder: Path, version: str = "1.0.0", **changes: Any) -> Path:
         if file.name != "manifest.json":
             content = file.read_bytes()
             manifest["files"][file.name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    if manifest.get("reference") not in manifest["files"]:
+        manifest["reference"] = None
     manifest |= changes
     manifest = {key: value for key, value in manifest.items() if value is not None}
     (folder / "manifest.json").write_text(json.dumps(manifest))

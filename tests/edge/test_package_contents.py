@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ KEY = parse_key(SIGNER.public_key)
 DIGITS_SERVED = Served("digits", "com.example.model.Digits")
 
 
-def signed(folder: Path, version: str = "1.0.0", **changes: str) -> Path:
+def signed(folder: Path, version: str = "1.0.0", **changes: Any) -> Path:
     return SIGNER.sign_package(make_package(folder, version, **changes))
 
 

@@ -23,7 +23,12 @@ def package(folder: Path, name: str, **changes: Any) -> Path:
     """A committed model folder as a device finds it."""
     folder.mkdir(parents=True)
     declaration = json.loads((MODELS / name / "model.json").read_text()) | changes
-    named = ["model.onnx", declaration.get("samples", {}).get("file"), *declaration.get("extras", [])]
+    named = [
+        "model.onnx",
+        declaration.get("samples", {}).get("file"),
+        declaration.get("reference"),
+        *declaration.get("extras", []),
+    ]
     for file in filter(None, named):
         (folder / file).write_bytes((MODELS / name / file).read_bytes())
     return manifest(folder, declaration)

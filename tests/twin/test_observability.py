@@ -154,6 +154,8 @@ def test_every_alarm_goes_off_and_ends(fleet: ObservedFleet) -> None:
         for model in models:
             fleet.error(model)
             fleet.result(model, latency_ms=9000, top_k=[{"label": "?", "probability": 0.01}])
+            # Without the uptime it is no sign of life: silence must go off, too.
+            fleet.publish("heartbeat", drift={"model": model, "inputs": 200, "highest": 4.2, "psi": {"p": 4.2}})
         fleet.result("huge", latency_ms="1e999")
 
     # An alarm tells a change only: what earlier tests did must have left every period, looked at or not yet.

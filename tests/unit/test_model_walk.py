@@ -94,7 +94,7 @@ def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest
     s3.put(
         "artifacts-dev",
         "sources/digits/SHA/model.tar.gz",
-        targz({name: (DIGITS / name).read_bytes() for name in ("model.onnx", "samples.npz")}),
+        targz({name: (DIGITS / name).read_bytes() for name in ("model.onnx", "samples.npz", "reference.json")}),
     )
 
     # The stage's file, the models' stack, and its part of the stack that deploys.

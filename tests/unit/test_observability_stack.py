@@ -11,7 +11,7 @@ from aws_cdk.assertions import Template
 from config.loader import load_stage
 from config.observability import HEARTBEAT_S, Observability
 from edge_constructs.fleet_alarms import PATTERN_ROOM, DeploymentNotice, patterns
-from edge_constructs.fleet_rules import CONFIDENCE, FAILED, LATENCY, model_metric
+from edge_constructs.fleet_rules import DRIFT, FAILED, LATENCY, model_metric
 from edge_constructs.synth import new_app, read_context
 from edge_inference.settings import ServiceSettings
 from stacks.observability_stack import ObservabilityStack
@@ -50,6 +50,7 @@ LOGGING = {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents
     [
         ("Results", {"s3:PutObject", "kms:GenerateDataKey", "cloudwatch:PutMetricData"}),
         ("Confidence", {"cloudwatch:PutMetricData"}),
+        ("Drift", {"cloudwatch:PutMetricData"}),
         ("Errors", {"cloudwatch:PutMetricData"}),
         ("Heartbeat", {"cloudwatch:PutMetricData"}),
         ("ImageClassificationFiles", {"s3:PutObject", "kms:GenerateDataKey"}),
@@ -120,14 +121,14 @@ def test_every_model_has_its_alarms_and_the_fleet_its_own(stage: str) -> None:
         wanted |= {f"edgewright-{stage}-{model.folder}-{kind}" for kind in ("error-rate", "latency")}
         # The committed image classifier has random weights: nothing is probable.
         if model.folder != "image-classification":
-            wanted.add(f"edgewright-{stage}-{model.folder}-confidence")
+            wanted.add(f"edgewright-{stage}-{model.folder}-drift")
 
     assert set(alarms(stage)) == wanted
 
 
 def test_alarms_look_at_metrics_that_rules_put() -> None:
     put = {
-        action["CloudwatchMetric"]["MetricName"].replace("${topic(3)}", "digits")
+        action["CloudwatchMetric"]["MetricName"].replace("${topic(3)}", "digits").replace("${drift.model}", "digits")
         for rule in rules().values()
         for action in rule["Actions"]
         if "CloudwatchMetric" in action
@@ -137,7 +138,7 @@ def test_alarms_look_at_metrics_that_rules_put() -> None:
     }
 
     assert looked_at - put == {"RuleFailures"}
-    assert {model_metric("digits", name) for name in (FAILED, LATENCY, CONFIDENCE)} <= looked_at
+    assert {model_metric("digits", name) for name in (FAILED, LATENCY, DRIFT)} <= looked_at
     (counted,) = resources("twin", "Observability", "AWS::Logs::MetricFilter")
     assert counted["Properties"]["MetricTransformations"][0]["MetricName"] == "RuleFailures"
 
@@ -244,6 +245,7 @@ def test_the_dashboard_shows_everything_and_does_not_grow_with_the_fleet(stage: 
         "Errors",
         "Error rate",
         "Confidence",
+        "Drift: index of inputs",
         "Heartbeats of each device",
         "Deployments: devices",
         "Cost: rules and messages",

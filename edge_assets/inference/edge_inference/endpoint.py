@@ -17,6 +17,7 @@ from edge_inference import messages
 from edge_inference.captures import Captures, NoCaptures
 from edge_inference.files import FileJob, FileSource, read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
+from edge_inference.models.drift import DriftWindow
 from edge_inference.models.prediction import Prediction
 from edge_inference.models.store import ModelStore, Workload
 from edge_inference.pipeline import HandOver, Pipeline
@@ -81,6 +82,7 @@ class Endpoint:
         self.store = store
         self.counts = Counts()
         self.latencies = Latencies()
+        self.drift = DriftWindow()
         self._device = device
         self._outboxes = {Side.CLOUD: outbox, Side.LOCAL: outbox if local is None else local}
         self._captures = captures or NoCaptures()
@@ -254,6 +256,8 @@ class Endpoint:
         prediction = model.predict(request, self.settings.top_k)
         latency_ms = (time.perf_counter() - started) * 1000
         self.latencies.add(latency_ms)
+        if (reference := model.package.reference) is not None:
+            self.drift.add(reference, prediction.confidence(reference.threshold), prediction.measures)
         if self.settings.capture_share or self.settings.capture_below:
             self._captures.offer(self.settings, request, prediction)
         return prediction, latency_ms

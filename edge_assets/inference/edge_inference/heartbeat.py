@@ -48,6 +48,7 @@ class Heartbeat:
         self._clock = clock
         self._started = clock()
         self._next = self._started
+        self._beats = 0
 
     def beat(self, endpoints: Iterable[Endpoint]) -> None:
         """Publish if it is time; heartbeats do not pile up during an outage.
@@ -71,6 +72,7 @@ class Heartbeat:
             JSON of at most 6,000 bytes; with very many models those that come last are left out.
         """
         unheard = self._unheard()[:UNHEARD]
+        drift = self._drift(endpoints)
         for count in range(len(endpoints), -1, -1):
             payload = encode(
                 {
@@ -81,6 +83,7 @@ class Heartbeat:
                     "outbox": _on_their_way(self._outbox),
                     **({"local_outbox": _on_their_way(self._local)} if self._local else {}),
                     **({"unheard": unheard} if unheard else {}),
+                    **({"drift": drift} if drift else {}),
                     "captures": self._captures(),
                     "models": {each.settings.name: _model(each) for each in endpoints[:count]},
                 }
@@ -88,6 +91,15 @@ class Heartbeat:
             if len(payload) <= PAYLOAD_BYTES:
                 break
         return payload
+
+    def _drift(self, endpoints: list[Endpoint]) -> dict[str, object]:
+        """Of one model at a time, in turn: a rule makes one metric of a message."""
+        reports = [(each.settings.name, report) for each in endpoints if (report := each.drift.report())]
+        if not reports:
+            return {}
+        self._beats += 1
+        name, report = reports[self._beats % len(reports)]
+        return {"model": name, **report}
 
 
 def resident_mb(statm: Path = STATM) -> float:

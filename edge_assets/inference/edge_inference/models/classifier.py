@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_inference.messages import ErrorCode, Request, RequestError
 from edge_inference.models import pictures
+from edge_inference.models.drift import measure
 from edge_inference.models.package import ModelPackage, ModelPackageError
 from edge_inference.models.pictures import Preprocessing
 from edge_inference.models.prediction import Prediction, Score
@@ -120,7 +121,8 @@ class ImageClassifier:
 
     def predict(self, request: Request, count: int) -> Prediction:
         """Name what the picture of a request shows; see `Workload.predict`."""
-        return _prediction(self.package, self.runtime, self.preprocessing.apply(self._pixels(request)), count)
+        pixels = self._pixels(request)
+        return _prediction(self.package, self.runtime, self.preprocessing.apply(pixels), count, pixels)
 
     def warm_up(self) -> None:
         """Classify the first sample, or an empty picture; see `Workload.warm_up`."""
@@ -157,7 +159,7 @@ class TabularClassifier:
         """Name the class of a request's row; see `Workload.predict`."""
         request.needs("index", "features")
         row = sample(self.samples, request) if request.features is None else self._row(request)
-        return _prediction(self.package, self.runtime, self._typed(row)[np.newaxis], count)
+        return _prediction(self.package, self.runtime, self._typed(row)[np.newaxis], count, row)
 
     def warm_up(self) -> None:
         """Classify the first sample, or a row of zeros; see `Workload.warm_up`."""
@@ -211,9 +213,12 @@ def sample(samples: NDArray[np.float32], request: Request) -> NDArray[np.float32
     return chosen
 
 
-def _prediction(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any], count: int) -> Prediction:
+def _prediction(
+    package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any], count: int, seen: NDArray[Any]
+) -> Prediction:
     scores = top_k(_classes(package, runtime.run(values)), package.labels, count, probabilities=package.probabilities)
-    return Prediction(package.version, scores, notice=package.notice)
+    measures = {} if package.reference is None else measure(seen, package.features)
+    return Prediction(package.version, scores, notice=package.notice, measures=measures)
 
 
 def _classes(package: ModelPackage, output: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edge_inference.messages import Request
 from edge_inference.models.classifier import sample
 from edge_inference.models.detection import Detection
+from edge_inference.models.drift import measure
 from edge_inference.models.package import FREE, ModelPackage, ModelPackageError
 from edge_inference.models.pictures import Decoded, Preprocessing
 from edge_inference.models.prediction import Prediction, Score
@@ -41,7 +42,10 @@ class ObjectDetector:
         else:
             pixels, size = sample(self.samples, request), (self.preprocessing.width, self.preprocessing.height)
         scores = self._objects(self._run(pixels), size)
-        return Prediction(self.package.version, scores[:count], notice=self.package.notice, size=size)
+        measures = {} if self.package.reference is None else measure(pixels)
+        return Prediction(
+            self.package.version, scores[:count], notice=self.package.notice, size=size, measures=measures
+        )
 
     def warm_up(self) -> None:
         """Look at the first sample, or at an empty picture; see `Workload.warm_up`."""

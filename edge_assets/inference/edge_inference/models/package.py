@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from edge_inference.models.contents import Contents, open_file, read_file
 from edge_inference.models.detection import KEYS as DETECTION
 from edge_inference.models.detection import Detection, read_detection
+from edge_inference.models.drift import Reference, read_reference
 from edge_inference.models.pictures import CHANNELS, INPUT_DTYPES, LETTERBOX, PAD, STRETCH, Preprocessing
 from edge_inference.models.signature import SIGNATURE, SIGNATURE_BYTES, SignatureError, SigningKey
 
@@ -83,6 +84,7 @@ class ModelPackage:
         signed: Whether its signature was checked; False where the device has no signing key.
         contents: Its files as they were verified; empty once the model is loaded.
         detection: From outputs to objects; None unless the task is object detection.
+        reference: What its held-out samples look like; None where the package does not say.
     """
 
     folder: Path
@@ -100,6 +102,7 @@ class ModelPackage:
     signed: bool = False
     contents: Contents = field(default_factory=lambda: Contents({}), repr=False, compare=False)
     detection: Detection | None = None
+    reference: Reference | None = None
 
     @property
     def model_input(self) -> Tensor:
@@ -304,6 +307,10 @@ def open_package(folder: Path, key: SigningKey | None = None) -> ModelPackage:
     manifest, contents = verified(folder, key)
     try:
         package = replace(read_declaration(folder, manifest), signed=key is not None, contents=contents)
+        if (name := manifest.get("reference")) is not None:
+            if name not in contents:
+                raise ValueError(f"reference must be one of files, got {name!r}")
+            package = replace(package, reference=read_reference(contents[str(name)]))
     except KeyError as exc:
         raise ModelPackageError(f"{folder / MANIFEST}: {exc.args[0]} is required") from exc
     except (TypeError, ValueError, AttributeError) as exc:

@@ -23,6 +23,7 @@ class Prediction:
         outputs: Name of each tensor to its nested lists; empty but for raw tensors.
         notice: What whoever reads the answer must know of the model; mostly empty.
         size: Width and height of the picture, upright, in which objects were looked for; None unless they were.
+        measures: Statistics of the input by name; empty where the model has no reference to compare them with.
     """
 
     version: str
@@ -30,6 +31,7 @@ class Prediction:
     outputs: Mapping[str, object] = field(default_factory=dict)
     notice: str = ""
     size: tuple[int, int] | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def confidence(self, threshold: float) -> float | None:
         """How sure the model is: of the label, or of the object of an answer that it is least sure of.

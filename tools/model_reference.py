@@ -1,0 +1,73 @@
+"""What a model's samples look like, for devices to compare their inputs with: `python -m tools.model reference`."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from config.model import labels_in_an_answer
+from edge_constructs.model_source import DECLARATION, REFERENCE, ModelDeclarationError, ModelSource, reference_of
+from edge_inference.messages import Request
+from edge_inference.models.drift import CONFIDENCE, LEAST_SAMPLES, Reference, describe, measure, to_json
+from edge_inference.models.package import OBJECTS, TENSORS
+from tools.model_folder import check_serving, load, package
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    command.add_argument("folder", type=Path, help="the model's folder; its model.json must name samples")
+
+
+def write_reference(folder: Path) -> Iterator[str]:
+    """Run a model over its own samples with the device's code, and write what they look like into its folder.
+
+    The same model and samples give the same file. `model.json` gets its name, where it does not have it.
+
+    Args:
+        folder: The model's.
+
+    Yields:
+        What was written.
+
+    Raises:
+        ModelDeclarationError: The folder cannot be used, or has too few samples.
+        ModelPackageError, RequestError: The model does not load, or fails on a sample.
+        OSError: The file cannot be written.
+    """
+    folder = folder.resolve()
+    # A reference that is out of date must not be in the way of a new one.
+    source = ModelSource.read(folder, check_reference=False)
+    source.files.pop(str(source.declaration.pop("reference", "")), None)
+    task = source.declaration.get("task")
+    if task == TENSORS or not source.declaration.get("samples"):
+        fix = "the task tensors has no confidence" if task == TENSORS else "name held-out inputs under samples"
+        raise ModelDeclarationError(f"{folder.name}/{DECLARATION}: a reference is made of samples: {fix}")
+    serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
+    settings = check_serving(source.name, serving)
+    with tempfile.TemporaryDirectory() as scratch:
+        model: Any = load(package(source, Path(scratch) / "package"))
+        count = len(model.samples)
+        if count < LEAST_SAMPLES:
+            raise ModelDeclarationError(f"{folder.name}: samples must be at least {LEAST_SAMPLES}, got {count}")
+        threshold = settings["threshold"] if model.package.task == OBJECTS else 0.0
+        values: dict[str, list[float]] = {}
+        for index in range(count):
+            answer = model.predict(Request(None, index=index), settings["count"])
+            found = {CONFIDENCE: answer.confidence(threshold) or 0.0}
+            for name, value in {**found, **measure(model.samples[index], model.package.features)}.items():
+                values.setdefault(name, []).append(value)
+    reference = Reference(count, threshold, tuple(describe(name, each) for name, each in values.items()))
+    file = folder / REFERENCE
+    file.write_text(to_json(reference, reference_of(source)), encoding="ascii")
+    _name_in(folder / DECLARATION)
+    yield f"{file}: {len(values)} statistics of {count} samples, {file.stat().st_size} bytes"
+
+
+def _name_in(declaration: Path) -> None:
+    """Add the file's name to a declaration, and leave the rest as its author wrote it."""
+    text = declaration.read_text(encoding="utf-8-sig")
+    if json.loads(text).get("reference") != REFERENCE:
+        head = text.rstrip().removesuffix("}").rstrip()
+        declaration.write_text(f'{head},\n  "reference": "{REFERENCE}"\n}}\n', encoding="utf-8")
