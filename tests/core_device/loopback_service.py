@@ -61,6 +61,9 @@ class LoopbackCloud:
         self.published: list[tuple[str, bytes, int, dict[str, Any]]] = []
         self._receivers: list[tuple[str, Callable[[str, bytes], None]]] = []
 
+    async def deliver(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
+        self.publish(topic, payload, qos, properties)
+
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
         self.published.append((topic, payload, qos, dict(properties)))
         for topic_filter, receiver in list(self._receivers):

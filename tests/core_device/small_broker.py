@@ -28,6 +28,7 @@ class SmallBroker:
         self.client_ids: list[str] = []
         self.certificates: list[int] = []  # serial numbers of those that clients showed
         self.away = False
+        self.acknowledges = True
         self.responder: Responder | None = None
         self._clients: dict[asyncio.StreamWriter, set[str]] = {}
 
@@ -90,7 +91,8 @@ class SmallBroker:
         size = int.from_bytes(body[:2], "big")
         topic, at = body[2 : 2 + size].decode(), 2 + size
         if head & 0x06:
-            writer.write(_packet(0x40, body[at : at + 2]))
+            if self.acknowledges:
+                writer.write(_packet(0x40, body[at : at + 2]))
             at += 2
         payload = body[at + 1 + body[at] :]
         self.published.append((topic, payload))

@@ -14,6 +14,7 @@ from tests.core_device.small_broker import SmallBroker, running_broker
 from tests.core_device.tls_identity import TlsIdentity, renew
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
+from twin.core_device.cloud.spool import Spool
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import RequestRejectedError
 
@@ -25,6 +26,7 @@ def run(
     *,
     keeps_messages: bool = True,
     sends_properties: bool = True,
+    spool: Path | None = None,
 ) -> None:
     async def main() -> None:
         broker = SmallBroker()
@@ -35,6 +37,7 @@ def run(
                 packet_bytes,
                 keeps_messages=keeps_messages,
                 sends_properties=sends_properties,
+                spool=spool,
             )
             task = asyncio.create_task(connection.run())
             try:
@@ -217,6 +220,120 @@ def test_messages_that_wait_for_the_cloud_have_a_bound(tmp_path: Path) -> None:
             connection.publish("a", payload, 1)
 
     run(tmp_path, scenario)
+
+
+MESSAGES = [("a", b"%d" % number) for number in range(5)]
+
+
+def test_a_cloud_that_dies_before_it_acknowledges_gets_the_messages_again_in_order(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        broker.acknowledges = False
+        for topic, payload in MESSAGES:
+            await connection.deliver(topic, payload, 1)
+        await until(lambda: broker.published == MESSAGES)
+
+        broker.drop_clients()
+        broker.acknowledges = True
+        await until(lambda: broker.published == MESSAGES * 2)
+        await connection.deliver("a", b"next", 1)
+        await until(lambda: broker.published[-1] == ("a", b"next") and not connection._queued)
+
+    run(tmp_path, scenario, spool=tmp_path / "spool.sqlite")
+
+
+@pytest.mark.parametrize(("dialect", "sent"), [(CLASSIC, True), (LITE, False)])
+def test_what_a_killed_device_had_taken_is_sent_by_the_next_one_in_order(
+    tmp_path: Path, dialect: Dialect, sent: bool
+) -> None:
+    spool = tmp_path / "spool.sqlite"
+
+    async def dies(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        await connection.deliver("a", b"acknowledged", 1)
+        await until(lambda: not connection._queued)
+        broker.acknowledges = False
+        for topic, payload in MESSAGES:
+            await connection.deliver(topic, payload, 1, {"contentType": "text/plain"})
+        connection._spool = None  # as SIGKILL: nothing is tidied, nothing is closed
+
+    async def dies_again(broker: SmallBroker, connection: Connection) -> None:
+        broker.acknowledges = False
+        await until(lambda: len(broker.published) >= len(MESSAGES))
+        connection._spool = None
+
+    async def lives(broker: SmallBroker, connection: Connection) -> None:
+        if dialect is CLASSIC:
+            await connection.deliver("a", b"new", 1)
+        await until(lambda: broker.published and not connection._queued)
+
+        kept = [message for message in broker.published if message[1] not in (b"acknowledged", b"new")]
+        assert kept == MESSAGES
+        assert broker.published[-1] == (("a", b"new") if dialect is CLASSIC else MESSAGES[-1])
+        assert [size > 0 for _, size in broker.extras][-2] == sent
+
+    async def has_nothing_left(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        await connection.deliver("a", b"last", 1)
+        await until(lambda: not connection._queued)
+
+        assert broker.published == [("a", b"last")]
+
+    for scenario in (dies, dies_again, lives, has_nothing_left):
+        run(
+            tmp_path,
+            scenario,
+            keeps_messages=dialect.keeps_messages,
+            sends_properties=dialect.sends_properties,
+            spool=spool,
+        )
+
+
+def test_on_a_full_disk_the_clouds_acknowledgement_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = tmp_path / "spool.sqlite"
+    monkeypatch.setattr("twin.core_device.cloud.connection._ACKNOWLEDGE_LIMIT_S", 0.2)
+
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        assert connection._spool is not None
+        assert connection._spool._database is not None
+        connection._spool._database.execute("PRAGMA max_page_count=3")  # SQLITE_FULL, as a full disk
+        large = bytes(20_000)
+        await connection.deliver("a", large, 1)
+
+        assert broker.published == [("a", large)]
+        assert "cannot be kept" in caplog.text
+        await connection.deliver("a", b"room again", 1)  # the file is opened anew
+        broker.acknowledges = False
+        connection._spool._database.execute("PRAGMA max_page_count=3")
+        with pytest.raises(RequestRejectedError, match="not acknowledged it in 0 s: make room, and try again"):
+            await connection.deliver("a", large, 1)
+
+    run(tmp_path, scenario, spool=spool)
+
+
+@pytest.mark.parametrize(("content", "kept"), [(b"no database" * 100, False), (None, True)])
+def test_only_a_damaged_spool_is_put_aside(tmp_path: Path, content: bytes | None, kept: bool) -> None:
+    file = tmp_path / "spool.sqlite"
+    spool = Spool(file)
+    spool.add("a", b"1", {})
+    spool.close()
+    if content is None:
+        file.with_name("spool.sqlite-wal").mkdir()  # a file cannot be made there: no database, no damage
+    else:
+        file.write_bytes(content)
+
+    again = Spool(file)
+    if content is None:
+        assert again.add("a", b"2", {}) is None
+        file.with_name("spool.sqlite-wal").rmdir()
+        again = Spool(file)
+
+    assert [message.payload for message in again.waiting()] == ([b"1"] if kept else [])
+    assert again.add("a", b"3", {}) is not None
+    assert file.with_name("spool.sqlite.damaged").exists() != kept
 
 
 def test_qos_0_is_refused_without_a_connection(tmp_path: Path) -> None:

@@ -59,6 +59,24 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "cannot be used" in caplog.text
 
 
+def test_a_disk_that_refuses_for_a_while_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "spool.sqlite"
+    first = Spool(file)
+    assert add(first, b"1")
+    first.close()
+    blocked = tmp_path / "spool.sqlite-wal"
+    blocked.mkdir()  # the log cannot be made: the open fails as on a full disk, by an OperationalError
+
+    again = Spool(file)
+    assert not add(again, b"2")
+    assert "cannot be used" in caplog.text
+    blocked.rmdir()
+    assert add(again, b"3")
+
+    assert drained(again) == [b"1", b"3"]
+    assert not (tmp_path / "spool.damaged").exists()
+
+
 def test_a_disk_that_becomes_usable_later_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "work").write_text("")
     file = tmp_path / "work" / "spool.sqlite"

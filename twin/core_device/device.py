@@ -53,10 +53,12 @@ class Machine:
 
     clock: Clock = CLOCK
     mqtt_address: tuple[str, int] | None = None
+    spool: Path | None = None
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
         self.layout = Layout(configuration.system.root_path)
+        self.spool = self.layout.spool_file
         self._registry = ProcessRegistry(self.layout.processes_file)
 
     def tls(self) -> DeviceTls:
@@ -197,6 +199,7 @@ class CoreDevice:
             packet_bytes=dialect.packet_bytes,
             keeps_messages=dialect.keeps_messages,
             sends_properties=dialect.sends_properties,
+            spool=machine.spool,
             tls=tls,
             address=machine.mqtt_address,
         )

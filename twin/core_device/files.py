@@ -110,6 +110,11 @@ class Layout:
         return self.root / "config" / "job.json"
 
     @property
+    def spool_file(self) -> Path:
+        """Components' messages that the cloud has not acknowledged."""
+        return self.root / "spool.sqlite"
+
+    @property
     def processes_file(self) -> Path:
         """The process groups of the running components."""
         return self.root / "config" / "processes.json"

@@ -130,7 +130,8 @@ def _open(file: Path) -> sqlite3.Connection | None:
             return _connected(file)
         except (sqlite3.Error, OSError) as exc:
             log.error("the spool %s cannot be used: %s", file, exc)
-            if attempt == 0 and isinstance(exc, sqlite3.DatabaseError):
+            # A full disk or a missing right (OperationalError) leaves good messages where they are.
+            if attempt == 0 and isinstance(exc, sqlite3.Error) and not isinstance(exc, sqlite3.OperationalError):
                 with contextlib.suppress(OSError):
                     file.replace(file.with_suffix(".damaged"))
     return None

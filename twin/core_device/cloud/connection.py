@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
 from .https import DeviceTls
+from .spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,16 @@ class _Subscription:
     receivers: list[Receiver] = field(default_factory=list)
 
 
+@dataclass
+class _Queued:
+    """A message of QoS 1 until its acknowledgement."""
+
+    topic: str
+    size: int
+    number: int | None  # in the spool
+    acknowledged: asyncio.Future[None] | None = None  # where somebody waits for it
+
+
 class Connection:
     """An MQTT 5 session that is opened again, with all its subscriptions, whenever it is lost.
 
@@ -59,6 +71,8 @@ class Connection:
         keeps_messages: Whether messages of QoS 1 are taken without a connection, and sent with the next one, as the
             classic nucleus' spooler does; nucleus lite refuses them.
         sends_properties: Whether MQTT 5 properties and the retain flag leave the device; they are checked in any case.
+        spool: Where the file is of what `deliver` has taken and the cloud has not; what a process before left in it
+            is sent first. None keeps it in memory alone.
         backoff: Waits between attempts; the default is that of nucleus lite with a lower ceiling (3 s for 300 s),
             because a cloud on a laptop is away for seconds.
         tls: What it shows; by default what the configuration names.
@@ -73,6 +87,7 @@ class Connection:
         *,
         keeps_messages: bool = True,
         sends_properties: bool = True,
+        spool: Path | None = None,
         tls: DeviceTls | None = None,
         address: tuple[str, int] | None = None,
     ) -> None:
@@ -89,7 +104,8 @@ class Connection:
         self._subscriptions: dict[str, _Subscription] = {}
         self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
-        self._queued: dict[int, int] = {}
+        self._queued: dict[int, _Queued] = {}
+        self._queued_bytes = 0
         self._connect_listeners: list[Callable[[], None]] = []
         self._tls = tls or DeviceTls(configuration)
         self._context = self._tls.context(identified=True)
@@ -101,9 +117,12 @@ class Connection:
         )
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._later(self._on_disconnect, reason)
         client.on_message = lambda _c, _u, message: self._later(self._on_message, message.topic, message.payload)
-        client.on_publish = lambda _c, _u, mid, _r, _p: self._later(self._queued.pop, mid, None)
+        client.on_publish = lambda _c, _u, mid, reason, _p: self._later(self._on_acknowledged, mid, reason)
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._later(self._on_subscribe, mid, reasons)
         client.on_socket_close = lambda _c, _u, closed: self._forget_socket(closed)
+        self._spool = Spool(spool) if spool else None
+        for kept in self._spool.waiting() if self._spool else ():
+            self._send(kept.topic, kept.payload, 1, kept.properties, kept.number)
 
     def on_connected(self, listener: Callable[[], None]) -> None:
         """Call a function after every successful connect, once the subscriptions are under way again."""
@@ -145,6 +164,9 @@ class Connection:
         finally:
             self._client.disconnect()
             self._end()
+            if self._spool:
+                self._spool.tidy()
+                self._spool.close()
 
     async def _connect(self) -> None:
         """Connect in a thread, since TLS and a proxy's answer are waited for, and let the loop serve the socket.
@@ -188,6 +210,8 @@ class Connection:
 
     def _look(self) -> None:
         """Send the keep-alive when it is due; a connection whose answer stays away ends."""
+        if self._spool:
+            self._spool.tidy()
         if self._client.socket() is not None:
             self._client.loop_misc()
             self._looking = self._loop.call_later(_LOOK_S, self._look)
@@ -211,7 +235,7 @@ class Connection:
             self._client._sock_close()
 
     def publish(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
-        """Send a message; one of QoS 1 that was taken is kept until the cloud has acknowledged it.
+        """Send a message; one of QoS 1 is kept in memory until the cloud has acknowledged it.
 
         Args:
             topic: Topic without wildcards.
@@ -223,10 +247,47 @@ class Connection:
             RequestRejectedError: Too large, not connected (QoS 0, or a device that keeps no messages), or too much is
                 waiting already (QoS 1).
         """
+        self._check(payload, qos)
+        self._send(topic, payload, qos, properties or {})
+
+    async def deliver(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
+        """Send a component's message; once this returns, one of QoS 1 is not lost by a kill of the device or the cloud.
+
+        It is on disk then, until the cloud has acknowledged it. On a full disk the acknowledgement is waited for.
+
+        Args:
+            topic: Topic without wildcards.
+            payload: At most 128 KiB.
+            qos: 0 or 1.
+            properties: MQTT 5 properties as the IPC names them; None for none.
+
+        Raises:
+            RequestRejectedError: As of `publish`, or the disk is full and the cloud does not acknowledge it in 10 s;
+                then the message may arrive, and twice if it is sent again.
+        """
+        self._check(payload, qos)
+        queued = self._send(topic, payload, qos, properties or {})
+        if queued is None or self._spool is None:
+            return
+        queued.number = self._spool.add(topic, payload, properties or {})
+        if queued.number is None:
+            await self._wait_for(queued)
+
+    async def _wait_for(self, queued: _Queued) -> None:
+        queued.acknowledged = self._loop.create_future()
+        try:
+            async with asyncio.timeout(_ACKNOWLEDGE_LIMIT_S):
+                await queued.acknowledged
+        except TimeoutError:
+            raise RequestRejectedError(
+                f"the device cannot keep the message on {queued.topic} on its disk, and the cloud has not acknowledged "
+                f"it in {_ACKNOWLEDGE_LIMIT_S:.0f} s: make room, and try again"
+            ) from None
+
+    def _check(self, payload: bytes, qos: int) -> None:
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             raise RequestRejectedError(f"a payload must be at most {PAYLOAD_LIMIT_BYTES} bytes, got {len(payload)}")
-        size = len(payload) + _MESSAGE_OVERHEAD_BYTES
-        if qos and sum(self._queued.values()) + size > QUEUE_LIMIT_BYTES:
+        if qos and self._queued_bytes + len(payload) + _MESSAGE_OVERHEAD_BYTES > QUEUE_LIMIT_BYTES:
             raise RequestRejectedError(f"{QUEUE_LIMIT_BYTES} bytes wait for the cloud already: try again later")
         if not qos and not self.connected.is_set():
             raise RequestRejectedError("the device is not connected: try again later, or use QoS 1")
@@ -234,14 +295,34 @@ class Connection:
             raise RequestRejectedError(
                 "the device is not connected, and nucleus lite keeps no messages: try again later"
             )
-        retain, attached = publish_properties(properties or {})
+
+    def _send(
+        self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any], number: int | None = None
+    ) -> _Queued | None:
+        """Give a message to the client; answers what waits for the acknowledgement of one of QoS 1."""
+        retain, attached = publish_properties(properties)
         if not self._sends_properties:
             retain, attached = False, None
         info = self._client.publish(topic, payload, qos, retain, attached)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (info.rc and not qos):
             raise RequestRejectedError(f"the message was not taken: {mqtt.error_string(info.rc)}")
-        if qos:
-            self._queued[info.mid] = size
+        if not qos:
+            return None
+        self._queued[info.mid] = queued = _Queued(topic, len(payload) + _MESSAGE_OVERHEAD_BYTES, number)
+        self._queued_bytes += queued.size
+        return queued
+
+    def _on_acknowledged(self, mid: int, reason: Any) -> None:
+        queued = self._queued.pop(mid, None)
+        if queued is None:  # of QoS 0
+            return
+        if reason.is_failure:
+            log.error("the cloud refuses a message on %s, which is gone: %s", queued.topic, reason)
+        self._queued_bytes -= queued.size
+        if queued.number is not None and self._spool is not None:
+            self._spool.acknowledge(queued.number)
+        if queued.acknowledged and not queued.acknowledged.done():
+            queued.acknowledged.set_result(None)
 
     async def subscribe(self, topic_filter: str, qos: int, receiver: Receiver) -> Callable[[], None]:
         """Call `receiver(topic, payload)` for every message; one subscription serves all receivers of a filter.

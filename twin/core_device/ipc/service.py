@@ -85,7 +85,7 @@ class IpcService(IpcHandler):
     async def publish_to_iot_core(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any]) -> None:
         """Publish by the device's connection; while it is away only where the dialect keeps messages, up to a bound."""
         try:
-            self._connection.publish(topic, payload, qos, properties)
+            await self._connection.deliver(topic, payload, qos, properties)
         except RequestRejectedError as exc:
             raise IpcError("ServiceError", str(exc)) from exc
 
