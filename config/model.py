@@ -1,9 +1,11 @@
 """What a stage's file may say of a model, and how it is served."""
 
+import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -94,6 +96,74 @@ class Model(Section):
                 "serving image: set compiler to onnxruntime or none, or verify to none"
             )
         return self
+
+
+CAMERA_PORTS = {"http": 80, "https": 443}
+_METADATA = ipaddress.ip_network("169.254.0.0/16")
+
+
+def camera_host(keys: Mapping[str, Any], where: str) -> tuple[str, int] | None:
+    """Find the camera of a model's configuration.
+
+    Args:
+        keys: Of the model.
+        where: Their place, for messages.
+
+    Returns:
+        Host and port; None without a camera.
+
+    Raises:
+        ValueError: The password of a camera, or an address that no device can use; neither is repeated.
+    """
+    if keys.get("cameraPassword"):
+        raise ValueError(
+            f"{where}.cameraPassword must not be in a file of the repository, which a template repeats: put it into a "
+            "file on the device and name that in cameraPasswordFile"
+        )
+    if not (url := keys.get("cameraUrl")):
+        return None
+    try:
+        parts = urlsplit(str(url))
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError as exc:
+        raise ValueError(f"{where}.cameraUrl must be an address such as http://camera.local/video.mjpg") from exc
+    if "@" in parts.netloc:
+        raise ValueError(
+            f"{where}.cameraUrl must hold no user and no password: move them to cameraUser and cameraPasswordFile"
+        )
+    if scheme not in CAMERA_PORTS or not host or port == 0:
+        raise ValueError(
+            f"{where}.cameraUrl must be an address such as http://camera.local/video.mjpg, got one of scheme "
+            f"{scheme[:20] or 'none'}, host {(host or 'none')[:60]}: cameras are read over http or https"
+        )
+    address = _address(host)
+    if address is not None and address.version == _METADATA.version and address in _METADATA:
+        raise ValueError(
+            f"{where}.cameraUrl must be no link-local address, where EC2 hands out credentials, got {host}"
+        )
+    return host, port or CAMERA_PORTS[scheme]
+
+
+def camera_ways(hosts: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """What a network must let out for cameras: IPv4 ranges and ports.
+
+    Args:
+        hosts: Cameras by host and port; one on the device itself needs nothing.
+
+    Yields:
+        The camera's own address where it is one, else every address.
+    """
+    for host, port in dict.fromkeys(hosts):
+        address = _address(host)
+        if host != "localhost" and not (address and address.is_loopback):
+            yield (f"{address}/32" if address else "0.0.0.0/0"), port
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 MODELS = Path(__file__).resolve().parents[1] / "edge_assets" / "models"

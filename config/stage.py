@@ -1,6 +1,7 @@
 """What a stage's file may say: its tables, and the rules between them."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -18,7 +19,7 @@ from config.edge_server import (
 )
 from config.fleet import Fleet, Health, Ring, Rollout
 from config.handler import THING, Handler
-from config.model import Model
+from config.model import Model, camera_host, camera_ways, serving
 from config.names import Names
 from config.observability import Observability
 from config.routes import Route, Wiring, wire
@@ -119,6 +120,35 @@ class Stage(Section):
         """What each handler hears and says, by the routes and by what it lists itself."""
         lite = self.edge_server.nucleus.kind == "lite"
         return wire(Names(self.name), self.models, self.handlers, self.routes, lite=lite)
+
+    @property
+    def camera_ways(self) -> list[tuple[str, int]]:
+        """IPv4 ranges and ports that the edge server's network must let out for the cameras of its models."""
+        ring = self.fleet.ring_of(Names(self.name).edge_server)
+        return list(camera_ways([host for of_ring, host in self._cameras() if of_ring in ("", ring)]))
+
+    def _cameras(self) -> Iterator[tuple[str, tuple[str, int]]]:
+        """The ring, empty for every one, and the camera, by host and port."""
+        names = Names(self.name)
+        places: list[tuple[str, str, Any]] = [
+            ("", f"models.{each.folder}.serving", serving(each, names)) for each in self.models
+        ]
+        for ring, components in self.configuration.items():
+            models = components.get("inference", {}).get("models", {})
+            for name, keys in models.items() if isinstance(models, dict) else ():
+                places.append((ring, f"configuration.{ring}.inference.models.{name}", keys))
+        for of_ring, where, keys in places:
+            if isinstance(keys, dict) and (found := camera_host(keys, where)):
+                yield of_ring, found
+
+    @model_validator(mode="after")
+    def _cameras_are_reachable(self) -> "Stage":
+        for _, (host, _) in self._cameras():
+            if ":" in host:
+                raise ValueError(
+                    f"cameraUrl must name an IPv4 address or a name: the edge server's VPC has no IPv6, got {host}"
+                )
+        return self
 
     @field_validator("configuration")
     @classmethod

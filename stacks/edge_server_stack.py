@@ -50,6 +50,7 @@ class EdgeServerStack(StageStack):
             cidr=stage.network.cidr,
             flow_logs=stage.network.flow_logs,
             system=system,
+            cameras=stage.camera_ways,
         )
         server = EdgeServer(
             self,

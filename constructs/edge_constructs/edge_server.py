@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from edge_constructs.permission import Permission, ServiceRole
 
 #: What a core device opens connections to: AWS APIs and S3, IoT Core, the Greengrass data plane.
 _EGRESS_PORTS = {"https": 443, "mqtt": 8883, "greengrass": 8443}
+_ANYWHERE = "0.0.0.0/0"
 _VPC_FINDINGS = {
     "NIST.800.53.R5-VPCDefaultSecurityGroupClosed": "nothing uses the default group: the server has one of its own",
 }
@@ -82,6 +83,7 @@ class EdgeNetwork(Construct):
         cidr: IPv4 range, all of it the subnet's.
         flow_logs: Whether all traffic is logged.
         system: Of the server, `amazon-linux` or `ubuntu`: its packages come over this network.
+        cameras: IPv4 range and port of each camera that it reads.
 
     Attributes:
         cidr: As given.
@@ -90,7 +92,15 @@ class EdgeNetwork(Construct):
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, name: str, cidr: str, flow_logs: bool, system: str
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        cidr: str,
+        flow_logs: bool,
+        system: str,
+        cameras: Sequence[tuple[str, int]] = (),
     ) -> None:
         super().__init__(scope, construct_id)
         vpc = ec2.CfnVPC(self, "Vpc", cidr_block=cidr, enable_dns_support=True, enable_dns_hostnames=True)
@@ -103,7 +113,10 @@ class EdgeNetwork(Construct):
         )
         self._open_way_out(vpc, subnet)
         self.cidr = cidr
-        self.security_group_id = self._security_group(vpc, {**_EGRESS_PORTS, **_SYSTEMS[system].ports})
+        everywhere = {**_EGRESS_PORTS, **_SYSTEMS[system].ports}
+        ways = [(use, _ANYWHERE, port) for use, port in everywhere.items()]
+        ways += [("camera", ip_range, port) for ip_range, port in cameras if port not in everywhere.values()]
+        self.security_group_id = self._security_group(vpc, ways)
         self.subnet_id = subnet.ref
         Tags.of(self).add("Name", name)
         acknowledge(vpc, _VPC_FINDINGS if flow_logs else {**_VPC_FINDINGS, **_WITHOUT_FLOW_LOGS})
@@ -129,7 +142,7 @@ class EdgeNetwork(Construct):
             self, "RouteTableAssociation", route_table_id=table.ref, subnet_id=subnet.ref
         )
 
-    def _security_group(self, vpc: ec2.CfnVPC, ports: Mapping[str, int]) -> str:
+    def _security_group(self, vpc: ec2.CfnVPC, ways: Sequence[tuple[str, str, int]]) -> str:
         group = ec2.CfnSecurityGroup(
             self,
             "SecurityGroup",
@@ -137,9 +150,9 @@ class EdgeNetwork(Construct):
             vpc_id=vpc.ref,
             security_group_egress=[
                 ec2.CfnSecurityGroup.EgressProperty(
-                    ip_protocol="tcp", from_port=port, to_port=port, cidr_ip="0.0.0.0/0", description=use
+                    ip_protocol="tcp", from_port=port, to_port=port, cidr_ip=ip_range, description=use
                 )
-                for use, port in ports.items()
+                for use, ip_range, port in ways
             ],
         )
         return group.attr_group_id

@@ -27,15 +27,15 @@ class TlsIdentity:
         return context
 
 
-def make_identity(folder: Path) -> TlsIdentity:
+def make_identity(folder: Path, host: str = HOST) -> TlsIdentity:
     folder.mkdir(parents=True, exist_ok=True)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
     _write(folder, "ca", _sign(ca_name, ca_key, ca_name, ca_key, None), ca_key)
-    for name, host in (("server", HOST), ("device", None)):
+    for name, certified in (("server", host), ("device", None)):
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        _write(folder, name, _sign(subject, key, ca_name, ca_key, host), key)
+        _write(folder, name, _sign(subject, key, ca_name, ca_key, certified), key)
     return TlsIdentity(folder)
 
 

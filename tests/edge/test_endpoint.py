@@ -1,7 +1,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
 from edge_inference.endpoint import Endpoint
-from edge_inference.messages import Request
+from edge_inference.heartbeat import Heartbeat
+from edge_inference.messages import ErrorCode, Request, RequestError
 from edge_inference.models.prediction import Prediction, Score
 from edge_inference.models.store import ModelStore
 from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE, configuration
 from tests.edge.model_folder import point
 from tests.edge.publications import Published
+from tests.edge.rogue_camera import RogueCamera
 
 SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSeconds=0, parallel=1))["digits"]
 
@@ -28,7 +30,7 @@ SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSecon
 class FakeModel:
     """Answers with the index as the label, or fails."""
 
-    package = SimpleNamespace(name="digits", version="1.0.0")
+    package = SimpleNamespace(name="digits", version="1.0.0", folder=Path("/models/1"))
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -271,3 +273,37 @@ def test_a_full_outbox_of_the_cloud_holds_no_local_answer_back_and_loses_none_of
     assert [item["label"] for item in late.items] == ["0", "1", "2", "3"]
     cloud.close()
     thread.join(30)
+
+
+def test_frames_of_a_camera_are_answered_until_the_configuration_names_none(bench: Bench) -> None:
+    with RogueCamera() as camera:
+        bench.endpoint.settings = replace(SETTINGS, camera_url=camera.url, camera_s=0.02)
+        bench.endpoint.poll()
+        assert not camera.requests, "nothing is read before there is a model"
+        bench.load()
+        bench.endpoint.poll()
+
+        assert bench.results(3)[:3] == ["None"] * 3
+        assert bench.answers.items[0]["request_id"].startswith("camera 20")
+
+        bench.model.failure = RequestError(ErrorCode.INVALID_IMAGE, "cut off")
+        wait_until(lambda: any("error" in item for item in bench.answers.items))
+        found = bench.endpoint.camera
+        assert found is not None
+        assert found.state()["broken"]
+        beat = json.loads(Heartbeat("thing-1", bench.outbox).message([bench.endpoint]))
+        assert beat["models"]["digits"]["camera"].keys() >= {"frames", "broken", "connections", "age_s"}
+
+        bench.endpoint.settings = SETTINGS
+        bench.endpoint.poll()
+        assert bench.endpoint.camera is None
+        read = found.state()["frames"]
+        time.sleep(0.2)
+        assert found.state()["frames"] in (read, read + 1 if isinstance(read, int) else None)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

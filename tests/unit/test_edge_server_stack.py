@@ -1,6 +1,7 @@
 """The core device on EC2: encrypted, unreachable, replaced with its user data."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import aws_cdk as cdk
@@ -101,13 +102,16 @@ KEEPS: dict[str, dict[str, Any]] = {
     "type": {"instance_type": "t3.large"},
     "profile": {"instance_profile": "other"},
     "name": {"name": "other"},
+    "cameras": {"cameras": [("10.0.0.9/32", 8080), ("0.0.0.0/0", 443)]},
 }
 
 
-def lab(*, cidr: str = "10.0.0.0/24", **changes: Any) -> dict[str, Any]:
+def lab(*, cidr: str = "10.0.0.0/24", cameras: Sequence[tuple[str, int]] = (), **changes: Any) -> dict[str, Any]:
     stack = cdk.Stack(cdk.App(), "Lab", env=cdk.Environment(region="eu-west-1"))
     wanted = {**SERVER, **changes}
-    network = EdgeNetwork(stack, "Network", name="lab", cidr=cidr, flow_logs=False, system=str(wanted["system"]))
+    network = EdgeNetwork(
+        stack, "Network", name="lab", cidr=cidr, flow_logs=False, system=str(wanted["system"]), cameras=cameras
+    )
     EdgeServer(stack, "Server", network=network, patience=cdk.Duration.minutes(15), **wanted)
     made: dict[str, Any] = Template.from_stack(stack).to_json()["Resources"]
     return made
@@ -135,6 +139,16 @@ def test_a_change_in_place_changes_nothing_that_replaces_the_server(change: dict
     assert renewed(before, after) == set()
     for name in REPLACING:
         assert properties(before).get(name) == properties(after).get(name), f"{name} replaces an instance"
+
+
+def test_a_camera_is_let_out_to_itself_and_no_port_twice() -> None:
+    (group,) = [
+        each["Properties"] for each in lab(**KEEPS["cameras"]).values() if each["Type"] == "AWS::EC2::SecurityGroup"
+    ]
+
+    ways = [(way["CidrIp"], way["FromPort"]) for way in group["SecurityGroupEgress"]]
+
+    assert ways == [("0.0.0.0/0", 443), ("0.0.0.0/0", 8883), ("0.0.0.0/0", 8443), ("10.0.0.9/32", 8080)]
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "twin"])

@@ -184,3 +184,34 @@ def test_a_name_that_begins_with_another_stages_is_refused_from_both_sides(tmp_p
             load_stage(name, folder)
     (folder / f"{other}.toml").rename(folder / "laboratory.toml")
     assert load_stage("lab", folder).name == "lab"
+
+
+@pytest.mark.parametrize(
+    ("serving", "told"),
+    [
+        ('cameraPassword = "hunter2"', "name that in cameraPasswordFile"),
+        ('cameraUrl = "http://admin:hunter2@cam/"', "move them to cameraUser and cameraPasswordFile"),
+        ('cameraUrl = "rtsp://cam/hunter2"', "got one of scheme rtsp"),
+        ('cameraUrl = "http://169.254.169.254/hunter2"', "where EC2 hands out credentials"),
+        ('cameraUrl = "http://[fd00::7]/hunter2"', "VPC has no IPv6"),
+        ('cameraUrl = "http://cam:hunter2/"', "must be an address"),
+    ],
+)
+def test_a_camera_is_refused_without_its_password_being_told(tmp_path: Path, serving: str, told: str) -> None:
+    of_ring = f"[configuration.canary.inference.models.digits]\n{serving}\n"
+
+    for text in (f"serving = {{ {serving} }}\n", of_ring):
+        with pytest.raises(ConfigurationError, match=told) as caught:
+            load_stage("lab", written(tmp_path, GOOD + text))
+        assert "hunter2" not in str(caught.value)
+
+
+def test_the_edge_servers_network_lets_out_what_its_cameras_need(tmp_path: Path) -> None:
+    cameras = {"canary": "https://cam:8443", "all": "http://10.42.0.9:8080/a"}
+    text = 'serving = { cameraUrl = "http://cam.example/video" }\n'
+    text += "".join(
+        f'[configuration.{ring}.inference.models.other]\ncameraUrl = "{url}"\n' for ring, url in cameras.items()
+    )
+
+    assert load_stage("lab", written(tmp_path, GOOD + text)).camera_ways == [("0.0.0.0/0", 80), ("10.42.0.9/32", 8080)]
+    assert load_stage("lab", written(tmp_path, GOOD)).camera_ways == []

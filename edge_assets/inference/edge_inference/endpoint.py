@@ -14,6 +14,7 @@ from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
 from edge_component.process import cores
 from edge_inference import messages
+from edge_inference.camera import Camera, Source
 from edge_inference.captures import Captures, NoCaptures
 from edge_inference.files import FileJob, FileSource, read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
@@ -43,9 +44,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Job:
-    """A request or a file, when it came, and where its answer goes."""
+    """A request, a file or a camera's frame, when it came, and where its answer goes."""
 
-    subject: bytes | FileJob
+    subject: bytes | FileJob | Camera
     sides: tuple[Side, ...]
     arrived: float = field(default_factory=time.monotonic)
 
@@ -90,6 +91,7 @@ class Endpoint:
         self._source = FileSource()
         # Those taken whose results are not safe yet.
         self._files: set[FileJob] = set()
+        self._camera: Camera | None = None
         self._lock = threading.Lock()
         self._count_cores = count_cores
         self._cores, self._counted_at = count_cores(), time.monotonic()
@@ -117,6 +119,11 @@ class Endpoint:
     def waiting(self) -> int:
         """How many requests and files wait."""
         return self._pipeline.waiting
+
+    @property
+    def camera(self) -> Camera | None:
+        """The camera that is read; None without one."""
+        return self._camera
 
     def start(self) -> None:
         """Start answering."""
@@ -147,14 +154,20 @@ class Endpoint:
             self._refuse(error, error.request_id, side)
 
     def poll(self) -> None:
-        """Take the files that are due, once those taken before are done and a model is there; for one thread."""
+        """Take the files that are due, once those taken before are done and a model is there; for one thread.
+
+        The camera that the settings name is read from now on.
+        """
         now = time.monotonic()
         if now >= self._counted_at + CORES_EVERY_S:
             self._cores, self._counted_at = self._count_cores(), now
             if self._pipeline.parallel != (parallel := self._parallel()):
                 self._pipeline.parallel = parallel
         model = self.store.wait(0)
-        if model is None or self._files:
+        if model is None:
+            return
+        self._follow_camera(self.settings.camera)
+        if self._files:
             return
         for job in self._source.due(self.settings, model.package.folder, now):
             self._files.add(job)
@@ -162,6 +175,7 @@ class Endpoint:
 
     def finish(self) -> None:
         """Let the work end behind the last of the waiting messages."""
+        self._follow_camera(None)
         self._pipeline.finish()
 
     def join(self, timeout_s: float) -> int:
@@ -178,7 +192,25 @@ class Endpoint:
     def _add(self, job: _Job) -> None:
         self._pipeline.put(job, job.sides)
 
+    def _follow_camera(self, source: Source | None) -> None:
+        if source == (self._camera.source if self._camera else None):
+            return
+        if self._camera is not None:
+            self._camera.close()
+        self._camera = None
+        if source is not None:
+            # TLS and HTTP take memory, and few devices have a camera.
+            from edge_inference.camera_frames import HttpFrames
+
+            self._camera = Camera(source, self._has_frame, HttpFrames)
+            self._camera.start()
+
+    def _has_frame(self, camera: Camera) -> None:
+        self._add(_Job(camera, self.settings.result_sides))
+
     def _work(self, job: _Job) -> HandOver:
+        if isinstance(job.subject, Camera):
+            return self._predict_frame(job.subject, job)
         if isinstance(job.subject, FileJob):
             return self._predict_file(job.subject, job)
         response = self._answer(job.subject, job.arrived)
@@ -213,13 +245,7 @@ class Endpoint:
         try:
             request = read_file(job.path, settings.max_request_bytes)
             model = self._model(of.arrived)
-            prediction, latency_ms = self._predict(model, request)
-            if settings.result_format == messages.EDGE_MANAGER:
-                result = messages.edge_manager(model.package.task, prediction, settings.top_k, settings.threshold)
-            else:
-                result = messages.success(
-                    job.path.name, self._device, settings.name, prediction, latency_ms, settings.threshold
-                )
+            result = self._result(model, request)
         except Exception as exc:  # noqa: BLE001 - counted, logged and answered
             if job.is_growing():
                 self._files.discard(job)  # it is read again
@@ -230,6 +256,32 @@ class Endpoint:
             return partial(self._put, of, settings.response_topic, messages.failure(job.path.name, self._device, error))
         self._count(answered=1)
         return partial(self._publish_file, job, of, settings.result_topic, result)
+
+    def _predict_frame(self, camera: Camera, of: _Job) -> HandOver:
+        """Predict the frame that is the newest now, not the one that was when the job was put."""
+        frame = camera.take()
+        if frame is None:
+            return None
+        settings = self.settings
+        try:
+            result = self._result(self._model(of.arrived), Request(frame.name, image=frame.data))
+        except Exception as exc:  # noqa: BLE001 - counted, logged and answered
+            error = self._counted(exc)
+            if error.code is ErrorCode.INVALID_IMAGE:
+                camera.reject(str(error))
+            return partial(self._put, of, settings.response_topic, messages.failure(frame.name, self._device, error))
+        self._count(answered=1)
+        return partial(self._put, of, settings.result_topic, result)
+
+    def _result(self, model: Workload, request: Request) -> bytes:
+        """Predict what nobody asked for by a message, and write the result in the form that is wanted."""
+        settings = self.settings
+        prediction, latency_ms = self._predict(model, request)
+        if settings.result_format == messages.EDGE_MANAGER:
+            return messages.edge_manager(model.package.task, prediction, settings.top_k, settings.threshold)
+        return messages.success(
+            request.request_id, self._device, settings.name, prediction, latency_ms, settings.threshold
+        )
 
     def _publish_file(self, job: FileJob, of: _Job, topic: str, result: bytes) -> None:
         if not self._put(of, topic, result, _AfterAll(len(of.sides), partial(self._safe, job))):

@@ -127,4 +127,5 @@ def _model(endpoint: Endpoint) -> dict[str, object]:
         "failed": counts.failed,
         "waiting": endpoint.waiting,
         "latency_ms": endpoint.latencies.percentiles(),
+        **({"camera": endpoint.camera.state()} if endpoint.camera else {}),
     }

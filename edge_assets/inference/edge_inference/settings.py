@@ -22,6 +22,7 @@ from edge_component.settings import (
     topic,
     whole,
 )
+from edge_inference.camera import ADDRESS, NO_SECRET, SECRET, Secret, Source
 from edge_inference.messages import FORMATS, OWN
 
 COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
@@ -35,6 +36,7 @@ SOCKET_BYTES = 107
 RESULTS = ("cloud", "local", "both")
 _SHARE = number(0, 1)
 _PATH = path(PATH_BYTES, empty=True)
+_USER = text("a name of at most 128 characters without a colon", re.compile(r"[^\x00-\x1f:]{0,128}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,29 @@ class ModelSettings:
         "`*.failed`, see above",
         "",
     )
+    camera_url: str = setting(
+        "cameraUrl",
+        ADDRESS,
+        "a camera that sends JPEG or MJPEG: its newest frame is predicted; without user and password, see "
+        "[cameras](cameras.md)",
+        "",
+    )
+    camera_s: float = setting(
+        "cameraSeconds", number(0.02, DAY_S), "seconds between two frames that are predicted, at least", 1.0
+    )
+    camera_timeout_s: float = setting(
+        "cameraTimeoutSeconds", number(1, 60), "within which a camera answers, and a frame arrives whole", 5.0
+    )
+    camera_user: str = setting("cameraUser", _USER, "who logs in to it, by digest or basic", "")
+    camera_password: Secret = setting(  # noqa: RUF009 - a field, as the others
+        "cameraPassword", SECRET, "the password; other components of nucleus lite can read it here", NO_SECRET
+    )
+    camera_password_file: str = setting(
+        "cameraPasswordFile", _PATH, "a file on the device with the password, in place of that", ""
+    )
+    camera_certificates: str = setting(
+        "cameraCertificates", _PATH, "a file of certificates to trust for https, in place of the system's", ""
+    )
     result_topic: str = setting(
         "PublishResultsOnTopic",
         topic(empty=True),
@@ -109,6 +134,21 @@ class ModelSettings:
         "[{Label, Score}], of an object also its Box",
         OWN,
     )
+
+    @property
+    def camera(self) -> Source | None:
+        """Where frames come from; None without a camera."""
+        if not self.camera_url:
+            return None
+        return Source(
+            self.camera_url,
+            self.camera_user,
+            self.camera_password,
+            self.camera_password_file,
+            self.camera_certificates,
+            self.camera_s,
+            self.camera_timeout_s,
+        )
 
     @property
     def sides(self) -> tuple[Side, ...]:
