@@ -24,7 +24,8 @@ from tools.node import settle_jsii
 settle_jsii(os.environ)
 
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
-from edge_constructs.edge_assets import ROOT, MissingAssetError
+from config.places import ASSETS
+from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.model_source import ModelDeclarationError
 from edge_constructs.reproducible_zip import StrangerError
 from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, left_out, new_app, read_context, room
@@ -41,7 +42,7 @@ def main() -> None:
     gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
     try:
         define_stacks(app, load_stage(app.node.try_get_context("stage") or DEFAULT_STAGE))
-        sys.stderr.write(room(gate.synth()) + left_out(ROOT))
+        sys.stderr.write(room(gate.synth()) + left_out(ASSETS))
     except Exception as exc:
         if debug:
             raise

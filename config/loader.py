@@ -6,9 +6,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from config.fleet import RosterError
+from config.places import STAGES
 from config.stage import Stage
 
-FOLDER = Path(__file__).parent
+FOLDER = STAGES
 #: Names nothing that other people use: a deploy that forgot its stage touches neither dev nor prod.
 DEFAULT_STAGE = "twin"
 

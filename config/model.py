@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 
 from config.names import Names
+from config.places import MODELS
 from config.section import Section, Slug
 
 
@@ -164,9 +165,6 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-MODELS = Path(__file__).resolve().parents[1] / "edge_assets" / "models"
 
 
 def labels_in_an_answer(declaration: Mapping[str, Any]) -> int:

@@ -10,9 +10,10 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from config.model import Model
+from config.places import MODELS, SOURCES
 from config.stage import Stage
 from edge_constructs.component_library import component_version
-from edge_constructs.edge_assets import MODEL_RECIPE, MODELS, ROOT, MissingAssetError, compiler_archive
+from edge_constructs.edge_assets import MODEL_RECIPE, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, ModelPackager, OnnxCompiler
 from edge_constructs.model_runtime import check_model
 from edge_constructs.model_source import ModelSource
@@ -265,7 +266,7 @@ def sample_file(folder: Path) -> Path:
     """
     sample, name = folder / SAMPLE, folder.name
     if sample.is_symlink() or sample.exists():
-        check_member(sample, folder, ROOT)
+        check_member(sample, folder, SOURCES)
     if not sample.is_file():
         raise MissingAssetError(
             f"verify: endpoint needs {name}/{SAMPLE}, got none: python -m tools.verification_sample {name}"

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_constructs.edge_assets import MODELS
+from config.places import MODELS
 
 
 def names(count: int) -> list[str]:

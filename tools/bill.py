@@ -19,10 +19,11 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.loader import ConfigurationError, load_stage
+from config.places import PACKAGE
 from edge_rules.fleet_view import FleetView
 from tools.cloud_assembly import ROOT, Assembly, AssemblyError, given_devices, read_assembly, synth
 
-PRICES = ROOT / "config" / "tables" / "prices.toml"
+PRICES = PACKAGE / "config" / "tables" / "prices.toml"
 DAYS_A_MONTH = 365 / 12
 
 

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from config.loader import ConfigurationError, load_stage, stage_names
-from edge_constructs.handler_assets import FOLDER, FUNCTIONS, HANDLERS, LOCK
+from config.places import BUNDLES, FUNCTIONS
+from edge_constructs.handler_assets import FOLDER, LOCK
 from edge_constructs.reproducible_zip import files_below, is_bytecode, sha256_of, write_zip
 from tools.bundle_check import Untrimmed, find_interpreter
 from tools.bundle_trim import RULES, SYMBOLS, Cut, strip, trim
@@ -133,7 +134,7 @@ class BundleError(Exception):
 
 
 def build(
-    function: Path, target: Target, bundles: Path = HANDLERS / "bundles", keep: frozenset[str] = frozenset()
+    function: Path, target: Target, bundles: Path = BUNDLES, keep: frozenset[str] = frozenset()
 ) -> tuple[Path, Report | None]:
     """Bundle a function's packages, unless that is done already.
 

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from config.places import NODE_MODULES, PROJECT
 from tools.node import node_binary
 
-ROOT = Path(__file__).resolve().parents[1]
-_COMMAND = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+ROOT = PROJECT
+_COMMAND = NODE_MODULES / "aws-cdk" / "bin" / "cdk"
 _TAIL_LINES = 25
 _GRACE_S = 5
 
@@ -49,7 +50,7 @@ def run_cdk(
         CdkError: the command failed, took too long, or lost its cloud.
     """
     if not _COMMAND.exists():
-        raise CdkError(f"the CDK command line is missing at {_COMMAND.relative_to(ROOT)}: run make setup")
+        raise CdkError(f"the CDK command line is missing at {_COMMAND}: run make setup")
     started = time.monotonic()
     command = [str(node_binary()), str(_COMMAND), "--no-color", "--no-notices", "--ci", *arguments]
     # A session of its own: an interrupt reaches it when its asset uploads and synth can be ended with it, not before.

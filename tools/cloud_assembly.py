@@ -14,13 +14,14 @@ from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
+from config.places import PROJECT
 from edge_handlers.custom_resource import Properties
 from edge_handlers.device_registry import Registry
 from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import DEPLOYMENT, Recipe, recipes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = PROJECT
 LIMIT_S = 300
 REGISTRY = Registry.TYPE
 #: From a component's artifact to the file it is made of: parameter, package, compilation, copy.

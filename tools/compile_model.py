@@ -20,7 +20,7 @@ import boto3
 
 from config.loader import ConfigurationError, load_stage
 from config.names import Names
-from edge_constructs.edge_assets import MODELS
+from config.places import MODELS
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_handlers.custom_resource import Properties
 from edge_handlers.neo_compilation import ARCHITECTURES, CompilationJob

@@ -23,6 +23,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -37,8 +38,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.loader import ConfigurationError, load_stage
+from config.places import INSTALLED, NODE_MODULES, WHEELHOUSE
+from config.places import PROJECT as ROOT
 from config.stage import Stage
-from tools.set_up import ENVIRONMENTS, ROOT
+from tools.node import node_binary
+from tools.set_up import ENVIRONMENTS
 from twin import log_files
 from twin.errors import TwinError
 from twin.ports import free_ports
@@ -194,12 +198,17 @@ def _of_set_up(root: Path) -> Iterator[Finding]:
     missing = [name for name in needed if find_spec(name) is None]
     yield judged("packages", not missing, f"missing: {', '.join(missing)}" if missing else "as set up", "make setup")
     venv = root / ENVIRONMENTS["run"].folder
+    node = venv / "bin" / "node"
+    if INSTALLED:
+        with suppress(FileNotFoundError):
+            node = node_binary()
     for name, path in (
-        ("cdk command", root / "node_modules" / ".bin" / "cdk"),
-        ("node", venv / "bin" / "node"),
-        ("wheels of the devices", venv / ".wheelhouse"),
+        ("cdk command", (NODE_MODULES if INSTALLED else root / "node_modules") / ".bin" / "cdk"),
+        ("node", node),
+        ("wheels of the devices", WHEELHOUSE if INSTALLED else venv / ".wheelhouse"),
     ):
-        yield judged(name, path.exists(), str(path.relative_to(root)) if path.exists() else "missing", "make setup")
+        place = path.relative_to(root) if path.is_relative_to(root) else path
+        yield judged(name, path.exists(), str(place) if path.exists() else "missing", "make setup")
     git = shutil.which("git")
     yield judged("git", git is not None, git or "missing", "install git: make plan and make lint need it", WARNING)
 

@@ -22,9 +22,9 @@ from pydantic import ValidationError
 from config.handler import Handler
 from config.model import Model
 from config.names import Names
+from config.places import FUNCTIONS
 from config.routes import CLOUD, DEVICES, Route, wire
 
-FUNCTIONS = Path(__file__).resolve().parents[1] / "edge_assets" / "handlers" / "functions"
 LIMIT_BYTES = 16 << 20
 _FUNCTION_ARN = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d+:function:([\w-]+)(?::([\w$-]+))?")
 _THING_ARN = re.compile(r"arn:[\w-]+:iot:[\w-]*:\d*:thing/([\w:-]+)")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from config.loader import FOLDER, ConfigurationError, load_stage
-from config.model import MODELS
+from config.places import MODELS
 from edge_constructs.model_runtime import weight_files
 from edge_constructs.model_source import DECLARATION
 from edge_inference.models.detection import SEPARATE

@@ -159,7 +159,7 @@ class SetUp:
             self._install(environment, [self._root / name for name in digests])
             state.with_locks(digests).write(environment)
         if wanted.node:
-            self._make_node(environment, dev=wanted.node_dev)
+            self.make_node(environment, dev=wanted.node_dev)
 
     def _create(self, environment: Path) -> None:
         if environment.exists():
@@ -215,7 +215,16 @@ class SetUp:
         python = _python_with_pip() or str(self._root / TOOLS / "bin" / "python")
         return pip_configuration(_run([python, "-m", "pip", "config", "list"], "pip's configuration cannot be read"))
 
-    def _make_node(self, environment: Path, *, dev: bool) -> None:
+    def make_node(self, environment: Path, *, dev: bool) -> None:
+        """Install the packages of package-lock.json, unless they are there.
+
+        Args:
+            environment: Has npm.
+            dev: Whether those that only tests need come, too.
+
+        Raises:
+            SetUpError: npm could not; its own words are in the text.
+        """
         digest = _digest(self._root / "package.json") + _digest(self._root / "package-lock.json")
         # `npm ci` empties the folder first, so that the mark of an earlier installation cannot outlive it.
         mark = self._root / "node_modules" / ".set-up"

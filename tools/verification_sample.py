@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import typer
 
-from edge_constructs.edge_assets import MODELS
+from config.places import MODELS
 
 FILE = "verification.json"
 

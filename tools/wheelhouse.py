@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.loader import ConfigurationError, load_stage, stage_names
-from edge_constructs.edge_assets import compiler_python
+from config.places import ASSETS
+from edge_constructs.edge_assets import compiler_python, wheelhouse_of
 from edge_constructs.reproducible_zip import sha256_of, write_zip
 from tools.requirement_lock import Pin, locked_wheels, read_lock, read_locks
 
-RUNTIME = Path(__file__).resolve().parents[1] / "edge_assets" / "runtime"
+RUNTIME = ASSETS / "runtime"
 LOCKS = ("requirements.lock", "installer.lock")
 SCRIPTS = ("install.sh", "install_wheels.py")
 AGENT_LOCK = "agent.lock"
@@ -86,7 +87,7 @@ def archive_path(target: Target, runtime: Path = RUNTIME) -> Path:
     Returns:
         Path of the zip; beside it `<name>.sha256` in the format of `sha256sum`.
     """
-    return runtime / "wheelhouse" / f"runtime-{target.name}{'-agent' if target.agent else ''}.zip"
+    return wheelhouse_of(runtime) / f"runtime-{target.name}{'-agent' if target.agent else ''}.zip"
 
 
 def build(target: Target, runtime: Path = RUNTIME) -> Path:
@@ -133,7 +134,7 @@ def build_compiler(target: Target, runtime: Path = RUNTIME) -> Path:
     """
     targets = [Target(python, target.architecture) for python in (target.python, compiler_python(target.python))]
     pythons = "-".join(each.name.partition("-")[0] for each in targets)
-    archive = runtime / "wheelhouse" / f"compiler-{pythons}-{target.architecture}.zip"
+    archive = wheelhouse_of(runtime) / f"compiler-{pythons}-{target.architecture}.zip"
     pins = {name: pin for name, pin in read_lock(runtime / LOCKS[0]).items() if name in COMPILER_PACKAGES}
     lock = "".join(_written(pin) for pin in pins.values()).encode()
     if is_current(archive, {LOCKS[0]: lock}):

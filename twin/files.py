@@ -1,4 +1,4 @@
-"""Files of the twin: where the repository is, texts that are written at once or not at all, what archives unpack."""
+"""Files of the twin: texts that are written at once or not at all, what archives unpack."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-"""What a process needs on its PYTHONPATH, or as its folder, to import the twin."""
 
 
 def write_whole(path: Path, text: str, *, private: bool = False) -> None:

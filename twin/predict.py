@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from config.loader import ConfigurationError, load_stage
-from config.model import MODELS, serving
+from config.model import serving
 from config.names import Names
+from config.places import MODELS
 from config.stage import Stage
 from nucleus_lite.deployment import PACKET_BYTES
 from twin.errors import TwinError

@@ -5,18 +5,17 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.places import ASSETS, WHEELHOUSE
 from edge_constructs.reproducible_zip import StrangerError, files_below, write_zip
 
-ROOT = Path(__file__).resolve().parents[2] / "edge_assets"
 #: Starts every Python component; part of each one's archive.
-RUN = ROOT / "run.sh"
-MODELS = ROOT / "models"
-MODEL_RECIPE = MODELS / "recipe.json"
-RUNTIME_RECIPE = ROOT / "runtime" / "recipe.json"
-INFERENCE_RECIPE = ROOT / "inference" / "recipe.json"
+RUN = ASSETS / "run.sh"
+MODEL_RECIPE = ASSETS / "models" / "recipe.json"
+RUNTIME_RECIPE = ASSETS / "runtime" / "recipe.json"
+INFERENCE_RECIPE = ASSETS / "inference" / "recipe.json"
 #: What every Python component is made of, and part of each one's archive.
-COMPONENT = ROOT / "inference" / "edge_component"
-EDGE_SERVER = ROOT / "edge_server"
+COMPONENT = ASSETS / "inference" / "edge_component"
+EDGE_SERVER = ASSETS / "edge_server"
 #: The scripts that come before `user_data.sh`, in their order.
 NUCLEUS_SCRIPTS = {
     "classic": ("nucleus_java.sh", "nucleus_classic.sh"),
@@ -56,7 +55,7 @@ class Archive:
 
 
 def runtime_archive(
-    python: str, architecture: str, folder: Path, runtime: Path = ROOT / "runtime", *, agent: bool = False
+    python: str, architecture: str, folder: Path, runtime: Path = ASSETS / "runtime", *, agent: bool = False
 ) -> Archive:
     """Take the archive of wheels that set-up made for a kind of device.
 
@@ -74,7 +73,7 @@ def runtime_archive(
         MissingAssetError: It has not been made.
     """
     kind = f"cp{python.replace('.', '')}-{architecture}{'-agent' if agent else ''}"
-    made = runtime / "wheelhouse" / f"runtime-{kind}.zip"
+    made = wheelhouse_of(runtime) / f"runtime-{kind}.zip"
     return _made_archive(made, f"Python {python} on {architecture}", folder / "runtime.zip")
 
 
@@ -95,7 +94,7 @@ def compiler_python(python: str) -> str:
     return python if int(python.split(".")[1]) >= int(FUNCTION_PYTHON.split(".")[1]) else FUNCTION_PYTHON
 
 
-def compiler_archive(python: str, architecture: str, folder: Path, runtime: Path = ROOT / "runtime") -> Archive:
+def compiler_archive(python: str, architecture: str, folder: Path, runtime: Path = ASSETS / "runtime") -> Archive:
     """Take the archive of wheels from which a function compiles models for a kind of device.
 
     Args:
@@ -114,9 +113,14 @@ def compiler_archive(python: str, architecture: str, folder: Path, runtime: Path
     if compiler_python(python) == python:
         return runtime_archive(python, architecture, folder, runtime)
     pythons = "-".join(f"cp{each.replace('.', '')}" for each in (python, compiler_python(python)))
-    made = runtime / "wheelhouse" / f"compiler-{pythons}-{architecture}.zip"
+    made = wheelhouse_of(runtime) / f"compiler-{pythons}-{architecture}.zip"
     what = f"the compiler's function, Python {compiler_python(python)}, and Python {python} on {architecture}"
     return _made_archive(made, what, folder / "runtime.zip")
+
+
+def wheelhouse_of(runtime: Path) -> Path:
+    """Where set-up leaves the archives of wheels that it makes by the locks of a runtime component's folder."""
+    return WHEELHOUSE if runtime == ASSETS / "runtime" else runtime / "wheelhouse"
 
 
 def _made_archive(made: Path, what: str, target: Path) -> Archive:
@@ -135,7 +139,7 @@ def _made_archive(made: Path, what: str, target: Path) -> Archive:
     return Archive(file, sha256)
 
 
-def inference_archive(folder: Path, inference: Path = ROOT / "inference", *, agent: bool = False) -> Archive:
+def inference_archive(folder: Path, inference: Path = ASSETS / "inference", *, agent: bool = False) -> Archive:
     """Archive the inference component's code.
 
     Args:

@@ -4,11 +4,11 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from edge_constructs.edge_assets import COMPONENT, ROOT, RUN, Archive, MissingAssetError, shipped_code
+from config.places import ASSETS, BUNDLES, SOURCES
+from edge_constructs.edge_assets import COMPONENT, RUN, Archive, MissingAssetError, shipped_code
 from edge_constructs.reproducible_zip import files_below, is_leftover, sha256_of, write_zip
 
-HANDLERS = ROOT / "handlers"
-FUNCTIONS = HANDLERS / "functions"
+HANDLERS = ASSETS / "handlers"
 HANDLER_RECIPE = HANDLERS / "recipe.json"
 LOCK = "requirements.lock"
 #: Where the bundled packages lie in their archive.
@@ -34,7 +34,7 @@ def function_files(function: Path) -> dict[str, Path]:
         ValueError: The folder is missing or holds no file.
     """
     return files_below(
-        function, left_out=lambda path: is_leftover(path) or not _TOOLS.isdisjoint(path.parts), root=ROOT
+        function, left_out=lambda path: is_leftover(path) or not _TOOLS.isdisjoint(path.parts), root=SOURCES
     )
 
 
@@ -61,7 +61,7 @@ def handler_archive(name: str, function: Path, folder: Path) -> Archive:
 
 
 def dependencies_archive(
-    name: str, function: Path, python: str, architecture: str, folder: Path, bundles: Path = HANDLERS / "bundles"
+    name: str, function: Path, python: str, architecture: str, folder: Path, bundles: Path = BUNDLES
 ) -> Archive:
     """Take the packages that set-up bundled for a function.
 

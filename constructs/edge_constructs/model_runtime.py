@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from edge_constructs.edge_assets import ROOT
+from config.places import ASSETS
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 
 #: Names the release that devices have.
-LOCK = ROOT / "runtime" / "requirements.lock"
+LOCK = ASSETS / "runtime" / "requirements.lock"
 _PIN = re.compile(r"^onnxruntime==([\w.]+)", re.MULTILINE)
 #: What a release takes at most, seen on it: the file format's version, and the operator sets by their domain.
 LIMITS: dict[str, tuple[int, dict[str, int]]] = {"1.32.0": (14, {"": 28, "ai.onnx.ml": 5})}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edge_constructs.edge_assets import ROOT
+from config.places import SOURCES
 from edge_constructs.reproducible_zip import StrangerError, check_member, sha256_of
 
 DECLARATION = "model.json"
@@ -107,7 +107,7 @@ def _file_mistakes(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
 def _link_mistakes(folder: Path, name: str) -> Iterator[str]:
     try:
         if _is_inside(name) and (folder / name).is_file():
-            check_member(folder / name, folder, ROOT)
+            check_member(folder / name, folder, SOURCES)
     except StrangerError as exc:
         yield str(exc).removeprefix(f"{folder}: ")
 

@@ -8,13 +8,13 @@ from typing import Any
 from aws_cdk import CustomResource, Duration
 from constructs import Construct
 
+from config.places import PROJECT
 from edge_constructs.artifact_bucket import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn, pass_role
 from edge_handlers import model_verification
 
 _TABLES = "sagemaker/core/image_uri_config"
-_ROOT = Path(__file__).resolve().parents[2]
 _DOMAINS = {"cn-": "amazonaws.com.cn"}
 
 
@@ -49,7 +49,7 @@ def triton_image(region: str, tables: Path | None = None) -> str:
 
 def _installed() -> Path:
     """The SDK's tables in the environment that `make setup-sagemaker` makes, or else in this one."""
-    folders = sorted((_ROOT / ".venv-sagemaker" / "lib").glob(f"python*/site-packages/{_TABLES}"))
+    folders = sorted((PROJECT / ".venv-sagemaker" / "lib").glob(f"python*/site-packages/{_TABLES}"))
     folders += [Path(folder) / _TABLES for folder in sys.path]
     for folder in folders:
         if folder.is_dir():

@@ -10,12 +10,13 @@ from typing import Any
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
+from config.places import PROJECT
 from edge_constructs.reproducible_zip import leftovers
 from edge_rules import EdgeChecks
 from edge_rules.device_rules import places_left
 from edge_rules.fleet_view import FleetView
 
-CDK_JSON = Path(__file__).resolve().parents[2] / "cdk.json"
+CDK_JSON = PROJECT / "cdk.json"
 
 
 def read_context(path: Path = CDK_JSON) -> dict[str, Any]:

@@ -26,6 +26,7 @@ PATTERN = re.compile(
     r"(?:^|[\s;&(|])"
     r"(?:make (?P<target>[a-z][\w-]*)(?P<settings>(?: [A-Z_]+=\S+)*)"
     r"|(?:(?:\./)?\.venv(?P<own>-\w+)?/bin/)?python3? (?P<program>-m [\w.]+|\w+/\w+\.py)(?P<words>[^\n&|;)`#]*)"
+    r"|(?P<own_command>edgewright (?=[a-z])(?!import\b)[^\n&|;)`#]*)"
     r"|npx cdk (?P<cdk>[^\n&|;)`#]*))"
 )
 
@@ -99,6 +100,10 @@ def commands_of(page: str, snippets: list[str], default: str = "setup") -> Itera
             elif match["program"]:
                 words = (*match["program"].split(), *_words(match["words"]))
                 yield Command(page, "python", f"setup{match['own']}" if match["own"] else setup, words)
+            elif match["own_command"]:
+                # The wheel's, by the module that it starts.
+                words = ("-m", "edgewright.cli", *_words(match["own_command"].partition(" ")[2]))
+                yield Command(page, "python", setup, words)
             else:
                 yield Command(page, "cdk", "", _words(match["cdk"]))
 

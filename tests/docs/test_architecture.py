@@ -13,6 +13,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 #: Where a path in the page may begin.
 BASES = ("", "constructs", "edge_assets/inference", "edge_assets/handlers", "twin/cloud/greengrass")
 FLOORS = {
+    "edgewright": 4,
     "stacks": 4,
     "tools": 4,
     "edge_constructs": 3,
@@ -26,7 +27,7 @@ FLOORS = {
     "nucleus_lite": 1,
 }
 FOLDERS = {
-    **{name: ROOT / name for name in ("stacks", "tools", "twin", "config", "nucleus_lite")},
+    **{name: ROOT / name for name in ("edgewright", "stacks", "tools", "twin", "config", "nucleus_lite")},
     **{name: ROOT / "constructs" / name for name in ("edge_constructs", "edge_rules", "edge_handlers")},
     **{name: ROOT / "edge_assets" / "inference" / name for name in ("edge_component", "edge_inference")},
     "v1_handler": ROOT / "edge_assets" / "handlers" / "v1_handler",

@@ -14,9 +14,9 @@ from ministack.core.iam_evaluator import EvalContext
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
+from config.places import PACKAGE as REPOSITORY
 from twin.cloud import authorization, bounds, metrics
 from twin.cloud.authorization import AccessTrail
-from twin.files import REPOSITORY
 
 DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
 

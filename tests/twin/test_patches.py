@@ -15,12 +15,12 @@ from ministack.core import responses
 from ministack.services import iot, ssm
 from typer.testing import CliRunner
 
+from config.places import PACKAGE as REPOSITORY
 from twin.cli import application
 from twin.cloud import server
 from twin.cloud.ministack import report
 from twin.cloud.ministack.patches import LEDGER, Ledger, Patch, PatchError, signature_of
 from twin.cloud.settings import Settings
-from twin.files import REPOSITORY
 
 TWIN = REPOSITORY / "twin"
 SETTINGS = Settings("us-east-1", "000000000000", Path("unused"), 1, 2, 3, 4, 5)

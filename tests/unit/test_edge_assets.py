@@ -13,7 +13,7 @@ import pytest
 
 from edge_constructs import handler_provider
 from edge_constructs.edge_assets import (
-    ROOT,
+    ASSETS,
     MissingAssetError,
     bare_python,
     compiler_archive,
@@ -130,7 +130,7 @@ def without_docstrings(source: str) -> str:
 
 @pytest.mark.parametrize("package", ["inference/edge_component", "inference/edge_inference", "handlers/v1_handler"])
 def test_what_ships_is_the_code_without_what_only_people_read(package: str) -> None:
-    folder = ROOT / package
+    folder = ASSETS / package
 
     for name, code in shipped_code(folder).items():
         source = (folder.parent / name).read_text(encoding="utf-8")

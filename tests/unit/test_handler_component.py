@@ -14,9 +14,10 @@ from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.names import Names
+from config.places import FUNCTIONS
 from config.routes import wire
 from edge_constructs.edge_assets import MissingAssetError
-from edge_constructs.handler_assets import FUNCTIONS, HANDLER_RECIPE, dependencies_archive, handler_archive
+from edge_constructs.handler_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
 from edge_constructs.handler_component import check_access, recipe_values
 from edge_constructs.handler_imports import ADVICE, provided_modules

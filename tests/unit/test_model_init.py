@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from config.loader import FOLDER, ConfigurationError, load_stage
-from config.model import MODELS
+from config.places import MODELS
 from tests.unit.kept_page import assert_kept
 from tools import model, model_init
 from tools.model_init import Answers, ModelInitError, add_to_stage, declaration_of, init

@@ -4,7 +4,7 @@ import json
 
 from aws_cdk.assertions import Match, Template
 
-from edge_constructs.edge_assets import MODELS
+from config.places import MODELS
 from tests.synthesis import assembly, resources, template
 
 

@@ -309,7 +309,7 @@ def test_what_npm_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("npm_config_fetch_retries", "0")
 
     with pytest.raises(SetUpError, match=r"(?s)npm could not install the CDK command line \(exit \d+\):.*ECONNREFUSED"):
-        SetUp(tmp_path)._make_node(tmp_path / ".venv", dev=True)
+        SetUp(tmp_path).make_node(tmp_path / ".venv", dev=True)
 
     assert not (tmp_path / "node_modules" / ".set-up").exists()
 

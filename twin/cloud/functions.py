@@ -24,10 +24,10 @@ from typing import Any
 from ministack.core import lambda_runtime
 from ministack.services import cloudwatch_logs
 
+from config.places import IMPORTS
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
 from twin.cloud.settings import Settings
-from twin.files import REPOSITORY
 
 logger = logging.getLogger("twin.function_processes")
 
@@ -49,7 +49,7 @@ class Forker:
         with theirs:
             self._template = subprocess.Popen(
                 [sys.executable, "-m", "twin.cloud.function_template", str(theirs.fileno())],
-                cwd=REPOSITORY,
+                cwd=IMPORTS,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

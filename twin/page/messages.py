@@ -17,8 +17,9 @@ from hashlib import sha256
 from statistics import quantiles
 from typing import Any
 
-from config.model import MODELS, serving
+from config.model import serving
 from config.names import Names
+from config.places import MODELS
 from config.stage import Stage
 from twin.errors import TwinError
 from twin.predict import Link, sample_of

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from config.model import MODELS
+from config.places import MODELS
 from config.stage import Stage
 from twin.page.fleet import ENDED, FAILED, Device, Rollout, View
 from twin.page.messages import Heartbeat, Messages, Prediction

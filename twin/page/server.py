@@ -22,8 +22,8 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from config.places import NODE_MODULES
 from twin.errors import TwinError
-from twin.files import REPOSITORY
 from twin.page import html
 from twin.page.live import END_S, SEND_S, Page, Source
 from twin.ports import FOREIGN_SITES, LOOPBACK, own_hosts
@@ -47,9 +47,9 @@ _HEADERS = {
 _HERE = Path(__file__).parent
 _STATIC = {
     "page.js": _HERE / "page.js",
-    "idiomorph.min.js": REPOSITORY / "node_modules" / "idiomorph" / "dist" / "idiomorph.min.js",
-    "uPlot.iife.min.js": REPOSITORY / "node_modules" / "uplot" / "dist" / "uPlot.iife.min.js",
-    "uPlot.min.css": REPOSITORY / "node_modules" / "uplot" / "dist" / "uPlot.min.css",
+    "idiomorph.min.js": NODE_MODULES / "idiomorph" / "dist" / "idiomorph.min.js",
+    "uPlot.iife.min.js": NODE_MODULES / "uplot" / "dist" / "uPlot.iife.min.js",
+    "uPlot.min.css": NODE_MODULES / "uplot" / "dist" / "uPlot.min.css",
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twin.files import REPOSITORY
+from config.places import IMPORTS
 
 Document = dict[str, Any]
 
@@ -53,7 +53,7 @@ async def ask(module: str, order: Document) -> Document:
         sys.executable,
         "-m",
         module,
-        cwd=REPOSITORY,
+        cwd=IMPORTS,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

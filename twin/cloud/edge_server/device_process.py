@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from config.places import IMPORTS
 from twin.clock import CLOCK_VARIABLE
 from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
-from twin.files import PRIVATE_UMASK, REPOSITORY, private_opener
+from twin.files import PRIVATE_UMASK, private_opener
 from twin.process import INTERPRETER_VARIABLES, ProcessIdentity, processes_where
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
@@ -116,7 +117,7 @@ class DeviceProcess:
             **{name: os.environ[name] for name in (CLOCK_VARIABLE,) if name in os.environ},
             "PATH": path,
             "HOME": str(self._root),
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": str(IMPORTS),
             "PYTHONUNBUFFERED": "1",
             DEVICE_VARIABLE: str(self._root),
         }

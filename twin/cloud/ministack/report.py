@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.places import PACKAGE
 from twin.cloud.ministack.patches import LEDGER, Misfit, Patch, release
-from twin.files import REPOSITORY
 
 _PACKAGE = "ministack"
 
@@ -51,7 +51,7 @@ def missing(*folders: Path) -> list[Misfit]:
         One for each name, with the files that use it.
     """
     users: dict[str, set[str]] = {}
-    searched = folders or (REPOSITORY / "twin" / "cloud", REPOSITORY / "tools")
+    searched = folders or (PACKAGE / "twin" / "cloud", PACKAGE / "tools")
     for path in sorted(path for folder in searched for path in folder.rglob("*.py")):
         for name in used_names(path.read_text("utf-8")):
             users.setdefault(name, set()).add(path.name)

@@ -1,0 +1,158 @@
+"""What an app of your own may use: the constructs, the checks, a stage's configuration and its stacks.
+
+    from edgewright import EdgeChecks, Names, define_stacks, load_stage, new_app
+
+These names stay as they are within a minor version; what is imported from anywhere else may change with any release.
+A name is loaded when it is first asked for, since the constructs bring the CDK along.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from config.loader import ConfigurationError as ConfigurationError
+    from config.loader import load_stage as load_stage
+    from config.loader import stage_names as stage_names
+    from config.names import Names as Names
+    from config.stage import Stage as Stage
+    from edge_constructs.acknowledgement import acknowledge as acknowledge
+    from edge_constructs.artifact_bucket import ArtifactBucket as ArtifactBucket
+    from edge_constructs.artifact_store import ArtifactStore as ArtifactStore
+    from edge_constructs.component_library import Component as Component
+    from edge_constructs.component_library import ComponentLibrary as ComponentLibrary
+    from edge_constructs.component_library import component_version as component_version
+    from edge_constructs.deploy_pipeline import DeployPipeline as DeployPipeline
+    from edge_constructs.device_registry import DeviceRegistry as DeviceRegistry
+    from edge_constructs.edge_assets import MissingAssetError as MissingAssetError
+    from edge_constructs.edge_server import EdgeNetwork as EdgeNetwork
+    from edge_constructs.edge_server import EdgeServer as EdgeServer
+    from edge_constructs.encryption_key import EncryptionKey as EncryptionKey
+    from edge_constructs.encryption_key import SigningKey as SigningKey
+    from edge_constructs.fleet_alarms import DeploymentNotice as DeploymentNotice
+    from edge_constructs.fleet_alarms import FleetAlarms as FleetAlarms
+    from edge_constructs.fleet_alarms import NotificationTopic as NotificationTopic
+    from edge_constructs.fleet_dashboard import FleetDashboard as FleetDashboard
+    from edge_constructs.fleet_deployment import DeploymentHealth as DeploymentHealth
+    from edge_constructs.fleet_deployment import FleetDeployment as FleetDeployment
+    from edge_constructs.fleet_provisioning import FleetProvisioning as FleetProvisioning
+    from edge_constructs.fleet_rules import FleetRules as FleetRules
+    from edge_constructs.fleet_rules import TopicRule as TopicRule
+    from edge_constructs.handler_component import HandlerComponent as HandlerComponent
+    from edge_constructs.handler_provider import HandlerProvider as HandlerProvider
+    from edge_constructs.identities import CoreDevicePolicy as CoreDevicePolicy
+    from edge_constructs.identities import EdgeInstanceRole as EdgeInstanceRole
+    from edge_constructs.identities import SageMakerExecution as SageMakerExecution
+    from edge_constructs.identities import TokenExchange as TokenExchange
+    from edge_constructs.model_package import ModelPackage as ModelPackage
+    from edge_constructs.model_package import ModelPackager as ModelPackager
+    from edge_constructs.model_package import OnnxCompiler as OnnxCompiler
+    from edge_constructs.model_source import ModelDeclarationError as ModelDeclarationError
+    from edge_constructs.model_source import ModelSource as ModelSource
+    from edge_constructs.model_verification import ModelVerifier as ModelVerifier
+    from edge_constructs.neo_compilation import CompilationTarget as CompilationTarget
+    from edge_constructs.neo_compilation import NeoCompiler as NeoCompiler
+    from edge_constructs.permission import Permission as Permission
+    from edge_constructs.reproducible_zip import StrangerError as StrangerError
+    from edge_constructs.server_join import ServerJoin as ServerJoin
+    from edge_constructs.synth import PolicyGate as PolicyGate
+    from edge_constructs.synth import PolicyViolationError as PolicyViolationError
+    from edge_constructs.synth import new_app as new_app
+    from edge_constructs.synth import read_context as read_context
+    from edge_rules.edge_checks import EdgeChecks as EdgeChecks
+    from stacks.edgewright import define_stacks as define_stacks
+
+#: Where each is defined.
+_PUBLIC: dict[str, tuple[str, ...]] = {
+    "config.loader": (
+        "ConfigurationError",
+        "load_stage",
+        "stage_names",
+    ),
+    "config.names": ("Names",),
+    "config.stage": ("Stage",),
+    "edge_constructs.acknowledgement": ("acknowledge",),
+    "edge_constructs.artifact_bucket": ("ArtifactBucket",),
+    "edge_constructs.artifact_store": ("ArtifactStore",),
+    "edge_constructs.component_library": (
+        "Component",
+        "ComponentLibrary",
+        "component_version",
+    ),
+    "edge_constructs.deploy_pipeline": ("DeployPipeline",),
+    "edge_constructs.device_registry": ("DeviceRegistry",),
+    "edge_constructs.edge_assets": ("MissingAssetError",),
+    "edge_constructs.edge_server": (
+        "EdgeNetwork",
+        "EdgeServer",
+    ),
+    "edge_constructs.encryption_key": (
+        "EncryptionKey",
+        "SigningKey",
+    ),
+    "edge_constructs.fleet_alarms": (
+        "DeploymentNotice",
+        "FleetAlarms",
+        "NotificationTopic",
+    ),
+    "edge_constructs.fleet_dashboard": ("FleetDashboard",),
+    "edge_constructs.fleet_deployment": (
+        "DeploymentHealth",
+        "FleetDeployment",
+    ),
+    "edge_constructs.fleet_provisioning": ("FleetProvisioning",),
+    "edge_constructs.fleet_rules": (
+        "FleetRules",
+        "TopicRule",
+    ),
+    "edge_constructs.handler_component": ("HandlerComponent",),
+    "edge_constructs.handler_provider": ("HandlerProvider",),
+    "edge_constructs.identities": (
+        "CoreDevicePolicy",
+        "EdgeInstanceRole",
+        "SageMakerExecution",
+        "TokenExchange",
+    ),
+    "edge_constructs.model_package": (
+        "ModelPackage",
+        "ModelPackager",
+        "OnnxCompiler",
+    ),
+    "edge_constructs.model_source": (
+        "ModelDeclarationError",
+        "ModelSource",
+    ),
+    "edge_constructs.model_verification": ("ModelVerifier",),
+    "edge_constructs.neo_compilation": (
+        "CompilationTarget",
+        "NeoCompiler",
+    ),
+    "edge_constructs.permission": ("Permission",),
+    "edge_constructs.reproducible_zip": ("StrangerError",),
+    "edge_constructs.server_join": ("ServerJoin",),
+    "edge_constructs.synth": (
+        "PolicyGate",
+        "PolicyViolationError",
+        "new_app",
+        "read_context",
+    ),
+    "edge_rules.edge_checks": ("EdgeChecks",),
+    "stacks.edgewright": ("define_stacks",),
+}
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"edgewright has no public {name!r}: it has {', '.join(sorted(_MODULES))}")
+    # jsii reads it when aws_cdk is imported.
+    from tools.node import settle_jsii
+
+    settle_jsii(os.environ)
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULES)

@@ -1,0 +1,37 @@
+"""The CDK app: one stage, chosen by `-c stage=…`, the twin's by default; every synth is checked.
+
+Your own stacks go beside `define_stacks`: the gate checks them, too.
+"""
+
+import sys
+
+from edgewright import (
+    ConfigurationError,
+    MissingAssetError,
+    ModelDeclarationError,
+    PolicyGate,
+    PolicyViolationError,
+    StrangerError,
+    define_stacks,
+    load_stage,
+    new_app,
+    read_context,
+)
+
+
+def main() -> None:
+    """Synthesise the stage; a mistake is told in words."""
+    app = new_app(read_context())
+    gate = PolicyGate(app)
+    try:
+        define_stacks(app, load_stage(app.node.try_get_context("stage") or "twin"))
+        gate.synth()
+    except (
+        *(ConfigurationError, MissingAssetError, ModelDeclarationError),
+        *(PolicyViolationError, StrangerError),
+    ) as mistake:
+        sys.exit(str(mistake))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""Builds the wheel `edgewright`: the backend that pip and uv call for this folder, by setuptools.
+
+python -m tools.wheel [--out out/wheel]
+
+`config`, `stacks`, `tools` and `twin` are names that others use, too: in the wheel they lie in the package
+`edgewright`, and whatever names them is told so. What ships to devices and to Lambda is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import tokenize
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from edge_constructs.reproducible_zip import files_below
+from tools.optional_packages import require
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMESPACE = "edgewright"
+#: Folders of this repository that lie below the namespace in the wheel.
+BELOW = ("config", "stacks", "tools", "twin")
+#: Packages whose names nobody else has: they keep them.
+BESIDE = {
+    "edge_constructs": "constructs/edge_constructs",
+    "edge_handlers": "constructs/edge_handlers",
+    "edge_rules": "constructs/edge_rules",
+    "nucleus_lite": "nucleus_lite",
+}
+#: What `edgewright <command>` runs; whatever these import comes with them, no other tool does.
+COMMANDS = {
+    "bill": "tools.bill",
+    "bundle": "tools.bundle",
+    "doctor": "tools.doctor",
+    "model": "tools.model",
+    "plan": "tools.plan",
+    "setup": "tools.set_up",
+    "wheelhouse": "tools.wheelhouse",
+}
+_ALSO = ("tools.predict", "tools.fleet_page", "tools.offline_deploy", "tools.cdk_cli", "tools.node")
+#: Of a project's folder; `edgewright init` writes them.
+_PROJECT_FILES = ("cdk.json", "package.json", "package-lock.json")
+_ASSETS = "edge_assets"
+#: Made by set-up, or of this repository's own app.
+_NO_ASSETS = {("runtime", "wheelhouse"), ("handlers", "bundles"), ("handlers", "functions")}
+_STAGES = re.compile(r"config/(fleet/.*|[^/]*\.toml)")
+#: A wheel's members bear the date of the oldest zip, so that equal sources give equal bytes.
+_DATE = "315532800"
+
+
+class WheelError(Exception):
+    """The wheel cannot be built; the text says what is in the way."""
+
+
+def build_wheel(
+    wheel_directory: str,
+    config_settings: Mapping[str, Any] | None = None,  # noqa: ARG001 (the names are those of PEP 517)
+    metadata_directory: str | None = None,  # noqa: ARG001
+) -> str:
+    """Build the wheel; PEP 517.
+
+    Args:
+        wheel_directory: Gets it.
+        config_settings: Not used.
+        metadata_directory: Not used.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        WheelError: A module names a package in a way that cannot be rewritten.
+    """
+    from setuptools import build_meta
+
+    out = Path(wheel_directory).resolve()
+    with tempfile.TemporaryDirectory(prefix="edgewright-wheel-") as made:
+        stage = Path(made)
+        write_tree(stage / "src")
+        (stage / "pyproject.toml").write_text(project_settings(), encoding="utf-8")
+        shutil.copy(ROOT / "README.md", stage)
+        shutil.copy(ROOT / "LICENSE", stage)
+        with _built_in(stage):
+            return str(build_meta.build_wheel(str(out)))
+
+
+def get_requires_for_build_wheel(config_settings: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
+    """PEP 517: nothing besides what pyproject.toml names."""
+    return []
+
+
+def build_sdist(*_arguments: Any) -> str:
+    """PEP 517 asks for it.
+
+    Raises:
+        WheelError: Always: the repository is the source.
+    """
+    raise WheelError("there is no source distribution: build the wheel of a checkout, python -m tools.wheel")
+
+
+@contextmanager
+def _built_in(folder: Path) -> Iterator[None]:
+    """What setuptools takes from its process: the folder, arguments, the date; its list of copied files is no news."""
+    before, arguments, date = Path.cwd(), sys.argv, os.environ.get("SOURCE_DATE_EPOCH")
+    os.environ.setdefault("SOURCE_DATE_EPOCH", _DATE)
+    sys.argv = ["setup.py", "--quiet"]
+    os.chdir(folder)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        os.chdir(before)
+        sys.argv = arguments
+        if date is None:
+            del os.environ["SOURCE_DATE_EPOCH"]
+
+
+def project_settings(root: Path = ROOT) -> str:
+    """The settings for setuptools: this repository's `[project]`, and all that lies in `src`."""
+    own, _, _ = (root / "pyproject.toml").read_text(encoding="utf-8").partition("\n[tool.")
+    _, _, project = own.partition("[project]")
+    return (
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n\n'
+        f"[project]{project}\n"
+        '[tool.setuptools.packages.find]\nwhere = ["src"]\nnamespaces = true\n\n'
+        '[tool.setuptools.package-data]\n"*" = ["*"]\n'
+    )
+
+
+def write_tree(target: Path, root: Path = ROOT) -> None:
+    """Write what the wheel holds.
+
+    Args:
+        target: Becomes the folder above the packages.
+        root: The repository.
+
+    Raises:
+        WheelError: As for `moved`.
+    """
+    files, modules = _sources(root), set(_modules(root))
+    rewrite = mover(modules)
+    for place, source in files.items():
+        file = target / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own = not place.startswith((f"{NAMESPACE}/{_ASSETS}/", "edge_handlers/", f"{NAMESPACE}/template/"))
+        if own and source.suffix == ".py":
+            try:
+                file.write_text(rewrite(source.read_text(encoding="utf-8")), encoding="utf-8")
+            except WheelError as exc:
+                raise WheelError(f"{source.relative_to(root)}: {exc}") from exc
+            shutil.copymode(source, file)
+        else:
+            shutil.copy(source, file)
+    for package in (NAMESPACE, *BESIDE):
+        (target / package / "py.typed").touch()
+
+
+def _sources(root: Path) -> dict[str, Path]:
+    """Place in the wheel to file."""
+    found: dict[str, Path] = {}
+
+    def add(folder: str, below: str, left_out: Callable[[str], bool] = lambda _path: False) -> None:
+        for name, file in files_below(root / folder).items():
+            if not left_out(name) and "__pycache__" not in file.parts:
+                found[f"{below}/{name}"] = file
+
+    tools = needed_tools(root)
+    add(NAMESPACE, NAMESPACE)
+    for name in BELOW:
+        add(name, f"{NAMESPACE}/{name}")
+    for name, folder in BESIDE.items():
+        add(folder, name)
+    add(_ASSETS, f"{NAMESPACE}/{_ASSETS}", lambda path: tuple(path.split("/")[:2]) in _NO_ASSETS)
+    found |= {f"{NAMESPACE}/{name}": root / name for name in _PROJECT_FILES}
+    outside = f"{NAMESPACE}/tools/"
+    return {
+        place: file
+        for place, file in sorted(found.items())
+        if not (place.startswith(outside) and place.removeprefix(outside).removesuffix(".py") not in tools)
+        and not _STAGES.fullmatch(place.removeprefix(f"{NAMESPACE}/"))
+    }
+
+
+def needed_tools(root: Path = ROOT) -> set[str]:
+    """Names of the modules of `tools` that the wheel's commands import, early or late."""
+    needed, open_ones = {"__init__"}, [name.partition(".")[2] for name in (*COMMANDS.values(), *_ALSO)]
+    while open_ones:
+        name = open_ones.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        for node in ast.walk(ast.parse((root / "tools" / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "tools":
+                open_ones += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tools."):
+                open_ones.append(str(node.module).split(".")[1])
+    return needed
+
+
+def _modules(root: Path) -> Iterator[str]:
+    """Dotted names of the modules that lie below the namespace in the wheel."""
+    for name in BELOW:
+        for file in (root / name).rglob("*.py"):
+            yield ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+_COMMAND_LINES = (
+    (re.compile(r"python -m twin\b(?!\.)"), f"{NAMESPACE} twin"),
+    (re.compile(r"python -m tools\.(" + "|".join(COMMANDS) + r")\b"), rf"{NAMESPACE} \1"),
+    (re.compile(r"python -m tools\.predict\b"), f"{NAMESPACE} predict --aws"),
+    (re.compile(r"python -m tools\.fleet_page\b"), f"{NAMESPACE} ui --aws"),
+    (re.compile(r"\bmake setup\b(?!-)"), f"{NAMESPACE} setup"),
+    (re.compile(r"\bmake plan\b(?! \w+=)"), f"{NAMESPACE} plan"),
+)
+
+
+def mover(modules: set[str]) -> Callable[[str], str]:
+    """Make a function that writes a module's text as it is in the wheel.
+
+    Args:
+        modules: Dotted names that move below the namespace.
+    """
+
+    def moved(source: str) -> str:
+        lines = source.splitlines(keepends=True)
+        for row, column, length, new in sorted(_places(source, modules), reverse=True):
+            line = lines[row]
+            lines[row] = f"{line[:column]}{new}{line[column + length :]}"
+        text = "".join(lines)
+        for pattern, command in _COMMAND_LINES:
+            text = pattern.sub(command, text)
+        return text
+
+    return moved
+
+
+def _places(source: str, modules: set[str]) -> Iterator[tuple[int, int, int, str]]:
+    """Where a text names what moves: row, column, length, what takes its place.
+
+    Raises:
+        WheelError: `import twin.x` binds `twin`, which would be another name in the wheel.
+    """
+    tops = {name.partition(".")[0] for name in modules}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] in tops:
+                    raise WheelError(f"line {node.lineno}: write from … import …, got import {alias.name}")
+        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] in tops:
+            yield node.lineno - 1, node.col_offset + len("from "), 0, f"{NAMESPACE}."
+    # A module that a process is started with, or that is imported by its name.
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.STRING and token.string[0] in "\"'" and token.string[1:-1] in modules:
+            name = token.string[1:-1]
+            if "." in name:
+                row, column = token.start
+                yield row - 1, column + 1, len(name), f"{NAMESPACE}.{name}"
+
+
+def requirements(root: Path = ROOT) -> list[str]:
+    """All that the wheel asks for, extras included, as pyproject.toml has it."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [*project["dependencies"], *(each for some in project["optional-dependencies"].values() for each in some)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        Exit code: 0 built, 1 with the reason on standard error.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tools.wheel", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "wheel", help="folder for the wheel")
+    options = parser.parse_args(arguments)
+    require("python -m tools.wheel", "dev", "setuptools")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        print(options.out / build_wheel(str(options.out)))
+    except (WheelError, OSError) as exc:
+        print(f"wheel: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
