@@ -11,9 +11,9 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
+from config.places import ASSETS
 from edge_constructs import handler_provider
 from edge_constructs.edge_assets import (
-    ASSETS,
     MissingAssetError,
     bare_python,
     compiler_archive,
