@@ -1,33 +1,20 @@
 """What a stage's file may say of its devices, their rings, and how deployments reach them."""
 
-import contextlib
-import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from config.roster import FileName, Listing, RosterError, ThingName, read_list
 from config.section import Section
 
 Ring = Literal["canary", "early", "all"]
 #: In the order of a rollout; a device is in exactly one, because two deployments on one device would contradict.
 RINGS: tuple[Ring, ...] = ("canary", "early", "all")
 _LAST = RINGS[-1]
-_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
-_FIELDS = {"device", "ring"}
-#: Lines of a message, the last of which may say how many more there are.
-_SHOWN = 10
-
-
-class RosterError(ValueError):
-    """The file cannot be used; `mistakes` holds one text a mistake, each with its row."""
-
-    def __init__(self, mistakes: Iterable[str]) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__("\n".join(self.mistakes))
 
 
 @dataclass(frozen=True, order=True)
@@ -38,16 +25,11 @@ class Device:
     ring: str = _LAST
 
 
-#: Where a row stands, its fields, and what is wrong with it as a row; then the fields do not count.
-_Row = tuple[str, dict[str, str], str]
-
-
 def read_roster(path: Path) -> tuple[Device, ...]:
     """Read and check a list of devices.
 
     Args:
-        path: `.csv` with the columns `device` and, if wanted, `ring`; or `.yaml` with a list of names or of mappings
-            with these two keys. Both hold text only: `0123` and `10:20:30` are names as they stand.
+        path: As of `read_list`, with the column `ring`.
 
     Returns:
         The devices, sorted by name.
@@ -55,130 +37,10 @@ def read_roster(path: Path) -> tuple[Device, ...]:
     Raises:
         RosterError: The file is missing or unreadable, or rows break rules.
     """
-    reader = {".csv": _csv_rows, ".yaml": _yaml_rows, ".yml": _yaml_rows}.get(path.suffix)
-    if reader is None:
-        raise RosterError([f"{path.name}: a list of devices must be a .csv, .yaml or .yml file"])
-    try:
-        rows = reader(path.read_text(encoding="utf-8-sig"), path.name)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise RosterError([f"{path.name}: must be a readable file in UTF-8: {exc}"]) from exc
-    mistakes: list[str] = []
-    found: dict[str, Device] = {}
-    for where, row, wrong in rows:
-        device = None if wrong else _device(row, f"{path.name} {where}", mistakes)
-        if wrong:
-            mistakes.append(f"{path.name} {where}: {wrong}")
-        elif device and device.name in found:
-            mistakes.append(f"{path.name} {where}: device must be listed once, {device.name!r} is there twice")
-        elif device:
-            found[device.name] = device
-    if len(mistakes) > _SHOWN:
-        mistakes[_SHOWN - 1 :] = [f"{path.name}: and {len(mistakes) - _SHOWN + 1} more"]
-    if mistakes:
-        raise RosterError(mistakes)
-    return tuple(sorted(found.values()))
+    return tuple(Device(name, ring or _LAST) for name, ring in read_list(path, "ring", _RING).items())
 
 
-def _csv_rows(text: str, name: str) -> list[_Row]:
-    # No value has a line break in it, so that each line is read alone: a quote that is not closed costs one line.
-    lines = enumerate(text.split("\n"), 1)
-    first = next((line for _, line in lines if line.strip()), "")
-    columns, wrong = _fields(first)
-    if not wrong and ("device" not in columns or set(columns) - _FIELDS or len(set(columns)) < len(columns)):
-        wrong = f"the first line must name the columns device and ring, each once, got {_shown(columns)}"
-        other = next((mark for mark in ";\t|" if "," not in first and mark in first), "")
-        wrong += f": use commas, not {other!r}, between the columns" if other else ""
-    if wrong:
-        raise RosterError([f"{name}: {wrong}"])
-    rows = []
-    for number, line in lines:
-        values, wrong = _fields(line)
-        if not wrong and len(values) > len(columns):
-            wrong = f"a row must have a device and may have a ring, got {_shown(values)}"
-        row = {column: value for column, value in zip(columns, values, strict=False) if value}
-        if values or wrong:
-            rows.append((f"line {number}", row, wrong))
-    return rows
-
-
-def _fields(line: str) -> tuple[list[str], str]:
-    """A line's values, and what is wrong with it; no value for an empty line."""
-    try:
-        return next(csv.reader([line], skipinitialspace=True, strict=True), []), ""
-    except csv.Error as exc:
-        if "unexpected end" in str(exc):
-            return [], f"a quote is not closed in {_shown(line)}: close it, or remove it"
-        return [], f"a value in quotes must be followed by a comma or the line's end, got {_shown(line)}"
-
-
-def _yaml_rows(text: str, name: str) -> list[_Row]:
-    import yaml
-
-    try:
-        # The tree of texts, before YAML makes numbers, times and booleans of them or drops a key that is there twice;
-        # by the parser in C: the one in Python takes seconds for ten thousand rows.
-        root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as exc:
-        raise RosterError([f"{name}{_yaml_mistake(text, exc)}"]) from exc
-    if not isinstance(root, yaml.SequenceNode):
-        kind = {yaml.MappingNode: "a mapping", yaml.ScalarNode: "a text"}.get(type(root), "nothing")
-        raise RosterError([f"{name}: must be a list of devices, got {kind}"])
-    return [(f"line {node.start_mark.line + 1}", *_yaml_row(node)) for node in root.value]
-
-
-def _yaml_row(node: Any) -> tuple[dict[str, str], str]:
-    """A row's fields, and what is wrong with it."""
-    if isinstance(node.value, str):
-        return {"device": node.value}, ""
-    entries = node.value if node.id == "mapping" else []
-    keys = [str(key.value) for key, _ in entries]
-    if not entries or set(keys) - _FIELDS or not all(isinstance(value.value, str) for _, value in entries):
-        return {}, f"a row must have a device and may have a ring, got {_shown(keys or node.id)}"
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        return {}, f"a row must have each key once, {', '.join(twice)} is there twice"
-    # A ring that is left empty is the default, as an empty cell of a CSV file is.
-    return {key.value: value.value for key, value in entries if value.value}, ""
-
-
-def _yaml_mistake(text: str, error: Any) -> str:
-    """Place and text of what the parser says, without the excerpt, which may be the whole file."""
-    said = " ".join(part for part in (getattr(error, "context", ""), getattr(error, "problem", "")) if part)
-    if "quoted scalar" in said:
-        line = error.context_mark.line  # where it began; the end of the file is where it was missed
-    elif (line := _line_of_open_quote(text)) is None:
-        mark = getattr(error, "problem_mark", None)
-        return f"{f' line {mark.line + 1}' if mark else ''}: must be YAML: {said or _shown(str(error))}"
-    return f" line {line + 1}: a quote is not closed: close it, or remove it"
-
-
-def _line_of_open_quote(text: str) -> int | None:
-    """Where a quoted text begins that ends in another line, which no name does: with the next row's first quote."""
-    import yaml
-
-    with contextlib.suppress(yaml.YAMLError):
-        for token in yaml.scan(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            if isinstance(token, yaml.ScalarToken) and token.style and token.start_mark.line < token.end_mark.line:
-                return int(token.start_mark.line)
-    return None
-
-
-def _shown(value: Any) -> str:
-    """A value in a message, at most 80 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _device(row: Mapping[str, str], where: str, mistakes: list[str]) -> Device | None:
-    before = len(mistakes)
-    name, ring = row.get("device", ""), row.get("ring", _LAST)
-    if not _NAME.fullmatch(name):
-        mistakes.append(f"{where}: device must be 1 to 124 letters, digits, ':', '_' or '-', got {_shown(name)}")
-    if ring not in RINGS:
-        mistakes.append(f"{where}: ring must be one of {', '.join(RINGS)}, got {_shown(ring)}")
-    return Device(name, ring) if len(mistakes) == before else None
-
-
-ThingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9:_-]+$", max_length=124)]
+_RING = Listing("a ring", lambda ring: "" if ring in RINGS else f"must be one of {', '.join(RINGS)}")
 
 
 class Fleet(Section):
@@ -194,7 +56,7 @@ class Fleet(Section):
     """
 
     devices: tuple[ThingName, ...] = ()
-    file: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.(csv|ya?ml)$")] | None = None
+    file: FileName | None = None
     registry: Literal["iot", "sagemaker"] = "iot"
     nucleus: Literal["any", "classic"] = "any"
     _listed: tuple[Device, ...] = PrivateAttr(default=())

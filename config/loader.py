@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from config.fleet import RosterError
 from config.places import STAGES
+from config.roster import RosterError
 from config.stage import Stage
 
 FOLDER = STAGES
@@ -60,11 +60,11 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
         raise ConfigurationError(f"{shown}: name: comes from the file's name, got {values['name']!r}: remove it")
     try:
         stage = Stage.model_validate({"name": name, **values})
-        stage.fleet.read_file(folder)
+        stage.read_lists(folder)
     except ValidationError as exc:
         raise ConfigurationError("\n".join(f"{shown}: {line}" for line in _mistakes(exc))) from exc
     except RosterError as exc:
-        raise ConfigurationError("\n".join(f"{shown}: fleet.file: {line}" for line in exc.mistakes)) from exc
+        raise ConfigurationError("\n".join(f"{shown}: {line}" for line in exc.mistakes)) from exc
     return stage
 
 

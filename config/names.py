@@ -80,6 +80,21 @@ class Names:
         return f"{self.prefix}-core-device"
 
     @property
+    def client_group(self) -> str:
+        """The thing group of the client devices around the cores, and the mark on them."""
+        return f"{self.prefix}-clients"
+
+    @property
+    def client_type(self) -> str:
+        """The type of every client device."""
+        return f"{self.prefix}-client"
+
+    @property
+    def client_policy(self) -> str:
+        """The policy to attach to the certificate of every client device."""
+        return f"{self.prefix}-client-device"
+
+    @property
     def claim(self) -> str:
         """The provisioning template by which devices join, and the policy of the claim certificates for it."""
         return f"{self.prefix}-claim"

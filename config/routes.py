@@ -87,7 +87,13 @@ class _Way:
 
 
 def wire(
-    names: Names, models: Sequence[Model], handlers: Sequence[Handler], routes: Sequence[Route], *, lite: bool
+    names: Names,
+    models: Sequence[Model],
+    handlers: Sequence[Handler],
+    routes: Sequence[Route],
+    *,
+    lite: bool,
+    asking: Sequence[str] = (),
 ) -> Wiring:
     """Work out what each handler hears and says, and check that nothing else follows.
 
@@ -97,6 +103,7 @@ def wire(
         handlers: Those of the stage; what they list by themselves are routes from and to the cloud.
         routes: Those of the stage.
         lite: Whether the devices have nucleus lite.
+        asking: Models that client devices may ask, short for a route to each and one back.
 
     Returns:
         The topics of every handler.
@@ -108,11 +115,16 @@ def wire(
     listed = [_Way(f"handlers.{h.name}.subscribe", CLOUD, topic, h.name) for h in handlers for topic in h.subscribe]
     listed += [_Way(f"handlers.{h.name}.publish", h.name, topic, CLOUD) for h in handlers for topic in h.publish]
     check = _Check(names, models, handlers, lite=lite)
-    ways = [way for number, route in enumerate(routes) if (way := check.way(number, route, mistakes))]
+    short = [Route(source=DEVICES, target=name) for name in asking] + [
+        Route(source=name, target=DEVICES) for name in asking
+    ]
+    listed += [way for route in short if (way := check.way("client_devices.models", route, mistakes))]
+    ways = [way for number, route in enumerate(routes) if (way := check.way(f"routes.{number}", route, mistakes))]
     mistakes += _twice(ways)
     # What the stage's file says twice in its two forms is said once.
     ways = list({(way.source, way.topic, way.target): way for way in (*listed, *ways)}.values())
     mistakes += _loops(ways)
+    mistakes += _relayed(ways)
     mistakes += check.overheard(ways)
     mistakes += check.silent(ways) if routes else ()
     mistakes += check.subscriptions(ways)
@@ -156,10 +168,10 @@ class _Check:
         files = serving(model, names).get("PublishResultsOnTopic")
         return (names.response_topic(model.folder), *([files] if isinstance(files, str) and files else []))
 
-    def way(self, number: int, route: Route, mistakes: list[str]) -> _Way | None:
+    def way(self, place: str, route: Route, mistakes: list[str]) -> _Way | None:
         """Check one route by itself; None where it has mistakes."""
         source, target = route.source, route.target
-        where = f"routes.{number} ({source} → {target}{f' on {route.topic}' if route.topic else ''})"
+        where = f"{place} ({source} → {target}{f' on {route.topic}' if route.topic else ''})"
         before = len(mistakes)
         known = (CLOUD, DEVICES, *self._models, *self._handlers)
         for key, name in (("source", source), ("target", target)):
@@ -192,6 +204,10 @@ class _Check:
             if name == source and not (model.local if topic == self._answers[name][0] else model.results != CLOUD):
                 key = "remove its local = false" if topic == self._answers[name][0] else 'write results = "both"'
                 mistakes.append(f"{where}: {name} says nothing on the device on {topic}: {key}")
+        if DEVICES in (source, target) and THING in topic:
+            mistakes.append(
+                f"{where}: the bridge knows no {THING}: write the core's name out, or put it into the message"
+            )
         if topic.startswith("$") and CLOUD not in (source, target):
             mistakes.append(f"{where}: a topic that begins with $ is AWS IoT's: one side must be cloud")
         return None if len(mistakes) > before else _Way(where, source, topic, target)
@@ -284,6 +300,19 @@ def _loops(ways: Sequence[_Way]) -> Iterator[str]:
             yield (
                 f"routes: a message on {topic} would go round: {' → '.join(circle)}: answer on another topic than the "
                 "one that is asked on"
+            )
+
+
+def _relayed(ways: Sequence[_Way]) -> Iterator[str]:
+    """Topics on which the bridge would take back from the client devices' broker what it has just brought there."""
+    for topic in dict.fromkeys(way.topic for way in ways):
+        there = next((way for way in ways if way.topic == topic and way.target == DEVICES), None)
+        back = next((way for way in ways if way.topic == topic and way.source == DEVICES), None)
+        # A way there and back between the same two is a loop already.
+        if there and back and there.source != back.target:
+            yield (
+                f"routes: what {there.source} sends to devices on {topic} would go on to {back.target}: the bridge "
+                "hands on all that is on their broker; use another topic for one of them"
             )
 
 

@@ -1,11 +1,13 @@
 """What a stage's file may say: its tables, and the rules between them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from config.client_devices import ClientDevices
 from config.delivery import Announced, Bootstrap, Pipeline
 from config.edge_server import (
     DEFAULT_VERSIONS,
@@ -22,6 +24,7 @@ from config.handler import THING, Handler
 from config.model import Model, camera_host, camera_ways, serving
 from config.names import Names
 from config.observability import Observability
+from config.roster import RosterError
 from config.routes import Route, Wiring, wire
 from config.section import Section, Slug
 
@@ -70,6 +73,7 @@ class Stage(Section):
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
         routes: Which message goes from whom to whom; by default what handlers list, and models with the cloud.
+        client_devices: Devices around the cores; none by default.
         observability: Rules, alarms and who is told.
     """
 
@@ -84,6 +88,7 @@ class Stage(Section):
     agent: Agent = Agent()
     handlers: tuple[Handler, ...] = ()
     routes: tuple[Route, ...] = ()
+    client_devices: ClientDevices | None = None
     edge_server: EdgeServer = EdgeServer()
     network: Network = Network()
     rollout: Rollout = Rollout()
@@ -119,7 +124,29 @@ class Stage(Section):
     def wiring(self) -> Wiring:
         """What each handler hears and says, by the routes and by what it lists itself."""
         lite = self.edge_server.nucleus.kind == "lite"
-        return wire(Names(self.name), self.models, self.handlers, self.routes, lite=lite)
+        asking = self.client_devices.models if self.client_devices else ()
+        return wire(Names(self.name), self.models, self.handlers, self.routes, lite=lite, asking=asking)
+
+    @property
+    def cores(self) -> dict[str, str]:
+        """Every core device that the stage registers, the edge server included, with its ring."""
+        server = Names(self.name).edge_server
+        return {server: self.fleet.ring_of(server), **{device.name: device.ring for device in self.fleet.roster}}
+
+    def read_lists(self, folder: Path) -> None:
+        """Read the files with devices, once, when the stage is loaded.
+
+        Raises:
+            RosterError: One cannot be used; the text begins with the table.
+        """
+        readers: list[tuple[str, Callable[[], None]]] = [("fleet.file", lambda: self.fleet.read_file(folder))]
+        if clients := self.client_devices:
+            readers.append(("client_devices", lambda: clients.read(folder, self.cores)))
+        for table, read in readers:
+            try:
+                read()
+            except RosterError as exc:
+                raise RosterError(f"{table}: {mistake}" for mistake in exc.mistakes) from exc
 
     @property
     def camera_ways(self) -> list[tuple[str, int]]:
@@ -211,6 +238,16 @@ class Stage(Section):
                     "2.6.0 or newer, which fills the name into access control, got "
                     f"{nucleus.kind} {'.'.join(map(str, release))}: use one topic, and the name in the message"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _client_devices_on_the_classic_nucleus(self) -> "Stage":
+        if self.client_devices and self.fleet.nucleus != "classic":
+            raise ValueError(
+                'client_devices needs fleet.nucleus = "classic": nucleus lite, which may run on a device of the stage, '
+                "has no components for client devices; there, let a component of the device take their messages and "
+                "publish them on its local topics, or ask by the agent's socket (docs/client-devices.md)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from constructs import Construct
 
 from config.fleet import RINGS
 from config.stage import Stage
-from edge_constructs.device_registry import DeviceRegistry, SageMakerFleet
+from edge_constructs.device_registry import Clients, DeviceRegistry, SageMakerFleet
 from edge_constructs.edge_assets import runtime_archive
 from edge_constructs.fleet_provisioning import FleetProvisioning
 from stacks.identity_stack import IdentityStack
@@ -42,17 +42,20 @@ class FleetStack(StageStack):
             for ring in RINGS
         }
         self.ring_arns = {ring: group.attr_arn for ring, group in groups.items()}
-        roster = {device.name: device.ring for device in stage.fleet.roster}
+        clients = self._clients(stage)
         registry = DeviceRegistry(
             self,
             "Registry",
             rings={ring: names.ring_group(ring) for ring in RINGS},
             thing_type=names.thing_type,
             policy=names.iot_policy,
-            devices={names.edge_server: stage.fleet.ring_of(names.edge_server), **roster},
+            devices=stage.cores,
             folder=build_folder(self),
             bootstrap_key=stage.bootstrap.customer_key,
+            clients=clients,
         )
+        if clients:
+            registry.clients.node.add_dependency(*self._of_clients)
         registry.resource.node.add_dependency(thing_type, *groups.values())
         if stage.fleet.registry == "sagemaker":
             SageMakerFleet(
@@ -73,6 +76,18 @@ class FleetStack(StageStack):
         storage.store.publish(self, "RuntimeArtifact", file=file, sha256=sha256, prefix="artifacts")
         self.runtime_uri = storage.store.uri(file=file, sha256=sha256, prefix="artifacts")
         self.needs(identity)
+
+    def _clients(self, stage: Stage) -> Clients | None:
+        """Type and group of the client devices, if the stage has some."""
+        if not stage.client_devices:
+            return None
+        names = self.names
+        self._of_clients = (
+            iot.CfnThingType(self, "ClientType", thing_type_name=names.client_type),
+            iot.CfnThingGroup(self, "ClientGroup", thing_group_name=names.client_group),
+        )
+        listed = stage.client_devices.names
+        return Clients(listed, names.client_group, names.client_type, names.client_policy)
 
 
 class ProvisioningStack(StageStack):

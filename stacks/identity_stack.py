@@ -6,8 +6,16 @@ from constructs import Construct
 
 from config.handler import THING
 from config.model import result_topics
+from config.routes import CLOUD
 from config.stage import Stage
-from edge_constructs.identities import THING_NAME, CoreDevicePolicy, EdgeInstanceRole, SageMakerExecution, TokenExchange
+from edge_constructs.identities import (
+    THING_NAME,
+    ClientDevicePolicy,
+    CoreDevicePolicy,
+    EdgeInstanceRole,
+    SageMakerExecution,
+    TokenExchange,
+)
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack
 
@@ -26,6 +34,7 @@ class IdentityStack(StageStack):
         super().__init__(scope, construct_id, stage=stage, kind="identity", description="Edgewright: roles and policy")
         names, models = self.names, [model.folder for model in stage.models]
         handlers = stage.wiring.handlers.values()
+        bridged = stage.wiring.bridged if stage.client_devices else ()
         self.compiler = SageMakerExecution(
             self,
             "Compiler",
@@ -45,12 +54,17 @@ class IdentityStack(StageStack):
             request_topics=[
                 *map(names.request_topic, models),
                 *policy_topics(topic for each in handlers for topic in each.subscribe),
+                *(topic for topic, source, _ in bridged if source == CLOUD),
             ],
             response_topics=[
                 *result_topics(names, stage.models),
                 *policy_topics(topic for each in handlers for topic in each.publish),
+                *(topic for topic, _, target in bridged if target == CLOUD),
             ],
+            client_devices=stage.client_devices is not None,
         )
+        if stage.client_devices:
+            ClientDevicePolicy(self, "ClientDevice", name=names.client_policy, things=stage.client_devices.selection)
         self.edge_instance = EdgeInstanceRole(self, "EdgeInstance", join_function=names.join_function)
         self.needs(storage)
 

@@ -11,6 +11,7 @@ from config.handler import Handler
 from config.model import local_result_topics, result_topics, serving
 from config.stage import Stage
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
+from edge_constructs.device_registry import ClientAssociations
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
     MODEL_RECIPE,
@@ -104,6 +105,7 @@ class InferenceStack(StageStack):
                 rollout=stage.rollout,
                 settings=self._settings(stage, ring, signing_key),
                 carrier=self.names.runtime_component,
+                public=self._public(stage, ring),
             )
             if before:
                 deployment.resource.node.add_dependency(before)
@@ -112,6 +114,26 @@ class InferenceStack(StageStack):
                 # It has told CloudFormation that it is a core device, so its first report is on the way.
                 expected = [self.names.edge_server] if ring == of_server else []
                 before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
+        if stage.client_devices:
+            associations = ClientAssociations(
+                self,
+                "ClientDevices",
+                group=self.names.client_group,
+                associations=stage.client_devices.associations,
+                folder=build_folder(self),
+                bootstrap_key=stage.bootstrap.customer_key,
+            )
+            if before:
+                # Those that are to be discovered have joined by now.
+                associations.resource.node.add_dependency(before)
+
+    def _public(self, stage: Stage, ring: Ring) -> dict[str, dict[str, Any]]:
+        """AWS's components for client devices, where a core device of the ring has some."""
+        if not stage.client_devices:
+            return {}
+        by_core = stage.client_devices.associations
+        names = sorted({name for core, each in by_core.items() if stage.cores[core] == ring for name in each})
+        return stage.client_devices.components(stage.wiring.bridged, names) if names else {}
 
     def _settings(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:
         """Component to settings of the ring's devices that win over its own."""

@@ -260,6 +260,9 @@ def _items(assembly: Assembly, given: Mapping[str, int], prices: Prices, region:
     yield from _endpoints(view, prices, region)
     yield from _storage(view, prices, region)
     yield from _devices(sum(counts.values()), unknown, prices, region)
+    if clients := assembly.client_devices:
+        # AWS charges for what reaches it: the broker is the core's, and discovery has no price of its own.
+        yield Item("Client devices", 0.0, f"{clients} registered: free, but for what the bridge sends to AWS IoT")
     yield from _rules(view, sum(counts.values()), prices, region)
     yield from _watching(view, prices, region)
     yield from _deploys(view, prices, region)

@@ -16,6 +16,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.places import PROJECT
 from edge_handlers.custom_resource import Properties
+from edge_handlers.device_list import CLIENTS
 from edge_handlers.device_registry import Registry
 from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
@@ -105,9 +106,9 @@ class Register:
     devices: Mapping[str, str]
 
     def counts(self) -> dict[str, int]:
-        """Thing group to its number of devices."""
+        """Thing group to its number of core devices."""
         counts = Counter(self.devices.values())
-        return {group: counts[ring] for ring, group in self.rings.items()}
+        return {group: counts[ring] for ring, group in self.rings.items() if ring != CLIENTS}
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,11 @@ class Assembly:
                 "none: give --devices TARGET=N"
             )
         return {group: count for each in self.registers for group, count in each.counts().items()} | dict(given)
+
+    @property
+    def client_devices(self) -> int:
+        """How many devices around the cores it registers."""
+        return sum(len(each.devices) for each in self.registers if CLIENTS in each.rings)
 
     def only(self, stacks: Collection[str]) -> "Assembly":
         """Leave out all but some stacks."""

@@ -11,6 +11,7 @@ from aws_cdk import aws_greengrassv2 as greengrass
 from constructs import Construct
 
 from config.fleet import Growth, Health, Rollout
+from config.public_components import PUBLIC_COMPONENTS
 from edge_constructs.component_library import Component
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
@@ -35,6 +36,7 @@ class FleetDeployment(Construct):
             differs whenever they do. Nucleus lite stops and starts each component whose entry has a configuration,
             changed or not: this one ends by itself, and nobody waits for it.
         settings: Component name to settings that win over the component's own; none by default.
+        public: AWS's own component to the keys that replace those of its configuration; none by default.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class FleetDeployment(Construct):
         rollout: Rollout,
         carrier: str,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        public: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         update = _update(components, settings or {})
@@ -63,7 +66,8 @@ class FleetDeployment(Construct):
                     configuration_update=update if component.name == carrier else None,
                 )
                 for component in components
-            },
+            }
+            | {name: _public(name, keys) for name, keys in (public or {}).items()},
             deployment_policies=_Deployment.DeploymentPoliciesProperty(
                 failure_handling_policy="ROLLBACK" if rollout.on_failure == "rollback" else "DO_NOTHING",
                 component_update_policy=_Deployment.DeploymentComponentUpdatePolicyProperty(
@@ -75,6 +79,20 @@ class FleetDeployment(Construct):
         )
         for component in components:
             self.resource.node.add_dependency(component.resource)
+
+
+def _public(
+    name: str, configuration: Mapping[str, Any]
+) -> greengrass.CfnDeployment.ComponentDeploymentSpecificationProperty:
+    """A pinned component of AWS; a key that it is given is reset first, or a mapping that is gone would stay."""
+    return _Deployment.ComponentDeploymentSpecificationProperty(
+        component_version=PUBLIC_COMPONENTS[name].version,
+        configuration_update=_Deployment.ComponentConfigurationUpdateProperty(
+            merge=json.dumps(dict(configuration)), reset=[f"/{key}" for key in configuration]
+        )
+        if configuration
+        else None,
+    )
 
 
 def _update(

@@ -21,6 +21,15 @@ CREDENTIALS_THING = "${credentials-iot:ThingName}"
 #: the nucleus' thirteen topics one by one would take 2,300, and none of them is another thing's.
 _OWN = f"$aws/things/{THING_NAME}/*"
 LIMIT_CHARACTERS = 2048
+#: The shadow by which AWS tells a core that its connectivity information has changed ("Client device auth").
+_CONNECTIVITY = f"$aws/things/{THING_NAME}-gci/shadow/*"
+_OF_CLIENT_DEVICES = (
+    "greengrass:GetConnectivityInfo",
+    "greengrass:PutCertificateAuthorities",
+    "greengrass:UpdateConnectivityInfo",
+    "greengrass:VerifyClientDeviceIdentity",
+    "greengrass:VerifyClientDeviceIoTCertificateAssociation",
+)
 
 
 class CoreDevicePolicy(Construct):
@@ -37,6 +46,8 @@ class CoreDevicePolicy(Construct):
         namespace: What the stage's own topics start with.
         request_topics: Exact topics that the device's components subscribe to.
         response_topics: Exact topics that they publish to.
+        client_devices: Whether AWS's components for client devices run on it: they say where their broker is and who
+            signs for it, ask who a client is, and follow a shadow.
 
     Raises:
         ValueError: The policy would be longer than AWS IoT allows.
@@ -52,15 +63,17 @@ class CoreDevicePolicy(Construct):
         namespace: str,
         request_topics: Sequence[str],
         response_topics: Sequence[str],
+        client_devices: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
+        own = (_OWN, _CONNECTIVITY) if client_devices else (_OWN,)
         requests, responses = by_namespace(namespace, request_topics), by_namespace(namespace, response_topics)
         statements = [
             # The classic nucleus opens further connections as <thing>#2, <thing>#3 …
             _allow("iot:Connect", [f"client/{THING_NAME}", f"client/{THING_NAME}#*"]),
-            _allow("iot:Publish", [f"topic/{topic}" for topic in (_OWN, *responses)]),
-            _allow("iot:Subscribe", [f"topicfilter/{topic}" for topic in (_OWN, *requests)]),
-            _allow("iot:Receive", [f"topic/{topic}" for topic in (_OWN, *requests)]),
+            _allow("iot:Publish", [f"topic/{topic}" for topic in (*own, *responses)]),
+            _allow("iot:Subscribe", [f"topicfilter/{topic}" for topic in (*own, *requests)]),
+            _allow("iot:Receive", [f"topic/{topic}" for topic in (*own, *requests)]),
             _allow("iot:AssumeRoleWithCertificate", [f"rolealias/{role_alias}"]),
             {
                 "Effect": "Allow",
@@ -69,6 +82,7 @@ class CoreDevicePolicy(Construct):
                     "greengrass:GetDeploymentConfiguration",
                     "greengrass:ListThingGroupsForCoreDevice",
                     "greengrass:ResolveComponentCandidates",
+                    *(_OF_CLIENT_DEVICES if client_devices else ()),
                 ],
                 "Resource": "*",
             },
@@ -80,6 +94,41 @@ class CoreDevicePolicy(Construct):
                 f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: {len(exact)} of "
                 f"its topics lie outside {namespace}/<name>/<kind>: {', '.join(exact)}; move them there, where one "
                 "entry covers all of a kind, or use fewer or shorter ones"
+            )
+        self.resource = iot.CfnPolicy(
+            self,
+            "Resource",
+            policy_name=name,
+            policy_document={"Version": "2012-10-17", "Statement": statements},
+        )
+
+
+class ClientDevicePolicy(Construct):
+    """Lets a client device discover its cores, and connect to AWS IoT as itself; to say or hear nothing there.
+
+    Variables of a thing are not filled in on Greengrass's data plane (developer guide, "Device authentication"), so who
+    may discover is said by names. Greengrass answers a certificate for its own thing only.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The policy's name.
+        things: Names of client devices, or what they begin with and `*`.
+
+    Raises:
+        ValueError: The policy would be longer than AWS IoT allows.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, name: str, things: Sequence[str]) -> None:
+        super().__init__(scope, construct_id)
+        statements = [
+            _allow("iot:Connect", [f"client/{THING_NAME}"]),
+            _allow("greengrass:Discover", [f"thing/{thing}" for thing in things]),
+        ]
+        if (length := characters(statements)) > LIMIT_CHARACTERS:
+            raise ValueError(
+                f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: say what the client "
+                "devices' names begin with (client_devices.select)"
             )
         self.resource = iot.CfnPolicy(
             self,

@@ -1,6 +1,8 @@
 """The moment by which a handler must have stopped, so that its own error is reported and not a time-out."""
 
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 MARGIN_S = 20.0
@@ -47,3 +49,34 @@ class Deadline:
             raise DeadlineError(
                 f"the function's time is over while it was about to {doing}; run the same command again"
             )
+
+
+def each_in_time(deadline: Deadline, names: Sequence[str], act: Callable[[str], None], *, workers: int) -> bool:
+    """Do it for each name, several at a time, while there is time; the first error ends it.
+
+    Args:
+        deadline: Checked before each name.
+        names: What to work on.
+        act: Does the work of one; may raise DeadlineError itself.
+        workers: How many at a time.
+
+    Returns:
+        Whether all were done; if not, the time was over.
+    """
+
+    def in_time(name: str) -> bool:
+        try:
+            deadline.check(f"go on with {name}")
+            act(name)
+        except DeadlineError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(in_time, name) for name in names]
+        try:
+            done = [future.result() for future in futures]  # all of them: each may hold an error
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return all(done)

@@ -18,6 +18,8 @@ from edge_handlers.service_client import explaining
 OWNER = "edgewright-registry"
 #: Set on a thing that was there before its registry: the registry lets go of it instead of deleting it.
 ADOPTED = "edgewright-adopted"
+#: What stands in place of a ring in the register of client devices, which no deployment reaches.
+CLIENTS = "client-devices"
 #: Set by the provisioning template on what joined by claim: no list holds it, so no list takes it away.
 CLAIMED = "edgewright-claimed"
 #: Fingerprint and certificate id of the edge server that is confirmed, and of the one that is on trial.

@@ -8,14 +8,13 @@ other's devices, and a replaced registry (another thing group) from deleting wha
 import logging
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from edge_handlers.answering import answering
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
-from edge_handlers.deadline import Deadline, DeadlineError
+from edge_handlers.deadline import Deadline, each_in_time
 from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList
 from edge_handlers.service_client import GONE, client, describe, explaining, ignoring, settling
 
@@ -246,24 +245,7 @@ class DeviceRegistry:
         return True
 
     def _each(self, names: Sequence[str], act: Callable[[str], None]) -> bool:
-        """Do it for each device, several at a time, while there is time; the first error ends it."""
-
-        def within_time(name: str) -> bool:
-            try:
-                self._deadline.check(f"go on with {name}")
-            except DeadlineError:
-                return False
-            act(name)
-            return True
-
-        with ThreadPoolExecutor(WORKERS) as pool:
-            futures = [pool.submit(within_time, name) for name in names]
-            try:
-                done = [future.result() for future in futures]  # all of them: each may hold an error
-            except Exception:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return all(done)
+        return each_in_time(self._deadline, names, act, workers=WORKERS)
 
     def _register(self, device: str, group: str, registry: Registry, former_group: str | None) -> None:
         """Bring one thing to its type, mark and ring."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from edge_rules import (  # noqa: F401 (each registers its rules)
     access_rules,
+    client_device_rules,
     deployment_rules,
     device_rules,
     identity_rules,

@@ -72,7 +72,59 @@ def long_names(count: int) -> dict[str, Any]:
     return {f"{number:0128}": {"ComponentVersion": "1.0.0"} for number in range(count)}
 
 
+_AUTH, _BRIDGE = "aws.greengrass.clientdevices.Auth", "aws.greengrass.clientdevices.mqtt.Bridge"
+_GROUPS = {
+    "formatVersion": "2021-03-05",
+    "definitions": {"cameras": {"selectionRule": "thingName: camera-* OR thingName: press", "policyName": "ask"}},
+    "policies": {"ask": {"say": {"operations": ["mqtt:publish"], "resources": ["mqtt:topic:plant/seen"]}}},
+}
+
+
+def classic(fleet: Fleet) -> None:
+    for recipe in (fleet.runtime, fleet.inference):
+        recipe["Manifests"][0]["Platform"].update(runtime="classic")
+
+
+def client_devices(*path: str, value: Any = None, **mapping: tuple[str, str, str]) -> Break:
+    """Auth and the bridge on the classic nucleus; `path` leads to what of the groups is another value."""
+    groups = deepcopy(_GROUPS)
+    if path:
+        node: Any = groups
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+    mappings = {
+        name: dict(zip(("topic", "source", "target"), each, strict=True)) for name, each in sorted(mapping.items())
+    }
+
+    def change(fleet: Fleet) -> None:
+        classic(fleet)
+        for name, merged in ((_AUTH, {"deviceGroups": groups}), (_BRIDGE, {"mqttTopicMapping": mappings})):
+            entry = {"ComponentVersion": "2.5.7", "ConfigurationUpdate": {"Merge": json.dumps(merged)}}
+            fleet.properties("Deployment")["Components"][name] = entry
+
+    return change
+
+
+def without_auth(fleet: Fleet) -> None:
+    client_devices()(fleet)
+    del fleet.properties("Deployment")["Components"][_AUTH]
+
+
+def on_either_nucleus(fleet: Fleet) -> None:
+    fleet.properties("Deployment")["Components"]["aws.greengrass.clientdevices.IPDetector"] = {
+        "ComponentVersion": "2.2.5"
+    }
+
+
 DEVICE: dict[str, tuple[str, Break]] = {
+    "ClientDeviceNucleus": ("Deployment", on_either_nucleus),
+    "ClientDeviceAuth": ("Deployment", without_auth),
+    "ClientDeviceWildcard": ("Deployment", client_devices("policies", "ask", "say", "resources", value=["*"])),
+    "BridgeLoop": (
+        "Deployment",
+        client_devices(there=("plant/seen", "LocalMqtt", "Pubsub"), back=("plant/+", "Pubsub", "LocalMqtt")),
+    ),
     "DeploymentComponents": ("Deployment", add_tools(17)),
     "DeviceStatus": (
         "Deployment",
@@ -85,6 +137,21 @@ DEVICE: dict[str, tuple[str, Break]] = {
     "BootstrapStep": ("Inference", lambda fleet: fleet.manifest["Lifecycle"].update(bootstrap="true")),
 }
 DEVICE_ALSO: list[tuple[str, str, Break]] = [
+    ("ClientDeviceAuth", "Deployment", client_devices("definitions", value={})),
+    ("ClientDeviceAuth", "Deployment", client_devices("definitions", "cameras", "policyName", value="other")),
+    ("ClientDeviceWildcard", "Deployment", client_devices("policies", "ask", "say", "operations", value=["*"])),
+    (
+        "ClientDeviceWildcard",
+        "Deployment",
+        client_devices("definitions", "cameras", "selectionRule", value="thingName: press OR thingName: *"),
+    ),
+    (
+        "BridgeLoop",
+        "Deployment",
+        client_devices(
+            a=("plant/#", "LocalMqtt", "IotCore"), b=("plant/x", "IotCore", "Pubsub"), c=("+/x", "Pubsub", "LocalMqtt")
+        ),
+    ),
     ("LetterCase", "Deployment", merge({"requesttopic": "plant/digits/request"})),
     ("LetterCase", "Deployment", merge({"labels": {"A": 1, "a": 2}})),
     (
@@ -112,6 +179,11 @@ DEVICE_ALSO: list[tuple[str, str, Break]] = [
     ("DeviceStatus", "Deployment", both(add_tools(13), second_group(tools(13), below=True))),
 ]
 DEVICE_KEEPS: dict[str, Break] = {
+    "client devices with named rights and ways that end": client_devices(
+        there=("plant/seen", "LocalMqtt", "Pubsub"),
+        on=("plant/seen", "LocalMqtt", "IotCore"),
+        back=("plant/answer", "Pubsub", "LocalMqtt"),
+    ),
     "keys of different objects that differ in case only": merge({"labels": {"A": 1}, "more": {"a": 2}}),
     "a merged value under the key of the recipe": merge({"requestTopic": "plant/digits/request"}),
     "18 components": add_tools(16),

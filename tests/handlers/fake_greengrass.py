@@ -14,6 +14,7 @@ class FakeGreengrass(FakeService):
         "list_deployments": ("deployments",),
         "list_component_versions": ("componentVersions",),
         "list_components": ("components",),
+        "list_client_devices_associated_with_core_device": ("associatedClientDevices",),
     }
     ROOT = "arn:aws:greengrass:eu-west-1:111122223333:components"
 
@@ -21,6 +22,8 @@ class FakeGreengrass(FakeService):
         super().__init__()
         self.core_devices: set[str] = set()
         self.reported: dict[str, datetime] = {}  # core device → when it last did
+        self.associations: dict[str, set[str]] = {}  # core device that is known → its client devices
+        self.refused_clients: set[str] = set()  # entries that are not accepted
         self.deployments: dict[str, dict[str, str]] = {}
         self.named: dict[str, dict[str, Any]] = {}  # deployment → its components
         self.versions: dict[str, list[str]] = {}  # component → versions
@@ -44,6 +47,44 @@ class FakeGreengrass(FakeService):
         if coreDeviceThingName not in self.reported:
             raise refusal("ResourceNotFoundException", "GetCoreDevice")
         return {"lastStatusUpdateTimestamp": self.reported[coreDeviceThingName]}
+
+    def list_client_devices_associated_with_core_device(self, coreDeviceThingName: str) -> dict[str, Any]:  # noqa: N803
+        self.record("list_client_devices_associated_with_core_device", coreDeviceThingName=coreDeviceThingName)
+        found = self._clients(coreDeviceThingName, "ListClientDevicesAssociatedWithCoreDevice")
+        return {"associatedClientDevices": [{"thingName": name} for name in sorted(found)]}
+
+    def batch_associate_client_device_with_core_device(
+        self,
+        coreDeviceThingName: str,  # noqa: N803
+        entries: list[dict[str, str]],
+    ) -> dict[str, Any]:
+        names = self._entries("batch_associate_client_device_with_core_device", coreDeviceThingName, entries)
+        self._clients(coreDeviceThingName, "BatchAssociateClientDeviceWithCoreDevice").update(
+            names - self.refused_clients
+        )
+        refused = sorted(names & self.refused_clients)
+        return {"errorEntries": [{"thingName": name, "code": "NO", "message": "no such thing"} for name in refused]}
+
+    def batch_disassociate_client_device_from_core_device(
+        self,
+        coreDeviceThingName: str,  # noqa: N803
+        entries: list[dict[str, str]],
+    ) -> dict[str, Any]:
+        names = self._entries("batch_disassociate_client_device_from_core_device", coreDeviceThingName, entries)
+        found = self._clients(coreDeviceThingName, "BatchDisassociateClientDeviceFromCoreDevice")
+        found.difference_update(names)
+        return {"errorEntries": []}
+
+    def _entries(self, operation: str, core: str, entries: list[dict[str, str]]) -> set[str]:
+        self.record(operation, coreDeviceThingName=core, entries=entries)
+        if not 1 <= len(entries) <= 100:
+            raise refusal("ValidationException", operation, f"{len(entries)} entries")
+        return {entry["thingName"] for entry in entries}
+
+    def _clients(self, core: str, operation: str) -> set[str]:
+        if core not in self.associations:
+            raise refusal("ResourceNotFoundException", operation)
+        return self.associations[core]
 
     def list_deployments(self, targetArn: str, historyFilter: str) -> dict[str, Any]:  # noqa: N803
         self.record("list_deployments", targetArn=targetArn, historyFilter=historyFilter)

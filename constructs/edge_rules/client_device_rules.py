@@ -1,0 +1,151 @@
+"""Rules on AWS's components for client devices: who is let in, what goes round, where there are none."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edge_rules.device_view import on_lite
+from edge_rules.fleet_view import FleetView, Resource
+from edge_rules.recipe_view import DEPLOYMENT
+from edge_rules.rule import Finding, rule
+
+_PREFIX = "aws.greengrass.clientdevices."
+AUTH, BRIDGE = f"{_PREFIX}Auth", f"{_PREFIX}mqtt.Bridge"
+_GUIDE = "Greengrass developer guide, "
+
+
+def _configuration(deployment: Resource, component: str) -> Mapping[str, Any]:
+    """What a deployment merges into a component; empty where it does not, or what only the cloud knows."""
+    wanted = (deployment.properties.get("Components") or {}).get(component) or {}
+    text = deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge"))
+    try:
+        merge = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return merge if isinstance(merge, Mapping) else {}
+
+
+def _entries(value: Any) -> dict[str, Mapping[str, Any]]:
+    """The objects in an object; nothing where it is none."""
+    found = value if isinstance(value, Mapping) else {}
+    return {name: each for name, each in found.items() if isinstance(each, Mapping)}
+
+
+def _place(component: str, path: str = "") -> str:
+    return f"Properties/Components/{component}{f'/ConfigurationUpdate/Merge/{path}' if path else ''}"
+
+
+@rule(
+    "ClientDeviceNucleus",
+    "components for client devices must go to devices of the classic nucleus only",
+    reason="nucleus lite runs no plugins and is offered none of them: the deployment fails there",
+    fix='write "runtime": "aws_nucleus_classic" (here: fleet.nucleus = "classic"); on nucleus lite, let a component of '
+    "the device take their messages, or let programs ask by the agent's socket",
+    source=f"{_GUIDE}component types",
+)
+def classic_devices_alone_have_them(fleet: FleetView) -> Iterator[Finding]:
+    for device in on_lite(fleet):
+        for deployment in device.deployments:
+            for name in deployment.properties.get("Components") or {}:
+                if name.startswith(_PREFIX):
+                    yield Finding(deployment, _place(name), name)
+
+
+@rule(
+    "ClientDeviceAuth",
+    "a deployment with a broker or the bridge for client devices must say by the Auth component who may connect",
+    reason="Auth comes along as a dependency, without a device group: every client device is refused",
+    fix=f"deploy {AUTH} in the same deployment, with deviceGroups that have a definition and its policy",
+    source=f"{_GUIDE}client device auth",
+)
+def somebody_may_connect(fleet: FleetView) -> Iterator[Finding]:
+    for deployment in fleet.of_type(DEPLOYMENT):
+        components = deployment.properties.get("Components") or {}
+        others = [name for name in components if name.startswith(f"{_PREFIX}mqtt.")]
+        if not others:
+            continue
+        groups = _configuration(deployment, AUTH).get("deviceGroups")
+        groups = groups if isinstance(groups, Mapping) else {}
+        policies = _entries(groups.get("policies"))
+        named = [each.get("policyName") for each in _entries(groups.get("definitions")).values()]
+        if AUTH not in components:
+            yield Finding(deployment, _place(others[0]), f"{others[0]} without {AUTH}")
+        elif not named:
+            yield Finding(deployment, _place(AUTH, "deviceGroups/definitions"), "none")
+        elif missing := [str(name) for name in named if name not in policies]:
+            yield Finding(deployment, _place(AUTH, "deviceGroups/policies"), f"no {missing[0]}")
+
+
+@rule(
+    "ClientDeviceWildcard",
+    "the policy of a group of client devices must name operations, topics and things",
+    reason="with a * alone, any thing of the account connects under any name, or says and hears everything on the site",
+    fix="name the operations, give resources as mqtt:topic:…, and select things by what their names begin with",
+    source=f"{_GUIDE}client device auth",
+)
+def client_devices_may_do_what_is_named(fleet: FleetView) -> Iterator[Finding]:
+    for deployment in fleet.of_type(DEPLOYMENT):
+        groups = _configuration(deployment, AUTH).get("deviceGroups")
+        groups = groups if isinstance(groups, Mapping) else {}
+        for name, definition in _entries(groups.get("definitions")).items():
+            clauses = str(definition.get("selectionRule", "")).split(" OR ")
+            if any(clause.replace(" ", "") == "thingName:*" for clause in clauses):
+                place = f"deviceGroups/definitions/{name}/selectionRule"
+                yield Finding(deployment, _place(AUTH, place), "thingName: *")
+        for name, policy in _entries(groups.get("policies")).items():
+            for statement, entry in _entries(policy).items():
+                wild = [key for key in ("operations", "resources") if _is_wild(entry.get(key))]
+                for key in wild:
+                    place = f"deviceGroups/policies/{name}/{statement}/{key}"
+                    yield Finding(deployment, _place(AUTH, place), str(entry[key]))
+
+
+def _is_wild(values: Any) -> bool:
+    listed = values if isinstance(values, list) else [values]
+    return any(
+        str(value) in ("*", "mqtt:*", "mqtt:topic:*", "mqtt:topicfilter:#", "mqtt:clientId:*") for value in listed
+    )
+
+
+@rule(
+    "BridgeLoop",
+    "no two mappings of the bridge may hand a message back to where it came from",
+    reason="one message goes round for ever, between the brokers or through AWS IoT, where each turn is paid for",
+    fix="use another topic for one direction, or a targetTopicPrefix",
+    source=f"{_GUIDE}MQTT bridge",
+)
+def mappings_lead_nowhere_twice(fleet: FleetView) -> Iterator[Finding]:
+    for deployment in fleet.of_type(DEPLOYMENT):
+        mappings = _entries(_configuration(deployment, BRIDGE).get("mqttTopicMapping"))
+        for name in mappings:
+            if way := _way_back(name, mappings):
+                yield Finding(deployment, _place(BRIDGE, f"mqttTopicMapping/{name}"), " → ".join(way))
+                break
+
+
+def _way_back(start: str, mappings: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
+    """Mappings that a message passes until it would pass the first one again."""
+    todo, seen = [[start]], {start}
+    while todo:
+        way = todo.pop()
+        last = mappings[way[-1]]
+        said = f"{last.get('targetTopicPrefix', '')}{last.get('topic', '')}"
+        for name, entry in mappings.items():
+            if entry.get("source") == last.get("target") and _covers(str(entry.get("topic", "")), said):
+                if name == start:
+                    return [*way, name]
+                if name not in seen:
+                    seen.add(name)
+                    todo.append([*way, name])
+    return None
+
+
+def _covers(topic_filter: str, topic: str) -> bool:
+    """Whether a filter may take a topic, which may hold wildcards itself."""
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    for position, level in enumerate(wanted):
+        if level == "#" or (position < len(given) and given[position] == "#"):
+            return True
+        if position >= len(given) or (level != given[position] and "+" not in (level, given[position])):
+            return False
+    return len(wanted) == len(given)
