@@ -308,7 +308,7 @@ class Endpoint:
         prediction = model.predict(request, self.settings.top_k)
         latency_ms = (time.perf_counter() - started) * 1000
         self.latencies.add(latency_ms)
-        if (reference := model.package.reference) is not None:
+        if prediction.measures and (reference := model.package.reference) is not None:
             self.drift.add(reference, prediction.confidence(reference.threshold), prediction.measures)
         if self.settings.capture_share or self.settings.capture_below:
             self._captures.offer(self.settings, request, prediction)
