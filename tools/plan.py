@@ -39,6 +39,8 @@ from tools.cloud_assembly import (
     synth,
 )
 from tools.plan_changes import compare, left_behind
+from tools.plan_models import ModelChange, as_lines, as_section, changed_models
+from tools.plan_models import as_markdown as models_as_markdown
 from tools.plan_report import as_markdown, as_text, unannounced
 
 UNANNOUNCED = 2
@@ -55,12 +57,14 @@ class _Change:
         after: What would be.
         announced: What the stage's file announces.
         destroy: The command that takes away what is deployed.
+        models: What those that change say of their inputs; empty between two assemblies, which hold no samples apart.
     """
 
     before: Assembly
     after: Assembly
     announced: Announced
     destroy: str
+    models: Sequence[ModelChange] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--before", type=Path, help="cloud assembly before the change")
     parser.add_argument("--after", type=Path, help="cloud assembly after it")
     parser.add_argument("--devices", action="append", default=[], metavar="TARGET=N", help="devices of a target")
+    captures_help = "captured records and pictures to compare models that change by (default: their own samples)"
+    parser.add_argument("--captures", type=Path, metavar="FOLDER", help=captures_help)
     parser.add_argument("--json", type=Path, help="write the plan as JSON there, too")
     parser.add_argument("--markdown", type=Path, help="write it as Markdown there, too")
     parser.add_argument("--html", type=Path, help="write it as a page there, too")
@@ -93,22 +99,28 @@ def _plan(options: argparse.Namespace) -> int:
         plan = compare(change.before, change.after, devices)
         bill = difference(change.before, change.after, left_behind(change.before, change.after), devices)
     complaints = unannounced(plan, change.announced)
-    print(as_text(plan, complaints, change.destroy) + bill.text(), end="")
-    text = as_markdown(plan, complaints, options.stage, change.destroy) + "\n" + bill.markdown()
+    models = "".join(f"{line}\n" for line in as_lines(change.models))
+    print(as_text(plan, complaints, change.destroy) + models + bill.text(), end="")
+    text = as_markdown(plan, complaints, options.stage, change.destroy) + "\n"
+    text += models_as_markdown(change.models) + bill.markdown()
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
     if options.html:
         base = options.base or options.before
-        options.html.write_text(as_page(text, f"What deploying this does to the devices that have {base}."), "utf-8")
+        lead = f"What deploying this does to the devices that have {base}."
+        options.html.write_text(as_page(text, lead, as_section(change.models)), "utf-8")
     if options.json:
         content = {**dataclasses.asdict(plan), "unannounced": complaints, "bill": bill.as_dict()}
+        content["models"] = [each.as_dict() for each in change.models]
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return UNANNOUNCED if complaints else 0
 
 
 def _change(options: argparse.Namespace, folder: Path) -> _Change:
     if options.base and not options.before and not options.after:
-        return _of_commits(options.base, options.stage, folder)
+        if options.captures and not options.captures.is_dir():
+            raise AssemblyError(f"--captures must be a folder, got {options.captures}")
+        return _of_commits(options.base, options.stage, folder, options.captures)
     if options.base or not options.before or not options.after:
         raise AssemblyError("give --base REF, or both --before and --after")
     # They may be of a stage that this repository does not have.
@@ -121,7 +133,7 @@ def _change(options: argparse.Namespace, folder: Path) -> _Change:
     )
 
 
-def _of_commits(base: str, stage: str, folder: Path) -> _Change:
+def _of_commits(base: str, stage: str, folder: Path, captures: Path | None = None) -> _Change:
     """Compare the working tree with a commit; either may lack the stage."""
     commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     if not commit:
@@ -146,12 +158,14 @@ def _of_commits(base: str, stage: str, folder: Path) -> _Change:
             after = pool.submit(
                 _synthesised, ROOT, stage if stage in now else None, folder / "after", "the working tree"
             )
-            return _Change(
-                before.result(),
-                after.result(),
-                announced,
-                f"git switch --detach {base} && npx cdk destroy --all -c stage={former}",
-            )
+            assemblies = before.result(), after.result()
+        listed = [model.folder for model in load_stage(stage, ROOT / "config").models] if stage in now else []
+        return _Change(
+            *assemblies,
+            announced,
+            f"git switch --detach {base} && npx cdk destroy --all -c stage={former}",
+            changed_models(checkout, ROOT, listed, captures),
+        )
     finally:
         _git("worktree", "remove", "--force", str(checkout))
 
@@ -201,12 +215,13 @@ _TAGS = (
 )
 
 
-def as_page(markdown: str, lead: str) -> str:
+def as_page(markdown: str, lead: str, pictures: str = "") -> str:
     """Write a plan as a page.
 
     Args:
         markdown: The comment of the pull request, bill included.
         lead: What is compared with what.
+        pictures: Those that changed their label, as HTML; none by default.
     """
     title, _, text = markdown.partition("\n")
     # A tag ends a block on GitHub, and a block of HTML needs an empty line before Markdown goes on.
@@ -214,7 +229,8 @@ def as_page(markdown: str, lead: str) -> str:
     content = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     for pattern, tag in _TAGS:
         content = re.sub(pattern, tag, content, flags=re.DOTALL)
-    return page(title.lstrip("# "), lead, [("", content)])
+    shown = [("Pictures that changed their label", pictures)] if pictures else []
+    return page(title.lstrip("# "), lead, [("", content), *shown])
 
 
 if __name__ == "__main__":

@@ -140,7 +140,11 @@ class Sketch:
         """
         try:
             sketch = cls(
-                *(_count(found[name]) for name in ("inputs", "agreed", "labelled", "right", "current_right")),
+                inputs=_count(found["inputs"]),
+                agreed=_count(found["agreed"]),
+                labelled=_count(found["labelled"]),
+                right=_count(found["right"]),
+                current_right=_count(found["current_right"]),
                 ratios=_bins(found["ratios"]),
                 shifts=_bins(found["shifts"]),
                 memory_mb=min(max(float(found["memory_mb"]), 0.0), 1e9),
@@ -290,7 +294,7 @@ def decide(rules: Rules, sketch: Sketch, *, is_last: bool = False) -> Decision:
             continue
         states.append(state)
         reasons.append(_said(rules, name, count, trials, state))
-    if rules.memory_mb and sketch.inputs:
+    if rules.memory_mb and (sketch.inputs or sketch.memory_mb):
         states.append(sketch.memory_mb <= rules.memory_mb)
         reasons.append(f"memory {sketch.memory_mb:.0f} MB, at most {rules.memory_mb:.0f}")
     if False in states:

@@ -17,7 +17,7 @@ from edge_component.spool import Spool
 from edge_inference.agent_switch import AgentSwitch
 from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
-from edge_inference.heartbeat import Heartbeat
+from edge_inference.heartbeat import Heartbeat, resident_mb
 from edge_inference.models.signature import SigningKeys
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from edge_inference.router import Router
@@ -75,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def make_endpoint(settings: ModelSettings) -> Endpoint:
         pointer = options.work_root / settings.component / "current"
-        store = ModelStore(pointer, partial(load_model, Served(settings.name, settings.component)))
+        store = ModelStore(
+            pointer,
+            partial(load_model, Served(settings.name, settings.component)),
+            copies=own / "models" / settings.component,
+            resident_mb=resident_mb,
+        )
         endpoint = Endpoint(settings, device, store, outbox, captures, lambda: service.look(), local)
         endpoint.start()
         return endpoint

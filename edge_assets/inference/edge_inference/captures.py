@@ -25,7 +25,7 @@ HOUR = "%Y/%m/%d/%H"
 STAMP = "%Y%m%dT%H%M%S%f"
 #: Predictions that wait to be written at most; pictures may have megabytes.
 WAITING = 32
-SAMPLED, UNCERTAIN = "sampled", "low-confidence"
+SAMPLED, UNCERTAIN, DIFFERENT = "sampled", "low-confidence", "candidate-differs"
 #: A device whose clock is not set says so by an earlier year, and a year of fewer digits makes no key.
 EPOCH_YEAR = 1970
 
@@ -196,6 +196,20 @@ class Captures(Protocol):
         """
         ...
 
+    def differs(
+        self, model: str, identifier: str, request: Request, prediction: Prediction, candidate: Prediction
+    ) -> None:
+        """Keep an input on which a candidate says something else, while there is room; never blocks and never raises.
+
+        Args:
+            model: The model's name.
+            identifier: Of the record.
+            request: The input.
+            prediction: What the model in use says.
+            candidate: What the candidate says.
+        """
+        ...
+
 
 class NoCaptures:
     """Keeps nothing; see `Captures`."""
@@ -203,6 +217,12 @@ class NoCaptures:
     def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
         """Keep nothing."""
         del settings, request, prediction
+
+    def differs(
+        self, model: str, identifier: str, request: Request, prediction: Prediction, candidate: Prediction
+    ) -> None:
+        """Keep nothing."""
+        del model, identifier, request, prediction, candidate
 
 
 class Keep(Protocol):
@@ -265,16 +285,31 @@ class CaptureQueue:
             reason = UNCERTAIN
         elif settings.capture_share and self._chance() < settings.capture_share:
             reason = SAMPLED
-        if reason is None:
-            return
+        if reason is not None:
+            self._add(settings.name, uuid.uuid4().hex, reason, request, prediction)
+
+    def differs(
+        self, model: str, identifier: str, request: Request, prediction: Prediction, candidate: Prediction
+    ) -> None:
+        """Keep an input with both answers; see `Captures.differs`."""
+        said = {"version": candidate.version, "output": _output(candidate)}
+        self._add(model, identifier, DIFFERENT, request, prediction, {"candidate": said})
+
+    def _add(
+        self,
+        model: str,
+        identifier: str,
+        reason: str,
+        request: Request,
+        prediction: Prediction,
+        more: Mapping[str, object] | None = None,
+    ) -> None:
         if not self._room.acquire(blocking=False):
             self.dropped += 1
             return
         moment = datetime.now(UTC)
-        record = partial(self._record, settings.name, reason, moment, request, prediction)
-        self._waiting.put(
-            _Waiting(settings.name, uuid.uuid4().hex, moment, record, request.image, self._written, sync=False)
-        )
+        record = partial(self._record, model, reason, moment, request, prediction, more or {})
+        self._waiting.put(_Waiting(model, identifier, moment, record, request.image, self._written, sync=False))
 
     def keep(
         self,
@@ -329,14 +364,15 @@ class CaptureQueue:
             self.dropped += 1
 
     def _record(
-        self, model: str, reason: str, moment: datetime, request: Request, prediction: Prediction
+        self,
+        model: str,
+        reason: str,
+        moment: datetime,
+        request: Request,
+        prediction: Prediction,
+        more: Mapping[str, object],
     ) -> dict[str, object]:
         given = {"index": request.index, "features": request.features, "inputs": request.inputs}
-        output: dict[str, object] = {"outputs": prediction.outputs}
-        if prediction.size is not None:
-            output = {"objects": [named_score(score) for score in prediction.scores], "size": prediction.size}
-        elif prediction.scores:
-            output = {"top_k": [named_score(score) for score in prediction.scores]}
         return {
             "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "device": self._device,
@@ -344,5 +380,15 @@ class CaptureQueue:
             "request_id": request.request_id,
             "reason": reason,
             "input": {name: value for name, value in given.items() if value is not None},
-            "output": output,
+            "output": _output(prediction),
+            **({} if request.label is None else {"label": request.label}),
+            **more,
         }
+
+
+def _output(prediction: Prediction) -> dict[str, object]:
+    if prediction.size is not None:
+        return {"objects": [named_score(score) for score in prediction.scores], "size": prediction.size}
+    if prediction.scores:
+        return {"top_k": [named_score(score) for score in prediction.scores]}
+    return {"outputs": prediction.outputs}

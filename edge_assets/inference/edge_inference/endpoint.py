@@ -16,11 +16,12 @@ from edge_component.process import cores
 from edge_inference import messages
 from edge_inference.camera import Camera, Source
 from edge_inference.captures import Captures, NoCaptures
+from edge_inference.comparison import Compared, Shadow, Sketch
 from edge_inference.files import FileJob, FileSource, read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
 from edge_inference.models.drift import DriftWindow
 from edge_inference.models.prediction import Prediction
-from edge_inference.models.store import ModelStore, Workload
+from edge_inference.models.store import Candidate, ModelStore, Workload
 from edge_inference.pipeline import HandOver, Pipeline
 from edge_inference.settings import ModelSettings
 
@@ -84,6 +85,10 @@ class Endpoint:
         self.counts = Counts()
         self.latencies = Latencies()
         self.drift = DriftWindow()
+        #: Of the candidate's comparison with the model in use; None without a candidate.
+        self.sketch: Sketch | None = None
+        self._candidate: Candidate | None = None
+        self._shadow: Shadow | None = None
         self._device = device
         self._outboxes = {Side.CLOUD: outbox, Side.LOCAL: outbox if local is None else local}
         self._captures = captures or NoCaptures()
@@ -163,6 +168,7 @@ class Endpoint:
             self._cores, self._counted_at = self._count_cores(), now
             if self._pipeline.parallel != (parallel := self._parallel()):
                 self._pipeline.parallel = parallel
+        self._follow_candidate()
         model = self.store.wait(0)
         if model is None:
             return
@@ -176,6 +182,8 @@ class Endpoint:
     def finish(self) -> None:
         """Let the work end behind the last of the waiting messages."""
         self._follow_camera(None)
+        if self._shadow is not None:
+            self._shadow.end()
         self._pipeline.finish()
 
     def join(self, timeout_s: float) -> int:
@@ -207,6 +215,21 @@ class Endpoint:
 
     def _has_frame(self, camera: Camera) -> None:
         self._add(_Job(camera, self.settings.result_sides))
+
+    def _follow_candidate(self) -> None:
+        candidate = self.store.candidate
+        if candidate is self._candidate:
+            return
+        if self._shadow is not None:
+            self._shadow.end()
+        self._candidate, self._shadow, self.sketch = candidate, None, None
+        if candidate is not None:
+            self.sketch = Sketch(candidate.current, candidate.version, candidate.memory_mb)
+            if candidate.model is not None:
+                self._shadow = Shadow(candidate.model, self.sketch, lambda: self._pipeline.is_quiet, self._keep)
+
+    def _keep(self, identifier: str, compared: Compared, candidate: Prediction) -> None:
+        self._captures.differs(self.settings.name, identifier, compared.request, compared.prediction, candidate)
 
     def _work(self, job: _Job) -> HandOver:
         if isinstance(job.subject, Camera):
@@ -312,6 +335,8 @@ class Endpoint:
             self.drift.add(reference, prediction.confidence(reference.threshold), prediction.measures)
         if self.settings.capture_share or self.settings.capture_below:
             self._captures.offer(self.settings, request, prediction)
+        if (shadow := self._shadow) is not None:
+            shadow.offer(Compared(request, prediction, latency_ms), self.settings.top_k, self.settings.threshold)
         return prediction, latency_ms
 
     def _counted(self, exc: Exception) -> RequestError:

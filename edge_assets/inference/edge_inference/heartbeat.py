@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_component.outbox import Outbox
+from edge_inference.comparison import in_turn
 from edge_inference.endpoint import Endpoint
 from edge_inference.messages import PAYLOAD_BYTES, encode, now
 from edge_inference.settings import ServiceSettings
@@ -72,7 +73,13 @@ class Heartbeat:
             JSON of at most 6,000 bytes; with very many models those that come last are left out.
         """
         unheard = self._unheard()[:UNHEARD]
-        drift = self._drift(endpoints)
+        self._beats += 1
+        # Of one model at a time: a rule makes one metric, or one object, of a message.
+        drift = in_turn(
+            {each.settings.name: found for each in endpoints if (found := each.drift.report())}, self._beats
+        )
+        sketches = {each.settings.name: each.sketch.report() for each in endpoints if each.sketch}
+        candidate = in_turn(sketches, self._beats)
         for count in range(len(endpoints), -1, -1):
             payload = encode(
                 {
@@ -84,6 +91,7 @@ class Heartbeat:
                     **({"local_outbox": _on_their_way(self._local)} if self._local else {}),
                     **({"unheard": unheard} if unheard else {}),
                     **({"drift": drift} if drift else {}),
+                    **({"candidate": candidate} if candidate else {}),
                     "captures": self._captures(),
                     "models": {each.settings.name: _model(each) for each in endpoints[:count]},
                 }
@@ -91,15 +99,6 @@ class Heartbeat:
             if len(payload) <= PAYLOAD_BYTES:
                 break
         return payload
-
-    def _drift(self, endpoints: list[Endpoint]) -> dict[str, object]:
-        """Of one model at a time, in turn: a rule makes one metric of a message."""
-        reports = [(each.settings.name, report) for each in endpoints if (report := each.drift.report())]
-        if not reports:
-            return {}
-        self._beats += 1
-        name, report = reports[self._beats % len(reports)]
-        return {"model": name, **report}
 
 
 def resident_mb(statm: Path = STATM) -> float:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from edge_inference.models.prediction import Prediction, Score
 
-REQUEST_ID_CHARACTERS = 128
+REQUEST_ID_CHARACTERS = LABEL_CHARACTERS = 128
 FLOAT32_MAX = 3.4028234e38
 SUBJECTS = ("index", "image", "features", "inputs")
 #: How the files begin that may come as they are, without base64: PNG and JPEG.
@@ -66,6 +66,7 @@ class Request:
         image: An encoded picture.
         features: A table's row, in the order of the model's features or by their names.
         inputs: Name of each tensor to its nested lists of numbers.
+        label: What the input is, where who asks knows: counted when a candidate is compared, and kept with a capture.
     """
 
     request_id: str | None
@@ -73,6 +74,7 @@ class Request:
     image: bytes | None = None
     features: list[float] | dict[str, float] | None = None
     inputs: dict[str, object] | None = None
+    label: str | None = None
 
     def needs(self, *subjects: str) -> None:
         """Check that the request has a subject that a model understands.
@@ -160,18 +162,22 @@ def of_message(message: dict[str, object], request_id: str | None) -> Request:
         rule = f"a request must have one of {', '.join(SUBJECTS)}, got {' and '.join(given) or 'none'}"
         raise RequestError(ErrorCode.INVALID_REQUEST, rule)
     subject, value = given[0], message[given[0]]
+    label = message.get("label")
+    if label is not None and not (isinstance(label, str) and len(label) <= LABEL_CHARACTERS):
+        rule = f"label must be a string of at most {LABEL_CHARACTERS} characters, got {_shown(label)}"
+        raise RequestError(ErrorCode.INVALID_REQUEST, rule)
     if subject == "image":
-        return Request(request_id, image=_image_bytes(value))
+        return Request(request_id, image=_image_bytes(value), label=label)
     if subject == "features":
-        return Request(request_id, features=_features(value))
+        return Request(request_id, features=_features(value), label=label)
     if subject == "inputs":
         if not isinstance(value, dict):
             raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs must be an object, got {_shown(value)}")
-        return Request(request_id, inputs=value)
+        return Request(request_id, inputs=value, label=label)
     # bool is a subclass of int: {"index": true} would be a request for sample 1.
     if not isinstance(value, int) or isinstance(value, bool):
         raise RequestError(ErrorCode.INVALID_REQUEST, f"index must be a whole number, got {_shown(value)}")
-    return Request(request_id, index=value)
+    return Request(request_id, index=value, label=label)
 
 
 def _features(value: object) -> list[float] | dict[str, float]:

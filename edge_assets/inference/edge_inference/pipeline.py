@@ -69,6 +69,11 @@ class Pipeline(Generic[Item]):
         return len(found.waiting) if found else 0
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits, and all that was taken has been handed on."""
+        return not any(lane.waiting or lane.taken > lane.handed for lane in list(self._lanes.values()))
+
+    @property
     def parallel(self) -> int:
         """How many items are worked on at a time; may be changed at any time."""
         return self._parallel

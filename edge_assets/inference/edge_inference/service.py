@@ -71,7 +71,8 @@ class InferenceService(ConnectedService):
     def _observe(self) -> None:
         endpoints = self._router.endpoints
         for endpoint in endpoints:
-            endpoint.store.refresh(endpoint.threads)
+            settings = endpoint.settings
+            endpoint.store.refresh(endpoint.threads, settings.approved, settings.candidate_mb)
             endpoint.poll()
         self._on_watch(endpoints)
 

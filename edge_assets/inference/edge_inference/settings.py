@@ -75,6 +75,15 @@ class ModelSettings:
         0,
     )
     threshold: float = setting("threshold", _SHARE, "labels and objects of a smaller probability are left out", 0.0)
+    approved: str = setting(
+        "approvedVersion",
+        text("a version, none or nothing", re.compile(r"[0-9A-Za-z.+-]{0,64}")),
+        "version of the model that may answer; another one is compared with it first; by default every version may",
+        "",
+    )
+    candidate_mb: int = setting(
+        "candidateMegabytes", whole(0, 1 << 20), "memory that the other one may take; more is not run; 0 for any", 0
+    )
     interval_s: float = setting(
         "InferenceInterval",
         number(0, 365 * DAY_S),

@@ -1,12 +1,14 @@
 """The model that is in use, and the pointer file that says which one should be."""
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge_component.back_off import BackOff
 from edge_inference.messages import Request
@@ -141,8 +143,27 @@ def _workload(package: ModelPackage, load_runtime: RuntimeLoader) -> Workload:
     return ImageClassifier(package, runtime, load_samples(package), package.preprocessing)
 
 
+class Candidate(NamedTuple):
+    """A model that is not approved yet, beside the one in use.
+
+    Args:
+        model: Loaded and warm; None where it takes more memory than it may.
+        current: Version of the model in use.
+        version: Its own.
+        memory_mb: By how much the process has grown with it.
+    """
+
+    model: Workload | None
+    current: str
+    version: str
+    memory_mb: float
+
+
 class ModelStore:
     """Keeps one model ready: a new one is loaded and warmed beside it, and takes over only when it works.
+
+    Where versions must be approved, one that is not becomes the candidate, and the model in use goes on. It is copied,
+    because a nucleus may take away the package that no deployment names any more: after a restart it is found there.
 
     `refresh` is for one thread; everything else for any.
 
@@ -150,15 +171,28 @@ class ModelStore:
         pointer: File in the model component's work folder, holding the path of the unpacked package.
         load: Verifies, loads and warms a package, for a number of threads.
         clock: Monotonic seconds.
+        copies: Folder for the copy of the model in use; without one, the default, none is kept.
+        resident_mb: Memory of the process.
     """
 
     def __init__(
-        self, pointer: Path, load: Callable[[Path, int], Workload], clock: Callable[[], float] = time.monotonic
+        self,
+        pointer: Path,
+        load: Callable[[Path, int], Workload],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        copies: Path | None = None,
+        resident_mb: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._pointer = pointer
         self._load = load
         self._clock = clock
+        self._copies = copies
+        self._resident_mb = resident_mb
+        self._approved, self._limit_mb = "", 0
         self._ready = threading.Condition()
+        #: Compared with the model in use; None without one.
+        self.candidate: Candidate | None = None
         #: In use; None before the first one.
         self.model: Workload | None = None
         self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
@@ -193,12 +227,19 @@ class ModelStore:
                 self._ready.wait(remaining_s)
             return self.model
 
-    def refresh(self, threads: int = 1) -> None:
+    def refresh(self, threads: int = 1, approved: str = "", limit_mb: int = 0) -> None:
         """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over.
 
         Args:
             threads: That are to work on one input; another number than before loads the model anew.
+            approved: The version that may be in use; another one becomes the candidate. By default every one may.
+            limit_mb: Memory that a candidate may take; 0 for any.
         """
+        self._limit_mb = limit_mb
+        if approved != self._approved:
+            self._approve(approved)
+        if approved and self.model is None and self._seen is None:
+            self._resume(threads)
         pointed = self._read_pointer()
         if pointed is None:
             return
@@ -222,8 +263,70 @@ class ModelStore:
             return None
         return (content, written)
 
+    def _approve(self, version: str) -> None:
+        """Let what the pointer names take over, where it is the candidate and is that version."""
+        self._approved = version
+        if self.candidate is not None and version in ("", self.candidate.version):
+            model = self.candidate.model
+            if model is not None:
+                self._take(model, f"approved, version before: {self.version}")
+            else:
+                self._seen = None  # it was too large to stay beside the other one: it is loaded in its place
+        elif self.model is not None and version:
+            self._copy(self.model.package.folder, self.model.package.version)
+        if not version and self._copies is not None:
+            shutil.rmtree(self._copies, ignore_errors=True)
+
+    def _resume(self, threads: int) -> None:
+        """Go on with the model that was in use before a restart: the pointer may name one that is not approved."""
+        for folder in self._copies.glob("*/*") if self._copies is not None else ():
+            if folder.parent.name.startswith("."):
+                continue
+            try:
+                self._take(self._load(folder, threads), "as before the restart")
+            except Exception as exc:  # noqa: BLE001 - whatever is wrong with the copy, the pointer names a model
+                log.error("the copy of the model in use is of no use: %s", exc)
+            return
+
+    def _copy(self, folder: Path, version: str) -> None:
+        """Keep the model in use, and no other one."""
+        if self._copies is None or self._copies in folder.parents:
+            return
+        wanted, new = self._copies / version / folder.name, self._copies / ".new"
+        try:
+            if wanted.is_dir():
+                return
+            shutil.rmtree(self._copies, ignore_errors=True)
+            shutil.copytree(folder, new / folder.name)
+            new.rename(wanted.parent)
+        except OSError as exc:
+            log.error("the model in use is not copied, and a restart takes the candidate for it: %s", exc)
+            with suppress(OSError):
+                shutil.rmtree(new)
+
+    def _take(self, model: Workload, how: str) -> None:
+        with self._ready:
+            self.model = model
+            self.candidate = None
+            self.loads += 1
+            self._problem = ""
+            self._retry_at = None
+            self._ready.notify_all()
+        package = model.package
+        log.info("model %s %s in use, %s", package.name, package.version, how)
+        if self._approved:
+            self._copy(package.folder, package.version)
+
+    def _set_aside(self, model: Workload, current: str, memory_mb: float) -> None:
+        fits = not self._limit_mb or memory_mb <= self._limit_mb
+        version = model.package.version
+        self.candidate = Candidate(model if fits else None, current, version, memory_mb)
+        self._problem, self._retry_at = "", None
+        what = "is compared with" if fits else f"takes {memory_mb:.0f} MB of {self._limit_mb} and is not run beside"
+        log.info("model %s %s %s version %s", model.package.name, version, what, current)
+
     def _replace(self, folder: Path, threads: int) -> None:
-        started = self._clock()
+        started, before_mb = self._clock(), self._resident_mb()
         try:
             model = self._load(folder, threads)
         except Exception as exc:
@@ -241,11 +344,8 @@ class ModelStore:
                 exc_info=not isinstance(exc, ModelPackageError),
             )
             return
-        with self._ready:
-            self.model = model
-            self.loads += 1
-            self._problem = ""
-            self._retry_at = None
-            self._ready.notify_all()
-        package = model.package
-        log.info("model %s %s in use, loaded in %.3f s", package.name, package.version, self._clock() - started)
+        current = self.version
+        if self._approved and current is not None and model.package.version not in (self._approved, current):
+            self._set_aside(model, current, max(0.0, self._resident_mb() - before_mb))
+            return
+        self._take(model, f"loaded in {self._clock() - started:.3f} s")

@@ -1,0 +1,133 @@
+"""A plan says what a changed model says of its held-out inputs, and shows what it says otherwise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.edge.file_bench import digit
+from tests.edge.model_folder import DIGITS
+from tests.unit.kept_page import assert_kept
+from tools.plan import as_page
+from tools.plan_models import SHOWN, ModelChange, as_lines, as_markdown, as_section, changed_models
+
+#: Every zero and every one gets the other's label.
+WRONG = ["1", "0", *map(str, range(2, 10))]
+
+
+@pytest.fixture
+def checkouts(tmp_path: Path) -> list[Path]:
+    """Two checkouts with the committed models of digits and iris."""
+    found = [tmp_path / which for which in ("before", "after")]
+    for root in found:
+        for name in ("digits", "iris"):
+            shutil.copytree(DIGITS.parent / name, root / "edge_assets" / "models" / name)
+    return found
+
+
+def declare(root: Path, **changes: Any) -> None:
+    file = root / "edge_assets" / "models" / "digits" / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def compared(checkouts: list[Path], captures: Path | None = None) -> list[ModelChange]:
+    return changed_models(checkouts[0], checkouts[1], ["digits", "iris", "gone"], captures)
+
+
+def test_models_that_do_not_change_are_not_run(checkouts: list[Path]) -> None:
+    assert compared(checkouts) == []
+    assert as_markdown([]) == as_section([]) == ""
+
+
+def test_a_changed_model_is_compared_on_its_held_out_inputs(checkouts: list[Path]) -> None:
+    declare(checkouts[1], labels=WRONG)
+
+    (change,) = compared(checkouts)
+
+    # Of 360 samples 36 are zeros and 36 are ones, and some are wrong before, too.
+    assert (change.name, change.problem, change.inputs, change.source) == ("digits", "", 360, "held out")
+    assert 360 - change.agreed in range(65, 80)
+    assert change.labelled == 360
+    # What a sample is, the new model's labels say: with those a zero "is" a one, and the former model is wrong.
+    assert change.right[1] > 340
+    assert change.right[0] in range(270, 295)
+    assert len(change.changed) == SHOWN
+    assert {each.before[0] for each in change.changed} <= {"0", "1"}
+    assert all(each.picture and each.picture.startswith(b"\x89PNG") for each in change.changed)
+
+
+def test_the_plan_says_it_in_the_terminal_in_markdown_and_on_the_page(checkouts: list[Path]) -> None:
+    declare(checkouts[1], labels=WRONG)
+    changes = compared(checkouts)
+
+    lines = list(as_lines(changes))
+    markdown = as_markdown(changes)
+    page = assert_kept(as_page(f"### Fleet plan: dev\n\n{markdown}", "now and then", as_section(changes)))
+
+    assert lines[0].startswith(f"model digits changes: agrees on {changes[0].agreed} of 360 held out inputs, right ")
+    assert len(lines) == 1 + SHOWN
+    assert f"| `digits` | 360 held out | {changes[0].agreed / 360:.1%} | " in markdown
+    assert len(page.all("img")) == SHOWN
+    assert len(page.all("table")) == 2
+    assert "Pictures that changed their label" in page.text
+    assert "picture" not in json.dumps([each.as_dict() for each in changes])
+
+
+def test_captured_inputs_take_the_place_of_samples(checkouts: list[Path], tmp_path: Path) -> None:
+    declare(checkouts[1], labels=WRONG)
+    captures = tmp_path / "captures"
+    captures.mkdir()
+    for number in range(12):
+        record = {"id": f"r{number}", "model": {"name": "digits"}, "picture": f"r{number}.png", "label": "0"}
+        # As in the bucket: a record a line, and the picture beside it.
+        (captures / f"r{number}.jsonl").write_text(f"{json.dumps(record)}\n")
+        (captures / f"r{number}.png").write_bytes(digit(number))
+    (captures / "other.json").write_text(json.dumps({"id": "x", "model": {"name": "iris"}, "input": {}}))
+    (captures / "lost.json").write_text(json.dumps({"id": "y", "model": {"name": "digits"}, "picture": "../gone.png"}))
+    (captures / "odd.json").write_text("[]")
+
+    (change,) = compared(checkouts, captures)
+
+    assert (change.inputs, change.source, change.labelled) == (12, "captured", 12)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (lambda root: declare(root, outputs=[{"name": "x", "dtype": "float32", "shape": [1, 10]}]), "must be named"),
+        (lambda root: declare(root, labels=["one"]), "one value a label"),
+        (lambda root: declare(root, serving={"captureShare": 7}), "captureShare must be a number from 0 to 1"),
+        (lambda root: (root / "edge_assets/models/digits/model.onnx").write_bytes(b""), "does not load"),
+    ],
+)
+def test_a_model_that_cannot_be_compared_is_told_and_the_plan_goes_on(
+    checkouts: list[Path], break_it: Any, told: str
+) -> None:
+    break_it(checkouts[1])
+
+    (change,) = compared(checkouts)
+
+    assert told in change.problem
+    assert told in as_markdown([change])
+    assert list(as_lines([change])) == [f"model digits changes: not compared: {change.problem}"]
+
+
+def test_without_inputs_nothing_is_compared(checkouts: list[Path], tmp_path: Path) -> None:
+    declare(checkouts[1], labels=WRONG)
+
+    (tmp_path / "empty").mkdir()
+
+    (change,) = compared(checkouts, tmp_path / "empty")
+
+    assert change.problem == "no inputs are captured: name samples, or give --captures"
+
+
+def test_a_label_is_no_markup() -> None:
+    text = as_markdown([ModelChange("digits", problem="label `|<b>|\n` is odd")])
+
+    assert "`label '/<b>/ ' is odd`" in text
+    assert text.count("\n") == 6
