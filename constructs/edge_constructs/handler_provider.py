@@ -13,7 +13,7 @@ from constructs import Construct
 
 from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.permission import Permission, ServiceRole, arn, logging_to
-from edge_handlers.answering import GIVEN_UP, WAITER
+from edge_handlers.answering import GIVEN_UP, LIMIT_S, WAITER
 from edge_handlers.custom_resource import Contract
 
 _NO_VPC = "custom resources call public AWS endpoints only: a VPC would add a NAT gateway and guard nothing"
@@ -111,12 +111,20 @@ class HandlerProvider(Construct):
         # A name of its own: function and state machine know each other, and a reference there and back is a circle.
         waiter = f"{Stack.of(self).stack_name}-{handler.__name__.rpartition('.')[2].replace('_', '-')}"
         machine_arn = arn("states", f"stateMachine:{waiter}")
-        starting = [Permission(("states:StartExecution",), (machine_arn,))] if waits else []
+        waiting = [
+            Permission(("states:StartExecution",), (machine_arn,)),
+            Permission(("states:ListExecutions",), (machine_arn,)),
+            Permission(
+                ("states:StopExecution",),
+                (arn("states", f"execution:{waiter}:*"),),
+                wildcard_reason="executions of its own waiter: what was cancelled is awaited no more",
+            ),
+        ]
         role = ServiceRole(
             self,
             "Role",
             service="lambda.amazonaws.com",
-            permissions=[logging_to(log_group.log_group_arn), *starting, *permissions],
+            permissions=[logging_to(log_group.log_group_arn), *(waiting if waits else ()), *permissions],
         )
         acknowledge(role, accepted or {})
         # CloudFormation lets nobody change a resource's service token. Where former releases had the function of the
@@ -134,9 +142,15 @@ class HandlerProvider(Construct):
             memory_size=memory_mb,
             ephemeral_storage_size=disk,
             timeout=POLL_LIMIT if waits else limit,
-            environment={WAITER: machine_arn} if waits else None,
+            environment={WAITER: machine_arn, LIMIT_S: str(int(limit.to_seconds()))} if waits else None,
+            # An event that comes when CloudFormation has given up, or again after one that failed, would make what a
+            # rollback has taken away.
+            max_event_age=self._service_timeout,
+            retry_attempts=0,
         )
         acknowledge(self._function, HANDLER)
+        asynchronous = self._function.node.find_child("EventInvokeConfig").node.find_child("Resource")
+        acknowledge(asynchronous, {"Serverless-LambdaAsyncFailureDestination": _SYNCHRONOUS})
         self._waiter = (
             self._wait(waiter, limit, query_interval or Duration.seconds(15), self._function.function_arn)
             if waits
@@ -190,6 +204,7 @@ class HandlerProvider(Construct):
             role_arn=role.arn,
             definition={
                 "StartAt": "Ask",
+                "TimeoutSeconds": int(self._service_timeout.to_seconds()),
                 "States": {
                     "Ask": {**task, "Retry": [retry], "Catch": [caught], "End": True},
                     "GiveUp": {**task, "End": True},

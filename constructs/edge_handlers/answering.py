@@ -5,9 +5,11 @@ event carries, which lets anybody answer for the resource: no handler sees it, a
 to wait for, the entry point asks for a few seconds by itself; after that a state machine calls it at intervals.
 """
 
+import hashlib
 import http.client
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -15,13 +17,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge_handlers.service_client import client
+from botocore.exceptions import ClientError
+
+from edge_handlers.service_client import client, error_code, ignoring
 
 LOG = logging.getLogger(__name__)
 #: Environment variable: ARN of the state machine that goes on asking.
 WAITER = "WAITER"
-#: Keys of its input: the event so far, and why it has given up.
-WAITING, GIVEN_UP = "Waiting", "GivenUp"
+#: Environment variable: seconds from an event until it must be done, after which nothing is asked any more.
+LIMIT_S = "LIMIT_S"
+#: Keys of its input: the event so far, when its time is over (seconds since 1970), and why it has given up.
+WAITING, UNTIL, GIVEN_UP = "Waiting", "Until", "GivenUp"
+#: Key of an event: when what an earlier one still waited for was called off, seconds since 1970. A question that was
+#: under way then may go on as long as its function may.
+CALLED_OFF = "CalledOff"
 #: Id of what a Create that failed at once has made: nothing. The CDK's provider framework, which stages of former
 #: releases have, writes the same.
 NEVER_MADE = "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"
@@ -31,8 +40,14 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 #: Before Lambda ends the function, so that the failure is told and not waited for.
 _MARGIN_S = 5.0
 _ATTEMPTS, _PAUSE_S, _SEND_S = 6, 0.5, 20.0
-#: CloudFormation takes 4,096 bytes in all; data are few and short.
-_REASON_CHARACTERS = 2000
+#: What CloudFormation takes in all.
+ANSWER_BYTES = 4096
+#: The address has expired, or nobody waits there any more; repeating the event would do its work for nobody.
+_NOBODY_WAITS = (403, 404)
+#: A permission that the deploy granted a moment ago reaches all of AWS within seconds.
+_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedException")
+_DENIED_PAUSES_S = (2.0, 4.0, 8.0)
+_OVERDUE = "it is not done in the time that it has; look at what it made, and deploy again"
 
 Entry = Callable[[dict[str, Any], Any], Any]
 
@@ -59,12 +74,15 @@ def answering(on_event: Entry, is_complete: Entry | None = None) -> Entry:
 
     def handler(event: dict[str, Any], context: Any) -> None:
         if GIVEN_UP in event:
-            answer = _Answer(event[WAITING])
-            answer.fail("it is not done in the time that it has; look at what it made, and deploy again")
+            _Answer(event[WAITING]).fail(_OVERDUE)
         elif WAITING in event:
             answer = _Answer(event[WAITING])
-            if not is_complete or not _done(answer, is_complete, context):
+            if is_complete and _done(answer, is_complete, context):
+                return
+            # A question takes time, too: the number of questions does not bound the wait.
+            if time.time() < event.get(UNTIL, math.inf):
                 raise NotDoneError(f"{answer}: not done yet")
+            answer.fail(_OVERDUE)
         else:
             _begin(_Answer(event), on_event, is_complete, context)
 
@@ -96,9 +114,9 @@ class _Answer:
         self.event = {**found, **self.event, "PhysicalResourceId": now}
         self.event["Data"] = {**(self.event.get("Data") or {}), **(found.get("Data") or {})}
 
-    def waiting(self) -> dict[str, Any]:
+    def waiting(self, until: float) -> dict[str, Any]:
         """The state machine's input."""
-        return {WAITING: {**self.event, "ResponseURL": self._url}}
+        return {WAITING: {**self.event, "ResponseURL": self._url}, UNTIL: until}
 
     def succeed(self) -> None:
         """Say that it is done."""
@@ -106,7 +124,7 @@ class _Answer:
 
     def fail(self, reason: str) -> None:
         """Say why it is not done."""
-        self._send("FAILED", reason[:_REASON_CHARACTERS])
+        self._send("FAILED", reason)
 
     def _send(self, status: str, reason: str) -> None:
         with self._lock:
@@ -122,12 +140,27 @@ class _Answer:
             "PhysicalResourceId": self.event.get("PhysicalResourceId") or NEVER_MADE,
             "Data": self.event.get("Data") or {},
         }
-        LOG.info("%s: %s %s", self, status, reason)
-        _put(self._url, json.dumps(told).encode())
+        if (size := len(json.dumps(told))) > ANSWER_BYTES and status == "SUCCESS":
+            told["Status"] = "FAILED"
+            told["Reason"] = (
+                f"an answer must have at most {ANSWER_BYTES} bytes, got {size}: return fewer or shorter Data"
+            )
+        if told["Status"] == "FAILED":
+            told["Data"] = {}
+        LOG.info("%s: %s %s", self, told["Status"], told["Reason"])
+        _put(self._url, _fitting(told))
+
+
+def _fitting(told: dict[str, Any]) -> bytes:
+    """The answer as it is sent, the reason cut short where it would be too long."""
+    while (excess := len(body := json.dumps(told).encode()) - ANSWER_BYTES) > 0 and told["Reason"]:
+        # A character takes up to 12 bytes.
+        told = {**told, "Reason": told["Reason"][: -max(1, excess // 12)]}
+    return body
 
 
 def _begin(answer: _Answer, on_event: Entry, is_complete: Entry | None, context: Any) -> None:
-    event = answer.event
+    event, until = answer.event, time.time() + float(os.environ.get(LIMIT_S, 0))
     if event.get("RequestType") == "Delete" and event.get("PhysicalResourceId") == NEVER_MADE:
         answer.succeed()
         return
@@ -136,13 +169,20 @@ def _begin(answer: _Answer, on_event: Entry, is_complete: Entry | None, context:
     watch.daemon = True
     watch.start()
     try:
-        answer.add(on_event(dict(event), context))
+        if is_complete and event.get("RequestType") != "Create" and _call_off(event, context):
+            event[CALLED_OFF] = time.time()
+        answer.add(_permitted(on_event, event, context))
         if is_complete is None:
             answer.succeed()
         elif not _soon(answer, is_complete, context):
-            client("stepfunctions").start_execution(
-                stateMachineArn=os.environ[WAITER], name=str(event["RequestId"]), input=json.dumps(answer.waiting())
-            )
+            # Named after the invocation: an event that Lambda delivers twice is awaited once, and CloudFormation gives
+            # an event that it repeats, after a failed deploy that it did not roll back, the same RequestId.
+            with ignoring("ExecutionAlreadyExists"):
+                client("stepfunctions").start_execution(
+                    stateMachineArn=os.environ[WAITER],
+                    name=_execution(event, context),
+                    input=json.dumps(answer.waiting(until)),
+                )
     except AnswerError:
         raise
     except Exception as exc:
@@ -150,6 +190,29 @@ def _begin(answer: _Answer, on_event: Entry, is_complete: Entry | None, context:
         answer.fail(_words(exc))
     finally:
         watch.cancel()
+
+
+def _execution(event: Mapping[str, Any], context: Any) -> str:
+    """Name of what waits for an event: the resource's first, so that a later event finds it."""
+    resource = f"{event.get('StackId')}/{event.get('LogicalResourceId')}"
+    return f"{hashlib.sha256(resource.encode()).hexdigest()[:20]}-{context.aws_request_id}"
+
+
+def _call_off(event: Mapping[str, Any], context: Any) -> bool:
+    """End the waiting for earlier events of the resource: CloudFormation has cancelled them, and tells no handler."""
+    steps, own = client("stepfunctions"), _execution(event, context)
+    resource = own.partition("-")[0]
+    # A waiter that goes on costs questions; it is no reason to fail.
+    with ignoring(*_DENIED):
+        pages = steps.get_paginator("list_executions").paginate(
+            stateMachineArn=os.environ[WAITER], statusFilter="RUNNING"
+        )
+        running = {each["name"]: each["executionArn"] for page in pages for each in page["executions"]}
+        earlier = [arn for name, arn in running.items() if name.partition("-")[0] == resource and name != own]
+        for arn in earlier:
+            steps.stop_execution(executionArn=arn, cause="a later event of the same resource has come")
+        return bool(earlier)
+    return False
 
 
 def _soon(answer: _Answer, is_complete: Entry, context: Any) -> bool:
@@ -167,7 +230,7 @@ def _soon(answer: _Answer, is_complete: Entry, context: Any) -> bool:
 def _done(answer: _Answer, is_complete: Entry, context: Any) -> bool:
     """Ask once; the answer is sent when there is one, a failure included."""
     try:
-        found = is_complete(dict(answer.event), context)
+        found = _permitted(is_complete, answer.event, context)
         if not found.get("IsComplete"):
             return False
         answer.add({"Data": found.get("Data")})
@@ -177,6 +240,21 @@ def _done(answer: _Answer, is_complete: Entry, context: Any) -> bool:
         return True
     answer.succeed()
     return True
+
+
+def _permitted(entry: Entry, event: Mapping[str, Any], context: Any) -> Any:
+    """Call a handler, and again if it was denied what it has just been permitted."""
+    for pause in _DENIED_PAUSES_S:
+        try:
+            return entry(dict(event), context)
+        except Exception as exc:
+            cause = exc if isinstance(exc, ClientError) else exc.__cause__
+            denied = isinstance(cause, ClientError) and error_code(cause) in _DENIED
+            if not denied or context.get_remaining_time_in_millis() / 1000 < 2 * EAGER_S + pause:
+                raise
+            LOG.warning("denied, asking again in %g s: %s", pause, exc)
+            time.sleep(pause)
+    return entry(dict(event), context)
 
 
 def _words(error: Exception) -> str:
@@ -197,7 +275,10 @@ def _put(url: str, body: bytes) -> None:
             if status < 400:
                 return
             problem = f"HTTP status {status}"
-        except OSError as exc:
+            if status in _NOBODY_WAITS:
+                LOG.error("CloudFormation does not wait for the answer any more: %s from %s", problem, parts.hostname)
+                return
+        except (OSError, http.client.HTTPException) as exc:
             problem = type(exc).__name__
         finally:
             connection.close()

@@ -7,11 +7,12 @@ other's devices, and a replaced registry (another thing group) from deleting wha
 
 import logging
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from edge_handlers.answering import answering
+from edge_handlers.answering import CALLED_OFF, answering
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.deadline import Deadline, each_in_time
@@ -21,6 +22,8 @@ from edge_handlers.service_client import GONE, client, describe, explaining, ign
 LOG = logging.getLogger(__name__)
 WORKERS = 8  # about a hundred calls a second together, which is what IoT Core takes of each kind
 PAGE = 250
+#: How long a question may go on after its event has been called off: as long as the function may.
+_LONGEST_CALL_S = 300.0
 # Thing names: `[a-zA-Z0-9:_-]+`, 128 at most (IoT API); Greengrass takes 124 bytes of them.
 THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
 
@@ -118,6 +121,9 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one poll: work on the devices for a while; the framework asks again until all are done."""
     request = parse(event)
     registry = Registry.of(request.properties)
+    if time.time() < float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S:
+        # A cancelled event's last question may be registering what is to be removed.
+        return {"IsComplete": False}
     # A device that was begun in the last moment may take the other half.
     work = DeviceRegistry(client("iot"), client("greengrassv2"), Deadline.of(context, share=0.5))
     if request.type is RequestType.DELETE:

@@ -5,6 +5,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ from edge_handlers.s3_objects import (
     source_of,
     uri,
 )
-from edge_handlers.service_client import client, describe, explaining, settling, unless_absent
+from edge_handlers.service_client import AwsCallError, client, describe, explaining, settling, unless_absent
 
 LOG = logging.getLogger(__name__)
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
@@ -111,7 +112,14 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
         remove(_begun(request), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     verification = Verification.of(request.properties)
-    start(verification, client("sagemaker"), client("s3"))
+    try:
+        start(verification, client("sagemaker"), client("s3"))
+    except Exception:
+        # CloudFormation deletes nothing whose creation failed at once: the instance type may have no quota, and model
+        # and configuration would stay.
+        with suppress(AwsCallError):
+            remove(verification.name, client("sagemaker"))
+        raise
     return {"PhysicalResourceId": verification.name}
 
 

@@ -12,9 +12,11 @@ class Context:
 
     Args:
         seconds: What is left of the function's time.
+        request_id: Of the invocation: the same for an event that Lambda delivers again.
     """
 
-    def __init__(self, seconds: float = 300) -> None:
+    def __init__(self, seconds: float = 300, request_id: str = "i-1") -> None:
+        self.aws_request_id = request_id
         self._milliseconds = int(seconds * 1000)
 
     def get_remaining_time_in_millis(self) -> int:

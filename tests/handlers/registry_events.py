@@ -1,4 +1,4 @@
-"""The device registry driven as the Provider framework does it: on_event once, is_complete until it says so."""
+"""The device registry driven as `answering` does it: on_event once, is_complete until it says so."""
 
 import hashlib
 import json

@@ -9,9 +9,23 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from edge_handlers import answering as module
-from edge_handlers.answering import GIVEN_UP, NEVER_MADE, WAITER, WAITING, AnswerError, NotDoneError, answering
+from edge_handlers.answering import (
+    ANSWER_BYTES,
+    CALLED_OFF,
+    GIVEN_UP,
+    LIMIT_S,
+    NEVER_MADE,
+    UNTIL,
+    WAITER,
+    WAITING,
+    AnswerError,
+    NotDoneError,
+    answering,
+)
+from edge_handlers.service_client import explaining
 from tests.handlers.event import Context
 
 MACHINE = "arn:aws:states:eu-west-1:111122223333:stateMachine:waiter"
@@ -23,7 +37,9 @@ class Cloud:
     def __init__(self) -> None:
         self.answers: list[dict[str, Any]] = []
         self.types: list[str | None] = []
+        self.sizes: list[int] = []
         self.refusals = 0
+        self.refusal = b"HTTP/1.0 503 Slow Down\r\n\r\n"
         cloud = self
 
         class Listener(BaseHTTPRequestHandler):
@@ -31,11 +47,12 @@ class Cloud:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if cloud.refusals:
                     cloud.refusals -= 1
-                    self.send_response(503)
-                else:
-                    cloud.answers.append(json.loads(body))
-                    cloud.types.append(self.headers["Content-Type"])
-                    self.send_response(200)
+                    self.wfile.write(cloud.refusal)
+                    return
+                cloud.answers.append(json.loads(body))
+                cloud.types.append(self.headers["Content-Type"])
+                cloud.sizes.append(len(body))
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -64,19 +81,36 @@ def cloud() -> Iterator[Cloud]:
 
 
 class Machine:
-    """Step Functions, as far as it is started."""
+    """Step Functions: a name is used once; the same name with another input is refused."""
 
     def __init__(self) -> None:
         self.started: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
 
     def start_execution(self, **arguments: Any) -> None:
+        if any(arguments["name"] == each["name"] and arguments != each for each in self.started):
+            raise ClientError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.started.append(arguments)
+
+    def get_paginator(self, operation: str) -> "Machine":
+        assert operation == "list_executions"
+        return self
+
+    def paginate(self, **asked: Any) -> list[dict[str, Any]]:
+        assert asked == {"stateMachineArn": MACHINE, "statusFilter": "RUNNING"}
+        running = [each["name"] for each in self.started if each["name"] not in self.stopped]
+        return [{"executions": [{"name": name, "executionArn": f"arn:{name}"} for name in running]}]
+
+    def stop_execution(self, *, executionArn: str, cause: str) -> None:  # noqa: N803
+        assert cause
+        self.stopped.append(executionArn.removeprefix("arn:"))
 
 
 @pytest.fixture
 def machine(serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Machine:
     serve(stepfunctions=(machine := Machine()))
     monkeypatch.setenv(WAITER, MACHINE)
+    monkeypatch.setenv(LIMIT_S, "600")
     return machine
 
 
@@ -121,7 +155,7 @@ def test_a_create_that_fails_made_nothing_and_its_delete_is_not_asked(cloud: Clo
     failed, deleted = cloud.answers
     assert (failed["Status"], failed["PhysicalResourceId"]) == ("FAILED", NEVER_MADE)
     assert failed["Reason"].startswith("ValueError: size must be at least 1, got 0")
-    assert len(json.dumps(failed)) < 4096
+    assert len(json.dumps(failed)) <= ANSWER_BYTES
     assert (deleted["Status"], calls) == ("SUCCESS", ["Create"])
 
 
@@ -189,9 +223,10 @@ def test_longer_work_is_asked_for_by_the_state_machine(
     entry(cloud.event(), Context())
 
     (started,) = machine.started
-    assert (started["stateMachineArn"], started["name"]) == (MACHINE, "r-1")
+    assert started["stateMachineArn"] == MACHINE
     told = json.loads(started["input"])
     assert told[WAITING]["PhysicalResourceId"] == "id"
+    assert 0 < told[UNTIL] - time.time() <= 600
     with pytest.raises(NotDoneError, match="Create of Thing: not done yet"):
         entry(told, Context())
     assert cloud.answers == []
@@ -233,3 +268,120 @@ def test_a_function_whose_time_is_over_says_so_before_it_is_stopped(cloud: Cloud
 
     assert [answer["Status"] for answer in cloud.answers] == ["FAILED"]
     assert "the function's time is over" in cloud.answers[0]["Reason"]
+
+
+@pytest.mark.parametrize("character", ["!", '"', "ü", "\N{GRINNING FACE}"])
+def test_a_reason_in_any_script_fits_into_what_cloudformation_takes(cloud: Cloud, character: str) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("size must be at least 1, got 0" + 9000 * character)
+
+    answering(fail)(cloud.event(), Context())
+
+    (size,) = cloud.sizes
+    assert ANSWER_BYTES - 100 < size <= ANSWER_BYTES
+    assert cloud.answers[0]["Reason"].startswith("ValueError: size must be at least 1, got 0")
+
+
+def test_data_that_cloudformation_would_not_take_fail_by_name(cloud: Cloud) -> None:
+    answering(lambda *_: {"PhysicalResourceId": "id", "Data": {"Uri": 4000 * "a"}})(cloud.event(), Context())
+
+    (answer,) = cloud.answers
+    assert (answer["Status"], answer["PhysicalResourceId"], answer["Data"]) == ("FAILED", "id", {})
+    assert f"an answer must have at most {ANSWER_BYTES} bytes, got 41" in answer["Reason"]
+
+
+def test_an_address_that_has_expired_ends_the_work_without_an_error(cloud: Cloud, pauses: list[float]) -> None:
+    cloud.refusals, cloud.refusal = 100, b"HTTP/1.0 403 Forbidden\r\n\r\n"
+
+    answering(lambda *_: None)(cloud.event(), Context())
+
+    assert (cloud.refusals, pauses) == (99, [])
+
+
+def test_an_answer_is_sent_again_after_a_reply_that_is_no_http(cloud: Cloud) -> None:
+    cloud.refusals, cloud.refusal = 2, b"nonsense\r\n\r\n"
+
+    answering(lambda *_: None)(cloud.event(), Context())
+
+    assert [answer["Status"] for answer in cloud.answers] == ["SUCCESS"]
+
+
+def _denied() -> dict[str, Any]:
+    with explaining("copy a to b"):
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no policy allows it"}}, "CopyObject")
+
+
+def test_what_is_denied_at_first_is_asked_again(cloud: Cloud, machine: Machine, pauses: list[float]) -> None:
+    begun: Iterator[Callable[[], Any]] = iter([_denied, _denied, dict])
+    looked: Iterator[Callable[[], Any]] = iter([_denied, lambda: {"IsComplete": True}])
+
+    def begin(*_: Any) -> Any:
+        return next(begun)()
+
+    def look(*_: Any) -> Any:
+        return next(looked)()
+
+    answering(begin, look)(cloud.event(), Context())
+
+    assert [answer["Status"] for answer in cloud.answers] == ["SUCCESS"]
+    assert pauses == [2.0, 4.0, 2.0]
+    assert machine.started == []
+
+
+def test_what_stays_denied_fails_by_name(cloud: Cloud, pauses: list[float]) -> None:
+    answering(lambda *_: _denied())(cloud.event(), Context())
+
+    assert cloud.answers[0]["Status"] == "FAILED"
+    assert "cannot copy a to b" in cloud.answers[0]["Reason"]
+    assert len(pauses) == 3
+
+
+def test_an_event_that_lambda_delivers_twice_is_awaited_once(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.0)
+    starts = iter([1, 2])
+    entry = answering(lambda *_: {"Begun": next(starts)}, lambda *_: {"IsComplete": False})
+
+    entry(cloud.event(), Context())
+    entry(cloud.event(), Context())
+
+    assert (len(machine.started), cloud.answers) == (1, [])
+
+
+def test_an_event_that_cloudformation_repeats_under_the_same_id_is_awaited_again(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.0)
+    entry = answering(lambda *_: None, lambda *_: {"IsComplete": False})
+
+    entry(cloud.event(), Context())
+    entry(cloud.event(), Context(request_id="i-2"))
+
+    assert len({each["name"] for each in machine.started}) == 2
+    assert cloud.answers == []
+
+
+def test_a_wait_whose_questions_take_too_long_fails_before_cloudformation_gives_up(cloud: Cloud) -> None:
+    told = {WAITING: cloud.event(PhysicalResourceId="id"), UNTIL: time.time() - 1}
+
+    answering(lambda *_: None, lambda *_: {"IsComplete": False})(told, Context())
+
+    assert cloud.answers[0]["Status"] == "FAILED"
+    assert "it is not done in the time that it has" in cloud.answers[0]["Reason"]
+
+
+def test_a_later_event_ends_the_waiting_for_an_earlier_one_of_its_resource(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.0)
+    entry = answering(lambda *_: None, lambda *_: {"IsComplete": False})
+    entry(cloud.event(), Context())
+    entry(cloud.event(LogicalResourceId="Other"), Context())
+
+    entry(cloud.event("Delete", PhysicalResourceId="made up"), Context(request_id="i-2"))
+    entry(cloud.event("Delete", PhysicalResourceId="made up"), Context(request_id="i-2"))
+
+    assert machine.stopped == [machine.started[0]["name"]]
+    (waiting,) = [json.loads(each["input"])[WAITING] for each in machine.started[2:]]
+    assert 0 <= time.time() - waiting[CALLED_OFF] < 30

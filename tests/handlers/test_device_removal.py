@@ -1,10 +1,13 @@
+import time
 from typing import Any
 
 import pytest
 
+from edge_handlers.answering import CALLED_OFF
 from edge_handlers.certificates import PolicyInUseError
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
+from tests.handlers.event import Context
 from tests.handlers.fake_greengrass import FakeGreengrass
 from tests.handlers.fake_iot import FakeIot
 from tests.handlers.fake_s3 import FakeS3
@@ -191,13 +194,24 @@ def test_a_delete_that_runs_out_of_time_is_not_complete_and_the_next_call_goes_o
     registry: Registry, fleet: FakeIot
 ) -> None:
     from edge_handlers.device_registry import is_complete
-    from tests.handlers.event import Context
 
     request = event.delete("device_registry", ID)
 
     assert is_complete(request, Context(1)) == {"IsComplete": False}
     assert is_complete(request, Context(300)) == {"IsComplete": True}
     assert fleet.things == {}
+
+
+def test_a_delete_waits_for_the_last_question_of_an_event_that_was_called_off(
+    registry: Registry, fleet: FakeIot
+) -> None:
+    from edge_handlers.device_registry import is_complete
+
+    request = event.delete("device_registry", ID)
+
+    assert is_complete({**request, CALLED_OFF: time.time() - 30}, Context()) == {"IsComplete": False}
+    assert fleet.calls == []
+    assert is_complete({**request, CALLED_OFF: time.time() - 301}, Context()) == {"IsComplete": True}
 
 
 def test_a_thing_that_is_only_a_member_of_a_group_leaves_it_and_nothing_else(

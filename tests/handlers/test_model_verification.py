@@ -171,11 +171,12 @@ def test_delete_of_what_never_was_succeeds(cloud: FakeEndpoints, physical_id: st
 
 
 @pytest.mark.parametrize("call", ["describe_endpoint", "create_model", "create_endpoint_config", "create_endpoint"])
-def test_access_denied_says_what_was_being_done(cloud: FakeEndpoints, call: str) -> None:
+def test_a_start_that_is_refused_says_what_was_being_done_and_leaves_nothing(cloud: FakeEndpoints, call: str) -> None:
     cloud.refuse(call, "AccessDeniedException", message="not authorized")
 
     with pytest.raises(AwsCallError, match=r"cannot start endpoint edgewright-dev-digits-.*not authorized"):
         run(event.create(CAPABILITY))
+    assert cloud.nothing_left
 
 
 def test_a_refused_invocation_still_takes_the_endpoint_away(cloud: FakeEndpoints) -> None:

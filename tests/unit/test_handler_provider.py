@@ -63,7 +63,33 @@ def test_cloudformation_waits_longer_than_the_waiter() -> None:
     (retry,) = machine["Properties"]["Definition"]["States"]["Ask"]["Retry"]
     longest = retry["MaxAttempts"] * retry["IntervalSeconds"]
 
-    assert int(job["Properties"]["ServiceTimeout"]) > longest >= int(job["Properties"]["MaxRuntimeSeconds"])
+    limit = int(job["Properties"]["ServiceTimeout"])
+    assert limit > longest >= int(job["Properties"]["MaxRuntimeSeconds"])
+    # Questions take time, too.
+    assert machine["Properties"]["Definition"]["TimeoutSeconds"] == limit
+    function = job["Properties"]["ServiceToken"]["Fn::GetAtt"][0]
+    environment = template("twin", "Models")["Resources"][function]["Properties"]["Environment"]["Variables"]
+    assert int(environment["LIMIT_S"]) < limit
+
+
+def test_an_event_is_not_repeated_and_none_comes_when_cloudformation_has_given_up() -> None:
+    for stack in STACKS:
+        content = template("twin", stack)["Resources"]
+        patience = {
+            json.dumps(each["Properties"]["ServiceToken"]): int(each["Properties"]["ServiceTimeout"])
+            for each in content.values()
+            if each["Type"].startswith("Custom::")
+        }
+        asynchronous = {
+            json.dumps({"Fn::GetAtt": [each["Properties"]["FunctionName"]["Ref"], "Arn"]}): each["Properties"]
+            for each in content.values()
+            if each["Type"] == "AWS::Lambda::EventInvokeConfig"
+        }
+        own = [token for token in patience if json.loads(token).get("Fn::GetAtt", [""])[0] in content]
+        assert own, stack
+        for token in own:
+            assert asynchronous[token]["MaximumRetryAttempts"] == 0
+            assert asynchronous[token]["MaximumEventAgeInSeconds"] <= patience[token]
 
 
 def test_the_waiter_may_call_exactly_its_function_which_may_start_exactly_it() -> None:
