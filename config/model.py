@@ -176,11 +176,21 @@ def labels_in_an_answer(declaration: Mapping[str, Any]) -> int:
 
 def has_reference(model: Model, models: Path = MODELS) -> bool:
     """Whether a model's devices compare their inputs with its samples: its folder names what those look like."""
+    return bool(_declared(model, models).get("reference"))
+
+
+def finds_objects(model: Model, models: Path = MODELS) -> bool:
+    """Whether a model answers with objects and their boxes."""
+    return _declared(model, models).get("task") == "object-detection"
+
+
+def _declared(model: Model, models: Path) -> dict[str, Any]:
+    """What a model's folder declares; nothing where it cannot be read: the model's own stack complains about it."""
     try:
         declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
-        return False
-    return isinstance(declaration, dict) and bool(declaration.get("reference"))
+        return {}
+    return declaration if isinstance(declaration, dict) else {}
 
 
 def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]:

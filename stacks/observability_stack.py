@@ -3,7 +3,7 @@
 from aws_cdk import CfnOutput
 from constructs import Construct
 
-from config.model import has_reference, serving
+from config.model import finds_objects, has_reference, serving
 from config.stage import Stage
 from edge_constructs.fleet_alarms import DeploymentNotice, FleetAlarms, NotificationTopic
 from edge_constructs.fleet_dashboard import FleetDashboard
@@ -41,6 +41,7 @@ class ObservabilityStack(StageStack):
             device_metrics=settings.device_metrics,
             file_topics={model: topic for model, topic in files.items() if topic},
             drift=bool(referenced),
+            detection=any(finds_objects(model) for model in stage.models),
         )
         notice = names.alarm("deployment-failed")
         topic = NotificationTopic(

@@ -27,8 +27,11 @@ from tools.predictions import (
     ClassifiedPicture,
     Prediction,
     PredictionError,
+    Scene,
     accuracy,
+    find_digits,
     next_picture,
+    precision_of,
     predict_flowers,
     predict_held_out,
 )
@@ -69,6 +72,8 @@ class Report:
     leftovers: list[str]
     iris: list[Prediction]
     iris_accuracy: float
+    scenes: list[Scene]
+    mean_average_precision: float
     image_classification: ClassifiedPicture
     steps: list[Step]
     downloads: list[demo_report.Download]
@@ -148,14 +153,16 @@ def run(out: Path) -> Report:
                     progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
             return predictions, first_s
 
-        def predict_others() -> tuple[list[Prediction], ClassifiedPicture]:
+        def predict_others() -> tuple[list[Prediction], list[Scene], ClassifiedPicture]:
             with OperatorClient(state) as operator:
-                return predict_flowers(operator, names), next_picture(operator)
+                return predict_flowers(operator, names), find_digits(operator, names), next_picture(operator)
 
         predictions, first_prediction_s = repeated_if_the_twin_ends(home, predict)
-        flowers, picture = repeated_if_the_twin_ends(home, predict_others)
+        flowers, scenes, picture = repeated_if_the_twin_ends(home, predict_others)
+        precision = precision_of(scenes)
         words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
         words.append(f"{len(flowers)} iris flowers, accuracy {accuracy(flowers):.3f},")
+        words.append(f"digits found on {len(scenes)} scenes, mean average precision {precision:.3f},")
     show(predictions)
     show_others(flowers, picture)
     downloads = demo_report.downloads_of(state)
@@ -167,8 +174,8 @@ def run(out: Path) -> Report:
         words.append(f"left: {', '.join(leftovers) or 'nothing'} (and the CDK bootstrap stack),")
     return Report(
         predictions, accuracy(predictions), round(bootstrap_s, 2), round(deploy_s, 2), round(first_prediction_s, 2),
-        round(destroy_s, 2), leftovers, flowers, accuracy(flowers), picture, progress.done, downloads,
-        demo_report.bill_as_dict(deploy.assembly),
+        round(destroy_s, 2), leftovers, flowers, accuracy(flowers), scenes, precision, picture, progress.done,
+        downloads, demo_report.bill_as_dict(deploy.assembly),
     )  # fmt: skip
 
 

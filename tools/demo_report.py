@@ -17,7 +17,9 @@ import numpy as np
 from tools.bill import bill_of
 from tools.cdk_cli import ROOT
 from tools.cloud_assembly import read_assembly
-from tools.digits import digit_png
+from tools.detections import drawn, truths_in
+from tools.digits import MAXIMUM, digit_png
+from tools.predictions import SCENES, Scene, scores_of
 from twin import log_files
 from twin.page.html import figures, histogram, matrix, page, pictures, table, time_line
 from twin.state import TwinState
@@ -25,6 +27,8 @@ from twin.status import take_status
 
 _FETCHED = re.compile(r"component (\S+) (\S+), artifact \S+?([^/\s]+): fetched (\d+) bytes")
 SHOWN = 44
+#: Scenes with boxes, and their longer side.
+SCENES_SHOWN, SCENE_PIXELS = 9, 288
 Download = dict[str, Any]
 
 
@@ -63,7 +67,7 @@ def as_page(report: Mapping[str, Any]) -> str:
     Args:
         report: The content of `demo.json`.
     """
-    digits, flowers = report["predictions"], report["iris"]
+    digits, flowers, scenes = report["predictions"], report["iris"], report["scenes"]
     latencies = [each["latency_ms"] for each in digits]
     middle, late = (quantiles(latencies, n=100, method="inclusive")[place] for place in (49, 98))
     left = report["leftovers"]
@@ -71,6 +75,7 @@ def as_page(report: Mapping[str, Any]) -> str:
         [
             (f"right of {len(digits)} digits", f"{report['accuracy']:.1%}"),
             (f"right of {len(flowers)} flowers", f"{report['iris_accuracy']:.1%}"),
+            (f"precision on {len(scenes)} scenes", f"{report['mean_average_precision']:.3f}"),
             ("latency on the device, p50", f"{middle:.2f} ms"),
             ("p99", f"{late:.2f} ms"),
             ("deploy", f"{report['deploy_s']:.1f} s"),
@@ -85,6 +90,7 @@ def as_page(report: Mapping[str, Any]) -> str:
         ("Digits: the wrong ones first, then those of least certainty", _digits(digits)),
         ("Which digit is taken for which", _confusion(digits)),
         ("Which flower is taken for which", _confusion(flowers)),
+        ("Digits found on scenes: where the device sees one, and where one is (green)", _scenes(scenes)),
         ("Latency on the device", histogram(latencies, "digits by latency", "ms")),
         ("A photograph that the device looks at by itself", _photograph(report["image_classification"])),
         ("What each device downloaded", _downloads(report["downloads"])),
@@ -116,6 +122,27 @@ def _judged(predictions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[bytes, s
         more = f"is {each['expected']}, {each['probability']:.3f}" if wrong else f"{each['probability']:.3f}"
         png = digit_png(images[each["index"]])
         yield png, f"sample {each['index']}, a {each['expected']}", f"said {each['label']}", more, wrong
+
+
+def _scenes(scenes: Sequence[Scene]) -> str:
+    """Those on which the most is wrong first."""
+    folder = ROOT / "edge_assets" / "models" / SCENES
+    labels = json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"]
+    there = truths_in(folder / "samples.npz", labels) or []
+    with np.load(folder / "samples.npz", allow_pickle=False) as samples:
+        images = samples["images"]
+
+    def shown() -> Iterator[tuple[bytes, str, str, str, bool]]:
+        for scene in scenes:
+            index, found = scene["index"], scores_of(scene)
+            said, right = (sorted(each.label for each in some) for some in (found, there[index]))
+            pixels = np.rint(images[index] * (255 / MAXIMUM)).astype(np.uint8)
+            picture = drawn(pixels, found, there[index], SCENE_PIXELS)
+            more = f"has {', '.join(right)}" if said != right else ""
+            yield picture, f"scene {index}", ", ".join(said) or "nothing", more, said != right
+
+    ordered = sorted(shown(), key=lambda each: not each[-1])[:SCENES_SHOWN]
+    return pictures(ordered, large=True)
 
 
 def _photograph(picture: Mapping[str, Any]) -> str:

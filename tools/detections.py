@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +28,16 @@ class Truth(NamedTuple):
 
 
 def truths_of(package: ModelPackage) -> list[list[Truth]] | None:
-    """Read what is on a package's samples.
+    """Read what is on a package's samples; see `truths_in`; None without samples."""
+    return None if package.samples is None else truths_in(package.samples[0], package.labels)
+
+
+def truths_in(file: Path, labels: Sequence[str]) -> list[list[Truth]] | None:
+    """Read what is on samples.
 
     Args:
-        package: Its samples file may hold `objects`, shape (count, 6): sample, label, left, top, right, bottom.
+        file: Of samples; it may hold `objects`, shape (count, 6): sample, label, left, top, right, bottom.
+        labels: In the order of their numbers.
 
     Returns:
         The objects of each sample; None where the file does not say.
@@ -38,9 +45,6 @@ def truths_of(package: ModelPackage) -> list[list[Truth]] | None:
     Raises:
         ValueError: They have another shape, or a number stands for no sample or label.
     """
-    if package.samples is None:
-        return None
-    file = package.samples[0]
     with np.load(file, allow_pickle=False) as arrays:
         if "objects" not in arrays:
             return None
@@ -48,11 +52,11 @@ def truths_of(package: ModelPackage) -> list[list[Truth]] | None:
     if objects.ndim != 2 or objects.shape[1] != 6:
         raise ValueError(f"{file.name}: objects must have the shape (count, 6), got {objects.shape}")
     places = objects[:, :2].astype(int)
-    if ((places < 0) | (places >= (size, len(package.labels)))).any():
-        raise ValueError(f"{file.name}: objects must name samples below {size} and labels below {len(package.labels)}")
+    if ((places < 0) | (places >= (size, len(labels)))).any():
+        raise ValueError(f"{file.name}: objects must name samples below {size} and labels below {len(labels)}")
     found: list[list[Truth]] = [[] for _ in range(size)]
     for (sample, label), box in zip(places.tolist(), objects[:, 2:].tolist(), strict=True):
-        found[sample].append(Truth(package.labels[label], box))
+        found[sample].append(Truth(labels[label], box))
     return found
 
 
@@ -106,16 +110,19 @@ def intersection_over_union(first: Box, second: Box) -> float:
     return float(width * height / (sum(areas) - width * height))
 
 
-def drawn(picture: bytes | NDArray[np.uint8], found: Iterable[Score], there: Iterable[Truth] = ()) -> bytes:
+def drawn(
+    picture: bytes | NDArray[np.uint8], found: Iterable[Score], there: Iterable[Truth] = (), longer_side: int = SHOWN
+) -> bytes:
     """Draw boxes on a picture: what was found with its label and probability, and what is there.
 
     Args:
         picture: A PNG or JPEG file, or pixels of shape (height, width[, channels]).
         found: In the picture's pixels.
         there: Likewise.
+        longer_side: To which the picture is scaled, in pixels.
 
     Returns:
-        A PNG, its longer side scaled to 640 pixels.
+        A PNG.
     """
     if isinstance(picture, bytes):
         canvas = ImageOps.exif_transpose(Image.open(io.BytesIO(picture), formats=("PNG", "JPEG")))
@@ -124,7 +131,7 @@ def drawn(picture: bytes | NDArray[np.uint8], found: Iterable[Score], there: Ite
             canvas = Image.fromarray(np.uint8(np.asarray(canvas.convert("F")) / 257))
     else:
         canvas = Image.fromarray(np.squeeze(picture))
-    scale = SHOWN / max(canvas.size)
+    scale = longer_side / max(canvas.size)
     size = (max(round(canvas.width * scale), 1), max(round(canvas.height * scale), 1))
     canvas = canvas.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(canvas)

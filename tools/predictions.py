@@ -1,16 +1,18 @@
-"""What the demo asks of the fleet as a client would: held-out digits, flowers, a photograph; and what came back."""
+"""What the demo asks of the fleet as a client would: held-out digits, flowers, scenes, a photograph; the answers."""
 
 import base64
 import json
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
 
 from config.names import Names
+from edge_inference.models.prediction import Score
 from tools.cdk_cli import ROOT
+from tools.detections import mean_average_precision, truths_in
 from tools.digits import digit_png
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -31,6 +33,14 @@ class Prediction(TypedDict):
     label: str
     expected: str
     probability: float
+    latency_ms: float
+
+
+class Scene(TypedDict):
+    """What was found on a held-out scene: objects as the device answers them, latency in milliseconds on the device."""
+
+    index: int
+    objects: list[dict[str, Any]]
     latency_ms: float
 
 
@@ -79,7 +89,7 @@ def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iter
         )
 
 
-IRIS, PICTURES = "iris", "image-classification"
+IRIS, PICTURES, SCENES = "iris", "image-classification", "digit-detector"
 PICTURE_TOPIC = "gg/sageMakerEdgeManager/image-classification"
 ANSWER_LIMIT_S = 30.0
 
@@ -135,6 +145,44 @@ def predict_flowers(operator: OperatorClient, names: Names) -> list[Prediction]:
             )
         )
     return predictions
+
+
+def find_digits(operator: OperatorClient, names: Names) -> list[Scene]:
+    """Ask where the digits are on each held-out scene, which is sent as a picture.
+
+    Args:
+        operator: Connected client.
+        names: Topics of the stage.
+
+    Returns:
+        What was found on each.
+
+    Raises:
+        PredictionError: An error answer, or none within 30 s of repeated asking.
+    """
+    with np.load(ROOT / "edge_assets" / "models" / SCENES / "samples.npz", allow_pickle=False) as samples:
+        images = samples["images"]
+    scenes = []
+    for index, image in enumerate(images):
+        request = {"request_id": f"scene-{index}", "image": base64.b64encode(digit_png(image)).decode()}
+        answer = _ask(operator, names, SCENES, request)
+        if "error" in answer:
+            raise PredictionError(f"scene {index}: {answer['error']['code']}: {answer['error']['message']}")
+        scenes.append(Scene(index=index, objects=answer["objects"], latency_ms=answer["latency_ms"]))
+    return scenes
+
+
+def precision_of(scenes: Sequence[Scene]) -> float:
+    """Mean average precision of what was found on the held-out scenes, at an overlap of 0.5."""
+    folder = ROOT / "edge_assets" / "models" / SCENES
+    labels = json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"]
+    there = truths_in(folder / "samples.npz", labels) or []
+    return mean_average_precision([scores_of(scene) for scene in scenes], [there[each["index"]] for each in scenes])
+
+
+def scores_of(scene: Scene) -> list[Score]:
+    """The objects of an answer."""
+    return [Score(each["label"], each["probability"], tuple(each["box"])) for each in scene["objects"]]
 
 
 def next_picture(operator: OperatorClient) -> ClassifiedPicture:

@@ -179,6 +179,7 @@ _MODEL = "${topic(3)}"
 _DEVICE = "${clientid()}"
 _DAY = "${parse_time('yyyy-MM-dd', timestamp())}"
 _BEST = "get(get(top_k, 0), 'probability')"
+_SUREST = "get(get(objects, 0), 'probability')"
 
 
 def model_metric(model: str, name: str) -> str:
@@ -203,6 +204,7 @@ class FleetRules(Construct):
         device_metrics: Whether a device has a metric of its own.
         file_topics: A model to the topic of its own on which devices publish the results of files.
         drift: Whether a model has a reference, so that heartbeats tell of drift.
+        detection: Whether a model finds objects.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class FleetRules(Construct):
         device_metrics: bool,
         file_topics: Mapping[str, str],
         drift: bool = False,
+        detection: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         self._names = names
@@ -243,6 +246,14 @@ class FleetRules(Construct):
             topics=answers,
             where=f"{_BEST} >= 0",
         )
+        if detection:
+            self._rule(
+                "ObjectConfidence",
+                "Detections: the probability of the surest object",
+                [self._model(CONFIDENCE, f"${{{_SUREST}}}", "None")],
+                topics=answers,
+                where=f"{_SUREST} >= 0",
+            )
         self._rule(
             "Errors",
             "Errors become log lines and failures",

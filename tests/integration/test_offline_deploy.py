@@ -130,7 +130,7 @@ def test_a_client_of_the_edge_manager_agent_gets_the_same_answer(deployed: Deplo
         finally:
             client.close()
 
-    assert {model["name"] for model in models} == {"digits", "iris", "image-classification"}
+    assert {model["name"] for model in models} == {"digits", "iris", "image-classification", "digit-detector"}
     assert str(int(logits.argmax())) == deployed.ask({"request_id": "as-the-agent", "index": 5})["label"]
 
 

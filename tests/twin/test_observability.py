@@ -58,6 +58,16 @@ def test_a_result_becomes_latency_confidence_and_a_success(fleet: ObservedFleet)
     assert fleet.metric("iris.Failed", "Maximum") == 0
 
 
+def test_objects_have_the_confidence_of_the_surest_and_no_object_has_none(fleet: ObservedFleet) -> None:
+    surest = {"label": "7", "probability": 0.75, "box": [0, 0, 1, 1]}
+    fleet.result("scenes", top_k=None, objects=[], size=[96, 96])
+    fleet.result("scenes", top_k=None, objects=[surest, {**surest, "probability": 0.5}], size=[96, 96])
+
+    wait_until(lambda: fleet.metric("scenes.Confidence", "SampleCount") == 1)
+    assert fleet.metric("scenes.Confidence", "Maximum") == 0.75
+    wait_until(lambda: fleet.metric("scenes.LatencyMs", "SampleCount") == 2)
+
+
 def test_a_result_of_tensors_has_no_confidence(fleet: ObservedFleet) -> None:
     fleet.result("tensors", top_k=None, outputs={"y": [1.0]})
 
@@ -148,7 +158,7 @@ def test_every_alarm_goes_off_and_ends(fleet: ObservedFleet) -> None:
         for each in resources("twin", "Observability", "AWS::CloudWatch::Alarm")
     }
     models = {name.split(".")[0] for each in alarms.values() if "." in (name := each["MetricName"])}
-    assert models == {"digits", "iris", "image-classification"}
+    assert models == {"digits", "iris", "image-classification", "digit-detector"}
 
     def misbehave() -> None:
         for model in models:

@@ -26,7 +26,7 @@ from twin.page import server as server_module
 from twin.page.fleet import Component, Device, Execution, Rollout, View
 from twin.page.live import Source
 from twin.page.messages import Messages
-from twin.page.parts import devices, rollout
+from twin.page.parts import devices, predictions, rollout
 from twin.page.server import listener, serve
 
 STAGE, NAMES, TOKEN = load_stage("twin"), Names("twin"), "t0ken"
@@ -274,6 +274,8 @@ def told(payload: Any) -> Messages:
     "payload",
     [b"", b"\xff\xfe", b"null", b"[]", b"7", b"[" * 200_000, {}, {"top_k": 1}, {"top_k": [1, None, {"label": 3}]},
      {"top_k": [{"label": "a", "probability": 1e999}]}, {"error": []}, {"model": "x", "latency_ms": True},
+     {"objects": 7, "size": [1, None]}, {"objects": [{"box": [1, 2, 3]}, {"box": [[], 1, 2, 3]}, 5], "size": [1, 9]},
+     {"objects": [{"box": [1, 2, 3, 10**400]}], "size": [1, 10**400]},
      {"latency_ms": 10**400, "label": {"a": 1}}, {"device": "d" * 10_000, "label": "l" * 10_000}],
 )  # fmt: skip
 def test_no_message_of_a_device_breaks_the_page(payload: Any) -> None:
@@ -303,6 +305,24 @@ def test_an_answer_is_shown_with_what_was_asked() -> None:
     assert (second.picture, second.asked) == ("", "[5.1, 3.5]")
     assert messages.picture(third.picture) == b"\x89PNG\r\n\x1a\n"
     assert fourth.picture == ""
+
+
+def test_objects_are_drawn_on_their_picture() -> None:
+    messages = told({})
+    messages.request("digit-detector", b'{"request_id": "a", "index": 7}')
+    found = [
+        {"label": "7", "probability": 0.9, "box": [4, 50.5, 18, 74]},
+        {"label": "2", "probability": 0.5, "box": [0]},
+    ]
+    for objects in ([], found):
+        answer = {"request_id": "a", "objects": objects, "size": [96, 96], "latency_ms": 2}
+        messages.response("digit-detector", json.dumps(answer).encode())
+
+    shown = predictions(messages.newest())
+
+    assert [each.label for each in messages.newest()][:2] == ["7, 2", "nothing found"]
+    assert shown.count("<svg") == 1
+    assert '<svg viewBox="0 0 96 96" aria-hidden="true"><rect x="4" y="50.5" width="14" height="23.5"/></svg>' in shown
 
 
 def test_stores_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

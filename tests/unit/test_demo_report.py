@@ -25,6 +25,11 @@ def report(**changes: Any) -> dict[str, Any]:
         "accuracy": 2 / 3,
         "iris": [prediction(0, "setosa", "setosa", 0.9)],
         "iris_accuracy": 1.0,
+        "scenes": [
+            {"index": 0, "objects": [], "latency_ms": 0.5},
+            {"index": 1, "objects": [{"label": "7", "probability": 0.9, "box": [1, 2, 30, 40]}], "latency_ms": 0.5},
+        ],
+        "mean_average_precision": 0.9123,
         "deploy_s": 20.04,
         "leftovers": [],
         "steps": [{"name": "twin", "seconds": 1.5, "words": "up"}, {"name": "deploy", "seconds": 4.5, "words": ""}],
@@ -47,6 +52,8 @@ def test_shows_every_part_and_fetches_nothing() -> None:
     for part in (
         "66.7%",
         "right of 3 digits",
+        "0.912",
+        "precision on 2 scenes",
         "1,234,567",
         "12.50 USD a month",
         "Nothing, but for the stack of",
@@ -60,8 +67,9 @@ def test_shows_every_part_and_fetches_nothing() -> None:
 def test_wrong_digits_come_first_then_the_least_certain() -> None:
     found = assert_kept(as_page(report()))
 
-    assert [image["alt"] for image in found.all("img")] == ["sample 1, a 8", "sample 2, a 1", "sample 0, a 3"]
-    assert [each.get("class") for each in found.all("li")] == ["wrong", None, None]
+    digits = ["sample 1, a 8", "sample 2, a 1", "sample 0, a 3"]
+    assert [image["alt"] for image in found.all("img")] == [*digits, "scene 0", "scene 1"]
+    assert [each.get("class") for each in found.all("li")][:3] == ["wrong", None, None]
 
 
 def test_what_is_left_is_listed() -> None:

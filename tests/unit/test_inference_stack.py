@@ -20,6 +20,7 @@ from tests.synthesis import assembly, resources, template
 from tools.cdk_cli import ROOT
 
 RULE = "AWS::IoT::TopicRule"
+MODELS = ["digits", "iris", "image-classification", "digit-detector"]
 
 
 def recipes(stage: str) -> dict[str, dict[str, Any]]:
@@ -51,8 +52,8 @@ def test_deployment_pins_exactly_the_versions_of_its_stack(stage: str) -> None:
         pinned = {name: each["ComponentVersion"] for name, each in deployment["Properties"]["Components"].items()}
 
         assert pinned == {name: recipe["ComponentVersion"] for name, recipe in recipes(stage).items()}
-        handlers = {f"edgewright.{stage}.handler.DigitsV1"} if stage == "twin" else set()
-        assert set(pinned) == handlers | {
+        more = {"handler.DigitsV1", "model.DigitDetector"} if stage == "twin" else set()
+        assert set(pinned) == {f"edgewright.{stage}.{name}" for name in more} | {
             f"edgewright.{stage}.Runtime",
             f"edgewright.{stage}.model.Digits",
             f"edgewright.{stage}.model.Iris",
@@ -147,14 +148,14 @@ def test_sweep_is_the_last_to_be_deleted_and_versions_are_made_one_by_one() -> N
         return direct.union(*(needed(each) for each in direct))
 
     assert all(sweep in needed(name) for name in components)
-    assert sorted(len(needed(name) & set(components)) for name in components) == [0, 1, 2, 3, 4, 5]
+    assert sorted(len(needed(name) & set(components)) for name in components) == list(range(len(components)))
 
 
 def test_inference_serves_each_model_on_exact_topics() -> None:
     recipe = recipes("twin")["edgewright.twin.Inference"]
     configuration = recipe["ComponentConfiguration"]["DefaultConfiguration"]
 
-    assert set(configuration["models"]) == {"digits", "iris", "image-classification"}
+    assert list(configuration["models"]) == MODELS
     assert configuration["models"]["digits"] == {}
     assert configuration["eachModel"] == {
         "component": "edgewright.twin.model.{Model}",
@@ -177,16 +178,14 @@ def test_inference_may_use_exactly_the_local_topics_of_its_models() -> None:
     access = recipes("twin")["edgewright.twin.Inference"]["ComponentConfiguration"]["DefaultConfiguration"][
         "accessControl"
     ]["aws.greengrass.ipc.pubsub"]
-    models = ("digits", "iris", "image-classification")
-
     assert access == {
         "edgewright.twin.Inference:SubscribeToTopic": {
             "operations": ["aws.greengrass#SubscribeToTopic"],
-            "resources": [f"edgewright/twin/{model}/request" for model in models],
+            "resources": [f"edgewright/twin/{model}/request" for model in MODELS],
         },
         "edgewright.twin.Inference:PublishToTopic": {
             "operations": ["aws.greengrass#PublishToTopic"],
-            "resources": [f"edgewright/twin/{model}/response" for model in models],
+            "resources": [f"edgewright/twin/{model}/response" for model in MODELS],
         },
     }
 

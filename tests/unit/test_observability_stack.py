@@ -1,6 +1,7 @@
 """Rules, alarms, dashboard and notifications: what they act on, with which rights."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ LOGGING = {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents
     [
         ("Results", {"s3:PutObject", "kms:GenerateDataKey", "cloudwatch:PutMetricData"}),
         ("Confidence", {"cloudwatch:PutMetricData"}),
+        ("ObjectConfidence", {"cloudwatch:PutMetricData"}),
         ("Drift", {"cloudwatch:PutMetricData"}),
         ("Errors", {"cloudwatch:PutMetricData"}),
         ("Heartbeat", {"cloudwatch:PutMetricData"}),
@@ -134,7 +136,7 @@ def test_alarms_look_at_metrics_that_rules_put() -> None:
         if "CloudwatchMetric" in action
     }
     looked_at = {
-        alarm["MetricName"] for name, alarm in alarms().items() if "-iris-" not in name and "-image" not in name
+        alarm["MetricName"] for name, alarm in alarms().items() if not re.search("-iris-|-image|-detector-", name)
     }
 
     assert looked_at - put == {"RuleFailures"}

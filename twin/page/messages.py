@@ -32,6 +32,7 @@ SECONDS = 900
 _REQUESTS, _PICTURES, _PICTURES_BYTES, _DEVICES = 512, 256, 8 << 20, 2000
 _LATENCIES = 500  # of a second
 _TEXT = 200
+MOST_BOXES = 20
 _TICK_S = 0.05
 _BACKLOG = 5000
 _AGAIN_S = 2.0
@@ -53,6 +54,8 @@ class Prediction:
         picture: Key for `Messages.picture`; empty without one.
         asked: What was asked, as text, where there is no picture.
         wrong: What the sample really is, if the label is another; `error` for an error.
+        size: Width and height of the picture in which objects were looked for; 0 where none were.
+        boxes: Of the objects that were found: left, top, right, bottom in that picture's pixels.
     """
 
     number: int
@@ -65,6 +68,8 @@ class Prediction:
     picture: str = ""
     asked: str = ""
     wrong: str = ""
+    size: tuple[float, float] = (0.0, 0.0)
+    boxes: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,12 +177,17 @@ class Messages:
             label = f"{_text(error.get('code'))}: {_text(error.get('message'))}"
             self._add(model, said, label=label, wrong="error")
             return
-        listed = message.get("top_k", message.get("inference-results"))
-        top = tuple(_scores(listed if isinstance(listed, list) else []))
+        listed = message.get("top_k", message.get("inference-results", message.get("objects")))
+        listed = listed if isinstance(listed, list) else []
+        top = tuple(_scores(listed))
+        if size := _numbers(message.get("size"), 2):
+            said["size"], said["boxes"] = size, tuple(_boxes(listed))
         if "inference-results" in message or ("request_id" not in message and not key):
             said["picture"] = f"{model}-file"
             said["asked"] = _text(message.get("inference-description"))
         label = _text(message.get("label")) or (top[0][0] if top else "")
+        if "size" in said:
+            label = ", ".join(name for name, _ in top) or "nothing found"
         if not label:
             outputs = message.get("outputs")
             label = json.dumps(outputs)[:_TEXT] if outputs is not None else "nothing above the threshold"
@@ -335,6 +345,16 @@ def _number(value: Any) -> float | None:
     with suppress(OverflowError):
         return float(value) if math.isfinite(value) else None
     return None
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...]:
+    """So many finite numbers, or none."""
+    found = [_number(each) for each in value] if isinstance(value, list) and len(value) == count else []
+    return tuple(each for each in found if each is not None) if None not in found else ()
+
+
+def _boxes(listed: list[Any]) -> Iterable[tuple[float, ...]]:
+    return filter(None, (_numbers(_object_of(entry).get("box"), 4) for entry in listed[:MOST_BOXES]))
 
 
 def _scores(listed: list[Any]) -> Iterable[tuple[str, float]]:

@@ -221,6 +221,8 @@ def predictions(newest: Sequence[Prediction]) -> str:
 def _prediction(each: Prediction) -> str:
     if each.picture:
         shown = f'<img src="picture/{escape(each.picture)}" alt="what the model was shown" width="96" height="96">'
+        if each.boxes:
+            shown = f'<span class="boxed">{shown}{_boxes(each)}</span>'
     else:
         shown = f'<code class="asked">{escape(each.asked) or "asked before this page was started"}</code>'
     bars = "".join(
@@ -236,6 +238,16 @@ def _prediction(each: Prediction) -> str:
         f'<ol class="plain">{bars}</ol><small>{escape(each.model)} · {took}{moment(each.at)}<br>'
         f"{escape(each.device)}</small></div></li>"
     )
+
+
+def _boxes(each: Prediction) -> str:
+    """What was found, as a drawing over its picture, scaled as the picture is."""
+    width, height = each.size
+    drawn = "".join(
+        f'<rect x="{left:g}" y="{top:g}" width="{max(right - left, 0):g}" height="{max(bottom - top, 0):g}"/>'
+        for left, top, right, bottom in each.boxes
+    )
+    return f'<svg viewBox="0 0 {max(width, 1):g} {max(height, 1):g}" aria-hidden="true">{drawn}</svg>'
 
 
 def alarms(view: View) -> str:
