@@ -33,6 +33,7 @@ FAULTS = {
     "config": "lose its configuration daemon",
     "pubsub": "lose its daemon for local messages",
     "token": "lose its token exchange",
+    "broker": "start its broker for client devices anew, with a new certificate",
 }
 """What each does, in words."""
 
@@ -72,6 +73,8 @@ def do(state: TwinState, device: str, fault: str, component: str) -> str:
         if fault in ("fill-disk", "free-disk"):
             return _disk(device, pid, full=fault == "fill-disk")
         os.kill(pid, DAEMONS[fault])
+        if fault == "broker":
+            return f"{device}: its broker starts anew with a new certificate, if it has one; client devices come back"
     except (ProcessLookupError, psutil.NoSuchProcess) as exc:
         raise TwinError(f"{device} must run, it ended this moment: {exc}: try again") from exc
     return f"{device} has lost its {fault} daemon; it is back at once, its components do not know"

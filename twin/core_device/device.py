@@ -9,10 +9,13 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from twin.clock import CLOCK, Clock
+from twin.core_device.client_devices import PLAYED
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.cloud.credentials import CredentialEndpoint, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane, DeviceTls
@@ -25,7 +28,7 @@ from twin.core_device.components.environment import (
     Tokens,
 )
 from twin.core_device.components.process import ComponentLog, Output, Spawn, in_processes
-from twin.core_device.components.recipe import Recipe
+from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.deployment.artifacts import Artifacts, ArtifactStore
 from twin.core_device.deployment.deployer import Deployer
@@ -38,6 +41,9 @@ from .files import Layout
 from .health import FleetStatus
 from .ipc.server import IpcServer
 from .processes import ProcessRegistry
+
+if TYPE_CHECKING:
+    from twin.core_device.client_devices.plugins import ClientDevices
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +116,10 @@ class Services:
     def disconnect(self, component: str) -> None:
         """A component has been stopped."""
 
+    def played(self, recipe: Recipe, output: Output) -> tuple[Recipe, Spawn] | None:  # noqa: ARG002 - none is
+        """What runs in place of a component of AWS's whose part the device plays; None for all others."""
+        return None
+
     async def lose(self, daemon: str) -> str:  # noqa: ARG002 - there is none
         """Start a daemon anew; the URL of the credential endpoint if it is another one from here on."""
         return ""
@@ -130,6 +140,7 @@ class LocalServices(Services):
         )
         self._ipc = IpcServer(self._service, dialect.ipc)
         self._layout = device.layout
+        self._client_devices: ClientDevices | None = None
 
     async def start(self) -> str:
         """Begin; the URL of the credential endpoint."""
@@ -161,9 +172,24 @@ class LocalServices(Services):
         """Close a stopped component's connections."""
         self._ipc.disconnect(component)
 
+    def played(self, recipe: Recipe, output: Output) -> tuple[Recipe, Spawn] | None:
+        """Auth, broker, bridge and IP detector for client devices, which nucleus lite does not have."""
+        if recipe.name not in PLAYED or not self._device.configuration.nucleus.dialect.plays_plugins:
+            return None
+        if self._client_devices is None:
+            # Here: broker and certificates are loaded on a device that has client devices only.
+            from twin.core_device.client_devices.plugins import ClientDevices
+
+            self._client_devices = ClientDevices(self._device, self._service.topics, self._device.http)
+        steps = {"run": Step("run", "", 0.0, {})}
+        return replace(recipe, steps=steps), self._client_devices.spawn(recipe.name, output)
+
     async def lose(self, daemon: str) -> str:
-        """Start a daemon of nucleus lite anew: `ipc`, `token`, or one whose subscriptions go."""
-        if daemon == "ipc":
+        """Start a daemon of nucleus lite anew: `ipc`, `token`, or one whose subscriptions go; or the `broker`."""
+        if daemon == "broker":
+            if self._client_devices is not None:
+                self._client_devices.renew()
+        elif daemon == "ipc":
             await self._ipc.stop()
             for name in self._device.components:
                 self._device.tokens.revoke(name)
@@ -193,7 +219,7 @@ class CoreDevice:
             layout.configuration_file, ignores_case=dialect.ignores_case, documents=layout.documents
         )
         tls = machine.tls()
-        self._http = CloudHttp(configuration, tls)
+        self.http = CloudHttp(configuration, tls)
         self.connection = Connection(
             configuration,
             packet_bytes=dialect.packet_bytes,
@@ -203,19 +229,19 @@ class CoreDevice:
             tls=tls,
             address=machine.mqtt_address,
         )
-        self.token_exchange = TokenExchange(configuration, self._http, Clock(skew_s=machine.clock.skew_s))
-        data_plane = DataPlane(configuration, self._http)
+        self.token_exchange = TokenExchange(configuration, self.http, Clock(skew_s=machine.clock.skew_s))
+        data_plane = DataPlane(configuration, self.http)
         self._supervisor = ComponentSupervisor(self._make_component, self._on_stopped, binds_to=dialect.binds_to)
         self._deployer = Deployer(
             layout,
             thing_name,
             Resolver(layout, data_plane, dialect, configuration.nucleus.architecture),
-            machine.artifacts(self._http, self.token_exchange, data_plane),
+            machine.artifacts(self.http, self.token_exchange, data_plane),
             self.store,
             self._supervisor,
             data_plane,
             dialect,
-            lambda: machine.turn(self._http),
+            lambda: machine.turn(self.http),
         )
         self.components: Mapping[str, Component] = self._supervisor.components
         self._health = FleetStatus(
@@ -272,14 +298,15 @@ class CoreDevice:
             log.info("core device stops")
             await self._supervisor.stop_all()
             await self._services.stop()
-            await self._http.close()
+            await self.http.close()
 
     async def lose(self, daemon: str) -> None:
         """Do as nucleus lite does when one of its daemons starts anew: components are told nothing.
 
         Args:
             daemon: `ipc`: no running component can connect again. `mqtt`, `config`, `pubsub`: what components have
-                subscribed to there is gone. `token`: the credentials are at another port.
+                subscribed to there is gone. `token`: the credentials are at another port. `broker`, which nucleus lite
+                does not have: client devices are disconnected, and find a new certificate.
         """
         log.warning("the daemon %s is started anew: components that run do not know", daemon)
         url = await self._services.lose(daemon)
@@ -292,6 +319,8 @@ class CoreDevice:
         environment = self._environment
         assert environment is not None  # noqa: S101 - components are made only once the device runs
         spawn, output = self._machine.components(recipe)
+        if played := self._services.played(recipe, output):
+            recipe, spawn = played
         return Component(
             recipe,
             lambda step: environment.prepare(recipe, step),

@@ -61,6 +61,7 @@ class Dialect:
         escapes_values: `{configuration:/x}` gives text for double quotes: `"`, `$`, a backtick and backslashes escaped.
         missing_stays: `{configuration:/x}` stays as text where the configuration has no such key.
         fills_policies: `{iot:thingName}` in access control is the device's name.
+        plays_plugins: AWS's components for client devices run, which are plugins of the Java nucleus.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Dialect:
     escapes_values: bool
     missing_stays: bool
     fills_policies: bool
+    plays_plugins: bool
 
 
 LITE = Dialect(
@@ -108,6 +110,7 @@ LITE = Dialect(
     escapes_values=True,
     missing_stays=False,
     fills_policies=False,
+    plays_plugins=False,
 )
 CLASSIC = Dialect(
     name="classic",
@@ -131,6 +134,7 @@ CLASSIC = Dialect(
     escapes_values=False,
     missing_stays=True,
     fills_policies=True,
+    plays_plugins=True,
 )
 
 DIALECTS = {dialect.name: dialect for dialect in (LITE, CLASSIC)}

@@ -8,4 +8,5 @@ FAULTS = {
     "config": signal.SIGHUP,
     "pubsub": signal.SIGURG,
     "token": signal.SIGWINCH,
+    "broker": signal.SIGALRM,
 }

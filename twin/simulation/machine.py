@@ -191,6 +191,9 @@ class NoOutput(Output):
     def __init__(self) -> None:
         self.line = ""
 
+    def write(self, output: bytes) -> None:
+        """Nothing is kept."""
+
     def note(self, text: str) -> None:
         """Nothing is kept."""
 

@@ -88,14 +88,17 @@ class TokenExchange:
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 
-def signed_headers(url: str, region: str, credentials: Credentials, now: datetime | None = None) -> dict[str, str]:
-    """Headers that make a GET of a URL an authenticated request to S3.
+def signed_headers(
+    url: str, region: str, credentials: Credentials, now: datetime | None = None, *, service: str = "s3"
+) -> dict[str, str]:
+    """Headers that make a GET of a URL an authenticated request to a service of AWS.
 
     Args:
-        url: `https://host/key`, the key percent-encoded, without a query.
-        region: The bucket's region.
+        url: `https://host/path?query`, percent-encoded, the query's parameters by name.
+        region: The bucket's or service's region.
         credentials: Temporary credentials.
         now: The time of the request; the default is the current one.
+        service: Its signing name.
     """
     parts = urlsplit(url)
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
@@ -107,8 +110,8 @@ def signed_headers(url: str, region: str, credentials: Credentials, now: datetim
     }
     names = ";".join(sorted(headers))
     canonical_headers = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    canonical = "\n".join(("GET", parts.path or "/", "", canonical_headers, names, _EMPTY_SHA256))
-    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    canonical = "\n".join(("GET", parts.path or "/", parts.query, canonical_headers, names, _EMPTY_SHA256))
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     to_sign = "\n".join(("AWS4-HMAC-SHA256", stamp, scope, digest))
     key = f"AWS4{credentials.secret_access_key}".encode()

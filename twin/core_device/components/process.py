@@ -38,6 +38,9 @@ class RunningStep(Protocol):
 class Output(Protocol):
     """What becomes of a component's output."""
 
+    def write(self, output: bytes) -> None:
+        """Append output of the component."""
+
     def note(self, text: str) -> None:
         """Append a line of the device's own."""
 

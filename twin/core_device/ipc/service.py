@@ -21,6 +21,9 @@ from .operations import Cancel, IpcError, IpcHandler, Message
 class IpcService(IpcHandler):
     """The handler of a core device.
 
+    Attributes:
+        topics: The device's local topics.
+
     Args:
         tokens: Tell the components apart.
         store: Their configurations.
@@ -41,7 +44,7 @@ class IpcService(IpcHandler):
     ) -> None:
         self._tokens, self._store, self._save_configuration = tokens, store, save_configuration
         self._connection, self._components = connection, components
-        self._topics, self._thing_name = LocalTopics(), thing_name
+        self.topics, self._thing_name = LocalTopics(), thing_name
         self._subscriptions: dict[str, list[Cancel]] = {"mqtt": [], "config": [], "pubsub": []}
 
     def component_of(self, token: str) -> str | None:
@@ -120,13 +123,13 @@ class IpcService(IpcHandler):
 
     def publish_to_topic(self, component: str, topic: str, message: Message) -> None:
         """Publish to the device's own components."""
-        self._topics.publish(component, topic, message)
+        self.topics.publish(component, topic, message)
 
     def subscribe_to_topic(
         self, component: str, topic: str, others_only: bool, deliver: Callable[[str, Message], None]
     ) -> Cancel:
         """Follow a local topic."""
-        return self._known("pubsub", self._topics.subscribe(component, topic, others_only, deliver))
+        return self._known("pubsub", self.topics.subscribe(component, topic, others_only, deliver))
 
     def update_state(self, component: str, state: str) -> None:
         """Note a component's own word for its state."""

@@ -1,0 +1,526 @@
+"""The MQTT 3.1.1 broker of a core device: TLS with certificates of both sides, sessions, delivery; all bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import ssl
+from asyncio.sslproto import SSLProtocol
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from paho.mqtt.matcher import MQTTMatcher
+
+from . import packets
+from .packets import Acknowledgement, Bare, Connect, Kind, MalformedError, Message, Publish, Refusal, Subscribe
+
+log = logging.getLogger(__name__)
+
+_SHUTDOWN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may ask of the broker.
+
+    Args:
+        connections: At once; one more is closed at once, without a word.
+        handshake_s: For TLS, and again for CONNECT and what is asked about it.
+        packet_bytes: Longest packet, IoT Core's payload with a topic; a longer one ends the connection.
+        sessions: Kept for clients that are away (CONNECT without clean session); the one away longest goes.
+        filters: Of a client; one more is refused in SUBACK.
+        in_flight: Messages of QoS 1 and 2 to a client that it has not acknowledged; the rest waits.
+        queue: Messages of QoS 1 and 2 that wait for a client, also while it is away; one more is dropped.
+        queue_bytes: Of their payloads.
+        unread_bytes: Written to a client and not read by it; then messages of QoS 0 are dropped for it.
+        retained: Topics with a retained message; one more is not kept.
+        keep_alive_s: Longest time without a packet; a client that asks for longer, or for none, has this one.
+    """
+
+    connections: int = 500
+    handshake_s: float = 20.0
+    packet_bytes: int = (128 << 10) + 2048
+    sessions: int = 500
+    filters: int = 100
+    in_flight: int = 20
+    queue: int = 500
+    queue_bytes: int = 1 << 20
+    unread_bytes: int = 256 << 10
+    retained: int = 1000
+    keep_alive_s: int = 1200
+
+
+class Gate(Protocol):
+    """Who may connect, and what a client may do."""
+
+    async def refusal(self, certificate: bytes, client_id: str) -> str:
+        """Why a client is turned away; empty for one that may come in.
+
+        Args:
+            certificate: What it has shown (DER).
+            client_id: Of CONNECT.
+        """
+
+    def allows(self, client_id: str, operation: str, resource: str) -> bool:
+        """Whether a client that came in may do something: `mqtt:publish` on `mqtt:topic:a/b`."""
+
+
+Receiver = Callable[[Message], None]
+
+
+@dataclass(eq=False)
+class Session:
+    """What is kept of a client as long as its session lasts."""
+
+    client_id: str
+    clean: bool
+    filters: dict[str, int] = field(default_factory=dict)
+    waiting: deque[Message] = field(default_factory=deque)
+    waiting_bytes: int = 0
+    in_flight: OrderedDict[int, Message | None] = field(default_factory=OrderedDict)
+    """By packet id, the oldest first; None once PUBREC has come for it."""
+    received: set[int] = field(default_factory=set)
+    """Ids of QoS 2 that came and are not released."""
+    connection: Connection | None = None
+    dropped: int = 0
+    refused: int = 0
+    _ids: itertools.cycle[int] = field(default_factory=lambda: itertools.cycle(range(1, 65536)))
+
+    def next_id(self) -> int:
+        """An id that no message in flight has."""
+        return next(number for number in self._ids if number not in self.in_flight)
+
+
+class Broker:
+    """Sessions, subscriptions and retained messages; the listener may be started anew without losing them.
+
+    Args:
+        gate: Who may connect and do what.
+        limits: What clients may ask.
+    """
+
+    def __init__(self, gate: Gate, limits: Limits | None = None) -> None:
+        self.gate, self.limits = gate, limits or Limits()
+        self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self.port: int | None = None
+        self._connections: set[Connection] = set()
+        self._retained: dict[str, Message] = {}
+        self._subscribers: dict[str, dict[Session | Receiver, int]] = {}
+        self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
+        self._server: asyncio.Server | None = None
+
+    async def start(self, context: ssl.SSLContext, host: str, port: int) -> None:
+        """Listen.
+
+        Args:
+            context: With the server's certificate; asks clients for theirs.
+            host: Address to bind.
+            port: 0 for any.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Tls(Connection(self), context, self.limits), host, port)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening and end all connections; sessions that are not clean stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self._connections):
+            connection.abort("the broker stops")
+        await asyncio.sleep(0)
+        self.port = None
+
+    @property
+    def connected(self) -> list[str]:
+        """Ids of the clients that are connected."""
+        return [client_id for client_id, session in self.sessions.items() if session.connection is not None]
+
+    def end(self, client_id: str, reason: str) -> None:
+        """End a client's session and its connection; its will is sent."""
+        session = self.sessions.get(client_id)
+        if session is not None:
+            if session.connection is not None:
+                session.connection.abort(reason)
+            self._forget(session)
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection; False where there is no room."""
+        if len(self._connections) >= self.limits.connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def drop(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+        session = connection.session
+        if session is not None and session.connection is connection:
+            session.connection = None
+            if session.clean:
+                self._forget(session)
+            elif session.client_id in self.sessions:
+                self.sessions.move_to_end(session.client_id)
+        if connection.will is not None and session is not None:
+            self.receive(session, connection.will)
+
+    def open_session(self, connection: Connection, connect: Connect) -> tuple[Session, bool]:
+        """The session of a client that may come in, and whether it was there before."""
+        found = self.sessions.get(connect.client_id)
+        if found is not None and found.connection is not None:
+            found.connection.abort("another connection has the same client id")
+            found = self.sessions.get(connect.client_id)
+        if found is not None and (connect.clean or found.clean):
+            self._forget(found)
+            found = None
+        session = found or Session(connect.client_id, connect.clean)
+        session.connection = connection
+        self.sessions[session.client_id] = session
+        away = [each for each in self.sessions.values() if each.connection is None]
+        for surplus in away[: len(away) - self.limits.sessions]:
+            self._forget(surplus)
+        return session, found is not None
+
+    def _forget(self, session: Session) -> None:
+        if self.sessions.get(session.client_id) is session:
+            del self.sessions[session.client_id]
+        for topic_filter in list(session.filters):
+            self.unsubscribe(session, topic_filter)
+
+    def subscribe(self, session: Session, topic_filter: str, qos: int) -> int:
+        """Give a client what it asks for, if it may; what SUBACK says of it."""
+        known = topic_filter in session.filters
+        if not known and len(session.filters) >= self.limits.filters:
+            return packets.REFUSED
+        if not self.gate.allows(session.client_id, "mqtt:subscribe", f"mqtt:topicfilter:{topic_filter}"):
+            log.warning("client device %s may not subscribe to %s", session.client_id, topic_filter)
+            return packets.REFUSED
+        session.filters[topic_filter] = qos
+        self._add(topic_filter, session, qos)
+        return qos
+
+    def retained_for(self, topic_filter: str) -> list[Message]:
+        """The retained messages that a filter covers."""
+        matching = MQTTMatcher()  # type: ignore[no-untyped-call]
+        matching[topic_filter] = True
+        return [
+            message
+            for topic, message in self._retained.items()
+            if any(matching.iter_match(topic))  # type: ignore[no-untyped-call]
+        ]
+
+    def unsubscribe(self, session: Session, topic_filter: str) -> None:
+        """Take a filter back; one that is not there is fine."""
+        if session.filters.pop(topic_filter, None) is not None:
+            self._remove(topic_filter, session)
+
+    def listen(self, topic_filter: str, receiver: Receiver) -> Callable[[], None]:
+        """Call a function of this device for what clients publish, not for what it publishes itself; what ends it."""
+        self._add(topic_filter, receiver, packets.EXACTLY_ONCE)
+        return lambda: self._remove(topic_filter, receiver)
+
+    def _add(self, topic_filter: str, who: Session | Receiver, qos: int) -> None:
+        if topic_filter not in self._subscribers:
+            self._subscribers[topic_filter] = self._matching[topic_filter] = {}
+        self._subscribers[topic_filter][who] = qos
+
+    def _remove(self, topic_filter: str, who: Session | Receiver) -> None:
+        self._subscribers[topic_filter].pop(who, None)
+        if not self._subscribers[topic_filter]:
+            del self._subscribers[topic_filter]
+            del self._matching[topic_filter]  # type: ignore[no-untyped-call]
+
+    def receive(self, session: Session, message: Message) -> None:
+        """Take a client's message, if it may send it; MQTT 3.1.1 has no words for a refusal."""
+        if self.gate.allows(session.client_id, "mqtt:publish", f"mqtt:topic:{message.topic}"):
+            self._distribute(message, from_client=True)
+            return
+        session.refused += 1
+        if session.refused & (session.refused - 1) == 0:
+            text = "client device %s may not publish on %s: %d messages dropped"
+            log.warning(text, session.client_id, message.topic, session.refused)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send a message of this device to clients, at QoS 1 where they have asked for it."""
+        self._distribute(Message(topic, payload, packets.AT_LEAST_ONCE), from_client=False)
+
+    def _distribute(self, message: Message, *, from_client: bool) -> None:
+        if message.retain:
+            self._keep(message)
+        wanted: dict[Session | Receiver, int] = {}
+        for subscribers in self._matching.iter_match(message.topic):  # type: ignore[no-untyped-call]
+            for who, qos in subscribers.items():
+                # Filters that overlap are one delivery, at the highest QoS.
+                wanted[who] = max(qos, wanted.get(who, 0))
+        for who, qos in wanted.items():
+            if isinstance(who, Session):
+                self.deliver(who, packets.at_qos(message, qos))
+            elif from_client:
+                who(message)
+
+    def _keep(self, message: Message) -> None:
+        if not message.payload:
+            self._retained.pop(message.topic, None)
+        elif message.topic in self._retained or len(self._retained) < self.limits.retained:
+            self._retained[message.topic] = message
+        else:
+            log.warning("at most %d retained messages, that of %s is not kept", self.limits.retained, message.topic)
+
+    def deliver(self, session: Session, message: Message) -> None:
+        """Send a message to a client, or let it wait; beyond the bounds it is dropped."""
+        connection, limits = session.connection, self.limits
+        if message.qos == packets.AT_MOST_ONCE:
+            if connection is not None and connection.unread_bytes() <= limits.unread_bytes:
+                connection.send(packets.publish(message))
+        elif len(session.waiting) < limits.queue and session.waiting_bytes + len(message.payload) <= limits.queue_bytes:
+            session.waiting.append(message)
+            session.waiting_bytes += len(message.payload)
+            self.go_on(session)
+        else:
+            session.dropped += 1
+            if session.dropped & (session.dropped - 1) == 0:
+                text = "client device %s: more than %d messages or %d bytes wait for it, %d dropped"
+                log.warning(text, session.client_id, limits.queue, limits.queue_bytes, session.dropped)
+
+    def go_on(self, session: Session) -> None:
+        """Send what waits, as far as the client keeps up."""
+        connection = session.connection
+        while (
+            connection is not None
+            and session.waiting
+            and len(session.in_flight) < self.limits.in_flight
+            and connection.unread_bytes() <= self.limits.unread_bytes
+        ):
+            message = session.waiting.popleft()
+            session.waiting_bytes -= len(message.payload)
+            packet_id = session.next_id()
+            session.in_flight[packet_id] = message
+            connection.send(packets.publish(message, packet_id))
+
+    def resume(self, session: Session) -> None:
+        """Send again what a client that is back has not acknowledged, then what waits."""
+        connection = session.connection
+        for packet_id, message in list(session.in_flight.items()):
+            if connection is not None and message is not None:
+                connection.send(packets.publish(message, packet_id, duplicate=True))
+            elif connection is not None:
+                connection.send(packets.answer(Kind.PUBREL, packet_id))
+        self.go_on(session)
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection, after TLS."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.session: Session | None = None
+        self.will: Message | None = None
+        self._broker = broker
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._entering: asyncio.Task[None] | None = None
+        self._patience_s = broker.limits.handshake_s
+
+    def opened(self) -> bool:
+        """Count the connection, before TLS; False where there is no room."""
+        return self._broker.admit(self)
+
+    def closed(self) -> None:
+        """The socket is closed, whether TLS came about or not."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._entering is not None:
+            self._entering.cancel()
+        self._broker.drop(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TLS has come about."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of TLS over TCP
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._broker.limits.unread_bytes)
+        self._wait()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self.session is not None:
+            self._broker.go_on(self.session)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in, and work on each packet that is whole."""
+        self._buffer += data
+        self._work()
+
+    def _work(self) -> None:
+        try:
+            while self._entering is None and self._transport is not None and not self._transport.is_closing():
+                taken = packets.take(self._buffer, self._broker.limits.packet_bytes)
+                if taken is None:
+                    break
+                self._wait()
+                self._handle(packets.decode(*taken))
+        except MalformedError as exc:
+            self.abort(str(exc))
+
+    def _wait(self) -> None:
+        """Give the client time for its next packet: one and a half times its keep-alive (section 3.1.2.10)."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        reason = f"no packet for {self._patience_s:g} s"
+        self._deadline = asyncio.get_running_loop().call_later(self._patience_s, self.abort, reason)
+
+    def _handle(self, packet: packets.Packet) -> None:
+        session = self.session
+        if isinstance(packet, Connect):
+            if session is not None:
+                raise MalformedError("CONNECT must come once")
+            self._enter(packet)
+        elif session is None:
+            raise MalformedError("the first packet must be CONNECT")
+        elif isinstance(packet, Publish):
+            self._receive(session, packet)
+        elif isinstance(packet, Acknowledgement):
+            self._acknowledged(session, packet)
+        elif isinstance(packet, Subscribe):
+            broker = self._broker
+            granted = [broker.subscribe(session, name, qos) for name, qos in packet.filters]
+            self.send(packets.suback(packet.packet_id, granted))
+            for (name, _qos), qos in zip(packet.filters, granted, strict=True):
+                for message in broker.retained_for(name) if qos != packets.REFUSED else ():
+                    broker.deliver(session, packets.at_qos(message, qos, retain=True))
+        elif isinstance(packet, Bare):
+            if packet.kind is Kind.PINGREQ:
+                self.send(packets.PINGRESP)
+            else:
+                self.will = None
+                self._close()
+        else:
+            for name in packet.filters:
+                self._broker.unsubscribe(session, name)
+            self.send(packets.answer(Kind.UNSUBACK, packet.packet_id))
+
+    def _receive(self, session: Session, packet: Publish) -> None:
+        message, packet_id = packet.message, packet.packet_id
+        if packet_id is None:
+            self._broker.receive(session, message)
+        elif message.qos == packets.AT_LEAST_ONCE:
+            self._broker.receive(session, message)
+            self.send(packets.answer(Kind.PUBACK, packet_id))
+        else:
+            if packet_id not in session.received:
+                if len(session.received) >= self._broker.limits.queue:
+                    raise MalformedError(f"at most {self._broker.limits.queue} messages of QoS 2 may be unreleased")
+                session.received.add(packet_id)
+                self._broker.receive(session, message)
+            self.send(packets.answer(Kind.PUBREC, packet_id))
+
+    def _acknowledged(self, session: Session, packet: Acknowledgement) -> None:
+        kind, packet_id = packet.kind, packet.packet_id
+        if kind is Kind.PUBREL:
+            session.received.discard(packet_id)
+            self.send(packets.answer(Kind.PUBCOMP, packet_id))
+        elif kind is Kind.PUBREC:
+            if packet_id in session.in_flight:
+                session.in_flight[packet_id] = None
+            self.send(packets.answer(Kind.PUBREL, packet_id))
+        else:
+            session.in_flight.pop(packet_id, None)
+            self._broker.go_on(session)
+
+    def _enter(self, connect: Connect) -> None:
+        if connect.level != packets.LEVEL:
+            self._refuse(Refusal.PROTOCOL, f"the protocol must be MQTT 3.1.1, got level {connect.level}")
+        elif not connect.client_id:
+            self._refuse(Refusal.IDENTIFIER, "the client id must be the thing's name, got none")
+        elif self._transport is not None:
+            # Nothing more is read meanwhile: what comes may be large, and of anybody.
+            self._transport.pause_reading()
+            self._entering = asyncio.get_running_loop().create_task(self._admitted(connect))
+
+    async def _admitted(self, connect: Connect) -> None:
+        transport, limits = self._transport, self._broker.limits
+        assert transport is not None  # noqa: S101 - paused before
+        secured = transport.get_extra_info("ssl_object")
+        certificate = secured.getpeercert(binary_form=True) if secured is not None else None
+        try:
+            refusal = await self._broker.gate.refusal(certificate or b"", connect.client_id)
+        except Exception:
+            log.exception("client device %s could not be looked at", connect.client_id)
+            refusal = f"{connect.client_id} could not be looked at"
+        self._entering = None
+        if transport.is_closing():
+            return
+        if refusal:
+            self._refuse(Refusal.NOT_AUTHORIZED, refusal)
+            return
+        session, present = self._broker.open_session(self, connect)
+        self.session, self.will = session, connect.will
+        self._patience_s = 1.5 * min(connect.keep_alive_s or limits.keep_alive_s, limits.keep_alive_s)
+        self._wait()
+        self.send(packets.connack(Refusal.ACCEPTED, session_present=present))
+        log.info("client device %s is connected", connect.client_id)
+        self._broker.resume(session)
+        transport.resume_reading()
+        self._work()
+
+    def _refuse(self, code: Refusal, reason: str) -> None:
+        log.warning("a client device is turned away: %s", reason)
+        self.send(packets.connack(code))
+        self._close()
+
+    def send(self, packet: bytes) -> None:
+        """Write a packet; to a client that is gone, nothing. One that reads nothing of it is ended."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(packet)
+        limits = self._broker.limits
+        if self.unread_bytes() > limits.unread_bytes + limits.in_flight * limits.packet_bytes:
+            self.abort("it does not read what it is sent")
+
+    def unread_bytes(self) -> int:
+        """What is written and not sent yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once; a will is sent."""
+        who = self.session.client_id if self.session is not None else "not known yet"
+        log.info("connection of client device %s ends: %s", who, reason)
+        if self._transport is not None:
+            self._transport.abort()
+        # The socket says so later; whoever comes next must find the session free.
+        self.closed()
+        self.session = self.will = None
+
+
+class _Tls(SSLProtocol):
+    """asyncio's TLS for a connection that is counted from its first byte on.
+
+    Its receive buffer is a sixteenth of asyncio's, which has 256 KiB resident for each connection from the start.
+    """
+
+    max_size = 16 << 10
+
+    def __init__(self, connection: Connection, context: ssl.SSLContext, limits: Limits) -> None:
+        more: dict[str, Any] = {"ssl_handshake_timeout": limits.handshake_s, "ssl_shutdown_timeout": _SHUTDOWN_S}
+        nobody: Any = None
+        super().__init__(asyncio.get_running_loop(), connection, context, nobody, server_side=True, **more)
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._connection.opened():
+            super().connection_made(transport)
+        elif isinstance(transport, asyncio.Transport):
+            transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._connection.closed()
