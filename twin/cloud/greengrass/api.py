@@ -25,7 +25,7 @@ from twin.cloud.aws.protocol import (
     without_none,
 )
 from twin.cloud.aws.shapes import read_request
-from twin.cloud.greengrass import client_devices, components, core_devices, deployments
+from twin.cloud.greengrass import client_devices, components, core_devices, deployments, discovery
 from twin.cloud.greengrass.components import SERVICE, artifact_location, resolve_component_candidates
 from twin.cloud.iot.http_message import RequestHead, read_body, read_head, write_json
 from twin.cloud.iot.listener import DeviceIdentity, Listener, identify
@@ -83,7 +83,14 @@ _TAG_ROUTES: list[Route] = [
 ]
 
 
-_ROUTES = [*components.ROUTES, *deployments.ROUTES, *core_devices.ROUTES, *client_devices.ROUTES, *_TAG_ROUTES]
+_ROUTES = [
+    *components.ROUTES,
+    *deployments.ROUTES,
+    *core_devices.ROUTES,
+    *client_devices.ROUTES,
+    *discovery.ROUTES,
+    *_TAG_ROUTES,
+]
 
 
 async def handle(
@@ -113,10 +120,19 @@ _ARTIFACT = re.compile(r"/greengrass/v2/components/(arn:[^/]+)/artifacts/(.+)")
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer the one request of a connection."""
-    head = await read_head(reader)
+    await serve_request(await read_head(reader), reader, writer)
+
+
+async def serve_request(head: RequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the request that begins with this head."""
     body = await read_body(head, reader, writer)
+    identity = identify(writer)
+    if identity is None and discovery.is_discovery(_path(head)):
+        return  # as AWS does: the connection is closed without a word
     try:
-        await write_json(writer, 200, without_none(answer(identify(writer), head, body)))
+        await write_json(writer, 200, without_none(answer(identity, head, body)))
+    except discovery.DiscoveryError as error:
+        await write_json(writer, error.status, error.document)
     except ServiceError as error:
         await write_json(writer, error.status, error.document(), error.code)
 
@@ -133,10 +149,11 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
         AccessDeniedError: If the certificate is not attached to the thing, or its IoT policies do not allow the call.
         InvalidRequestError: If the request is malformed.
         NotFoundError: If there is no such resource, or no component version that fits.
+        DiscoveryError: If a client device may not discover, or finds nothing.
     """
     if identity is None or not identity.things():
         raise AccessDeniedError("an active certificate that is attached to a thing must be presented")
-    path = unquote(head.target.partition("?")[0])
+    path = _path(head)
     with request_scope(identity.account, identity.region):
         if head.method == "GET" and (match := _THING_GROUPS.fullmatch(path)):
             return _thing_groups(identity, match[1])
@@ -147,7 +164,13 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
             component = match[1].partition(":components:")[2]
             _require(identity, "GetComponentVersionArtifact", f"components:{component}")
             return artifact_location(match[1], match[2])
+        if (found := discovery.answer(identity, head.method, path, body)) is not None:
+            return found
     raise NotFoundError("resource", f"{head.method} {path}")
+
+
+def _path(head: RequestHead) -> str:
+    return unquote(head.target.partition("?")[0])
 
 
 def _thing_groups(identity: DeviceIdentity, thing: str) -> dict[str, Any]:
@@ -177,5 +200,7 @@ def install(settings: Settings) -> None:
     register_store("greengrass_revisions", deployments.REVISIONS)
     register_store("greengrass_core_devices", core_devices.CORE_DEVICES)
     register_store("greengrass_client_devices", client_devices.ASSOCIATIONS)
+    register_store("greengrass_connectivity", discovery.CONNECTIVITY)
+    register_store("greengrass_authorities", discovery.AUTHORITIES)
     listener = Listener("Greengrass data plane", settings.data_port, serve, tls=True)
     register_background(listener.name, start=listener.start, stop=listener.stop)

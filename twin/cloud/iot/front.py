@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -86,11 +86,12 @@ def _backdated(by_ministack: ModuleType) -> SimpleNamespace:
 FRONT_IDLE_LIMIT_S = 60.0
 
 
-def front(gateway_port: int) -> Serve:
+def front(gateway_port: int, data_plane: Callable[..., Awaitable[None]]) -> Serve:
     """The handler of a TLS connection to the front.
 
     Args:
-        gateway_port: Where the twin's gateway serves everything but credentials; one request a connection.
+        gateway_port: Where the twin's gateway serves everything else; one request a connection.
+        data_plane: Answers the Greengrass data plane's requests: head, reader, writer.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,6 +100,10 @@ def front(gateway_port: int) -> Serve:
             raise HttpError(400, "Host header must name the AWS host, got none")
         if ".credentials.iot." in head.host:
             await write_json(writer, 200, credentials(identify(writer), head))
+            return
+        if ".iot." in head.host and head.target.startswith("/greengrass/"):
+            # Client devices discover on 443, too (ALPN x-amzn-http-ca).
+            await data_plane(head, reader, writer)
             return
         await splice(
             reader,
@@ -277,12 +282,15 @@ async def _pump(
 
 def install(settings: Settings) -> None:
     """Put the front and the proxy on the cloud's ports."""
+    # Here: what its modules patch is to be declared after what others do (see `EXTENSIONS` of the server).
+    from twin.cloud.greengrass.api import serve_request
+
     _home[:] = [settings.home]
     _look_for_cut_off()
     _certificate_names[:] = certificate_names(settings.region)
     ports = {443: settings.front_port, 8443: settings.data_port, 8883: settings.mqtt_port}
     for listener in (
-        Listener("AWS front", settings.front_port, front(settings.gateway_port), tls=True),
+        Listener("AWS front", settings.front_port, front(settings.gateway_port, serve_request), tls=True),
         Listener("CONNECT proxy", settings.proxy_port, connect_proxy(ports), tls=False),
     ):
         register_background(listener.name, start=listener.start, stop=listener.stop)
