@@ -1,4 +1,4 @@
-"""The command line of the twin: up, status, ui, predict, logs, inventory, join, leave, down, env, patches, rates."""
+"""The command line of the twin: up, status, ui, predict, logs, inventory, join, leave, device, down, env and more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twin import faults, lifecycle, log_files, unsaved
 from twin import inventory as inventory_module
 from twin import predict as asking
 from twin.clock import Clock
-from twin.devices import nucleus_files, simulated
+from twin.devices import client_device, nucleus_files, simulated
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -301,6 +301,38 @@ def leave(thing: Annotated[str, typer.Argument(help="The name given to `join`.")
     """Undo `join`: certificate, attachments, core device and thing go; the device's own files stay where they are."""
     left = Membership(_running()).leave(thing)
     _output.print(f"{thing} has left." if left else f"There is no thing {thing}; nothing of it is left.", markup=False)
+
+
+@application.command()
+def device(
+    thing: Annotated[str, typer.Argument(help="Name of the client device: one of the stage's, or a new one.")],
+    core: Annotated[
+        str | None,
+        typer.Option("--core", help="Core device that it may connect to; default: its own, or the only one."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for its files; default: ./THING.")] = None,
+    stage: Annotated[str, typer.Option("--stage", help="Whose IoT policy and topics it uses.")] = "twin",
+    remove: Annotated[bool, typer.Option("--remove", help="Take its certificates back, and the thing if new.")] = False,
+) -> None:
+    """Make a client device beside a core device: a folder with its certificate and a small client that asks."""
+    state = _running()
+    devices = client_device.ClientDevices(state, stage)
+    if remove:
+        removed = devices.remove(thing)
+        _output.print(
+            f"{thing} has no certificate any more." if removed else f"There is no thing {thing}.", markup=False
+        )
+        return
+    folder = (out or Path(thing)).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TwinError(f"--out must be a new or empty folder, got {folder}: name another one")
+    made = devices.add(thing, core)
+    try:
+        client_device.write_folder(folder, made, state, stage)
+    except TwinError:
+        devices.remove(thing)
+        raise
+    _output.print(f"{thing} may connect to {', '.join(made.cores)}. Next: {folder / 'README.md'}", markup=False)
 
 
 @application.command()

@@ -39,7 +39,16 @@ They go with the last certificate that the policy is attached to.
 
 _OWN = "${iot:Connection.Thing.ThingName}"
 _TRUST = {"Effect": "Allow", "Principal": {"Service": "credentials.iot.amazonaws.com"}, "Action": "sts:AssumeRole"}
-_ROLE = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:GetBucketLocation", "kms:Decrypt"], "Resource": "*"}
+_ROLE = {
+    "Effect": "Allow",
+    "Action": [
+        "s3:GetObject",
+        "s3:GetBucketLocation",
+        "kms:Decrypt",
+        "greengrass:ListClientDevicesAssociatedWithCoreDevice",
+    ],
+    "Resource": "*",
+}
 
 
 class Membership:
@@ -241,6 +250,7 @@ def _policy(region: str, account: str) -> str:
     prefix = f"arn:aws:iot:{region}:{account}"
     own = f"$aws/things/{_OWN}/*"
     data_plane = ("GetComponentVersionArtifact", "GetDeploymentConfiguration", "ListThingGroupsForCoreDevice")
+    clients = ("VerifyClientDevice*", "PutCertificateAuthorities", "GetConnectivityInfo", "UpdateConnectivityInfo")
     reserved = [f"{prefix}:topic/$aws/*", f"{prefix}:topicfilter/$aws/*", f"{prefix}:topicfilter/#"]
     reserved += [f"{prefix}:topicfilter/+/*", f"{prefix}:topicfilter/+"]
     own_topics = [f"{prefix}:topic/{own}", f"{prefix}:topicfilter/{own}"]
@@ -260,7 +270,7 @@ def _policy(region: str, account: str) -> str:
         },
         {
             "Effect": "Allow",
-            "Action": [f"greengrass:{name}" for name in (*data_plane, "ResolveComponentCandidates")],
+            "Action": [f"greengrass:{name}" for name in (*data_plane, "ResolveComponentCandidates", *clients)],
             "Resource": "*",
         },
     )

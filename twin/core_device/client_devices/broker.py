@@ -142,13 +142,14 @@ class Broker:
         """Ids of the clients that are connected."""
         return [client_id for client_id, session in self.sessions.items() if session.connection is not None]
 
-    def end(self, client_id: str, reason: str) -> None:
-        """End a client's session and its connection; its will is sent."""
+    def end(self, client_id: str, reason: str, *, forget: bool) -> None:
+        """End a client's connection, and its session if it is to be forgotten; its will is sent."""
         session = self.sessions.get(client_id)
         if session is not None:
             if session.connection is not None:
                 session.connection.abort(reason)
-            self._forget(session)
+            if forget:
+                self._forget(session)
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection; False where there is no room."""

@@ -7,15 +7,20 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
+from twin.core_device.cloud.connection import Connection
+from twin.core_device.cloud.credentials import TokenExchange
 from twin.core_device.cloud.https import CloudHttp
-from twin.core_device.components.component import State
+from twin.core_device.components.component import Component, State
+from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.components.process import Output, Spawn
 from twin.core_device.components.recipe import Step
+from twin.core_device.configuration import Configuration
 from twin.core_device.errors import CoreDeviceError, RequestRejectedError
+from twin.core_device.files import Layout
 from twin.core_device.ipc.service import LocalTopics
 
 from . import AUTH, BRIDGE, EMQX, IP_DETECTOR, MOQUETTE
@@ -24,9 +29,6 @@ from .bridge import Bridge, MappingError, parse_mappings
 from .broker import Broker
 from .identities import DeviceCloud, Identities, UnreachableError
 from .permissions import Permissions, PermissionsError, parse_permissions
-
-if TYPE_CHECKING:
-    from twin.core_device.device import CoreDevice
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,17 @@ class PluginError(CoreDeviceError):
     """A component cannot do its part; the text says what in its configuration is wrong."""
 
 
+class Core(Protocol):
+    """What the parts need of their core device."""
+
+    configuration: Configuration
+    layout: Layout
+    store: ConfigurationStore
+    components: Mapping[str, Component]
+    connection: Connection
+    token_exchange: TokenExchange
+
+
 class ClientDevices:
     """What the five components share: authority, identities, permissions, broker.
 
@@ -58,7 +71,7 @@ class ClientDevices:
         http: Its way to the cloud.
     """
 
-    def __init__(self, device: CoreDevice, topics: LocalTopics, http: CloudHttp) -> None:
+    def __init__(self, device: Core, topics: LocalTopics, http: CloudHttp) -> None:
         self._device, self._topics = device, topics
         self._cloud = DeviceCloud(device.configuration, http, device.token_exchange)
         self._folder = device.layout.root / "client_devices"
@@ -183,13 +196,13 @@ class ClientDevices:
                 continue
             for thing in gone:
                 log.warning("client device %s is associated with this core no more, its session ends", thing)
-                self.broker.end(thing, "it is associated no more")
+                self.broker.end(thing, "it is associated no more", forget=True)
 
     def _end_unpermitted(self) -> None:
         """Apply new policies to those who are there: who may not connect goes, and what they may not hear."""
         for thing, session in list(self.broker.sessions.items()):
             if not self.allows(thing, "mqtt:connect", f"mqtt:clientId:{thing}"):
-                self.broker.end(thing, "no policy lets it connect any more")
+                self.broker.end(thing, "no policy lets it connect any more", forget=False)
                 continue
             for topic_filter in list(session.filters):
                 if not self.allows(thing, "mqtt:subscribe", f"mqtt:topicfilter:{topic_filter}"):
@@ -307,9 +320,18 @@ class ClientDevices:
             component.report(State.RUNNING)
 
     def _changes(self, name: str) -> tuple[asyncio.Event, Callable[[], None]]:
-        """An event that is set whenever a component's configuration changes, and what ends that."""
+        """An event that is set whenever a component's configuration changes, and what ends that.
+
+        The component has to say anew that it is well: a deployment waits for that, and fails with what is wrong.
+        """
         changed = asyncio.Event()
-        return changed, self._device.store.subscribe(name, (), lambda _name, _path: changed.set())
+
+        def note(_name: str, _path: list[str]) -> None:
+            changed.set()
+            if (component := self._device.components.get(name)) is not None:
+                component.report(State.STARTING)
+
+        return changed, self._device.store.subscribe(name, (), note)
 
     def _value(self, name: str, path: tuple[str, ...]) -> Any:
         try:

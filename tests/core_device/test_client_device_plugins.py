@@ -1,0 +1,149 @@
+"""The parts that the core device plays, without a cloud: mistakes in their configuration, certificates in time."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from cryptography import x509
+
+from tests.core_device.tls_identity import make_identity
+from twin.core_device.client_devices import AUTH, BRIDGE, MOQUETTE, plugins
+from twin.core_device.client_devices.authority import CertificateAuthority
+from twin.core_device.client_devices.plugins import ClientDevices, Core
+from twin.core_device.cloud.https import CloudHttp
+from twin.core_device.components.configuration_store import ConfigurationStore
+from twin.core_device.components.process import ComponentLog
+from twin.core_device.components.recipe import Step
+from twin.core_device.files import Layout
+from twin.core_device.ipc.service import LocalTopics
+
+
+class NoCloud:
+    def client(self, *, identified: bool) -> Any:
+        raise OSError("the line is cut")
+
+    async def credentials(self) -> Any:
+        raise OSError("the line is cut")
+
+
+class OfflineDevice:
+    """What the parts need of a core device whose line is cut."""
+
+    def __init__(self, root: Path) -> None:
+        identity = make_identity(root / "tls")
+        self.layout = Layout(root)
+        self.store = ConfigurationStore(self.layout.configuration_file)
+        self.components: dict[str, Any] = {}
+        self.token_exchange = NoCloud()
+        self.connection = SimpleNamespace(connected=asyncio.Event(), subscribe=None, publish=None)
+        nucleus = SimpleNamespace(data_endpoint="a.iot", data_plane_port=8443, region="us-east-1")
+        system = SimpleNamespace(thing_name="core-1", root_ca_path=identity.folder / "ca.pem")
+        self.configuration = SimpleNamespace(nucleus=nucleus, system=system)
+
+    def parts(self) -> ClientDevices:
+        return ClientDevices(cast(Core, self), LocalTopics(), cast(CloudHttp, NoCloud()))
+
+    def configure(self, name: str, content: dict[str, Any]) -> None:
+        self.store.merge(name, (), content, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            AUTH,
+            {"deviceGroups": {"formatVersion": "1999"}},
+            "deviceGroups.formatVersion must be 2021-03-05, got '1999'",
+        ),
+        (BRIDGE, {"mqttTopicMapping": {"A": {"topic": "a"}}}, "mqttTopicMapping.A.source must be one of LocalMqtt"),
+        (MOQUETTE, {"moquette": {"ssl_port": "many"}}, "moquette.ssl_port must be a number, got 'many'"),
+    ],
+)
+def test_a_part_that_is_configured_wrongly_ends_with_the_mistake_as_its_last_output(
+    tmp_path: Path, name: str, content: dict[str, Any], said: str
+) -> None:
+    async def main() -> tuple[int, str]:
+        device = OfflineDevice(tmp_path)
+        device.configure(name, content)
+        output = ComponentLog(tmp_path / "log")
+        running = await device.parts().spawn(name, output)(Step("run", "", 0.0, {}), "", {})
+        async with asyncio.timeout(30):
+            return await running.wait(), (tmp_path / "log").read_text()
+
+    status, text = asyncio.run(main())
+
+    assert status == 1
+    assert said in text
+
+
+def test_the_broker_runs_without_a_cloud_and_is_renewed_in_time_on_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A day of the certificate's life is a second here.
+    monkeypatch.setattr(plugins, "CERTIFICATE_S", (1.5, 1.5, 1.5))
+    monkeypatch.setattr(plugins, "RENEWED_BEFORE_S", 1.0)
+
+    async def main() -> tuple[list[int], list[bytes]]:
+        device = OfflineDevice(tmp_path)
+        parts = device.parts()
+        running = [
+            await parts.spawn(name, ComponentLog(tmp_path / name))(Step("run", "", 0.0, {}), "", {})
+            for name in (AUTH, MOQUETTE)
+        ]
+        ports: list[int] = []
+        shown: list[bytes] = []
+        async with asyncio.timeout(30):
+            while len(set(shown)) < 3:
+                if (port := parts.broker.port) is not None:
+                    ports.append(port)
+                    shown.append((tmp_path / "client_devices" / "server.pem").read_bytes())
+                await asyncio.sleep(0.02)
+        for part in running:
+            await part.stop(5.0)
+        assert parts.broker.port is None
+        return ports, shown
+
+    ports, shown = asyncio.run(main())
+
+    assert len(set(ports)) == 1
+    assert len(set(shown)) == 3
+
+
+def test_an_authority_is_kept_followed_by_another_in_time_and_private(tmp_path: Path) -> None:
+    folder = tmp_path / "client_devices"
+    first = CertificateAuthority(folder, "core-1")
+    (only,) = first.certificates
+    again = CertificateAuthority(folder, "core-1")
+    assert (again.certificates, again.renew_if_due()) == ([only], False)
+    assert not [path for path in (folder, *folder.iterdir()) if path.stat().st_mode & 0o077]
+
+    short = CertificateAuthority(tmp_path / "short", "core-1", timedelta(seconds=1))
+    before = short.certificates
+    while not short.renew_if_due():
+        assert datetime.now(UTC) < x509.load_pem_x509_certificate(before[0].encode()).not_valid_after_utc
+    assert short.certificates[0] not in before
+
+    (folder / "authority.pem").write_text("no key")
+    assert CertificateAuthority(folder, "core-1").certificates != [only]
+
+
+def test_the_brokers_certificate_names_its_hosts_and_ends_with_the_authority(tmp_path: Path) -> None:
+    make_identity(tmp_path / "tls")
+    authority = CertificateAuthority(tmp_path / "own", "core-1", timedelta(days=3))
+
+    context = authority.server_context(
+        ["127.0.0.1", "core.local", "127.0.0.1"], timedelta(days=7), tmp_path / "tls" / "ca.pem"
+    )
+
+    text = (tmp_path / "own" / "server.pem").read_bytes()
+    certificate = x509.load_pem_x509_certificate(text)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(each.value) for each in names] == ["localhost", "127.0.0.1", "core.local"]
+    assert certificate.not_valid_after_utc < datetime.now(UTC) + timedelta(days=4)
+    assert context.verify_mode is ssl.CERT_REQUIRED
