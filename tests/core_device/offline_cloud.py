@@ -168,6 +168,11 @@ class Device:
             lambda name: components[name].recipe.version if name in components else None,
         )
 
+    @property
+    def deploying(self) -> bool:
+        """As of a core device."""
+        return self.deployer.busy
+
     def work(self, component: str, name: str) -> str:
         """The text of a file in a component's working directory, empty when there is none."""
         path = self.layout.work(component) / name
