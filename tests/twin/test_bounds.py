@@ -39,7 +39,10 @@ def _account() -> Iterator[None]:
 
 
 def with_limits(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    lower = tuple(bounds.Bound(each.store, limit, each.trim) for each in bounds.BOUNDS)
+    # Of all groups together there are as many as in each stream.
+    lower = tuple(
+        bounds.Bound(each.store, limit * (3 if "all groups" in each.store else 1), each.trim) for each in bounds.BOUNDS
+    )
     monkeypatch.setattr(bounds, "BOUNDS", lower)
 
 
@@ -65,6 +68,20 @@ def test_the_newest_of_everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     assert [record["@message"] for record in cloudwatch_logs._log_records.values()] == ["4/1", "4/2", "4/3"]
     assert eventbridge._events_log_list() == [7, 8, 9]
     assert list(stepfunctions._executions) == ["e0", "e7", "e8", "e9"]
+
+
+def test_of_all_log_events_the_longest_streams_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    for group, count in (("deploy", 2), ("rule", 40), ("function", 7)):
+        cloudwatch_logs._create_log_group({"logGroupName": group})
+        cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": "s"})
+        events = [{"timestamp": line, "message": str(line)} for line in range(count)]
+        cloudwatch_logs._put_log_events({"logGroupName": group, "logStreamName": "s", "logEvents": events})
+
+    bounds._all_log_events(20)
+
+    kept = {name: group["streams"]["s"]["events"] for name, group in cloudwatch_logs._log_groups.items()}
+    assert {name: len(events) for name, events in kept.items()} == {"deploy": 2, "rule": 10, "function": 7}
+    assert [event["message"] for event in kept["rule"]] == [str(line) for line in range(30, 40)]
 
 
 @pytest.fixture

@@ -57,6 +57,21 @@ def _log_events(limit: int) -> None:
                     stream["events"] = stream["events"][-limit:]
 
 
+def _all_log_events(limit: int) -> None:
+    """The longest streams give way: what a function wrote once in a deploy stays, where a rule writes all day."""
+    streams = [
+        stream for group in list(cloudwatch_logs._log_groups._data.values()) for stream in group["streams"].values()
+    ]
+    lengths = [len(stream["events"]) for stream in streams]
+    most = limit
+    while sum(min(length, most) for length in lengths) > limit:
+        most //= 2
+    for stream in streams:
+        with cloudwatch_logs._log_events_lock:
+            if len(stream["events"]) > most:
+                stream["events"] = stream["events"][-most:]
+
+
 def _log_records(limit: int) -> None:
     _oldest_out(cloudwatch_logs._log_records._data, limit)
 
@@ -120,6 +135,7 @@ def _oldest_out(store: dict[Any, Any], limit: int) -> None:
 BOUNDS = (
     Bound("log streams of a group", 200, _log_streams),
     Bound("log events of a stream", 5000, _log_events),
+    Bound("log events of all groups", 20_000, _all_log_events),
     Bound("log records for queries", 20_000, _log_records),
     Bound("events on a bus", 1000, _events),
     Bound("ended executions of state machines", 1000, _executions),

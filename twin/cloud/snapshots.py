@@ -14,6 +14,7 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ministack import app as ministack_app
@@ -66,38 +67,36 @@ class Snapshots:
         """Write what changed, at once, on the event loop: nothing is served any more."""
         self._write(*self._read(services), set(_named_code))
 
-    def _read(self, services: GetStates) -> tuple[dict[str, Any], dict[str, str]]:
-        states, unread = {}, {}
-        for service, get_state in services.items():
-            for _attempt in range(_READS):
-                try:
-                    state = get_state()
-                except RuntimeError as exc:
-                    unread[service] = str(exc)
-                    continue
-                unread.pop(service, None)
-                if state is not None:
-                    states[service] = state
-                break
-        return states, unread
+    def _read(self, services: GetStates) -> tuple[dict[str, str], dict[str, str]]:
+        """The state of each service as the text of its file, and why a service has none."""
+        texts, unread = {}, {}
+        token = _reading.set(True)
+        try:
+            for service, get_state in services.items():
+                for _attempt in range(_READS):
+                    try:
+                        state = get_state()
+                        text = None if state is None else _as_text(service, state)
+                    except (RuntimeError, TypeError) as exc:
+                        unread[service] = str(exc)
+                        continue
+                    unread.pop(service, None)
+                    if text is not None:
+                        texts[service] = text
+                    break
+        finally:
+            _reading.reset(token)
+        return texts, unread
 
-    def _write(self, states: dict[str, Any], unread: dict[str, str], named_code: set[str]) -> None:
+    def _write(self, states: dict[str, str], unread: dict[str, str], named_code: set[str]) -> None:
         with self._one_at_a_time:
-            failed, changed, digests = dict(unread), dict[str, str](), dict[str, bytes]()
-            for service, state in states.items():
-                document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
-                try:
-                    content = json.dumps(document, default=persistence._json_default)
-                except TypeError as exc:
-                    failed[service] = str(exc)
-                    continue
-                digests[service] = hashlib.sha256(content.encode()).digest()
-                if self._written.get(service) != digests[service]:
-                    changed[service] = content
+            failed = dict(unread)
+            digests = {service: hashlib.sha256(text.encode()).digest() for service, text in states.items()}
+            changed = {name: text for name, text in states.items() if self._written.get(name) != digests[name]}
             try:
                 # A stack of one moment and resources of another would not fit together.
                 if changed:
-                    write_together(self._folder, {f"{name}.json": content for name, content in changed.items()})
+                    write_together(self._folder, {f"{name}.json": text for name, text in changed.items()})
                 self._written.update(digests)
                 _prune_code(named_code | _named_code)
             except OSError as exc:
@@ -106,6 +105,29 @@ class Snapshots:
                 told = unsaved.as_text(failed)
                 logger.error("%s", f"not saved: {told}" if failed else "everything is saved again")
             self.unsaved = failed
+
+
+def _as_text(service: str, state: Any) -> str:
+    document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
+    return json.dumps(document, default=persistence._json_default)
+
+
+_reading: contextvars.ContextVar[bool] = contextvars.ContextVar("reading", default=False)
+
+
+@patch(
+    *(
+        f"services.{service}.copy"
+        for service in ("cloudformation", "cloudwatch_logs", "cloudwatch", "eventbridge", "iot", "s3", "stepfunctions")
+    ),
+    why="a state is written from what is there: a copy takes longer than the text, and nothing is served meanwhile",
+    signature="module",
+)
+def _copied_only_where_kept(by_ministack: ModuleType) -> SimpleNamespace:
+    def deepcopy(value: Any, memo: dict[int, Any] | None = None) -> Any:
+        return value if _reading.get() else by_ministack.deepcopy(value, memo)
+
+    return SimpleNamespace(**{**vars(by_ministack), "deepcopy": deepcopy})
 
 
 _named_code: set[str] = set()
