@@ -14,7 +14,7 @@ from config.places import IMPORTS, NODE_MODULES
 from twin.clock import CLOCK_VARIABLE
 from twin.errors import TwinError
 from twin.files import PRIVATE_UMASK, private_folder, private_opener
-from twin.process import INTERPRETER_VARIABLES
+from twin.process import ALLOCATOR, INTERPRETER_VARIABLES
 
 OWNER_VARIABLE = "TWIN_CLOUD_OF"
 """In the environment of the cloud and of what it runs (Lambda functions, compilers): the twin's state folder."""
@@ -83,10 +83,7 @@ def cloud_environment(
         "MINISTACK_ACCOUNT_ID": account,
         "GATEWAY_PORT": str(ports["gateway_port"]),
         "IOT_MTLS_PORT": str(ports["mqtt_port"]),
-        # glibc keeps freed memory for each thread: uploads of tens of MB would stay in the process for good.
-        "MALLOC_ARENA_MAX": "2",
-        "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+        **ALLOCATOR,
         # A packet of IoT Core has at most 128 KiB; twice that bounds what a connection may let pile up.
         "IOT_WS_FRAME_MAX_BYTES": str(256 << 10),
         "TWIN_DATA_PORT": str(ports["data_port"]),

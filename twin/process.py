@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +12,26 @@ import psutil
 
 INTERPRETER_VARIABLES = ("LD_LIBRARY_PATH",)
 """Some interpreters start only with these: whoever starts Python with an environment of its own passes them on."""
+
+ALLOCATOR = {
+    # glibc keeps freed memory for each thread: uploads of tens of MB would stay in the process for good.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+}
+"""In the environment of what lives for days."""
+
+TRIM_S = 30.0
+"""How often it is to give back memory."""
+
+
+def trim_memory() -> None:
+    """Give back to the system what is free between what is used; without glibc nothing happens."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
 
 _TOLERANCE_S = 1.0
 """Where start times are the clock's, they move a little when it is adjusted."""

@@ -19,6 +19,7 @@ from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
 from twin.cloud_process import CLOUD_LOG
+from twin.process import TRIM_S, trim_memory
 
 INTERVAL_S = 5.0
 
@@ -183,4 +184,8 @@ def install(settings: Settings) -> None:
         await trim()
         shorten(settings.home / CLOUD_LOG)
 
+    async def give_back() -> None:
+        trim_memory()
+
     register_periodic("bounds", keep_within, interval_s=INTERVAL_S)
+    register_periodic("memory", give_back, interval_s=TRIM_S)

@@ -35,6 +35,7 @@ from twin.core_device.deployment.deployer import Deployer
 from twin.core_device.deployment.jobs import DeploymentWorker, JobQueue
 from twin.core_device.deployment.resolution import Resolver
 from twin.core_device.ipc.service import IpcService
+from twin.process import TRIM_S, trim_memory
 
 from .configuration import Configuration
 from .files import Layout
@@ -89,6 +90,12 @@ class Machine:
     def services(self, device: CoreDevice) -> Services:
         """What the device's components find on it."""
         return LocalServices(device)
+
+    async def keep_memory_low(self) -> None:
+        """Give back again and again what a crowd of messages took for a moment."""
+        while True:
+            await asyncio.sleep(TRIM_S)
+            trim_memory()
 
     def boot(self) -> None:
         """Begin: end what a killed predecessor has left."""
@@ -294,6 +301,7 @@ class CoreDevice:
                 # First what ran before: a deployment compares with it.
                 await self._deployer.start_deployed()
                 tasks.create_task(self._worker.run(self._jobs))
+                tasks.create_task(self._machine.keep_memory_low())
         finally:
             log.info("core device stops")
             await self._supervisor.stop_all()

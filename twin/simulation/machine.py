@@ -332,6 +332,9 @@ class SimulatedMachine(Machine):
         """What falls to it, by the profile that counts now."""
         return Lot(self.fleet.profile, self.configuration.system.thing_name)
 
+    async def keep_memory_low(self) -> None:
+        """The process has many devices: it does so once for all."""
+
     def boot(self) -> None:
         """No process outlives its device here."""
 

@@ -15,7 +15,7 @@ from twin.clock import CLOCK_VARIABLE
 from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
 from twin.files import PRIVATE_UMASK, private_opener
-from twin.process import INTERPRETER_VARIABLES, ProcessIdentity, processes_where
+from twin.process import ALLOCATOR, INTERPRETER_VARIABLES, ProcessIdentity, processes_where
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 STABLE_S = 60.0
@@ -114,6 +114,7 @@ class DeviceProcess:
         path = os.pathsep.join([f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
         return {
             **inherited,
+            **ALLOCATOR,
             **{name: os.environ[name] for name in (CLOCK_VARIABLE,) if name in os.environ},
             "PATH": path,
             "HOME": str(self._root),
