@@ -178,11 +178,6 @@ class Device:
         path = self.layout.work(component) / name
         return path.read_text() if path.exists() else ""
 
-    @property
-    def deploying(self) -> bool:
-        """Whether a deployment is under way."""
-        return self.deployer.busy
-
     def _make(self, recipe: Recipe) -> Component:
         def prepare(step: Step) -> tuple[str, Mapping[str, str]]:
             return self.environment.prepare(recipe, step)
