@@ -38,7 +38,8 @@ class Verification(Section):
     """The endpoint that a model is verified on.
 
     Attributes:
-        image: URI of a Triton image; by default the newest of the SageMaker SDK's table for the region.
+        image: URI of the server's image; by default the newest Triton image of the SageMaker SDK's table for the
+            region, with `neo` Neo's image of the framework.
         instance_type: Of the endpoint, which lives for one request.
         tolerance: Largest difference of an output value that is still right.
     """
@@ -58,8 +59,9 @@ class Model(Section):
             beside the ONNX model that devices run.
         neo: The compilation job, with `neo` only.
         packager: `own`, or `edge-manager`: a SageMaker edge packaging job first, which AWS retired in 2024.
-        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`; not
-            with `neo`, whose artifact no image for ONNX serves.
+        verify: Whether a deploy asks the model its sample (`verification.json` in its folder) on an `endpoint`. With
+            `neo` the endpoint has Neo's image of the framework that the model's `compilation` names, and the job's
+            `device` is the endpoint's kind of instance.
         verification: That endpoint.
         local: Whether the device's own components may ask, too, on local topics that are called as those in the cloud.
         results: Where results of files go: to the `cloud`, to the device's own components (`local`), or to `both`.
@@ -91,10 +93,12 @@ class Model(Section):
             raise ValueError(f"neo must be left out with compiler {self.compiler}")
         if self.compiler != "neo" and self.packager == "edge-manager":
             raise ValueError(f"packager edge-manager packs what neo compiled: set compiler to neo, got {self.compiler}")
-        if self.compiler == "neo" and self.verify == "endpoint":
+        family = self.verification.instance_type.split(".")[1]
+        if self.compiler == "neo" and self.verify == "endpoint" and self.neo.device != f"ml_{family}":
             raise ValueError(
-                "verify endpoint serves ONNX, and neo makes a library for DLR and TVM of it, for which AWS has no "
-                "serving image: set compiler to onnxruntime or none, or verify to none"
+                "verify endpoint runs what neo compiled for its own kind of instance, and for no other: set neo.device "
+                f"to ml_{family} for {self.verification.instance_type}, got {self.neo.device!r}; or compiler to "
+                "onnxruntime or none, or verify to none"
             )
         return self
 

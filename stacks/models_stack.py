@@ -16,8 +16,8 @@ from edge_constructs.component_library import component_version
 from edge_constructs.edge_assets import MODEL_RECIPE, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, ModelPackager, OnnxCompiler
 from edge_constructs.model_runtime import check_model
-from edge_constructs.model_source import ModelSource
-from edge_constructs.model_verification import ModelVerifier, triton_image
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
+from edge_constructs.model_verification import NEO_VERSIONS, ModelVerifier, neo_image, triton_image
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackager, NeoCompiler
 from edge_constructs.recipe import content_digest
 from edge_constructs.reproducible_zip import check_member, sha256_of
@@ -124,7 +124,7 @@ class ModelsStack(StageStack):
             manifest=manifest,
         )
         if model.verify == "endpoint":
-            package.node.add_dependency(self._verify(scope, model, compiled_uri or source_uri))
+            package.node.add_dependency(self._verify(scope, model, source, compiled_uri or source_uri))
         return PackagedModel(name, version, values, package)
 
     @cached_property
@@ -181,11 +181,18 @@ class ModelsStack(StageStack):
 
     def _compile_by_neo(self, scope: Construct, model: Model, source: ModelSource, source_uri: str) -> tuple[str, ...]:
         """The artifact's URI, and what decides it besides the source."""
-        neo, declaration = model.neo, source.declaration
+        neo, compiled = model.neo, source.compiled_from()
+        if compiled is not None:
+            archive, sha256 = compiled.write_archive(build_folder(self))
+            prefix = f"sources/{source.name}"
+            source_uri = self._storage.store.publish(
+                scope, "CompilationSource", file=archive, sha256=sha256, prefix=prefix
+            )
+        declaration = (compiled or source).declaration
         target = CompilationTarget(
             framework=declaration["framework"],
-            framework_version=declaration.get("frameworkVersion", ""),
-            input_shapes=source.input_shapes,
+            framework_version=_framework_version(declaration),
+            input_shapes=(compiled or source).input_shapes,
             architecture=self._stage.runtime.architecture,
             device=neo.device,
             accelerator=neo.accelerator,
@@ -200,8 +207,9 @@ class ModelsStack(StageStack):
             target=target,
             limits=CompilationLimits(neo.max_runtime_minutes, neo.subnets, neo.security_groups),
         )
+        decided = (repr(target), sha256) if compiled is not None else (repr(target),)
         if model.packager == "own":
-            return compilation.get_att_string("ArtifactUri"), repr(target)
+            return compilation.get_att_string("ArtifactUri"), *decided
         packed = self._edge_manager.pack(
             scope,
             "EdgePackaging",
@@ -210,7 +218,7 @@ class ModelsStack(StageStack):
             model=source.name,
             version="1.0",
         )
-        return packed, repr(target), model.packager
+        return packed, *decided, model.packager
 
     def _compile_by_onnx_runtime(
         self, scope: Construct, _model: Model, source: ModelSource, source_uri: str
@@ -229,8 +237,21 @@ class ModelsStack(StageStack):
     def _leave_as_it_is(self, *_arguments: Any) -> tuple[str, ...]:
         return ("",)
 
-    def _verify(self, scope: Construct, model: Model, model_uri: str) -> Construct:
+    def _verify(self, scope: Construct, model: Model, source: ModelSource, model_uri: str) -> Construct:
         settings, name = model.verification, model.folder
+        region, framework = self._stage.region, ""
+        if model.compiler == "neo":
+            compiled = source.compiled_from()
+            if compiled is None:
+                raise ModelDeclarationError(
+                    f"{name}: verify endpoint serves what neo made by Neo's own image, and there is none for ONNX: "
+                    "declare a compilation source (framework PYTORCH) in model.json, or set compiler to onnxruntime "
+                    "or none, or verify to none"
+                )
+            framework = compiled.declaration["framework"]
+            image = settings.image or neo_image(framework, _framework_version(compiled.declaration), region)
+        else:
+            image = settings.image or triton_image(region)
         sample = sample_file(MODELS / name)
         sha256 = sha256_of(sample)
         copy = build_folder(self) / sha256 / SAMPLE
@@ -243,7 +264,8 @@ class ModelsStack(StageStack):
             model=name,
             model_uri=model_uri,
             sample_uri=self._storage.store.publish(scope, "Sample", file=copy, sha256=sha256, prefix=f"sources/{name}"),
-            image=settings.image or triton_image(self._stage.region),
+            image=image,
+            framework=framework,
             instance_type=settings.instance_type,
             tolerance=settings.tolerance,
         )
@@ -252,6 +274,12 @@ class ModelsStack(StageStack):
         """The commit that a pipeline builds from, where it says so: then each commit makes a new version."""
         commit = self.node.try_get_context("source_commit")
         return {"sourceCommit": commit} if commit else {}
+
+
+def _framework_version(declaration: dict[str, Any]) -> str:
+    """What the declaration says; of a framework that Neo serves, without a word, its newest."""
+    default = NEO_VERSIONS.get(declaration["framework"], ("",))[-1]
+    return str(declaration.get("frameworkVersion", default))
 
 
 def sample_file(folder: Path) -> Path:

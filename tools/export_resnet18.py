@@ -1,6 +1,7 @@
 """Makes the image classifier: ResNet-18 from torchvision, or a narrow one with random weights that says so.
 
 python -m tools.export_resnet18 [--output edge_assets/models/image-classification] [--weights pretrained|random|narrow]
+                                 [--trace]
 
 `narrow`, the default, needs `make setup-dev`: the same graph with 8 instead of 64 channels, 1 MB instead of 47 MB.
 `pretrained` and `random` need `make setup-model` and are run by `.venv-model/bin/python`. The former needs the network,
@@ -27,11 +28,12 @@ NOTICE = "random weights: the labels mean nothing"
 OPSET = 12
 
 
-def torch_model(weights: str) -> tuple[bytes, list[str], str]:
+def torch_model(weights: str, traced: Path | None = None) -> tuple[bytes, list[str], str]:
     """Export torchvision's ResNet-18.
 
     Args:
         weights: `pretrained` or `random`; without network the former becomes the latter.
+        traced: Where to write the same network as a traced module, too, for Neo; None for not at all.
 
     Returns:
         ONNX, labels, and the notice for every output, empty for pretrained weights.
@@ -49,6 +51,8 @@ def torch_model(weights: str) -> tuple[bytes, list[str], str]:
         chosen = None
         torch.manual_seed(0)
         model = network(weights=None)
+    if traced is not None:
+        torch.jit.save(torch.jit.trace(model.eval(), torch.zeros(INPUT)), str(traced))
     output = io.BytesIO()
     torch.onnx.export(
         model.eval(),
@@ -69,12 +73,17 @@ def random_labels() -> list[str]:
     return [f"class {number}" for number in range(CLASSES)]
 
 
-def declaration(labels: Sequence[str], notice: str) -> dict[str, Any]:
+#: The traced module's name, and its input's: PyTorch's have none, Neo counts them.
+TRACED, TRACED_INPUT = "model.pt", "input0"
+
+
+def declaration(labels: Sequence[str], notice: str, *, traced: bool = False) -> dict[str, Any]:
     """Compose the model's declaration.
 
     Args:
         labels: In the order of the classes.
         notice: What every output must say; empty for nothing.
+        traced: Whether there is a traced module for Neo beside the ONNX model.
 
     Returns:
         The content of model.json.
@@ -97,6 +106,7 @@ def declaration(labels: Sequence[str], notice: str) -> dict[str, Any]:
             "resize": 256,
         },
         **({"notice": notice} if notice else {}),
+        **({"compilation": _compilation()} if traced else {}),
         "serving": {
             "topK": 5,
             "threshold": 0.3,
@@ -107,6 +117,11 @@ def declaration(labels: Sequence[str], notice: str) -> dict[str, Any]:
         },
         "labels": list(labels),
     }
+
+
+def _compilation() -> dict[str, Any]:
+    inputs = [{"name": TRACED_INPUT, "shape": list(INPUT)}]
+    return {"framework": "PYTORCH", "frameworkVersion": "1.12", "source": TRACED, "inputs": inputs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,18 +141,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=NARROW,
         help="what it has learnt (default: %(default)s)",
     )
+    parser.add_argument(
+        "--trace", action="store_true", help="also write model.pt for Neo, and name it in model.json (not with narrow)"
+    )
     options = parser.parse_args(arguments)
     output: Path = options.output
+    if options.trace and options.weights == NARROW:
+        parser.error("--trace needs torch's network: --weights random or pretrained, got narrow")
     if options.weights == NARROW:
         require(parser.prog, "dev", "onnx", "sklearn", "PIL")
         content = resnet18(NARROW_WIDTH).SerializeToString(deterministic=True)
         labels, notice = random_labels(), NOTICE
     else:
         require(f"{parser.prog} --weights {options.weights}", "model", "torch", "torchvision", "sklearn", "PIL")
-        content, labels, notice = torch_model(options.weights)
+        output.mkdir(parents=True, exist_ok=True)
+        content, labels, notice = torch_model(options.weights, output / TRACED if options.trace else None)
     output.mkdir(parents=True, exist_ok=True)
     (output / "model.onnx").write_bytes(content)
-    (output / "model.json").write_text(_json(declaration(labels, notice)), encoding="utf-8")
+    (output / "model.json").write_text(_json(declaration(labels, notice, traced=options.trace)), encoding="utf-8")
     picture = output / "image.jpg"
     if not picture.exists():
         from PIL import Image

@@ -22,6 +22,7 @@ RESERVED = ("manifest.json", "manifest.sig")
 ONNX = re.compile(r"[^/]+\.onnx")
 _REQUIRED = ("name", "framework", "source", "inputs", "outputs")
 _KINDS = {
+    "compilation": dict,
     "preprocessing": dict,
     "detection": dict,
     "samples": dict,
@@ -65,6 +66,34 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
     elif isinstance(labels, str) and not (folder / labels).is_file():
         yield f"labels: must be a list, or the name of a file with one a line, got {labels!r:.60}, which is missing"
     yield from _file_mistakes(declaration, folder)
+    if "compilation" in declaration:
+        yield from _compilation_mistakes(declaration["compilation"], declaration, folder)
+
+
+#: What Neo reads of a framework for which it has a serving image ("What input data shapes does SageMaker Neo expect?",
+#: SageMaker Developer Guide).
+COMPILED_FROM = {"PYTORCH": (".pt", ".pth")}
+
+
+def _compilation_mistakes(told: dict[str, Any], declaration: dict[str, Any], folder: Path) -> Iterator[str]:
+    framework, name = told.get("framework"), told.get("source")
+    if unknown := sorted(set(told) - {"framework", "frameworkVersion", "source", "inputs"}):
+        yield f"compilation.{unknown[0]}: must be framework, frameworkVersion, source or inputs"
+    if framework not in COMPILED_FROM:
+        yield f"compilation.framework: must be one of {', '.join(COMPILED_FROM)}, got {framework!r}"
+        return
+    if not isinstance(name, str) or not _is_inside(name) or not name.endswith(COMPILED_FROM[framework]):
+        endings = " or ".join(COMPILED_FROM[framework])
+        yield f"compilation.source: must be a {endings} file in the folder, got {name!r:.60}"
+    elif name in file_names(declaration):
+        yield f"compilation.source: must be a file that devices do not get, got {name!r}"
+    elif not (folder / name).is_file():
+        yield f"compilation.source: {name} is missing"
+    else:
+        yield from _link_mistakes(folder, name)
+    if not told.get("inputs"):
+        yield "compilation.inputs: is required, got nothing"
+    yield from _tensor_mistakes("compilation.inputs", told.get("inputs") or [])
 
 
 def file_names(declaration: dict[str, Any]) -> list[str]:
@@ -164,6 +193,14 @@ class ModelSource:
         if check_reference and declaration.get("reference"):
             _check_reference(source, folder)
         return source
+
+    def compiled_from(self) -> "ModelSource | None":
+        """What a compilation job reads in place of what devices run: the declaration's `compilation`; None without."""
+        told = self.declaration.get("compilation")
+        if told is None:
+            return None
+        file = self.files[self.declaration["source"]].parent / told["source"]
+        return ModelSource(self.name, told, {PurePosixPath(told["source"]).name: file})
 
     @property
     def input_shapes(self) -> dict[str, list[int]]:

@@ -47,6 +47,47 @@ def triton_image(region: str, tables: Path | None = None) -> str:
     return f"{entry['registries'][region]}.dkr.ecr.{region}.{domain}/{entry['repository']}:{tag}-cpu"
 
 
+#: Accounts of Neo's inference images, by region: `image_uri_config/neo-pytorch.json` of the SageMaker SDK at 00632da.
+NEO_ACCOUNTS = {
+    "af-south-1": "774647643957", "ap-east-1": "110948597952", "ap-northeast-1": "941853720454",
+    "ap-northeast-2": "151534178276", "ap-northeast-3": "925152966179", "ap-south-1": "763008648453",
+    "ap-southeast-1": "324986816169", "ap-southeast-2": "355873309152", "ca-central-1": "464438896020",
+    "cn-north-1": "472730292857", "cn-northwest-1": "474822919863", "eu-central-1": "746233611703",
+    "eu-north-1": "601324751636", "eu-south-1": "966458181534", "eu-west-1": "802834080501",
+    "eu-west-2": "205493899709", "eu-west-3": "254080097072", "me-south-1": "836785723513",
+    "sa-east-1": "756306329178", "us-east-1": "785573368785", "us-east-2": "007439368137",
+    "us-gov-west-1": "263933020539", "us-west-1": "710691900526", "us-west-2": "301217895009",
+}  # fmt: skip
+#: Versions of those images by framework, the newest last: the same file.
+NEO_VERSIONS = {"PYTORCH": ("1.4", "1.5", "1.6", "1.7", "1.8", "1.12")}
+
+
+def neo_image(framework: str, version: str, region: str) -> str:
+    """Name Neo's own image for processors, which serves what Neo compiled from a framework's model.
+
+    Args:
+        framework: SageMaker's name, such as `PYTORCH`.
+        version: Of the framework, such as `1.12`.
+        region: Of the endpoint.
+
+    Returns:
+        The image's URI.
+
+    Raises:
+        ImageUriError: There is none.
+    """
+    for what, value, known in (
+        ("framework", framework, NEO_VERSIONS),
+        (f"version of {framework}", version, NEO_VERSIONS.get(framework, ())),
+        ("region", region, NEO_ACCOUNTS),
+    ):
+        if value not in known:
+            raise ImageUriError(f"verify: Neo has an image for {what} {', '.join(known)}, got {value!r}")
+    domain = next((name for prefix, name in _DOMAINS.items() if region.startswith(prefix)), "amazonaws.com")
+    repository = f"sagemaker-inference-{framework.lower()}"
+    return f"{NEO_ACCOUNTS[region]}.dkr.ecr.{region}.{domain}/{repository}:{version}-cpu-py3"
+
+
 def _installed() -> Path:
     """The SDK's tables in the environment that `make setup-sagemaker` makes, or else in this one."""
     folders = sorted((PROJECT / ".venv-sagemaker" / "lib").glob(f"python*/site-packages/{_TABLES}"))
@@ -121,6 +162,7 @@ class ModelVerifier(Construct):
         model_uri: str,
         sample_uri: str,
         image: str,
+        framework: str = "",
         instance_type: str,
         tolerance: float,
     ) -> CustomResource:
@@ -134,6 +176,7 @@ class ModelVerifier(Construct):
             model_uri: S3 URI of the archive with the ONNX model.
             sample_uri: S3 URI of the sample.
             image: URI of the server's image.
+            framework: Of what Neo compiled, such as `PYTORCH`; empty for an ONNX model on Triton.
             instance_type: Of the endpoint.
             tolerance: Largest difference of a value that is still right.
 
@@ -151,6 +194,7 @@ class ModelVerifier(Construct):
                 sample_uri=sample_uri,
                 output_uri=f"s3://{self._bucket.name}/verification/{model}",
                 image=image,
+                framework=framework or None,
                 instance_type=instance_type,
                 tolerance=tolerance,
                 kms_key_id=self._key_arn,

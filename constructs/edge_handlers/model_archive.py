@@ -9,6 +9,7 @@ import io
 import shutil
 import tarfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -73,20 +74,25 @@ def fetch(place: S3Location, folder: Path, s3: Any, max_bytes: int = MAX_BYTES) 
 
 
 def pack_one(model: Path, name: str, target: Path) -> None:
-    """Write an archive whose bytes follow from the model alone; not compressed, because weights hardly shrink.
+    """Write an archive of one file; arguments as of `pack`, the file and its name."""
+    pack({name: model}, target)
+
+
+def pack(files: Mapping[str, Path], target: Path) -> None:
+    """Write an archive whose bytes follow from its files alone; not compressed, because weights hardly shrink.
 
     Args:
-        model: The file to pack.
-        name: Its name in the archive.
+        files: Name in the archive to the file to pack.
         target: The archive.
     """
     with target.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", compresslevel=0, mtime=0) as file:
         stream = io.BufferedWriter(file)
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            entry = tarfile.TarInfo(name)
-            entry.size = model.stat().st_size
-            with model.open("rb") as content:
-                archive.addfile(entry, content)
+            for name, file_in in sorted(files.items()):
+                entry = tarfile.TarInfo(name)
+                entry.size = file_in.stat().st_size
+                with file_in.open("rb") as content:
+                    archive.addfile(entry, content)
         stream.flush()
 
 

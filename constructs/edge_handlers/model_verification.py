@@ -24,7 +24,7 @@ from edge_handlers.custom_resource import (
     number,
     parse,
 )
-from edge_handlers.model_archive import fetch, pack_one
+from edge_handlers.model_archive import fetch, pack, pack_one
 from edge_handlers.s3_objects import (
     ObjectStore,
     S3Location,
@@ -42,6 +42,17 @@ BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 VARIANT = "only"
 #: What Triton calls the model.
 MODEL = "model"
+#: Where Neo's image looks for its entry point, and how it is told ("Prerequisites" of Neo's hosting, SageMaker
+#: Developer Guide; `MMS_DEFAULT_RESPONSE_TIMEOUT` is that guide's too).
+ENTRY_POINT = "code/inference.py"
+NEO_ENVIRONMENT = {
+    "SAGEMAKER_PROGRAM": "inference.py",
+    "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+    "MMS_DEFAULT_RESPONSE_TIMEOUT": "500",
+}
+NEO_FRAMEWORKS = ("PYTORCH",)
+#: Read, never imported: it is the image that has what it needs.
+_ENTRY = Path(__file__).with_name("neo_serving.py")
 NAME_PATTERN = re.compile(r"(?=.{1,63}\Z)[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 DIFFERENCES_SHOWN = 3
 LOG_DAYS = 30
@@ -62,9 +73,10 @@ class Verification(Contract):
         model_uri: The archive with the ONNX model to verify.
         sample_uri: JSON with `inputs` and `outputs`: name to shape, datatype and data.
         output_uri: Prefix for the server's form of the model.
-        image: URI of the Triton image.
+        image: URI of the server's image.
         instance_type: Of the endpoint.
         tolerance: Largest difference of a value that is still right.
+        framework: Of the model that Neo compiled, for Neo's image of it; None for an ONNX model and Triton.
         kms_key_id: Encrypts what is written; None for the bucket's default.
     """
 
@@ -79,10 +91,16 @@ class Verification(Contract):
     image: Annotated[str, Key("Image")]
     instance_type: Annotated[str, Key("InstanceType")]
     tolerance: Annotated[float, number("Tolerance", minimum=0)]
+    framework: Annotated[str | None, Key("Framework")] = None
     kms_key_id: Annotated[str | None, Key("KmsKeyId")] = None
 
     def check(self, properties: Properties) -> None:
-        """Refuse another model's name, objects and place."""
+        """Refuse another model's name, objects and place, and a framework that no image serves."""
+        if self.framework not in (None, *NEO_FRAMEWORKS):
+            raise ValueError(
+                f"{properties.where}.{self.key('framework')} must be one of {', '.join(NEO_FRAMEWORKS)}, or left out, "
+                f"got {self.framework!r}"
+            )
         check_job(f"{properties.where}.{self.key('prefix')}", self.prefix, self.model)
         sources = source_of(self.model)
         check_own(f"{properties.where}.{self.key('model_uri')}", self.model_uri, sources, compiled_of(self.prefix))
@@ -95,7 +113,7 @@ class Verification(Contract):
     def name(self) -> str:
         """Of model, configuration and endpoint alike: the same for the same model, sample and server."""
         told = [self.model_uri, self.sample_uri, self.image, self.instance_type, self.tolerance]
-        return content_name(self.prefix, told)
+        return content_name(self.prefix, [*told, *([self.framework] if self.framework else [])])
 
     @property
     def archive(self) -> S3Location:
@@ -155,7 +173,7 @@ def start(verification: Verification, sagemaker: Any, s3: Any) -> None:
     container = {
         "Image": verification.image,
         "ModelDataUrl": str(verification.archive),
-        "Environment": {"SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": MODEL},
+        "Environment": NEO_ENVIRONMENT if verification.framework else {"SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": MODEL},
     }
     variant = {
         "VariantName": VARIANT,
@@ -265,11 +283,14 @@ def _ask(verification: Verification, runtime: Any, s3: Any) -> list[str]:
         raise VerificationError(f"verify: the sample {place} is missing; deploy again")
     told = json.loads(sample)
     body = json.dumps({"inputs": told["inputs"]}).encode()
+    kind = "application/json" if verification.framework else "application/octet-stream"
     with explaining(f"invoke endpoint {verification.name}"):
-        answer = runtime.invoke_endpoint(
-            EndpointName=verification.name, ContentType="application/octet-stream", Body=body
-        )["Body"].read()
-    return list(differences(told["outputs"], json.loads(answer).get("outputs", []), verification.tolerance))
+        answer = runtime.invoke_endpoint(EndpointName=verification.name, ContentType=kind, Body=body)["Body"].read()
+    outputs = json.loads(answer).get("outputs", [])
+    if verification.framework and len(outputs) == len(told["outputs"]):
+        # PyTorch's outputs have an order and no names.
+        outputs = [{**got, "name": wanted["name"]} for got, wanted in zip(outputs, told["outputs"], strict=True)]
+    return list(differences(told["outputs"], outputs, verification.tolerance))
 
 
 def _has_volume(verification: Verification) -> bool:
@@ -287,24 +308,30 @@ def _unless_there(call: Callable[..., Any], **arguments: Any) -> None:
 
 
 def store_served_model(verification: Verification, s3: Any) -> None:
-    """Write the model in the form that Triton serves, a folder a version, unless it lies there already.
+    """Write the model in the form that its server wants, unless it lies there already.
+
+    For Triton that is a folder a version; for Neo's image all that Neo made, and the image's entry point.
 
     Raises:
-        VerificationError: The archive does not hold exactly one ONNX model.
+        VerificationError: The archive does not hold exactly one ONNX model, where Triton is to serve it.
         ArchiveError: It is damaged.
         AwsCallError: S3 refused a call.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = S3Location.parse(verification.model_uri)
-        models = [file for file in fetch(source, folder / "in", s3) if file.endswith(".onnx")]
-        if len(models) != 1:
+        files = fetch(source, folder / "in", s3)
+        archive = folder / "model.tar.gz"
+        models = [file for file in files if file.endswith(".onnx")]
+        if verification.framework:
+            pack({**{name: folder / "in" / name for name in files}, ENTRY_POINT: _ENTRY}, archive)
+        elif len(models) != 1:
             raise VerificationError(
                 f"verify: {source} must hold exactly one .onnx file, got {models or 'none'}: "
                 "only ONNX models can be verified on an endpoint"
             )
-        archive = folder / "model.tar.gz"
-        pack_one(folder / "in" / models[0], f"{MODEL}/1/model.onnx", archive)
+        else:
+            pack_one(folder / "in" / models[0], f"{MODEL}/1/model.onnx", archive)
         place = verification.archive
         store = ObjectStore(s3, place.bucket, verification.kms_key_id)
         store.put_file(place.key, archive, sha256_of(archive), "application/gzip")

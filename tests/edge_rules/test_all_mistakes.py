@@ -33,7 +33,7 @@ IN_SCRIPT = {
 NOT_TOGETHER = "FunctionWheel"
 GOOD = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n'
 IN_FILES = {
-    f'{GOOD}compiler = "neo"\nverify = "endpoint"\n': "verify endpoint serves ONNX, and neo makes a library for",
+    f'{GOOD}compiler = "neo"\nverify = "endpoint"\n': "verify endpoint runs what neo compiled for its own kind",
     f'{GOOD}[runtime]\npython = "3.10"\n': "runtime.python must be one that the edge server's system has",
 }
 

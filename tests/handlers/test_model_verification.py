@@ -1,4 +1,6 @@
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -83,6 +85,52 @@ def test_the_server_gets_the_model_in_its_own_form(cloud: FakeEndpoints, s3: Fak
     assert container["ModelDataUrl"] == f"s3://artifacts-dev/verification/digits/{name}/model.tar.gz"
     assert s3.content("artifacts-dev", f"verification/digits/{name}/model.tar.gz")
     assert cloud.models[name]["EnableNetworkIsolation"] is True
+
+
+NEO = {"Framework": "PYTORCH", "Image": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-inference-pytorch:1.12"}
+
+
+def test_neos_image_gets_what_neo_made_and_the_entry_point(cloud: FakeEndpoints, s3: FakeS3) -> None:
+    s3.put("artifacts-dev", MODEL, targz({"compiled.pt": b"compiled", "code/inference.py": b"of the source"}))
+    request, created = serving(cloud, **NEO)
+    name = created["PhysicalResourceId"]
+    # Neo's image answers without names, in the model's order.
+    cloud.answer = {"outputs": [{"datatype": "FP32", "shape": [1, 3], "data": [1.0, -2.0, 0.25]}]}
+
+    assert look(request, created)["IsComplete"]
+
+    container = cloud.called("create_model")[0]["PrimaryContainer"]
+    assert container["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
+    assert cloud.called("invoke_endpoint")[0]["ContentType"] == "application/json"
+    packed = s3.content("artifacts-dev", f"verification/digits/{name}/model.tar.gz")
+    assert packed is not None
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert set(files) == {"compiled.pt", "code/inference.py"}
+    assert b"def transform_fn" in files["code/inference.py"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "error"),
+    [
+        ([[1.0, -2.0, 0.5]], r"logits\[2\] must be 0.25"),
+        ([], "output logits is missing, got none"),
+        ([[1.0, -2.0, 0.25], [0.0]], "output logits is missing, got"),
+    ],
+)
+def test_a_wrong_answer_of_neos_image_fails(cloud: FakeEndpoints, outputs: list[list[float]], error: str) -> None:
+    request, created = serving(cloud, **NEO)
+    cloud.answer = {"outputs": [{"datatype": "FP32", "shape": [1, len(each)], "data": each} for each in outputs]}
+
+    with pytest.raises(VerificationError, match=error):
+        look(request, created)
+    assert cloud.nothing_left
+
+
+def test_a_framework_without_an_image_is_refused(cloud: FakeEndpoints) -> None:
+    with pytest.raises(ValueError, match=r"Framework must be one of PYTORCH, or left out, got 'TENSORFLOW'"):
+        run(event.create(CAPABILITY, Framework="TENSORFLOW"))
+    assert cloud.nothing_left
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import onnxruntime
 import pytest
 from botocore.exceptions import ClientError
 
+from edge_handlers import neo_serving
 from tests.twin.conftest import Clients, trust, wait_until
 from twin.cloud.aws.shapes import mistakes
-from twin.cloud.sagemaker.compiler import InputError, extract_model, optimise, pack_artifact
+from twin.cloud.aws.worker import OrderError
+from twin.cloud.sagemaker.compiler import InputError, compile_torch, extract_model, optimise, pack_artifact
+from twin.cloud.sagemaker.model_server import by_entry_point
 from twin.files import unpack
 
 MODEL = Path(__file__).resolve().parents[2] / "edge_assets" / "models" / "digits" / "model.onnx"
@@ -99,6 +104,92 @@ def test_a_good_model_is_compiled_to_what_neo_makes_and_onnx_runtime_cannot_read
     for content in made.values():
         with pytest.raises(Exception, match=r"INVALID_PROTOBUF|INVALID_ARGUMENT|FAIL"):
             onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def torchscript(**files: bytes) -> bytes:
+    """A ZIP with the names that torch.jit.save writes; torch itself is not here to make a real one."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as module:
+        for name, content in files.items():
+            module.writestr(f"model/{name.replace('__', '/')}", content)
+    return stream.getvalue()
+
+
+TRACED = torchscript(**{"constants.pkl": b"", "data.pkl": b"", "code__model.py": b""})
+TORCH_INPUT = {"S3Uri": "", "DataInputConfig": '{"input0": [1, 3]}', "Framework": "PYTORCH"}
+
+
+@pytest.mark.parametrize(
+    ("device", "made"),
+    [
+        ("ml_c5", {"compiled.pt"}),
+        ("", {"compiled.so", "compiled.params", "compiled_model.json", "compiled.meta"}),
+    ],
+)
+def test_a_traced_module_is_packed_for_neos_image_or_looks_like_a_devices_library(
+    tmp_path: Path, device: str, made: set[str]
+) -> None:
+    source = tmp_path / "model.tar.gz"
+    source.write_bytes(archive("model.pt", TRACED))
+
+    packed = compile_torch(source, tmp_path / "source", TORCH_INPUT, device)
+
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        assert set(tar.getnames()) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("model.onnx", b"", "exactly one file with the extension .pt or .pth, got none"),
+        ("model.pth", b"weights", "must be a module that torch.jit.save wrote, got no ZIP"),
+        ("model.pth", torchscript(**{"data.pkl": b""}), r"must be a traced module .*, got one without code"),
+    ],
+)
+def test_what_is_no_traced_module_is_refused_as_by_neo(tmp_path: Path, name: str, content: bytes, error: str) -> None:
+    source = tmp_path / "model.tar.gz"
+    source.write_bytes(archive(name, content))
+
+    with pytest.raises(InputError, match=error):
+        compile_torch(source, tmp_path / "source", TORCH_INPUT, "ml_c5")
+
+
+STAND_IN = """
+import contextlib, zipfile
+class Tensor:
+    def __init__(self, values): self.values = values
+    def numpy(self): return self.values
+class jit:
+    @staticmethod
+    def load(path):
+        assert zipfile.ZipFile(path).namelist()
+        return lambda image: (Tensor(image.values.sum(axis=1)), Tensor(image.values * 2))
+def from_numpy(values): return Tensor(values)
+no_grad = contextlib.nullcontext
+"""
+
+
+def test_the_entry_point_answers_in_the_models_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A stand-in for torch, which is not here: the entry point's own code is what is run.
+    (tmp_path / "torch.py").write_text(STAND_IN)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "inference.py").write_text(Path(neo_serving.__file__).read_text())
+    (tmp_path / "compiled.pt").write_bytes(TRACED)
+    body = json.dumps({"inputs": [{"name": "image", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]})
+    with pytest.raises(OrderError, match=r"serves PyTorch with torch alone, and this interpreter has none"):
+        by_entry_point(tmp_path, body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
+    answer = by_entry_point(tmp_path, body)
+    monkeypatch.delitem(sys.modules, "torch")
+
+    assert answer == {
+        "outputs": [
+            {"datatype": "FP32", "shape": [1], "data": [3.0]},
+            {"datatype": "FP32", "shape": [1, 2], "data": [2.0, 4.0]},
+        ]
+    }
 
 
 def test_the_optimised_model_answers_alike(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every combination of a model's switches synthesises through the policy gate, or says why it cannot."""
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage
+from config.places import MODELS
 from config.stage import Stage
 from edge_constructs.edge_assets import MissingAssetError
-from edge_constructs.model_verification import ImageUriError, triton_image
+from edge_constructs.model_source import ModelDeclarationError, ModelSource
+from edge_constructs.model_verification import ImageUriError, neo_image, triton_image
 from edge_constructs.reproducible_zip import StrangerError
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
@@ -98,11 +101,100 @@ def test_edge_manager_packs_only_what_neo_compiled(tmp_path: Path, compiler: str
         load_stage("lab", stage_file(tmp_path, compiler=compiler, packager="edge-manager"))
 
 
-def test_what_neo_makes_of_onnx_is_served_by_no_image(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"neo makes a library for DLR and TVM of it, for which AWS has no serving"
-    ):
+def test_what_neo_compiled_is_verified_on_the_kind_of_instance_that_it_is_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"set neo\.device to ml_c5 for ml\.c5\.large, got ''"):
         load_stage("lab", stage_file(tmp_path, compiler="neo", verify="endpoint"))
+    (tmp_path / "lab.toml").write_text(torch_stage("ml_c5", "ml.c6i.large"), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"set neo\.device to ml_c6i for ml\.c6i\.large, got 'ml_c5'"):
+        load_stage("lab", tmp_path)
+
+
+def torch_stage(device: str, instance: str = "ml.c5.large") -> str:
+    return (
+        'region = "eu-west-1"\n[[models]]\nfolder = "digits"\ncompiler = "neo"\nverify = "endpoint"\n'
+        f'[models.neo]\ndevice = "{device}"\n[models.verification]\ninstance_type = "{instance}"\n'
+        '[runtime]\npython = "host"\narchitecture = "host"\n'
+    )
+
+
+def torch_models(folder: Path, **compilation: Any) -> Path:
+    """The models' folder with digits that have a compilation source; what it holds is not looked at in a synth."""
+    models = folder / "models"
+    shutil.copytree(MODELS / "digits", models / "digits")
+    path = models / "digits" / "model.json"
+    declaration = json.loads(path.read_text())
+    inputs = [{"name": "input0", "shape": [1, 1, 8, 8]}]
+    told = {"framework": "PYTORCH", "source": "digits.pt", "inputs": inputs} | compilation
+    path.write_text(json.dumps({**declaration, "compilation": told}))
+    (models / "digits" / "digits.pt").write_bytes(b"a traced module")
+    return models
+
+
+def models_template(folder: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    (folder / "lab.toml").write_text(torch_stage("ml_c5"), encoding="utf-8")
+    monkeypatch.setattr("stacks.models_stack.MODELS", models)
+    app = new_app(read_context(), outdir=folder / "out")
+    define_stacks(app, load_stage("lab", folder))
+    app.synth()
+    template: dict[str, Any] = json.loads((folder / "out" / "Models.template.json").read_text(encoding="utf-8"))
+    return template
+
+
+def test_a_pytorch_source_is_compiled_and_verified_by_neos_own_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = models_template(tmp_path, torch_models(tmp_path), monkeypatch)
+
+    found = {each["Type"]: each["Properties"] for each in template["Resources"].values()}
+    job, check = found["Custom::NeoCompilation"], found["Custom::ModelVerification"]
+    assert (job["Framework"], job["FrameworkVersion"], job["TargetDevice"]) == ("PYTORCH", "1.12", "ml_c5")
+    assert json.loads(job["DataInputConfig"]) == {"input0": [1, 1, 8, 8]}
+    assert job["SourceUri"] != found["Custom::ModelPackage"]["SourceUri"]
+    assert check["Framework"] == "PYTORCH"
+    assert check["Image"] == "802834080501.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-inference-pytorch:1.12-cpu-py3"
+
+
+@pytest.mark.parametrize(
+    ("compilation", "error"),
+    [
+        ({"framework": "ONNX"}, "compilation.framework: must be one of PYTORCH, got 'ONNX'"),
+        ({"framework": None}, "compilation.framework: must be one of PYTORCH, got None"),
+        (
+            {"source": "digits.onnx"},
+            r"compilation.source: must be a \.pt or \.pth file in the folder, got 'digits.onnx'",
+        ),
+        ({"source": "../digits.pt"}, "compilation.source: must be a .* got '../digits.pt'"),
+        ({"source": "gone.pt"}, "compilation.source: gone.pt is missing"),
+        ({"inputs": []}, "compilation.inputs: is required, got nothing"),
+        ({"inputs": [{"name": "x", "shape": "any"}]}, r"compilation.inputs\[0\]: must have a name, and a shape"),
+        ({"version": "2"}, "compilation.version: must be framework, frameworkVersion, source or inputs"),
+    ],
+)
+def test_a_compilation_source_that_cannot_be_is_refused(
+    tmp_path: Path, compilation: dict[str, Any], error: str
+) -> None:
+    models = torch_models(tmp_path, **compilation)
+
+    with pytest.raises(ModelDeclarationError, match=error):
+        ModelSource.read(models / "digits")
+
+
+def test_what_neo_makes_of_onnx_is_served_by_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ModelDeclarationError, match=r"digits: verify endpoint .* Neo's own image, and there is none for"
+    ):
+        models_template(tmp_path, MODELS, monkeypatch)
+
+
+def test_neos_image_is_where_the_sdk_says() -> None:
+    china = "472730292857.dkr.ecr.cn-north-1.amazonaws.com.cn/sagemaker-inference-pytorch:1.8-cpu-py3"
+    assert neo_image("PYTORCH", "1.8", "cn-north-1") == china
+    with pytest.raises(ImageUriError, match=r"image for framework PYTORCH, got 'MXNET'"):
+        neo_image("MXNET", "1.8", "eu-west-1")
+    with pytest.raises(ImageUriError, match=r"image for version of PYTORCH 1\.4, .*1\.12, got '2\.0'"):
+        neo_image("PYTORCH", "2.0", "eu-west-1")
+    with pytest.raises(ImageUriError, match=r"image for region af-south-1, .*, got 'mars-north-1'"):
+        neo_image("PYTORCH", "1.12", "mars-north-1")
 
 
 def test_edge_manager_names_the_regions_that_have_it(tmp_path: Path) -> None:
@@ -127,7 +219,7 @@ def test_a_region_without_an_image_is_named_with_those_that_have_one(tmp_path: P
 
 
 def test_without_the_sdk_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_constructs.model_verification._ROOT", tmp_path)
+    monkeypatch.setattr("edge_constructs.model_verification.PROJECT", tmp_path)
     with pytest.raises(ImageUriError, match=r"run make setup-sagemaker, or set models.verification.image"):
         triton_image("eu-west-1")
 

@@ -14,6 +14,7 @@ import os
 import platform
 import struct
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -70,18 +71,22 @@ def compile_model(order: dict[str, Any], s3: Any, folder: Path) -> dict[str, str
         OutputError: If the result cannot be stored.
     """
     source, output = order["input"], order["output"]
-    if source["Framework"] != "ONNX":
-        raise InputError(f"Framework must be ONNX on the twin, got {source['Framework']}: export the model to ONNX")
     archive = folder / "source.tar.gz"
+    platform = output.get("TargetPlatform", {})
+    if source["Framework"] not in ("ONNX", "PYTORCH"):
+        raise InputError(
+            f"Framework must be ONNX or PYTORCH on the twin, got {source['Framework']}: export the model to ONNX"
+        )
     name = _fetch(s3, source["S3Uri"], archive)
     unpacked = folder / "source"
     unpacked.mkdir()
-    compiled = folder / "model.onnx"
-    platform = output.get("TargetPlatform", {})
-    shapes = optimise(
-        extract_model(archive, unpacked), compiled, source.get("DataInputConfig", ""), platform.get("Arch")
-    )
-    packed = pack_artifact(compiled.read_bytes(), shapes, platform.get("Arch"))
+    if source["Framework"] == "PYTORCH":
+        packed = compile_torch(archive, unpacked, source, output.get("TargetDevice", ""))
+    else:
+        compiled = folder / "model.onnx"
+        found = extract_model(archive, unpacked)
+        shapes = optimise(found, compiled, source.get("DataInputConfig", ""), platform.get("Arch"))
+        packed = pack_artifact(compiled.read_bytes(), shapes, platform.get("Arch"))
     target = output.get("TargetDevice") or "_".join(
         platform[part] for part in ("Os", "Arch", "Accelerator") if part in platform
     )
@@ -123,19 +128,20 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.lstrip("/")
 
 
-def extract_model(archive: Path, folder: Path) -> Path:
+def extract_model(archive: Path, folder: Path, endings: tuple[str, ...] = (".onnx",)) -> Path:
     """Unpack a source archive and find its model.
 
     Args:
         archive: A gzip-compressed tar.
         folder: Where to unpack; empty.
+        endings: What the model's name may end in.
 
     Returns:
-        Path of the only `.onnx` file.
+        Path of the only file with such a name.
 
     Raises:
         InputError: If the archive is damaged, unpacks to more than 2 GiB, holds a path or link that leaves the folder,
-            or not exactly one `.onnx` file.
+            or not exactly one such file.
     """
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -147,11 +153,47 @@ def extract_model(archive: Path, folder: Path) -> Path:
                 unpack(tar, member, folder)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as exc:
         raise InputError(f"the model artifact must be a readable .tar.gz archive: {exc}") from exc
-    models = [path for path in sorted(folder.rglob("*.onnx")) if path.is_file()]
+    models = [path for path in sorted(folder.rglob("*")) if path.suffix in endings and path.is_file()]
     if len(models) != 1:
         names = ", ".join(str(path.relative_to(folder)) for path in models) or "none"
-        raise InputError(f"the archive must hold exactly one file with the extension .onnx, got {names}")
+        wanted = " or ".join(endings)
+        raise InputError(f"the archive must hold exactly one file with the extension {wanted}, got {names}")
     return models[0]
+
+
+def compile_torch(archive: Path, folder: Path, source: dict[str, Any], device: str) -> bytes:
+    """Check a PyTorch model as Neo does, and pack it in the form that Neo's image serves; nothing is compiled.
+
+    A traced module is a ZIP with its code (TorchScript); without torch that is all that can be looked at. For a kind of
+    instance (`ml_c5`) the result holds the module, for a device it looks like any library of Neo's.
+
+    Args:
+        archive: The source, a gzip-compressed tar.
+        folder: Where to unpack; empty.
+        source: `InputConfig` of the job.
+        device: `TargetDevice` of the job; empty for a platform.
+
+    Returns:
+        A gzip-compressed tar without times or owners.
+
+    Raises:
+        InputError: If the archive holds no traced module, or the inputs are not declared.
+    """
+    shapes = _declared_shapes(source.get("DataInputConfig", ""))
+    model = extract_model(archive, folder, (".pt", ".pth"))
+    try:
+        with zipfile.ZipFile(model) as module:
+            names = {name.partition("/")[2] for name in module.namelist()}
+    except (zipfile.BadZipFile, OSError) as exc:
+        raise InputError(f"{model.name} must be a module that torch.jit.save wrote, got no ZIP: {exc}") from exc
+    if "constants.pkl" not in names or not any(name.startswith("code/") for name in names):
+        raise InputError(
+            f"{model.name} must be a traced module (torch.jit.trace, then torch.jit.save), got one without code: "
+            "torch.save keeps weights or a pickled object, which Neo does not read"
+        )
+    if not device.startswith("ml_"):
+        return pack_artifact(model.read_bytes(), shapes, None)
+    return _packed({"compiled.pt": model.read_bytes()})
 
 
 #: Architecture to ELF's number of it; of others the library is 64-bit x86's.
@@ -185,6 +227,10 @@ def pack_artifact(model: bytes, shapes: dict[str, list[int]], target_arch: str |
         "compiled.so": header + bytes.fromhex(digest),
         "compiled_model.json": json.dumps(graph).encode(),
     }
+    return _packed(members)
+
+
+def _packed(members: dict[str, bytes]) -> bytes:
     compressed = io.BytesIO()
     with gzip.GzipFile(fileobj=compressed, mode="wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content in members.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 _S3 = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
+ENTRY_POINT = "code/inference.py"
+"""Where Neo's images look for what reads requests."""
 _TYPES = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32, "UINT8": np.uint8}
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
@@ -48,6 +51,8 @@ def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
                 unpack(tar, member, folder / "models")
     except (ClientError, BotoCoreError, tarfile.TarError, OSError) as exc:
         raise OrderError(f"{order['model']} must be a readable .tar.gz: {exc}") from exc
+    if (folder / "models" / ENTRY_POINT).is_file():
+        return by_entry_point(folder / "models", order["body"])
     models = sorted((folder / "models").glob("*/1/model.onnx"))
     if len(models) != 1:
         raise OrderError(f"{order['model']} must hold one model as <name>/1/model.onnx, got {len(models)}")
@@ -63,6 +68,42 @@ def answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
     except Exception as exc:
         raise OrderError(" ".join(str(exc).split())[:500]) from exc
     return {"outputs": [_tensor(node.name, value) for node, value in zip(session.get_outputs(), values, strict=True)]}
+
+
+def by_entry_point(folder: Path, body: str | None) -> dict[str, Any]:
+    """Serve as Neo's PyTorch image does: its `model_fn` loads the module, the archive's entry point does the rest.
+
+    The twin compiles nothing: the module is the one that was given to Neo, run by torch, where there is one.
+
+    Args:
+        folder: The archive's files.
+        body: The request; None only loads.
+
+    Returns:
+        `outputs` in the model's order, without names.
+
+    Raises:
+        OrderError: There is no torch, no module, or the request is refused.
+    """
+    try:
+        import torch  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as exc:
+        raise OrderError(
+            "the twin serves PyTorch with torch alone, and this interpreter has none: run the twin by one that has "
+            "(requirements-model.txt names the release), or leave verify out on the twin"
+        ) from exc
+    modules = sorted([*folder.glob("*.pt"), *folder.glob("*.pth")])
+    if len(modules) != 1:
+        raise OrderError(f"the archive must hold one compiled module, got {[each.name for each in modules] or 'none'}")
+    try:
+        model = torch.jit.load(str(modules[0]))
+        entry = runpy.run_path(str(folder / ENTRY_POINT))
+        if body is None:
+            return {"outputs": []}
+        answer, _kind = entry["transform_fn"](model, body, "application/json", "application/json")
+        return dict(json.loads(answer))
+    except Exception as exc:
+        raise OrderError(" ".join(str(exc).split())[:500]) from exc
 
 
 def _tensor(name: str, value: Any) -> dict[str, Any]:
