@@ -242,6 +242,28 @@ def difference(
     return BillDifference(bill_of(kept), bill_of(after, devices), bill)
 
 
+def rollout_items(region: str, executions: int, transferred_bytes: int, prices: Prices | None = None) -> list[Item]:
+    """Estimate what a rollout costs, once.
+
+    Args:
+        region: Where it runs.
+        executions: Devices that are notified.
+        transferred_bytes: What all of them download.
+        prices: The price table; by default the repository's.
+
+    Raises:
+        ValueError: The table lacks a price, or knows no factor for the region.
+    """
+    prices = prices or _prices()
+    messages = executions * prices.assumed("messages_a_deployment")
+    gib = transferred_bytes / (1 << 30)
+    return [
+        Item("IoT jobs", executions / 1e3 * prices.price("iot", "remote_actions_1k", region), f"{executions} devices"),
+        Item("IoT messages", messages / 1e6 * prices.price("iot", "messages_million", region), f"{messages:g}"),
+        Item("S3 transfer", gib * prices.price("transfer", "internet_gib", region), f"{gib:.3f} GiB to the internet"),
+    ]
+
+
 @cache
 def _prices() -> Prices:
     return read_prices(PRICES)

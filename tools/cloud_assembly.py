@@ -16,8 +16,10 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.places import PROJECT
 from edge_handlers.custom_resource import Properties
+from edge_handlers.deployment_health import HealthCheck
 from edge_handlers.device_list import CLIENTS
 from edge_handlers.device_registry import Registry
+from edge_handlers.model_package import ModelPackage
 from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
 from edge_rules.recipe_view import DEPLOYMENT, Recipe, recipes
@@ -25,6 +27,7 @@ from edge_rules.recipe_view import DEPLOYMENT, Recipe, recipes
 ROOT = PROJECT
 LIMIT_S = 300
 REGISTRY = Registry.TYPE
+_CONTENT = ModelPackage.key("content")
 #: From a component's artifact to the file it is made of: parameter, package, compilation, copy.
 _HOPS = 5
 
@@ -67,6 +70,7 @@ class Target:
         devices: How many devices the registry puts into it; None if no registry has it among its rings.
         on_device: All components of a device that it reaches, those of the device's other groups and dependencies
             included; empty where nucleus lite runs none of them.
+        gate: What the deploy waits for before it goes on; None: it does not wait.
     """
 
     name: str
@@ -76,6 +80,22 @@ class Target:
     stack: str = ""
     devices: int | None = None
     on_device: frozenset[str] = frozenset()
+    gate: "Gate | None" = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The health that a deploy waits for after a ring's deployment.
+
+    Attributes:
+        ring: The ring's name in texts.
+        healthy_percentage: Share of its core devices, per cent.
+        timeout_s: For so long, s.
+    """
+
+    ring: str
+    healthy_percentage: int
+    timeout_s: int
 
 
 @dataclass(frozen=True, order=True)
@@ -267,7 +287,7 @@ def _together(view: FleetView) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for device in on_lite(view):
         for deployment in device.deployments:
-            name = _target_name(deployment)
+            name = target_name(deployment)
             found[name] = max(found.get(name, frozenset()), frozenset(device.wanted), key=len)
     return found
 
@@ -300,12 +320,18 @@ def _unpacked_bytes(file: Path) -> int:
 
 def _origin(view: FleetView, uri: str) -> str:
     """Digest of the asset behind a location; the location itself if there is none."""
-    file = artifact_file(view, uri)
+    file = artifact_file(view, uri, packed=False)
     return next((digest for digest, path in view.assets.items() if path == file), uri)
 
 
-def artifact_file(view: FleetView, uri: str) -> Path | None:
-    """Follow a location through parameters and custom resources to the asset that it comes from."""
+def artifact_file(view: FleetView, uri: str, *, packed: bool = True) -> Path | None:
+    """Follow a location through parameters and custom resources to the asset that it comes from.
+
+    Args:
+        view: Templates and assets.
+        uri: The location.
+        packed: Also from a model's package, whose place is named by its content, to the model's source.
+    """
     texts = [uri]
     for _ in range(_HOPS):
         following = []
@@ -314,6 +340,7 @@ def artifact_file(view: FleetView, uri: str) -> Path | None:
                 return found
             following += [resource.text(resource.properties) for resource in view.referenced(text)]
             following += _parameter_values(view, text)
+            following += _package_sources(view, text) if packed else []
         texts = following
     return None
 
@@ -331,12 +358,18 @@ def _parameter_values(view: FleetView, text: str) -> list[str]:
     return found
 
 
+def _package_sources(view: FleetView, text: str) -> list[str]:
+    packages = [each for each in view.of_type(ModelPackage.TYPE) if each.properties.get(_CONTENT) in text.split("/")]
+    return [each.text(each.properties.get(ModelPackage.key("source_uri"), "")) for each in packages]
+
+
 def _target(deployment: Resource, counts: Mapping[str, int], together: Mapping[str, frozenset[str]]) -> Target:
     properties = deployment.properties
     components = properties.get("Components") or {}
-    name = _target_name(deployment)
+    name = target_name(deployment)
     return Target(
         name=name,
+        gate=_gate(deployment, name),
         components={each: deployment.text(wanted.get("ComponentVersion")) for each, wanted in components.items()},
         configuration={
             each: deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge"))
@@ -354,10 +387,25 @@ def _target(deployment: Resource, counts: Mapping[str, int], together: Mapping[s
     )
 
 
-def _target_name(deployment: Resource) -> str:
-    text = deployment.text(deployment.properties.get("TargetArn", ""))
-    for group in deployment.fleet.referenced(text):
-        for key in ("ThingGroupName", "ThingName"):
-            if key in group.properties:
-                return group.text(group.properties[key])
+def _gate(deployment: Resource, name: str) -> Gate | None:
+    for each in deployment.fleet.of_type(HealthCheck.TYPE):
+        if target_name(each, HealthCheck.key("group_arn")) == name:
+            values = {key: each.text(value) for key, value in each.properties.items()}
+            number = {key: int(values[HealthCheck.key(key)]) for key in ("healthy_percentage", "timeout_s")}
+            return Gate(values[HealthCheck.key("ring")], number["healthy_percentage"], number["timeout_s"])
+    return None
+
+
+def target_name(resource: Resource, key: str = "TargetArn") -> str:
+    """Name of the group or thing that a property of a resource leads to.
+
+    Args:
+        resource: A deployment, or another resource.
+        key: The property.
+    """
+    text = resource.text(resource.properties.get(key, ""))
+    for group in resource.fleet.referenced(text):
+        for named in ("ThingGroupName", "ThingName"):
+            if named in group.properties:
+                return group.text(group.properties[named])
     return text.rsplit("/", 1)[-1] if "<" not in text.rsplit("/", 1)[-1] else text

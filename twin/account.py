@@ -102,10 +102,11 @@ class Account:
 
     Args:
         arguments: Keyword arguments of `boto3.client`, such as the region and, for a twin, its address.
+        config: Time limits and retries of its clients; three attempts by default.
     """
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        self._arguments = arguments
+    def __init__(self, arguments: dict[str, Any], config: Config = _BOUNDED) -> None:
+        self._arguments, self._config = arguments, config
         self._clients: dict[str, Any] = {}
 
     def names(self, listing: Listing) -> list[Any]:
@@ -156,7 +157,7 @@ class Account:
     def _pages(self, service: str, operation: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
         client = self._clients.get(service)
         if client is None:
-            client = self._clients[service] = boto3.client(service, config=_BOUNDED, **self._arguments)
+            client = self._clients[service] = boto3.client(service, config=self._config, **self._arguments)
         try:
             if not client.can_paginate(operation):
                 yield getattr(client, operation)(**arguments)

@@ -92,7 +92,9 @@ class OperatorClient:
 
     @contextlib.contextmanager
     def listen(self, topic: str) -> Iterator[queue.SimpleQueue[bytes]]:
-        """Receive everything on an exact topic, in the order of arrival, while in the block.
+        """Receive everything on a topic, or on all that a filter with `+` or `#` fits, in the order of arrival.
+
+        It lasts as long as the block.
 
         Raises:
             TwinError: If the broker does not confirm the subscription within 10 s.
@@ -224,7 +226,7 @@ class OperatorClient:
         del client, data
         with self._lock:
             for topic, heard in self._listeners:
-                if topic == message.topic:
+                if topic == message.topic or mqtt.topic_matches_sub(topic, message.topic):
                     heard.put(bytes(message.payload))
         try:
             content = json.loads(message.payload)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.plan.test_plan import assert_agreed
-from tools import plan
+from tools import plan, two_versions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = f"""
@@ -39,7 +39,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.com")
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "base"], ["branch", "base"]):
         subprocess.run(["git", *command], cwd=root, check=True)
-    monkeypatch.setattr(plan, "ROOT", root)
+    monkeypatch.setattr(two_versions, "ROOT", root)
     return root
 
 

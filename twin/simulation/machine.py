@@ -448,7 +448,8 @@ class SimulatedMachine(Machine):
                 task.cancel()
             if by_itself and ends_s is not None:
                 self._reach(began_s + ends_s)
-            self.ledger.stop(name)
+            if not by_itself or status != 0:  # what has finished is not down
+                self.ledger.stop(name)
 
         step = self._step(ends_s, status, cleanup)
         serving += [self._task(self._send(message, start_s)) for message in behaviour.messages]

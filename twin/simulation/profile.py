@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -232,6 +232,23 @@ class Lot:
         """When the device loses its network."""
         entries = enumerate(self._profile.offline)
         return [(number, entry) for number, entry in entries if self.chance("offline", number) < entry.share]
+
+    def back_s(self, moment_s: float) -> float:
+        """When the device hears what it is told at a moment; both in seconds since its outages began to count."""
+        while later := [end for start, end in self._away(moment_s) if start <= moment_s < end]:
+            moment_s = max(later)
+        return moment_s
+
+    def _away(self, moment_s: float) -> Iterator[tuple[float, float]]:
+        """Beginning and end of the outages that begin up to a moment."""
+        for number, entry in self.outages():
+            start, times = self.between(entry.after_s, "offline after", number), 0
+            while start <= moment_s:
+                end = start + self.between(entry.for_s, "offline for", number, times)
+                yield start, end
+                if entry.every_s is None:
+                    break
+                start, times = end + entry.every_s, times + 1
 
     def behaviour(self, recipe: Recipe, dialect: str, configuration: Mapping[str, Any]) -> Behaviour:
         """What a component version does on the device."""

@@ -1,0 +1,137 @@
+"""`python -m tools.rehearse`: a change that only some devices cannot take is found before it reaches anybody."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rehearsal.rehearsed_assembly import NAME, RUN, device, write_assembly, write_fleet
+from tools import rehearse
+from tools.cloud_assembly import ROOT
+from twin.process import processes_where
+
+LIMIT_S = 120.0
+JOB = {
+    "JobExecutionsRolloutConfig": {"MaximumPerMinute": 100},
+    "AbortConfig": {
+        "CriteriaList": [
+            {"FailureType": "FAILED", "Action": "CANCEL", "ThresholdPercentage": 90, "MinNumberOfExecutedThings": 50}
+        ]
+    },
+}
+PROFILE = """
+[[components]]
+component = "plant.Camera"
+install_s = [20, 40]
+start_s = 10
+"""
+LITE = [f"line-{number:02}" for number in range(6)]
+DEVICES = [
+    *(device(f"test-{number}", "canary", "classic") for number in range(3)),
+    *(device(name, "early", "lite") for name in LITE),
+    *(device(f"press-{number}", "early", "classic") for number in range(6)),
+    *(device(f"oven-{number}", "all", "classic") for number in range(3)),
+    device("cellar", "all", "lite", seen="2026-10-01T00:00:00Z"),
+    device("new", "all"),
+]
+
+
+def start(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
+    """Begin a rehearsal of `folder`'s two assemblies, in a process of its own."""
+    command = [sys.executable, "-m", "tools.rehearse", "--fleet", str(folder / "fleet.json"), "--speed", "240"]
+    command += ["--before", str(folder / "before"), "--after", str(folder / "after"), "--seed", "4"]
+    command += ["--json", str(folder / f"{name}.json"), "--markdown", str(folder / f"{name}.md"), *more]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, and a change with a step that nucleus lite never runs: the device refuses it there."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    write_assembly(folder / "before", "1.0.0", RUN, **JOB)
+    write_assembly(folder / "after", "1.1.0", {**RUN, "install": "./prepare", "shutdown": "./park"}, **JOB)
+    write_fleet(folder / "fleet.json", DEVICES)
+    (folder / "profile.toml").write_text(PROFILE)
+    return folder
+
+
+def test_a_change_that_breaks_lite_devices_only_is_named_with_ring_and_devices_the_same_twice(folder: Path) -> None:
+    runs = {name: start(folder, name, "--profile", str(folder / "profile.toml")) for name in ("first", "second")}
+    told = {name: run.communicate(timeout=LIMIT_S) for name, run in runs.items()}
+
+    assert {run.returncode for run in runs.values()} == {1}, told
+    found: dict[str, Any] = json.loads((folder / "first.json").read_text())
+    assert (folder / "second.json").read_text() == (folder / "first.json").read_text()
+    assert (folder / "second.md").read_text() == (folder / "first.md").read_text()
+    canary, early, rest = found["rings"]
+    assert found["headline"].startswith(
+        "the rollout would stop at ring early, which stops at the gate: 6 of 12 devices"
+    )
+    assert (canary["verdict"], canary["succeeded"], canary["restarts"], canary["behind"]) == ("goes through", 3, 3, [])
+    assert 0.5 <= canary["gate_minutes"] <= canary["minutes"] <= 1
+    # Each is down for its install step and its start, 30 to 50 s, and asked six times a minute.
+    assert 9 <= canary["requests_lost"] <= 15
+    assert [each["thing"] for each in early["behind"]] == LITE
+    assert {each["nucleus"] for each in early["behind"]} == {"lite"}
+    (reason,) = {each["reason"] for each in early["behind"]}
+    assert reason.startswith(f"FAILED: component {NAME} 1.1.0 does not work on nucleus lite: the step shutdown")
+    assert early["abort"].startswith("6 of 12 FAILED (50.0 %)")
+    assert (early["restarts"], early["notified"]) == (6, 12)
+    assert (rest["verdict"], rest["notified"], len(rest["behind"])) == ("is not reached", 0, 5)
+    jobs = next(cost for cost in found["costs"] if cost["item"] == "IoT jobs")
+    assert jobs["usd"] == pytest.approx(15 * 0.003)
+    assert found["nuclei"] == {"classic": 12, "lite": 7, "unknown": 1}
+    assert "camera.bin" in found["notes"][-1]
+    text, progress = told["first"]
+    assert "6 behind: FAILED: component plant.Camera" in text
+    assert "rehearse: starting a twin" in progress
+    assert "> [!CAUTION]" in (folder / "first.md").read_text()
+    assert not list(folder.glob("edgewright-rehearsal-*"))
+
+
+def test_an_interrupt_leaves_nothing(folder: Path) -> None:
+    run = start(folder, "interrupted")
+    deadline = time.monotonic() + LIMIT_S
+    while not (homes := list(folder.glob("edgewright-rehearsal-*/twin/state.json"))):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.05)
+    home = str(homes[0].parent)
+
+    run.send_signal(signal.SIGINT)
+    _, progress = run.communicate(timeout=LIMIT_S)
+
+    assert run.returncode == 130
+    assert "interrupted, nothing is left" in progress
+    assert not list(folder.glob("edgewright-rehearsal-*"))
+    assert not processes_where(lambda environment: home in environment.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--base", "main", "--speed", "0"], "speed must be from 1 to 3600, got 0"),
+        (["--base", "no such ref"], "--base must be a commit, branch or tag"),
+        ([], "give --base REF, or both --before and --after"),
+        (["--base", "main", "--requests", "-1"], "--requests must be from 0 to 1000000, got -1"),
+        (["--base", "main", "--json", "missing/x.json"], "--json must lie in a folder that exists"),
+        (["--base", "main", "--profile", "none.toml"], "--profile must be a TOML file"),
+    ],
+)
+def test_wrong_use_is_refused(
+    folder: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rehearse.main(["--fleet", str(folder / "fleet.json"), "--stage", "dev", *arguments]) == 2
+
+    assert told in capsys.readouterr().err

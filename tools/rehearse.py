@@ -1,0 +1,282 @@
+"""A rollout tried on a fleet like yours before it happens: `python -m tools.rehearse --fleet FILE --base main`.
+
+The fleet of an export (`python -m tools.fleet_export`) is made out of simulated devices on a twin of its own, runs the
+base, and then gets the change as a deploy would bring it: ring by ring, at the stage's rates, with its abort criteria
+and gates. Nothing of it reaches an account or another twin. docs/rehearse.md says what is modelled.
+
+Exit codes: 0 the rollout goes through, 1 it would stop, 2 wrong use or no rehearsal, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from config.fleet import RINGS
+from config.loader import ConfigurationError
+from config.names import Names
+from tools.bill import read_prices, rollout_items
+from tools.cloud_assembly import Assembly, AssemblyError, Target
+from tools.fleet_export import FleetDevice, FleetFile, FleetFileError, read_fleet
+from tools.rehearsal_report import NOT_REACHED, UNCHANGED, Behind, Cost, Rehearsal, RingResult
+from tools.rehearsed_rollout import Patience, RehearsedFleet, Rollout
+from tools.two_versions import Change, add_options, read_change
+from twin import lifecycle
+from twin.devices.simulated_fleet import COUNT_LIMIT
+from twin.errors import TwinError
+from twin.simulation.profile import Behaviour, Exit, Profile, load_profile
+
+_NAMES_SHOWN = 10
+_LAG_S = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.rehearse", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--fleet", type=Path, required=True, help="file of `python -m tools.fleet_export`")
+    parser.add_argument("--stage", help="stage of the two versions; the fleet's by default")
+    add_options(parser)
+    parser.add_argument("--profile", type=Path, help="what components do on the devices, a TOML file (docs/twin.md)")
+    parser.add_argument("--seed", type=int, help="of what is left to chance; the profile's by default")
+    parser.add_argument("--speed", type=float, default=60.0, help="of the twin's time (default: %(default)g)")
+    parser.add_argument("--requests", type=float, default=6.0, help="to each device a minute (default: %(default)g)")
+    parser.add_argument(
+        "--wait-hours", type=float, default=1.0, help="of the twin's time without a change (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--away-days", type=float, default=7.0, help="not seen for so long: away (default: %(default)g)"
+    )
+    parser.add_argument("--markdown", type=Path, help="write the result as Markdown there, too")
+    parser.add_argument("--json", type=Path, help="write it as JSON there, too")
+    options = parser.parse_args(arguments)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        # A stop of a job runner is an interrupt like Ctrl-C: nothing is left.
+        for number in before:
+            signal.signal(number, signal.default_int_handler)
+        result = _rehearse(options)
+    except KeyboardInterrupt:
+        print("rehearse: interrupted, nothing is left", file=sys.stderr)
+        return 130
+    except (
+        *(AssemblyError, ConfigurationError, FleetFileError, TwinError),
+        *(OSError, ValueError, ClientError, BotoCoreError),
+    ) as exc:
+        print(f"rehearse: {exc}", file=sys.stderr)
+        return 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    print(result.text(), end="")
+    if options.markdown:
+        options.markdown.write_text(result.markdown(), "utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(result.as_dict(), indent=1) + "\n", "utf-8")
+    return 1 if result.stopped else 0
+
+
+def _rehearse(options: argparse.Namespace) -> Rehearsal:
+    for name in ("json", "markdown"):
+        path: Path | None = getattr(options, name)
+        if path and not path.parent.is_dir():
+            raise AssemblyError(f"--{name} must lie in a folder that exists, got {path}")
+    for name, least in (("requests", 0.0), ("wait_hours", 0.01), ("away_days", 0.0)):
+        if not least <= getattr(options, name) <= 1e6:
+            shown = name.replace("_", "-")
+            raise AssemblyError(f"--{shown} must be from {least:g} to 1000000, got {getattr(options, name):g}")
+    fleet = read_fleet(options.fleet)
+    profile = load_profile(options.profile) if options.profile else Profile()
+    if options.seed is not None:
+        profile = profile.model_copy(update={"seed": options.seed})
+    rollout_items(fleet.region, 0, 0)  # a region without prices is found before, not after the work
+    stage = options.stage or fleet.stage
+    with tempfile.TemporaryDirectory(prefix="edgewright-rehearsal-") as made:
+        folder = Path(made).resolve()
+        change = read_change(options, stage, folder, _say)
+        home = folder / "twin"
+        try:
+            _say("starting a twin")
+            state = lifecycle.start(home, speed=options.speed, auth=False)
+            patience = Patience(options.wait_hours * 3600, options.requests)
+            return rehearse(RehearsedFleet(state, patience, _say), fleet, change, profile, options)
+        finally:
+            _take_down(home)
+
+
+def _take_down(home: Path) -> None:
+    """End the twin; a second interrupt does not keep it from that, which is bounded."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        lifecycle.stop(home, anyway=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def rehearse(
+    rehearsed: RehearsedFleet, fleet: FleetFile, change: Change, profile: Profile, options: argparse.Namespace
+) -> Rehearsal:
+    """Bring the base, then the change, to a fleet of simulated devices.
+
+    Args:
+        rehearsed: An empty fleet on a running twin.
+        fleet: What it shall be.
+        change: The two versions.
+        profile: What the devices do with the change; the base runs without failures.
+        options: Of the command line.
+
+    Raises:
+        FleetFileError: The fleet has no devices, or too many.
+        TwinError: The twin cannot do it.
+    """
+    devices = [device for device in fleet.devices if device.nucleus]
+    if not 1 <= len(devices) <= COUNT_LIMIT:
+        raise FleetFileError(f"{options.fleet} must have 1 to {COUNT_LIMIT} core devices, got {len(devices)}")
+    if not change.after.targets:
+        raise AssemblyError("the change must deploy to the fleet, it has no Greengrass deployment")
+    groups = {device.thing: fleet.groups[device.ring] for device in fleet.devices}
+    rehearsed.join(devices, groups, profile.seed)
+    unready = rehearsed.bring_base(change.before)
+    since = fleet.taken - timedelta(days=options.away_days)
+    away = {device.thing for device in devices if device.last_seen and device.last_seen < since}
+    rehearsed.begin(_completed(profile, Names(options.stage or fleet.stage)), away)
+    rollouts = _roll_out(rehearsed, change, fleet)
+    results = [_result(rehearsed, fleet, rollout) for rollout in rollouts]
+    notified = sum(result.notified for result in results)
+    received = sum(result.received_bytes for result in results)
+    costs = [
+        Cost(each.name, round(each.usd, 6), each.basis) for each in rollout_items(fleet.region, notified, received)
+    ]
+    return Rehearsal(
+        stage=options.stage or fleet.stage,
+        base=options.base or "the assembly before",
+        seed=profile.seed,
+        taken=fleet.taken.isoformat(),
+        nuclei=dict(sorted(Counter(device.nucleus or "unknown" for device in fleet.devices).items())),
+        rings=tuple(results),
+        costs=tuple(costs),
+        prices=read_prices().standing,
+        notes=tuple(_notes(fleet, change, unready, rehearsed.unknown_artifacts)),
+    )
+
+
+def _completed(profile: Profile, names: Names) -> Profile:
+    """The profile with what this app's components do where it says nothing: what provides files ends by itself."""
+    done = Exit(step="run", after_s=(0.5, 2.0), status=0)
+    own = (names.runtime_component, f"edgewright.{names.stage}.model.*")
+    entries = tuple(Behaviour(component=component, exit=done) for component in own)
+    return profile.model_copy(update={"components": (*profile.components, *entries)})
+
+
+def _roll_out(rehearsed: RehearsedFleet, change: Change, fleet: FleetFile) -> list[Rollout]:
+    """Deploy ring by ring, as long as each gate lets the next one begin."""
+    rehearsed.publish(change.after)
+    rollouts, stopped, began_s = [], False, 0.0
+    for target in _in_order(change.after, fleet):
+        former = change.before.targets.get(target.name)
+        if former and _content(former) == _content(target):
+            rollouts.append(Rollout(target, began_s, verdict=UNCHANGED))
+        elif stopped:
+            rollouts.append(Rollout(target, began_s, verdict=NOT_REACHED))
+        else:
+            rollout = rehearsed.deploy(change.after, target, began_s)
+            stopped = not rehearsed.pass_gate(rollout)
+            rollouts.append(rollout)
+            began_s = rollout.next_s
+    for rollout in rollouts:
+        rehearsed.finish(rollout)
+    lag_s = max((rehearsed.lag_s(rollout) for rollout in rollouts if rollout.job), default=0.0)
+    if lag_s > _LAG_S:
+        _say(
+            f"this machine took up to {lag_s:.0f} s of the twin's time for what takes the devices none, more than a "
+            "minute: with growth or an abort the numbers may be others than with a lower --speed"
+        )
+    return rollouts
+
+
+def _content(target: Target) -> tuple[object, ...]:
+    """What a deployment is made of: where it is the same, a deploy makes none."""
+    return target.components, target.configuration, target.rollout
+
+
+def _in_order(assembly: Assembly, fleet: FleetFile) -> list[Target]:
+    """Targets in the order of the rings, others after them."""
+    groups = [fleet.groups[ring] for ring in RINGS if ring in fleet.groups]
+    names = [*(group for group in groups if group in assembly.targets), *sorted(set(assembly.targets) - set(groups))]
+    return [assembly.targets[name] for name in names]
+
+
+def _result(rehearsed: RehearsedFleet, fleet: FleetFile, rollout: Rollout) -> RingResult:
+    group = rollout.target.name
+    ring = next((ring for ring, name in fleet.groups.items() if name == group), group)
+    members = [device for device in fleet.devices if fleet.groups[device.ring] == group]
+    result = rehearsed.result(rollout, ring)
+    silent = [
+        Behind(device.thing, "unknown", "has never reported: it gets the deployment when it first connects")
+        for device in members
+        if device.nucleus is None and result.verdict != UNCHANGED
+    ]
+    behind = tuple(_plainly(device, fleet) for device in result.behind)
+    return replace(result, devices=len(members), behind=(*behind, *silent))
+
+
+def _plainly(behind: Behind, fleet: FleetFile) -> Behind:
+    """Say of a device that is away since when."""
+    if behind.reason != "away":
+        return behind
+    seen = next(device.last_seen for device in fleet.devices if device.thing == behind.thing)
+    return replace(behind, reason=f"has not been seen since {seen:%Y-%m-%d}" if seen else "is away")
+
+
+def _notes(fleet: FleetFile, change: Change, unready: Sequence[Behind], unknown: Sequence[str]) -> list[str]:
+    notes = []
+    drifted = [device for device in fleet.devices if device.nucleus and _drifts(device, fleet, change.before)]
+    if drifted:
+        notes.append(
+            f"{len(drifted)} devices did not run the base when the fleet was exported, here they do: "
+            f"{_few(device.thing for device in drifted)}"
+        )
+    for reason in sorted({each.reason for each in unready}):
+        names = [each.thing for each in unready if each.reason == reason]
+        notes.append(
+            f"{len(names)} devices could not run the base, and got the change all the same: {reason}: {_few(names)}"
+        )
+    reached = {fleet.groups[device.ring] for device in fleet.devices} & set(change.after.targets)
+    if left := [device.thing for device in fleet.devices if fleet.groups[device.ring] not in reached]:
+        notes.append(f"{len(left)} devices are in groups that the change does not deploy to: {_few(left)}")
+    if unknown:
+        notes.append(f"not known here is the size of what the cloud makes at a deploy: {_few(set(unknown))}")
+    return notes
+
+
+def _drifts(device: FleetDevice, fleet: FleetFile, base: Assembly) -> bool:
+    target = base.targets.get(fleet.groups[device.ring])
+    wanted = target.components if target else {}
+    return any(device.components.get(name) != version for name, version in wanted.items() if "<" not in version)
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
+    return ", ".join(listed[:_NAMES_SHOWN]) + more
+
+
+def _say(text: str) -> None:
+    """Tell what goes on, apart from the result."""
+    print(f"rehearse: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

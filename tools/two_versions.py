@@ -1,0 +1,140 @@
+"""Two versions of a stage: as it is deployed, and as a change would have it; from commits or from assemblies."""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
+
+from config.delivery import Announced
+from config.loader import load_stage, stage_names
+from tools.cloud_assembly import LIMIT_S, NOTHING, ROOT, Assembly, AssemblyError, read_assembly, synth
+
+#: What set-up has made; a checkout of another version uses it, too.
+_SHARED = (".venv", "node_modules", "edge_assets/runtime/wheelhouse", "edge_assets/handlers/bundles")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two assemblies, and what the repository says of them.
+
+    Attributes:
+        before: What is deployed.
+        after: What would be.
+        announced: What the stage's file announces.
+        destroy: The command that takes away what is deployed.
+    """
+
+    before: Assembly
+    after: Assembly
+    announced: Announced
+    destroy: str
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what names the two versions to a command line."""
+    parser.add_argument("--base", help="git reference to compare the working tree with")
+    parser.add_argument("--before", type=Path, help="cloud assembly before the change")
+    parser.add_argument("--after", type=Path, help="cloud assembly after it")
+
+
+def read_change(
+    options: argparse.Namespace,
+    stage: str,
+    folder: Path,
+    say: Callable[[str], None],
+    look: Callable[[Path], None] = lambda _checkout: None,
+) -> Change:
+    """Read the two versions that a command line names.
+
+    Args:
+        options: With those of `add_options`.
+        stage: The stage.
+        folder: An empty one; assemblies that are made lie in it as long as they are read.
+        say: Told what goes on.
+        look: Called with the base's checkout while it is there; not between two assemblies.
+
+    Raises:
+        AssemblyError: One is missing, cannot be made or cannot be read.
+    """
+    if options.base and not options.before and not options.after:
+        return _of_commits(options.base, stage, folder, say, look)
+    if options.base or not options.before or not options.after:
+        raise AssemblyError("give --base REF, or both --before and --after")
+    # They may be of a stage that this repository does not have.
+    announced = load_stage(stage).announced if stage in stage_names() else Announced()
+    return Change(
+        _read(options.before, str(options.before)),
+        _read(options.after, str(options.after)),
+        announced,
+        f"npx cdk destroy --all --app {options.before}",
+    )
+
+
+def _of_commits(
+    base: str, stage: str, folder: Path, say: Callable[[str], None], look: Callable[[Path], None]
+) -> Change:
+    """Compare the working tree with a commit; either may lack the stage."""
+    commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+    if not commit:
+        raise AssemblyError(f"--base must be a commit, branch or tag of this repository, got {base!r}")
+    now, then = stage_names(ROOT / "config"), _stages_of(commit)
+    if stage not in {*now, *then}:
+        raise AssemblyError(f"--stage must be one of {', '.join(now)}, got {stage!r}")
+    announced = load_stage(stage, ROOT / "config").announced if stage in now else Announced()
+    # A stage that is new while another one is gone is that one with another name.
+    gone = sorted(set(then) - set(now) - {stage})
+    former = stage if stage in then else gone[0] if len(gone) == 1 else None
+    if stage not in then:
+        say(f"{base} has no stage {stage}" + (f", the working tree no {' and no '.join(gone)}" if gone else ""))
+    checkout = folder / "base"
+    _git("worktree", "add", "--quiet", "--detach", str(checkout), commit)
+    try:
+        for shared in _SHARED:
+            if (ROOT / shared).exists() and not (checkout / shared).exists():
+                (checkout / shared).symlink_to((ROOT / shared).resolve())
+        with ThreadPoolExecutor(2) as pool:
+            before = pool.submit(_synthesised, checkout, former, folder / "before", f"the base {base}", say)
+            after = pool.submit(
+                _synthesised, ROOT, stage if stage in now else None, folder / "after", "the working tree", say
+            )
+            assemblies = before.result(), after.result()
+        look(checkout)
+        return Change(*assemblies, announced, f"git switch --detach {base} && npx cdk destroy --all -c stage={former}")
+    finally:
+        _git("worktree", "remove", "--force", str(checkout))
+
+
+def _stages_of(commit: str) -> list[str]:
+    names = _git("ls-tree", "--name-only", commit, "config/").splitlines()
+    return [Path(name).stem for name in names if name.endswith(".toml")]
+
+
+def _synthesised(app: Path, stage: str | None, out: Path, which: str, say: Callable[[str], None]) -> Assembly:
+    if stage is None:
+        return NOTHING
+    started = time.monotonic()
+    say(f"synthesising {stage} of {which}")
+    synth(app, stage, out, which=which)
+    found = _read(out, which)
+    say(f"synthesised {stage} of {which} in {time.monotonic() - started:.0f} s")
+    return found
+
+
+def _read(folder: Path, which: str) -> Assembly:
+    try:
+        return read_assembly(folder)
+    except (AssemblyError, ValueError) as exc:
+        raise AssemblyError(f"{which}: {exc}") from exc
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    if done.returncode and arguments[0] != "rev-parse":
+        raise AssemblyError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
+    return done.stdout.strip()
