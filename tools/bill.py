@@ -25,6 +25,8 @@ from tools.cloud_assembly import ROOT, Assembly, AssemblyError, given_devices, r
 
 PRICES = PACKAGE / "config" / "tables" / "prices.toml"
 DAYS_A_MONTH = 365 / 12
+#: The job's notifications, updates and their answers, and the device's fleet status.
+MESSAGES_A_DEPLOYMENT = 12
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def rollout_items(region: str, executions: int, transferred_bytes: int, prices: 
         ValueError: The table lacks a price, or knows no factor for the region.
     """
     prices = prices or _prices()
-    messages = executions * prices.assumed("messages_a_deployment")
+    messages = executions * MESSAGES_A_DEPLOYMENT
     gib = transferred_bytes / (1 << 30)
     return [
         Item("IoT jobs", executions / 1e3 * prices.price("iot", "remote_actions_1k", region), f"{executions} devices"),

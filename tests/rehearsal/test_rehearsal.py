@@ -50,9 +50,14 @@ def start(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
     command += ["--before", str(folder / "before"), "--after", str(folder / "after"), "--seed", "4"]
     command += ["--json", str(folder / f"{name}.json"), "--markdown", str(folder / f"{name}.md"), *more]
     environment = {**os.environ, "TMPDIR": str(folder)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    # Tests that run in the background of a shell hand down that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

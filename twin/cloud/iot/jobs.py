@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from ministack.core.responses import request_scope
+from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import iot
 
 from twin.clock import CLOCK
@@ -78,6 +78,34 @@ def _jobs_pending_for_thing(_pending_in_all: Callable[[str], list[Execution]], t
             if execution["status"] in ("QUEUED", "IN_PROGRESS"):
                 pending.append(dict(execution))
     return sorted(pending, key=lambda execution: int(execution["queuedAt"]))
+
+
+_looked_through: dict[tuple[str, str, str], tuple[Any, ...]] = {}
+
+
+@patch(
+    "services.iot._jobs_materialize_executions",
+    why="the members of a job's groups are looked through only where some came or went, not at each update of a device",
+    signature="(job_id)",
+)
+def _materialize(materialize: Callable[[str], None], job_id: str) -> None:
+    job = iot._jobs.get(job_id)
+    key = (get_account_id(), get_region(), job_id)
+    if job is None:
+        _looked_through.pop(key, None)
+        return
+    state = (id(job), job.get("status"), *_ends(job.get("rolloutQueue")), *_ends(job.get("executionsDeletedFor")))
+    for arn in job.get("targets") or ():
+        group = iot._thing_groups.get(arn.partition(":thinggroup/")[2]) or {}
+        state += (len(iot._things._data), *_ends(group.get("things")))
+    if _looked_through.get(key) != state:
+        materialize(job_id)
+        _looked_through[key] = state
+
+
+def _ends(things: Any) -> tuple[int, Any, Any]:
+    """Enough to see that a list has changed: one grows at its end, and what left and came back is there."""
+    return (len(things), things[0], things[-1]) if things else (0, None, None)
 
 
 def _is_wanted(job: Execution, thing_name: str) -> bool:
