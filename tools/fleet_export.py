@@ -25,9 +25,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from config.fleet import RINGS, Ring, ThingName
+from config.fleet import RINGS, Ring
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.names import Names
+from config.roster import ThingName
 from config.section import Section
 from edge_handlers.service_client import error_code
 from twin.account import Account, Listing

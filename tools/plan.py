@@ -23,13 +23,13 @@ from twin.page.html import page
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.loader import ConfigurationError, load_stage, stage_names
-from tools import two_versions
 from tools.bill import difference
 from tools.cloud_assembly import AssemblyError, given_devices
 from tools.plan_changes import compare, left_behind
 from tools.plan_models import ModelChange, as_lines, as_section, changed_models
 from tools.plan_models import as_markdown as models_as_markdown
 from tools.plan_report import as_markdown, as_text, unannounced
+from tools.two_versions import add_options, read_change
 
 UNANNOUNCED = 2
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.plan", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--stage", default="dev", help="stage to plan for (default: %(default)s)")
-    two_versions.add_options(parser)
+    add_options(parser)
     parser.add_argument("--devices", action="append", default=[], metavar="TARGET=N", help="devices of a target")
     captures_help = "captured records and pictures to compare models that change by (default: their own samples)"
     parser.add_argument("--captures", type=Path, metavar="FOLDER", help=captures_help)
@@ -62,14 +62,13 @@ def _plan(options: argparse.Namespace) -> int:
         raise AssemblyError(f"--captures must be a folder, got {options.captures}")
     changed: list[ModelChange] = []
 
-    def look(checkout: Path) -> None:
-        now = options.stage in stage_names(two_versions.ROOT / "config")
-        listed = load_stage(options.stage, two_versions.ROOT / "config").models if now else ()
-        folders = [model.folder for model in listed]
-        changed.extend(changed_models(checkout, two_versions.ROOT, folders, options.captures))
+    def look(base: Path, tree: Path) -> None:
+        now = options.stage in stage_names(tree / "config")
+        listed = [model.folder for model in load_stage(options.stage, tree / "config").models] if now else []
+        changed.extend(changed_models(base, tree, listed, options.captures))
 
     with tempfile.TemporaryDirectory(prefix="edgewright-plan-") as made:
-        change = two_versions.read_change(options, options.stage, Path(made), _say, look)
+        change = read_change(options, options.stage, Path(made), _say, look)
         devices = given_devices(options.devices, {**change.before.targets, **change.after.targets})
         plan = compare(change.before, change.after, devices)
         bill = difference(change.before, change.after, left_behind(change.before, change.after), devices)

@@ -48,7 +48,7 @@ def read_change(
     stage: str,
     folder: Path,
     say: Callable[[str], None],
-    look: Callable[[Path], None] = lambda _checkout: None,
+    look: Callable[[Path, Path], None] = lambda _base, _tree: None,
 ) -> Change:
     """Read the two versions that a command line names.
 
@@ -57,7 +57,7 @@ def read_change(
         stage: The stage.
         folder: An empty one; assemblies that are made lie in it as long as they are read.
         say: Told what goes on.
-        look: Called with the base's checkout while it is there; not between two assemblies.
+        look: Called with the base's checkout and the working tree while both are there; not between two assemblies.
 
     Raises:
         AssemblyError: One is missing, cannot be made or cannot be read.
@@ -77,7 +77,7 @@ def read_change(
 
 
 def _of_commits(
-    base: str, stage: str, folder: Path, say: Callable[[str], None], look: Callable[[Path], None]
+    base: str, stage: str, folder: Path, say: Callable[[str], None], look: Callable[[Path, Path], None]
 ) -> Change:
     """Compare the working tree with a commit; either may lack the stage."""
     commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
@@ -104,7 +104,7 @@ def _of_commits(
                 _synthesised, ROOT, stage if stage in now else None, folder / "after", "the working tree", say
             )
             assemblies = before.result(), after.result()
-        look(checkout)
+        look(checkout, ROOT)
         return Change(*assemblies, announced, f"git switch --detach {base} && npx cdk destroy --all -c stage={former}")
     finally:
         _git("worktree", "remove", "--force", str(checkout))

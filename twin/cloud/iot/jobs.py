@@ -94,7 +94,8 @@ def _materialize(materialize: Callable[[str], None], job_id: str) -> None:
     if job is None:
         _looked_through.pop(key, None)
         return
-    state = (id(job), job.get("status"), *_ends(job.get("rolloutQueue")), *_ends(job.get("executionsDeletedFor")))
+    state: tuple[Any, ...] = (id(job), job.get("status"))
+    state += (*_ends(job.get("rolloutQueue")), *_ends(job.get("executionsDeletedFor")))
     for arn in job.get("targets") or ():
         group = iot._thing_groups.get(arn.partition(":thinggroup/")[2]) or {}
         state += (len(iot._things._data), *_ends(group.get("things")))
