@@ -183,20 +183,18 @@ def _completed(profile: Profile, names: Names) -> Profile:
 def _roll_out(rehearsed: RehearsedFleet, change: Change, fleet: FleetFile) -> list[Rollout]:
     """Deploy ring by ring, as long as each gate lets the next one begin."""
     rehearsed.publish(change.after)
-    rollouts, stopped, began_s = [], False, 0.0
+    rollouts, stopped = [], False
     for target in _in_order(change.after, fleet):
         former = change.before.targets.get(target.name)
         if former and _content(former) == _content(target):
-            rollouts.append(Rollout(target, began_s, verdict=UNCHANGED))
+            rollouts.append(Rollout(target, verdict=UNCHANGED))
         elif stopped:
-            rollouts.append(Rollout(target, began_s, verdict=NOT_REACHED))
+            rollouts.append(Rollout(target, verdict=NOT_REACHED))
         else:
-            rollout = rehearsed.deploy(change.after, target, began_s)
+            rollout = rehearsed.deploy(change.after, target)
             stopped = not rehearsed.pass_gate(rollout)
             rollouts.append(rollout)
-            began_s = rollout.next_s
-    for rollout in rollouts:
-        rehearsed.finish(rollout)
+    rehearsed.finish(rollouts)
     lag_s = max((rehearsed.lag_s(rollout) for rollout in rollouts if rollout.job), default=0.0)
     if lag_s > _LAG_S:
         _say(

@@ -39,6 +39,8 @@ _POLL_S = 0.5
 _TOLD_S = 5.0
 _JOIN_LIMIT_S = 900.0
 _BASE_QUIET_S = 120.0
+#: Within so long a fleet has written what its devices have noted.
+_WRITTEN_S = 1.5
 _CAUSE_CHARACTERS = 400
 
 
@@ -61,21 +63,24 @@ class Rollout:
 
     Args:
         target: What it brings.
-        began_s: When it began, since the change began, in seconds of the model.
         verdict: How it ends.
         deployment: Its id.
         job: Id of its IoT job.
         until_s: When its gate gives up, by the twin's time.
+        began_s: When it began, since the change began, in seconds of the model.
+        next_s: When the next one began.
         executions: What became of its devices, by thing.
         batches: Which batch each was in, by thing.
+        healthy: Devices that run it and are well.
+        canceled: Whether the abort criteria were met.
     """
 
     target: Target
-    began_s: float
     verdict: str = THROUGH
     deployment: str = ""
     job: str = ""
     until_s: float = math.inf
+    began_s: float = 0.0
     next_s: float = 0.0
     executions: dict[str, str] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
@@ -144,7 +149,7 @@ class RehearsedFleet:
         for target in base.targets.values():
             if self._members(target):
                 deployment, job = self._create(base, target, rates=False)
-                made.append(Rollout(target, 0.0, deployment=deployment, job=job))
+                made.append(Rollout(target, deployment=deployment, job=job))
         quiet_s = self._patience.quiet_s
         unready: list[Behind] = []
         for rollout in made:
@@ -199,13 +204,13 @@ class RehearsedFleet:
         self._uploaded[origin] = f"s3://{_BUCKET}/{key}"
         return self._uploaded[origin]
 
-    def deploy(self, assembly: Assembly, target: Target, began_s: float) -> Rollout:
+    def deploy(self, assembly: Assembly, target: Target) -> Rollout:
         """Begin a target's rollout, at the assembly's rates."""
         if not self._members(target):
-            return Rollout(target, began_s, next_s=began_s)
+            return Rollout(target)
         deployment, job = self._create(assembly, target, rates=True)
         timeout_s = target.gate.timeout_s if target.gate else math.inf
-        return Rollout(target, began_s, deployment=deployment, job=job, until_s=self._clock.time() + timeout_s)
+        return Rollout(target, deployment=deployment, job=job, until_s=self._clock.time() + timeout_s)
 
     def _create(self, assembly: Assembly, target: Target, *, rates: bool) -> tuple[str, str]:
         (resource,) = [each for each in assembly.view.of_type(DEPLOYMENT) if target_name(each) == target.name][:1]
@@ -228,25 +233,26 @@ class RehearsedFleet:
     def pass_gate(self, rollout: Rollout) -> bool:
         """Wait as the deploy does for a ring; whether it goes on."""
         if not rollout.job or not rollout.target.gate:
-            rollout.next_s = rollout.began_s
             return True
-        passed = self._settle(rollout, self._patience.quiet_s, f"ring {rollout.target.gate.ring}", gated=True)
-        if not passed:
-            rollout.verdict = UNHEALTHY
-            return False
-        self._read(rollout)
-        ends = sorted(self._end_s(rollout, thing, read_entries(self._folder)) for thing in rollout.healthy)
-        needed = self._needed(rollout)
-        rollout.next_s = rollout.began_s + (ends[min(needed, len(ends)) - 1] if ends and needed else 0.0)
-        return True
+        if self._settle(rollout, self._patience.quiet_s, f"ring {rollout.target.gate.ring}", gated=True):
+            return True
+        rollout.verdict = UNHEALTHY
+        return False
 
-    def finish(self, rollout: Rollout) -> None:
-        """Wait until nothing more becomes of a rollout."""
-        if not rollout.job:
-            return
-        self._settle(rollout, self._patience.quiet_s, rollout.target.name)
-        if rollout.canceled:
-            rollout.verdict = ABORTED
+    def finish(self, rollouts: Sequence[Rollout]) -> None:
+        """Wait until nothing more becomes of rollouts, and say when each began, by the model's time."""
+        for rollout in rollouts:
+            if rollout.job:
+                self._settle(rollout, self._patience.quiet_s, rollout.target.name)
+                rollout.verdict = ABORTED if rollout.canceled else rollout.verdict
+        time.sleep(_WRITTEN_S)
+        entries, began_s = read_entries(self._folder), 0.0
+        for rollout in rollouts:
+            rollout.began_s = began_s
+            ends = sorted(self._end_s(rollout, thing, entries) for thing in rollout.healthy)
+            if needed := min(self._needed(rollout), len(ends)):
+                began_s += ends[needed - 1]
+            rollout.next_s = began_s
 
     def _settle(self, rollout: Rollout, quiet_s: float, name: str, *, gated: bool = False) -> bool:
         """Wait until a rollout's devices have ended or nothing has changed for long; or until its gate opens.
