@@ -27,6 +27,8 @@ from config.section import Section, Slug
 CONNECTED_THING = "${iot:Connection.Thing.ThingName}"
 #: Associations of a stage; a hundred calls make them.
 ASSOCIATIONS = 10_000
+#: A day: so often a core renews what it knows of all its client devices ("Authenticating clients while offline").
+OFFLINE_MINUTES = 24 * 60
 #: Room for names in the client devices' IoT policy of 2,048 characters, each in an ARN of this many more.
 _POLICY_ROOM, _ARN = 1500, len('"arn:aws-us-gov:iot:*:*:thing/",')
 _GROUP = "client-devices"
@@ -78,6 +80,8 @@ class ClientDevices(Section):
         subscribe: Further topic filters that they may subscribe to there, to the letter.
         broker: `moquette`, MQTT 3.1.1 in the nucleus' own process; or `emqx`, MQTT 5 in a container.
         port: Where the broker listens.
+        offline_minutes: How long a core that is cut off lets a device in that AWS has verified before; 1 is AWS's
+            default, by which only those stay that are connected.
     """
 
     things: tuple[ThingName, ...] = ()
@@ -90,6 +94,7 @@ class ClientDevices(Section):
     subscribe: tuple[ClientFilter, ...] = ()
     broker: Literal["moquette", "emqx"] = "moquette"
     port: int = Field(default=BROKER_PORT, ge=1024, le=65535)
+    offline_minutes: int = Field(default=OFFLINE_MINUTES, ge=1, le=2**31 - 1)
     _associations: Mapping[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
@@ -182,7 +187,10 @@ class ClientDevices(Section):
         broker = {"moquette": {"ssl_port": str(self.port)}} if self.broker == "moquette" else _emqx(self.port)
         uri = {"broker": {"uri": f"ssl://localhost:{self.port}"}} if self.port != BROKER_PORT else {}
         return {
-            AUTH: {"deviceGroups": self._groups(ways, names)},
+            AUTH: {
+                "deviceGroups": self._groups(ways, names),
+                "security": {"clientDeviceTrustDurationMinutes": self.offline_minutes},
+            },
             MOQUETTE if self.broker == "moquette" else EMQX: broker if self.port != BROKER_PORT else {},
             BRIDGE: {"mqttTopicMapping": topic_mapping(ways), **uri},
             IP_DETECTOR: {"defaultPort": self.port},

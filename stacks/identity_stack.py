@@ -44,7 +44,13 @@ class IdentityStack(StageStack):
         )
         # Whether a model uses it or not: an export that comes and goes with the last one that does would be refused.
         self.export_value(self.compiler.role_arn)
-        TokenExchange(self, "TokenExchange", alias=names.role_alias, bucket=storage.artifacts)
+        TokenExchange(
+            self,
+            "TokenExchange",
+            alias=names.role_alias,
+            bucket=storage.artifacts,
+            client_devices=stage.client_devices is not None,
+        )
         CoreDevicePolicy(
             self,
             "CoreDevice",

@@ -176,10 +176,24 @@ class TokenExchange(Construct):
         construct_id: Id below it.
         alias: Name of the role alias.
         bucket: The artifacts, and the captures below `captures/<thing>/`.
+        client_devices: Whether they ask which client devices are theirs.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, alias: str, bucket: ArtifactBucket) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        alias: str,
+        bucket: ArtifactBucket,
+        client_devices: bool = False,
+    ) -> None:
         super().__init__(scope, construct_id)
+        # Auth renews by it what it knows of client devices ("Authenticating clients while offline").
+        own_clients = Permission(
+            ("greengrass:ListClientDevicesAssociatedWithCoreDevice",),
+            (arn("greengrass", f"coreDevices:{CREDENTIALS_THING}"),),
+        )
         role = ServiceRole(
             self,
             "Role",
@@ -193,6 +207,7 @@ class TokenExchange(Construct):
                     (arn("greengrass", "coreDevices:*"),),
                     wildcard_reason="all core devices share the role; without the call they miss removals",
                 ),
+                *((own_clients,) if client_devices else ()),
             ],
         )
         self.alias = iot.CfnRoleAlias(

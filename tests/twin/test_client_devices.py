@@ -409,6 +409,13 @@ def test_new_policies_hold_for_those_who_are_connected(site: Site, sdk: Sdk) -> 
     sdk.until("resumed")
     assert sdk.ask(b"x")["bytes"] == 1
 
+    # The same again disturbs nobody.
+    merge = json.loads(components(port)[MOQUETTE]["configurationUpdate"]["merge"])
+    again = {"merge": json.dumps(merge), "reset": ["/moquette"]}
+    site.deploy({**components(port), MOQUETTE: {**components(port)[MOQUETTE], "configurationUpdate": again}})
+    assert sdk.ask(b"x")["bytes"] == 1
+    assert sdk.events.empty()
+
 
 def test_a_device_that_is_disassociated_is_ended_and_turned_away(site: Site, sdk: Sdk) -> None:
     assert sdk.ask(b"x")["bytes"] == 1

@@ -122,6 +122,20 @@ def test_a_rings_cores_let_their_own_client_devices_in_and_nobody_else(assembly:
     assert not any("*" in resource for each in policy.values() for resource in each["resources"])
 
 
+def test_a_core_may_ask_who_its_own_are_and_trusts_them_for_a_day_without_its_line(assembly: Path) -> None:
+    merge = json.loads(deployed(assembly, "edgewright-lab")[AUTH]["ConfigurationUpdate"]["Merge"])
+    (own,) = [
+        statement["Resource"]
+        for role in resources(assembly, "Identity", "AWS::IAM::Role")
+        for policy in role.get("Policies", [])
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Action"] == ["greengrass:ListClientDevicesAssociatedWithCoreDevice"]
+    ]
+
+    assert merge["security"] == {"clientDeviceTrustDurationMinutes": 1440}
+    assert json.dumps(own).endswith(':coreDevices:${credentials-iot:ThingName}"]]}]')
+
+
 def test_things_and_associations_are_listed_in_files(assembly: Path) -> None:
     cores, clients = resources(assembly, "Fleet", "Custom::DeviceRegistry")
     (associations,) = resources(assembly, "Inference", "Custom::ClientDeviceAssociations")

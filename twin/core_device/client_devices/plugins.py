@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -142,6 +143,7 @@ class ClientDevices:
         tasks = [loop.create_task(self._announced()), loop.create_task(self._refreshed())]
         try:
             while True:
+                known = self._known(name)
                 try:
                     self._permissions = parse_permissions(self._value(name, ("deviceGroups",)))
                 except PermissionsError as exc:
@@ -149,15 +151,11 @@ class ClientDevices:
                 self._authorized.set()
                 self._end_unpermitted()
                 self._says(name)
-                try:
-                    async with CLOCK.timeout(_LOOK_S):
-                        await changed.wait()
-                except TimeoutError:
-                    if await asyncio.to_thread(self._authority.renew_if_due):
-                        log.info("the certificate authority has a successor: client devices must discover it")
-                        self._announce.set()
-                        self._renew.set()
-                changed.clear()
+                await _first(CLOCK.real(_LOOK_S), self._differs(name, changed, known))
+                if await asyncio.to_thread(self._authority.renew_if_due):
+                    log.info("the certificate authority has a successor: client devices must discover it")
+                    self._announce.set()
+                    self._renew.set()
         finally:
             end()
             self._authorized.clear()
@@ -212,13 +210,14 @@ class ClientDevices:
         changed, end = self._changes(name)
         try:
             while True:
-                changed.clear()
+                known = self._known(name)
                 self._renew.clear()
                 life_s = self._number(AUTH, ("certificates", "serverCertificateValiditySeconds"), CERTIFICATE_S)
                 await self._listen(self._port(name), life_s)
                 self._moved.set()
                 self._says(name)
-                await _first(changed, self._renew, CLOCK.real(life_s - RENEWED_BEFORE_S))
+                until_s = CLOCK.real(life_s - RENEWED_BEFORE_S)
+                await _first(until_s, self._differs(name, changed, known), self._renew.wait())
                 log.info("the broker for client devices starts anew")
                 await self.broker.stop()
         finally:
@@ -270,13 +269,13 @@ class ClientDevices:
         changed, end = self._changes(name)
         try:
             while True:
-                changed.clear()
+                known = self._known(name)
                 try:
                     await bridge.open(parse_mappings(self._value(name, ("mqttTopicMapping",))))
                 except (MappingError, RequestRejectedError) as exc:
                     raise PluginError(str(exc)) from exc
                 self._says(name)
-                await changed.wait()
+                await self._differs(name, changed, known)
         finally:
             end()
             bridge.close()
@@ -333,6 +332,19 @@ class ClientDevices:
 
         return changed, self._device.store.subscribe(name, (), note)
 
+    def _known(self, name: str) -> Any:
+        """A component's whole configuration as it is now."""
+        return copy.deepcopy(self._value(name, ()))
+
+    async def _differs(self, name: str, changed: asyncio.Event, known: Any) -> None:
+        """Wait until a configuration is another one: what a deployment sets anew as it was changes nothing."""
+        while True:
+            await changed.wait()
+            changed.clear()
+            if self._value(name, ()) != known:
+                return
+            self._says(name)
+
     def _value(self, name: str, path: tuple[str, ...]) -> Any:
         try:
             return self._device.store.get(name, path)
@@ -387,9 +399,9 @@ class RunningPart:
         await asyncio.wait([self._task], timeout=grace_s)
 
 
-async def _first(one: asyncio.Event, other: asyncio.Event, limit_s: float) -> None:
-    """Wait for one of two events, or the time."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+async def _first(limit_s: float, *waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for one of several things, or the time."""
+    waiting = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
