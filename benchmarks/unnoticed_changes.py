@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,17 +111,22 @@ def passes(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
     return not done.returncode, (failed or [""])[0].split(" - ")[0]
 
 
-def main() -> int:
-    """Make each change and print which test notices it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("numbers", nargs="*", type=int, metavar="NUMBER", help="rows of the table, 1 the first")
-    numbers = parser.parse_args().numbers or range(1, len(CHANGES) + 1)
+def make(changes: tuple[Change, ...], numbers: Sequence[int] = ()) -> int:
+    """Make each change in a copy of the tracked files, and print which test notices it.
+
+    Args:
+        changes: The table.
+        numbers: Rows of it, 1 the first; all by default.
+
+    Returns:
+        How many go unnoticed, or no longer fit the code.
+    """
     unnoticed = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "copy"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-        for number in numbers:
-            change = CHANGES[number - 1]
+        for number in numbers or range(1, len(changes) + 1):
+            change = changes[number - 1]
             file = folder / change.file
             source = file.read_text(encoding="utf-8")
             if source.count(change.old) != 1:
@@ -135,7 +141,14 @@ def main() -> int:
             unnoticed += not noticed
             verdict = f"noticed by {test}" if noticed else "UNNOTICED" if before else "its tests fail without it, too"
             print(f"{number}. {change.what}: {verdict}", flush=True)
-    return int(unnoticed > 0)
+    return unnoticed
+
+
+def main() -> int:
+    """Make the changes of this file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("numbers", nargs="*", type=int, metavar="NUMBER", help="rows of the table, 1 the first")
+    return int(make(CHANGES, parser.parse_args().numbers) > 0)
 
 
 if __name__ == "__main__":
