@@ -64,6 +64,31 @@ def _refresh_trust_anchors(refresh: Callable[[Any], None], context: Any) -> None
         _known.update(now)
 
 
+_scopes: list[tuple[str, str]] = []
+_scopes_of: list[tuple[int, Any]] = []
+"""Number of certificates, and the last one, when the accounts and regions that have some were looked through."""
+
+
+@patch(
+    "services.iot._mtls_active_registrations",
+    why="a certificate is looked up at each connect, not looked for among those of all devices",
+    signature="(cert_id, status='ACTIVE')",
+)
+def _active_registrations(
+    _look_for: Callable[..., Any], cert_id: str, status: str | None = "ACTIVE"
+) -> list[tuple[str, str, dict[str, Any]]]:
+    data = iot._certificates._data
+    if _scopes_of != (now := [(len(data), next(reversed(data), None))]):
+        _scopes[:] = sorted({(account, region) for account, region, _certificate in data})
+        _scopes_of[:] = now
+    found = [(*scope, iot._certificates.get_scoped(*scope, cert_id)) for scope in _scopes]
+    return [
+        (account, region, record)
+        for account, region, record in found
+        if isinstance(record, dict) and status in (None, record.get("status"))
+    ]
+
+
 class _ReadsOnce:
     """The module, with private keys that are read once."""
 

@@ -6,7 +6,6 @@ An extension is a module that declares patches, or has `install(settings)`, call
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -101,7 +100,8 @@ class _StoreModule:
         self._mapping = mapping
 
     def get_state(self) -> dict[str, Any]:
-        return {"store": copy.deepcopy(self._mapping)}
+        # Not a copy: it is written as text before anything else happens.
+        return {"store": self._mapping}
 
     def load_persisted_state(self, data: dict[str, Any]) -> None:
         self._mapping.update(data.get("store", {}))
