@@ -112,7 +112,7 @@ class RehearsedFleet:
         self._away: frozenset[str] = frozenset()
         self._profile = Profile()
         self._measured = 0
-        self._told_at = 0.0
+        self._told, self._told_at = "", 0.0
 
     def join(self, devices: Sequence[FleetDevice], groups: Mapping[str, str], seed: int) -> None:
         """Let devices join, and wait until each has reported.
@@ -387,7 +387,10 @@ class RehearsedFleet:
             return ""
         count = f"{len(rollout.healthy)} of {len(self._members(rollout.target))} devices are healthy"
         failed = sum(status in FAILED for status in rollout.executions.values())
-        return f"{count}, {self._needed(rollout)} are needed; {failed} failed"
+        text = f"{count}, {self._needed(rollout)} are needed; {failed} failed"
+        return (
+            text if rollout.verdict != UNHEALTHY else f"{text}; it waits {rollout.target.gate.timeout_s / 60:g} minutes"
+        )
 
     def _cause(self, rollout: Rollout, thing: str) -> str:
         status = rollout.executions.get(thing)
@@ -411,8 +414,8 @@ class RehearsedFleet:
         return fleet_folder(self._state.home)
 
     def _tell(self, text: str) -> None:
-        if time.monotonic() - self._told_at > _TOLD_S:
-            self._told_at = time.monotonic()
+        if text != self._told and time.monotonic() - self._told_at > _TOLD_S:
+            self._told, self._told_at = text, time.monotonic()
             self._say(text)
 
 
