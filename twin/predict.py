@@ -172,7 +172,7 @@ def sample_of(model: str, index: int) -> tuple[bytes, str]:
         A PNG and the label; empty what there is not.
     """
     picture, label = b"", ""
-    with suppress(OSError, ValueError, KeyError, IndexError):
+    with suppress(OSError, ValueError, KeyError, IndexError, TypeError):
         declaration, arrays = _samples(model)
         if "labels" in arrays:
             label = str(declaration["labels"][int(arrays["labels"][index])])

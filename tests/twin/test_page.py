@@ -23,7 +23,7 @@ from twin.errors import TwinError
 from twin.page import live as live_module
 from twin.page import messages as messages_module
 from twin.page import server as server_module
-from twin.page.fleet import Component, Device, Execution, Rollout, View
+from twin.page.fleet import Component, Device, Execution, Fleet, Rollout, View
 from twin.page.live import Source
 from twin.page.messages import Messages
 from twin.page.parts import devices, predictions, rollout
@@ -185,6 +185,13 @@ def test_what_is_not_a_request_is_refused_with_the_reason(
     assert says in answer.text
 
 
+def test_a_request_without_a_path_is_refused(address: str) -> None:
+    port = int(address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(f"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: {address}\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 403")
+
+
 def test_only_a_post_of_the_page_changes_something(address: str) -> None:
     assert post(address, "fault", {"device": "d", "fault": "kill"}).json() == {"said": "d was killed"}
     assert get(address, f"/{TOKEN}/fault").status_code == 405
@@ -342,6 +349,81 @@ def test_stores_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(map(len, messages._pictures.values())) <= 100
     assert [len(second.latencies) for second in messages._seconds] == [500]
     assert messages.rate(60) == 3001
+
+
+def test_ids_and_probabilities_of_a_flood_take_no_room() -> None:
+    messages = told({})
+    for number in range(2000):
+        asked = {"request_id": f"{number:04d}{'i' * 9000}", "features": [1]}
+        messages.request("iris", json.dumps(asked).encode())
+        answer = {"request_id": asked["request_id"], "top_k": [{"label": "a", "probability": 0.25}]}
+        messages.response("iris", json.dumps(answer).encode())
+
+    assert max(map(len, messages._asked)) <= 200
+    assert messages.newest()[0].asked == "[1]"
+    assert messages._seconds[-1].confidences == {"iris": (500.0, 2000)}
+
+
+def test_a_message_that_cannot_be_taken_in_does_not_end_the_listening(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages_module, "_AGAIN_S", 0.01)
+    messages, link, stop = Messages(STAGE), Link(), threading.Event()
+
+    def fail(_model: str, _index: int) -> Any:
+        raise TypeError("cannot handle this data type")
+
+    @contextmanager
+    def connect() -> Iterator[Link]:
+        yield link
+
+    monkeypatch.setattr(messages_module, "sample_of", fail)
+    messages.request("digits", b'{"request_id": "a", "index": 7}')
+    listening = threading.Thread(target=messages.listen, args=(connect, stop))
+    listening.start()
+    try:
+        wait_until(lambda: messages.link is not None)
+        link.heard[NAMES.response_topic("digits")].put(b'{"request_id": "a", "label": "7"}')
+        link.heard[NAMES.response_topic("digits")].put(b'{"label": "the next one"}')
+        wait_until(lambda: messages.count == 1)
+    finally:
+        stop.set()
+        listening.join(30)
+    assert messages.newest()[0].label == "the next one"
+
+
+def test_a_page_goes_on_where_a_file_goes_while_it_is_read(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    looks: list[int] = []
+
+    def gone() -> dict[str, Any]:
+        raised.append(1)
+        raise FileNotFoundError("device-01")
+
+    def clients(_service: str) -> Any:
+        looks.extend(raised)
+        raise TwinError("there is no account")
+
+    monkeypatch.setattr(live_module, "_ALONE_S", 0.01)
+    with served(replace(source, logs=gone, clients=clients)):
+        wait_until(lambda: len(looks) > 20)
+
+
+def test_a_fleet_of_ten_thousand_is_listed_by_large_pages() -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Client:
+        def get_paginator(self, operation: str) -> Any:
+            return self
+
+        def paginate(self, **arguments: Any) -> Any:
+            asked.append(arguments)
+            return ({"things": [str(number)]} for number in range(100))
+
+    fleet = Fleet(lambda _service: Client(), NAMES)
+    try:
+        assert len(list(fleet._pages("iot", "list_things_in_thing_group", thingGroupName="all"))) == 100
+    finally:
+        fleet.close()
+    assert asked == [{"thingGroupName": "all", "PaginationConfig": {"PageSize": 250}}]
 
 
 def test_figures_of_a_second_are_those_of_its_answers() -> None:

@@ -27,6 +27,9 @@ FAILED = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
 _MEMBERS_S, _ALARMS_S = 3.0, 2.0
 _AT_A_TIME, _DETAILS, _CAUSES = 4, 40, 20  # threads; devices and reasons that are asked for in a look
 _LOG_LINES = 200
+_PAGES = 100
+#: The largest pages of the services that list devices: ten thousand fit into so many.
+_PAGE = {"iot": 250, "greengrassv2": 100}
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Fleet:
         except (ClientError, BotoCoreError, TwinError) as exc:
             self.view = replace(self.view, trouble=str(exc))
             self._clients.clear()  # the twin may come back on other ports, the shell's credentials may be new
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OSError) as exc:
             logger.exception("an answer of the account is not as expected")
             self.view = replace(self.view, trouble=f"an answer is not as expected: {exc!r}")
         return self.view
@@ -166,10 +169,11 @@ class Fleet:
             return self._clients[service]
 
     def _pages(self, service: str, operation: str, **arguments: Any) -> Iterable[dict[str, Any]]:
-        pages = self._client(service).get_paginator(operation).paginate(**arguments)
+        size = {"PaginationConfig": {"PageSize": _PAGE[service]}} if service in _PAGE else {}
+        pages = self._client(service).get_paginator(operation).paginate(**arguments, **size)
         for number, page in enumerate(pages):
-            if number == 50:
-                raise TwinError(f"{service} {operation} must end within 50 pages, it did not")
+            if number == _PAGES:
+                raise TwinError(f"{service} {operation} must end within {_PAGES} pages, it did not")
             yield page
 
     def _look(self) -> View:

@@ -37,6 +37,7 @@ SEND_S = 5.0
 END_S = 8.0
 """How long a page may take to end."""
 _ALONE_S, _SETTLED_S, _PING_S = 4.0, 0.1, 15.0
+_BEATS_S = 1.0  # between two tables of devices: a thousand have a hundred heartbeats a second
 _BUSY = 0.4  # of the pause at rest, while something goes on
 _LINES = 200
 
@@ -116,7 +117,11 @@ class Page:
 
     async def _look_for_ever(self) -> None:
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                # A file of the twin may go while it is read; what comes after is looked at.
+                logger.exception("a look failed")
             wait_s = self.source.rest_s * (_BUSY if self.fleet.view.busy else 1)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s if self.browsers else _ALONE_S):
@@ -153,12 +158,13 @@ class Page:
 
     async def _hear_for_ever(self) -> None:
         seen = beats = -1
+        due = 0.0
         while True:
             if seen != self.messages.version:
                 seen = self.messages.version
                 self._put("predictions", parts.predictions(self.messages.newest()))
-            if beats != self.messages.beats:
-                beats = self.messages.beats
+            if beats != self.messages.beats and time.monotonic() >= due:
+                beats, due = self.messages.beats, time.monotonic() + _BEATS_S
                 self._put("devices", parts.devices(self.fleet.view, self.messages.heartbeats))
             self._put("second", str(int(time.time())))
             await asyncio.sleep(_SETTLED_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import math
 import queue
 import threading
@@ -23,6 +24,8 @@ from config.places import MODELS
 from config.stage import Stage
 from twin.errors import TwinError
 from twin.predict import Link, sample_of
+
+logger = logging.getLogger("twin.page")
 
 Json = dict[str, Any]
 SHOWN = 24
@@ -85,12 +88,12 @@ class Heartbeat:
 
 @dataclass
 class Second:
-    """What a second brought: answers by model, latencies, probabilities of the best label by model."""
+    """What a second brought: answers by model, latencies, probabilities of the best label by model: sum and number."""
 
     at: int
     counts: dict[str, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
-    confidences: dict[str, list[float]] = field(default_factory=dict)
+    confidences: dict[str, tuple[float, int]] = field(default_factory=dict)
     errors: int = 0
 
     def point(self, models: Iterable[str]) -> list[Any]:
@@ -103,8 +106,8 @@ class Second:
             values = [round(hundredths[place], 3) for place in (49, 94, 98)]
         figures: list[Any] = [self.at, *values, self.errors]
         for model in models:
-            sure = self.confidences.get(model)
-            figures += [self.counts.get(model, 0), round(sum(sure) / len(sure), 4) if sure else None]
+            total, number = self.confidences.get(model, (0.0, 0))
+            figures += [self.counts.get(model, 0), round(total / number, 4) if number else None]
         return figures
 
 
@@ -145,8 +148,7 @@ class Messages:
     def request(self, model: str, payload: bytes) -> None:
         """Remember what is asked, for the answers that follow."""
         message = _object(payload)
-        identifier = message.get("request_id")
-        if not isinstance(identifier, str):
+        if not (identifier := _text(message.get("request_id"))):
             return
         key = text = truth = ""
         if isinstance(message.get("image"), str):
@@ -165,7 +167,7 @@ class Messages:
     def response(self, model: str, payload: bytes) -> None:
         """Take in an answer, or a result of a file in either of its forms."""
         message = _object(payload)
-        key, text, index = self._asked.get(str(message.get("request_id")), ("", "", ""))
+        key, text, index = self._asked.get(_text(message.get("request_id")), ("", "", ""))
         version = _object_of(message.get("model")).get("version")
         said: Json = {
             "device": _text(message.get("device")),
@@ -207,7 +209,8 @@ class Messages:
             if prediction.latency_ms is not None and len(second.latencies) < _LATENCIES:
                 second.latencies.append(prediction.latency_ms)
             if prediction.top:
-                second.confidences.setdefault(model, []).append(prediction.top[0][1])
+                total, number = second.confidences.get(model, (0.0, 0))
+                second.confidences[model] = total + prediction.top[0][1], number + 1
             self.version += 1
 
     def _second(self, at: int) -> Second:
@@ -302,6 +305,10 @@ class Messages:
                             self._drain(messages, take, waiting)
             except TwinError as exc:
                 self.trouble = str(exc)
+            except Exception as exc:
+                # Whatever one message does, the next ones are heard.
+                logger.exception("a message cannot be taken in")
+                self.trouble = f"a message cannot be taken in: {exc!r}"
             finally:
                 self.link = None
             stop.wait(_AGAIN_S)

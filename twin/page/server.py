@@ -168,7 +168,7 @@ class Door:
             return "requests of another site's page are refused"
         if scope["method"] not in ("GET", "HEAD") and not origins:
             return "what changes something must come from this page: the Origin header is missing"
-        if not hmac.compare_digest(scope["path"].split("/", 2)[1].encode(), self._token.encode()):
+        if not hmac.compare_digest(scope["path"].removeprefix("/").partition("/")[0].encode(), self._token.encode()):
             return "the address must have the token: use the one that the command printed"
         return ""
 
