@@ -43,7 +43,11 @@ class Clock:
 
     def time(self) -> float:
         """Seconds since the epoch, as `time.time` has them."""
-        return self.at_s + (time.time() - self.began_s) * self.speed + self.skew_s
+        return self.at(time.time())
+
+    def at(self, real: float) -> float:
+        """The twin's time at a real one, both in seconds since the epoch."""
+        return self.at_s + (real - self.began_s) * self.speed + self.skew_s
 
     def monotonic(self) -> float:
         """Seconds since some moment, as `time.monotonic` has them: no jump of the machine's clock changes that."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
@@ -165,7 +164,7 @@ class LocalServices(Services):
         url = await self._credentials.start()
         # As nucleus lite does: at any free port, which its configuration tells.
         port = {"port": str(urlsplit(url).port)}
-        self._device.store.merge(TOKEN_EXCHANGE_SERVICE, (), port, int(time.time() * 1000))
+        self._device.store.merge(TOKEN_EXCHANGE_SERVICE, (), port, int(CLOCK.time() * 1000))
         return url
 
     async def stop(self) -> None:

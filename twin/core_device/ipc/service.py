@@ -8,6 +8,7 @@ from typing import Any
 
 from paho.mqtt.matcher import MQTTMatcher
 
+from twin.clock import CLOCK
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.component import Component, State
 from twin.core_device.components.configuration_store import ConfigurationStore, ShapeError, StaleValueError
@@ -67,7 +68,15 @@ class IpcService(IpcHandler):
             raise IpcError("ResourceNotFoundError", "Key not found") from exc
 
     def update_configuration(self, component: str, key_path: list[str], value: Any, timestamp_ms: int) -> None:
-        """Merge a value into the component's own configuration and keep it."""
+        """Merge a value into the component's own configuration and keep it.
+
+        Args:
+            component: Whose.
+            key_path: Where.
+            value: What.
+            timestamp_ms: By the component's clock, which is real: a deployment's times are the twin's.
+        """
+        timestamp_ms = max(timestamp_ms, round(CLOCK.at(timestamp_ms / 1000) * 1000))
         try:
             self._store.merge(component, tuple(key_path), value, timestamp_ms, strict=True)
         except StaleValueError as exc:
