@@ -237,9 +237,9 @@ class _Check:
         """Who would get messages on the device that no route brings: all who listen to a topic hear all who publish."""
         local = [way for way in ways if way.is_local]
         declared = {(way.source, way.topic, way.target) for way in local}
-        for topic in dict.fromkeys(way.topic for way in local):
-            sources = dict.fromkeys(way.source for way in local if way.topic == topic)
-            targets = dict.fromkeys(way.target for way in local if way.topic == topic)
+        for topic, on_it in _by_topic(local).items():
+            sources = dict.fromkeys(way.source for way in on_it)
+            targets = dict.fromkeys(way.target for way in on_it)
             for source, target in ((source, target) for source in sources for target in targets):
                 if source != target and (source, topic, target) not in declared:
                     yield (
@@ -289,13 +289,19 @@ def _twice(ways: Iterable[_Way]) -> Iterator[str]:
         seen.setdefault(key, way.where)
 
 
+def _by_topic(ways: Iterable[_Way]) -> dict[str, list[_Way]]:
+    found: dict[str, list[_Way]] = {}
+    for way in ways:
+        found.setdefault(way.topic, []).append(way)
+    return found
+
+
 def _loops(ways: Sequence[_Way]) -> Iterator[str]:
     """Ways on one topic that lead back to where they began."""
-    for topic in dict.fromkeys(way.topic for way in ways):
+    for topic, on_it in _by_topic(ways).items():
         onward: dict[str, list[str]] = {}
-        for way in ways:
-            if way.topic == topic:
-                onward.setdefault(way.source, []).append(way.target)
+        for way in on_it:
+            onward.setdefault(way.source, []).append(way.target)
         if circle := _circle(onward):
             yield (
                 f"routes: a message on {topic} would go round: {' → '.join(circle)}: answer on another topic than the "

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from config.names import Names
 from config.places import FUNCTIONS
 from config.routes import CLOUD, DEVICES, Route, wire
 
-LIMIT_BYTES = 16 << 20
+LIMIT_BYTES, LIMIT_DOCUMENTS = 16 << 20, 10_000
+_SPACE = re.compile(r"[\ufeff \t\r\n]*")
 _FUNCTION_ARN = re.compile(r"arn:[\w-]+:lambda:[\w-]+:\d+:function:([\w-]+)(?::([\w$-]+))?")
 _THING_ARN = re.compile(r"arn:[\w-]+:iot:[\w-]*:\d*:thing/([\w:-]+)")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -68,21 +70,31 @@ def read_documents(text: str, name: str) -> list[Mapping[str, Any]]:
         GroupError: One of them is no JSON object.
     """
     decoder, documents, at = json.JSONDecoder(), list[Mapping[str, Any]](), 0
-    while rest := text[at:].lstrip("\ufeff \t\r\n"):
-        at = len(text) - len(rest)
-        line = text.count("\n", 0, at) + 1
+
+    def wrong(rule: str) -> GroupError:
+        return GroupError(f"{name} line {text.count(chr(10), 0, at) + 1}: {rule}")
+
+    # A match without a copy of what is left: there may be many documents.
+    while (at := _end_of_space(text, at)) < len(text):
+        if len(documents) == LIMIT_DOCUMENTS:
+            raise wrong(f"there must be at most {LIMIT_DOCUMENTS} JSON objects, got more")
+        begins = at
         try:
             document, at = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as exc:
-            raise GroupError(
-                f"{name} line {line}: must be JSON as the commands print it with --output json: {exc}"
-            ) from exc
+        except (ValueError, RecursionError) as exc:
+            raise wrong(f"must be JSON as the commands print it with --output json: {exc}") from exc
         if not isinstance(document, dict):
-            raise GroupError(f"{name} line {line}: must be a JSON object, got {type(document).__name__}")
+            at = begins
+            raise wrong(f"must be a JSON object, got {type(document).__name__}")
         documents.append(document)
     if not documents:
         raise GroupError(f"{name}: must hold what aws greengrass get-… prints, got nothing")
     return documents
+
+
+def _end_of_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def migrate(documents: Sequence[Mapping[str, Any]], functions: Path = FUNCTIONS) -> Migration:
@@ -228,7 +240,7 @@ def _handler(name: str, about: Mapping[str, Any], code: Mapping[str, Any], funct
     for key, given, unit, largest in (("timeout_s", "Timeout", 1, 3600), ("memory_mb", "MemorySize", 1024, 65_536)):
         value = about.get(given)
         if isinstance(value, int) and not isinstance(value, bool):
-            values[key] = min(max(round(value / unit), 1), largest)
+            values[key] = max(round(min(value, largest * unit) / unit), 1)
             if value > largest * unit:
                 made.to_do.append(f"{name}: {given} {value} becomes {key} = {largest}, the largest that there is")
     return Handler(**values)
@@ -331,9 +343,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _text(file: Path) -> str:
     try:
-        content = sys.stdin.buffer.read(LIMIT_BYTES + 1) if file.name == "-" else file.read_bytes()
+        with nullcontext(sys.stdin.buffer) if file == Path("-") else file.open("rb") as stream:
+            content = stream.read(LIMIT_BYTES + 1)
         if len(content) > LIMIT_BYTES:
-            raise GroupError(f"{file}: must have at most {LIMIT_BYTES} bytes, got {len(content)}")
+            raise GroupError(f"{file}: must have at most {LIMIT_BYTES} bytes, got more")
         return content.decode("utf-8-sig")
     except OSError as exc:
         raise GroupError(f"{file}: cannot be read: {exc.strerror}") from exc

@@ -156,6 +156,8 @@ def test_what_v1_allowed_beyond_our_bounds_is_told() -> None:
         ("{}\n{", "x.json line 2: must be JSON as the commands print it"),
         ("[1]", "x.json line 1: must be a JSON object, got list"),
         ("{}" + "[" * 100_000, "x.json line 1: must be JSON"),
+        ("{}" * 9_999 + "\n{}{}", "x.json line 2: there must be at most 10000 JSON objects, got more"),
+        ('{"a": 1' + "0" * 5000 + "}", "x.json line 1: must be JSON"),
         ('{"Groups": []}', "document 1: must be what get-group-version"),
         ('{"Definition": {"Functions": {}}}', "document 1: Definition.Functions must be a list of objects"),
         ('{"Definition": {"Functions": []}, "NextToken": "x"}', "document 1: is one page of several"),
@@ -169,11 +171,22 @@ def test_a_file_that_cannot_be_used_is_told_with_its_place(text: str, told: str)
     assert str(caught.value).startswith(told)
 
 
+def test_a_number_beyond_every_bound_becomes_the_largest() -> None:
+    arn = "arn:aws:lambda:eu-west-1:111122223333:function:gate"
+    function = {"FunctionArn": arn, "FunctionConfiguration": {"Timeout": 10**400, "MemorySize": 10**400}}
+
+    made = migrate([{"Definition": {"Functions": [function]}}])
+
+    (handler,) = made.handlers
+    assert (handler.timeout_s, handler.memory_mb) == (3600, 65_536)
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate_group, "LIMIT_BYTES", 10)
     (tmp_path / "a").write_bytes(b" " * 11)
 
     assert migrate_group.main([str(tmp_path / "a")]) == 1
+    assert migrate_group.main(["/dev/zero"]) == 1
     assert migrate_group.main([str(tmp_path / "none")]) == 1
 
 

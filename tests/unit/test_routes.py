@@ -11,7 +11,16 @@ from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.names import Names
-from config.routes import CONNECTION_SUBSCRIPTIONS, NUCLEUS_SUBSCRIPTIONS, HandlerTopics, Route, Wiring, wire
+from config.routes import (
+    CONNECTION_SUBSCRIPTIONS,
+    NUCLEUS_SUBSCRIPTIONS,
+    HandlerTopics,
+    Route,
+    Wiring,
+    _loops,
+    _Way,
+    wire,
+)
 from edge_constructs.handler_assets import HANDLER_RECIPE
 from edge_constructs.handler_component import check_access, recipe_values
 from edge_constructs.recipe import fill_recipe
@@ -154,6 +163,20 @@ def test_a_chain_on_one_topic_without_a_way_back_is_no_loop() -> None:
     assert wired(route("cloud", "a", "t"), route("a", "b", "u"), route("b", "cloud", "u")).handlers["b"].publish == (
         "u",
     )
+
+
+def test_many_topics_are_looked_through_once_and_not_once_each() -> None:
+    class Ways(list[Any]):
+        looks = 0
+
+        def __iter__(self) -> Any:
+            Ways.looks += 1
+            return super().__iter__()
+
+    ways = Ways(_Way("", "a", f"topic/{number}", "b") for number in range(100))
+
+    assert list(_loops(ways)) == []
+    assert Ways.looks <= 2
 
 
 def test_a_model_that_is_silent_on_the_device_is_no_end_of_a_route() -> None:
