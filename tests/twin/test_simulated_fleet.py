@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -17,6 +20,7 @@ from twin.devices import simulated_fleet
 from twin.edge_processes import fleet_folder
 from twin.errors import TwinError
 from twin.operator import OperatorClient
+from twin.simulation import fleet as fleet_module
 from twin.simulation.identities import names, status
 from twin.simulation.profile import Lot, Profile, read_profile
 from twin.state import TwinState
@@ -178,3 +182,28 @@ def test_what_began_to_join_and_was_interrupted_begins_anew(
 
     assert names(small_twin.home) == ["sim-0001", "sim-0002"]
     wait_until(lambda: fleet(small_twin).get("connected") == 2, LIMIT_S)
+
+
+@pytest.mark.parametrize("failure", [OSError("too many open files"), ExceptionGroup("tasks", [ValueError("no")])])
+def test_a_device_that_cannot_begin_starts_again_and_one_of_its_name_stays(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "_RESTART_S", 0.0)
+    fleet = fleet_module.Fleet.__new__(fleet_module.Fleet)
+    fleet._devices, fleet._ended = {}, Counter()
+
+    class Device:
+        async def run(self) -> None:
+            raise failure
+
+    async def live(running: Any, device: Any) -> None:
+        fleet._devices["line-1"] = SimpleNamespace(device=running, end_outages=lambda: None)  # type: ignore[assignment]
+        await fleet._live("line-1", device)
+        await asyncio.sleep(0.01)
+
+    device = Device()
+    asyncio.run(live(device, device))
+    assert (fleet._devices, fleet._ended["line-1"]) == ({}, 1)
+
+    asyncio.run(live(another := Device(), device))
+    assert fleet._devices["line-1"].device is another

@@ -176,14 +176,19 @@ class Fleet:
             await device.run()
         except asyncio.CancelledError:
             raise
-        except BaseExceptionGroup:
+        except (Exception, BaseExceptionGroup):
             # As the cloud's process does with a device that ends: it begins anew.
             log.exception("the core device failed and starts again in %g s", _RESTART_S)
             self._ended[thing] += 1
-            asyncio.get_running_loop().call_later(_RESTART_S, self._devices.pop, thing, None)
+            asyncio.get_running_loop().call_later(_RESTART_S, self._forget, thing, device)
         finally:
             if running := self._devices.get(thing):
                 running.end_outages()
+
+    def _forget(self, thing: str, device: CoreDevice) -> None:
+        """Let a device be started again; one that has come under its name meanwhile stays."""
+        if (running := self._devices.get(thing)) and running.device is device:
+            del self._devices[thing]
 
     def _configuration(self, identity: Identity) -> Configuration:
         names = self._settings["names"]
