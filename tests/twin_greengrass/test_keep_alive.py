@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 from ministack.services import iot
 
-from twin.cloud.iot import keep_alive
-from twin.cloud.iot.keep_alive import CONNECT_LIMIT_S, keep_alive_s
+from twin.cloud.iot import connections
+from twin.cloud.iot.connections import CONNECT_LIMIT_S, keep_alive_s
 from twin.cloud.ministack.patches import LEDGER
 
 CONNECT = bytes([0x10, 20, 0, 4]) + b"MQTT" + bytes([4, 2])
@@ -55,7 +55,7 @@ def test_a_silent_client_is_disconnected_and_one_that_speaks_is_not(monkeypatch:
 
     monkeypatch.setattr(iot, "_mtls_serve_conn", serve)
     monkeypatch.setattr(iot, "_feed_session", feed)
-    take_back = LEDGER.apply(keep_alive.__name__)
+    take_back = LEDGER.apply(connections.__name__)
 
     async def scenario() -> None:
         writers, tasks = [_Writer(), _Writer()], []
@@ -67,15 +67,15 @@ def test_a_silent_client_is_disconnected_and_one_that_speaks_is_not(monkeypatch:
         await asyncio.sleep(0.05)
         now = time.monotonic()
 
-        keep_alive.end_silent(now + CONNECT_LIMIT_S + 1)
+        connections.end_silent(now + CONNECT_LIMIT_S + 1)
         assert [writer.transport.aborted for writer in writers] == [False, True]
 
-        keep_alive.end_silent(now + 91)
+        connections.end_silent(now + 91)
         assert writers[0].transport.aborted
 
         ended.set()
         await asyncio.gather(*tasks)
-        assert keep_alive._clients == {}
+        assert connections._clients == {}
 
     try:
         asyncio.run(scenario())
