@@ -205,5 +205,6 @@ def test_a_device_that_cannot_begin_starts_again_and_one_of_its_name_stays(
     asyncio.run(live(device, device))
     assert (fleet._devices, fleet._ended["line-1"]) == ({}, 1)
 
-    asyncio.run(live(another := Device(), device))
+    another: Any = Device()
+    asyncio.run(live(another, device))
     assert fleet._devices["line-1"].device is another
