@@ -46,6 +46,12 @@ REAL = {
     "twin/cloud/sagemaker/endpoints.py": ("times that are shown", "Endpoints._bring_up Endpoints.create"),
     "twin/cloud/stack_deletion.py": ("pauses between retries", "QuickWaits.__init__ stop_executions"),
     "twin/cloud/stack_operations.py": ("an answer is held", "_hold"),
+    "twin/core_device/client_devices/authority.py": ("life of certificates", "_now"),
+    "twin/core_device/client_devices/broker.py": ("network", "Broker.stop Connection._wait"),
+    "twin/core_device/client_devices/plugins.py": (
+        "network, questions to the cloud",
+        "ClientDevices._listen ClientDevices._refreshed",
+    ),
     "twin/core_device/cloud/connection.py": (
         "network",
         "Connection._look Connection._request_subscription Connection._wait_for",
@@ -57,6 +63,7 @@ REAL = {
         "ComponentSupervisor._wait_for_dependencies ComponentSupervisor.wait_settled",
     ),
     "twin/core_device/deployment/jobs.py": ("network", "JobQueue._request"),
+    "twin/core_device/device.py": ("memory of a process", "Machine.keep_memory_low"),
     "twin/core_device/ipc/server.py": ("a local socket", "Client._linger Client.run"),
     "twin/core_device/processes.py": ("end of a process", "end_process_group"),
     "twin/simulation/fleet.py": ("looks at files, restarts of a device", "Fleet._live Fleet._look Fleet.run"),
