@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nucleus_lite.fact import OBSERVED, Fact
+from nucleus_lite import OBSERVED, Fact
 
 #: `${…}` is an escape, no variable.
 _VARIABLE = re.compile(r"(?<!\$)\{[a-z]+:[^{}]*\}")

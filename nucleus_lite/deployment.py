@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nucleus_lite.fact import OBSERVED, RELEASE, Fact
+from nucleus_lite import OBSERVED, RELEASE, Fact
 
 _DEPLOYMENTS = "core_device/test_deployment.py"
 _GROUPS = "core_device/test_groups.py"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nucleus_lite.fact import OBSERVED, Fact
+from nucleus_lite import OBSERVED, Fact
 
 _DIALECT = "core_device/test_ipc_dialect.py"
 _SERVER = "core_device/test_ipc_server.py"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nucleus_lite.fact import OBSERVED, Fact
+from nucleus_lite import OBSERVED, Fact
 
 _RECIPE_C = "ggl-recipe/src/recipe.c"
 _SUPPORT = "docs/RECIPE_SUPPORT_CHANGES.md"

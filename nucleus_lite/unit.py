@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nucleus_lite.fact import OBSERVED, Fact
+from nucleus_lite import OBSERVED, Fact
 
 _PARSER_C = "recipe2unit/src/parser.c"
 _GENERATOR_C = "recipe2unit/src/unit_file_generator.c"

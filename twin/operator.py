@@ -231,7 +231,7 @@ class OperatorClient:
         try:
             content = json.loads(message.payload)
             identifier = str(content["request_id"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         with self._lock:
             answer = self._waiting.get(identifier)

@@ -136,8 +136,8 @@ def question(
     text, key = (features, "features") if features is not None else (inputs, "inputs")
     try:
         value = json.loads(text or "")
-    except ValueError as exc:
-        raise TwinError(f"--{key} must be JSON in quotes of the shell, got {text!r}: {exc}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise TwinError(f"--{key} must be JSON in quotes of the shell, got {(text or '')[:200]!r}: {exc}") from exc
     asked = Question(model, {key: value})
     if (size := len(json.dumps(asked.request)) + _AROUND_PICTURE) > longest:
         raise TwinError(f"a message must have at most {longest} bytes, got about {size}: raise --message-bytes")
@@ -215,7 +215,7 @@ def ask(link: Link, names: Names, asked: Question, timeout_s: float) -> Json:
         link.publish(names.request_topic(asked.model), message.encode())
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
-            with suppress(queue.Empty, ValueError, AttributeError):
+            with suppress(queue.Empty, ValueError, AttributeError, RecursionError):
                 answer = json.loads(heard.get(timeout=left))
                 if answer.get("request_id") == identifier:
                     return dict(answer)
@@ -301,7 +301,7 @@ def line_of(topic: str, message: bytes) -> str:
         found = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in named)
         said = found or ("no object" if "objects" in answer else json.dumps(answer.get("outputs"))[:200])
         return f"{head} {answer['device']}: {said} ({answer['latency_ms']:.2f} ms)"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{head} {topic}: {message[:200].decode(errors='replace')}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edge_rules.fleet_view import FleetView, Resource
-from nucleus_lite.fact import Fact
+from nucleus_lite import Fact
 
 #: Every rule's id starts with it, as those of the packs of cdk-nag do.
 PREFIX = "Edge-"

@@ -100,7 +100,7 @@ def _field(body: bytes, name: str) -> Any:
     """A member of a JSON body; None where there is none."""
     try:
         return json.loads(body or b"{}").get(name)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
 
 

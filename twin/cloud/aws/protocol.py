@@ -196,7 +196,7 @@ def read_operation(operations: Mapping[str, Any], headers: Mapping[str, str], bo
         raise RequestError("UnknownOperationException", f"the twin serves {served}, got {operation!r}")
     try:
         return operation, json.loads(body or b"{}")
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RequestError("SerializationException", f"body must be JSON: {exc}") from exc
 
 

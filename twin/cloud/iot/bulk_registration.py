@@ -127,7 +127,7 @@ async def answer(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str
                 await _remove([str(thing) for thing in request["things"]])
                 document = {}
         status = 200
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         status, document = 400, {"message": f"the request is not understood: {exc!r}"}
     except RefusedError as exc:
         status, document = 400, {"message": str(exc)}

@@ -195,7 +195,7 @@ async def _fleet_provisioning_reply(
         return await reply(account_id, region, operation, template_name, payload, connection)
     try:
         request = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         request = None
     signing_request = request.get("certificateSigningRequest") if isinstance(request, dict) else None
     if not isinstance(signing_request, str):

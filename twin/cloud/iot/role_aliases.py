@@ -106,7 +106,7 @@ def _answer(method: str, alias: str | None, body: bytes) -> dict[str, Any]:
             try:
                 request = json.loads(body or b"{}")
                 record = put(alias, request.get("roleArn"), request.get("credentialDurationSeconds"))
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise ServiceError(str(error), code="InvalidRequestException", status=400) from error
             return {key: record[key] for key in ("roleAlias", "roleAliasArn")}
     raise ServiceError(f"{method} is no operation of a role alias", code="InvalidRequestException", status=400)

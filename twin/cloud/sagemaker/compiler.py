@@ -283,8 +283,9 @@ def _declared_shapes(data_input_config: str) -> dict[str, list[int]]:
     example = '{"input": [1, 3, 224, 224]}'
     try:
         declared = json.loads(data_input_config)
-    except ValueError as exc:
-        raise InputError(f"DataInputConfig must be JSON such as {example}, got {data_input_config!r}: {exc}") from exc
+    except (ValueError, RecursionError) as exc:
+        got = data_input_config[:200]
+        raise InputError(f"DataInputConfig must be JSON such as {example}, got {got!r}: {exc}") from exc
     if not isinstance(declared, dict) or not declared:
         raise InputError(f"DataInputConfig must be a JSON object such as {example}, got {data_input_config!r}")
     shapes = {}

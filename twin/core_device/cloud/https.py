@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import ssl
@@ -212,7 +211,7 @@ class DataPlane:
             (resolved,) = answer["resolvedComponentVersions"]
             recipe = json.loads(base64.b64decode(resolved["recipe"]))
             return {**recipe, "arn": resolved["arn"]}
-        except (KeyError, TypeError, ValueError, binascii.Error) as exc:
+        except (KeyError, TypeError, ValueError, RecursionError) as exc:
             raise DeploymentError(f"{what}: the answer of the data plane is not understood: {exc!r}") from exc
 
     async def artifact_url(self, arn: str, path: str) -> str:

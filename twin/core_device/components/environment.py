@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nucleus_lite.fact import RELEASE
+from nucleus_lite import RELEASE
 from twin.core_device.configuration import Configuration
 from twin.core_device.dialect import FOREIGN_VARIABLE, VARIABLE
 from twin.core_device.errors import DeploymentError
