@@ -31,10 +31,12 @@ from awscrt.io import (
 )
 from awsiot import mqtt_connection_builder
 from awsiot.greengrass_discovery import DiscoverResponse, DiscoveryClient, DiscoveryException
+from typer.testing import CliRunner
 
 from config.public_components import AUTH, BRIDGE, IP_DETECTOR, MOQUETTE, PUBLIC_COMPONENTS
 from tests.twin.conftest import wait_until
 from twin import faults, lifecycle
+from twin.cli import application
 from twin.devices import client_device, simulated
 from twin.devices.client_device import ClientDevices
 from twin.operator import OperatorClient
@@ -367,6 +369,36 @@ def test_another_cores_device_and_one_of_no_group_are_turned_away(site: Site) ->
 
     assert "camera-2 is no client device of this core by this certificate" in site.log()
     assert "no policy lets plc-1 connect (mqtt:connect); its device groups: none" in site.log()
+
+
+def test_the_command_makes_a_folder_once_and_takes_its_certificate_back(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWIN_HOME", str(site.state.home))
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(application, ["device", *words])
+
+    made = run("camera-7", "--out", str(tmp_path / "camera-7"))
+    assert made.exit_code == 0, made.output
+    assert "camera-7 may connect to device-01. Next:" in made.output
+    assert plain(tmp_path / "camera-7", "ask", "digits").returncode == 0
+    for words, rule in (
+        (("camera-7", "--out", str(tmp_path / "camera-7")), "--out must be a new or empty folder"),
+        (("a b", "--out", str(tmp_path / "x")), "THING must be 1 to 124 of letters"),
+        (("camera-8", "--core", "nobody", "--out", str(tmp_path / "x")), "camera-8"),
+    ):
+        assert rule in str(run(*words).exception)
+    assert not (tmp_path / "x").exists()
+
+    assert "has no certificate any more" in run("camera-7", "--remove").output
+
+    assert "There is no thing camera-7" in run("camera-7", "--remove").output
+    assert (
+        "is the cloud reached, and the certificate of camera-7 active?"
+        in plain(tmp_path / "camera-7", "discover").stderr
+    )
+    run("camera-8", "--remove")
 
 
 def test_discovery_answers_errors_as_aws_does(site: Site) -> None:

@@ -16,7 +16,7 @@ from ministack.core import persistence
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch
 
-from twin.cloud import metrics
+from twin.cloud import metrics, snapshots
 from twin.cloud.cloudwatch import evaluate_all, statistics
 from twin.cloud.metrics import Series
 from twin.cloud.ministack.patches import LEDGER
@@ -154,6 +154,16 @@ def test_metrics_survive_being_written_down_also_those_of_an_earlier_release() -
 
     assert cloudwatch._calc_stats(list(series())) == before
     assert cloudwatch._calc_stats(list(series("Old")))["Sum"] == 7
+
+
+def test_a_state_that_is_read_without_a_copy_has_metrics_as_their_copy_would() -> None:
+    series = Series()
+    series.append({"Value": 2.0, "Timestamp": 60.0, "Unit": "None", "Dimensions": []})
+
+    text = json.loads(snapshots._as_text("cloudwatch", {"metric": series}))["payload"]["metric"]
+
+    assert text == json.loads(json.dumps(copy.deepcopy(series)))
+    assert len(Series.read(text)) == 1
 
 
 def test_what_is_being_written_down_does_not_change_meanwhile() -> None:

@@ -109,7 +109,13 @@ class Snapshots:
 
 def _as_text(service: str, state: Any) -> str:
     document = {"__ministack_format__": persistence._state_format_version(service), "payload": state}
-    return json.dumps(document, default=persistence._json_default)
+    return json.dumps(document, default=_in_json)
+
+
+def _in_json(value: Any) -> Any:
+    """What JSON has no form for: a store of the twin's own, such as a metric, as its copy would be."""
+    copied = getattr(value, "__deepcopy__", None)
+    return copied({}) if copied is not None else persistence._json_default(value)
 
 
 _reading: contextvars.ContextVar[bool] = contextvars.ContextVar("reading", default=False)

@@ -54,9 +54,15 @@ def discover() -> list[dict[str, Any]]:
     connection = http.client.HTTPSConnection(through, port, context=context, timeout=PATIENCE_S)
     if known.get("proxy"):
         connection.set_tunnel(host, 8443)
-    connection.request("GET", f"/greengrass/discover/thing/{known['thing']}")
-    answer = connection.getresponse()
-    body = answer.read().decode()
+    try:
+        connection.request("GET", f"/greengrass/discover/thing/{known['thing']}")
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    except (OSError, http.client.HTTPException) as exc:
+        # A certificate that is not active is answered with the end of the connection.
+        sys.exit(
+            f"{host} gives no answer: {exc!r}; is the cloud reached, and the certificate of {known['thing']} active?"
+        )
     if answer.status != 200:
         sys.exit(f"discovery was refused with {answer.status}: {body}; is {known['thing']} associated with a core?")
     groups: list[dict[str, Any]] = json.loads(body)["GGGroups"]
