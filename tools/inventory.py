@@ -29,7 +29,7 @@ from config.stage import Stage
 from edge_handlers import component_library, device_registry, model_verification, neo_compilation
 from edge_handlers.certificates import PolicyInUseError
 from edge_handlers.deadline import Deadline, DeadlineError
-from edge_handlers.device_list import DeviceList
+from edge_handlers.device_list import CLIENTS, OWNER, DeviceList
 from edge_handlers.service_client import GONE, AwsCallError, ignoring, unless_absent
 from twin.account import LISTINGS, VPC_PARTS, Account, Listing
 from twin.errors import TwinError
@@ -94,18 +94,26 @@ def _group_arns(names: Names, region: str, caller: str) -> list[str]:
 
 
 def _take_devices(names: Names, iot: Any, greengrass: Any, deadline: Deadline) -> None:
-    registry = device_registry.Registry(
+    # A delete reads no list.
+    nowhere = DeviceList("", "", "")
+    cores = device_registry.Registry(
         group=names.thing_group,
         rings={ring: names.ring_group(ring) for ring in RINGS},
         thing_type=names.thing_type,
         policy=names.iot_policy,
-        # A delete reads no list.
-        listing=DeviceList("", "", ""),
+        listing=nowhere,
     )
-    with ignoring(GONE):
-        _until(
-            lambda: device_registry.DeviceRegistry(iot, greengrass, deadline).delete(registry), "the devices", deadline
-        )
+    clients = device_registry.Registry(
+        group=names.client_group,
+        rings={CLIENTS: names.client_group},
+        thing_type=names.client_type,
+        policy=names.client_policy,
+        listing=nowhere,
+    )
+    work = device_registry.DeviceRegistry(iot, greengrass, deadline)
+    for registry, what in ((clients, "the client devices"), (cores, "the devices")):
+        with ignoring(GONE):
+            _until(lambda registry=registry: work.delete(registry), what, deadline)  # type: ignore[misc]
 
 
 def _until(gone: Callable[[], bool], what: str, deadline: Deadline) -> None:
@@ -175,9 +183,13 @@ def name_filter(stage: str, others: Iterable[str] = ()) -> Callable[[str], bool]
 def _fleet(stage: Stage, names: Names, account: Account) -> dict[str, list[str]]:
     """What is found by the thing groups, the policy and the list of devices."""
     groups = [names.ring_group(ring) for ring in RINGS]
-    mark = {"attributeName": "edgewright-registry", "attributeValue": names.thing_group}
-    things = account.names(Listing("", "iot", "list_things", "things[].thingName", mark))
-    known = {*things, names.edge_server, *(device.name for device in stage.fleet.roster)}
+    cores_own, clients = (
+        account.names(
+            Listing("", "iot", "list_things", "things[].thingName", {"attributeName": OWNER, "attributeValue": mark})
+        )
+        for mark in (names.thing_group, names.client_group)
+    )
+    known = {*cores_own, names.edge_server, *(device.name for device in stage.fleet.roster)}
     cores = account.names(Listing("", "greengrassv2", "list_core_devices", "coreDevices[].coreDeviceThingName"))
     deployments = account.names(
         Listing(
@@ -197,12 +209,13 @@ def _fleet(stage: Stage, names: Names, account: Account) -> dict[str, list[str]]
         if _has_target(account, job, group)  # MiniStack lists them all
     ]
     certificates: list[str] = []
-    if names.iot_policy in account.names(Listing("", "iot", "list_policies", "policies[].policyName")):
-        policy = {"policyName": names.iot_policy}
-        targets = account.names(Listing("", "iot", "list_targets_for_policy", "targets[]", policy))
-        certificates = [target.rpartition("/")[2] for target in targets if ":cert/" in target]
+    policies = account.names(Listing("", "iot", "list_policies", "policies[].policyName"))
+    for name in (names.iot_policy, names.client_policy):
+        if name in policies:
+            listing = Listing("", "iot", "list_targets_for_policy", "targets[]", {"policyName": name})
+            certificates += [each.rpartition("/")[2] for each in account.names(listing) if ":cert/" in each]
     return {
-        "things": things,
+        "things": [*cores_own, *clients],
         "core devices": [core for core in cores if core in known],
         "deployments": [name for name, target in deployments if target.rpartition("/")[2] in groups],
         "IoT jobs": jobs,

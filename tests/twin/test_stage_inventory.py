@@ -149,3 +149,29 @@ def test_a_sweep_says_which_device_outside_of_every_ring_has_the_policy(
     told = capsys.readouterr().err
     assert f"IoT policy {OURS.iot_policy} must be attached to the fleet's certificates only" in told
     assert "stranger" in told
+
+
+def test_client_devices_are_listed_and_swept_with_their_certificates(
+    twin: TwinState,
+    stages: Path,
+    client: Clients,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in twin.environment().items():
+        monkeypatch.setenv(name, value)
+    iot = client("iot")
+    iot.create_thing(thingName="camera", attributePayload={"attributes": {"edgewright-registry": OURS.client_group}})
+    iot.create_policy(policyName=OURS.client_policy, policyDocument='{"Version": "2012-10-17", "Statement": []}')
+    made = iot.create_keys_and_certificate(setAsActive=True)
+    iot.attach_policy(policyName=OURS.client_policy, target=made["certificateArn"])
+    iot.attach_thing_principal(thingName="camera", principal=made["certificateArn"])
+    try:
+        left = {"things": ["camera"], "certificates": [made["certificateId"]], "IoT policies": [OURS.client_policy]}
+        assert run(stages, "lab", capsys) == (1, left)
+
+        inventory.main(["--stage", "lab", "--config", str(stages), "--sweep", "--json"])
+
+        assert json.loads(capsys.readouterr().out) == {"IoT policies": [OURS.client_policy]}
+    finally:
+        iot.delete_policy(policyName=OURS.client_policy)
