@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+#: Tag of an edge server in whose stage no device has nucleus lite, with the value `classic`: the twin follows it.
+NUCLEUS_TAG = "edgewright:nucleus"
+
 
 @dataclass(frozen=True)
 class Names:

@@ -1,8 +1,9 @@
 """The core device on EC2 with its network."""
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Tags
 from constructs import Construct
 
+from config.names import NUCLEUS_TAG
 from config.stage import Stage
 from edge_constructs.edge_assets import user_data_script
 from edge_constructs.edge_server import EdgeNetwork, EdgeServer
@@ -77,6 +78,9 @@ class EdgeServerStack(StageStack):
             patience=Duration.minutes(stage.edge_server.provisioning_minutes),
             name=names.edge_server,
         )
+        if stage.fleet.nucleus == "classic":
+            # In place of one more setting, which would replace a server that runs.
+            Tags.of(server.resource).add(NUCLEUS_TAG, "classic")
         join = ServerJoin(
             self,
             "Join",

@@ -102,5 +102,6 @@ class ProvisioningStack(StageStack):
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, fleet: FleetStack) -> None:
         super().__init__(scope, construct_id, stage=stage, kind="provisioning", description="Edgewright: provisioning")
-        FleetProvisioning(self, "Provisioning", names=self.names)
+        groups = [self.names.client_group] if stage.client_devices else []
+        FleetProvisioning(self, "Provisioning", names=self.names, more_groups=groups)
         self.needs(fleet)

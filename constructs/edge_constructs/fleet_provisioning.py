@@ -1,6 +1,7 @@
 """How registered devices get certificates of their own, and fleet indexing, by which they are searched."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import Duration, RemovalPolicy
@@ -81,9 +82,10 @@ class FleetProvisioning(Construct):
         scope: Parent construct.
         construct_id: Id below it.
         names: Of the stage.
+        more_groups: Thing groups of the stage besides those of its rings: they keep no index on by themselves.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, names: Names) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, names: Names, more_groups: Sequence[str] = ()) -> None:
         super().__init__(scope, construct_id)
         self._names = names
         claim = ClaimPolicy(self, "ClaimPolicy", name=names.claim, template=names.claim)
@@ -121,7 +123,7 @@ class FleetProvisioning(Construct):
             fleet_provisioning.FleetSettings(
                 policy=names.claim,
                 group=names.thing_group,
-                rings=tuple(names.ring_group(ring) for ring in RINGS),
+                rings=(*(names.ring_group(ring) for ring in RINGS), *more_groups),
                 prefix=GROUPS,
             ),
         )

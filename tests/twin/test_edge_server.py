@@ -11,6 +11,7 @@ import psutil
 import pytest
 import yaml
 
+from config.names import NUCLEUS_TAG
 from tests.twin.conftest import Clients, handlers_zip, outputs_of, trust, wait_until
 from twin.cloud.edge_server.provisioning import UserDataError, parse
 from twin.edge_processes import instances_folder
@@ -203,6 +204,13 @@ def test_an_instance_becomes_a_supervised_core_device_and_goes_with_its_stack(
     os.kill(first.pid, signal.SIGKILL)
     second = wait_until(lambda: (now := edge_server(twin, "running")).pid not in (None, first.pid) and now)
     assert psutil.pid_exists(second.pid)
+
+    # it has the classic nucleus' dialect as long as a tag says that the stage has no other
+    assert nucleus["dialect"] == "lite"
+    ec2.create_tags(Resources=[instance_id], Tags=[{"Key": NUCLEUS_TAG, "Value": "classic"}])
+    wait_until(lambda: "dialect: classic" in (root / "config.yaml").read_text())
+    third = wait_until(lambda: (now := edge_server(twin, "running")).pid not in (None, second.pid) and now)
+    assert third.thing_name == thing
 
     # a change of tags keeps the instance, a new image of the distribution does, too; a failed update rolls back
     client("ssm").put_parameter(Name=IMAGE, Value="ami-0c2023a1b2c3d4e5a", Type="String", Overwrite=True)

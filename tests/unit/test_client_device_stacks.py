@@ -146,6 +146,12 @@ def test_things_and_associations_are_listed_in_files(assembly: Path) -> None:
     assert listed(assembly, associations) == {"edgewright-lab-edge-server": "camera-2", "line-1": "camera-1 camera-3"}
 
 
+def test_their_group_keeps_no_fleet_index_on(assembly: Path) -> None:
+    (indexing,) = resources(assembly, "Provisioning", "Custom::FleetProvisioning")
+
+    assert "edgewright-lab-clients" in indexing["RingGroupNames"]
+
+
 def statements(assembly: Path, name: str) -> dict[str, list[str]]:
     """Action to what it is allowed on, without what ARNs begin with."""
     (found,) = [

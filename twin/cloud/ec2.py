@@ -155,9 +155,11 @@ def _apply_root_volume(instance: dict[str, Any], wanted: dict[str, Any]) -> None
 
 def _apply_tags(instance_id: str, wanted: dict[str, Any]) -> None:
     tags = [{"Key": str(tag["Key"]), "Value": str(tag["Value"])} for tag in wanted.get("Tags") or []]
-    ec2._tags.pop(instance_id, None)
+    # In one step: whoever looks meanwhile sees the tags of before or of now.
     if tags:
         ec2._tags[instance_id] = tags
+    else:
+        ec2._tags.pop(instance_id, None)
 
 
 def _attributes(instance: dict[str, Any]) -> dict[str, Any]:

@@ -98,10 +98,12 @@ def _proxy_url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def points_at(path: Path, proxy_port: int) -> bool:
-    """Whether a `config.yaml` of nucleus lite is there and reaches the twin by this port."""
+def points_at(path: Path, proxy_port: int, dialect: str) -> bool:
+    """Whether a `config.yaml` of the twin's own core device is there, of this dialect, and reaches the twin."""
     try:
-        return bool(_proxy(yaml.safe_load(path.read_text("utf-8")))["url"] == _proxy_url(proxy_port))
+        config = yaml.safe_load(path.read_text("utf-8"))
+        own = config["services"][_LITE]["configuration"]
+        return bool(_proxy(config)["url"] == _proxy_url(proxy_port) and own.get("dialect") == dialect)
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return False
 

@@ -30,9 +30,16 @@ class EdgeServer:
     """The edge server of one instance; `run` is its life, `remove` its end."""
 
     def __init__(
-        self, account: str, instance_id: str, profile_arn: str, edge: EdgeServerSettings, settings: Settings
+        self,
+        account: str,
+        instance_id: str,
+        profile_arn: str,
+        edge: EdgeServerSettings,
+        settings: Settings,
+        dialect: str = "lite",
     ) -> None:
         self.instance_id = instance_id
+        self.dialect = dialect
         self._account = account
         self._profile_arn = profile_arn
         self._edge = edge
@@ -88,9 +95,9 @@ class EdgeServer:
         await asyncio.to_thread(send_outcome, url, self._edge.thing_name, reason, success=success)
 
     def _provision(self) -> None:
-        if points_at(self._root / CONFIG_FILE, self._settings.proxy_port):
+        if points_at(self._root / CONFIG_FILE, self._settings.proxy_port, self.dialect):
             return
-        # A device with a configuration of other ports cannot reach the cloud.
+        # A device with a configuration of other ports cannot reach the cloud; one of another dialect is begun anew.
         self._device.process.end()
         self._note("provisioning", f"making {self._edge.thing_name} a core device")
         provision(
@@ -98,6 +105,7 @@ class EdgeServer:
             self._edge,
             self._settings,
             self._credentials(),
+            self.dialect,
             lambda text: self._note("provisioning", text),
             lambda: self._cancelled,
         )

@@ -103,6 +103,7 @@ def provision(
     edge: EdgeServerSettings,
     settings: Settings,
     credentials: RoleCredentials,
+    dialect: str,
     note: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> None:
@@ -116,6 +117,7 @@ def provision(
         edge: The settings of the user data.
         settings: Of the cloud.
         credentials: Of the instance profile's role.
+        dialect: `lite` or `classic`: whose limits and quirks the device has.
         note: Told what happens.
         cancelled: Asked before each call; the instance may be terminated meanwhile.
 
@@ -139,7 +141,7 @@ def provision(
     names = CloudNames(
         edge.thing_name, edge.region, joined["dataEndpoint"], joined["credentialEndpoint"], edge.role_alias
     )
-    config = lite(names, settings.proxy_port, root=str(root), credentials=str(root), dialect="lite")
+    config = lite(names, settings.proxy_port, root=str(root), credentials=str(root), dialect=dialect)
     write_whole(root / CONFIG_FILE, config, private=True)
 
 

@@ -15,6 +15,7 @@ import psutil
 from ministack.core.responses import request_scope
 from ministack.services import ec2, iot
 
+from config.names import NUCLEUS_TAG
 from twin.cloud.edge_server.device_process import DeviceProcess, KeptDevice
 from twin.cloud.edge_server.edge_server import EdgeServer
 from twin.cloud.edge_server.provisioning import JOINED, UserDataError, parse
@@ -49,6 +50,7 @@ class Supervisor:
 
     async def look(self) -> None:
         """Compare the instances with the edge servers."""
+        await self._restart_changed()
         self._start_new()
         await self._remove_gone()
 
@@ -66,7 +68,7 @@ class Supervisor:
         return {key[2] for key, instance in ec2._instances._data.items() if _state(instance) != "terminated"}
 
     def _start_new(self) -> None:
-        for (account, _region, instance_id), instance in list(ec2._instances._data.items()):
+        for (account, region, instance_id), instance in list(ec2._instances._data.items()):
             if instance_id in self._servers or instance_id in self._refused or _state(instance) != "running":
                 continue
             try:
@@ -78,8 +80,21 @@ class Supervisor:
                 self._refused.add(instance_id)
                 continue
             profile_arn = (instance.get("IamInstanceProfile") or {}).get("Arn", "")
-            server = EdgeServer(account, instance_id, profile_arn, edge, self._settings)
+            dialect = _dialect(account, region, instance_id)
+            server = EdgeServer(account, instance_id, profile_arn, edge, self._settings, dialect)
             self._servers[instance_id] = (server, asyncio.create_task(server.run()))
+
+    async def _restart_changed(self) -> None:
+        """Let go of the servers whose tag says another nucleus now: they start anew, as the same thing."""
+        for (account, region, instance_id), instance in list(ec2._instances._data.items()):
+            server, task = self._servers.get(instance_id, (None, None))
+            if server is None or task is None or _state(instance) != "running":
+                continue
+            if _dialect(account, region, instance_id) != server.dialect:
+                del self._servers[instance_id]
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await server.abandon_provisioning()
 
     async def _remove_gone(self) -> None:
         states = {key[2]: _state(instance) for key, instance in list(ec2._instances._data.items())}
@@ -95,6 +110,12 @@ class Supervisor:
 
 def _state(instance: dict[str, dict[str, str]]) -> str:
     return instance["State"]["Name"]
+
+
+def _dialect(account: str, region: str, instance_id: str) -> str:
+    """`classic` where the stage says that no device has nucleus lite, whose stricter limits hold otherwise."""
+    tags = ec2._tags._data.get((account, region, instance_id)) or []
+    return "classic" if {"Key": NUCLEUS_TAG, "Value": "classic"} in tags else "lite"
 
 
 def _remove_strays(folder: Path, instance_ids: set[str]) -> None:
