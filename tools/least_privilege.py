@@ -386,7 +386,7 @@ def read_trail(home: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def run(out: Path) -> tuple[list[Grant], list[str]]:
+def run(out: Path, app: Path = ROOT) -> tuple[list[Grant], list[str]]:
     """Go through a stage's life on a twin of its own; returns the statements and the denied requests."""
     names, home = Names(STAGE), out / "twin"
     lifecycle.stop(home)
@@ -394,7 +394,7 @@ def run(out: Path) -> tuple[list[Grant], list[str]]:
     shutil.rmtree(home, ignore_errors=True)
     state = lifecycle.start(home, auth=True)
     try:
-        deploy = OfflineDeploy(environment=state.environment(), out=out, stage=STAGE)
+        deploy = OfflineDeploy(environment=state.environment(), out=out, app=app, stage=STAGE)
         for step in (deploy.synth, deploy.bootstrap, deploy.deploy):
             console.print(f"{step.__name__}: {step():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
@@ -430,10 +430,13 @@ def show(grants: Sequence[Grant]) -> None:
     console.print(table)
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder of the run.")] = ROOT / "out" / "least-privilege") -> None:
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = ROOT / "out" / "least-privilege",
+    app: Annotated[Path, typer.Option(help="Another checkout, whose twin.toml may ask for more.")] = ROOT,
+) -> None:
     """Report the statements that nothing needs."""
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-    grants, denied = run(out.resolve())
+    grants, denied = run(out.resolve(), app.resolve())
     show(grants)
     for request in denied:
         console.print(f"denied: {request}")

@@ -207,7 +207,6 @@ class ClientAssociations(Construct):
                     wildcard_reason=_DEVICES,
                 ),
                 Permission(_iot("ListThings"), ("*",), wildcard_reason=_PRINCIPALS),
-                Permission(_iot("DescribeThing"), (arn("iot", "thing/*"),), wildcard_reason=_DEVICES),
                 *asset_reading(self, bootstrap_key=bootstrap_key),
             ],
             limit=Duration.minutes(30),

@@ -1,8 +1,7 @@
 """Custom resource: which client devices may discover which core devices.
 
 Work is what Greengrass's lists differ in from the stage's, so a call that runs out of time is simply made again. An
-association is ours if its thing carries the stage's mark, if the list before had it, or if there is no such thing any
-more; others are left alone.
+association is ours if its thing carries the stage's mark, or if the list before had it; others are left alone.
 """
 
 import logging
@@ -16,7 +15,7 @@ from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse
 from edge_handlers.deadline import Deadline, each_in_time
 from edge_handlers.device_list import OWNER, DeviceList
-from edge_handlers.service_client import AwsCallError, client, describe, explaining, is_absent
+from edge_handlers.service_client import AwsCallError, client, explaining, is_absent
 
 LOG = logging.getLogger(__name__)
 WORKERS = 4
@@ -133,7 +132,7 @@ class ClientDevices:
         Args:
             wanted: Core device to its client devices.
             former: The list before; its cores lose what is ours and no longer listed.
-            only_marked: Whether an entry of the former list is ours only while its thing is marked or gone. A
+            only_marked: Whether an entry of the former list is ours only while its thing is marked. A
                 replacement's successor marks the things anew, and the Delete that follows leaves them to it.
 
         Returns:
@@ -163,7 +162,7 @@ class ClientDevices:
             there = self._associated(core)
             if there is not None:
                 missing = sorted(wanted - there)
-                surplus = [thing for thing in sorted(there - wanted) if ours(thing) or self._is_gone(thing)]
+                surplus = [thing for thing in sorted(there - wanted) if ours(thing)]
                 if self._call("batch_disassociate_client_device_from_core_device", core, surplus) and self._call(
                     "batch_associate_client_device_with_core_device", core, missing
                 ):
@@ -202,9 +201,6 @@ class ClientDevices:
                     f"refused: {told}; mend them and deploy again"
                 )
         return True
-
-    def _is_gone(self, thing: str) -> bool:
-        return describe(self._iot.describe_thing, thingName=thing) is None
 
 
 handler = answering(on_event, is_complete)

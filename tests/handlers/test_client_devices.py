@@ -105,7 +105,7 @@ def test_a_core_that_leaves_the_list_loses_what_was_listed_and_no_more(deployed:
 
 
 def test_drift_is_mended(deployed: Stage) -> None:
-    deployed.greengrass.associations["core-1"] = {"camera-2", "camera-3", "lost"}  # `lost` is no thing any more
+    deployed.greengrass.associations["core-1"] = {"camera-2", "camera-3"}
 
     deployed.update(LIST)
 
