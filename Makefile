@@ -12,7 +12,7 @@ unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE PYTHONHOME PYTHONPATH PYTHONSAFEPA
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-docs setup-model python bundles check format lint types pytest \
-  integration integration-long sagemaker synth compliance pr plan bill deploy diagram docs bench lock clean distclean
+  installed integration integration-long sagemaker synth compliance pr plan bill deploy diagram docs bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ pytest: setup-dev  ## the tests that need no deploy
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
 	@$(BIN)/pytest -m "integration and not long and not sagemaker"
 
+installed: setup-dev  ## the wheel in an empty environment: an app is made, checked, deployed to a twin, destroyed
+	@$(BIN)/pytest -m long -s tests/integration/test_installed_app.py
+
 integration-long: setup-dev setup-compliance  ## destroys after failures, two stages, the deployer's policy, every alarm, cfn-lint on every switch
 	@$(BIN)/pytest -m long
 
@@ -91,7 +94,7 @@ synth: setup  ## templates of every stage, checked by all packs and CloudFormati
 compliance: setup-compliance  ## packs and analysers on every stage: table, JUnit, SARIF in out/compliance
 	@$(BIN)/python -m tools.compliance
 
-pr: test docs synth sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
+pr: test docs synth installed sagemaker compliance plan  ## what a pull request must pass: every test, the offline deploys, the analysers, the plan
 
 deploy: synth  ## deploy STAGE with the credentials of this shell; STACKS="…" deploys only these
 	@npx cdk deploy $(STACKS) --app out/synth/$(STAGE) --require-approval never --concurrency 5
