@@ -299,7 +299,7 @@ def _options(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 
 def _relative(value: object) -> str:
     """A default, as it reads in any checkout."""
-    return str(value).replace(f"{ROOT}/", "")
+    return "this one" if value == ROOT else str(value).replace(f"{ROOT}/", "")
 
 
 def _shown(value: Any) -> str:
