@@ -22,6 +22,7 @@ from rich.table import Table
 from config.names import Names
 from tools import demo_report
 from tools.cdk_cli import ROOT, CdkError
+from tools.demo_site import CAMERA, read_a_digit_cut_off
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from tools.predictions import (
     ClassifiedPicture,
@@ -42,7 +43,7 @@ from twin.operator import OperatorClient
 from twin.state import load_state
 
 STAGE, MODEL = "twin", "digits"
-STEPS = 8
+STEPS = 9
 OUT = ROOT / "out"
 _DEVICE_LIMIT_S = 180
 _FINISHED_STACK = re.compile(r"\s*✅\s+\S+ \((?P<name>[^)]+)\)")
@@ -163,6 +164,11 @@ def run(out: Path) -> Report:
         words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
         words.append(f"{len(flowers)} iris flowers, accuracy {accuracy(flowers):.3f},")
         words.append(f"digits found on {len(scenes)} scenes, mean average precision {precision:.3f},")
+    with progress.step("cut off") as words:
+        read = repeated_if_the_twin_ends(
+            home, lambda: read_a_digit_cut_off(state, names, out / CAMERA, progress.detail)
+        )
+        words.append(f"a client device shows its core, whose line is cut, a {read['expected']}: {read['label']},")
     show(predictions)
     show_others(flowers, picture)
     downloads = demo_report.downloads_of(state)

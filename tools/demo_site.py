@@ -1,0 +1,121 @@
+"""What the demo shows of a site: a client device beside a core device, whose line is cut.
+
+The stage's own device is nucleus lite, which has no broker. So a core device of the classic dialect joins, gets what
+the stage's device has and AWS's components for client devices beside it, and leaves again.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+
+from config.client_devices import ClientDevices
+from config.names import Names
+from config.public_components import PUBLIC_COMPONENTS
+from config.routes import DEVICES
+from tools.cdk_cli import ROOT
+from tools.digits import digit_png
+from tools.offline_deploy import DeploymentError
+from tools.predictions import Prediction, PredictionError
+from twin import faults
+from twin.devices import client_device, simulated
+from twin.state import TwinState
+
+CAMERA, MODEL, SAMPLE, GROUP = "camera-1", "digits", 10, "demo-site"
+_CLIENT_S, _DEPLOY_S, _POLL_S = 60, 120, 0.1
+
+
+def read_a_digit_cut_off(
+    state: TwinState, names: Names, folder: Path, on_status: Callable[[str], None] = lambda _text: None
+) -> Prediction:
+    """Let a client device show a digit to a core device that has no line to the cloud.
+
+    Args:
+        state: Of the twin, on which the stage is deployed.
+        names: Of the stage.
+        folder: For the client device's files.
+        on_status: Told what happens.
+
+    Raises:
+        PredictionError: The client is not answered, or with an error.
+        DeploymentError: The core device does not get its components.
+        TwinError: A device cannot join, or its line not be cut.
+    """
+    with np.load(ROOT / "edge_assets" / "models" / MODEL / "samples.npz", allow_pickle=False) as samples:
+        picture, expected = digit_png(samples["images"][SAMPLE]), str(samples["labels"][SAMPLE])
+    clients = client_device.ClientDevices(state, names.stage)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        (core,) = simulated.set_count(state, 1, group=GROUP, dialect="classic", progress=on_status)
+        _deploy(state, names, core, on_status)
+        client_device.write_folder(folder, clients.add(CAMERA, core), state, names.stage)
+        (folder / "digit.png").write_bytes(picture)
+        # It discovers its core by itself; and a core lets in without its line whom the cloud has verified before.
+        _run_client(folder, "ask", MODEL, "--image", "digit.png")
+        on_status(f"the line of {core} is cut")
+        faults.do(state, core, "cut-network", "")
+        answer = json.loads(_run_client(folder, "ask", MODEL, "--image", "digit.png"))
+    finally:
+        clients.remove(CAMERA)
+        simulated.set_count(state, 0, group=None, dialect="classic", progress=on_status)
+    if "error" in answer:
+        raise PredictionError(f"{CAMERA}: {answer['error']['code']}: {answer['error']['message']}")
+    return Prediction(
+        index=SAMPLE,
+        label=answer["label"],
+        expected=expected,
+        probability=answer["top_k"][0]["probability"],
+        latency_ms=answer["latency_ms"],
+    )
+
+
+def _deploy(state: TwinState, names: Names, core: str, on_status: Callable[[str], None]) -> None:
+    """Deploy what the edge server has, and AWS's components as a stage with `[client_devices]` does; wait for them."""
+    greengrass = boto3.client("greengrassv2", **state.client_arguments())
+    (newest, *_) = greengrass.list_effective_deployments(coreDeviceThingName=names.edge_server)["effectiveDeployments"]
+    components: dict[str, Any] = greengrass.get_deployment(deploymentId=newest["deploymentId"])["components"]
+    asked, answered = names.request_topic(MODEL), names.response_topic(MODEL)
+    clients = ClientDevices(things=(CAMERA,), models=(MODEL,))
+    for name, configuration in clients.components(
+        [(asked, DEVICES, MODEL), (answered, MODEL, DEVICES)], [CAMERA]
+    ).items():
+        components[name] = {
+            "componentVersion": PUBLIC_COMPONENTS[name].version,
+            "configurationUpdate": {"merge": json.dumps(configuration)},
+        }
+    target = f"arn:aws:iot:{state.region}:{state.account}:thing/{core}"
+    made = greengrass.create_deployment(targetArn=target, components=components)["deploymentId"]
+    deadline, seen = time.monotonic() + _DEPLOY_S, ""
+    while (status := _status(greengrass, core, made)) != "SUCCEEDED":
+        if status == "FAILED":
+            raise DeploymentError(f"the deployment to {core} must succeed: python -m twin logs {core} says why not")
+        if time.monotonic() > deadline:
+            raise DeploymentError(f"the deployment to {core} must end within {_DEPLOY_S} s, it is {status}")
+        if status != seen:
+            seen = status
+            on_status(f"{core}: {status}")
+        time.sleep(_POLL_S)
+
+
+def _status(greengrass: Any, core: str, deployment: str) -> str:
+    try:
+        found = greengrass.list_effective_deployments(coreDeviceThingName=core)["effectiveDeployments"]
+    except greengrass.exceptions.ResourceNotFoundException:
+        return "not joined"
+    return next((each["coreDeviceExecutionStatus"] for each in found if each["deploymentId"] == deployment), "waits")
+
+
+def _run_client(folder: Path, *words: str) -> str:
+    """Run the client of the folder as its README says."""
+    command = [sys.executable, client_device.SCRIPT, *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_CLIENT_S, check=False)
+    if done.returncode:
+        raise PredictionError(f"{folder.name}: {client_device.SCRIPT} {' '.join(words)}: {done.stderr.strip()[-500:]}")
+    return done.stdout
