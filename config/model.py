@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -88,6 +89,12 @@ class Model(Section):
         return self
 
     @model_validator(mode="after")
+    def _results_have_an_exact_topic(self) -> "Model":
+        if isinstance(topic := self.serving.get("PublishResultsOnTopic"), str) and topic:
+            check_result_topic("serving.PublishResultsOnTopic", topic)
+        return self
+
+    @model_validator(mode="after")
     def _neo_alone_has_settings(self) -> "Model":
         if self.compiler != "neo" and self.neo != Neo():
             raise ValueError(f"neo must be left out with compiler {self.compiler}")
@@ -171,6 +178,29 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+STAGE = "{stage}"
+_TOPIC = re.compile(r"[^+#*?${}\"\\\s]+", re.ASCII)
+
+
+def check_result_topic(where: str, topic: str) -> None:
+    """Refuse what is no topic of the whole fleet: IoT policies and access control name it.
+
+    Args:
+        where: What an error calls it.
+        topic: `{stage}` in it stands for the stage's name.
+
+    Raises:
+        ValueError: It has wildcards, spaces, other braces, or too many characters.
+    """
+    longest = topic.replace(STAGE, "x" * 20)
+    if not _TOPIC.fullmatch(longest) or len(longest.encode()) > 256:
+        raise ValueError(
+            f'{where} must be one topic of all devices, at most 256 bytes, without spaces and any of +#*?${{}}"\\ but '
+            f"for {STAGE}, got {topic[:100]!r}: each result says its device; a handler's topics may have the device's "
+            "name in them"
+        )
+
+
 def labels_in_an_answer(declaration: Mapping[str, Any]) -> int:
     """How many labels a model's answers have where its declaration says nothing; a detector's have many objects."""
     default = 100 if declaration.get("task") == "object-detection" else 3
@@ -208,6 +238,9 @@ def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]
 
     Returns:
         The keys; of a folder without a readable declaration only the stage's: the model's own stack complains about it.
+
+    Raises:
+        ValueError: `PublishResultsOnTopic` is no topic of the whole fleet.
     """
     try:
         declaration = json.loads((models / model.folder / "model.json").read_text(encoding="utf-8-sig"))
@@ -215,6 +248,8 @@ def serving(model: Model, names: Names, models: Path = MODELS) -> dict[str, Any]
     except (OSError, ValueError, AttributeError, TypeError):
         found = dict(model.serving)
     if isinstance(topic := found.get("PublishResultsOnTopic"), str):
+        if topic:
+            check_result_topic(f"{model.folder}/model.json: serving.PublishResultsOnTopic", topic)
         found["PublishResultsOnTopic"] = topic.replace("{stage}", names.stage)
     # Of the stage alone, as what the device allows follows from it; the device knows the defaults.
     sides = {

@@ -59,6 +59,7 @@ RULES: dict[str, Callable[[PurePosixPath], bool]] = {
 #: Those that take whole folders by their name.
 _DOCUMENTATION = "documentation and examples"
 _STUBS = "type stubs"
+_HEADERS, _SOURCES = "headers and static libraries", "sources of extensions"
 #: What `strip` takes, by the name that its cut has.
 SYMBOLS = "symbols of shared objects"
 _FOLDER_RULES = ("tests", _DOCUMENTATION)
@@ -79,6 +80,7 @@ def trim(folder: Path, keep: frozenset[str] = frozenset()) -> list[Cut]:
     taken = {path: rule for path in files if (rule := _rule_for(path, keep))}
     imported = imported_cuts(folder, set(taken), files - set(taken), lambda path: taken[path] == _DOCUMENTATION)
     needed = {path for path in imported if taken[path] in _FOLDER_RULES} | set(_read_stubs(folder, taken, files))
+    needed |= _named(folder, taken, files)
     for relative in sorted(set(taken) - needed):
         path, cut = folder / relative, cuts[taken[relative]]
         cut.files += 1
@@ -98,6 +100,21 @@ def _read_stubs(folder: Path, taken: Mapping[PurePosixPath, str], files: set[Pur
             content = (folder / module).read_bytes()
             if b"attach_stub" in content or b".pyi" in content:
                 yield path
+
+
+_FILE_NAME = re.compile(rb"[\w-]+(?:\.[\w-]+)+")
+
+
+def _named(folder: Path, taken: Mapping[PurePosixPath, str], files: set[PurePosixPath]) -> set[PurePosixPath]:
+    """Data that code which stays names, and so may read: cffi's headers, Cython's templates, a package's examples."""
+    data = {
+        path for path, rule in taken.items() if path.suffix != ".py" and rule in (*_FOLDER_RULES, _HEADERS, _SOURCES)
+    }
+    tops, named = {path.parts[0] for path in data}, dict[str, set[bytes]]()
+    for path in files - set(taken):
+        if path.suffix == ".py" and path.parts[0] in tops:
+            named.setdefault(path.parts[0], set()).update(_FILE_NAME.findall((folder / path).read_bytes()))
+    return {path for path in data if path.name.encode() in named.get(path.parts[0], ())}
 
 
 def _rule_for(path: PurePosixPath, keep: frozenset[str]) -> str | None:

@@ -281,15 +281,30 @@ def download(target: Target, locks: Iterable[Path], folder: Path) -> None:
 _NOT_FOUND = re.compile(r"satisfies the requirement (\S+)(?: .*)? \(from versions: (.*?)\)")
 
 
+#: As the index's page says it, and as the file itself does.
+_OTHER_PYTHON = (
+    re.compile(r"require a different python version: \S+ Requires-Python (?P<wanted>\S+?)(?:;|\s|$)"),
+    re.compile(r"Package '(?P<name>[^']+)' requires a different Python: \S+ not in '(?P<wanted>[^']+)'"),
+)
+
+
 def _explained(target: Target, said: str) -> str:
     """What pip says of a package without a wheel, in words: it names neither the cause nor a way out."""
     found = _NOT_FOUND.search(said)
+    for pattern in _OTHER_PYTHON:
+        if other := pattern.search(said):
+            name = other.groupdict().get("name") or (found[1] if found else "a package")
+            return (
+                f"{name} is not for Python {target.python} (it wants {other['wanted']}): pin a release that is, or "
+                "give the devices another Python (runtime.python)"
+            )
     if not found or "Retrying" in said:  # without a network it finds nothing, either
         return f"pip could not collect the wheels for {target.name}:\n{said}"
     name, others = found[1], found[2]
     there = "none at all" if others == "none" else f"only for {others[-100:]}"
     return (
-        f"{name} has no wheel for Python {target.python} on {target.architecture} ({there}): on such a machine with "
+        f"{name} has no wheel for Python {target.python} on {target.architecture} ({there}): see whether the index has "
+        "that name and version; if it has, on such a machine with "
         f"glibc 2.28 or older build one by `pip wheel --no-deps --wheel-dir WHEELS {name}`, and add to the lock its "
         "hash (`pip hash`) and a line `--find-links WHEELS`, relative to the lock"
     )

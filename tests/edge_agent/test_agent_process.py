@@ -127,6 +127,14 @@ def test_a_shape_may_be_the_one_of_the_description_or_left_out(client: Client, t
     for shape in ([-1, 3], [4, -1], [], [4, 3]):
         (out,) = client.predict("m", tensor(values, "x", shape=shape))
         assert out.tolist() == (values * 2).tolist(), shape
+    # No rows are a batch, too; what the model says of a size counts where the client says nothing.
+    (out,) = client.predict("m", tensor(values[:0], "x", shape=[-1, 3]))
+    assert out.shape == (0, 3)
+    (out,) = client.predict("m", tensor(values, "x", shape=[-1, -1]))
+    assert out.shape == (4, 3)
+    for shape in ([-1, -1], [-1, 3], []):
+        seven = [tensor(values.ravel()[:7], "x", shape=shape)]
+        assert refused(client, "Predict", name="m", tensors=seven) == "INVALID_ARGUMENT"
 
 
 def test_a_model_that_does_not_say_its_shapes_takes_any(client: Client, tmp_path: Path) -> None:
@@ -339,6 +347,15 @@ def test_captures_are_written_and_their_outcome_told(client: Client, served: tup
     assert client.call("GetCaptureDataStatus", capture_id=capture_id) == {"status": "SUCCESS"}
     (written,) = captures.glob(f"*{capture_id}.json")
     assert written.name == f"20231114T221320000005.m.{capture_id}.json"
+
+    free = {**request, "capture_id": str(uuid.uuid4()), "input_tensors": [tensor(X, "x", shape=[-1, *X.shape[1:]])]}
+    client.call("CaptureData", **free)
+    while not (found := list(captures.glob(f"*{free['capture_id']}.json"))):
+        assert time.monotonic() < deadline
+    assert json.loads(found[0].read_text())["inputTensors"][0]["shape"] == list(X.shape)
+    for shape in ([-1, -1], [-1, 5]):
+        wrong = {**request, "capture_id": str(uuid.uuid4()), "input_tensors": [tensor(X, "x", shape=shape)]}
+        assert refused(client, "CaptureData", **wrong) == "INVALID_ARGUMENT"
 
     assert refused(client, "CaptureData", **{**request, "capture_id": "7"}) == "INVALID_ARGUMENT"
     assert refused(client, "CaptureData", **{**request, "model_name": "../x"}) == "INVALID_ARGUMENT"

@@ -1,6 +1,7 @@
 """The bundler, on wheels made here; `pip download` itself is covered by the wheelhouse."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,28 @@ def test_stubs_that_are_read_at_run_time_stay(function: Path, tmp_path: Path) ->
     assert notes == ["2 modules import as before"]
 
 
+def test_data_that_the_code_names_stays_whatever_its_kind_or_folder(function: Path, tmp_path: Path) -> None:
+    files = {
+        "pkg/__init__.py": b"import pkgutil\ndef load(): return pkgutil.get_data('pkg', 'examples/a/first.json')\n",
+        "pkg/examples/a/first.json": b"{}",
+        "pkg/examples/a/second.json": b"{}",
+        "cffi/__init__.py": b"def source():\n    return open('_cffi_include.h')\n",
+        "cffi/_cffi_include.h": b"",
+        "cffi/other.h": b"",
+        "compiler/__init__.py": b"TEMPLATE = 'Buffer.c'\n",
+        "compiler/Utility/Buffer.c": b"",
+        "compiler/Utility/Other.c": b"",
+        "compiler/tests/__init__.py": b"",
+        "compiler/tests/test_x.py": b"open('Other.c')\n",
+    }
+
+    names, notes, _ = bundled(function, files, tmp_path)
+
+    assert {"pkg/examples/a/first.json", "cffi/_cffi_include.h", "compiler/Utility/Buffer.c"} <= names
+    assert not {"pkg/examples/a/second.json", "cffi/other.h", "compiler/Utility/Other.c"} & names
+    assert notes == ["3 modules import as before"]
+
+
 def test_what_importlib_metadata_tells_is_the_same_after_trimming(function: Path, tmp_path: Path) -> None:
     files = {
         "pkg/__init__.py": b"",
@@ -208,7 +231,8 @@ def test_what_importlib_metadata_tells_is_the_same_after_trimming(function: Path
 )
 def test_a_rule_that_breaks_an_import_is_left_out(path: str, rule: str, function: Path, tmp_path: Path) -> None:
     files = {
-        "pkg/__init__.py": READS + f"(folder / 'in' / {path!r}).read_text()\n".encode(),
+        # Put together as it runs: a name that stands in the code is kept at once.
+        "pkg/__init__.py": READS + f"(folder / 'in' / ({path[:-2]!r} + {path[-2:]!r})).read_text()\n".encode(),
         f"pkg/in/{path}": b"{}",
         "other/__init__.py": b"",
         "other/sub/tests/t.py": b"",
@@ -225,7 +249,7 @@ def test_a_rule_that_breaks_an_import_is_left_out(path: str, rule: str, function
 
 def test_two_rules_that_break_imports_are_left_out_with_all(function: Path, tmp_path: Path) -> None:
     files = {
-        "pkg/__init__.py": READS + b"(folder / 'a.h').read_text()\n",
+        "pkg/__init__.py": READS + b"(folder / ('a.' + 'h')).read_text()\n",
         "pkg/a.h": b"",
         "more/__init__.py": READS + b"(folder / 'tests' / 'a').read_text()\n",
         "more/tests/a": b"",
@@ -285,6 +309,31 @@ def test_a_package_without_a_wheel_is_told_with_how_to_build_one(tmp_path: Path)
             caught.value
         )
         assert f"`pip wheel --no-deps --wheel-dir WHEELS {name}==1.0`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("required", "told"),
+    [
+        (">=3.99", "pkg is not for Python {python} (it wants >=3.99): pin a release"),
+        ("", "see whether the index has"),
+    ],
+)
+def test_a_package_for_another_python_or_of_another_name_is_told_apart(
+    tmp_path: Path, required: str, told: str
+) -> None:
+    function, wheels = tmp_path / "fn", tmp_path / "wheels"
+    function.mkdir()
+    more = f"Requires-Python: {required}\n".encode() if required else b""
+    name = "pkg" if required else "pgk"
+    told_of = "pkg-1.0.dist-info/"
+    meta = {f"{told_of}METADATA": META[f"{told_of}METADATA"] + more, f"{told_of}WHEEL": b"Wheel-Version: 1.0\n"}
+    wheel = make_wheel(wheels, {**meta, "pkg/__init__.py": b""}).rename(wheels / "pkg-1.0-py3-none-any.whl")
+    (function / "requirements.lock").write_text(
+        f"--no-index\n--find-links ../wheels\n{name}==1.0 --hash=sha256:{sha256_of(wheel)}\n"
+    )
+
+    with pytest.raises(BundleError, match=re.escape(told.format(python=TARGET.python))):
+        build(function, TARGET, tmp_path / "bundles")
 
 
 def test_a_wheel_that_was_built_on_a_device_is_taken_from_beside_the_lock(tmp_path: Path) -> None:

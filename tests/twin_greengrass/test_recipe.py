@@ -124,6 +124,26 @@ def test_a_name_that_devices_cannot_make_a_folder_of_is_refused(name: str) -> No
     assert not is_component_name(name)
 
 
+@pytest.mark.parametrize(
+    "uris",
+    [
+        ["s3://bkt/.."],
+        ["s3://bkt/x/."],
+        ["s3://bkt/x/"],
+        ["greengrass:.."],
+        ["s3://bkt/x/a.zip", "s3://bkt/y/a.zip"],
+        ["s3://bkt/a.zip", "greengrass:a.zip"],
+    ],
+)
+def test_artifacts_that_devices_cannot_keep_as_files_of_their_own_are_refused(uris: list[str]) -> None:
+    manifest = {"Lifecycle": {}, "Artifacts": [{"Uri": uri} for uri in uris]}
+
+    assert fields({**BASE, "Manifests": [manifest]}) == {f"Manifests[0].Artifacts[{len(uris) - 1}].Uri"}
+    # Each manifest is of other devices.
+    single = [{"Lifecycle": {}, "Artifacts": [{"Uri": "s3://bkt/x/..a"}]}] * 2
+    assert len(artifacts(read_recipe(json.dumps({**BASE, "Manifests": single}).encode()))) == 2
+
+
 @pytest.mark.parametrize("name", ["a", "..a", "com.plant.Inference-2_x", "a" * 128])
 def test_other_names_are_taken_by_cloud_and_device_alike(name: str) -> None:
     assert name_problem(name) == ""

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from config.loader import ConfigurationError, load_stage, stage_names
+from config.model import Model, serving
+from config.names import Names
 
 GOOD = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n'
 
@@ -215,3 +217,25 @@ def test_the_edge_servers_network_lets_out_what_its_cameras_need(tmp_path: Path)
 
     assert load_stage("lab", written(tmp_path, GOOD + text)).camera_ways == [("0.0.0.0/0", 80), ("10.42.0.9/32", 8080)]
     assert load_stage("lab", written(tmp_path, GOOD)).camera_ways == []
+
+
+@pytest.mark.parametrize(
+    "topic", ["site/{thing}/results", "site/+/results", "site/#", "two words", "x" * 257, "${x}/y"]
+)
+def test_a_topic_of_results_that_is_not_one_of_all_devices_is_refused(tmp_path: Path, topic: str) -> None:
+    file = tmp_path / "lab.toml"
+    text = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\nserving = {{ PublishResultsOnTopic = "{}" }}\n'
+    file.write_text(text.format(topic))
+
+    with pytest.raises(ConfigurationError, match=r"serving\.PublishResultsOnTopic must be one topic of all devices"):
+        load_stage("lab", tmp_path)
+    file.write_text(text.format("site/{stage}/" + "x" * 200))
+    assert load_stage("lab", tmp_path).models[0].serving
+
+
+def test_a_topic_of_results_in_a_models_folder_is_looked_at_too(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.json").write_text('{"serving": {"PublishResultsOnTopic": "site/{thing}/results"}}')
+
+    with pytest.raises(ValueError, match=r"m/model\.json: serving\.PublishResultsOnTopic must be one topic"):
+        serving(Model(folder="m"), Names("lab"), tmp_path)

@@ -206,11 +206,17 @@ def _manifest_mistakes(field: str, manifest: Any) -> list[Mistake]:
             found.append((f"{field}.{key}", "must be a mapping"))
     if not isinstance(manifest["Artifacts"], list):
         return [*found, (f"{field}.Artifacts", "must be a list")]
+    names: dict[str, int] = {}
     for index, artifact in enumerate(manifest["Artifacts"]):
         where = f"{field}.Artifacts[{index}]"
         uri = artifact.get("Uri") if isinstance(artifact, dict) else None
         if not isinstance(uri, str) or not _ARTIFACT_URI.fullmatch(uri):
             found.append((f"{where}.Uri", f"must be s3://<bucket>/<key>, greengrass:… or docker:…, got {uri!r}"))
+        elif (name := re.split(r"[/:]", uri)[-1]) in ("", ".", ".."):
+            found.append((f"{where}.Uri", f"must end with the file's name, which devices keep it by, got {uri!r}"))
+        elif (other := names.setdefault(name, index)) != index:
+            text = f"must have a file name of its own, for devices keep both as {name}, got that of Artifacts[{other}]"
+            found.append((f"{where}.Uri", text))
         elif artifact.get("Unarchive", "NONE") not in ("NONE", "ZIP"):
             found.append((f"{where}.Unarchive", f"must be NONE or ZIP, got {artifact['Unarchive']!r}"))
     return found

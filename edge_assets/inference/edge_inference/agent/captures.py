@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_inference.agent import AgentError, Status
 from edge_inference.agent import agent_pb2 as wire
-from edge_inference.agent.tensors import content
+from edge_inference.agent.tensors import content, written_shape
 from edge_inference.captures import Keep
 
 log = logging.getLogger(__name__)
@@ -126,10 +126,10 @@ def _record(request: Any, capture_id: str, moment: datetime, limit_bytes: int) -
             {
                 "name": item.tensor_metadata.name,
                 "type": _name(wire.DataType, item.tensor_metadata.data_type),
-                "shape": list(item.tensor_metadata.shape),
-                "base64": _text(content(item, limit_bytes)),
+                "shape": written_shape(item.tensor_metadata, len(data)),
+                "base64": _text(data),
             }
-            for item in items
+            for item, data in ((item, content(item, limit_bytes)) for item in items)
         ]
 
     def auxiliary(items: Any) -> list[dict[str, Any]]:

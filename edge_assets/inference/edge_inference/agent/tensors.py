@@ -22,7 +22,7 @@ SIZE_OFFSET = 48
 STRUCTURE_BYTES = 256
 LARGEST_ID = 2**31 - 1
 #: The wire's DataType to the element type; the wire is little-endian.
-ELEMENTS = {
+ELEMENTS: dict[int, np.dtype[Any]] = {
     wire.UINT8: np.dtype(np.uint8),
     wire.INT16: np.dtype(np.int16),
     wire.INT32: np.dtype(np.int32),
@@ -140,6 +140,24 @@ def content(data: Any, limit_bytes: int) -> bytes:
         return read_segment(handle.segment_id, handle.offset, handle.size, limit_bytes)
     inline: bytes = data.byte_data
     return inline
+
+
+def written_shape(described: Any, length: int) -> list[int]:
+    """The sizes of a tensor that is written down as it came, one that follows from its length worked out.
+
+    Args:
+        described: Its metadata.
+        length: Of its data, bytes.
+
+    Raises:
+        AgentError: INVALID_ARGUMENT: more than one size is -1, or the length does not fit.
+    """
+    shape: list[int] = list(described.shape)
+    element = ELEMENTS.get(described.data_type)
+    if ANY_SIZE not in shape or element is None:
+        return shape
+    sizes = tuple(None if size == ANY_SIZE else size for size in shape)
+    return list(_filled(TensorSpec(described.name or "a tensor", element, sizes), sizes, length))
 
 
 def _array(tensor: Any, spec: TensorSpec, limit_bytes: int) -> NDArray[Any]:

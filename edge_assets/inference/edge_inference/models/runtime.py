@@ -97,7 +97,7 @@ class OnnxModel:
 
 
 def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """Run a session once; what a large input took is given back, where its arena would keep it for good.
+    """Run a session once; what large tensors took is given back, where its arena would keep it for good.
 
     Args:
         session: An `onnxruntime.InferenceSession`.
@@ -114,8 +114,8 @@ def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, ND
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     found: list[NDArray[Any]] = session.run(outputs, dict(values), options)
     # While a large output is handed over, its part of the arena and the message around it are in use: the next small
-    # run gives them back.
-    if large:
+    # run gives them back. A small input may have a large one, too.
+    if large or sum(getattr(value, "nbytes", 0) for value in found) >= LARGE_BYTES:
         _swollen.add(session)
     elif after_large:
         _swollen.discard(session)
