@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 
 from tests.core_device.loopback_service import PROBE, LoopbackService
+from twin.core_device.ipc import server as ipc_server
 from twin.core_device.ipc.eventstream import PRELUDE, TERMINATE_STREAM, MessageType, decode_message, decode_prelude
 from twin.core_device.ipc.eventstream import encode_message as encode
-from twin.core_device.ipc.operations import Cancel, IpcHandler, IpcLimits
+from twin.core_device.ipc.operations import (
+    OPERATIONS,
+    Call,
+    Cancel,
+    InvalidRequestError,
+    IpcError,
+    IpcHandler,
+    IpcLimits,
+)
 from twin.core_device.ipc.server import IpcServer
 
 
@@ -165,3 +174,41 @@ def test_forgotten_subscriptions_end_in_silence_and_new_ones_work(tmp_path: Path
         return heard
 
     assert asyncio.run(scenario()) == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_", "code"),
+    [
+        ("UpdateConfiguration", {"valueToMerge": {"number": 2}, "timestamp": 1}, "FailedUpdateConditionCheckError"),
+        ("UpdateConfiguration", {"valueToMerge": 2, "timestamp": 2e9}, "InvalidArgumentsError"),
+        ("PublishToIoTCore", {"topicName": "probe/iot/x", "qos": "2", "payload": ""}, "ServiceError"),
+        ("PublishToIoTCore", {"topicName": "probe/iot/x", "qos": "1", "payload": "A" * 8404}, "ServiceError"),
+        ("PublishToTopic", {"topic": "probe/+", "publishMessage": {"jsonMessage": {"message": 1}}}, "ServiceError"),
+        ("PublishToTopic", {"topic": "", "publishMessage": {"jsonMessage": {"message": 1}}}, "ServiceError"),
+        ("SubscribeToTopic", {"topic": "probe/x", "receiveMode": "SOME"}, "InvalidArgumentsError"),
+        ("SubscribeToTopic", {"topic": ""}, "InvalidArgumentsError"),
+        ("UpdateState", {"state": "NEW"}, "ServiceError"),
+        ("ValidateAuthorizationToken", {"token": "x"}, "ServiceError"),
+    ],
+)
+def test_the_device_is_stricter_than_lite_or_says_more(
+    tmp_path: Path, operation: str, request_: dict[str, Any], code: str
+) -> None:
+    async def ask() -> tuple[str, str]:
+        loopback = LoopbackService(tmp_path)
+        # What the component itself has set is newer than the request's timestamp.
+        loopback.store.merge(PROBE, ("number",), 1, 1_700_000_000_000)
+        served = OPERATIONS.get(operation, ipc_server._UNSUPPORTED)
+        call = Call(loopback.service, PROBE, operation, request_, lambda _event: None, IpcLimits())
+        try:
+            await served.perform(call)
+        except IpcError as exc:
+            return exc.code, exc.message
+        except InvalidRequestError as exc:
+            return served.invalid_request, str(exc)
+        return "accepted", ""
+
+    found, message = asyncio.run(ask())
+
+    assert found == code
+    assert message
