@@ -1,6 +1,6 @@
 """The mistakes of docs/aws-truth.md made again in our own code, one at a time: the gate of each row must fail.
 
-    .venv/bin/python -m benchmarks.aws_mistakes [NUMBER …]
+    .venv/bin/python -m benchmarks.aws_mistakes
 
 Each is made in a copy of the tracked files, in which the row's tests run without it (they must pass) and with it; what
 is printed is the gate that said so. A mistake in somebody else's app is told by the edge rules, which
