@@ -29,7 +29,7 @@ CHANGES = (
         "edge_assets/edge_server/nucleus_classic.sh",
         '"python$EDGEWRIGHT_PYTHON" unzip)',
         "python3.11 unzip)",
-        ("tests/nag/test_policy_gate.py", "tests/unit/test_user_data.py"),
+        SERVER_KINDS,
     ),
     Change(
         "The server's image followed the newest one",

@@ -1,6 +1,7 @@
 """The edge server with every nucleus on every architecture: through the policy gate, with its own image and script."""
 
 import json
+import re
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -58,3 +59,8 @@ def test_passes_the_gate_with_its_image_and_script(tmp_path: Path, kind: str, ar
     (group,) = [each for each in content["Resources"].values() if each["Type"] == "AWS::EC2::SecurityGroup"]
     assert {rule["FromPort"] for rule in group["Properties"]["SecurityGroupEgress"]} == PORTS[kind]
     assert set(needed_ports(user_data_script(kind))) == PORTS[kind]
+
+
+@pytest.mark.parametrize("kind", list(PORTS))
+def test_no_script_names_a_python_of_its_own(kind: str) -> None:
+    assert re.findall(r"python3\.\d+", user_data_script(kind)) == []
