@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,3 +149,18 @@ def test_the_brokers_certificate_names_its_hosts_and_ends_with_the_authority(tmp
     assert [str(each.value) for each in names] == ["localhost", "127.0.0.1", "core.local"]
     assert certificate.not_valid_after_utc < datetime.now(UTC) + timedelta(days=4)
     assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_a_core_device_without_client_devices_loads_nothing_for_them() -> None:
+    loaded = "sys.modules.keys() & {'cryptography', 'twin.core_device.client_devices.broker'}"
+    script = f"import sys, twin.core_device.device; print(sorted({loaded}))"
+
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert told.stdout.strip() == "[]"

@@ -84,6 +84,8 @@ def test_a_session_that_is_kept_gets_what_came_meanwhile_within_its_bound(tmp_pa
         first = await local.client("camera-1", clean=False)
         await first.subscribe("a", 1)
         await first.close()
+        while local.broker.connected:
+            await asyncio.sleep(0.01)
 
         for number in range(8):
             local.broker.publish("a", str(number).encode())
@@ -92,6 +94,8 @@ def test_a_session_that_is_kept_gets_what_came_meanwhile_within_its_bound(tmp_pa
         assert await again.messages(5) == [("a", str(number).encode()) for number in range(5)]
         assert again.present
         await again.close()
+        while local.broker.connected:
+            await asyncio.sleep(0.01)
         anew = await local.client("camera-1", clean=True)
         local.broker.publish("a", b"nobody")
         await anew.subscribe("b")
@@ -229,6 +233,25 @@ def test_silent_clients_and_one_too_many_are_turned_away(tmp_path: Path) -> None
         assert not local.broker._connections
 
     run(tmp_path, scenario, Limits(connections=3, handshake_s=3.0))
+
+
+def test_a_client_that_is_silent_beyond_its_keep_alive_is_ended_and_its_will_sent(tmp_path: Path) -> None:
+    async def scenario(local: Local) -> None:
+        screen = await local.client("screen-1")
+        await screen.subscribe("gone")
+        body = b"\x00\x04MQTT\x04\x06\x00\x01" + b"\x00\x06silent" + b"\x00\x04gone" + b"\x00\x01x"
+        began = asyncio.get_running_loop().time()
+
+        heard = await asyncio.to_thread(said, local, bytes((0x10, len(body))) + body)
+
+        # One and a half times the second that it has promised.
+        assert asyncio.get_running_loop().time() - began >= 1.5
+        assert heard == packets.connack(Refusal.ACCEPTED)
+        assert await screen.messages(1) == [("gone", b"x")]
+        assert "silent" not in local.broker.sessions
+        await screen.close()
+
+    run(tmp_path, scenario)
 
 
 def test_a_client_that_reads_nothing_costs_no_more_than_its_bounds(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
@@ -43,6 +44,9 @@ CERTIFICATE_S = (2 * 86_400, 7 * 86_400, 10 * 86_400)
 RENEWED_BEFORE_S = 86_400.0
 REFRESH_S = 5.0
 """So often the device asks who is still associated, while clients are connected; AWS's component asks once a day."""
+
+REFRESH_SHARE = 0.05
+"""Of the time, at most: a list of thousands takes a hundred requests."""
 
 _LOOK_S = 3600.0
 _AUTH_LIMIT_S = 30.0
@@ -179,12 +183,13 @@ class ClientDevices:
 
     async def _refreshed(self) -> None:
         """End the sessions of devices that are associated no more."""
-        unable = 0
+        unable, took_s = 0, 0.0
         while True:
-            await asyncio.sleep(REFRESH_S)
+            await asyncio.sleep(max(REFRESH_S, took_s / REFRESH_SHARE))
             connected = self.broker.connected
             if not connected or not self._device.connection.connected.is_set():
                 continue
+            began = time.monotonic()
             try:
                 gone = await self._identities.gone(connected)
             except (UnreachableError, CoreDeviceError) as exc:
@@ -192,6 +197,8 @@ class ClientDevices:
                 if unable & (unable - 1) == 0:
                     log.warning("it is not known who is still associated (%d times): %s", unable, exc)
                 continue
+            finally:
+                took_s = time.monotonic() - began
             for thing in gone:
                 log.warning("client device %s is associated with this core no more, its session ends", thing)
                 self.broker.end(thing, "it is associated no more", forget=True)
