@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
-from edge_handlers.deadline import Deadline
+from edge_handlers.deadline import Deadline, DeadlineError
 from edge_handlers.device_list import DeviceList
-from edge_handlers.service_client import client, explaining, is_absent, settling
+from edge_handlers.service_client import AwsCallError, client, explaining, is_absent, settling
 
 LOG = logging.getLogger(__name__)
 RETIRED = 'AWS retired SageMaker Edge Manager on 2024-04-26; set fleet.registry = "iot"'
@@ -50,7 +51,9 @@ def fleet_of(identifier: str) -> str | None:
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Bring the fleet's devices to the list, or take them all away."""
     request = parse(event)
-    devices = SageMakerDevices(client("sagemaker"), Deadline.of(context))
+    # A Create that fails needs the other half to undo what it has done.
+    share = 0.5 if request.type is RequestType.CREATE else 1.0
+    devices = SageMakerDevices(client("sagemaker"), Deadline.of(context, share))
     if request.type is RequestType.DELETE:
         # The id before the properties: a replaced resource's Delete is about the fleet before. CloudFormation makes the
         # id up where the Create was cancelled.
@@ -59,7 +62,14 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return {"PhysicalResourceId": request.known_id}
     wanted = FleetDevices.of(request.properties)
     names = wanted.listing.read(client("s3"))
-    devices.reconcile(wanted.fleet, sorted(names))
+    try:
+        devices.reconcile(wanted.fleet, sorted(names))
+    except (AwsCallError, DeadlineError):
+        if request.type is RequestType.CREATE:
+            # Nobody would send the Delete that undoes it, and a fleet that has devices cannot be deleted.
+            with suppress(AwsCallError, DeadlineError):
+                SageMakerDevices(client("sagemaker"), Deadline.of(context)).delete(wanted.fleet)
+        raise
     return {"PhysicalResourceId": wanted.physical_id, "Data": {"Count": str(len(names))}}
 
 

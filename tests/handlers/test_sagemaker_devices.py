@@ -12,6 +12,7 @@ from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_device_fleets import FakeDeviceFleets
 from tests.handlers.fake_s3 import FakeS3
+from tests.handlers.fake_service import refusal
 
 FLEET = "edgewright-dev-devices"
 ID = f"sagemaker-devices-{FLEET}"
@@ -148,6 +149,25 @@ def test_a_refused_call_says_that_the_service_is_retired_and_a_retry_goes_on(
         run(request)
     run(request)
     assert set(fleets.fleets[FLEET]) == {"line-1"}
+
+
+def test_a_create_that_fails_half_way_leaves_no_device_in_the_fleet(
+    fleets: FakeDeviceFleets, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = fleets.register_devices
+
+    def once(**arguments: Any) -> dict[str, Any]:
+        if fleets.called("register_devices"):
+            raise refusal("ThrottlingException", "RegisterDevices", "Rate exceeded")
+        return register(**arguments)
+
+    monkeypatch.setattr(fleets, "register_devices", once)
+    names = [f"device-{number:04}" for number in range(60)]
+
+    with pytest.raises(AwsCallError, match="Rate exceeded"):
+        run(event.create("sagemaker_devices", **listing(s3, *names)))
+
+    assert fleets.fleets[FLEET] == {}
 
 
 def test_refuses_a_name_that_sagemaker_cannot_take(fleets: FakeDeviceFleets, s3: FakeS3) -> None:
