@@ -139,7 +139,11 @@ def migrate(documents: Sequence[Mapping[str, Any]], functions: Path = FUNCTIONS)
         made.to_do.append("no subscription was given: add what get-subscription-definition-version prints")
     names = _handlers(listed, lambdas, functions, made)
     things = _routes(subscriptions, names, made)
-    devices = f"routes name them as {DEVICES}; the things are {', '.join(things)}" if things else "none has a route"
+    devices = (
+        f"routes name them as {DEVICES}; list the things in [client_devices]: {', '.join(things)}"
+        if things
+        else "none has a route"
+    )
     made.left_out += [text.format(devices=devices) for key, text in _ELSEWHERE.items() if group.get(key)]
     _check(made)
     return made

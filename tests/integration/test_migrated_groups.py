@@ -1,20 +1,22 @@
-"""Three groups of Greengrass V1, migrated by the command, run on a core device of the twin.
-
-Client devices speak to it by AWS's bridge, whose code is not here: a component plays it on the device's local topics.
-"""
+"""Three groups of Greengrass V1, migrated by the command, run on a core device of the twin with client devices."""
 
 import json
+import queue
 import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from config.names import Names
 from tests.app_copy import copy_app
@@ -22,54 +24,44 @@ from tests.edge_handlers.v1_groups import written
 from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
+from twin.devices.client_device import ClientDevices, write_folder
+from twin.devices.identity import CERTIFICATE, KEY
 from twin.operator import OperatorClient
+from twin.ports import free_ports
 from twin.state import TwinState
 
 pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 NAMES = Names("twin")
-BRIDGE = "com.example.Bridge"
 LIMIT_S = 60
-#: What a bridge does with the routes of client devices: lines of a file to local topics, and local messages to a file.
-BRIDGE_CODE = """
-import json, pathlib, sys, time
-from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
-from awsiot.greengrasscoreipc.model import BinaryMessage, PublishMessage
-folder = pathlib.Path(sys.argv[1])
-client = GreengrassCoreIPCClientV2(executor=None)
-def heard(event):
-    with (folder / "horn").open("ab") as file:
-        file.write(event.binary_message.message)
-client.subscribe_to_topic(topic="site/horn", on_stream_event=heard)
-(folder / "ready").touch()
-sent = 0
-while True:
-    lines = (folder / "measured").read_text().splitlines() if (folder / "measured").exists() else []
-    for line in lines[sent:]:
-        message = PublishMessage(binary_message=BinaryMessage(message=line.encode()))
-        client.publish_to_topic(topic="site/measured", publish_message=message)
-    sent = len(lines)
-    time.sleep(0.05)
-"""
 
 
 @dataclass
 class Site:
-    """A deployed stage with the migrated groups, and the folder of what plays the bridge."""
+    """A deployed stage with the migrated groups, and two client devices that found its core device."""
 
     state: TwinState
-    bridge: Path
+    sensor: mqtt.Client
+    horn: mqtt.Client
+    sounded: "queue.Queue[bytes]"
 
     def measure(self, value: int) -> None:
-        """What a client device would publish."""
-        with (self.bridge / "measured").open("a") as file:
-            file.write(json.dumps({"value": value}) + "\n")
+        """What the sensor says."""
+        self.sensor.publish("site/measured", json.dumps({"value": value}), qos=1)
 
 
-def wait_until(met: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def client_device(state: TwinState, folder: Path, thing: str) -> mqtt.Client:
+    """A device that has discovered its core, as the stage associated them, and is connected to its broker."""
+    write_folder(folder, ClientDevices(state).add(thing), state)
+    subprocess.run([sys.executable, "client.py", "discover"], cwd=folder, capture_output=True, timeout=60, check=True)
+    (group,) = json.loads((folder / "cores.json").read_text())
+    place = group["Cores"][0]["Connectivity"][0]
+    context = ssl.create_default_context(cadata="".join(group["CAs"]))
+    context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, thing, protocol=mqtt.MQTTv311)
+    client.tls_set_context(context)
+    client.connect(place["HostAddress"], place["PortNumber"])
+    client.loop_start()
+    return client
 
 
 def migrated(app: Path, folder: Path) -> str:
@@ -98,42 +90,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     sections = rest.partition("[runtime]")[2].partition("[observability.models.")[0]
     model = '[[models]]\nfolder = "iris"\ncompiler = "none"\n'
     tables = migrated(app, folder)
-    (app / "config" / "twin.toml").write_text(f"{head}{model}\n{tables}\n[runtime]{sections}")
+    (port,) = free_ports(1)
+    clients = f'[fleet]\nnucleus = "classic"\n[client_devices]\nthings = ["sensor-1", "horn-1"]\nport = {port}\n'
+    (app / "config" / "twin.toml").write_text(f"{head}{model}\n{tables}\n{clients}[runtime]{sections}")
     state = lifecycle.start(folder / "twin")
     try:
         deploy = OfflineDeploy(environment=state.environment(), out=folder / "out", app=app)
         deploy.synth()
         deploy.bootstrap()
         deploy.deploy()
-        deploy_bridge(state, folder)
-        yield Site(state, folder)
+        sensor, horn = (client_device(state, folder / thing, thing) for thing in ("sensor-1", "horn-1"))
+        sounded: queue.Queue[bytes] = queue.Queue()
+        horn.on_message = lambda _client, _userdata, message: sounded.put(bytes(message.payload))
+        subscribed = threading.Event()
+        horn.on_subscribe = lambda *_: subscribed.set()
+        horn.subscribe("site/horn", qos=1)
+        assert subscribed.wait(LIMIT_S)
+        yield Site(state, sensor, horn, sounded)
+        for client in (sensor, horn):
+            client.disconnect()
+            client.loop_stop()
     finally:
         lifecycle.stop(folder / "twin")
-
-
-def deploy_bridge(state: TwinState, folder: Path) -> None:
-    """Bring the component that plays the bridge to the device, by a group of its own."""
-    (folder / "bridge.py").write_text(BRIDGE_CODE)
-    access = {
-        "in": {"operations": ["aws.greengrass#PublishToTopic"], "resources": ["site/measured"]},
-        "out": {"operations": ["aws.greengrass#SubscribeToTopic"], "resources": ["site/horn"]},
-    }
-    script = f"exec {sys.executable} {folder / 'bridge.py'} {folder}"
-    recipe = {
-        "RecipeFormatVersion": "2020-01-25",
-        "ComponentName": BRIDGE,
-        "ComponentVersion": "1.0.0",
-        "ComponentConfiguration": {"DefaultConfiguration": {"accessControl": {"aws.greengrass.ipc.pubsub": access}}},
-        "Manifests": [
-            {"Platform": {"os": "linux", "runtime": "*"}, "Lifecycle": {"run": {"Script": script}}, "Artifacts": []}
-        ],
-    }
-    iot, greengrass = (boto3.client(name, **state.client_arguments()) for name in ("iot", "greengrassv2"))
-    greengrass.create_component_version(inlineRecipe=json.dumps(recipe).encode())
-    target = iot.create_thing_group(thingGroupName="bridges")["thingGroupArn"]
-    iot.add_thing_to_thing_group(thingGroupName="bridges", thingName=NAMES.edge_server)
-    greengrass.create_deployment(targetArn=target, components={BRIDGE: {"componentVersion": "1.0.0"}})
-    wait_until((folder / "ready").exists)
 
 
 @pytest.fixture
@@ -158,7 +136,7 @@ def test_what_a_device_measures_goes_through_two_functions_to_the_cloud_and_back
         site.measure(5)
         site.measure(50)
         assert json.loads(heard.get(timeout=LIMIT_S)) == {"value": 50, "limit": 10, "heard_on": "site/high"}
-        wait_until(lambda: (site.bridge / "horn").exists() and (site.bridge / "horn").read_bytes() == b"\x01")
+        assert site.sounded.get(timeout=LIMIT_S) == b"\x01"
 
         operator.publish("site/limit", b'{"value": 3}')
         time.sleep(1)  # two ways into one function: the limit comes by the cloud
@@ -166,6 +144,15 @@ def test_what_a_device_measures_goes_through_two_functions_to_the_cloud_and_back
         assert json.loads(heard.get(timeout=LIMIT_S))["value"] == 4
         assert heard.empty()
         assert overheard.empty(), "what functions say to each other stays on the device"
+        assert site.sounded.get(timeout=LIMIT_S) == b"\x01"
+
+
+def test_a_client_device_says_what_a_route_lets_it_and_no_more(site: Site) -> None:
+    site.sensor.publish("site/horn", b"not yours", qos=1).wait_for_publish(LIMIT_S)
+    site.measure(60)
+
+    assert site.sounded.get(timeout=LIMIT_S) == b"\x01"
+    assert site.sounded.empty()
 
 
 def test_nothing_but_what_the_subscriptions_said_is_allowed(site: Site) -> None:

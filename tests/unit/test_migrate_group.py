@@ -76,7 +76,7 @@ def test_devices_and_chains_of_functions_become_routes_and_the_rest_is_told() ->
         "on site/+/raw: has a wildcard: write a route for each topic that it stood for",
         "on site/near: goes from devices to devices: their broker passes that on by itself",
         "on site/gone: one side is a connector, or a function that has no counterpart",
-        "the things are sensor-1, sensor-2, horn-1",
+        "list the things in [client_devices]: sensor-1, sensor-2, horn-1",
         "resources: there is no container",
     ):
         assert reason in told
