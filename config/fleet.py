@@ -15,6 +15,8 @@ Ring = Literal["canary", "early", "all"]
 #: In the order of a rollout; a device is in exactly one, because two deployments on one device would contradict.
 RINGS: tuple[Ring, ...] = ("canary", "early", "all")
 _LAST = RINGS[-1]
+#: CloudFormation gives a custom resource an hour.
+LONGEST_WAIT_MIN = 50
 
 
 @dataclass(frozen=True, order=True)
@@ -159,5 +161,43 @@ class Health(Section):
     """
 
     rings: tuple[Ring, ...] = RINGS
-    timeout_minutes: int = Field(default=20, ge=1, le=50)
+    timeout_minutes: int = Field(default=20, ge=1, le=LONGEST_WAIT_MIN)
     healthy_percentage: int = Field(default=100, ge=1, le=100)
+
+
+class Promotion(Section):
+    """What a new version of a model must show beside the one in use, before its ring takes it; see docs/promotion.md.
+
+    Attributes:
+        rings: Rings in which a new version is a candidate first; empty, the default, to take every version at once.
+            They must be among `health.rings`: the deploy waits for the decision as for health.
+        agreement: Share of inputs that it must answer as the current one does, 0 to 1; 0: not looked at.
+        accuracy: Share of inputs of which requests say the label, that it must get right, 0 to 1; 0: not looked at.
+        zone: A candidate so far below agreement or accuracy is accepted with a probability of at most `beta`.
+        latency_ratio: The median of its time over the current one's must be at most this; 0: not looked at.
+        memory_mb: It may take so much; one that takes more is not run. 0: not looked at.
+        inputs: After so many compared inputs of the ring it is decided at the latest.
+        minutes: After so long it is decided at the latest; what is not accepted by then is refused.
+        alpha: Probability, at most, of refusing a candidate that reaches everything.
+        beta: Probability, at most, of accepting one that misses something by the zone or more.
+    """
+
+    rings: tuple[Ring, ...] = ()
+    agreement: float = Field(default=0.95, ge=0, lt=1)
+    accuracy: float = Field(default=0, ge=0, lt=1)
+    zone: float = Field(default=0.05, gt=0, lt=1)
+    latency_ratio: float = Field(default=1.5, ge=0, le=16)
+    memory_mb: int = Field(default=0, ge=0, le=1 << 20)
+    inputs: int = Field(default=1000, ge=1, le=1_000_000)
+    minutes: int = Field(default=30, ge=1, le=49)
+    alpha: float = Field(default=0.05, gt=0, le=0.5)
+    beta: float = Field(default=0.05, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _something_is_looked_at(self) -> "Promotion":
+        if self.rings and not (self.agreement or self.accuracy or self.latency_ratio or self.memory_mb):
+            raise ValueError("agreement, accuracy, latency_ratio or memory_mb must be above 0, got 0 for all of them")
+        for name in ("agreement", "accuracy"):
+            if 0 < getattr(self, name) <= self.zone:
+                raise ValueError(f"zone must be below {name}, got {self.zone:g} and {getattr(self, name):g}")
+        return self

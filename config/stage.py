@@ -19,7 +19,7 @@ from config.edge_server import (
     Runtime,
     nucleus_download,
 )
-from config.fleet import Fleet, Health, Ring, Rollout
+from config.fleet import LONGEST_WAIT_MIN, Fleet, Health, Promotion, Ring, Rollout
 from config.handler import THING, Handler
 from config.model import Model, camera_host, camera_ways, serving
 from config.names import Names
@@ -70,6 +70,7 @@ class Stage(Section):
             component is `inference`.
         announced: Removals and replacements that a plan expects.
         pipeline: A pipeline inside AWS; none by default.
+        promotion: Rings in which a new version of a model must show what it can; none by default.
         bootstrap: How the account was prepared.
         handlers: Functions of Greengrass V1; none by default.
         routes: Which message goes from whom to whom; by default what handlers list, and models with the cloud.
@@ -95,6 +96,7 @@ class Stage(Section):
     announced: Announced = Announced()
     pipeline: Pipeline | None = None
     health: Health = Health()
+    promotion: Promotion = Promotion()
     bootstrap: Bootstrap = Bootstrap()
     observability: Observability = Observability()
 
@@ -201,6 +203,18 @@ class Stage(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
+
+    @model_validator(mode="after")
+    def _health_waits_for_promotion(self) -> "Stage":
+        if unheard := sorted(set(self.promotion.rings) - set(self.health.rings)):
+            raise ValueError(
+                f"promotion.rings must be among health.rings, since the deploy waits for both, got {unheard[0]}"
+            )
+        if self.promotion.rings and (both := self.health.timeout_minutes + self.promotion.minutes) > LONGEST_WAIT_MIN:
+            raise ValueError(
+                f"health.timeout_minutes and promotion.minutes must be at most {LONGEST_WAIT_MIN} together, got {both}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_of_jobs_fit(self) -> "Stage":

@@ -19,7 +19,7 @@ from edge_constructs.edge_assets import (
     Archive,
     inference_archive,
 )
-from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment
+from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment, merged_settings
 from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
 from edge_constructs.recipe import local_access, soft_dependencies
@@ -61,7 +61,8 @@ class InferenceStack(StageStack):
         super().__init__(
             scope, construct_id, stage=stage, kind="inference", description="Edgewright: components and deployment"
         )
-        self._store = storage.store
+        self._store, self._artifacts = storage.store, storage.artifacts
+        self._model_versions = {model.name: model.version for model in models.models}
         self._library = ComponentLibrary(
             self,
             "Components",
@@ -91,7 +92,16 @@ class InferenceStack(StageStack):
         """Deploy to one ring after the other, each when the one before is healthy."""
         targets = [fleet.ring_arns[ring] for ring in RINGS]
         health = (
-            DeploymentHealth(self, "Health", health=stage.health, target_arns=targets) if stage.health.rings else None
+            DeploymentHealth(
+                self,
+                "Health",
+                health=stage.health,
+                target_arns=targets,
+                promotion=stage.promotion,
+                bucket=self._artifacts,
+            )
+            if stage.health.rings
+            else None
         )
         before: Construct | None = None
         of_server = stage.fleet.ring_of(self.names.edge_server)
@@ -113,7 +123,9 @@ class InferenceStack(StageStack):
             if health and ring in stage.health.rings:
                 # It has told CloudFormation that it is a core device, so its first report is on the way.
                 expected = [self.names.edge_server] if ring == of_server else []
-                before = health.wait_for(ring.title(), deployment, ring=ring, expected=expected)
+                before = health.wait_for(
+                    ring.title(), deployment, ring=ring, expected=expected, models=self._model_versions
+                )
         if stage.client_devices:
             associations = ClientAssociations(
                 self,
@@ -137,8 +149,12 @@ class InferenceStack(StageStack):
 
     def _settings(self, stage: Stage, ring: Ring, signing_key: str) -> dict[str, dict[str, Any]]:
         """Component to settings of the ring's devices that win over its own."""
-        merged = stage.configuration.get(ring, {}).get("inference", {})
-        return {self.names.inference_component: {**merged, "signingKey": signing_key}}
+        merged = {**stage.configuration.get(ring, {}).get("inference", {}), "signingKey": signing_key}
+        if ring in stage.promotion.rings:
+            # Nobody is approved before it has shown what it can; what answers already goes on.
+            trial = {"approvedVersion": "none", "candidateMegabytes": stage.promotion.memory_mb}
+            merged = merged_settings(merged, {"models": {model.folder: trial for model in stage.models}})
+        return {self.names.inference_component: merged}
 
     def _runtime(self, stage: Stage, fleet: FleetStack) -> Component:
         values = {"COMPONENT": self.names.runtime_component, "NUCLEUS": stage.recipe_runtime}

@@ -42,6 +42,7 @@ class ObservabilityStack(StageStack):
             file_topics={model: topic for model, topic in files.items() if topic},
             drift=bool(referenced),
             detection=any(finds_objects(model) for model in stage.models),
+            candidates=bool(stage.promotion.rings),
         )
         notice = names.alarm("deployment-failed")
         topic = NotificationTopic(

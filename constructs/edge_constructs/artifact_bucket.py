@@ -24,6 +24,8 @@ _LOG_FINDINGS = {
 CAPTURES = "captures/"
 #: Keys of the results that the rules engine stores: `results/model=<model>/day=<day>/<device>/<id>.json`.
 RESULTS = "results/"
+#: Keys of heartbeats with a candidate's sketch: `promotions/<model>/<device>.json`, each over the one before.
+PROMOTIONS = "promotions/"
 CAPTURE_COLD_DAYS = 90
 CAPTURE_DAYS = 365
 #: Artifacts are content-addressed: an old version is only what was overwritten or deleted by mistake.

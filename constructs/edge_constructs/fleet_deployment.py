@@ -4,18 +4,21 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from aws_cdk import Duration
 from aws_cdk import aws_greengrassv2 as greengrass
 from constructs import Construct
 
-from config.fleet import Growth, Health, Rollout
+from config.fleet import Growth, Health, Promotion, Rollout
 from config.public_components import PUBLIC_COMPONENTS
+from edge_constructs.artifact_bucket import PROMOTIONS, ArtifactBucket
 from edge_constructs.component_library import Component
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn
 from edge_handlers import deployment_health
+from edge_handlers.promotion import Rules
 
 _Deployment = greengrass.CfnDeployment
 #: What the CDK writes for a value that only the deploy knows.
@@ -172,22 +175,53 @@ class DeploymentHealth(Construct):
         construct_id: Id below it.
         health: How long to wait, and for how many devices.
         target_arns: ARNs of the thing groups that may be waited for.
+        promotion: What new versions of models must show, and in which rings; in none by default.
+        bucket: Where the rules engine stores heartbeats with sketches of candidates; needed with rings of `promotion`.
+
+    Raises:
+        ValueError: Under the rules of `promotion` a good candidate would be refused too often.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, health: Health, target_arns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        health: Health,
+        target_arns: Sequence[str],
+        promotion: Promotion | None = None,
+        bucket: ArtifactBucket | None = None,
+    ) -> None:
         super().__init__(scope, construct_id)
         self._health = health
+        self._promotion = promotion or Promotion()
+        self._bucket = bucket
+        minutes, permissions = health.timeout_minutes + _MARGIN_MINUTES, _permissions(tuple(target_arns))
+        self._rules = Rules(**{each.name: getattr(self._promotion, each.name) for each in fields(Rules)})
+        if self._promotion.rings and bucket is not None:
+            try:
+                self._rules.check()
+            except ValueError as exc:
+                raise ValueError(f"promotion.{exc}") from exc
+            minutes += self._promotion.minutes
+            permissions += [*bucket.reading(PROMOTIONS), bucket.listing()]
         self._provider = HandlerProvider(
             self,
             "Handler",
             handler=deployment_health,
-            permissions=_permissions(tuple(target_arns)),
-            limit=Duration.minutes(health.timeout_minutes + _MARGIN_MINUTES),
+            permissions=permissions,
+            limit=Duration.minutes(minutes),
             query_interval=Duration.seconds(2),
         )
 
     def wait_for(
-        self, construct_id: str, deployment: FleetDeployment, *, ring: str, expected: Sequence[str]
+        self,
+        construct_id: str,
+        deployment: FleetDeployment,
+        *,
+        ring: str,
+        expected: Sequence[str],
+        models: Mapping[str, str] | None = None,
     ) -> Construct:
         """Wait for a ring.
 
@@ -197,6 +231,7 @@ class DeploymentHealth(Construct):
             ring: Its name in error texts.
             expected: Thing names of devices that must report; the ring's other core devices are found by themselves,
                 and things that have never been core devices are not waited for.
+            models: Model to version that the deployment brings: a new one of a ring of `promotion` is decided on.
 
         Returns:
             What the next ring must depend on.
@@ -211,8 +246,19 @@ class DeploymentHealth(Construct):
                 healthy_percentage=self._health.healthy_percentage,
                 timeout_s=self._health.timeout_minutes * 60,
                 expected=tuple(expected),
+                **self._decision(ring, models or {}),
             ),
         )
+
+    def _decision(self, ring: str, models: Mapping[str, str]) -> dict[str, Any]:
+        if ring not in self._promotion.rings or self._bucket is None:
+            return {}
+        return {
+            "candidates": dict(models),
+            "rules": vars(self._rules),
+            "bucket": self._bucket.name,
+            "decision_s": self._promotion.minutes * 60,
+        }
 
 
 def _permissions(targets: tuple[str, ...]) -> list[Permission]:

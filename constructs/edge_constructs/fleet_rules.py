@@ -10,7 +10,7 @@ from constructs import Construct
 
 from config.names import Names
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.artifact_bucket import RESULTS, ArtifactBucket
+from edge_constructs.artifact_bucket import PROMOTIONS, RESULTS, ArtifactBucket
 from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, merged
 
 Action = iot.CfnTopicRule.ActionProperty
@@ -54,20 +54,21 @@ def put_metric(namespace: str, name: str, value: str, unit: str) -> RuleAction:
     return RuleAction(make, (permission,))
 
 
-def put_result(bucket: ArtifactBucket, key: str) -> RuleAction:
+def put_object(bucket: ArtifactBucket, prefix: str, key: str) -> RuleAction:
     """Write the message as an object.
 
     Args:
         bucket: Which one.
-        key: What follows `results/`; may hold `${…}`.
+        prefix: Exact, with a trailing `/`; the rule may write below it only.
+        key: What follows it; may hold `${…}`.
     """
 
     def make(role: str) -> Action:
         return Action(
-            s3=iot.CfnTopicRule.S3ActionProperty(bucket_name=bucket.name, key=f"{RESULTS}{key}", role_arn=role)
+            s3=iot.CfnTopicRule.S3ActionProperty(bucket_name=bucket.name, key=f"{prefix}{key}", role_arn=role)
         )
 
-    return RuleAction(make, tuple(bucket.adding(RESULTS)))
+    return RuleAction(make, tuple(bucket.adding(prefix)))
 
 
 class RuleLog(Construct):
@@ -205,6 +206,7 @@ class FleetRules(Construct):
         file_topics: A model to the topic of its own on which devices publish the results of files.
         drift: Whether a model has a reference, so that heartbeats tell of drift.
         detection: Whether a model finds objects.
+        candidates: Whether heartbeats with a candidate's sketch are stored, for the deploy that decides.
     """
 
     def __init__(
@@ -219,6 +221,7 @@ class FleetRules(Construct):
         file_topics: Mapping[str, str],
         drift: bool = False,
         detection: bool = False,
+        candidates: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         self._names = names
@@ -227,7 +230,7 @@ class FleetRules(Construct):
         self.failures = RuleLog(self, "FailureLog", name=f"/edgewright/{names.stage}/rule-failures")
         answers, heartbeats = names.response_topics, names.heartbeat_topic
         # The id is the message's own: one that arrives twice is one object.
-        stored = put_result(bucket, f"model={_MODEL}/day={_DAY}/{_DEVICE}/${{id}}.json")
+        stored = put_object(bucket, RESULTS, f"model={_MODEL}/day={_DAY}/{_DEVICE}/${{id}}.json")
         self._rule(
             "Results",
             "Results become objects, latencies and successes",
@@ -273,12 +276,20 @@ class FleetRules(Construct):
                 topics=heartbeats,
                 where="drift.highest >= 0",
             )
+        if candidates:
+            self._rule(
+                "Candidates",
+                "Heartbeats with a candidate's sketch become objects, each over the one before",
+                [put_object(bucket, PROMOTIONS, f"${{candidate.model}}/{_DEVICE}.json")],
+                topics=heartbeats,
+                where="candidate.inputs >= 0",
+            )
         self._rule("Heartbeat", "Signs of life become metrics", alive, topics=heartbeats, where="uptime_s >= 0")
         for model, topic in file_topics.items() if store_results else ():
             self._rule(
                 f"{names.model_package(model)}Files",
                 f"Results of files for the model {model} become objects",
-                [put_result(bucket, f"model={model}/day={_DAY}/{_DEVICE}/${{newuuid()}}.json")],
+                [put_object(bucket, RESULTS, f"model={model}/day={_DAY}/{_DEVICE}/${{newuuid()}}.json")],
                 topics=topic,
             )
 

@@ -6,21 +6,38 @@ calls the device HEALTHY: a component may break after its deployment has succeed
 
 CloudFormation's rollback changes no device: the failed deployment has superseded the one before, and nucleus lite keeps
 a broken version. So a rollback's Update deploys the content of the one before anew, in each ring that was changed.
+
+Where a ring's models have to show what they can, the wait goes on once the devices are healthy: their heartbeats lie
+in S3 with sketches of the candidate beside the model in use, and are added up until `promotion.decide` knows. A
+candidate that is accepted is made the ring's own by a deployment of the same content that approves it; for one that is
+refused the check fails, and the rollback brings the ring back.
 """
 
 import hashlib
+import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
 from edge_handlers.answering import answering
-from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse, texts, whole
+from edge_handlers.custom_resource import (
+    Contract,
+    Key,
+    Properties,
+    RequestType,
+    json_object,
+    mapping,
+    parse,
+    texts,
+    whole,
+)
 from edge_handlers.device_list import check_thing_group
+from edge_handlers.promotion import Rules, Sketch, decide, merged, named
 from edge_handlers.service_client import GONE, client, describe, error_code, explaining, ignoring
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +52,11 @@ _BROKEN = ("BROKEN", "ERRORED")
 _CAUSE_CHARACTERS = 350
 #: What tells is_complete that a rollback waits for another deployment than the properties say.
 _BROUGHT_BACK = "BroughtBack"
+#: What tells is_complete which versions are to be decided on.
+_CANDIDATES = "Candidates"
+_APPROVED = "approvedVersion"
+#: Of a ring, so many devices are asked; a decision takes no more.
+_MOST_DEVICES, _MOST_BYTES = 200, 1 << 16
 _CONTENT = ("targetArn", "deploymentName", "components", "deploymentPolicies", "iotJobConfiguration")
 
 
@@ -53,6 +75,10 @@ class HealthCheck(Contract):
         healthy_percentage: Share of the core devices that must run it, 1 to 100 per cent.
         timeout_s: After so long without that share the check fails, s.
         expected: Devices of the ring that must be there, though none of them has reported yet.
+        candidates: Model to the version that must show what it can; a version that the ring has had is none.
+        rules: What it must show: fields of `promotion.Rules`.
+        bucket: Where heartbeats with sketches of candidates lie.
+        decision_s: After so long beyond `timeout_s` a candidate that is not accepted is refused, s.
     """
 
     TYPE = "Custom::DeploymentHealth"
@@ -63,6 +89,10 @@ class HealthCheck(Contract):
     healthy_percentage: Annotated[int, whole("HealthyPercentage", minimum=1)]
     timeout_s: Annotated[int, whole("TimeoutSeconds", minimum=1)]
     expected: Annotated[tuple[str, ...], texts("ExpectedDevices")]
+    candidates: Annotated[dict[str, str], mapping("Candidates")] = field(default_factory=dict)
+    rules: Annotated[dict[str, Any], json_object("Rules", sort_keys=True)] = field(default_factory=dict)
+    bucket: Annotated[str, Key("Bucket")] = ""
+    decision_s: Annotated[int, whole("DecisionSeconds", minimum=0)] = 0
 
     def check(self, properties: Properties) -> None:
         """Refuse an ARN that is not a thing group's, and more than all devices."""
@@ -72,6 +102,8 @@ class HealthCheck(Contract):
                 f"{properties.where}.{self.key('healthy_percentage')} must be at most 100, "
                 f"got {self.healthy_percentage}"
             )
+        if self.candidates:
+            Rules(**self.rules).check()
 
     @property
     def physical_id(self) -> str:
@@ -100,7 +132,16 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
         failed = request.old_properties.optional_text(HealthCheck.key("deployment"))
         if brought_back := bring_back(check, failed, client("greengrassv2")):
             answer[_BROUGHT_BACK] = brought_back
+        elif candidates := _new_versions(check, request.old_properties):
+            answer[_CANDIDATES] = candidates
     return answer
+
+
+def _new_versions(check: HealthCheck, old: Properties) -> dict[str, str]:
+    """Models of the ring that had another version; one that had none has nothing to be compared with."""
+    name = HealthCheck.key("candidates")
+    before = old.mapping(name) if old.values.get(name) else {}
+    return {model: new for model, new in check.candidates.items() if before.get(model, new) != new}
 
 
 def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
@@ -112,7 +153,10 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     clients = client("greengrassv2"), client("iot")
     brought_back = event.get(_BROUGHT_BACK)
     if not brought_back:
-        return follow(check, *clients, is_update=request.type is RequestType.UPDATE, is_last=is_last)
+        answer = follow(check, *clients, is_update=request.type is RequestType.UPDATE, is_last=is_last)
+        if answer["IsComplete"] and (candidates := event.get(_CANDIDATES)):
+            return decide_on(check, candidates, clients[0], client("s3"), float(event["WaitUntil"]))
+        return answer
     try:
         return follow(replace(check, deployment=brought_back), *clients, is_update=False, is_last=is_last)
     except RuntimeError as exc:
@@ -143,12 +187,107 @@ def bring_back(check: HealthCheck, failed: str | None, greengrass: Any) -> str |
     if later and later["creationTimestamp"] < former["creationTimestamp"]:
         return None
     content = {key: former[key] for key in _CONTENT if former.get(key)}
+    if check.candidates:
+        # Where the failed version had been accepted already, the former one must not wait for a decision.
+        content = approved(content, check.candidates)
     # The same for a repeated event, another one for the next failure.
     token = hashlib.sha256(f"{check.deployment} {failed}".encode()).hexdigest()[:32]
     with explaining(f"bring {check} back"):
         made = greengrass.create_deployment(**content, clientToken=token)
     LOG.warning("%s is brought back by deployment %s, after deployment %s", check, made["deploymentId"], failed)
     return str(made["deploymentId"])
+
+
+def decide_on(
+    check: HealthCheck, candidates: Mapping[str, str], greengrass: Any, s3: Any, wait_until: float
+) -> dict[str, Any]:
+    """Look once at what a ring's devices say of candidates; what all of them have reached is made the ring's own.
+
+    Args:
+        check: With the deployment that brought them.
+        candidates: Model to version.
+        greengrass: A boto3 greengrassv2 client.
+        s3: A boto3 S3 client.
+        wait_until: When the devices had to be healthy; the decision's own time begins then, s since 1970.
+
+    Returns:
+        The framework's answer.
+
+    Raises:
+        DeploymentHealthError: A candidate is refused; the text says why, and on which inputs it differed most.
+        AwsCallError: A call was refused.
+    """
+    former = _deployment(check, greengrass)
+    if former is None or not former["isLatestForTarget"]:
+        return _complete(0, 0)
+    devices = sorted(name for name, _ in _core_devices(check, greengrass))
+    if not devices:
+        return _complete(0, 0)
+    rules, waits = Rules(**check.rules), False
+    for model, version in sorted(candidates.items()):
+        sketch = _sketch(check, model, version, devices, s3, since=wait_until - check.timeout_s)
+        decision = decide(rules, sketch, is_last=time.time() >= wait_until + check.decision_s)
+        LOG.info("%s %s of ring %s: %s: %s", model, version, check.ring, decision.verdict, "; ".join(decision.reasons))
+        if decision.verdict == "refuse":
+            differed = f"; differed most on {named(sketch.differed)}" if sketch.differed else ""
+            raise DeploymentHealthError(
+                f"{model} {version} is not taken by ring {check.ring}: {'; '.join(decision.reasons)}{differed}"
+            )
+        waits |= decision.verdict == "wait"
+    if waits:
+        return {"IsComplete": False}
+    content = {key: former[key] for key in _CONTENT if former.get(key)}
+    token = hashlib.sha256(f"{check.deployment} approved".encode()).hexdigest()[:32]
+    with explaining(f"approve {', '.join(candidates)} in ring {check.ring}"):
+        greengrass.create_deployment(**approved(content, candidates), clientToken=token)
+    return _complete(len(devices), len(devices))
+
+
+def approved(content: Mapping[str, Any], candidates: Mapping[str, str]) -> dict[str, Any]:
+    """The content of a deployment that lets candidates answer.
+
+    Args:
+        content: Of the deployment that brought them; one of its components carries all settings.
+        candidates: Model to version.
+
+    Raises:
+        DeploymentHealthError: No component carries the settings of a model.
+    """
+    components = dict(content["components"])
+    for name, wanted in components.items():
+        update = wanted.get("configurationUpdate") or {}
+        merge = json.loads(update.get("merge") or "{}")
+        settings = merge.get("settings") or {}
+        serving = [each["models"] for each in settings.values() if isinstance(each, dict) and "models" in each]
+        if not serving:
+            continue
+        for models in serving:
+            for model, version in candidates.items():
+                models[model] = {**models.get(model, {}), _APPROVED: version}
+        # Devices tell a component of the last key that changes.
+        settings["revision"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        components[name] = {**wanted, "configurationUpdate": {**update, "merge": json.dumps(merge)}}
+        return {**content, "components": components}
+    raise DeploymentHealthError(f"no component of the deployment has the settings of {', '.join(candidates)}")
+
+
+def _sketch(check: HealthCheck, model: str, version: str, devices: Sequence[str], s3: Any, *, since: float) -> Sketch:
+    """What the devices say of a candidate, added up; what is older than the deployment is of an earlier attempt."""
+    found = []
+    for device in devices[:_MOST_DEVICES]:
+        key = f"promotions/{model}/{device}.json"
+        with explaining(f"read s3://{check.bucket}/{key}"):
+            answer = describe(s3.get_object, Bucket=check.bucket, Key=key)
+            content = answer["Body"].read(_MOST_BYTES) if answer else b""
+        if answer is None or answer["LastModified"].timestamp() < since:
+            continue
+        try:
+            told = json.loads(content)["candidate"]
+            if told["version"] == version:
+                found.append(Sketch.read(told, device))
+        except (ValueError, KeyError, TypeError) as exc:
+            LOG.warning("%s: %s", key, exc)
+    return merged(found)
 
 
 def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool) -> dict[str, Any]:

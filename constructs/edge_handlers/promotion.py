@@ -307,15 +307,13 @@ def decide(rules: Rules, sketch: Sketch, *, is_last: bool = False) -> Decision:
 
 
 def _said(rules: Rules, name: str, count: int, trials: int, state: bool | None) -> str:
-    wanted = {
-        "agreement": f"at least {rules.agreement:g}",
-        "accuracy": f"at least {rules.accuracy:g}",
-        "latency": f"a median of at most {rules.latency_ratio:g} times the current one's",
-    }[name]
     fate = {True: "reached", False: "missed", None: "not decided"}[state]
     share = f"{count / trials:.3f}" if trials else "unknown"
-    what = "within the time" if name == "latency" else ""
-    return f"{name} {share}{f' {what}' if what else ''} of {trials} inputs, must be {wanted}: {fate}"
+    if name == "latency":
+        ratio = f"{rules.latency_ratio:g} times the current model's time"
+        return f"share within {ratio} {share} of {trials} inputs, must be half: {fate}"
+    wanted = rules.agreement if name == "agreement" else rules.accuracy
+    return f"{name} {share} on {trials} inputs, must be at least {wanted:g}: {fate}"
 
 
 def merged(sketches: Iterable[Sketch]) -> Sketch:

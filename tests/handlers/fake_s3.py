@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import IncompleteReadError
@@ -15,6 +16,7 @@ class Stored:
     content: bytes | None  # None: a delete marker
     metadata: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
+    written: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class BrokenBody(io.BytesIO):
@@ -63,7 +65,7 @@ class FakeS3(FakeService):
         if self.broken_bodies:
             self.broken_bodies -= 1
             return {"Body": BrokenBody(content)}
-        return {"Body": io.BytesIO(content)}
+        return {"Body": io.BytesIO(content), "LastModified": self.buckets[Bucket][Key][-1].written}
 
     def head_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         self.record("head_object", Bucket=Bucket, Key=Key)

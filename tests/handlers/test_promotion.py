@@ -129,7 +129,7 @@ def test_nothing_is_decided_by_nothing_and_the_end_refuses() -> None:
     decision = decide(Rules(), Sketch(), is_last=True)
 
     assert decision.verdict == "refuse"
-    assert decision.reasons[0] == "agreement unknown of 0 inputs, must be at least 0.95: not decided"
+    assert decision.reasons[0] == "agreement unknown on 0 inputs, must be at least 0.95: not decided"
 
 
 def test_too_few_labels_decide_nothing_but_many_wrong_answers_do() -> None:
