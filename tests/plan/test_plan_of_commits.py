@@ -1,5 +1,6 @@
 """Plans of the working tree against a commit, in a repository whose app writes the sample fleet."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -127,3 +128,25 @@ def test_a_version_that_cannot_be_synthesised_is_named(
     assert plan.main(["--base", "base", "--stage", "plant"]) == 1
     told = capsys.readouterr().err
     assert f"plan: {side} cannot be synthesised for plant:\nthis stage is broken\n" in told
+
+
+def test_a_model_that_changes_is_run_beside_the_one_before(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = repository / "edge_assets" / "models"
+    shutil.copytree(REPOSITORY / "edge_assets" / "models" / "digits", models / "digits")
+    for command in (["add", "."], ["commit", "--quiet", "-m", "a model"], ["branch", "with-model"]):
+        subprocess.run(["git", *command], cwd=repository, check=True)
+    file = models / "digits" / "model.json"
+    declared = json.loads(file.read_text())
+    file.write_text(json.dumps(declared | {"labels": declared["labels"][::-1]}))
+    kept = {name: tmp_path / f"plan.{name}" for name in ("markdown", "html", "json")}
+
+    arguments = [part for name, path in kept.items() for part in (f"--{name}", str(path))]
+    plan.main(["--base", "with-model", "--stage", "plant", *arguments])
+
+    assert "model digits changes: agrees on 0 of 360 held out inputs, right " in capsys.readouterr().out
+    assert "| `digits` | 360 held out | 0.0% | " in kept["markdown"].read_text()
+    assert kept["html"].read_text().count("data:image/png;base64,") == 10
+    assert json.loads(kept["json"].read_text())["models"][0]["inputs"] == 360
+    assert plan.main(["--base", "with-model", "--stage", "plant", "--captures", str(tmp_path / "none")]) == 1
