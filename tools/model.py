@@ -1,6 +1,7 @@
 """Makes a model's folder, and runs it on this machine with the device's own code, before anything is deployed.
 
 python -m tools.model init model.onnx --labels a,b      makes the folder, and the entry in the stage's file
+python -m tools.model init --from estimator.skops       the same of a scikit-learn estimator
 python -m tools.model check FOLDER [INPUT …]
 python -m tools.model preview FOLDER [INPUT …]          the same as a page, with what the model gets to see
 python -m tools.model reference FOLDER                  what its samples look like, for devices to tell drift by
@@ -33,13 +34,14 @@ from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
 from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
 from tools import detections, model_init, model_preview, model_reference
+from tools.estimators import EstimatorError
 from tools.model_folder import check_name, check_serving, load, package
 
 SHOWN = 5
 REQUEST_BYTES = 1 << 20
 _WRONG = (
     *(ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError),
-    *(model_init.ModelInitError, StageError),
+    *(model_init.ModelInitError, EstimatorError, StageError),
 )
 
 
@@ -177,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in lines:
             print(line)
     except (*_WRONG, OSError) as exc:
-        print(f"{options.file if options.command == 'init' else options.folder}: {exc}", file=sys.stderr)
+        subject = (options.estimator or options.file) if options.command == "init" else options.folder
+        print(f"{subject}: {exc}", file=sys.stderr)
         return 1
     return 0
 

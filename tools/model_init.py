@@ -19,6 +19,7 @@ from edge_constructs.model_source import DECLARATION
 from edge_inference.models.detection import SEPARATE
 from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, OBJECTS, TABLES, TASKS, TENSORS
 from edge_inference.models.runtime import import_engine
+from tools import estimators
 from tools.detector_exports import Tensor, box_values, is_picture, seen_detection
 from tools.model_folder import check_name
 
@@ -40,7 +41,15 @@ class ModelInitError(ValueError):
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    command.add_argument("file", type=Path, help="the ONNX file; weights in files of their own are found beside it")
+    command.add_argument(
+        "file", type=Path, nargs="?", help="the ONNX file; weights in files of their own are found beside it"
+    )
+    command.add_argument(
+        "--from", dest="estimator", type=Path, metavar="SKOPS", help="a scikit-learn estimator in place of an ONNX file"
+    )
+    command.add_argument(
+        "--trust", action="append", default=[], metavar="TYPE", help="load this type of an estimator of your own, too"
+    )
     command.add_argument("--name", help="the model's name in topics and stacks (default: the file's)")
     command.add_argument("--task", choices=TASKS, help="what it does (default: seen in its shapes)")
     command.add_argument("--labels", help="a,b,c in the order of the output; or a file with one a line; or how many")
@@ -363,6 +372,28 @@ def init(flags: argparse.Namespace, check: Checker, models: Path = MODELS, stage
         ModelInitError, ConfigurationError: See above.
         Exception: What the check raises.
     """
+    if (flags.file is None) == (flags.estimator is None):
+        raise ModelInitError("either FILE or --from must be given: an ONNX file, or a scikit-learn estimator")
+    with tempfile.TemporaryDirectory() as scratch:
+        if flags.estimator is not None:
+            yield from _convert(flags, Path(scratch))
+        yield from _init(flags, check, models, stages)
+
+
+def _convert(flags: argparse.Namespace, folder: Path) -> Iterator[str]:
+    """Let the flags speak of an ONNX file in place of the estimator's; what it says of itself they need not."""
+    found = estimators.convert(flags.estimator, folder, import_engine(), flags.trust)
+    flags.file = found.model
+    for flag, names in (("labels", found.labels), ("features", found.features)):
+        if names and not getattr(flags, flag):
+            # A file, since names may hold commas.
+            file = folder / f"{flag}.txt"
+            file.write_text("\n".join(names), encoding="utf-8")
+            setattr(flags, flag, str(file))
+    yield f"{flags.estimator.name}: as ONNX it gives what the estimator gives, to {found.difference:.1g}"
+
+
+def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path) -> Iterator[str]:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     declared = declaration_of(flags, Answers(flags, input if terminal else None))
     name = declared["name"]

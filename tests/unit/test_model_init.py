@@ -2,19 +2,29 @@
 
 import argparse
 import json
+import pickle
+import re
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skops.io
 from onnx import TensorProto, helper, numpy_helper, save
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.places import MODELS
 from tests.unit.kept_page import assert_kept
-from tools import model, model_init
+from tools import estimators, model, model_init
+from tools.cdk_cli import ROOT
 from tools.model_init import Answers, ModelInitError, add_to_stage, declaration_of, init
 
 RANDOM = np.random.default_rng(0)
@@ -275,3 +285,80 @@ def test_a_preview_takes_requests(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert model.main(command) == 0
     assert "1 inputs in " in capsys.readouterr().out
     assert "setosa 0.9" in (tmp_path / "p.html").read_text()
+
+
+class Forest:
+    """A type that nobody vouches for."""
+
+    n_features_in_ = 2
+
+
+def dumped(file: Path, estimator: Any) -> Path:
+    skops.io.dump(estimator, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        RandomForestClassifier(n_estimators=5, random_state=0),
+        LogisticRegression(),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_an_estimator_becomes_a_model_that_gives_the_same(tmp_path: Path, stages: Path, estimator: Any) -> None:
+    rows, kinds = load_iris(return_X_y=True)
+    names = np.array(["setosa, common", "versicolor", "virginica"])
+    fitted = estimator.fit(rows.astype(np.float32), names[kinds])
+
+    declared, lines = made(
+        tmp_path, stages, "--from", dumped(tmp_path / "my_iris.skops", fitted), "--trust", "sklearn.tree._tree.Tree"
+    )
+
+    assert re.match(r"my_iris\.skops: as ONNX it gives what the estimator gives, to \d", lines[0])
+    assert declared["name"] == "my-iris"
+    assert declared["task"] == "tabular-classification"
+    assert declared["labels"] == list(names)
+    assert declared["inputs"][0]["shape"] == [1, 4]
+    row = json.dumps({"features": rows[80].tolist()})
+    (said,) = list(model.check(tmp_path / "models" / "my-iris", [row]))[1:]
+    label, probability = names[fitted.predict(rows[80:81])[0] == names][0], fitted.predict_proba(rows[80:81]).max()
+    assert f": {label} {probability:.3f}" in said
+
+
+def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*words: Any) -> str:
+        with pytest.raises((ModelInitError, estimators.EstimatorError)) as found:
+            made(tmp_path, stages, *words)
+        return str(found.value)
+
+    pickled = tmp_path / "model.pkl"
+    pickled.write_bytes(pickle.dumps(LogisticRegression()))
+    unfitted = dumped(tmp_path / "unfitted.skops", LogisticRegression())
+    with zipfile.ZipFile(tmp_path / "empty.skops", "w") as archive:
+        archive.writestr("schema.json", "{}")
+
+    assert told("--from", pickled).startswith("--from must be a skops file, never a pickle, got ")
+    assert told("--from", tmp_path / "none.skops").endswith("none.skops: No such file or directory")
+    assert (
+        told("--from", unfitted)
+        == "unfitted.skops must hold a fitted estimator, got LogisticRegression: call fit first"
+    )
+    assert told("--from", tmp_path / "empty.skops").startswith("--from must be a whole skops file, got ")
+    strange = told("--from", dumped(tmp_path / "strange.skops", Forest()))
+    assert re.match(r"strange\.skops must be made of types that skops knows as harmless, got (\S+\.Forest): ", strange)
+    assert re.search(r"--trust \S+\.Forest$", strange)
+    assert told() == told("--from", unfitted, unfitted)
+    assert told().startswith("either FILE or --from must be given")
+    monkeypatch.setattr(estimators, "LIMIT_BYTES", 10)
+    assert told("--from", unfitted).startswith("--from must hold at most 10 bytes, got ")
+    monkeypatch.setattr(estimators, "find_spec", lambda _name: None)
+    assert told("--from", unfitted) == f"--from needs skops and skl2onnx, not found: {estimators.INSTALL}"
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_releases_that_an_error_names_are_those_that_are_tried() -> None:
+    locked = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+
+    assert all(f"\n{each} \\" in locked for each in estimators.INSTALL.split()[2:])
