@@ -226,7 +226,7 @@ def test_a_model_leaves_with_its_thresholds_and_everything_else_stays(stages: Pa
 
     after = load_stage("twin", stages)
     assert said == "config/twin.toml lists wine now in place of image-classification"
-    assert [each.folder for each in after.models] == ["digits", "iris", "wine"]
+    assert [each.folder for each in after.models] == ["digits", "iris", "digit-detector", "wine"]
     assert after.observability.models == {}
     unchanged = {"models", "observability"}
     assert after.model_dump(exclude=unchanged) == before.model_dump(exclude=unchanged)
