@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import queue
+import re
 import socket
 import ssl
 import subprocess
@@ -306,6 +307,23 @@ def test_the_plain_client_of_the_folder_discovers_asks_and_is_private(site: Site
     assert [
         path for path in (folder, *folder.iterdir()) if path.name != "cores.json" and path.stat().st_mode & 0o077
     ] == []
+
+
+def test_the_example_of_the_documentation_runs_as_it_stands(site: Site) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "client-devices.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=site.folder / "camera-1",
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"request_id": "a1", "bytes": 0}
 
 
 def refused(folder: Path) -> str:
