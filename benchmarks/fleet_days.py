@@ -48,7 +48,7 @@ def offline(home: Path, devices: int, hours: float, speed: float) -> dict[str, A
     away = [thing for thing in things if Lot(profile, thing).outages()]
     limit_s = hours * 3600 / speed + 300
     notified: Counter[str] = Counter()
-    with OperatorClient(trial.state) as operator, operator.listen(NOTIFICATIONS) as heard:
+    with OperatorClient(trial.state) as operator, operator.listen(NOTIFICATIONS, named=True) as heard:
         began = time.monotonic()
         job = trial.deploy("1.1.0")
         connected_s = wait(
@@ -59,9 +59,9 @@ def offline(home: Path, devices: int, hours: float, speed: float) -> dict[str, A
         took_s = time.monotonic() - began
         time.sleep(2)
         while not heard.empty():
-            execution = json.loads(heard.get()).get("execution") or {}
-            if execution.get("jobId") == job:
-                notified[execution.get("thingName", "?")] += 1
+            topic, payload = heard.get()
+            if (json.loads(payload).get("execution") or {}).get("jobId") == job:
+                notified[topic.split("/")[2]] += 1
     entries = read_entries(fleet_folder(home))
     told = trial.job(job)
     return {

@@ -57,7 +57,7 @@ class OperatorClient:
         self._cleanup = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._waiting: dict[str, _Answer] = {}
-        self._listeners: list[tuple[str, queue.SimpleQueue[bytes]]] = []
+        self._listeners: list[tuple[str, queue.SimpleQueue[Any], bool]] = []
         self._subscribed: dict[str, threading.Event] = {}
         self._pending_subscriptions: dict[int, threading.Event] = {}
         self._connected = threading.Event()
@@ -91,23 +91,24 @@ class OperatorClient:
         self._cleanup.close()
 
     @contextlib.contextmanager
-    def listen(self, topic: str) -> Iterator[queue.SimpleQueue[bytes]]:
+    def listen(self, topic: str, *, named: bool = False) -> Iterator[queue.SimpleQueue[Any]]:
         """Receive everything on a topic, or on all that a filter with `+` or `#` fits, in the order of arrival.
 
-        It lasts as long as the block.
+        It lasts as long as the block. The queue has payloads, or pairs of topic and payload where they are `named`.
 
         Raises:
             TwinError: If the broker does not confirm the subscription within 10 s.
         """
-        heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        listener = (topic, heard, named)
         with self._lock:
-            self._listeners.append((topic, heard))
+            self._listeners.append(listener)
         try:
             self.subscribe(topic)
             yield heard
         finally:
             with self._lock:
-                self._listeners.remove((topic, heard))
+                self._listeners.remove(listener)
 
     def request(self, topic: str, payload: Json, response_topic: str, timeout_s: float = 10.0) -> Json:
         """Publish a request and wait for its answer.
@@ -225,9 +226,10 @@ class OperatorClient:
     def _on_message(self, client: Any, data: Any, message: mqtt.MQTTMessage) -> None:
         del client, data
         with self._lock:
-            for topic, heard in self._listeners:
+            for topic, heard, named in self._listeners:
                 if topic == message.topic or mqtt.topic_matches_sub(topic, message.topic):
-                    heard.put(bytes(message.payload))
+                    payload = bytes(message.payload)
+                    heard.put((message.topic, payload) if named else payload)
         try:
             content = json.loads(message.payload)
             identifier = str(content["request_id"])
