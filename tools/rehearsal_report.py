@@ -9,12 +9,13 @@ from typing import Any
 
 _SHOWN = 10
 #: How a ring's rollout ends.
-THROUGH, ABORTED, UNHEALTHY, NOT_REACHED, UNCHANGED = (
+THROUGH, ABORTED, UNHEALTHY, NOT_REACHED, UNCHANGED, EMPTY = (
     "goes through",
     "is aborted",
     "stops at the gate",
     "is not reached",
     "does not change",
+    "has no devices",
 )
 
 
@@ -168,7 +169,7 @@ def _sentence(text: str) -> str:
 
 
 def _facts(ring: RingResult) -> Iterator[str]:
-    if ring.verdict in (NOT_REACHED, UNCHANGED):
+    if ring.verdict in (NOT_REACHED, UNCHANGED, EMPTY):
         return
     yield f"{ring.succeeded} of {ring.devices} run it, {ring.notified} were notified, {ring.minutes:g} minutes"
     yield f"{ring.received_bytes:,} bytes downloaded, {ring.restarts} restarts, requests: {_lost(ring)}"

@@ -23,7 +23,7 @@ from edge_handlers.deployment_health import FAILED, HEALTHY, DeploymentHealthErr
 from edge_rules.recipe_view import DEPLOYMENT, recipes
 from tools.cloud_assembly import Assembly, Target, artifact_file, target_name
 from tools.fleet_export import FleetDevice
-from tools.rehearsal_report import ABORTED, NOT_REACHED, THROUGH, UNCHANGED, UNHEALTHY, Behind, RingResult
+from tools.rehearsal_report import ABORTED, EMPTY, NOT_REACHED, THROUGH, UNCHANGED, UNHEALTHY, Behind, RingResult
 from twin.clock import Clock
 from twin.devices import simulated_fleet
 from twin.devices.simulated_fleet import SimulatedDevice
@@ -207,7 +207,7 @@ class RehearsedFleet:
     def deploy(self, assembly: Assembly, target: Target) -> Rollout:
         """Begin a target's rollout, at the assembly's rates."""
         if not self._members(target):
-            return Rollout(target)
+            return Rollout(target, EMPTY)
         deployment, job = self._create(assembly, target, rates=True)
         timeout_s = target.gate.timeout_s if target.gate else math.inf
         return Rollout(target, deployment=deployment, job=job, until_s=self._clock.time() + timeout_s)
