@@ -119,6 +119,8 @@ class Rehearsal:
         if stopped := self.stopped:
             why = stopped.abort if stopped.verdict == ABORTED else stopped.gate
             return f"the rollout would stop at ring {stopped.ring}, which {stopped.verdict}: {why}"
+        if all(each.verdict == UNCHANGED for each in self.rings):
+            return "a deploy brings the devices nothing new"
         behind = sum(len(each.behind) for each in self.rings)
         return f"the rollout goes through; {behind or 'no'} devices stay behind"
 

@@ -34,6 +34,7 @@ from tools.rehearsal_report import NOT_REACHED, UNCHANGED, Behind, Cost, Rehears
 from tools.rehearsed_rollout import Patience, RehearsedFleet, Rollout
 from tools.two_versions import Change, add_options, read_change
 from twin import lifecycle
+from twin.clock import Clock
 from twin.devices.simulated_fleet import COUNT_LIMIT
 from twin.errors import TwinError
 from twin.simulation.profile import Behaviour, Exit, Profile, load_profile
@@ -96,6 +97,7 @@ def _rehearse(options: argparse.Namespace) -> Rehearsal:
         if not least <= getattr(options, name) <= 1e6:
             shown = name.replace("_", "-")
             raise AssemblyError(f"--{shown} must be from {least:g} to 1000000, got {getattr(options, name):g}")
+    Clock(options.speed)
     fleet = read_fleet(options.fleet)
     profile = load_profile(options.profile) if options.profile else Profile()
     if options.seed is not None:
@@ -105,6 +107,10 @@ def _rehearse(options: argparse.Namespace) -> Rehearsal:
     with tempfile.TemporaryDirectory(prefix="edgewright-rehearsal-") as made:
         folder = Path(made).resolve()
         change = read_change(options, stage, folder, _say)
+        _check(change, fleet, options)
+        if not any(_is_new(target, change) for target in change.after.targets.values()):
+            results = [_unchanged(fleet, target) for target in _in_order(change, fleet)]
+            return _told(fleet, change, profile, options, results)
         home = folder / "twin"
         try:
             _say("starting a twin")
@@ -138,14 +144,9 @@ def rehearse(
         options: Of the command line.
 
     Raises:
-        FleetFileError: The fleet has no devices, or too many.
         TwinError: The twin cannot do it.
     """
     devices = [device for device in fleet.devices if device.nucleus]
-    if not 1 <= len(devices) <= COUNT_LIMIT:
-        raise FleetFileError(f"{options.fleet} must have 1 to {COUNT_LIMIT} core devices, got {len(devices)}")
-    if not change.after.targets:
-        raise AssemblyError("the change must deploy to the fleet, it has no Greengrass deployment")
     groups = {device.thing: fleet.groups[device.ring] for device in fleet.devices}
     rehearsed.join(devices, groups, profile.seed)
     unready = rehearsed.bring_base(change.before)
@@ -154,6 +155,26 @@ def rehearse(
     rehearsed.begin(_completed(profile, Names(options.stage or fleet.stage)), away)
     rollouts = _roll_out(rehearsed, change, fleet)
     results = [_result(rehearsed, fleet, rollout) for rollout in rollouts]
+    return _told(fleet, change, profile, options, results, unready, rehearsed.unknown_artifacts)
+
+
+def _check(change: Change, fleet: FleetFile, options: argparse.Namespace) -> None:
+    devices = sum(device.nucleus is not None for device in fleet.devices)
+    if not 1 <= devices <= COUNT_LIMIT:
+        raise FleetFileError(f"{options.fleet} must have 1 to {COUNT_LIMIT} core devices, got {devices}")
+    if not change.after.targets:
+        raise AssemblyError("the change must deploy to the fleet, it has no Greengrass deployment")
+
+
+def _told(
+    fleet: FleetFile,
+    change: Change,
+    profile: Profile,
+    options: argparse.Namespace,
+    results: Sequence[RingResult],
+    unready: Sequence[Behind] = (),
+    unknown: Sequence[str] = (),
+) -> Rehearsal:
     notified = sum(result.notified for result in results)
     received = sum(result.received_bytes for result in results)
     costs = [
@@ -168,7 +189,7 @@ def rehearse(
         rings=tuple(results),
         costs=tuple(costs),
         prices=read_prices().standing,
-        notes=tuple(_notes(fleet, change, unready, rehearsed.unknown_artifacts)),
+        notes=tuple(_notes(fleet, change, unready, unknown)),
     )
 
 
@@ -184,9 +205,8 @@ def _roll_out(rehearsed: RehearsedFleet, change: Change, fleet: FleetFile) -> li
     """Deploy ring by ring, as long as each gate lets the next one begin."""
     rehearsed.publish(change.after)
     rollouts, stopped = [], False
-    for target in _in_order(change.after, fleet):
-        former = change.before.targets.get(target.name)
-        if former and _content(former) == _content(target):
+    for target in _in_order(change, fleet):
+        if not _is_new(target, change):
             rollouts.append(Rollout(target, verdict=UNCHANGED))
         elif stopped:
             rollouts.append(Rollout(target, verdict=NOT_REACHED))
@@ -204,22 +224,38 @@ def _roll_out(rehearsed: RehearsedFleet, change: Change, fleet: FleetFile) -> li
     return rollouts
 
 
+def _is_new(target: Target, change: Change) -> bool:
+    """Whether a deploy makes a deployment to it."""
+    former = change.before.targets.get(target.name)
+    return former is None or _content(former) != _content(target)
+
+
+def _unchanged(fleet: FleetFile, target: Target) -> RingResult:
+    ring, members = _ring(fleet, target.name)
+    return RingResult(ring, target.name, UNCHANGED, len(members))
+
+
+def _ring(fleet: FleetFile, group: str) -> tuple[str, list[FleetDevice]]:
+    """Name and members of a group's ring; a group that is none has its own name."""
+    ring = next((ring for ring, name in fleet.groups.items() if name == group), group)
+    return ring, [device for device in fleet.devices if fleet.groups[device.ring] == group]
+
+
 def _content(target: Target) -> tuple[object, ...]:
     """What a deployment is made of: where it is the same, a deploy makes none."""
     return target.components, target.configuration, target.rollout
 
 
-def _in_order(assembly: Assembly, fleet: FleetFile) -> list[Target]:
-    """Targets in the order of the rings, others after them."""
+def _in_order(change: Change, fleet: FleetFile) -> list[Target]:
+    """The change's targets in the order of the rings, others after them."""
+    assembly = change.after
     groups = [fleet.groups[ring] for ring in RINGS if ring in fleet.groups]
     names = [*(group for group in groups if group in assembly.targets), *sorted(set(assembly.targets) - set(groups))]
     return [assembly.targets[name] for name in names]
 
 
 def _result(rehearsed: RehearsedFleet, fleet: FleetFile, rollout: Rollout) -> RingResult:
-    group = rollout.target.name
-    ring = next((ring for ring, name in fleet.groups.items() if name == group), group)
-    members = [device for device in fleet.devices if fleet.groups[device.ring] == group]
+    ring, members = _ring(fleet, rollout.target.name)
     result = rehearsed.result(rollout, ring)
     silent = [
         Behind(device.thing, "unknown", "has never reported: it gets the deployment when it first connects")

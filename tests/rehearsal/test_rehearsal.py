@@ -123,6 +123,24 @@ def test_an_interrupt_leaves_nothing(folder: Path) -> None:
     assert not processes_where(lambda environment: home in environment.values())
 
 
+def test_a_change_that_brings_the_devices_nothing_needs_no_twin(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--fleet", str(folder / "fleet.json"), "--json", str(tmp_path / "found.json")]
+
+    assert rehearse.main([*arguments, "--before", str(folder / "before"), "--after", str(folder / "before")]) == 0
+
+    told = capsys.readouterr()
+    assert told.out.startswith("plant: a deploy brings the devices nothing new\n")
+    assert "starting a twin" not in told.err
+    rings = json.loads((tmp_path / "found.json").read_text())["rings"]
+    assert [(ring["ring"], ring["verdict"], ring["devices"]) for ring in rings] == [
+        ("canary", "does not change", 3),
+        ("early", "does not change", 12),
+        ("all", "does not change", 5),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

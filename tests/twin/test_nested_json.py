@@ -67,7 +67,7 @@ def test_who_expects_malformed_json_expects_it_nested_too_deeply() -> None:
 def test_a_message_of_any_depth_leaves_the_operators_client_alive() -> None:
     client = OperatorClient.__new__(OperatorClient)
     heard: Any = SimpleNamespace(put=lambda _payload: None)
-    client._lock, client._listeners, client._waiting = threading.Lock(), [("a", heard)], {}
+    client._lock, client._listeners, client._waiting = threading.Lock(), [("a", heard, False)], {}
     nothing: Any = None
     message: Any = SimpleNamespace(topic="a", payload=DEEP.encode())
 
