@@ -7,12 +7,11 @@ other's devices, and a replaced registry (another thing group) from deleting wha
 
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from edge_handlers.answering import CALLED_OFF, answering
+from edge_handlers.answering import CALLED_OFF, answering, now
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.deadline import Deadline, each_in_time
@@ -121,7 +120,7 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one poll: work on the devices for a while; the framework asks again until all are done."""
     request = parse(event)
     registry = Registry.of(request.properties)
-    if time.time() < float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S:
+    if now() < float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S:
         # A cancelled event's last question may be registering what is to be removed.
         return {"IsComplete": False}
     # A device that was begun in the last moment may take the other half.

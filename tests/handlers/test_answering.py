@@ -371,6 +371,20 @@ def test_a_wait_whose_questions_take_too_long_fails_before_cloudformation_gives_
     assert "it is not done in the time that it has" in cloud.answers[0]["Reason"]
 
 
+def test_a_twin_whose_time_runs_ahead_gives_real_work_its_real_time(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.0)
+    entry = answering(lambda *_: None, lambda *_: {"IsComplete": False})
+    entry(cloud.event(), Context())
+    began = time.time()
+    monkeypatch.setattr(time, "time", lambda: began + 86_400)
+
+    with pytest.raises(NotDoneError):
+        entry(json.loads(machine.started[0]["input"]), Context())
+    assert cloud.answers == []
+
+
 def test_a_later_event_ends_the_waiting_for_an_earlier_one_of_its_resource(
     cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
