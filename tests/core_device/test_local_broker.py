@@ -232,7 +232,7 @@ def test_silent_clients_and_one_too_many_are_turned_away(tmp_path: Path) -> None
             assert await asyncio.to_thread(read, secured) == b""
         assert not local.broker._connections
 
-    run(tmp_path, scenario, Limits(connections=3, handshake_s=3.0))
+    run(tmp_path, scenario, Limits(connections=3, handshake_s=1.5))
 
 
 def test_a_client_that_is_silent_beyond_its_keep_alive_is_ended_and_its_will_sent(tmp_path: Path) -> None:

@@ -352,6 +352,23 @@ def test_the_line_is_cut_and_both_are_still_answered_and_what_waits_reaches_the_
         assert [json.loads(heard.get(timeout=WAIT_S)) for _ in range(3)] == [{"number": number} for number in range(3)]
 
 
+def test_a_core_that_is_killed_while_its_line_is_cut_serves_its_clients_again_without_the_cloud(
+    site: Site, sdk: Sdk
+) -> None:
+    faults.do(site.state, CORE, "cut-network", "")
+    try:
+        faults.do(site.state, CORE, "kill", "")
+
+        sdk.until("resumed")
+        # Sessions end with the core's process, so a client says anew what it wants to hear.
+        sdk.connection.resubscribe_existing_topics()[0].result(WAIT_S)
+        assert sdk.ask(PICTURE)["bytes"] == len(PICTURE)
+    finally:
+        connected = site.log().count(" connected to ")
+        faults.do(site.state, CORE, "restore-network", "")
+        wait_until(lambda: site.log().count(" connected to ") > connected)
+
+
 def test_the_bridge_brings_the_clouds_messages_once_and_refuses_what_no_policy_lets(site: Site, sdk: Sdk) -> None:
     sdk.listen("down")
     with pytest.raises(crt_mqtt.SubscribeError):
