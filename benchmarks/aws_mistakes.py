@@ -57,7 +57,7 @@ CHANGES = (
         "constructs/edge_constructs/edge_assets.py",
         'return python if int(python.split(".")[1]) >= int(FUNCTION_PYTHON.split(".")[1]) else FUNCTION_PYTHON',
         "return python",
-        ("tests/unit/test_edge_assets.py", "tests/unit/test_compile_model.py", "tests/nag/test_switch_matrix.py"),
+        ("tests/unit/test_edge_assets.py",),
     ),
     Change(
         "Messages of a failed deployment",
