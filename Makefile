@@ -12,7 +12,7 @@ unexport GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE PYTHONHOME PYTHONPATH PYTHONSAFEPA
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup setup-dev setup-compliance setup-sagemaker setup-docs setup-model python bundles check format lint types pytest \
-  installed integration integration-long sagemaker synth compliance pr plan bill deploy diagram docs bench lock clean distclean
+  installed integration integration-long sagemaker openvino synth compliance pr plan bill deploy diagram docs bench lock clean distclean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: setup  ## deploy everything to the twin, predict real digits, destroy, sho
 
 # The synths of all stages with all checks are among the tests.
 test: setup-dev lint types  ## every check and test, offline deploy included
-	@$(BIN)/pytest -n 3 --dist loadfile -m "not long and not sagemaker"
+	@$(BIN)/pytest -n 3 --dist loadfile -m "not long and not sagemaker and not openvino"
 
 setup: run-environment $(VENV)/.wheelhouse bundles  ## install what the demo needs
 setup-dev: dev-environment $(VENV)/.wheelhouse bundles  ## install what the checks need, too
@@ -43,7 +43,7 @@ python:
 	@$(PYTHON) -c "$$SUPPORTED"
 
 # `run-environment` and the like; tools/set_up.py does only what is not done.
-ENVIRONMENTS := $(addsuffix -environment,run dev compliance sagemaker docs model)
+ENVIRONMENTS := $(addsuffix -environment,run dev compliance sagemaker docs model openvino cuda)
 .PHONY: $(ENVIRONMENTS)
 $(ENVIRONMENTS): %-environment: python
 	@$(PYTHON) tools/set_up.py $*
@@ -71,16 +71,19 @@ types: setup-dev
 	@$(BIN)/mypy
 
 pytest: setup-dev  ## the tests that need no deploy
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration and not long and not sagemaker"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not integration and not long and not sagemaker and not openvino"
 
 integration: setup-dev  ## deploy, predict, update, destroy on a twin
-	@$(BIN)/pytest -m "integration and not long and not sagemaker"
+	@$(BIN)/pytest -m "integration and not long and not sagemaker and not openvino"
 
 installed: setup-dev  ## the wheel in an empty environment: an app is made, checked, deployed to a twin, destroyed
 	@$(BIN)/pytest -m long -s tests/integration/test_installed_app.py
 
 integration-long: setup-dev setup-compliance  ## destroys after failures, two stages, the deployer's policy, every alarm, cfn-lint on every switch
 	@$(BIN)/pytest -m long
+
+openvino: setup-dev openvino-environment  ## answers by OpenVINO's provider against the CPU's, for real (about 400 MB)
+	@$(BIN)/pytest -m openvino
 
 sagemaker: setup-dev setup-sagemaker  ## the commands of SageMaker's SDK, for real, on a twin
 	@$(BIN)/pytest -m sagemaker

@@ -82,13 +82,13 @@ class Component:
         outbox.attach(greengrass_ipc.connect(lambda: None))
         self._captures = CaptureQueue(CaptureFolder(folder / "captures"), "bench")
         self._store = ModelStore(
-            folder / "current", lambda folder, threads: load_workload(folder, partial(runtime.load, threads=threads))
+            folder / "current", lambda folder, running: load_workload(folder, partial(runtime.load, running=running))
         )
         (folder / "current").write_text(str(package.resolve()))
         model_settings = parse({"models": {"m": SETTINGS | settings}})["m"]
         self._endpoint = Endpoint(model_settings, "bench", self._store, outbox, self._captures)
         process.freeze()
-        self._store.refresh(self._endpoint.threads)
+        self._store.refresh(self._endpoint.running)
         process.trim()
         self._endpoint.start()
         threading.Thread(target=outbox.run, daemon=True).start()

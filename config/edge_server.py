@@ -7,12 +7,40 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from config.section import Section
 
 HOST = "host"
 MACHINES = ("x86_64", "aarch64")
+
+
+CPU: Literal["cpu"] = "cpu"
+Accelerator = Literal["cpu", "openvino", "cuda", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """What a build of ONNX Runtime has wheels for, that load with the oldest glibc of a device.
+
+    Attributes:
+        lock: In `edge_assets/runtime`, in place of the plain build's pin.
+        architectures: As `uname -m` prints them.
+        pythons: Versions of CPython.
+    """
+
+    lock: str
+    architectures: tuple[str, ...]
+    pythons: tuple[str, ...]
+
+
+#: By accelerator. NVIDIA's wheels for aarch64 need glibc 2.34; a test compares this with requirements-metadata.json.
+_NVIDIA = Wheels("cuda.lock", ("x86_64",), ("3.11", "3.12", "3.13", "3.14"))
+WHEELS = {
+    "openvino": Wheels("openvino.lock", ("x86_64",), ("3.11", "3.12", "3.13")),
+    "cuda": _NVIDIA,
+    "tensorrt": _NVIDIA,
+}
 
 
 class Runtime(Section):
@@ -21,10 +49,25 @@ class Runtime(Section):
     Attributes:
         python: Version as `3.11`, or `host`: the interpreter that runs the synth.
         architecture: As `uname -m` prints it, or `host`: the machine that runs the synth.
+        accelerator: Which build of ONNX Runtime devices get, and where models run first: `openvino` on Intel's
+            processors, `cuda` and `tensorrt` on NVIDIA's cards; a device that cannot runs them on its processor as
+            `cpu` does, and says so.
     """
 
     python: Annotated[str, StringConstraints(pattern=r"^(3\.\d{1,2}|host)$")] = "3.11"
     architecture: Literal["x86_64", "aarch64", "host"] = "x86_64"
+    accelerator: Accelerator = CPU
+
+    @model_validator(mode="after")
+    def _has_wheels(self) -> "Runtime":
+        wheels = WHEELS.get(self.accelerator)
+        if wheels and not (self.architecture in wheels.architectures and self.python in wheels.pythons):
+            raise ValueError(
+                f"accelerator {self.accelerator} has wheels for {' and '.join(wheels.architectures)} and Python "
+                f"{', '.join(wheels.pythons)} only, got {self.architecture} and {self.python}: set accelerator to cpu, "
+                "or build such a wheel and add it to the lock"
+            )
+        return self
 
     @field_validator("python")
     @classmethod

@@ -10,8 +10,10 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from config.client_devices import ClientDevices
 from config.delivery import Announced, Bootstrap, Pipeline
 from config.edge_server import (
+    CPU,
     DEFAULT_VERSIONS,
     SERVER_PYTHONS,
+    WHEELS,
     Agent,
     Download,
     EdgeServer,
@@ -227,6 +229,28 @@ class Stage(Section):
                     f"models.folder and the stage's name may have {most} characters together, because SageMaker's jobs "
                     f"are named after both, got {model.folder!r} and {self.name!r}: shorten one by {over}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _accelerators_get_the_model_itself(self) -> "Stage":
+        compiled = [model.folder for model in self.models if model.compiler == "onnxruntime"]
+        if compiled and self.runtime.accelerator != CPU:
+            raise ValueError(
+                f"models.compiler onnxruntime optimises for processors by another release than runtime.accelerator "
+                f"{self.runtime.accelerator} has: set it to none for {', '.join(compiled)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accelerators_have_their_build(self) -> "Stage":
+        there = self.runtime.accelerator
+        builds = [name for name in WHEELS if there != CPU and WHEELS[name].lock == WHEELS[there].lock]
+        for model in self.models:
+            wanted = model.serving.get("accelerator", CPU)
+            if wanted not in (CPU, *builds):
+                listed = " or ".join(dict.fromkeys((CPU, *builds)))
+                rule = f"must be {listed}, as runtime.accelerator, got {wanted!r}"
+                raise ValueError(f"models.{model.folder}.serving.accelerator {rule}: one build is on a device")
         return self
 
     @model_validator(mode="after")

@@ -70,7 +70,11 @@ class FleetStack(StageStack):
             )
         # By far the largest artifact: it is on its way while models are compiled, not when everything waits for it.
         self.runtime = runtime_archive(
-            stage.runtime.python, stage.runtime.architecture, build_folder(self), agent=stage.agent.enabled
+            stage.runtime.python,
+            stage.runtime.architecture,
+            build_folder(self),
+            agent=stage.agent.enabled,
+            accelerator=stage.runtime.accelerator,
         )
         file, sha256 = self.runtime.file, self.runtime.sha256
         storage.store.publish(self, "RuntimeArtifact", file=file, sha256=sha256, prefix="artifacts")

@@ -6,6 +6,7 @@ from typing import Any
 from aws_cdk import CfnParameter
 from constructs import Construct
 
+from config.edge_server import CPU
 from config.fleet import RINGS, Ring
 from config.handler import Handler
 from config.model import local_result_topics, result_topics, serving
@@ -219,6 +220,8 @@ class InferenceStack(StageStack):
             # Not on the models: it follows their pointer files, and nucleus lite's unit has no room for thirty of them.
             "DEPENDENCIES": soft_dependencies([self.names.runtime_component], credentials=True),
         }
+        accelerator = stage.runtime.accelerator
+        accelerated = {} if accelerator == CPU else {"accelerator": accelerator}
         # The account is known only at the deploy, and a version must not depend on how synth stands in for it.
         version = component_version(INFERENCE_RECIPE, values, [archive.sha256, *stage.version_parts])
         return Component(
@@ -234,7 +237,7 @@ class InferenceStack(StageStack):
             ),
             after=after,
             settings={
-                "models": {model.folder: serving(model, self.names) for model in stage.models},
+                "models": {model.folder: {**accelerated, **serving(model, self.names)} for model in stage.models},
                 "agent": {"socket": stage.agent.socket},
             },
         )

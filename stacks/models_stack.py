@@ -15,7 +15,7 @@ from config.stage import Stage
 from edge_constructs.component_library import component_version
 from edge_constructs.edge_assets import MODEL_RECIPE, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, ModelPackager, OnnxCompiler
-from edge_constructs.model_runtime import check_model
+from edge_constructs.model_runtime import check_model, device_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_constructs.model_verification import NEO_VERSIONS, ModelVerifier, neo_image, triton_image
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackager, NeoCompiler
@@ -75,6 +75,7 @@ class ModelsStack(StageStack):
         )
         self._stage, self._storage, self._role_arn = stage, storage, identity.compiler.role_arn
         self._key_arn = storage.key.key.key_arn
+        self._release = device_runtime(accelerator=stage.runtime.accelerator)
         self._packager = ModelPackager(
             self, "Packager", bucket=storage.artifacts, key_arn=self._key_arn, signing_key=storage.signing_key
         )
@@ -93,7 +94,7 @@ class ModelsStack(StageStack):
         name = model.folder
         scope = Construct(self, self.names.model_package(name))
         source = ModelSource.read(MODELS / name)
-        check_model(source)
+        check_model(source, self._release)
         archive, sha256 = source.write_archive(build_folder(self))
         values = {
             "COMPONENT": self.names.model_component(name),

@@ -3,6 +3,7 @@
 from aws_cdk import CfnOutput
 from constructs import Construct
 
+from config.edge_server import CPU
 from config.model import finds_objects, has_reference, serving
 from config.stage import Stage
 from edge_constructs.fleet_alarms import DeploymentNotice, FleetAlarms, NotificationTopic
@@ -32,6 +33,7 @@ class ObservabilityStack(StageStack):
         devices = sorted({names.edge_server, *(device.name for device in stage.fleet.roster)})
         files = {model.folder: serving(model, names).get("PublishResultsOnTopic") for model in stage.models}
         referenced = [model.folder for model in stage.models if has_reference(model)]
+        accelerated = stage.runtime.accelerator != CPU
         rules = FleetRules(
             self,
             "Rules",
@@ -41,6 +43,7 @@ class ObservabilityStack(StageStack):
             device_metrics=settings.device_metrics,
             file_topics={model: topic for model, topic in files.items() if topic},
             drift=bool(referenced),
+            accelerators=accelerated,
             detection=any(finds_objects(model) for model in stage.models),
             candidates=bool(stage.promotion.rings),
         )
@@ -65,6 +68,7 @@ class ObservabilityStack(StageStack):
             models={model: settings.of_model(model) for model in models},
             referenced=referenced,
             failures=rules.failures,
+            accelerators=accelerated,
         )
         FleetDashboard(
             self,

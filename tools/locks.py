@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What the packages of all locks ask for, and their wheels: written here, read by tests/unit/test_locks.py.
 METADATA = "requirements-metadata.json"
 #: In this order: later ones keep to the versions of earlier ones.
-NAMES = ("installer", "", "twin", "dev", "model", "sagemaker", "compliance", "docs")
+NAMES = ("installer", "", "twin", "dev", "model", "sagemaker", "compliance", "docs", "openvino", "cuda")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LIMIT_S = 900
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version", PYTHONS[0], "--generate-hashes")
@@ -96,10 +96,19 @@ def _environment(machine: Machine, extra: str) -> dict[str, str]:
     }
 
 
+_MACS = ("x86_64", "arm64")
 #: Projects that publish nothing for a machine any more; `tools/set_up.py` refuses it before anything is fetched.
 NO_WHEEL = frozenset(
-    {("onnxruntime", "Darwin", "x86_64"), ("torch", "Darwin", "x86_64"), ("torchvision", "Darwin", "x86_64")}
+    {
+        ("onnxruntime", "Darwin", "x86_64"),
+        ("torch", "Darwin", "x86_64"),
+        ("torchvision", "Darwin", "x86_64"),
+        *((name, "Darwin", machine) for name in ("onnxruntime-gpu", "onnxruntime-openvino") for machine in _MACS),
+        ("onnxruntime-openvino", "Linux", "aarch64"),
+    }
 )
+#: Nor for a version of CPython, so far.
+NO_PYTHON = frozenset({("onnxruntime-openvino", "3.14")})
 
 
 @cache
@@ -179,7 +188,8 @@ def _unmet_files(pin: Pin, facts: Mapping[str, Any], machine: Machine) -> Iterat
     what = f"{pin.name}=={pin.version}"
     digests = {digest[:_DIGITS] for digest in pin.sha256}
     fitting = [digest for tag, digest in facts["wheels"].items() if _tag_set(tag) & machine.tags]
-    if not fitting and not facts["sdist"] and (pin.name, machine.system, machine.architecture) not in NO_WHEEL:
+    known = (pin.name, machine.system, machine.architecture) in NO_WHEEL or (pin.name, machine.python) in NO_PYTHON
+    if not fitting and not facts["sdist"] and not known:
         yield f"{what}: must have a file for {machine}, has none"
     if unhashed := sorted(digest for digest in fitting if digest not in digests):
         yield f"{what}: every file for {machine} must have its hash in the lock, not so {', '.join(unhashed)}"

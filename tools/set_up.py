@@ -6,6 +6,8 @@ python3 tools/set_up.py compliance  .venv-compliance: analysers of templates and
 python3 tools/set_up.py sagemaker   .venv-sagemaker: the SDK of `python -m tools.compile_model`
 python3 tools/set_up.py docs        .venv-docs: mkdocs, for `make docs`
 python3 tools/set_up.py model       .venv-model: torch, for `python -m tools.export_resnet18`
+python3 tools/set_up.py openvino    .venv-openvino: ONNX Runtime with OpenVINO's provider, for `make openvino`
+python3 tools/set_up.py cuda        .venv-cuda: that with NVIDIA's, for `benchmarks/accelerators.py`
 
 What is there and right is left alone; what an earlier run left unfinished goes on; what a lock no longer names is
 removed. It runs in the user's own Python, before anything is installed: standard library only.
@@ -77,6 +79,8 @@ ENVIRONMENTS = {
     ),
     "docs": Environment(".venv-docs", ("requirements-docs.txt",), "the documentation as a site"),
     "model": Environment(".venv-model", (*_RUN, "requirements-model.txt"), "torch, about 5.5 GB on Linux"),
+    "openvino": Environment(".venv-openvino", ("requirements-openvino.txt",), "OpenVINO's provider, about 400 MB"),
+    "cuda": Environment(".venv-cuda", ("requirements-cuda.txt",), "the providers for NVIDIA's cards, about 700 MB"),
 }
 
 

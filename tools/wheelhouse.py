@@ -1,6 +1,7 @@
 """Builds the runtime component's artifact: the wheels that a device installs without network.
 
-python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64] [--agent] [--compiler]
+python -m tools.wheelhouse [--python 3.11] [--arch x86_64|aarch64] [--agent]
+                           [--accelerator openvino|cuda|tensorrt] [--compiler]
 """
 
 import argparse
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.edge_server import CPU, WHEELS
 from config.loader import ConfigurationError, load_stage, stage_names
 from config.places import ASSETS
-from edge_constructs.edge_assets import compiler_python, wheelhouse_of
+from edge_constructs.edge_assets import compiler_python, runtime_kind, wheelhouse_of
 from edge_constructs.reproducible_zip import sha256_of, write_zip
 from tools.requirement_lock import Pin, locked_wheels, read_lock, read_locks
 
@@ -29,6 +31,7 @@ ARCHITECTURES = ("x86_64", "aarch64")
 #: glibc 2.28 and older: Debian 10, Amazon Linux 2023 and all later ones have it; the newest first.
 MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 DOWNLOAD_LIMIT_S = 900
+_PLAIN = re.compile(rb"^onnxruntime==[^\n]*\n(?:[ \t]+--hash[^\n]*\n?)+", re.MULTILINE)
 
 
 class WheelhouseError(Exception):
@@ -43,11 +46,13 @@ class Target:
         python: Its version, such as `3.11`.
         architecture: The machine's name as `uname -m` prints it.
         agent: Whether the device serves the Edge Manager agent's clients.
+        accelerator: Which build of ONNX Runtime it gets, one of `config.edge_server.WHEELS`, or `cpu`.
     """
 
     python: str
     architecture: str
     agent: bool = False
+    accelerator: str = CPU
 
     def __post_init__(self) -> None:
         major, _, minor = self.python.partition(".")
@@ -55,6 +60,8 @@ class Target:
             raise ValueError(f"python must be a version such as 3.11, got {self.python!r}")
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"arch must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
+        if self.accelerator not in (CPU, *WHEELS):
+            raise ValueError(f"accelerator must be one of {', '.join((CPU, *WHEELS))}, got {self.accelerator!r}")
 
     @classmethod
     def here(cls) -> "Target":
@@ -87,7 +94,8 @@ def archive_path(target: Target, runtime: Path = RUNTIME) -> Path:
     Returns:
         Path of the zip; beside it `<name>.sha256` in the format of `sha256sum`.
     """
-    return wheelhouse_of(runtime) / f"runtime-{target.name}{'-agent' if target.agent else ''}.zip"
+    kind = runtime_kind(target.python, target.architecture, agent=target.agent, accelerator=target.accelerator)
+    return wheelhouse_of(runtime) / f"runtime-{kind}.zip"
 
 
 def build(target: Target, runtime: Path = RUNTIME) -> Path:
@@ -105,18 +113,41 @@ def build(target: Target, runtime: Path = RUNTIME) -> Path:
     """
     archive = archive_path(target, runtime)
     texts = {name: (runtime / name).read_bytes() for name in (*target.locks, *SCRIPTS)}
+    if target.accelerator != CPU:
+        other = (runtime / WHEELS[target.accelerator].lock).read_bytes()
+        texts[LOCKS[0]] = accelerated(texts[LOCKS[0]], other)
     texts["target"] = f"{target.python} {target.architecture}\n".encode()
     if is_current(archive, texts):
         return archive
     wheels = archive.parent / f"wheels-{target.name}"
-    download(target, [runtime / name for name in target.locks], wheels)
+    wheels.mkdir(parents=True, exist_ok=True)
+    locks = [wheels / f"{target.accelerator}-{name}" for name in target.locks]
+    for lock, name in zip(locks, target.locks, strict=True):
+        lock.write_bytes(texts[name])
+    download(target, locks, wheels)
     try:
-        chosen = locked_wheels(wheels, read_locks(runtime / name for name in target.locks))
+        chosen = locked_wheels(wheels, read_locks(locks))
     except ValueError as exc:
         raise WheelhouseError(f"{exc}: delete {wheels} and try again") from exc
     digest = write_zip(archive, {**texts, **{f"wheels/{wheel.name}": wheel for wheel in chosen}})
     _sidecar(archive).write_text(f"{digest}  {archive.name}\n")
     return archive
+
+
+def accelerated(lock: bytes, other: bytes) -> bytes:
+    """Put another build of ONNX Runtime into the devices' lock, in place of the plain one: they share their module.
+
+    Args:
+        lock: The devices'.
+        other: The other build's.
+
+    Raises:
+        WheelhouseError: The lock does not pin the plain one.
+    """
+    text, found = _PLAIN.subn(b"", lock)
+    if found != 1:
+        raise WheelhouseError(f"{LOCKS[0]} must pin onnxruntime once, got {found} pins")
+    return text + other
 
 
 def build_compiler(target: Target, runtime: Path = RUNTIME) -> Path:
@@ -196,11 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=here.python, help="version of the device's Python (default: %(default)s)")
     parser.add_argument("--arch", default=here.architecture, help="x86_64 or aarch64 (default: %(default)s)")
     parser.add_argument("--agent", action="store_true", help="add what the Edge Manager agent's clients need")
+    parser.add_argument("--accelerator", default=CPU, help=f"{', '.join(WHEELS)}, or %(default)s, the default")
     parser.add_argument("--compiler", action="store_true", help="what the function needs that compiles for the device")
     parser.add_argument("--all-stages", action="store_true", help="build what each stage's configuration asks for")
     options = parser.parse_args(arguments)
     try:
-        targets = stage_targets() if options.all_stages else [Target(options.python, options.arch, options.agent)]
+        targets = stage_targets() if options.all_stages else [_target(options)]
         compiled = compiler_targets() if options.all_stages else targets
         archives = [] if options.compiler and not options.all_stages else [build(target) for target in targets]
         if options.compiler or options.all_stages:
@@ -213,6 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _target(options: argparse.Namespace) -> Target:
+    return Target(options.python, options.arch, options.agent, options.accelerator)
+
+
 def stage_targets() -> list[Target]:
     """The machines that the stages' configurations name, each once.
 
@@ -221,7 +257,11 @@ def stage_targets() -> list[Target]:
     """
     stages = (load_stage(name) for name in stage_names())
     return sorted(
-        {Target(stage.runtime.python, stage.runtime.architecture, stage.agent.enabled) for stage in stages}, key=str
+        {
+            Target(each.runtime.python, each.runtime.architecture, each.agent.enabled, each.runtime.accelerator)
+            for each in stages
+        },
+        key=str,
     )
 
 

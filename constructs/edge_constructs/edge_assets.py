@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.edge_server import CPU
 from config.places import ASSETS, WHEELHOUSE
 from edge_constructs.reproducible_zip import StrangerError, files_below, write_zip
 
@@ -54,8 +55,20 @@ class Archive:
     sha256: str
 
 
+def runtime_kind(python: str, architecture: str, *, agent: bool, accelerator: str) -> str:
+    """Name a kind of device in file names, such as `cp311-x86_64-agent-openvino`."""
+    parts = [f"cp{python.replace('.', '')}", architecture, "agent" if agent else "", accelerator]
+    return "-".join(part for part in parts if part not in ("", CPU))
+
+
 def runtime_archive(
-    python: str, architecture: str, folder: Path, runtime: Path = ASSETS / "runtime", *, agent: bool = False
+    python: str,
+    architecture: str,
+    folder: Path,
+    runtime: Path = ASSETS / "runtime",
+    *,
+    agent: bool = False,
+    accelerator: str = CPU,
 ) -> Archive:
     """Take the archive of wheels that set-up made for a kind of device.
 
@@ -65,6 +78,7 @@ def runtime_archive(
         folder: Gets `runtime.zip`, a hard link where the file system allows.
         runtime: The runtime component's folder.
         agent: Whether the device serves the Edge Manager agent's clients.
+        accelerator: For which build of ONNX Runtime; `cpu` for the plain one.
 
     Returns:
         The archive. Its digest is the one noted when it was made; the copy into the bucket verifies it.
@@ -72,9 +86,10 @@ def runtime_archive(
     Raises:
         MissingAssetError: It has not been made.
     """
-    kind = f"cp{python.replace('.', '')}-{architecture}{'-agent' if agent else ''}"
+    kind = runtime_kind(python, architecture, agent=agent, accelerator=accelerator)
     made = wheelhouse_of(runtime) / f"runtime-{kind}.zip"
-    return _made_archive(made, f"Python {python} on {architecture}", folder / "runtime.zip")
+    what = f"Python {python} on {architecture}{'' if accelerator == CPU else f' with {accelerator}'}"
+    return _made_archive(made, what, folder / "runtime.zip")
 
 
 #: Lambda's Pythons of this version and newer run on Amazon Linux 2023 (glibc 2.34); older ones on Amazon Linux 2

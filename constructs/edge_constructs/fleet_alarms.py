@@ -16,7 +16,7 @@ from constructs import Construct
 from config.names import Names
 from config.observability import Observability, Thresholds
 from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.fleet_rules import CONFIDENCE, DRIFT, FAILED, HEARTBEATS, LATENCY, RuleLog, model_metric
+from edge_constructs.fleet_rules import CONFIDENCE, DRIFT, FAILED, FALLBACKS, HEARTBEATS, LATENCY, RuleLog, model_metric
 from edge_constructs.permission import ACCOUNT, arn
 
 
@@ -201,6 +201,7 @@ class FleetAlarms(Construct):
         referenced: Those of them whose devices compare inputs with samples; their threshold of confidence is without
             effect, unless that of drift is 0.
         failures: Log of the rules' failures.
+        accelerators: Whether models are to run elsewhere than on processors.
     """
 
     def __init__(
@@ -215,6 +216,7 @@ class FleetAlarms(Construct):
         models: Mapping[str, Thresholds],
         referenced: Collection[str] = (),
         failures: RuleLog,
+        accelerators: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         self._names, self._topic, self._settings = names, topic_arn, settings
@@ -245,6 +247,14 @@ class FleetAlarms(Construct):
             ("Sum", "GreaterThanThreshold", 0),
             evaluation_periods=1,
         )
+        if accelerators:
+            self._alarm(
+                "accelerator",
+                "A device runs a model on its processor that was to run on its accelerator; its heartbeat says why",
+                FALLBACKS,
+                ("Maximum", "GreaterThanThreshold", 0),
+                evaluation_periods=1,
+            )
         for model, thresholds in models.items():
             self._of_model(model, thresholds)
             self._of_inputs(model, thresholds, by_reference=model in referenced)

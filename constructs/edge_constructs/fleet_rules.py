@@ -170,7 +170,7 @@ class TopicRule(Construct):
 
 
 #: Metrics of the stage's namespace.
-HEARTBEATS = "Heartbeats"
+HEARTBEATS, FALLBACKS = "Heartbeats", "AcceleratorFallbacks"
 #: Metrics of a model: `<model>.<name>`. FAILED is 0 for a result and 1 for an error: its average is the error rate.
 FAILED, LATENCY, CONFIDENCE, DRIFT = "Failed", "LatencyMs", "Confidence", "Drift"
 
@@ -207,6 +207,7 @@ class FleetRules(Construct):
         drift: Whether a model has a reference, so that heartbeats tell of drift.
         detection: Whether a model finds objects.
         candidates: Whether heartbeats with a candidate's sketch are stored, for the deploy that decides.
+        accelerators: Whether models are to run elsewhere than on processors, so that heartbeats tell where they do not.
     """
 
     def __init__(
@@ -222,6 +223,7 @@ class FleetRules(Construct):
         drift: bool = False,
         detection: bool = False,
         candidates: bool = False,
+        accelerators: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         self._names = names
@@ -283,6 +285,14 @@ class FleetRules(Construct):
                 [put_object(bucket, PROMOTIONS, f"${{candidate.model}}/{_DEVICE}.json")],
                 topics=heartbeats,
                 where="candidate.inputs >= 0",
+            )
+        if accelerators:
+            self._rule(
+                "Accelerators",
+                "Heartbeats: how many models run on the processor that were to run elsewhere",
+                [put_metric(names.namespace, FALLBACKS, "${accelerator.fallbacks}", "Count")],
+                topics=heartbeats,
+                where="accelerator.fallbacks >= 0",
             )
         self._rule("Heartbeat", "Signs of life become metrics", alive, topics=heartbeats, where="uptime_s >= 0")
         for model, topic in file_topics.items() if store_results else ():

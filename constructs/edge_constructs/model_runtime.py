@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from config.edge_server import CPU, WHEELS
 from config.places import ASSETS
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 
 #: Names the release that devices have.
 LOCK = ASSETS / "runtime" / "requirements.lock"
-_PIN = re.compile(r"^onnxruntime==([\w.]+)", re.MULTILINE)
+_PIN = re.compile(r"^onnxruntime(?:-\w+)?==([\w.]+)", re.MULTILINE)
 #: What a release takes at most, seen on it: the file format's version, and the operator sets by their domain.
-LIMITS: dict[str, tuple[int, dict[str, int]]] = {"1.32.0": (14, {"": 28, "ai.onnx.ml": 5})}
+LIMITS: dict[str, tuple[int, dict[str, int]]] = {
+    "1.24.1": (13, {"": 25, "ai.onnx.ml": 5}),
+    "1.31.1": (13, {"": 26, "ai.onnx.ml": 5}),
+    "1.32.0": (14, {"": 28, "ai.onnx.ml": 5}),
+}
 _FLOAT32 = "export in float32: to_onnx(model, rows[:1].astype(numpy.float32)) of skl2onnx, model.float() of PyTorch"
 #: What the runtime says of a model that it does not load, and the setting of an export that helps.
 _ADVICE = (
@@ -38,15 +43,18 @@ _ADVICE = (
 _ANY = "load it with that release on the exporting machine, and export anew until it does"
 
 
-def device_runtime(lock: Path = LOCK) -> str:
+def device_runtime(lock: Path = LOCK, accelerator: str = CPU) -> str:
     """Read which release of ONNX Runtime devices have.
 
     Args:
         lock: The runtime component's.
+        accelerator: Which may need another build, of another release.
 
     Returns:
         Its version.
     """
+    if accelerator != CPU:
+        lock = lock.with_name(WHEELS[accelerator].lock)
     found = _PIN.search(lock.read_text(encoding="utf-8"))
     if found is None:
         raise ValueError(f"{lock} must pin onnxruntime by ==")

@@ -22,7 +22,7 @@ from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
 from edge_inference.messages import Request, RequestError, parse
 from edge_inference.models.prediction import Prediction, Score
-from edge_inference.models.runtime import load
+from edge_inference.models.runtime import Running, load
 from edge_inference.models.store import ModelStore, load_workload
 from tests.edge.file_bench import serving
 from tests.edge.model_folder import make_package, point
@@ -39,7 +39,7 @@ class Device:
         self.captures = CaptureQueue(CaptureFolder(folder / "captures"), "thing-1")
         self.store = ModelStore(
             folder / "current",
-            lambda package, threads: load_workload(package, lambda found: load(found, threads)),
+            lambda package, running: load_workload(package, lambda found: load(found, running)),
             copies=folder / "copies",
             resident_mb=memory_mb,
         )
@@ -50,7 +50,7 @@ class Device:
         if version:
             shutil.rmtree(self.folder / "packages", ignore_errors=True)  # as a nucleus does with what it replaced
             point(self.folder / "current", make_package(self.folder / "packages" / version, version, **changes))
-        self.store.refresh(1, approved, limit_mb)
+        self.store.refresh(Running(), approved, limit_mb)
         self.endpoint.poll()
 
     def ask(self, index: int, **more: Any) -> dict[str, Any]:

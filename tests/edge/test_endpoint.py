@@ -30,6 +30,7 @@ SETTINGS = parse(configuration(queueSize=4, maxRequestBytes=2048, modelWaitSecon
 class FakeModel:
     """Answers with the index as the label, or fails."""
 
+    runtime = None
     package = SimpleNamespace(name="digits", version="1.0.0", folder=Path("/models/1"), reference=None)
 
     def __init__(self) -> None:

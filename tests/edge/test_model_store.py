@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edge_inference.models.package import ModelPackageError
+from edge_inference.models.runtime import Running
 from edge_inference.models.store import FIRST_RETRY_S, LONGEST_RETRY_S, ModelStore, Workload
 from tests.edge.model_folder import point
 
@@ -23,12 +24,12 @@ class FakeLoader:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.threads: list[int] = []
+        self.runnings: list[Running] = []
         self.broken: dict[str, Exception] = {}
 
-    def __call__(self, folder: Path, threads: int) -> Workload:
+    def __call__(self, folder: Path, running: Running) -> Workload:
         self.asked.append(folder.name)
-        self.threads.append(threads)
+        self.runnings.append(running)
         if folder.name in self.broken:
             raise self.broken[folder.name]
         model: Any = SimpleNamespace(package=SimpleNamespace(name="digits", version=folder.name))
@@ -60,15 +61,14 @@ def version(store: ModelStore) -> str | None:
     return model.package.version if model else None
 
 
-def test_another_number_of_threads_loads_the_model_anew_once(
-    store: ModelStore, pointer: Path, loader: FakeLoader
-) -> None:
+def test_another_way_to_run_loads_the_model_anew_once(store: ModelStore, pointer: Path, loader: FakeLoader) -> None:
     point(pointer, Path("/models/1"))
-    for threads in (1, 1, 2, 2, 1):
-        store.refresh(threads)
+    ways = [Running(1), Running(1), Running(2), Running(2, "openvino"), Running(2, "openvino"), Running(1)]
+    for running in ways:
+        store.refresh(running)
 
-    assert loader.threads == [1, 2, 1]
-    assert (store.loads, version(store)) == (3, "1")
+    assert loader.runnings == [ways[0], ways[2], ways[3], ways[5]]
+    assert (store.loads, version(store)) == (4, "1")
 
 
 def test_has_no_model_and_says_why_before_the_pointer_is_there(store: ModelStore) -> None:

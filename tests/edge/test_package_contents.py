@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_inference.messages import Request
 from edge_inference.models.contents import reads_beside
 from edge_inference.models.package import ModelPackage, ModelPackageError, open_package
-from edge_inference.models.runtime import OnnxModel, load
+from edge_inference.models.runtime import OnnxModel, Running, load
 from edge_inference.models.signature import SigningKeys, parse_key
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from tests.edge.model_folder import DIGITS, make_package, point
@@ -275,7 +275,7 @@ def test_a_changed_signing_key_is_taken_by_the_next_model_and_the_one_in_use_goe
     old_package, new_package = signed(tmp_path / "1"), new.sign_package(make_package(tmp_path / "2", "1.0.1"))
     again = SIGNER.sign_package(make_package(tmp_path / "3", "1.0.2"))
 
-    def load_with_key(folder: Path, threads: int) -> Workload:
+    def load_with_key(folder: Path, _running: Running) -> Workload:
         return load_workload(folder, load, keys.current)
 
     store = ModelStore(tmp_path / "current", load_with_key)

@@ -280,11 +280,11 @@ def test_the_runtimes_threads_stay_within_the_mask(tmp_path: Path) -> None:
 import os
 from functools import partial
 from pathlib import Path
-from edge_inference.models.runtime import load
+from edge_inference.models.runtime import Running, load
 from edge_inference.models.store import load_workload
 os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})
 before = len(os.listdir("/proc/self/task"))
-model = load_workload(Path({str(folder)!r}), partial(load, threads=3))
+model = load_workload(Path({str(folder)!r}), partial(load, running=Running(3)))
 tasks = os.listdir("/proc/self/task")
 print(len(tasks) - before, *sorted({{str(os.sched_getaffinity(int(task))) for task in tasks}}))
 """

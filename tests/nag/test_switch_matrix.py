@@ -5,6 +5,7 @@ models' stack of each combination of compiler, packager and verification: twelve
 """
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,45 @@ def test_every_combination_passes_the_gate_with_exactly_its_resources(
         assert ("Custom::OnnxCompilation" in found) == (compiler == "onnxruntime"), stack
         assert ("Custom::EdgePackaging" in found) == (packager == "edge-manager"), stack
         assert ("Custom::ModelVerification" in found) == (verify == "endpoint"), stack
+
+
+def test_an_accelerator_is_told_to_devices_and_watched(tmp_path: Path) -> None:
+    (tmp_path / "lab.toml").write_text(
+        'region = "eu-west-1"\n[runtime]\naccelerator = "openvino"\n[[models]]\nfolder = "digits"\n'
+        '[[models]]\nfolder = "iris"\nserving = { accelerator = "cpu" }\n'
+    )
+
+    assembly = synthesised(load_stage("lab", tmp_path), tmp_path / "out")
+
+    assert (assembly / "artifacts" / "3.11-x86_64-False-openvino").is_dir()
+    told = re.findall(r'accelerator[\\": ]+(\w+)', (assembly / "Inference.template.json").read_text())
+    assert told == ["openvino", "cpu"] * 3, "a deployment each ring"
+    content = json.loads((assembly / "Observability.template.json").read_text())["Resources"].values()
+    (alarm,) = [
+        each["Properties"] for each in content if each["Properties"].get("AlarmName", "").endswith("-accelerator")
+    ]
+    assert (alarm["MetricName"], alarm["Statistic"], alarm["Threshold"]) == ("AcceleratorFallbacks", "Maximum", 0)
+    (rule,) = [
+        each["Properties"] for each in content if each["Properties"].get("RuleName") == "edgewright_lab_Accelerators"
+    ]
+    assert "accelerator.fallbacks >= 0" in rule["TopicRulePayload"]["Sql"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[runtime]\naccelerator = "openvino"\narchitecture = "aarch64"', "wheels for x86_64 and Python 3.11"),
+        ('[runtime]\naccelerator = "openvino"\npython = "3.14"', "only, got x86_64 and 3.14: set accelerator to cpu"),
+        ('[runtime]\naccelerator = "tpu"', "'cpu', 'openvino', 'cuda' or 'tensorrt'"),
+        ('compiler = "onnxruntime"\n[runtime]\naccelerator = "cuda"', "set it to none for digits"),
+        ('serving = { accelerator = "cuda" }', r"must be cpu, as runtime.accelerator, got 'cuda'"),
+    ],
+)  # fmt: skip
+def test_an_accelerator_that_devices_could_not_have_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "lab.toml").write_text(f'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n{text}\n')
+
+    with pytest.raises(ConfigurationError, match=told):
+        load_stage("lab", tmp_path)
 
 
 @pytest.mark.long

@@ -15,11 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "edge_assets" / "runtime"
 HASH = "--hash=sha256:" + "0123456789ab" + "0" * 52
 #: Devices are Linux machines; what only onnxruntime's tools and awsiotsdk's examples need stays at home.
-LEFT_OUT = {"onnxruntime": frozenset({"flatbuffers", "packaging", "protobuf", "sympy", "coloredlogs"})}
+_TOOLS = frozenset({"flatbuffers", "packaging", "protobuf", "sympy", "coloredlogs"})
+#: A build of its own stands in another's place, beside numpy.
+LEFT_OUT = {"onnxruntime": _TOOLS, **dict.fromkeys(("onnxruntime-openvino", "onnxruntime-gpu"), _TOOLS | {"numpy"})}
 TOGETHER = {
     **{name: [ROOT / lock for lock in environment.locks] for name, environment in ENVIRONMENTS.items()},
     "installer": [ROOT / "requirements-installer.txt"],
     "device": [RUNTIME / "requirements.lock", RUNTIME / "installer.lock"],
+    "device by openvino": [RUNTIME / "openvino.lock", RUNTIME / "installer.lock"],
+    "device by cuda": [RUNTIME / "cuda.lock", RUNTIME / "installer.lock"],
     "device with agent": [RUNTIME / "requirements.lock", RUNTIME / "agent.lock", RUNTIME / "installer.lock"],
 }
 

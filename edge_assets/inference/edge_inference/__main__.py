@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from edge_inference.agent_switch import AgentSwitch
 from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat, resident_mb
+from edge_inference.models.package import ModelPackageError
+from edge_inference.models.runtime import Running
 from edge_inference.models.signature import SigningKeys
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from edge_inference.router import Router
@@ -67,9 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, work in (("captures", captures.run), ("upload", upload.run)):
         threading.Thread(target=work, name=name, daemon=True).start()
 
-    def load_model(served: Served, folder: Path, threads: int) -> Workload:
+    def load_model(served: Served, folder: Path, running: Running) -> Workload:
         process.freeze()
-        model = load_workload(folder, partial(runtime.load, threads=threads), keys.current, served)
+        try:
+            model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
+        except ModelPackageError as exc:
+            if running.accelerator == runtime.CPU:
+                raise
+            # What an accelerator cannot run, once it is tried, the processor may.
+            running = replace(running, refused=str(exc)[: runtime.REASON_CHARACTERS])
+            model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
         process.trim()
         return model
 

@@ -21,6 +21,7 @@ from edge_inference.files import FileJob, FileSource, read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
 from edge_inference.models.drift import DriftWindow
 from edge_inference.models.prediction import Prediction
+from edge_inference.models.runtime import Running
 from edge_inference.models.store import Candidate, ModelStore, Workload
 from edge_inference.pipeline import HandOver, Pipeline
 from edge_inference.settings import ModelSettings
@@ -119,6 +120,11 @@ class Endpoint:
     def threads(self) -> int:
         """How many threads are to work on one input."""
         return min(self._settings.threads or self._cores, self._cores)
+
+    @property
+    def running(self) -> Running:
+        """How the model is to be run."""
+        return Running(self.threads, self._settings.accelerator)
 
     @property
     def waiting(self) -> int:

@@ -9,6 +9,7 @@ from edge_component.outbox import Outbox
 from edge_inference.comparison import in_turn
 from edge_inference.endpoint import Endpoint
 from edge_inference.messages import PAYLOAD_BYTES, encode, now
+from edge_inference.models.runtime import CPU, OnnxModel
 from edge_inference.settings import ServiceSettings
 
 STATM = Path("/proc/self/statm")
@@ -92,6 +93,7 @@ class Heartbeat:
                     **({"unheard": unheard} if unheard else {}),
                     **({"drift": drift} if drift else {}),
                     **({"candidate": candidate} if candidate else {}),
+                    **_accelerator(endpoints),
                     "captures": self._captures(),
                     "models": {each.settings.name: _model(each) for each in endpoints[:count]},
                 }
@@ -114,6 +116,18 @@ def _on_their_way(outbox: Outbox) -> dict[str, int]:
     return {"waiting": outbox.waiting, "dropped": outbox.dropped}
 
 
+def _accelerator(endpoints: list[Endpoint]) -> dict[str, object]:
+    """How many models run on the processor that were to run elsewhere; nothing where none was."""
+    if all(each.settings.accelerator == CPU for each in endpoints):
+        return {}
+    return {"accelerator": {"fallbacks": sum(bool(_fallback(each)) for each in endpoints)}}
+
+
+def _fallback(endpoint: Endpoint) -> str:
+    runtime = endpoint.store.model.runtime if endpoint.store.model else None
+    return runtime.fallback if isinstance(runtime, OnnxModel) else ""
+
+
 def _model(endpoint: Endpoint) -> dict[str, object]:
     store, counts = endpoint.store, endpoint.counts
     return {
@@ -126,5 +140,6 @@ def _model(endpoint: Endpoint) -> dict[str, object]:
         "failed": counts.failed,
         "waiting": endpoint.waiting,
         "latency_ms": endpoint.latencies.percentiles(),
+        **({"fallback": fallback} if (fallback := _fallback(endpoint)) else {}),
         **({"camera": endpoint.camera.state()} if endpoint.camera else {}),
     }

@@ -72,7 +72,7 @@ class InferenceService(ConnectedService):
         endpoints = self._router.endpoints
         for endpoint in endpoints:
             settings = endpoint.settings
-            endpoint.store.refresh(endpoint.threads, settings.approved, settings.candidate_mb)
+            endpoint.store.refresh(endpoint.running, settings.approved, settings.candidate_mb)
             endpoint.poll()
         self._on_watch(endpoints)
 

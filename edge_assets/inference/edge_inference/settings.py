@@ -33,6 +33,7 @@ MQTT_BYTES = 128 * KIBIBYTE
 #: sizeof(sockaddr_un.sun_path) on Linux, less the terminating zero (unix(7)).
 SOCKET_BYTES = 107
 
+ACCELERATORS = ("cpu", "openvino", "cuda", "tensorrt")
 RESULTS = ("cloud", "local", "both")
 _SHARE = number(0, 1)
 _PATH = path(PATH_BYTES, empty=True)
@@ -73,6 +74,12 @@ class ModelSettings:
         whole(0, 64),
         "inputs that are worked on at a time; 0 for as many as cores and threads allow; answers keep their order",
         0,
+    )
+    accelerator: str = setting(
+        "accelerator",
+        choice(*ACCELERATORS),
+        "where it runs first, if the device's ONNX Runtime can: else on the processor, which the heartbeat tells",
+        "cpu",
     )
     threshold: float = setting("threshold", _SHARE, "labels and objects of a smaller probability are left out", 0.0)
     approved: str = setting(

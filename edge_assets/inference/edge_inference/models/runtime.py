@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +16,41 @@ from edge_inference.models.contents import reads_beside
 from edge_inference.models.package import DTYPES, FREE, MODEL_FILE, ModelPackage, ModelPackageError, Tensor
 
 log = logging.getLogger(__name__)
+CPU = "cpu"
+#: Accelerator to the execution providers that are tried, in their order, before the processor.
+PROVIDERS: Mapping[str, tuple[str, ...]] = {
+    CPU: (),
+    "openvino": ("OpenVINOExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+_ON_CPU = "CPUExecutionProvider"
 #: How ONNX Runtime speaks of weights in a file of their own.
 EXTERNAL = "External file"
 #: From here on an input is large; to shrink the arena after each run takes a small one a tenth longer.
 LARGE_BYTES = 4 << 20
+#: Of why an accelerator does not do: libraries tell it with the stack of their own calls.
+REASON_CHARACTERS = 300
 #: Sessions whose last run was a large one.
 _swollen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a model is to be run.
+
+    Args:
+        threads: That work on one input.
+        accelerator: Where it runs if it can, one of `PROVIDERS`.
+        refused: Why it must run on the processor in spite of that; empty for no reason.
+    """
+
+    threads: int = 1
+    accelerator: str = CPU
+    refused: str = ""
+
+
+ON_ONE_THREAD = Running()
 
 
 class ModelRuntime(Protocol):
@@ -74,9 +104,11 @@ class OnnxModel:
         session: An `onnxruntime.InferenceSession`.
         input_name: Name of the first input.
         output_names: Names of the outputs.
+        fallback: Why it does not run on the accelerator that was asked for; empty where it does, or none was.
     """
 
-    def __init__(self, session: Any, input_name: str, output_names: Sequence[str]) -> None:
+    def __init__(self, session: Any, input_name: str, output_names: Sequence[str], fallback: str = "") -> None:
+        self.fallback = fallback
         self._session = session
         self._input_name = input_name
         self._output_names = list(output_names)
@@ -151,19 +183,31 @@ def prepare() -> None:
         import_engine()
 
 
-def open_session(model_file: Path, contents: Mapping[str, bytes], threads: int = 1) -> Any:
+def open_session(model_file: Path, contents: Mapping[str, bytes], running: Running = ON_ONE_THREAD) -> Any:
     """Load a model out of the files that were verified; nothing is read from disk again.
 
     Args:
         model_file: Where it came from, for messages.
         contents: The package's files.
-        threads: That work on one input.
+        running: How it is to be run.
 
     Returns:
         The `onnxruntime.InferenceSession`.
 
     Raises:
         ModelPackageError: ONNX Runtime refuses the file, or the model reads files that are not in the package.
+    """
+    return accelerated_session(model_file, contents, running)[0]
+
+
+def accelerated_session(model_file: Path, contents: Mapping[str, bytes], running: Running) -> tuple[Any, str]:
+    """Load a model as `open_session` does.
+
+    Returns:
+        The session, and why it does not run where it was asked to; empty where it does.
+
+    Raises:
+        ModelPackageError: As `open_session`.
     """
     onnxruntime = import_engine()
     model = contents[MODEL_FILE]
@@ -172,10 +216,43 @@ def open_session(model_file: Path, contents: Mapping[str, bytes], threads: int =
             f"{model_file} must keep the weights of branches, loops and functions in itself, got some in files of "
             "their own, which would be read unchecked: save it with them inside"
         )
+    wanted = PROVIDERS[running.accelerator]
+    reason = running.refused
+    if wanted and not reason:
+        there = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        reason = "" if there else f"this device's ONNX Runtime has no {' and no '.join(wanted)}"
+        if there:
+            try:
+                session = _session(onnxruntime, model, contents, running, there)
+            except Exception as exc:  # noqa: BLE001 - whatever an accelerator lacks, the processor has
+                reason = " ".join(str(exc).split())[:REASON_CHARACTERS] or type(exc).__name__
+            else:
+                used = session.get_providers()[0]
+                reason = "" if used == wanted[0] else f"{wanted[0]} does not start, it runs on {used}"
+                if used != _ON_CPU:
+                    return session, _told(model_file, running, reason)
+    try:
+        return _session(onnxruntime, model, contents, running, []), _told(model_file, running, reason)
+    except Exception as exc:
+        fix = (
+            "; name the file of its weights in extras, with the path that the model has" if EXTERNAL in str(exc) else ""
+        )
+        raise ModelPackageError(f"{model_file} does not load: {exc}{fix}") from exc
+
+
+def _told(model_file: Path, running: Running, reason: str) -> str:
+    if reason:
+        log.warning("%s does not run by %s: %s", model_file, running.accelerator, reason)
+    return reason
+
+
+def _session(
+    onnxruntime: Any, model: bytes, contents: Mapping[str, bytes], running: Running, providers: Sequence[str]
+) -> Any:
     options = onnxruntime.SessionOptions()
     # Always a number: left to itself, the runtime makes a thread for each core of the machine, and binds them to cores
     # that the process may not use.
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = running.threads
     options.inter_op_num_threads = 1
     # Threads that wait for work must not keep a core busy meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -184,21 +261,22 @@ def open_session(model_file: Path, contents: Mapping[str, bytes], threads: int =
     options.add_external_initializers_from_files_in_memory(
         list(contents), list(contents.values()), [len(content) for content in contents.values()]
     )
-    try:
-        return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
-    except Exception as exc:
-        fix = (
-            "; name the file of its weights in extras, with the path that the model has" if EXTERNAL in str(exc) else ""
-        )
-        raise ModelPackageError(f"{model_file} does not load: {exc}{fix}") from exc
+    own: dict[str, dict[str, str]] = {
+        "OpenVINOExecutionProvider": {"device_type": "CPU", "num_of_threads": str(running.threads)}
+    }
+    listed = [(name, own.get(name, {})) for name in providers]
+    # Without its own way back to the processor, which is told on standard output only.
+    return onnxruntime.InferenceSession(
+        model, sess_options=options, providers=[*listed, _ON_CPU], enable_fallback=int(not providers)
+    )
 
 
-def load(package: ModelPackage, threads: int = 1) -> OnnxModel:
+def load(package: ModelPackage, running: Running = ON_ONE_THREAD) -> OnnxModel:
     """Load a package's model; see `RuntimeLoader`.
 
     Args:
         package: A verified package; one compiled for another runtime still holds the portable model, which is taken.
-        threads: That work on one input.
+        running: How it is to be run.
 
     Returns:
         The loaded model.
@@ -206,7 +284,7 @@ def load(package: ModelPackage, threads: int = 1) -> OnnxModel:
     Raises:
         ModelPackageError: ONNX Runtime refuses the file, or its input or output is not what the manifest says.
     """
-    session = open_session(package.model_file, package.contents, threads)
+    session, fallback = accelerated_session(package.model_file, package.contents, running)
     for tensor in package.inputs:
         _check("input", tensor, session.get_inputs(), package)
     for tensor in package.outputs:
@@ -214,7 +292,7 @@ def load(package: ModelPackage, threads: int = 1) -> OnnxModel:
     needed, declared = {tensor.name for tensor in session.get_inputs()}, {tensor.name for tensor in package.inputs}
     if missing := sorted(needed - declared):
         raise ModelPackageError(f"{package.model_file}: inputs must hold all that the model needs, {missing} lack")
-    return OnnxModel(session, package.model_input.name, [tensor.name for tensor in package.outputs])
+    return OnnxModel(session, package.model_input.name, [tensor.name for tensor in package.outputs], fallback)
 
 
 def _check(kind: str, declared: Tensor, found: list[Any], package: ModelPackage) -> None:

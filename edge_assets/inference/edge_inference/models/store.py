@@ -17,7 +17,7 @@ from edge_inference.models.contents import read_file
 from edge_inference.models.detector import ObjectDetector
 from edge_inference.models.package import MANIFEST, TENSORS, ModelPackage, ModelPackageError, open_package
 from edge_inference.models.prediction import Prediction
-from edge_inference.models.runtime import ModelRuntime, RuntimeLoader
+from edge_inference.models.runtime import ON_ONE_THREAD, ModelRuntime, Running, RuntimeLoader
 from edge_inference.models.signature import SigningKey
 from edge_inference.models.tensors import TensorModel
 
@@ -169,7 +169,7 @@ class ModelStore:
 
     Args:
         pointer: File in the model component's work folder, holding the path of the unpacked package.
-        load: Verifies, loads and warms a package, for a number of threads.
+        load: Verifies, loads and warms a package, to be run in a way.
         clock: Monotonic seconds.
         copies: Folder for the copy of the model in use; without one, the default, none is kept.
         resident_mb: Memory of the process.
@@ -178,7 +178,7 @@ class ModelStore:
     def __init__(
         self,
         pointer: Path,
-        load: Callable[[Path, int], Workload],
+        load: Callable[[Path, Running], Workload],
         clock: Callable[[], float] = time.monotonic,
         *,
         copies: Path | None = None,
@@ -196,7 +196,7 @@ class ModelStore:
         #: In use; None before the first one.
         self.model: Workload | None = None
         self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
-        self._seen: tuple[str, int, int] | None = None
+        self._seen: tuple[str, int, Running] | None = None
         self._retry_at: float | None = None
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
         self.loads = 0
@@ -227,11 +227,11 @@ class ModelStore:
                 self._ready.wait(remaining_s)
             return self.model
 
-    def refresh(self, threads: int = 1, approved: str = "", limit_mb: int = 0) -> None:
+    def refresh(self, running: Running = ON_ONE_THREAD, approved: str = "", limit_mb: int = 0) -> None:
         """Follow the pointer file: load what it names if that is new, or if it failed and its pause is over.
 
         Args:
-            threads: That are to work on one input; another number than before loads the model anew.
+            running: How it is to be run; another way than before loads the model anew.
             approved: The version that may be in use; another one becomes the candidate. By default every one may.
             limit_mb: Memory that a candidate may take; 0 for any.
         """
@@ -239,18 +239,18 @@ class ModelStore:
         if approved != self._approved:
             self._approve(approved)
         if approved and self.model is None and self._seen is None:
-            self._resume(threads)
+            self._resume(running)
         pointed = self._read_pointer()
         if pointed is None:
             return
-        found = (*pointed, threads)
+        found = (*pointed, running)
         changed = found != self._seen
         if not changed and (self._retry_at is None or self._clock() < self._retry_at):
             return
         if changed:
             self._back_off.reset()
         self._seen = found
-        self._replace(Path(found[0]), threads)
+        self._replace(Path(found[0]), running)
 
     def _read_pointer(self) -> tuple[str, int] | None:
         """Read the pointer with the time of its writing: the same path may name a package that was repaired."""
@@ -277,13 +277,13 @@ class ModelStore:
         if not version and self._copies is not None:
             shutil.rmtree(self._copies, ignore_errors=True)
 
-    def _resume(self, threads: int) -> None:
+    def _resume(self, running: Running) -> None:
         """Go on with the model that was in use before a restart: the pointer may name one that is not approved."""
         for folder in self._copies.glob("*/*") if self._copies is not None else ():
             if folder.parent.name.startswith("."):
                 continue
             try:
-                self._take(self._load(folder, threads), "as before the restart")
+                self._take(self._load(folder, running), "as before the restart")
             except Exception as exc:  # noqa: BLE001 - whatever is wrong with the copy, the pointer names a model
                 log.error("the copy of the model in use is of no use: %s", exc)
             return
@@ -325,10 +325,10 @@ class ModelStore:
         what = "is compared with" if fits else f"takes {memory_mb:.0f} MB of {self._limit_mb} and is not run beside"
         log.info("model %s %s %s version %s", model.package.name, version, what, current)
 
-    def _replace(self, folder: Path, threads: int) -> None:
+    def _replace(self, folder: Path, running: Running) -> None:
         started, before_mb = self._clock(), self._resident_mb()
         try:
-            model = self._load(folder, threads)
+            model = self._load(folder, running)
         except Exception as exc:
             # Whatever is wrong with a new model, the one in use must go on.
             self.failed_loads += 1
