@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_component import greengrass_ipc
-    from edge_inference.models import runtime
+    from edge_inference.models import batches, runtime
 
     # While the connection is made; what is wrong with it is told with the first model.
     threading.Thread(target=runtime.prepare, name="import", daemon=True).start()
@@ -73,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def load_model(served: Served, folder: Path, running: Running) -> Workload:
         process.freeze()
         try:
-            model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
+            model = load_workload(folder, partial(batches.load, running=running), keys.current, served)
         except ModelPackageError as exc:
             if running.accelerator == runtime.CPU:
                 raise
             # What an accelerator cannot run, once it is tried, the processor may.
             running = replace(running, refused=str(exc)[: runtime.REASON_CHARACTERS])
-            model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
+            model = load_workload(folder, partial(batches.load, running=running), keys.current, served)
         process.trim()
         return model
 

@@ -124,7 +124,7 @@ class Endpoint:
     @property
     def running(self) -> Running:
         """How the model is to be run."""
-        return Running(self.threads, self._settings.accelerator)
+        return Running(self.threads, self._settings.accelerator, batch=self._settings.batch)
 
     @property
     def waiting(self) -> int:
@@ -141,7 +141,8 @@ class Endpoint:
         self._pipeline.start()
 
     def _parallel(self) -> int:
-        return self._settings.parallel or max(1, self._cores // self.threads)
+        # Those that are to be run together are on their way together.
+        return self._settings.parallel or max(1, self._cores // self.threads, self._settings.batch)
 
     def _has_room(self, sides: Any) -> bool:
         return all(self._outboxes[side].has_room for side in sides)

@@ -75,6 +75,12 @@ class ModelSettings:
         "inputs that are worked on at a time; 0 for as many as cores and threads allow; answers keep their order",
         0,
     )
+    batch: int = setting(
+        "batch",
+        whole(1, 64),
+        "inputs that are run together where they wait and the model's batch is free; 1 for none",
+        1,
+    )
     accelerator: str = setting(
         "accelerator",
         choice(*ACCELERATORS),

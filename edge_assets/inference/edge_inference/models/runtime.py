@@ -43,11 +43,13 @@ class Running:
         threads: That work on one input.
         accelerator: Where it runs if it can, one of `PROVIDERS`.
         refused: Why it must run on the processor in spite of that; empty for no reason.
+        batch: Inputs that may be run together.
     """
 
     threads: int = 1
     accelerator: str = CPU
     refused: str = ""
+    batch: int = 1
 
 
 ON_ONE_THREAD = Running()
@@ -109,9 +111,9 @@ class OnnxModel:
 
     def __init__(self, session: Any, input_name: str, output_names: Sequence[str], fallback: str = "") -> None:
         self.fallback = fallback
+        self.input_name = input_name
+        self.output_names = list(output_names)
         self._session = session
-        self._input_name = input_name
-        self._output_names = list(output_names)
 
     @property
     def session(self) -> Any:
@@ -120,12 +122,15 @@ class OnnxModel:
 
     def run(self, values: NDArray[Any]) -> NDArray[Any]:
         """Run the model once; see `ModelRuntime.run`."""
-        output: NDArray[Any] = run_session(self._session, self._output_names, {self._input_name: values})[0]
-        return output
+        return self.outputs_of(values)[0]
 
     def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a model with several inputs and outputs once; see `ModelRuntime.run_tensors`."""
-        return dict(zip(self._output_names, run_session(self._session, self._output_names, values), strict=True))
+        return dict(zip(self.output_names, run_session(self._session, self.output_names, values), strict=True))
+
+    def outputs_of(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run a model with one input; gives its outputs in their order."""
+        return run_session(self._session, self.output_names, {self.input_name: values})
 
 
 def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
