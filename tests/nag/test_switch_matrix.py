@@ -172,7 +172,7 @@ def test_every_combination_of_a_file_is_taken_or_refused_with_the_reason(tmp_pat
             assert load_stage("lab", tmp_path).fleet.registry == registry
             continue
         refused += 1
-        reason = "verify endpoint serves ONNX" if compiler == "neo" else "packager edge-manager packs what neo compiled"
+        reason = "verify endpoint runs what neo" if compiler == "neo" else "edge-manager packs what neo compiled"
         with pytest.raises(ConfigurationError, match=reason):
             load_stage("lab", tmp_path)
     assert refused == 72
