@@ -4,6 +4,7 @@ Rerun with `.venv/bin/python benchmarks/edge_process.py`.
 """
 
 import os
+import queue
 import signal
 import statistics
 import subprocess
@@ -38,6 +39,21 @@ def start(folder: Path, device: LocalDevice) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stderr=log, cwd=folder)
 
 
+def first_answer(device: LocalDevice, process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait for an answer of a component that was started, or say why it ended."""
+    for _ in range(60):
+        try:
+            device.answer(1)
+        except queue.Empty:
+            if process.poll() is None:
+                continue
+            text = (folder / "component.log").read_text(errors="replace")
+            raise SystemExit(f"the component ended with {process.returncode}:\n{text[-2000:]}") from None
+        else:
+            return
+    raise SystemExit(f"no answer within 60 s, see {folder / 'component.log'}")
+
+
 def resident_mb(process: subprocess.Popen[bytes]) -> float:
     """Memory of a process in RAM, MB."""
     return float(psutil.Process(process.pid).memory_info().rss / 1e6)
@@ -52,7 +68,8 @@ def with_two_models(picture: Path) -> dict[str, Any]:
     large = {"component": "large", **topics, "ImageName": picture.name, "ImageDirectory": str(picture.parent)}
     large["WatchDirectory"] = str(watched)
     config["models"]["mobilenet"] = large  # as its package is named
-    config["accessControl"]["aws.greengrass.ipc.mqttproxy"]["in"]["resources"].append(topics["requestTopic"])
+    for side in config["accessControl"].values():
+        side["in"]["resources"].append(topics["requestTopic"])
     return config
 
 
@@ -74,7 +91,7 @@ def main(
         for number in range(starts):
             started = time.perf_counter()
             process = start(folder, device)
-            device.answer(60)  # of the photograph
+            first_answer(device, process, folder)  # of the photograph
             times.append(time.perf_counter() - started)
             if number < starts - 1:
                 process.send_signal(signal.SIGTERM)
