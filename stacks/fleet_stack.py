@@ -8,6 +8,7 @@ from config.stage import Stage
 from edge_constructs.device_registry import Clients, DeviceRegistry, SageMakerFleet
 from edge_constructs.edge_assets import runtime_archive
 from edge_constructs.fleet_provisioning import FleetProvisioning
+from edge_constructs.identities import ClientDevicePolicy
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder
 from stacks.storage_stack import StorageStack
@@ -82,11 +83,16 @@ class FleetStack(StageStack):
         self.needs(identity)
 
     def _clients(self, stage: Stage) -> Clients | None:
-        """Type and group of the client devices, if the stage has some."""
+        """Type, group and policy of the client devices, if the stage has some."""
         if not stage.client_devices:
             return None
         names = self.names
+        # Here and not with the other policy: when the table goes, certificates go before it, in the same update.
+        policy = ClientDevicePolicy(
+            self, "ClientPolicy", name=names.client_policy, things=stage.client_devices.selection
+        )
         self._of_clients = (
+            policy.resource,
             iot.CfnThingType(self, "ClientType", thing_type_name=names.client_type),
             iot.CfnThingGroup(self, "ClientGroup", thing_group_name=names.client_group),
         )

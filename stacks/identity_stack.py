@@ -10,7 +10,6 @@ from config.routes import CLOUD
 from config.stage import Stage
 from edge_constructs.identities import (
     THING_NAME,
-    ClientDevicePolicy,
     CoreDevicePolicy,
     EdgeInstanceRole,
     SageMakerExecution,
@@ -69,8 +68,6 @@ class IdentityStack(StageStack):
             ],
             client_devices=stage.client_devices is not None,
         )
-        if stage.client_devices:
-            ClientDevicePolicy(self, "ClientDevice", name=names.client_policy, things=stage.client_devices.selection)
         self.edge_instance = EdgeInstanceRole(self, "EdgeInstance", join_function=names.join_function)
         self.needs(storage)
 

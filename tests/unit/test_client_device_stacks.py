@@ -152,11 +152,11 @@ def test_their_group_keeps_no_fleet_index_on(assembly: Path) -> None:
     assert "edgewright-lab-clients" in indexing["RingGroupNames"]
 
 
-def statements(assembly: Path, name: str) -> dict[str, list[str]]:
+def statements(assembly: Path, stack: str, name: str) -> dict[str, list[str]]:
     """Action to what it is allowed on, without what ARNs begin with."""
     (found,) = [
         each["PolicyDocument"]["Statement"]
-        for each in resources(assembly, "Identity", "AWS::IoT::Policy")
+        for each in resources(assembly, stack, "AWS::IoT::Policy")
         if each["PolicyName"] == name
     ]
     allowed: dict[str, list[str]] = {}
@@ -171,15 +171,27 @@ def statements(assembly: Path, name: str) -> dict[str, list[str]]:
     return allowed
 
 
+def test_client_devices_go_before_their_policy_group_and_type(assembly: Path) -> None:
+    template = json.loads((assembly / "Fleet.template.json").read_text())["Resources"]
+    (needed,) = [
+        each["DependsOn"]
+        for each in template.values()
+        if each["Type"] == "Custom::DeviceRegistry" and each["Properties"]["PolicyName"].endswith("client-device")
+    ]
+
+    kinds = {template[name]["Type"] for name in needed}
+    assert kinds >= {"AWS::IoT::Policy", "AWS::IoT::ThingGroup", "AWS::IoT::ThingType"}
+
+
 def test_a_client_device_may_discover_and_connect_as_itself(assembly: Path) -> None:
-    assert statements(assembly, "edgewright-lab-client-device") == {
+    assert statements(assembly, "Fleet", "edgewright-lab-client-device") == {
         "iot:Connect": [f"client/{THING_NAME}"],
         "greengrass:Discover": ["thing/camera-1", "thing/camera-2", "thing/camera-3"],
     }
 
 
 def test_a_core_may_do_for_client_devices_what_its_components_need(assembly: Path) -> None:
-    allowed = statements(assembly, "edgewright-lab-core-device")
+    allowed = statements(assembly, "Identity", "edgewright-lab-core-device")
 
     assert {action for action in allowed if "onnectivity" in action or "Client" in action or "Authorit" in action} == {
         "greengrass:GetConnectivityInfo",
