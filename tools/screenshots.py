@@ -44,14 +44,15 @@ def take(chromium: Browser, url: str, state: TwinState, out: Path) -> list[Path]
         The files: wide, and narrow in dark.
     """
     names = Names(STAGE)
-    chromium.do("open", url=url, width=1280, height=1400)
+    chromium.do("open", url=url, width=1280, height=1960)
     chromium.wait(f"document.querySelectorAll('#devices tbody tr').length === {_DEVICES + 1}")
     # Each device has said how it is: a heartbeat comes once a minute.
     chromium.wait(f"document.querySelectorAll('#devices td b').length >= {3 * (_DEVICES + 1)}", 110)
     with OperatorClient(state) as operator:
         for index in range(40):
-            request = {"index": index} if index % 4 else {"features": [5.1 + index / 20, 3.5, 1.4 + index / 10, 0.2]}
-            model = "digits" if index % 4 else "iris"
+            model = ("iris", "digits", "digit-detector", "digits")[index % 4]
+            row = {"features": [5.1 + index / 20, 3.5, 1.4 + index / 10, 0.2]}
+            request = row if model == "iris" else {"index": index}
             operator.request(names.request_topic(model), request, names.response_topic(model), timeout_s=30)
             time.sleep(0.6)
     # The latencies come with the next heartbeat.
@@ -62,6 +63,7 @@ def take(chromium: Browser, url: str, state: TwinState, out: Path) -> list[Path]
     chromium.do("draw", on="#pad", strokes=_DRAWN)
     chromium.do("click", on="#ask button.main")
     chromium.wait("/says/.test(document.getElementById('answer').innerText)")
+    chromium.wait("document.querySelectorAll('#predictions img').length > 4")
     chromium.do("evaluate", code="scrollTo(0, 0)")
     wide, narrow = out / "ui.png", out / "ui-narrow.png"
     chromium.do("screenshot", path=str(wide))

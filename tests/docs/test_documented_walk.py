@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
+import skl2onnx
 import skops.io
 from markdown_it import MarkdownIt
-from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -78,6 +77,8 @@ SAYS = {
     "python -m tools.model init yolo.onnx": r"the outputs are read as form grid.*\nmade .*/yolo;",
     "python -m tools.model init --from vine.skops": r"what the estimator gives.*\n(.*\n)*made .*/vine;",
     "python -m twin predict wine": r"says \(wine .*\): barolo\nbarolo +[01]\.\d+",
+    "python -m twin predict net": r"says \(net .*\): \d+\n",
+    "python -m twin predict yolo": r"says \(yolo .*\): \d+ objects in \d+ x \d+ pixels",
     "python -m tools.model check edge_assets/models/iris": r"(\d+ of \d+ samples right|setosa [01]\.)",
     "python -m tools.doctor": r"(?m)^ok +python: CPython 3\.",
     "python -m twin join board-1": r"board-1 may join \(thing groups: edgewright-twin\)\. Next: .*README\.md",
@@ -92,7 +93,10 @@ UNTIL_INTERRUPTED = {
     "python -m twin logs --follow": r"\S+\n",
 }
 #: Asked again until it is answered: the pages promise that it is, within a minute.
-PATIENT = ("python -m twin predict digits --index 8", "python -m twin predict wine")
+PATIENT = (
+    "python -m twin predict digits --index 8",
+    *(f"python -m twin predict {name} " for name in ("wine", "net", "yolo")),
+)
 #: Page and which of its snippets, in the order of the walk.
 WALK = (
     *(("docs/tutorial.md", number) for number in (1, 2, 3)),
@@ -219,30 +223,10 @@ class Shell:
 
 def write_models(folder: Path) -> None:
     """The files that docs/workloads.md has a reader bring: a table's, a picture's and a detector's model."""
-    wine = load_wine()
-    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(wine.data, wine.target)
-    scaler, regression = fitted[0], fitted[1]
-    weights = (regression.coef_ / scaler.scale_).T
-    bias = regression.intercept_ - scaler.mean_ @ weights
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gemm", ["X", "weights", "bias"], ["raw"]),
-            helper.make_node("Softmax", ["raw"], ["probabilities"]),
-            helper.make_node("ArgMax", ["raw"], ["label"], axis=1, keepdims=0),
-        ],
-        "wine",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 13])],
-        [
-            helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 3]),
-        ],
-        [
-            numpy_helper.from_array(weights.astype(np.float32), "weights"),
-            numpy_helper.from_array(bias.astype(np.float32), "bias"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "wine.onnx")
+    rows, kinds = load_wine(return_X_y=True)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows.astype(np.float32), kinds)
+    made = skl2onnx.to_onnx(fitted, rows[:1].astype(np.float32), options={"zipmap": False})
+    (folder / "wine.onnx").write_bytes(made.SerializeToString())
     skops.io.dump(fitted, folder / "vine.skops")
     models = ROOT / "edge_assets" / "models"
     for name, source in (("net.onnx", "image-classification/model.onnx"), ("yolo.onnx", "digit-detector/model.onnx")):
