@@ -16,7 +16,7 @@ from config.loader import load_stage, stage_names
 from tools.cloud_assembly import LIMIT_S, NOTHING, ROOT, Assembly, AssemblyError, read_assembly, synth
 
 #: What set-up has made; a checkout of another version uses it, too.
-_SHARED = (".venv", "node_modules", "edge_assets/runtime/wheelhouse", "edge_assets/handlers/bundles")
+_SHARED = (".venv", ".edgewright", "node_modules", "edge_assets/runtime/wheelhouse", "edge_assets/handlers/bundles")
 
 
 @dataclass(frozen=True)
