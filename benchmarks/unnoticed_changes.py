@@ -152,8 +152,8 @@ def make(changes: tuple[Change, ...], numbers: Sequence[int] = ()) -> int:
 def main() -> int:
     """Make the changes of this file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("numbers", nargs="*", type=int, metavar="NUMBER", help="rows of the table, 1 the first")
-    return int(make(CHANGES, parser.parse_args().numbers) > 0)
+    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="rows of the table, 1 the first")
+    return int(make(CHANGES, [int(number) for number in parser.parse_args().numbers]) > 0)
 
 
 if __name__ == "__main__":
