@@ -32,8 +32,9 @@ from twin.core_device.deployment.resolution import Resolver
 from twin.core_device.device import CoreDevice, Machine
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError
-from twin.simulation.machine import Database, SharedParts, SimulatedMachine
+from twin.simulation.machine import SharedParts, SimulatedMachine
 from twin.simulation.profile import read_profile
+from twin.simulation.storage import Database
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
 

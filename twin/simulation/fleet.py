@@ -33,8 +33,9 @@ from twin.files import write_whole
 
 from .identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity
 from .ledger import as_document, document
-from .machine import Database, SharedParts, SimulatedMachine
+from .machine import SharedParts, SimulatedMachine
 from .profile import Offline, read_profile
+from .storage import Database
 
 log = logging.getLogger(__name__)
 
