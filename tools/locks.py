@@ -254,7 +254,8 @@ def all_locks(root: Path) -> list[Path]:
     """Every lock of the repository: of this machine's environments, of devices, of functions."""
     return [
         *(root / f"{'-'.join(filter(None, ('requirements', name)))}.txt" for name in NAMES),
-        *sorted((root / "edge_assets").glob("**/*.lock")),
+        # What set-up packs wheels in has copies of them.
+        *sorted(each for each in (root / "edge_assets").glob("**/*.lock") if "wheelhouse" not in each.parts),
     ]
 
 

@@ -65,6 +65,13 @@ def write_reference(folder: Path) -> Iterator[str]:
     yield f"{file}: {len(values)} statistics of {count} samples, {file.stat().st_size} bytes"
 
 
+def write_again(folder: Path) -> Iterator[str]:
+    """Write the reference of a model that was trained anew, where its folder has one; raises as `write_reference`."""
+    declaration = folder / DECLARATION
+    if declaration.is_file() and json.loads(declaration.read_text(encoding="utf-8-sig")).get("reference"):
+        yield from write_reference(folder)
+
+
 def _name_in(declaration: Path) -> None:
     """Add the file's name to a declaration, and leave the rest as its author wrote it."""
     text = declaration.read_text(encoding="utf-8-sig")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tools.digits import MAXIMUM
+from tools.model_reference import write_again
 from tools.optional_packages import require
 from tools.train_digits import split_digits
 
@@ -308,6 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         objects=np.concatenate([np.insert(scene.objects, 0, number, axis=1) for number, scene in enumerate(scenes)]),
     )
     print(f"{output}: {len(scenes)} held-out scenes; python -m tools.model check {output} tells the precision")
+    for told in write_again(output):
+        print(told)
     return 0
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.digits import MAXIMUM
+from tools.model_reference import write_again
 from tools.onnx_graphs import Layer, perceptron
 from tools.optional_packages import require
 
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     share = accuracy(layers, split.held_out_images, split.held_out_labels)
     print(f"{output}: {share:.4f} of {len(split.held_out_labels)} held-out images recognised")
+    for told in write_again(output):
+        print(told)
     return 0
 
 

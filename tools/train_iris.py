@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.model_reference import write_again
 from tools.onnx_graphs import Layer, perceptron
 from tools.optional_packages import require
 
@@ -90,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     share = np.mean((split.held_out_rows @ weights + bias).argmax(axis=1) == split.held_out_labels)
     print(f"{output}: {share:.4f} of {HELD_OUT} held-out flowers recognised")
+    for told in write_again(output):
+        print(told)
     return 0
 
 

@@ -86,7 +86,7 @@ def test_the_demos_deploy_is_watched_as_it_goes(live: Live) -> None:
 
     assert "Ring all" in live.browser.do("text", on="#r-all")
     assert "1 succeeded" in live.browser.do("text", on="#r-all")
-    live.browser.wait("/of 10 alarms are OK/.test(document.getElementById('alarms').innerText)")
+    live.browser.wait("/of 13 alarms are OK/.test(document.getElementById('alarms').innerText)")
     assert live.browser.do("problems") == []
 
 
@@ -108,7 +108,7 @@ def test_the_page_over_aws_sees_the_same_by_the_same_calls(live: Live, monkeypat
     assert "RUNNING" in [component.state for component in view.devices[0].components]
     assert [rollout.ring for rollout in view.rollouts] == ["canary", "early", "all"]
     assert {status for _, status, _, _ in view.stacks} <= {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
-    assert len(view.alarms) == 10
+    assert len(view.alarms) == 13
     assert lines
     assert NAMES.iot_policy in source.left()["IoT policies"]
 

@@ -45,6 +45,8 @@ NOT_RUN = {
     r"python -m tools\.migrate_group .*": "its group comes from an account; tests/integration/test_migrated_groups.py",
     r"python -m tools\.(train_\w+|export_resnet18)": f"{MINUTES}; tests/integration/test_offline_deploy.py trains one",
     r"\.venv-\w+/bin/python .*": "needs PyTorch or SageMaker's SDK; make sagemaker runs the latter",
+    r"make openvino": f"{NETWORK}, for an environment of its own",
+    r"python3 tools/set_up\.py cuda && .*": f"{NETWORK}, and a card",
     r"python benchmarks/.*": f"{MINUTES}: a measurement",
     r"cat > kept\.json <<END|\{\"ArtifactsAccessLog.*|END": ACCOUNT,
     r"(sudo|systemctl|journalctl) .*": "runs on a device",
