@@ -36,7 +36,7 @@ def recipe(report: Path, requests: int) -> dict[str, Any]:
         f"{ASKER}:{operation}": {"operations": [f"aws.greengrass#{operation}"], "resources": [topic]}
         for operation, topic in (("PublishToTopic", REQUEST), ("SubscribeToTopic", RESPONSE))
     }
-    script = f"exec {sys.executable} {ROOT / 'benchmarks' / 'asking_component.py'} {REQUEST} {RESPONSE} {requests}"
+    script = f"exec '{sys.executable}' '{ROOT / 'benchmarks' / 'asking_component.py'}' {REQUEST} {RESPONSE} {requests}"
     return {
         "RecipeFormatVersion": "2020-01-25",
         "ComponentName": ASKER,

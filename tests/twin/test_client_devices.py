@@ -178,7 +178,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                         {
                             "Platform": {"os": "linux", "runtime": "*"},
                             "Artifacts": [],
-                            "Lifecycle": {"run": f"exec {sys.executable} {script}"},
+                            "Lifecycle": {"run": f"exec '{sys.executable}' '{script}'"},
                         }
                     ],
                 }

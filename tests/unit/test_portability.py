@@ -1,6 +1,8 @@
 """What makes a clone work in one place and fail in another: interpreters in shebangs, line endings."""
 
 import ast
+import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ import pytest
 
 from tests.app_copy import git
 from tests.stand_in import write_stand_in
+from twin.ports import abort
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Programs whose path has no space anywhere, and `#!python`, which an installer of wheels replaces.
@@ -111,3 +114,35 @@ def test_the_line_endings_of_every_file_are_declared() -> None:
 def empty(files: dict[str, tuple[str, ...]]) -> set[str]:
     """Files without contents, which have no line endings, and links."""
     return {name for name, facts in files.items() if facts[0] in {"i/none", "i/"}}
+
+
+def test_commands_of_a_shell_quote_the_path_of_the_interpreter() -> None:
+    found = {
+        str(path.relative_to(ROOT)): lines
+        for path in tracked("*.py")
+        if path != Path(__file__) and (lines := unquoted(path.read_text("utf-8")))
+    }
+
+    assert found == {}, "a clone may lie in a folder with a space: quote the path, or give a list of arguments"
+
+
+def unquoted(source: str) -> list[str]:
+    """Shell commands that name this interpreter without quotes."""
+    return re.findall(r"exec \{sys\.executable\}.*", source)
+
+
+def test_an_unquoted_interpreter_is_found() -> None:
+    assert unquoted('run = f"exec {sys.executable} {script}"')
+    assert not unquoted("f\"exec '{sys.executable}'\"")
+
+
+class ClosedTwice(asyncio.Transport):
+    """What Python 3.11.2 makes of a TLS transport that was closed twice."""
+
+    def abort(self) -> None:
+        """Fail as it does there."""
+        raise AttributeError("'NoneType' object has no attribute '_abort'")
+
+
+def test_a_connection_that_was_closed_twice_is_ended_without_an_error() -> None:
+    abort(ClosedTwice())

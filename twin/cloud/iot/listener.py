@@ -20,6 +20,7 @@ from ministack.services import iot
 
 from twin.cloud.iot.http_message import HEAD_LIMIT_BYTES, HttpError, write_json
 from twin.cloud.iot.registry import THING
+from twin.ports import abort
 
 logger = logging.getLogger("twin.iot")
 
@@ -176,7 +177,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
     except (OSError, ssl.SSLError, TimeoutError):
         pass
     finally:
-        writer.transport.abort()
+        abort(writer.transport)
 
 
 @dataclass(frozen=True)

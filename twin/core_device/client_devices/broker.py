@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from paho.mqtt.matcher import MQTTMatcher
 
+from twin.ports import abort
+
 from . import packets
 from .packets import Acknowledgement, Bare, Connect, Kind, MalformedError, Message, Publish, Refusal, Subscribe
 
@@ -496,7 +498,7 @@ class Connection(asyncio.Protocol):
         who = self.session.client_id if self.session is not None else "not known yet"
         log.info("connection of client device %s ends: %s", who, reason)
         if self._transport is not None:
-            self._transport.abort()
+            abort(self._transport)
         # The socket says so later; whoever comes next must find the session free.
         self.closed()
         self.session = self.will = None
