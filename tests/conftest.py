@@ -51,3 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="edgewright-tests-")
     os.environ["EDGEWRIGHT_TESTS_SHARED"] = folder  # workers inherit it
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def no_session_of_an_earlier_test() -> None:
+    """Let boto3 forget the keys with which it was used first: they are of a twin that is gone."""
+    if boto3 := sys.modules.get("boto3"):
+        boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]
