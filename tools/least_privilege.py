@@ -183,6 +183,8 @@ class PathError(RuntimeError):
 def send_what_rules_refuse(operator: OperatorClient, names: Names) -> None:
     """Publish messages whose metric no rule can put, so that each rule writes down that it failed, and an error.
 
+    What predictions do not bring of themselves, objects and drift, comes once as it should be, too.
+
     Args:
         operator: Connected client.
         names: Topics of the stage.
@@ -195,6 +197,8 @@ def send_what_rules_refuse(operator: OperatorClient, names: Names) -> None:
         (answers, {"id": "r1", "latency_ms": _NO_NUMBER}),
         (answers, {"id": "r2", "top_k": [{"label": "7", "probability": _NO_NUMBER}]}),
         (answers, {"id": "r3", "error": {"code": "InvalidInput", "message": "no JSON"}}),
+        *((answers, {"id": "r4", "objects": [{"label": "7", "probability": each}]}) for each in (0.9, _NO_NUMBER)),
+        *((names.heartbeat_topic, {"drift": {"model": "digits", "highest": each}}) for each in (0.1, _NO_NUMBER)),
         (names.heartbeat_topic, {"uptime_s": _NO_NUMBER}),
     ):
         operator.publish(topic, json.dumps(message).encode())
