@@ -53,7 +53,7 @@ def read_a_digit_cut_off(
     clients = client_device.ClientDevices(state, names.stage)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        (core,) = simulated.set_count(state, 1, group=GROUP, dialect="classic", progress=on_status)
+        (core,) = simulated.set_count(state, 1, group=GROUP, dialect="classic", own_rights=True, progress=on_status)
         _deploy(state, names, core, on_status)
         client_device.write_folder(folder, clients.add(CAMERA, core), state, names.stage)
         (folder / "digit.png").write_bytes(picture)

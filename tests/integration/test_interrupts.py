@@ -51,7 +51,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(home: Path, out: Path) -> OfflineDeploy:
     """The stage `twin`, synthesised, in a bootstrapped account."""
-    deploy = OfflineDeploy(environment=lifecycle.start(home).environment(), out=out)
+    deploy = OfflineDeploy(environment=lifecycle.start(home, auth=True).environment(), out=out)
     deploy.synth()
     deploy.bootstrap()
     return deploy
@@ -91,7 +91,7 @@ def test_after_one_destroy_nothing_is_left(home: Path, out: Path) -> None:
     failures = 0
     for number in range(COUNT):
         what, after_s = WHAT[number % len(WHAT)], chance.uniform(0.5, LATEST_S)
-        state = lifecycle.start(home)
+        state = lifecycle.start(home, auth=True)
         ended = threading.Event()
         interrupter = threading.Thread(target=interrupt, args=(what, after_s, state, ended))
         began = time.monotonic()
@@ -102,7 +102,7 @@ def test_after_one_destroy_nothing_is_left(home: Path, out: Path) -> None:
         interrupter.join()
         took_s = time.monotonic() - began
 
-        state = lifecycle.start(home)
+        state = lifecycle.start(home, auth=True)
         outcome = "nothing left"
         try:
             first.destroy()

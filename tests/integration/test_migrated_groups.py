@@ -93,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (port,) = free_ports(1)
     clients = f'[fleet]\nnucleus = "classic"\n[client_devices]\nthings = ["sensor-1", "horn-1"]\nport = {port}\n'
     (app / "config" / "twin.toml").write_text(f"{head}{model}\n{tables}\n{clients}[runtime]{sections}")
-    state = lifecycle.start(folder / "twin")
+    state = lifecycle.start(folder / "twin", auth=True)
     try:
         deploy = OfflineDeploy(environment=state.environment(), out=folder / "out", app=app)
         deploy.synth()

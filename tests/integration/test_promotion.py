@@ -88,7 +88,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwinState]:
     home = tmp_path_factory.mktemp("state") / "twin"
     try:
-        yield lifecycle.start(home)
+        yield lifecycle.start(home, auth=True)
     finally:
         lifecycle.stop(home)
 

@@ -61,7 +61,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("shared")
     app = copy_app(folder / "app")
     write_lab(app)
-    state = lifecycle.start(folder / "twin")
+    state = lifecycle.start(folder / "twin", auth=True)
     try:
         both = {
             stage: OfflineDeploy(environment=state.environment(), out=folder / stage, app=app, stage=stage)

@@ -61,12 +61,14 @@ class Membership:
     Args:
         state: Of a running twin.
         stage: Whose role alias, policy and thing group a device gets where `cdk deploy` has made them.
+        own_rights: The twin's own role alias and policy in place of the stage's: those of a core device with client
+            devices, which a stage's policy allows only where it has `[client_devices]`.
     """
 
     MARK = _MARK
 
-    def __init__(self, state: TwinState, stage: str = "twin") -> None:
-        self._state, self._names = state, Names(stage)
+    def __init__(self, state: TwinState, stage: str = "twin", *, own_rights: bool = False) -> None:
+        self._state, self._names, self._own_rights = state, Names(stage), own_rights
         self.iot = boto3.client("iot", config=BOUNDED, **state.client_arguments())
         self._greengrass = boto3.client("greengrassv2", config=BOUNDED, **state.client_arguments())
 
@@ -200,6 +202,9 @@ class Membership:
 
     def _rights(self) -> tuple[str, str]:
         """IoT policy and role alias: those of the deployed stage, else the twin's own."""
+        if self._own_rights:
+            _make_rights(self._state)
+            return SHARED_RIGHTS, SHARED_RIGHTS
         aliases = self.iot.list_role_aliases()["roleAliases"]
         policies = [p["policyName"] for p in self.iot.list_policies(pageSize=250)["policies"]]
         if self._names.role_alias in aliases and self._names.iot_policy in policies:

@@ -28,7 +28,13 @@ def names(home: Path) -> list[str]:
 
 
 def set_count(
-    state: TwinState, count: int, *, group: str | None, dialect: str, progress: Progress = lambda _text: None
+    state: TwinState,
+    count: int,
+    *,
+    group: str | None,
+    dialect: str,
+    own_rights: bool = False,
+    progress: Progress = lambda _text: None,
 ) -> list[str]:
     """Let there be exactly so many devices, `device-01` and up; those that exist are left as they are.
 
@@ -37,6 +43,7 @@ def set_count(
         count: 0 to 100; surplus devices leave, the highest numbers first.
         group: Thing group of new devices, as for `join`.
         dialect: `lite` or `classic`: whose limits and quirks a new device has.
+        own_rights: As for `Membership`.
         progress: Told what happens.
 
     Returns:
@@ -50,7 +57,7 @@ def set_count(
     if dialect not in DIALECTS:
         raise TwinError(f"--dialect must be one of {', '.join(DIALECTS)}, got {dialect!r}")
     wanted = [f"device-{number:02}" for number in range(1, count + 1)]
-    membership = Membership(state)
+    membership = Membership(state, own_rights=own_rights)
     for thing in [thing for thing in _folders(state.home) if thing not in wanted]:
         progress(f"{thing} leaves")
         _remove(state, membership, thing)
