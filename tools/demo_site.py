@@ -25,7 +25,7 @@ from tools.digits import digit_png
 from tools.offline_deploy import DeploymentError
 from tools.predictions import Prediction, PredictionError
 from twin import faults
-from twin.devices import client_device, simulated
+from twin.devices import client_device, own_devices
 from twin.state import TwinState
 
 CAMERA, MODEL, SAMPLE, GROUP = "camera-1", "digits", 10, "demo-site"
@@ -53,7 +53,7 @@ def read_a_digit_cut_off(
     clients = client_device.ClientDevices(state, names.stage)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        (core,) = simulated.set_count(state, 1, group=GROUP, dialect="classic", own_rights=True, progress=on_status)
+        (core,) = own_devices.set_count(state, 1, group=GROUP, dialect="classic", own_rights=True, progress=on_status)
         _deploy(state, names, core, on_status)
         client_device.write_folder(folder, clients.add(CAMERA, core), state, names.stage)
         (folder / "digit.png").write_bytes(picture)
@@ -64,7 +64,7 @@ def read_a_digit_cut_off(
         answer = json.loads(_run_client(folder, "ask", MODEL, "--image", "digit.png"))
     finally:
         clients.remove(CAMERA)
-        simulated.set_count(state, 0, group=None, dialect="classic", progress=on_status)
+        own_devices.set_count(state, 0, group=None, dialect="classic", progress=on_status)
     if "error" in answer:
         raise PredictionError(f"{CAMERA}: {answer['error']['code']}: {answer['error']['message']}")
     return Prediction(

@@ -18,7 +18,7 @@ from tools.browser import HOW, Browser, BrowserError, browser, find, page_of
 from tools.cdk_cli import ROOT, CdkError
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from twin import lifecycle
-from twin.devices import simulated
+from twin.devices import own_devices
 from twin.errors import TwinError
 from twin.files import private_folder
 from twin.operator import OperatorClient
@@ -93,7 +93,7 @@ def main() -> int:
             deploy.synth()
             deploy.bootstrap()
             deploy.deploy()
-            simulated.set_count(state, _DEVICES, group=Names(STAGE).thing_group, dialect="lite")
+            own_devices.set_count(state, _DEVICES, group=Names(STAGE).thing_group, dialect="lite")
             with page_of(home) as (url, _pid), browser(executable) as chromium:
                 for path in take(chromium, url, state, ROOT / "docs"):
                     print(path.relative_to(ROOT))

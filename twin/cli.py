@@ -23,7 +23,7 @@ from twin import faults, lifecycle, log_files, unsaved
 from twin import inventory as inventory_module
 from twin import predict as asking
 from twin.clock import Clock
-from twin.devices import client_device, nucleus_files, simulated
+from twin.devices import client_device, nucleus_files, own_devices
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -84,7 +84,7 @@ def up(
             default_home(), speed=speed, aws_rates=aws_rates, progress=lambda text: spinner.update(f"twin: {text}")
         )
         if devices is not None:
-            simulated.set_count(
+            own_devices.set_count(
                 state,
                 devices,
                 group=group,

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from twin import unsaved
 from twin.clock import Clock
-from twin.devices import simulated
+from twin.devices import own_devices
 from twin.edge_processes import device_pid, devices_folder, instances_folder
 from twin.simulation.identities import names as fleet_names
 from twin.simulation.identities import status as fleet_status
@@ -96,13 +96,13 @@ def _edge_servers(home: Path) -> list[EdgeServerStatus]:
 
 
 def _devices(home: Path) -> list[DeviceStatus]:
-    return [DeviceStatus(thing, device_pid(devices_folder(home) / thing)) for thing in simulated.names(home)]
+    return [DeviceStatus(thing, device_pid(devices_folder(home) / thing)) for thing in own_devices.names(home)]
 
 
 def device_roots(home: Path) -> dict[str, Path]:
     """The root folders of the twin's devices by thing name."""
     found = {each.thing_name: instances_folder(home) / each.instance_id for each in _edge_servers(home)}
-    return found | {thing: devices_folder(home) / thing for thing in simulated.names(home)}
+    return found | {thing: devices_folder(home) / thing for thing in own_devices.names(home)}
 
 
 def device_processes(home: Path) -> dict[str, int | None]:

@@ -38,7 +38,7 @@ from config.public_components import AUTH, BRIDGE, IP_DETECTOR, MOQUETTE, PUBLIC
 from tests.twin.conftest import wait_until
 from twin import faults, lifecycle
 from twin.cli import application
-from twin.devices import client_device, simulated
+from twin.devices import client_device, own_devices
 from twin.devices.client_device import ClientDevices
 from twin.operator import OperatorClient
 from twin.ports import free_ports
@@ -156,7 +156,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         state = lifecycle.start(home)
         found = Site(state, tmp_path_factory.mktemp("clients"))
-        simulated.set_count(state, 1, group=GROUP, dialect="classic")
+        own_devices.set_count(state, 1, group=GROUP, dialect="classic")
         access = {
             PUBSUB: {
                 "all": {

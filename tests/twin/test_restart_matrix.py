@@ -15,7 +15,7 @@ import pytest
 from tests.twin.conftest import saved, wait_until
 from tests.twin.test_devices import pids, status_of
 from twin import lifecycle
-from twin.devices import simulated
+from twin.devices import own_devices
 from twin.edge_processes import devices_folder
 from twin.state import TwinState
 
@@ -26,7 +26,7 @@ END_S = 60.0
 @pytest.fixture
 def small_twin(home: Path) -> TwinState:
     state = lifecycle.start(home)
-    simulated.set_count(state, 1, group="ring", dialect="lite")
+    own_devices.set_count(state, 1, group="ring", dialect="lite")
     client = boto3.client("greengrassv2", **state.client_arguments())
     wait_until(lambda: client.list_core_devices()["coreDevices"])
     return state
@@ -118,7 +118,7 @@ def test_a_job_that_is_cancelled_while_it_runs_does_not_stand_in_the_way_of_the_
 
 
 def test_a_rollout_stops_when_its_abort_criteria_are_met(small_twin: TwinState) -> None:
-    simulated.set_count(small_twin, 3, group="ring", dialect="lite")
+    own_devices.set_count(small_twin, 3, group="ring", dialect="lite")
     wait_until(lambda: len(greengrass(small_twin).list_core_devices()["coreDevices"]) == 3)
     component(small_twin, "1.0.0", "exit 3")
     criteria = {
