@@ -64,6 +64,9 @@ class TwinState:
             "AWS_EC2_METADATA_DISABLED": "true",
             "CDK_DEFAULT_ACCOUNT": self.account,
             "CDK_DEFAULT_REGION": self.region,
+            # Else the command line leaves a process behind that tells AWS of each run, and asks npm for newer versions.
+            "CDK_DISABLE_CLI_TELEMETRY": "true",
+            "CDK_DISABLE_VERSION_CHECK": "true",
             **_NO_AWS_FILES,
             **past_proxies(os.environ),
         }
