@@ -158,11 +158,25 @@ class Health(Section):
             wait for none. A ring without a core device is passed at once.
         timeout_minutes: After so long a ring that is not healthy fails the deploy.
         healthy_percentage: Share of a ring's core devices, in per cent, that is enough.
+        away_minutes: A device that has not taken a deployment up so long after it was offered is away: it is not waited
+            for, and gets the deployment when it comes back. 0, the default: every device is waited for.
+        present_percentage: Share of a ring's core devices, in per cent, that must not be away.
     """
 
     rings: tuple[Ring, ...] = RINGS
     timeout_minutes: int = Field(default=20, ge=1, le=LONGEST_WAIT_MIN)
     healthy_percentage: int = Field(default=100, ge=1, le=100)
+    away_minutes: int = Field(default=0, ge=0, lt=LONGEST_WAIT_MIN)
+    present_percentage: int = Field(default=50, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _away_before_the_end(self) -> "Health":
+        if self.away_minutes >= self.timeout_minutes:
+            raise ValueError(
+                f"away_minutes must be below timeout_minutes {self.timeout_minutes}, at which the deploy fails, "
+                f"got {self.away_minutes}"
+            )
+        return self
 
 
 class Promotion(Section):

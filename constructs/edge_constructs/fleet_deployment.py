@@ -246,6 +246,8 @@ class DeploymentHealth(Construct):
                 healthy_percentage=self._health.healthy_percentage,
                 timeout_s=self._health.timeout_minutes * 60,
                 expected=tuple(expected),
+                away_s=self._health.away_minutes * 60,
+                present_percentage=self._health.present_percentage,
                 **self._decision(ring, models or {}),
             ),
         )

@@ -2,15 +2,16 @@
 
 The status of a device's job execution is its effective status of the deployment. Two listings tell it of all devices,
 where ListEffectiveDeployments is a call a device. A device is healthy when its execution has succeeded and Greengrass
-calls the device HEALTHY: a component may break after its deployment has succeeded.
+calls the device HEALTHY: a component may break after its deployment has succeeded. Who is there takes a deployment up
+within seconds: where a stage says so, one that lets it lie for minutes is away and not waited for.
 
 CloudFormation's rollback changes no device: the failed deployment has superseded the one before, and nucleus lite keeps
 a broken version. So a rollback's Update deploys the content of the one before anew, in each ring that was changed.
 
 Where a ring's models have to show what they can, the wait goes on once the devices are healthy: their heartbeats lie
-in S3 with sketches of the candidate beside the model in use, and are added up until `promotion.decide` knows. A
-candidate that is accepted is made the ring's own by a deployment of the same content that approves it; for one that is
-refused the check fails, and the rollback brings the ring back.
+in S3 with sketches of the candidate beside the model in use, and are added up until `promotion.decide` knows. For one
+that is refused the check fails, and the rollback brings the ring back. Each deploy of such a ring that ends well ends
+with a deployment of the same content that approves all of its models: who was away for an earlier one needs it, too.
 """
 
 import hashlib
@@ -18,8 +19,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
@@ -41,8 +43,8 @@ from edge_handlers.promotion import Rules, Sketch, decide, merged, named
 from edge_handlers.service_client import GONE, client, describe, error_code, explaining, ignoring
 
 LOG = logging.getLogger(__name__)
-THROTTLED = frozenset(("ThrottlingException", "TooManyRequestsException", "Throttling"))
-HEALTHY = "HEALTHY"
+THROTTLED = frozenset(("ThrottlingException", "TooManyRequestsException", "Throttling", "SlowDown"))
+HEALTHY, AWAY = "HEALTHY", "away"
 FAILED = frozenset(("FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"))
 ENDED = frozenset(("CANCELED", "FAILED", "INACTIVE"))
 _SHOWN_FAILED = 3  # each costs three calls and some hundred characters of a reason that holds about a thousand
@@ -79,6 +81,8 @@ class HealthCheck(Contract):
         rules: What it must show: fields of `promotion.Rules`.
         bucket: Where heartbeats with sketches of candidates lie.
         decision_s: After so long beyond `timeout_s` a candidate that is not accepted is refused, s.
+        away_s: A device that has not taken the deployment up so long after it was offered is away, s; 0: none is.
+        present_percentage: Share of the core devices that must not be away, 1 to 100 per cent.
     """
 
     TYPE = "Custom::DeploymentHealth"
@@ -93,15 +97,15 @@ class HealthCheck(Contract):
     rules: Annotated[dict[str, Any], json_object("Rules", sort_keys=True)] = field(default_factory=dict)
     bucket: Annotated[str, Key("Bucket")] = ""
     decision_s: Annotated[int, whole("DecisionSeconds", minimum=0)] = 0
+    away_s: Annotated[int, whole("AwaySeconds", minimum=0)] = 0
+    present_percentage: Annotated[int, whole("PresentPercentage", minimum=1)] = 50
 
     def check(self, properties: Properties) -> None:
         """Refuse an ARN that is not a thing group's, and more than all devices."""
         check_thing_group(self.group_arn, f"{properties.where}.{self.key('group_arn')}")
-        if self.healthy_percentage > 100:
-            raise ValueError(
-                f"{properties.where}.{self.key('healthy_percentage')} must be at most 100, "
-                f"got {self.healthy_percentage}"
-            )
+        for name in ("healthy_percentage", "present_percentage"):
+            if (value := getattr(self, name)) > 100:
+                raise ValueError(f"{properties.where}.{self.key(name)} must be at most 100, got {value}")
         if self.candidates:
             Rules(**self.rules).check()
 
@@ -111,8 +115,12 @@ class HealthCheck(Contract):
         return f"health-{self.group_arn.rpartition('/')[2]}"
 
     def needed(self, devices: int) -> int:
-        """How many of so many devices must be healthy."""
+        """How many of so many devices that are there must be healthy."""
         return math.ceil(devices * self.healthy_percentage / 100)
+
+    def missing(self, devices: int, present: int) -> bool:
+        """Whether too few of so many devices are there."""
+        return present < math.ceil(devices * self.present_percentage / 100)
 
     def __str__(self) -> str:
         return f"deployment {self.deployment} of ring {self.ring}"
@@ -131,16 +139,16 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
     if request.type is RequestType.UPDATE:
         failed = request.old_properties.optional_text(HealthCheck.key("deployment"))
         if brought_back := bring_back(check, failed, client("greengrassv2")):
-            answer[_BROUGHT_BACK] = brought_back
-        elif candidates := _new_versions(check, request.old_properties):
-            answer[_CANDIDATES] = candidates
+            return {**answer, _BROUGHT_BACK: brought_back}
+    if check.candidates:
+        answer[_CANDIDATES] = _new_versions(check, request.old_properties)
     return answer
 
 
 def _new_versions(check: HealthCheck, old: Properties) -> dict[str, str]:
     """Models of the ring that had another version; one that had none has nothing to be compared with."""
-    name = HealthCheck.key("candidates")
-    before = old.mapping(name) if old.values.get(name) else {}
+    found = old.values.get(HealthCheck.key("candidates"))
+    before = found if isinstance(found, Mapping) else {}
     return {model: new for model, new in check.candidates.items() if before.get(model, new) != new}
 
 
@@ -149,14 +157,22 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     request = parse(event)
     if request.type is RequestType.DELETE:
         return {"IsComplete": True}
-    check, is_last = HealthCheck.of(request.properties), time.time() >= float(event["WaitUntil"])
+    check, over_s = HealthCheck.of(request.properties), time.time() - float(event["WaitUntil"])
     clients = client("greengrassv2"), client("iot")
-    brought_back = event.get(_BROUGHT_BACK)
+    brought_back, candidates = event.get(_BROUGHT_BACK), event.get(_CANDIDATES)
     if not brought_back:
-        answer = follow(check, *clients, is_update=request.type is RequestType.UPDATE, is_last=is_last)
-        if answer["IsComplete"] and (candidates := event.get(_CANDIDATES)):
-            return decide_on(check, candidates, clients[0], client("s3"), float(event["WaitUntil"]))
-        return answer
+        # A device that joins or comes back while a candidate is decided on has the decision's time as well.
+        waited = replace(check, timeout_s=check.timeout_s + check.decision_s) if candidates else check
+        is_last = over_s >= waited.timeout_s - check.timeout_s
+        # A Create whose ring has been approved finds its own deployment superseded when it is asked again.
+        is_passed = request.type is RequestType.UPDATE or candidates is not None
+        answer = follow(waited, *clients, is_update=is_passed, is_last=is_last)
+        if not answer["IsComplete"] or candidates is None:
+            return answer
+        since = float(event["WaitUntil"]) - check.timeout_s
+        decide = partial(decide_on, check, candidates, clients[0], client("s3"), since=since, is_last=is_last)
+        return _unless_throttled(check, lambda: answer if decide() else {"IsComplete": False}, is_last=is_last)
+    is_last = over_s >= 0
     try:
         return follow(replace(check, deployment=brought_back), *clients, is_update=False, is_last=is_last)
     except RuntimeError as exc:
@@ -174,13 +190,13 @@ def bring_back(check: HealthCheck, failed: str | None, greengrass: Any) -> str |
         greengrass: A boto3 greengrassv2 client.
 
     Returns:
-        Id of the new deployment; None where the wanted one is the ring's latest, or gone, or newer than the other.
+        Id of the new deployment; None where the wanted one is the ring's latest, or gone, or not older than the other.
 
     Raises:
         AwsCallError: A call was refused.
     """
     former = _deployment(check, greengrass)
-    if former is None or former["isLatestForTarget"]:
+    if former is None or former["isLatestForTarget"] or failed == check.deployment:
         return None
     with explaining(f"read deployment {failed} of ring {check.ring}"):
         later = describe(greengrass.get_deployment, deploymentId=failed) if failed else None
@@ -199,19 +215,20 @@ def bring_back(check: HealthCheck, failed: str | None, greengrass: Any) -> str |
 
 
 def decide_on(
-    check: HealthCheck, candidates: Mapping[str, str], greengrass: Any, s3: Any, wait_until: float
-) -> dict[str, Any]:
+    check: HealthCheck, candidates: Mapping[str, str], greengrass: Any, s3: Any, *, since: float, is_last: bool
+) -> bool:
     """Look once at what a ring's devices say of candidates; what all of them have reached is made the ring's own.
 
     Args:
         check: With the deployment that brought them.
-        candidates: Model to version.
+        candidates: Model to version; where there is none, the ring's models are approved at once.
         greengrass: A boto3 greengrassv2 client.
         s3: A boto3 S3 client.
-        wait_until: When the devices had to be healthy; the decision's own time begins then, s since 1970.
+        since: When the deployment began, s since 1970.
+        is_last: Whether the time is over: what is not accepted is refused.
 
     Returns:
-        The framework's answer.
+        Whether nothing is left to decide.
 
     Raises:
         DeploymentHealthError: A candidate is refused; the text says why, and on which inputs it differed most.
@@ -219,14 +236,14 @@ def decide_on(
     """
     former = _deployment(check, greengrass)
     if former is None or not former["isLatestForTarget"]:
-        return _complete(0, 0)
+        return True
     devices = sorted(name for name, _ in _core_devices(check, greengrass))
     if not devices:
-        return _complete(0, 0)
+        return True
     rules, waits = Rules(**check.rules), False
     for model, version in sorted(candidates.items()):
-        sketch = _sketch(check, model, version, devices, s3, since=wait_until - check.timeout_s)
-        decision = decide(rules, sketch, is_last=time.time() >= wait_until + check.decision_s)
+        sketch = _sketch(check, model, version, devices, s3, since=since)
+        decision = decide(rules, sketch, is_last=is_last)
         LOG.info("%s %s of ring %s: %s: %s", model, version, check.ring, decision.verdict, "; ".join(decision.reasons))
         if decision.verdict == "refuse":
             differed = f"; differed most on {named(sketch.differed)}" if sketch.differed else ""
@@ -235,12 +252,13 @@ def decide_on(
             )
         waits |= decision.verdict == "wait"
     if waits:
-        return {"IsComplete": False}
+        return False
     content = {key: former[key] for key in _CONTENT if former.get(key)}
+    # The same for a repeated event; once it is made, the check finds its own deployment superseded and has ended.
     token = hashlib.sha256(f"{check.deployment} approved".encode()).hexdigest()[:32]
-    with explaining(f"approve {', '.join(candidates)} in ring {check.ring}"):
-        greengrass.create_deployment(**approved(content, candidates), clientToken=token)
-    return _complete(len(devices), len(devices))
+    with explaining(f"approve {', '.join(check.candidates)} in ring {check.ring}"):
+        greengrass.create_deployment(**approved(content, check.candidates), clientToken=token)
+    return True
 
 
 def approved(content: Mapping[str, Any], candidates: Mapping[str, str]) -> dict[str, Any]:
@@ -308,8 +326,14 @@ def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is
         DeploymentHealthError: Too many devices have failed, the deployment was ended, or the time is over.
         AwsCallError: A call was refused, unless by throttling while there is time.
     """
+    look = partial(_look, check, greengrass, iot, is_update=is_update, is_last=is_last)
+    return _unless_throttled(check, look, is_last=is_last)
+
+
+def _unless_throttled(check: HealthCheck, look: Callable[[], dict[str, Any]], *, is_last: bool) -> dict[str, Any]:
+    """Look; a refusal by throttling costs one look while there is time."""
     try:
-        return _look(check, greengrass, iot, is_update=is_update, is_last=is_last)
+        return look()
     except RuntimeError as exc:
         cause = exc.__cause__
         if is_last or not isinstance(cause, ClientError) or error_code(cause) not in THROTTLED:
@@ -328,19 +352,23 @@ def _look(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_
         raise DeploymentHealthError(f"{check} {fate}, nobody runs it: deploy again")
     states = _states(check, deployment["iotJobId"], greengrass, iot)
     healthy = sum(state == HEALTHY for state in states.values())
-    needed = check.needed(len(states))
-    LOG.info("%s: %d of %d devices are healthy, %d needed", check, healthy, len(states), needed)
-    if healthy >= needed:
+    away = sorted(device for device, state in states.items() if state == AWAY)
+    present = len(states) - len(away)
+    needed, missing = check.needed(present), check.missing(len(states), present)
+    LOG.info("%s: %d of %d devices are healthy, %d needed", check, healthy, present, needed)
+    if healthy >= needed and not missing:
+        if away:
+            LOG.warning("%s: %d devices are away and not waited for: %s", check, len(away), _listed(away))
         return _complete(healthy, len(states))
     failed = sorted(device for device, state in states.items() if state in FAILED)
     ended = deployment["deploymentStatus"] in ENDED
-    if ended or len(failed) > len(states) - needed:
+    if ended or len(failed) > present - needed:
         what = f"{check} was ended ({deployment['deploymentStatus']})" if ended else f"{check} failed"
         causes = [explain(device, states[device], deployment, greengrass, iot) for device in failed[:_SHOWN_FAILED]]
         more = [f"and {len(failed) - _SHOWN_FAILED} more"] if len(failed) > _SHOWN_FAILED else []
         raise DeploymentHealthError(f"{what} on {len(failed)} of {len(states)} devices: {'; '.join(causes + more)}")
     if is_last:
-        raise DeploymentHealthError(_overdue(check, states, healthy, needed))
+        raise DeploymentHealthError(_overdue(check, states, healthy, needed, missing=missing))
     return {"IsComplete": False}
 
 
@@ -351,10 +379,12 @@ def _deployment(check: HealthCheck, greengrass: Any) -> dict[str, Any] | None:
 
 def _states(check: HealthCheck, job: str, greengrass: Any, iot: Any) -> dict[str, str]:
     """Core device to its state: HEALTHY, a job execution's status, or what it has not done yet."""
-    executions = dict(_executions(check, job, iot))
+    executions, now = dict(_executions(check, job, iot)), time.time()
     states = dict.fromkeys(check.expected, "has never reported")
     for device, status in _core_devices(check, greengrass):
-        execution = executions.get(device, "not reached yet")
+        execution, queued_at = executions.get(device, ("not reached yet", now))
+        if check.away_s and execution == "QUEUED" and now - queued_at >= check.away_s:
+            execution = AWAY
         states[device] = (status or "of unknown health") if execution == "SUCCEEDED" else execution
     return states
 
@@ -367,21 +397,37 @@ def _core_devices(check: HealthCheck, greengrass: Any) -> Iterator[tuple[str, st
                 yield device["coreDeviceThingName"], device.get("status", "")
 
 
-def _executions(check: HealthCheck, job: str, iot: Any) -> Iterator[tuple[str, str]]:
+def _executions(check: HealthCheck, job: str, iot: Any) -> Iterator[tuple[str, tuple[str, float]]]:
+    """Name, status and moment of being offered, s since 1970, of each device that the rollout has reached."""
     with explaining(f"list the devices that {check} has reached"), ignoring(GONE):
         for page in iot.get_paginator("list_job_executions_for_job").paginate(jobId=job):
             for execution in page["executionSummaries"]:
                 device = execution["thingArn"].partition(":thing/")[2]
-                yield device, execution["jobExecutionSummary"]["status"]
+                summary = execution["jobExecutionSummary"]
+                yield device, (summary["status"], summary["queuedAt"].timestamp())
 
 
-def _overdue(check: HealthCheck, states: dict[str, str], healthy: int, needed: int) -> str:
-    waited_for = sorted(f"{device} ({state})" for device, state in states.items() if state != HEALTHY)
-    more = [f"and {len(waited_for) - _SHOWN_WAITED_FOR} more"] if len(waited_for) > _SHOWN_WAITED_FOR else []
-    return (
-        f"{check} must be healthy on {needed} of {len(states)} devices within {check.timeout_s} s, {healthy} are; "
-        f"waited for {', '.join(waited_for[:_SHOWN_WAITED_FOR] + more)}"
+def _overdue(check: HealthCheck, states: dict[str, str], healthy: int, needed: int, *, missing: bool) -> str:
+    waited_for = sorted(f"{device} ({state})" for device, state in states.items() if state not in (HEALTHY, AWAY))
+    away = sorted(device for device, state in states.items() if state == AWAY)
+    text = (
+        f"{check} must be healthy on {needed} of {len(states) - len(away)} devices within {check.timeout_s} s, "
+        f"{healthy} are"
     )
+    if waited_for:
+        text += f"; waited for {_listed(waited_for)}"
+    if away:
+        text += f"; away: {_listed(away)}"
+    if missing:
+        text += f"; at least {check.present_percentage} % of {len(states)} must be there (health.present_percentage)"
+    if not check.away_s and "QUEUED" in states.values():
+        text += "; who stays QUEUED is switched off or cut off: health.away_minutes lets a deploy do without it"
+    return text
+
+
+def _listed(devices: Sequence[str]) -> str:
+    more = [f"and {len(devices) - _SHOWN_WAITED_FOR} more"] if len(devices) > _SHOWN_WAITED_FOR else []
+    return ", ".join([*devices[:_SHOWN_WAITED_FOR], *more])
 
 
 def _complete(healthy: int, devices: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A deployment under way, as Greengrass and IoT Core both tell of it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.handlers.fake_service import FakeService, refusal
@@ -24,6 +25,7 @@ class FakeRollout(FakeService):
         self.status: dict[str, str] = {}  # core device → HEALTHY or UNHEALTHY
         self.group: dict[str, str] = {}  # core device → thing group's ARN
         self.executions: dict[str, dict[str, str]] = {}  # core device → deployment → status
+        self.offered = datetime.now(UTC)  # when devices were told of their deployments
         self.causes: dict[str, str] = {}
         self.broken: dict[str, tuple[str, str]] = {}
 
@@ -71,7 +73,10 @@ class FakeRollout(FakeService):
         deployment = jobId.removeprefix("job-")
         return {
             "executionSummaries": [
-                {"thingArn": f"arn:aws:iot:{ACCOUNT}:thing/{name}", "jobExecutionSummary": {"status": of[deployment]}}
+                {
+                    "thingArn": f"arn:aws:iot:{ACCOUNT}:thing/{name}",
+                    "jobExecutionSummary": {"status": of[deployment], "queuedAt": self.offered},
+                }
                 for name, of in self.executions.items()
                 if deployment in of
             ]

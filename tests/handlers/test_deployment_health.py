@@ -1,4 +1,5 @@
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -155,7 +156,8 @@ def test_the_time_out_names_who_was_waited_for(rollout: FakeRollout) -> None:
 
     assert str(caught.value) == (
         "deployment new of ring all must be healthy on 4 of 4 devices within 1200 s, 1 are; waited for "
-        "edge-server (has never reported), three (not reached yet), two (QUEUED)"
+        "edge-server (has never reported), three (not reached yet), two (QUEUED); who stays QUEUED is switched off or "
+        "cut off: health.away_minutes lets a deploy do without it"
     )
 
 
@@ -163,7 +165,7 @@ def test_a_time_out_of_a_large_ring_stays_short(rollout: FakeRollout) -> None:
     for number in range(3000):
         rollout.device(f"device-{number:04}", TARGET, "QUEUED")
 
-    with pytest.raises(DeploymentHealthError, match=r"device-0009 \(QUEUED\), and 2990 more$"):
+    with pytest.raises(DeploymentHealthError, match=r"device-0009 \(QUEUED\), and 2990 more; who "):
         look(create(), late=True)
 
 
@@ -175,3 +177,62 @@ def test_a_deployment_that_was_ended_is_a_failure_at_once(rollout: FakeRollout, 
 
     with pytest.raises(DeploymentHealthError, match=rf"was ended \({status}\) on 1 of 2 devices: one FAILED"):
         look(create(HealthyPercentage="1"))
+
+
+AWAY = {"AwaySeconds": "300", "PresentPercentage": "60"}
+
+
+def at_the_bench(rollout: FakeRollout, away: int, minutes: float = 6) -> None:
+    """Five devices, some of which have not taken up what they were offered so long ago."""
+    rollout.offered = datetime.now(UTC) - timedelta(minutes=minutes)
+    for number in range(5):
+        rollout.device(f"device-{number}", TARGET, "QUEUED" if number < away else "SUCCEEDED")
+
+
+@pytest.mark.parametrize("away", [1, 2])
+def test_devices_that_are_away_are_not_waited_for_where_the_stage_says_so(
+    rollout: FakeRollout, away: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_the_bench(rollout, away)
+
+    assert look(create()) == WAIT
+    assert look(create(**AWAY)) == healthy(5 - away, 5)
+    assert f"{away} devices are away and not waited for: device-0" in caplog.text
+
+
+def test_a_device_that_may_still_take_it_up_is_no_absent_one(rollout: FakeRollout) -> None:
+    at_the_bench(rollout, 1, minutes=4)
+    assert look(create(**AWAY)) == WAIT
+
+    at_the_bench(rollout, 0)
+    for state in ("IN_PROGRESS", None):
+        rollout.executions["device-0"].clear()
+        rollout.device("device-0", TARGET, state)
+        assert look(create(**AWAY)) == WAIT
+
+
+def test_too_many_that_are_away_fail_the_deploy_by_name(rollout: FakeRollout) -> None:
+    at_the_bench(rollout, 3)
+
+    assert look(create(**AWAY)) == WAIT
+    with pytest.raises(DeploymentHealthError) as caught:
+        look(create(**AWAY), late=True)
+
+    assert str(caught.value) == (
+        "deployment new of ring all must be healthy on 2 of 2 devices within 1200 s, 2 are; away: device-0, device-1, "
+        "device-2; at least 60 % of 5 must be there (health.present_percentage)"
+    )
+
+
+def test_a_ring_of_which_nobody_is_there_is_not_healthy(rollout: FakeRollout) -> None:
+    at_the_bench(rollout, 5)
+
+    assert look(create(AwaySeconds="300", PresentPercentage="1")) == WAIT
+
+
+def test_a_failure_counts_among_those_that_are_there(rollout: FakeRollout) -> None:
+    at_the_bench(rollout, 1)
+    rollout.device("device-4", TARGET, "FAILED")
+
+    with pytest.raises(DeploymentHealthError, match=r"failed on 1 of 5 devices: device-4 FAILED"):
+        look(create(**AWAY, HealthyPercentage="80"))

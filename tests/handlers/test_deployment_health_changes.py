@@ -83,6 +83,15 @@ def test_a_ring_that_was_not_changed_and_an_update_that_was_superseded_are_left_
     assert look(update("newer", old="new")) == healthy(0, 0)
 
 
+def test_an_update_of_the_check_alone_brings_nothing_back(rollout: FakeRollout) -> None:
+    rollout.deploy("of-somebody-else", TARGET)
+    request = update("new", old="new", HealthyPercentage="90")
+
+    assert "BroughtBack" not in on_event(request, Context())
+    assert look(request) == healthy(0, 0)
+    assert "create_deployment" not in [name for name, _ in rollout.calls]
+
+
 def test_a_former_deployment_is_brought_back_without_word_of_the_failed_one(rollout: FakeRollout) -> None:
     rollout.deploy("newer", TARGET)
     request = update("new", old="newer")
@@ -166,6 +175,8 @@ def test_a_job_that_is_not_there_yet_has_reached_nobody(rollout: FakeRollout) ->
         ({"ThingGroupArn": "edgewright-dev"}, "ThingGroupArn must be the ARN of a thing group, got 'edgewright-dev'"),
         ({"HealthyPercentage": "0"}, "HealthyPercentage must be a whole number of at least 1, got '0'"),
         ({"HealthyPercentage": "101"}, "HealthyPercentage must be at most 100, got 101"),
+        ({"PresentPercentage": "101"}, "PresentPercentage must be at most 100, got 101"),
+        ({"AwaySeconds": "-1"}, "AwaySeconds must be a whole number of at least 0, got '-1'"),
         ({"TimeoutSeconds": "soon"}, "TimeoutSeconds must be a whole number of at least 1, got 'soon'"),
         ({"ExpectedDevices": "edge-server"}, "ExpectedDevices must be a list of non-empty strings"),
     ],

@@ -74,6 +74,11 @@ def test_cloudformation_waits_longer_than_the_check_which_names_the_devices() ->
     [
         ("rings = ['first']", "health.rings.0: "),
         ("timeout_minutes = 51", "health.timeout_minutes: input should be less than or equal to 50"),
+        (
+            "away_minutes = 20",
+            "health: away_minutes must be below timeout_minutes 20, at which the deploy fails, got 20",
+        ),
+        ("present_percentage = 0", "health.present_percentage: input should be greater than or equal to 1"),
         ("healthy_percentage = 0", "health.healthy_percentage: input should be greater than or equal to 1"),
     ],
 )

@@ -12,7 +12,11 @@ import pytest
 from config.fleet import Promotion
 from config.loader import ConfigurationError, load_stage
 from edge_constructs.synth import new_app, read_context
+from edge_handlers.custom_resource import Properties
+from edge_handlers.deployment_health import HealthCheck, decide_on
 from stacks import edgewright
+from tests.handlers.fake_rollout import TARGET, FakeRollout
+from tests.handlers.fake_s3 import FakeS3
 from tests.synthesis import resources, template
 from tools.cdk_cli import ROOT
 
@@ -39,12 +43,24 @@ def of(promoted: Path, stack: str, kind: str) -> dict[str, dict[str, Any]]:
     return {name: each["Properties"] for name, each in found if each["Type"] == kind}
 
 
+RUNTIME = "edgewright.twin.Runtime"
+
+
+def merge_of(deployment: dict[str, Any]) -> str:
+    """What the carrier of settings gets, with `@` for what only the deploy knows."""
+    merge = deployment["Components"][RUNTIME]["ConfigurationUpdate"]["Merge"]
+    return "".join(part if isinstance(part, str) else "@" for part in merge["Fn::Join"][1])
+
+
+def models_in(merge: str) -> dict[str, Any]:
+    """Model to its settings."""
+    models: dict[str, Any] = json.loads(merge)["settings"]["edgewright.twin.Inference"]["models"]
+    return models
+
+
 def settings(deployment: dict[str, Any]) -> dict[str, Any]:
     """Model to its settings in a deployment."""
-    merge = deployment["Components"]["edgewright.twin.Runtime"]["ConfigurationUpdate"]["Merge"]
-    text = "".join(part if isinstance(part, str) else "@" for part in merge["Fn::Join"][1])
-    models: dict[str, Any] = json.loads(text)["settings"]["edgewright.twin.Inference"]["models"]
-    return models
+    return models_in(merge_of(deployment))
 
 
 def test_models_of_the_ring_must_be_approved_and_of_no_other(promoted: Path) -> None:
@@ -72,6 +88,47 @@ def test_the_rings_check_decides_on_its_models_by_the_stages_rules(promoted: Pat
     assert check["DecisionSeconds"] == "1800"
     for ring in ("early", "all"):
         assert not {"Candidates", "Rules", "Bucket", "DecisionSeconds"} & set(checks[ring])
+
+
+def test_the_first_ring_decides_on_what_the_template_says_and_approves_its_own_deployment(promoted: Path) -> None:
+    (deployment,) = [
+        each
+        for name, each in of(promoted, "Inference", "AWS::GreengrassV2::Deployment").items()
+        if name.startswith("Canary")
+    ]
+    (told,) = [each for each in of(promoted, "Inference", HealthCheck.TYPE).values() if each["Ring"] == "canary"]
+    target = f"{TARGET}-canary"
+    check = HealthCheck.of(Properties({**told, "DeploymentId": "new", "ThingGroupArn": target, "Bucket": "artifacts"}))
+    rollout, s3 = FakeRollout(), FakeS3()
+    rollout.deploy("of-all", TARGET)
+    rollout.deploy("new", target)
+    rollout.deployments["new"]["components"] = {
+        name: {
+            "componentVersion": each["ComponentVersion"],
+            **(
+                {"configurationUpdate": {"merge": merge_of(deployment), "reset": ["/settings"]}}
+                if name == RUNTIME
+                else {}
+            ),
+        }
+        for name, each in deployment["Components"].items()
+    }
+    rollout.device("first", target, "SUCCEEDED")
+    candidates = {"digits": check.candidates["digits"]}
+    sketch = {"version": candidates["digits"], "inputs": 400, "agreed": 400, "labelled": 0, "right": 0}
+    sketch |= {"current_right": 0, "ratios": {"0": 400}, "shifts": {}, "memory_mb": 9, "differed": []}
+
+    decisions = []
+    for heard in (b"{}", json.dumps({"candidate": sketch}).encode()):
+        s3.put("artifacts", "promotions/digits/first.json", heard)
+        decisions.append(decide_on(check, candidates, rollout, s3, since=0, is_last=False))
+
+    assert decisions == [False, True]
+    (made,) = [each for name, each in rollout.deployments.items() if name not in ("new", "of-all")]
+    assert (made["targetArn"], rollout.deployments["of-all"]["isLatestForTarget"]) == (target, True)
+    update = made["components"][RUNTIME]["configurationUpdate"]
+    assert {name: each["approvedVersion"] for name, each in models_in(update["merge"]).items()} == check.candidates
+    assert update["reset"] == ["/settings"]
 
 
 def test_heartbeats_with_sketches_are_stored_below_one_prefix_that_the_check_may_read(promoted: Path) -> None:
