@@ -102,8 +102,7 @@ class ModelPackage(Contract):
         check_job(f"{properties.where}.{self.key('job')}", self.job, self.model)
         check_own(f"{properties.where}.{self.key('source_uri')}", self.source_uri, source_of(self.model))
         if self.compiled_uri:
-            places = (compiled_of(self.job), rf"compiled/edge-manager/{re.escape(self.model)}-[^/]+")
-            check_own(f"{properties.where}.{self.key('compiled_uri')}", self.compiled_uri, *places)
+            check_own(f"{properties.where}.{self.key('compiled_uri')}", self.compiled_uri, compiled_of(self.job))
 
     @property
     def prefix(self) -> str:

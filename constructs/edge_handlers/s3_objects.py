@@ -76,12 +76,12 @@ def source_of(model: str) -> str:
 
 
 def compiled_of(job: str) -> str:
-    """Where what was compiled for a model lies, for `check_own`.
+    """Where what was compiled for a model lies, and what Edge Manager packaged of that, for `check_own`.
 
     Args:
         job: What its jobs' names start with.
     """
-    return rf"compiled/{re.escape(job)}-[0-9a-f]{{12}}(-\d+)?/.+"
+    return rf"compiled/(edge-manager/)?{re.escape(job)}-[0-9a-f]{{12}}(-[0-9]+)?/.+"
 
 
 def check_job(where: str, job: str, model: str) -> None:

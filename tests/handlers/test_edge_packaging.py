@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 
+from edge_handlers.custom_resource import parse
 from edge_handlers.edge_packaging import PackagingError, is_complete, on_event
+from edge_handlers.model_package import ModelPackage
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -70,6 +72,8 @@ def test_the_artifact_lies_in_a_folder_of_the_jobs_own(sagemaker: FakePackaging)
     uri = f"s3://artifacts-dev/compiled/edge-manager/{name}/digits-1.0.tar.gz"
     assert look(request, name) == {"IsComplete": True, "Data": {"ArtifactUri": uri, "JobName": name}}
     assert sagemaker.jobs[name]["OutputConfig"]["KmsKeyId"] == "key"
+    # It is what the model's package is made of.
+    assert ModelPackage.of(parse(event.create("model_package", CompiledUri=uri)).properties).compiled_uri == uri
 
 
 @pytest.mark.parametrize("status", ["FAILED", "STOPPED"])

@@ -1,5 +1,6 @@
 """What a destroy leaves behind, whatever became of the deploy. The tests run in this order, on one twin."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,7 +91,17 @@ def test_a_deploy_that_fails_on_the_device_fails_with_its_reason_and_is_taken_aw
 
 def test_a_deploy_that_fails_in_the_compiler_leaves_no_job(twin: TwinState, tmp_path: Path) -> None:
     app = copy_app(tmp_path / "app")
-    (app / "edge_assets" / "models" / "digits" / "model.onnx").write_bytes(b"no model at all")
+    digits = app / "edge_assets" / "models" / "digits"
+    declared = json.loads((digits / "model.json").read_text())
+    # Devices run the ONNX file, which synth loads; the compiler gets another source.
+    declared["compilation"] = {
+        "framework": "PYTORCH",
+        "frameworkVersion": "1.8",
+        "source": "model.pt",
+        "inputs": [{"name": "input0", "shape": [1, 1, 8, 8]}],
+    }
+    (digits / "model.json").write_text(json.dumps(declared))
+    (digits / "model.pt").write_bytes(b"no model at all")
     broken = OfflineDeploy(environment=twin.environment(), out=tmp_path / "out", app=app)
     broken.synth()
     events: list[str] = []

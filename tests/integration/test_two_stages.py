@@ -103,9 +103,10 @@ def test_each_stage_is_told_apart_in_the_account(shared: Shared, of_stage: Any) 
     theirs = {kind: sorted({*twin.get(kind, []), *lab.get(kind, [])}) for kind in {*twin, *lab}}
     # Of the rest of the account it says nothing: the bootstrap.
     rest = {kind: names for kind, names in whole.items() if theirs.get(kind) != names and kind != inventory.BOOTSTRAP}
-    # EC2 makes a VPC's first group and table without tags; the twin hands no stack's tags on to instances and volumes.
+    # EC2 makes a VPC's first group and table without tags; the twin hands no stack's tags on to what EC2 launches.
     # Fleet indexing is a setting of the account.
-    assert set(rest) <= {"security groups", "route tables", "instances", "volumes", "fleet indexing"}
+    of_ec2 = {"security groups", "route tables", "instances", "volumes", "launch templates"}
+    assert set(rest) <= {*of_ec2, "fleet indexing"}
     assert set(theirs) <= set(whole)
 
 
@@ -156,14 +157,17 @@ def _certificate_of_two_things(iot: Any) -> str:
 
 
 def _fill_bucket(shared: Shared) -> None:
-    """Versions of the cheap kind: a marker for each deletion of an object, over a few that hold something."""
+    """Versions of the cheap kind: a marker for each object that was deleted, and a few that hold something.
+
+    Of what expires, such as captures and old versions, the twin keeps the newest only.
+    """
     bucket = LAB.artifact_bucket(shared.state.account, shared.state.region)
     s3 = shared.client("s3")
-    keys = [{"Key": f"captures/{number}.json"} for number in range(100)]
-    for key in keys:
-        s3.put_object(Bucket=bucket, Body=b"{}", **key)
-    for _ in range(VERSIONS // 1000):
-        s3.delete_objects(Bucket=bucket, Delete={"Objects": keys * 10})
+    for number in range(100):
+        s3.put_object(Bucket=bucket, Body=b"{}", Key=f"kept/{number}.json")
+    for batch in range(VERSIONS // 1000):
+        keys = [{"Key": f"kept/{batch}/{number}.json"} for number in range(1000)]
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": keys})
     pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
     assert sum(len(page.get("Versions", [])) + len(page.get("DeleteMarkers", [])) for page in pages) > VERSIONS
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.twin.conftest import Clients, outputs_of, settle, trust
 from twin.cloud.authorization import resource_arn
+from twin.cloud.sagemaker.api import SageMakerApi
 from twin.cloud.stack_operations import fail_interrupted
 
 Deploy = Callable[..., dict[str, Any]]
@@ -106,6 +110,25 @@ def test_an_interrupted_operation_has_failed(before: str, after: str | None) -> 
     ("service", "path", "body", "resource"),
     [
         ("sagemaker", "/", b'{"CompilationJobName": "j"}', "arn:aws:sagemaker:r:1:compilation-job/j"),
+        ("sagemaker", "/", b'{"DeviceFleetName": "f"}', "arn:aws:sagemaker:r:1:device-fleet/f"),
+        (
+            "sagemaker",
+            "/",
+            b'{"DeviceFleetName": "f", "Devices": [{"DeviceName": "d"}, {"DeviceName": "e"}]}',
+            "arn:aws:sagemaker:r:1:device-fleet/f/device/d",
+        ),
+        (
+            "sagemaker",
+            "/",
+            b'{"DeviceFleetName": "f", "DeviceNames": ["d"]}',
+            "arn:aws:sagemaker:r:1:device-fleet/f/device/d",
+        ),
+        (
+            "sagemaker",
+            "/",
+            b'{"DeviceFleetName": "f", "Devices": [1]}',
+            "arn:aws:sagemaker:r:1:device-fleet/f/device/1",
+        ),
         ("sagemaker", "/", b"[]", "*"),
         ("greengrass", "/greengrass/v2/deployments/d/cancel", b"", "arn:aws:greengrass:r:1:deployments:d"),
         ("greengrass", "/greengrass/v2/coreDevices/t", b"", "arn:aws:greengrass:r:1:coreDevices:t"),
@@ -115,3 +138,15 @@ def test_an_interrupted_operation_has_failed(before: str, after: str | None) -> 
 )
 def test_calls_are_authorised_on_their_resource(service: str, path: str, body: bytes, resource: str | None) -> None:
     assert resource_arn(service, path, body, "r", "1") == resource
+
+
+def test_each_call_about_something_of_sagemakers_is_authorised_on_it() -> None:
+    calls = sorted(SageMakerApi(*(MagicMock() for _ in range(4)))._operations)
+    model = botocore.session.get_session().get_service_model("sagemaker")
+
+    def resource(call: str) -> str | None:
+        required = [] if (shape := model.operation_model(call).input_shape) is None else shape.required_members
+        body = json.dumps(dict.fromkeys(required, "x"))
+        return resource_arn("sagemaker", "/", body.encode(), "r", "1")
+
+    assert [call for call in calls if resource(call) == "*"] == [call for call in calls if call.startswith("List")]

@@ -39,6 +39,7 @@ _SAGEMAKER_KINDS = (
     ("EndpointName", "endpoint"),
     ("EndpointConfigName", "endpoint-config"),
     ("ModelName", "model"),
+    ("DeviceFleetName", "device-fleet"),
 )
 _IOT_POLICY_TARGETS = re.compile(r"/policy-targets/([\w+=,.@-]+)")
 _IOT_ATTACHMENT = re.compile(r"/target-policies/[\w+=,.@-]+")
@@ -80,8 +81,17 @@ def _sagemaker_arn(path: str, body: bytes, region: str, account: str) -> str:
         return f"{prefix}:endpoint/{invoked[1]}"
     for member, kind in _SAGEMAKER_KINDS:
         if name := _field(body, member):
-            return f"{prefix}:{kind}/{name}"
+            return f"{prefix}:{kind}/{name}{_device(body)}"
     return "*"
+
+
+def _device(body: bytes) -> str:
+    """The end of the resource of a call about devices of a fleet: RegisterDevices and DeregisterDevices name several."""
+    for devices in (_field(body, "Devices"), _field(body, "DeviceNames")):
+        if isinstance(devices, list) and devices:
+            (first, *_) = devices
+            return f"/device/{first.get('DeviceName') if isinstance(first, dict) else first}"
+    return ""
 
 
 def _iot_arn(path: str, body: bytes, region: str, account: str) -> str | None:
