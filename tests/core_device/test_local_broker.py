@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,14 @@ def run(folder: Path, scenario: Scenario, limits: Limits | None = None) -> None:
 def connect(client_id: str = "raw", level: int = 4) -> bytes:
     body = b"\x00\x04MQTT" + bytes((level, 2, 0, 0)) + len(client_id).to_bytes(2, "big") + client_id.encode()
     return bytes((0x10, len(body))) + body
+
+
+def subscribe(*topic_filters: str) -> bytes:
+    body = b"\x00\x01" + b"".join(len(name).to_bytes(2, "big") + name.encode() + b"\x01" for name in topic_filters)
+    return packets._packet(0x82, body)
+
+
+DEEP = "/" * 64
 
 
 def test_messages_reach_subscribers_at_the_lower_qos_and_no_one_else(tmp_path: Path) -> None:
@@ -77,6 +86,19 @@ def test_the_policies_decide_and_a_refused_message_is_dropped(tmp_path: Path) ->
             await client.close()
 
     run(tmp_path, scenario)
+
+
+def test_refusals_are_logged_ever_more_rarely(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(local: Local) -> None:
+        camera = await local.client("camera-1")
+        for _ in range(50):
+            await camera.subscribe("secret")
+            await camera.publish("secret", "x")
+        await camera.close()
+
+    run(tmp_path, scenario)
+
+    assert sum("camera-1 may not" in record.getMessage() for record in caplog.records) == 7
 
 
 def test_a_session_that_is_kept_gets_what_came_meanwhile_within_its_bound(tmp_path: Path) -> None:
@@ -195,6 +217,9 @@ async def shown(local: Local) -> bytes | None:
         connect() + b"\x30\x04\x00\x02\xff\xfe",
         connect() + b"\xc0\x01\x00",
         connect() + b"\x90\x02\x00\x01",
+        connect() + b"\x30\x42\x00\x40" + DEEP.encode(),
+        connect() + subscribe(DEEP),
+        connect() + subscribe(*["a"] * 101),  # each is looked up among all that is retained
     ],
 )
 def test_a_client_that_breaks_a_rule_is_disconnected_and_the_broker_goes_on(tmp_path: Path, sent: bytes) -> None:
@@ -210,11 +235,12 @@ def test_a_client_that_breaks_a_rule_is_disconnected_and_the_broker_goes_on(tmp_
     run(tmp_path, scenario)
 
 
-def test_mqtt_5_and_no_client_id_are_refused_in_words(tmp_path: Path) -> None:
+def test_mqtt_5_and_a_client_id_that_is_no_things_name_are_refused_in_words(tmp_path: Path) -> None:
     async def scenario(local: Local) -> None:
         for sent, refusal in (
             (connect(level=5) + b"\x00", Refusal.PROTOCOL),
             (connect(""), Refusal.IDENTIFIER),
+            (connect("a\nb: forged"), Refusal.IDENTIFIER),
             (connect("stranger"), Refusal.NOT_AUTHORIZED),
         ):
             assert await asyncio.to_thread(said, local, sent) == packets.connack(refusal)
@@ -275,6 +301,73 @@ def test_a_client_that_reads_nothing_costs_no_more_than_its_bounds(tmp_path: Pat
         secured.close()
 
     run(tmp_path, scenario, limits)
+
+
+def test_what_cannot_be_worked_on_ends_its_connection_also_where_it_came_with_connect(tmp_path: Path) -> None:
+    def fail(_message: packets.Message) -> None:
+        raise RuntimeError("a receiver fails")
+
+    async def scenario(local: Local) -> None:
+        local.broker.listen("a", fail)
+
+        heard = await asyncio.to_thread(said, local, connect() + b"\x30\x03\x00\x01a")
+
+        assert heard == packets.connack(Refusal.ACCEPTED)
+        assert not local.broker.connected
+
+    run(tmp_path, scenario)
+
+
+def test_a_broker_that_stops_ends_clients_in_the_middle_of_tls(tmp_path: Path) -> None:
+    async def scenario(local: Local) -> None:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", local.broker.port)
+        while not local.broker._connections:
+            await asyncio.sleep(0.01)
+
+        await local.broker.stop()
+
+        with pytest.raises(OSError):
+            await writer.start_tls(local.tls(), server_hostname="127.0.0.1")
+        writer.close()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [("a", bytes(200_000)), ("a" * 1025, b""), ("a/+", b""), ("", b""), ("\ud800", b""), (DEEP, b"")],
+)
+def test_what_is_no_message_of_mqtt_is_not_sent_and_ends_nobody(tmp_path: Path, topic: str, payload: bytes) -> None:
+    async def scenario(local: Local) -> None:
+        screen = await local.client("screen-1")
+        await screen.subscribe("#", 0)
+
+        local.broker.publish(topic, payload)
+        local.broker.publish("well", b"x")
+
+        assert await screen.messages(1) == [("well", b"x")]
+        assert screen.connected == ["Success"]
+        await screen.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_packet_of_many_fields_is_read_in_one_pass() -> None:
+    class Counted(bytes):
+        copied = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            part = super().__getitem__(key)
+            Counted.copied += len(part) if isinstance(part, bytes) else 1
+            return part
+
+    body = Counted(b"\x00\x01" + b"\x00\x01a\x00" * 1000)
+
+    packet = packets.decode(0x82, body)
+
+    assert isinstance(packet, packets.Subscribe)
+    assert len(packet.filters) == 1000
+    assert Counted.copied == len(body)
 
 
 @given(st.binary(max_size=300))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import ssl
 from asyncio.sslproto import SSLProtocol
 from collections import OrderedDict, deque
@@ -22,6 +23,7 @@ from .packets import Acknowledgement, Bare, Connect, Kind, MalformedError, Messa
 log = logging.getLogger(__name__)
 
 _SHUTDOWN_S = 2.0
+_THING = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Limits:
         handshake_s: For TLS, and again for CONNECT and what is asked about it.
         packet_bytes: Longest packet, IoT Core's payload with a topic; a longer one ends the connection.
         sessions: Kept for clients that are away (CONNECT without clean session); the one away longest goes.
-        filters: Of a client; one more is refused in SUBACK.
+        filters: Of a client; one more is refused in SUBACK. A SUBSCRIBE with more of them ends the connection.
         in_flight: Messages of QoS 1 and 2 to a client that it has not acknowledged; the rest waits.
         queue: Messages of QoS 1 and 2 that wait for a client, also while it is away; one more is dropped.
         queue_bytes: Of their payloads.
@@ -202,7 +204,7 @@ class Broker:
         if not known and len(session.filters) >= self.limits.filters:
             return packets.REFUSED
         if not self.gate.allows(session.client_id, "mqtt:subscribe", f"mqtt:topicfilter:{topic_filter}"):
-            log.warning("client device %s may not subscribe to %s", session.client_id, topic_filter)
+            _note_refusal(session, "subscribe to", topic_filter)
             return packets.REFUSED
         session.filters[topic_filter] = qos
         self._add(topic_filter, session, qos)
@@ -244,13 +246,14 @@ class Broker:
         if self.gate.allows(session.client_id, "mqtt:publish", f"mqtt:topic:{message.topic}"):
             self._distribute(message, from_client=True)
             return
-        session.refused += 1
-        if session.refused & (session.refused - 1) == 0:
-            text = "client device %s may not publish on %s: %d messages dropped"
-            log.warning(text, session.client_id, message.topic, session.refused)
+        _note_refusal(session, "publish on", message.topic)
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Send a message of this device to clients, at QoS 1 where they have asked for it."""
+        """Send a message of this device to clients, at QoS 1 where they have asked for it; one too large is dropped."""
+        if not packets.is_topic(topic) or len(topic.encode()) + len(payload) + 4 > self.limits.packet_bytes:
+            text = "%d bytes on %.80r are no message for client devices: at most %d, on a topic without wildcards"
+            log.warning(text, len(payload), topic, self.limits.packet_bytes)
+            return
         self._distribute(Message(topic, payload, packets.AT_LEAST_ONCE), from_client=False)
 
     def _distribute(self, message: Message, *, from_client: bool) -> None:
@@ -273,7 +276,7 @@ class Broker:
         elif message.topic in self._retained or len(self._retained) < self.limits.retained:
             self._retained[message.topic] = message
         else:
-            log.warning("at most %d retained messages, that of %s is not kept", self.limits.retained, message.topic)
+            log.warning("at most %d retained messages, that of %.80r is not kept", self.limits.retained, message.topic)
 
     def deliver(self, session: Session, message: Message) -> None:
         """Send a message to a client, or let it wait; beyond the bounds it is dropped."""
@@ -317,6 +320,13 @@ class Broker:
         self.go_on(session)
 
 
+def _note_refusal(session: Session, doing: str, topic: str) -> None:
+    session.refused += 1
+    if session.refused & (session.refused - 1) == 0:
+        text = "client device %s may not %s %.80r: it was refused %d times"
+        log.warning(text, session.client_id, doing, topic, session.refused)
+
+
 class Connection(asyncio.Protocol):
     """A client's connection, after TLS."""
 
@@ -325,13 +335,15 @@ class Connection(asyncio.Protocol):
         self.will: Message | None = None
         self._broker = broker
         self._buffer = bytearray()
+        self._socket: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._entering: asyncio.Task[None] | None = None
         self._patience_s = broker.limits.handshake_s
 
-    def opened(self) -> bool:
+    def opened(self, socket: asyncio.Transport) -> bool:
         """Count the connection, before TLS; False where there is no room."""
+        self._socket = socket
         return self._broker.admit(self)
 
     def closed(self) -> None:
@@ -369,6 +381,9 @@ class Connection(asyncio.Protocol):
                 self._handle(packets.decode(*taken))
         except MalformedError as exc:
             self.abort(str(exc))
+        except Exception:
+            log.exception("a packet of a client device could not be worked on")
+            self.abort("its packet could not be worked on")
 
     def _wait(self) -> None:
         """Give the client time for its next packet: one and a half times its keep-alive (section 3.1.2.10)."""
@@ -391,6 +406,8 @@ class Connection(asyncio.Protocol):
             self._acknowledged(session, packet)
         elif isinstance(packet, Subscribe):
             broker = self._broker
+            if (count := len(packet.filters)) > broker.limits.filters:
+                raise MalformedError(f"SUBSCRIBE must have at most {broker.limits.filters} filters, got {count}")
             granted = [broker.subscribe(session, name, qos) for name, qos in packet.filters]
             self.send(packets.suback(packet.packet_id, granted))
             for (name, _qos), qos in zip(packet.filters, granted, strict=True):
@@ -438,8 +455,8 @@ class Connection(asyncio.Protocol):
     def _enter(self, connect: Connect) -> None:
         if connect.level != packets.LEVEL:
             self._refuse(Refusal.PROTOCOL, f"the protocol must be MQTT 3.1.1, got level {connect.level}")
-        elif not connect.client_id:
-            self._refuse(Refusal.IDENTIFIER, "the client id must be the thing's name, got none")
+        elif not _THING.fullmatch(connect.client_id):
+            self._refuse(Refusal.IDENTIFIER, f"the client id must be the thing's name, got {connect.client_id[:150]!r}")
         elif self._transport is not None:
             # Nothing more is read meanwhile: what comes may be large, and of anybody.
             self._transport.pause_reading()
@@ -497,8 +514,9 @@ class Connection(asyncio.Protocol):
         """End the connection at once; a will is sent."""
         who = self.session.client_id if self.session is not None else "not known yet"
         log.info("connection of client device %s ends: %s", who, reason)
-        if self._transport is not None:
-            abort(self._transport)
+        # In the middle of TLS there is the socket alone.
+        if (opened := self._transport or self._socket) is not None:
+            abort(opened)
         # The socket says so later; whoever comes next must find the session free.
         self.closed()
         self.session = self.will = None
@@ -519,9 +537,10 @@ class _Tls(SSLProtocol):
         self._connection = connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._connection.opened():
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of TCP
+        if self._connection.opened(transport):
             super().connection_made(transport)
-        elif isinstance(transport, asyncio.Transport):
+        else:
             transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:

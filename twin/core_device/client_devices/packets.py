@@ -5,6 +5,7 @@ Nothing here keeps a state or touches a socket: bytes become packets, and what b
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -121,7 +122,10 @@ Packet = Connect | Publish | Acknowledgement | Subscribe | Unsubscribe | Bare
 #: Bits 3 to 0 of the first byte, which are fixed but for PUBLISH (section 2.2.2).
 _FLAGS = {Kind.PUBREL: 2, Kind.SUBSCRIBE: 2, Kind.UNSUBSCRIBE: 2}
 _FROM_CLIENTS = frozenset(Kind) - {Kind.CONNACK, Kind.SUBACK, Kind.UNSUBACK, Kind.PINGRESP}
-_LONGEST_TOPIC_BYTES = 1024
+_LONGEST_TOPIC_BYTES, _MOST_LEVELS = 1024, 64
+#: What UTF-8 and a topic may have; a component's topic has come as JSON.
+_PLAIN = re.compile(r"[^+#\0\ud800-\udfff]+")
+_TOPIC_RULE = f"have 1 to {_LONGEST_TOPIC_BYTES} bytes in at most {_MOST_LEVELS} levels"
 
 
 def take(buffer: bytearray, limit_bytes: int) -> tuple[int, bytes] | None:
@@ -172,8 +176,8 @@ def decode(first: int, body: bytes) -> Packet:
         raise MalformedError(f"{kind.name} must have the flags {_FLAGS.get(kind, 0)}, got {first & 0x0F}")
     reader = _Reader(body)
     packet = _read(kind, first, reader)
-    if reader.rest() and not (isinstance(packet, Connect) and packet.level != LEVEL):
-        raise MalformedError(f"{kind.name} must end after its fields, got {len(reader.rest())} more bytes")
+    if reader.left and not (isinstance(packet, Connect) and packet.level != LEVEL):
+        raise MalformedError(f"{kind.name} must end after its fields, got {reader.left} more bytes")
     return packet
 
 
@@ -187,14 +191,14 @@ def _read(kind: Kind, first: int, reader: _Reader) -> Packet:
     packet_id = reader.packet_id()
     if kind is Kind.SUBSCRIBE:
         filters = []
-        while reader.rest():
+        while reader.left:
             filters.append((reader.filter(), reader.qos()))
         if not filters:
             raise MalformedError("SUBSCRIBE must have a topic filter")
         return Subscribe(packet_id, tuple(filters))
     if kind is Kind.UNSUBSCRIBE:
         ended = []
-        while reader.rest():
+        while reader.left:
             ended.append(reader.filter())
         if not ended:
             raise MalformedError("UNSUBSCRIBE must have a topic filter")
@@ -242,12 +246,12 @@ class _Reader:
     def __init__(self, body: bytes) -> None:
         self._body, self._at = body, 0
 
-    def rest(self) -> bytes:
-        return self._body[self._at :]
+    @property
+    def left(self) -> int:
+        return len(self._body) - self._at
 
     def everything(self) -> bytes:
-        rest, self._at = self.rest(), len(self._body)
-        return rest
+        return self._take(self.left)
 
     def _take(self, count: int) -> bytes:
         part = self._body[self._at : self._at + count]
@@ -286,23 +290,33 @@ class _Reader:
 
     def topic(self) -> str:
         topic = self.text()
-        if not topic or "+" in topic or "#" in topic or len(topic.encode()) > _LONGEST_TOPIC_BYTES:
-            rule = f"a topic must have 1 to {_LONGEST_TOPIC_BYTES} bytes and no wildcards"
-            raise MalformedError(f"{rule}, got {topic[:80]!r}")
+        if not is_topic(topic):
+            raise MalformedError(f"a topic must {_TOPIC_RULE}, and no wildcards, got {topic[:80]!r}")
         return topic
 
     def filter(self) -> str:
         found = self.text()
         if not is_filter(found):
-            raise MalformedError(f"a topic filter must have + and # as whole levels, # as the last, got {found[:80]!r}")
+            rule = f"a topic filter must {_TOPIC_RULE}, + and # as whole levels, # as the last"
+            raise MalformedError(f"{rule}, got {found[:80]!r}")
         return found
+
+
+def is_topic(text: str) -> bool:
+    """Whether messages can be published on a text: within the bounds, and without wildcards."""
+    return _is_short(text) and _PLAIN.fullmatch(text) is not None
 
 
 def is_filter(text: str) -> bool:
     """Whether a text is a topic filter: wildcards stand for whole levels, `#` for all from there on."""
     levels = text.split("/")
     plain = all(level in ("+", "#") or ("+" not in level and "#" not in level) for level in levels)
-    return 0 < len(text.encode()) <= _LONGEST_TOPIC_BYTES and plain and "#" not in levels[:-1]
+    return _is_short(text) and plain and "#" not in levels[:-1]
+
+
+def _is_short(text: str) -> bool:
+    # Levels are bounded apart: matching is a call deeper for each, and each is a node of memory.
+    return 0 < len(text.encode(errors="surrogatepass")) <= _LONGEST_TOPIC_BYTES and text.count("/") < _MOST_LEVELS
 
 
 def connack(refusal: Refusal, *, session_present: bool = False) -> bytes:
