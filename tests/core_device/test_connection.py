@@ -354,6 +354,36 @@ def test_a_payload_above_the_quota_is_refused(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize(
+    ("topic", "taken"),
+    [
+        ("a" * 256, True),
+        ("a" * 257, False),
+        ("é" * 129, False),
+        ("a/" * 7, True),
+        ("a/" * 8, False),
+        ("", False),
+        ("$aws/rules/a_rule/" + "a/" * 7, True),
+        ("$aws/rules/a_rule/" + "a/" * 8, False),
+    ],
+)
+def test_a_topic_over_which_iot_core_would_end_the_connection_is_refused(
+    tmp_path: Path, topic: str, *, taken: bool
+) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        if not taken:
+            with pytest.raises(RequestRejectedError, match="a topic must have 1 to 256 bytes and at most 7 slashes"):
+                connection.publish(topic, b"", 1)
+            with pytest.raises(RequestRejectedError, match="a topic must have"):
+                await connection.deliver(topic, b"", 1)
+            return
+        connection.publish(topic, b"", 1)
+        await until(lambda: not connection._queued)
+
+    run(tmp_path, scenario)
+
+
 def test_a_receiver_that_left_while_it_subscribed_hears_nothing(tmp_path: Path) -> None:
     async def scenario(broker: SmallBroker, connection: Connection) -> None:
         await connection.connected.wait()

@@ -151,11 +151,11 @@ class Bridge:
     def _to_cloud(self, topic: str, payload: bytes) -> None:
         try:
             self._connection.publish(topic, payload, 1)
-        except RequestRejectedError as exc:
+        except (RequestRejectedError, UnicodeEncodeError) as exc:
             self.dropped += 1
             if self.dropped & (self.dropped - 1) == 0:
                 log.warning(
-                    "the bridge has dropped %d messages for the cloud, the last on %s: %s", self.dropped, topic, exc
+                    "the bridge has dropped %d messages for the cloud, the last on %.80r: %s", self.dropped, topic, exc
                 )
             return
         if self._echoes:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 30
 PAYLOAD_LIMIT_BYTES = 128 << 10  # IoT Core's quota
+TOPIC_LIMIT_BYTES, TOPIC_LIMIT_SLASHES = 256, 7  # the same; of basic ingest, after the rule's name
 QUEUE_LIMIT_BYTES = 2_621_440  # the classic nucleus' spooler
 _MESSAGE_OVERHEAD_BYTES = 256
 _ACKNOWLEDGE_LIMIT_S = 10.0
@@ -238,7 +239,7 @@ class Connection:
             RequestRejectedError: Too large, not connected (QoS 0, or a device that keeps no messages), or too much is
                 waiting already (QoS 1).
         """
-        self._check(payload, qos)
+        self._check(topic, payload, qos)
         self._send(topic, payload, qos, properties or {})
 
     async def deliver(self, topic: str, payload: bytes, qos: int, properties: Mapping[str, Any] | None = None) -> None:
@@ -256,7 +257,7 @@ class Connection:
             RequestRejectedError: As of `publish`, or the disk is full and the cloud does not acknowledge it in 10 s;
                 then the message may arrive, and twice if it is sent again.
         """
-        self._check(payload, qos)
+        self._check(topic, payload, qos)
         queued = self._send(topic, payload, qos, properties or {})
         if queued is None or self._spool is None:
             return
@@ -275,7 +276,12 @@ class Connection:
                 f"it in {_ACKNOWLEDGE_LIMIT_S:.0f} s: make room, and try again"
             ) from None
 
-    def _check(self, payload: bytes, qos: int) -> None:
+    def _check(self, topic: str, payload: bytes, qos: int) -> None:
+        # IoT Core ends the connection over a topic that breaks its rule, again with each repetition of the message.
+        own = topic.split("/", 3)[-1] if topic.startswith("$aws/rules/") else topic
+        if not 1 <= len(own.encode(errors="replace")) <= TOPIC_LIMIT_BYTES or own.count("/") > TOPIC_LIMIT_SLASHES:
+            rule = f"a topic must have 1 to {TOPIC_LIMIT_BYTES} bytes and at most {TOPIC_LIMIT_SLASHES} slashes"
+            raise RequestRejectedError(f"{rule}, got {topic[:300]!r}")
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             raise RequestRejectedError(f"a payload must be at most {PAYLOAD_LIMIT_BYTES} bytes, got {len(payload)}")
         if qos and self._queued_bytes + len(payload) + _MESSAGE_OVERHEAD_BYTES > QUEUE_LIMIT_BYTES:
