@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twin.core_device.client_devices.bridge import Mapping, MappingError, parse_mappings
 from twin.core_device.client_devices.permissions import PermissionsError, parse_permissions
@@ -78,6 +81,19 @@ def test_a_policy_allows_what_it_lists(
 
     assert permissions.allows("camera-1", operation, resource) is allowed
     assert not permissions.allows("camera-2", operation, resource)
+
+
+@given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
+def test_a_star_stands_for_any_characters_wherever_and_however_often(pattern: str, topic: str) -> None:
+    permissions = parse_permissions(groups("thingName: *", "mqtt:publish", f"mqtt:topic:x{pattern}"))
+
+    assert permissions.allows("camera-1", "mqtt:publish", f"mqtt:topic:x{topic}") is fnmatchcase(topic, pattern)
+
+
+def test_a_topic_that_nearly_fits_many_stars_is_refused_without_trying_every_way() -> None:
+    permissions = parse_permissions(groups("thingName: *", "mqtt:publish", "mqtt:topic:" + "*a" * 9 + "*b"))
+
+    assert not permissions.allows("camera-1", "mqtt:publish", "mqtt:topic:" + "a" * 1000)
 
 
 def test_a_device_in_several_groups_has_the_rights_of_all_and_one_in_none_has_none() -> None:

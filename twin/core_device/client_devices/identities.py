@@ -169,7 +169,9 @@ class Identities:
         finally:
             self._waiting -= 1
         if refusal:
-            self.forget(thing)
+            # Whoever else says that it is this thing takes nothing from it.
+            if self._kept.get(thing, [None])[0] == certificate_id:
+                self.forget(thing)
             return f"{thing} is no client device of this core by this certificate: {refusal}"
         self._kept.pop(thing, None)
         self._kept[thing] = [certificate_id, CLOCK.time()]
@@ -197,11 +199,11 @@ class Identities:
         Raises:
             UnreachableError: The cloud cannot say.
         """
+        known = {*connected, *self._kept}  # who comes while the cloud lists may be on a page that was read before
         try:
-            associated = await self._cloud.associated()
+            lost = known - await self._cloud.associated()
         except RequestRejectedError as exc:
             raise UnreachableError(str(exc)) from exc
-        lost = {thing for thing in {*connected, *self._kept} if thing not in associated}
         for thing in lost:
             self.forget(thing)
         return lost & set(connected)

@@ -170,4 +170,7 @@ def _covers(text: str, thing: str, resource: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, text.split("*"))), re.S)
+    first, *rest = map(re.escape, text.split("*"))
+    # Atomic: what is between two wildcards is looked for once, so that no topic of a client takes long to refuse.
+    between = "".join(f"(?>.*?{part})" for part in rest[:-1])
+    return re.compile(first + between + "".join(f".*{part}" for part in rest[-1:]), re.S)
