@@ -11,17 +11,20 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
-from edge_handlers.answering import answering
+from edge_handlers.answering import CALLED_OFF, answering, now
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse
 from edge_handlers.deadline import Deadline, each_in_time
 from edge_handlers.device_list import OWNER, DeviceList
-from edge_handlers.service_client import AwsCallError, client, explaining, is_absent
+from edge_handlers.service_client import GONE, AwsCallError, client, explaining, is_absent
 
 LOG = logging.getLogger(__name__)
 WORKERS = 4
+_TAKE_BACK = "batch_disassociate_client_device_from_core_device"
 #: Entries of a call and of a page (Greengrass V2 API).
 BATCH = 100
 _PAGE = 250
+#: How long a question may go on after its event has been called off: as long as the function may.
+_LONGEST_CALL_S = 300.0
 #: What an answer to CloudFormation, of 4 kB, has room for.
 _SHOWN = 20
 
@@ -85,6 +88,9 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one poll: associate and disassociate for a while; the waiter asks again until all is done."""
     request = parse(event)
     properties = Associations.of(request.properties)
+    if now() < float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S:
+        # A cancelled event's last question may be associating what is to be taken back.
+        return {"IsComplete": False}
     work = ClientDevices(client("greengrassv2"), client("iot"), properties.group, Deadline.of(context, share=0.8))
     if request.type is RequestType.DELETE:
         # Without its list nothing can be taken back: the things go next, and what is left of them with the next list.
@@ -163,7 +169,7 @@ class ClientDevices:
             if there is not None:
                 missing = sorted(wanted - there)
                 surplus = [thing for thing in sorted(there - wanted) if ours(thing)]
-                if self._call("batch_disassociate_client_device_from_core_device", core, surplus) and self._call(
+                if self._call(_TAKE_BACK, core, surplus) and self._call(
                     "batch_associate_client_device_with_core_device", core, missing
                 ):
                     return
@@ -194,7 +200,11 @@ class ClientDevices:
                 if is_absent(exc):
                     return False
                 raise
-            if refused := answer.get("errorEntries"):
+            refused = answer.get("errorEntries", [])
+            if operation == _TAKE_BACK:
+                # A thing that is gone is nobody's client device any more.
+                refused = [each for each in refused if each.get("code") != GONE]
+            if refused:
                 told = "; ".join(f"{each.get('thingName')}: {each.get('message')}" for each in refused[:5])
                 raise AssociationError(
                     f"client devices of core device {core} must be accepted, {len(refused)} of {len(entries)} were "

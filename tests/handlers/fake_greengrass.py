@@ -23,6 +23,7 @@ class FakeGreengrass(FakeService):
         self.core_devices: set[str] = set()
         self.reported: dict[str, datetime] = {}  # core device → when it last did
         self.associations: dict[str, set[str]] = {}  # core device that is known → its client devices
+        self.gone_clients: set[str] = set()  # things that were deleted, which an association outlives
         self.refused_clients: set[str] = set()  # entries that are not accepted
         self.deployments: dict[str, dict[str, str]] = {}
         self.named: dict[str, dict[str, Any]] = {}  # deployment → its components
@@ -72,8 +73,10 @@ class FakeGreengrass(FakeService):
     ) -> dict[str, Any]:
         names = self._entries("batch_disassociate_client_device_from_core_device", coreDeviceThingName, entries)
         found = self._clients(coreDeviceThingName, "BatchDisassociateClientDeviceFromCoreDevice")
+        refused = sorted(names & self.gone_clients)
         found.difference_update(names)
-        return {"errorEntries": []}
+        code = "ResourceNotFoundException"
+        return {"errorEntries": [{"thingName": name, "code": code, "message": "no such thing"} for name in refused]}
 
     def _entries(self, operation: str, core: str, entries: list[dict[str, str]]) -> set[str]:
         self.record(operation, coreDeviceThingName=core, entries=entries)

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from edge_handlers.answering import CALLED_OFF
 from edge_handlers.client_devices import AssociationError, Associations, is_complete, listed, on_event
 from edge_handlers.custom_resource import Properties
 from edge_handlers.deadline import DeadlineError
@@ -140,6 +142,21 @@ def test_delete_takes_ours_and_again_takes_nothing(deployed: Stage) -> None:
         assert deployed.greengrass.associations == {"core-1": {"foreign"}, "core-2": set()}
     del deployed.greengrass.associations["core-1"]
     deployed.delete()
+
+
+def test_delete_passes_over_things_that_are_gone(deployed: Stage) -> None:
+    deployed.greengrass.gone_clients = {"camera-1"}
+
+    assert deployed.delete() == {"PhysicalResourceId": ID}
+    assert deployed.greengrass.associations == {"core-1": set(), "core-2": set()}
+
+
+def test_a_delete_waits_for_the_last_question_of_an_event_that_was_called_off(deployed: Stage) -> None:
+    request = event.delete("client_devices", ID, **deployed.put(LIST))
+
+    assert is_complete({**request, CALLED_OFF: time.time() - 30}, Context()) == {"IsComplete": False}
+    assert deployed.greengrass.associations == LIST
+    assert is_complete({**request, CALLED_OFF: time.time() - 301}, Context()) == {"IsComplete": True}
 
 
 def test_delete_without_its_list_succeeds(deployed: Stage) -> None:
