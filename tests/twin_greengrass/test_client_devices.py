@@ -92,12 +92,16 @@ def test_a_deleted_thing_leaves_nothing_to_the_next_of_its_name(cloud: Cloud, co
     call = {"coreDeviceThingName": core, "entries": entries(camera)}
     for deleted in (camera, core):
         greengrass.batch_associate_client_device_with_core_device(**call)
+        greengrass.update_connectivity_info(
+            thingName=core, connectivityInfo=[{"hostAddress": "10.0.0.9", "portNumber": 8883}]
+        )
         assert associated(greengrass, core) == [camera]
 
         iot.delete_thing(thingName=deleted)
         iot.create_thing(thingName=deleted)
 
         assert associated(greengrass, core) == []
+    assert greengrass.get_connectivity_info(thingName=core)["connectivityInfo"] == []
 
 
 def test_public_components_are_listed_and_described(cloud: Cloud) -> None:

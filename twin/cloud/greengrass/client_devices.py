@@ -22,6 +22,12 @@ from twin.cloud.ministack.patches import patch
 ASSOCIATIONS: AccountRegionScopedDict = AccountRegionScopedDict()
 """Core's thing name → client device's thing name → when it was associated, s."""
 
+CONNECTIVITY: AccountRegionScopedDict = AccountRegionScopedDict()
+"""Core's thing name → its last UpdateConnectivityInfo: `entries` (Id, HostAddress, PortNumber, Metadata), `version`."""
+
+AUTHORITIES: AccountRegionScopedDict = AccountRegionScopedDict()
+"""Core's thing name → certificates of its authorities, PEM, the newest first."""
+
 CORE_LIMIT = 10_000
 """Associations of one core; the twin's own bound, as AWS publishes none."""
 
@@ -92,7 +98,8 @@ def cores_of(thing: str) -> list[str]:
 def _delete_thing(delete: Callable[..., Any], name: str, expected_version: Any = None) -> Any:
     answer = delete(name, expected_version)
     if name not in iot._things:
-        ASSOCIATIONS.pop(name, None)
+        for store in (ASSOCIATIONS, CONNECTIVITY, AUTHORITIES):
+            store.pop(name, None)
         for core in cores_of(name):
             _keep(core, lambda thing: thing != name)
     return answer

@@ -16,20 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 from cryptography import x509
-from ministack.core.responses import AccountRegionScopedDict
 from ministack.services import iot
 
 from twin.cloud.aws.protocol import AccessDeniedError, Answer, Call, InvalidRequestError, NotFoundError, Route
 from twin.cloud.aws.shapes import check_request
-from twin.cloud.greengrass.client_devices import associated_with, cores_of
+from twin.cloud.greengrass.client_devices import AUTHORITIES, CONNECTIVITY, associated_with, cores_of
 from twin.cloud.greengrass.components import SERVICE
 from twin.cloud.iot.listener import DeviceIdentity
-
-CONNECTIVITY: AccountRegionScopedDict = AccountRegionScopedDict()
-"""Core's thing name → its last UpdateConnectivityInfo: `entries` (Id, HostAddress, PortNumber, Metadata), `version`."""
-
-AUTHORITIES: AccountRegionScopedDict = AccountRegionScopedDict()
-"""Core's thing name → certificates of its authorities, PEM, the newest first."""
 
 ENTRIES, CERTIFICATES = 50, 5
 """Of one core device, at most; the twin's own bounds."""
