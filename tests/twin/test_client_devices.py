@@ -422,6 +422,8 @@ def test_the_command_makes_a_folder_once_and_takes_its_certificate_back(
         (("camera-7", "--out", str(tmp_path / "camera-7")), "--out must be a new or empty folder"),
         (("a b", "--out", str(tmp_path / "x")), "THING must be 1 to 124 of letters"),
         (("camera-8", "--core", "nobody", "--out", str(tmp_path / "x")), "camera-8"),
+        ((CORE, "--out", str(tmp_path / "x")), f"THING must be a client device's, got {CORE}, which is a core device"),
+        ((CORE, "--remove"), f"got {CORE}, which is a core device"),
     ):
         assert rule in str(run(*words).exception)
     assert not (tmp_path / "x").exists()

@@ -20,7 +20,9 @@ from twin.devices.identity import (
     ROOT_CA,
     Certificate,
     certificate_authority,
+    delete_certificate,
     make_certificate,
+    plainly,
 )
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
@@ -79,6 +81,7 @@ class ClientDevices:
         if not _THING_NAME.fullmatch(thing):
             raise TwinError(f"THING must be 1 to 124 of letters, digits, ':', '_', '-', got {thing!r}")
         try:
+            self._check_no_core(thing)
             there = self._associated(thing)
             wanted = [core] if core else there or [self._only_core()]
             if self._attributes(thing) is None:
@@ -100,8 +103,10 @@ class ClientDevices:
             attributes = self._attributes(thing)
             if attributes is None:
                 return False
+            self._check_no_core(thing)
             for arn in self._iot.list_thing_principals(thingName=thing)["principals"]:
-                self._delete_certificate(arn, thing)
+                policies = self._iot.list_attached_policies(target=arn)["policies"]
+                delete_certificate(plainly(self._iot), arn, [each["policyName"] for each in policies], thing)
             if attributes.get("madeBy") == MARK["madeBy"]:
                 for core in self._associated(thing):
                     self._greengrass.batch_disassociate_client_device_from_core_device(
@@ -122,6 +127,10 @@ class ClientDevices:
     def _cores(self) -> list[str]:
         pages = self._greengrass.get_paginator("list_core_devices").paginate()
         return [entry["coreDeviceThingName"] for page in pages for entry in page["coreDevices"]]
+
+    def _check_no_core(self, thing: str) -> None:
+        if thing in self._cores():
+            raise TwinError(f"THING must be a client device's, got {thing}, which is a core device: name another")
 
     def _only_core(self) -> str:
         cores = self._cores()
@@ -150,14 +159,6 @@ class ClientDevices:
             document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
             self._iot.create_policy(policyName=POLICY, policyDocument=document)
         return POLICY
-
-    def _delete_certificate(self, arn: str, thing: str) -> None:
-        identifier = arn.rsplit("/", 1)[-1]
-        for policy in self._iot.list_attached_policies(target=arn)["policies"]:
-            self._iot.detach_policy(policyName=policy["policyName"], target=arn)
-        self._iot.detach_thing_principal(thingName=thing, principal=arn)
-        self._iot.update_certificate(certificateId=identifier, newStatus="INACTIVE")
-        self._iot.delete_certificate(certificateId=identifier, forceDelete=True)
 
     def _delete_unused_policy(self) -> None:
         try:
