@@ -3,6 +3,8 @@
 Their code is AWS's and not here. The table pins what stages deploy, and is all that the twin knows of them. Taken from
 the components' pages in the Greengrass V2 developer guide ("Client device auth", "MQTT 3.1.1 broker (Moquette)",
 "MQTT 5 broker (EMQX)", "MQTT bridge", "IP detector"); versions as AWS offered them to nucleus 2.18.3 in October 2026.
+Of EMQX the guide's list of versions says 2.0.x and no more. Whether AWS has the one here is told by
+`aws greengrassv2 list-component-versions` for the ARN greengrass:REGION:aws:components:NAME.
 """
 
 from collections.abc import Mapping
@@ -86,7 +88,7 @@ _ALL = (
     ),
     PublicComponent(
         EMQX,
-        "2.0.2",
+        "2.0.2",  # not confirmed by a document: see above
         "Local MQTT 5 broker",
         kind=_GENERIC,
         dependencies=_WITH_AUTH,
