@@ -17,6 +17,9 @@ from cryptography import x509
 from tests.core_device.tls_identity import make_identity
 from twin.core_device.client_devices import AUTH, BRIDGE, MOQUETTE, plugins
 from twin.core_device.client_devices.authority import CertificateAuthority
+from twin.core_device.client_devices.bridge import Bridge, Mapping
+from twin.core_device.client_devices.broker import Broker
+from twin.core_device.client_devices.packets import Message
 from twin.core_device.client_devices.plugins import ClientDevices, Core
 from twin.core_device.cloud.https import CloudHttp
 from twin.core_device.components.configuration_store import ConfigurationStore
@@ -65,6 +68,8 @@ class OfflineDevice:
         ),
         (BRIDGE, {"mqttTopicMapping": {"A": {"topic": "a"}}}, "mqttTopicMapping.A.source must be one of LocalMqtt"),
         (MOQUETTE, {"moquette": {"ssl_port": "many"}}, "moquette.ssl_port must be a number, got 'many'"),
+        (MOQUETTE, {"moquette": {"ssl_port": "nan"}}, "moquette.ssl_port must be a number, got 'nan'"),
+        (MOQUETTE, {"moquette": {"ssl_port": True}}, "moquette.ssl_port must be a number, got True"),
     ],
 )
 def test_a_part_that_is_configured_wrongly_ends_with_the_mistake_as_its_last_output(
@@ -115,6 +120,63 @@ def test_the_broker_runs_without_a_cloud_and_is_renewed_in_time_on_its_port(
 
     assert len(set(ports)) == 1
     assert len(set(shown)) == 3
+
+
+def test_an_authority_that_ends_soon_has_its_successor_before_the_first_certificate(tmp_path: Path) -> None:
+    async def main() -> list[str]:
+        parts = OfflineDevice(tmp_path).parts()
+        (before,) = CertificateAuthority(tmp_path / "client_devices", "core-1", timedelta(days=20)).certificates
+        running = [
+            await parts.spawn(name, ComponentLog(tmp_path / name))(Step("run", "", 0.0, {}), "", {})
+            for name in (AUTH, MOQUETTE)
+        ]
+        async with asyncio.timeout(30):
+            while parts.broker.port is None:
+                await asyncio.sleep(0.02)
+        for part in running:
+            await part.stop(5.0)
+        return [before]
+
+    (before,) = asyncio.run(main())
+
+    again = CertificateAuthority(tmp_path / "client_devices", "core-1")
+    assert again.certificates[1:] == [before]
+    assert (tmp_path / "client_devices" / "server.pem").read_text().endswith(again.certificates[0])
+
+
+def test_the_bridge_says_nothing_again_that_it_has_said_to_the_cloud(tmp_path: Path) -> None:
+    class Echoing:
+        def __init__(self) -> None:
+            self.receivers: list[Any] = []
+            self.said: list[tuple[str, bytes]] = []
+
+        def publish(self, topic: str, payload: bytes, _qos: int) -> None:
+            self.said.append((topic, payload))
+
+        def arrives(self, topic: str, payload: bytes) -> None:
+            for receiver in self.receivers:
+                receiver(topic, payload)
+
+        async def subscribe(self, _topic: str, _qos: int, receiver: Any) -> Any:
+            self.receivers.append(receiver)
+            return lambda: self.receivers.remove(receiver)
+
+    heard: list[bytes] = []
+    parts, connection, topics = OfflineDevice(tmp_path).parts(), Echoing(), LocalTopics()
+    broker = Broker(parts)
+    topics.subscribe("a.component", "a/b", False, lambda _topic, message: heard.append(cast(bytes, message)))
+    bridge = Bridge(broker, topics, cast(Any, connection))
+    ways = [("Up", "a/#", "LocalMqtt", "IotCore"), ("Down", "a/#", "IotCore", "LocalMqtt")]
+    asyncio.run(bridge.open([Mapping(*way) for way in (*ways, ("In", "a/b", "IotCore", "Pubsub"))]))
+
+    broker._distribute(Message("a/b", b"from a client"), from_client=True)
+    for topic, payload in connection.said:
+        connection.arrives(topic, payload)
+    assert heard == []
+
+    connection.arrives("a/b", b"from a client")
+    connection.arrives("a/b", b"from the cloud")
+    assert heard == [b"from a client", b"from the cloud"]
 
 
 def test_an_authority_is_kept_followed_by_another_in_time_and_private(tmp_path: Path) -> None:

@@ -98,8 +98,7 @@ class Bridge:
     def __init__(self, broker: Broker, topics: LocalTopics, connection: Connection) -> None:
         self._broker, self._topics, self._connection = broker, topics, connection
         self._ends: list[Cancel] = []
-        self._told: deque[tuple[float, str, bytes]] = deque(maxlen=ECHOES)
-        self._echoes = False
+        self._told: dict[str, deque[tuple[float, str, bytes]]] = {}
         self.dropped = 0
 
     async def open(self, mappings: list[Mapping]) -> None:
@@ -109,7 +108,9 @@ class Bridge:
             RequestRejectedError: The cloud refuses a subscription.
         """
         self.close()
-        self._echoes = any(each.source == IOT_CORE for each in mappings)
+        # Each mapping hears an echo for itself.
+        heard = [each.name for each in mappings if each.source == IOT_CORE]
+        self._told = {name: self._told.get(name) or deque(maxlen=ECHOES) for name in heard}
         for mapping in mappings:
             self._ends.append(await self._follow(mapping))
 
@@ -137,7 +138,7 @@ class Bridge:
             )
 
         def told(topic: str, payload: bytes) -> None:
-            if not self._is_echo(topic, payload):
+            if not _is_echo(self._told[mapping.name], topic, payload):
                 heard(topic, payload)
 
         return await self._connection.subscribe(mapping.topic, 1, told)
@@ -158,19 +159,20 @@ class Bridge:
                     "the bridge has dropped %d messages for the cloud, the last on %.80r: %s", self.dropped, topic, exc
                 )
             return
-        if self._echoes:
-            self._told.append((CLOCK.monotonic(), topic, _digest(payload)))
+        for told in self._told.values():
+            told.append((CLOCK.monotonic(), topic, _digest(payload)))
 
-    def _is_echo(self, topic: str, payload: bytes) -> bool:
-        now = CLOCK.monotonic()
-        while self._told and now - self._told[0][0] > ECHO_S:
-            self._told.popleft()
-        digest = _digest(payload) if self._told else b""
-        for at, (_when, told, said) in enumerate(self._told):
-            if told == topic and said == digest:
-                del self._told[at]
-                return True
-        return False
+
+def _is_echo(told: deque[tuple[float, str, bytes]], topic: str, payload: bytes) -> bool:
+    now = CLOCK.monotonic()
+    while told and now - told[0][0] > ECHO_S:
+        told.popleft()
+    digest = _digest(payload) if told else b""
+    for at, (_when, there, said) in enumerate(told):
+        if there == topic and said == digest:
+            del told[at]
+            return True
+    return False
 
 
 def _bytes(message: LocalMessage) -> bytes:

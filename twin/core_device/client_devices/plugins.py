@@ -147,6 +147,10 @@ class ClientDevices:
         tasks = [loop.create_task(self._announced()), loop.create_task(self._refreshed())]
         try:
             while True:
+                if await asyncio.to_thread(self._authority.renew_if_due):
+                    log.info("the certificate authority has a successor: client devices must discover it")
+                    self._announce.set()
+                    self._renew.set()
                 known = self._known(name)
                 try:
                     self._permissions = parse_permissions(self._value(name, ("deviceGroups",)))
@@ -156,10 +160,6 @@ class ClientDevices:
                 self._end_unpermitted()
                 self._says(name)
                 await _first(CLOCK.real(_LOOK_S), self._differs(name, changed, known))
-                if await asyncio.to_thread(self._authority.renew_if_due):
-                    log.info("the certificate authority has a successor: client devices must discover it")
-                    self._announce.set()
-                    self._renew.set()
         finally:
             end()
             self._authorized.clear()
@@ -369,6 +369,8 @@ class ClientDevices:
         try:
             number = float(usual if value is None or value == "" else value)
             inside = min(max(number, least), most)
+            if isinstance(value, bool) or number != number:
+                raise ValueError
         except (TypeError, ValueError):
             raise PluginError(f"{'.'.join(path)} must be a number, got {value!r}") from None
         if inside != number:
