@@ -86,7 +86,7 @@ def _sagemaker_arn(path: str, body: bytes, region: str, account: str) -> str:
 
 
 def _device(body: bytes) -> str:
-    """The end of the resource of a call about devices of a fleet: RegisterDevices and DeregisterDevices name several."""
+    """The end of the resource of a call about a fleet's devices: RegisterDevices and DeregisterDevices name several."""
     for devices in (_field(body, "Devices"), _field(body, "DeviceNames")):
         if isinstance(devices, list) and devices:
             (first, *_) = devices
