@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tools.cdk_cli import ROOT, run_cdk
 from tools.node import settle_jsii
@@ -21,6 +25,7 @@ BOOTSTRAP_LIMIT_S = 180
 DEPLOY_LIMIT_S = 600
 _FINAL = {"SUCCEEDED", "FAILED", "REJECTED", "CANCELED", "TIMED_OUT"}
 _POLL_S = 0.5
+_LARGE_BYTES = 10_000_000
 
 
 class DeploymentError(RuntimeError):
@@ -89,6 +94,8 @@ class OfflineDeploy:
 
     def deploy(self) -> float:
         """Deploy all stacks. Returns seconds."""
+        early = threading.Thread(target=self._publish_large_assets, daemon=True)
+        early.start()
         return self._cdk(
             "deploy", "--all", "--require-approval", "never", "--concurrency", "5", "--progress", "events",
             limit_s=DEPLOY_LIMIT_S,
@@ -102,13 +109,56 @@ class OfflineDeploy:
         return run_cdk(
             [arguments[0], "--app", str(self.assembly), *arguments[1:]],
             # A folder of its own: the command line remembers accounts by access key, and the twin's key is nobody's.
-            environment={**os.environ, **self.environment, "CDK_HOME": str(self.out / "cdk-home")},
+            environment={
+                **os.environ,
+                **self.environment,
+                "CDK_HOME": str(self.out / "cdk-home"),
+                "NODE_COMPILE_CACHE": str(self.out / "node-cache"),  # its sixteen megabytes are compiled once
+            },
             log=self.out / f"cdk-{arguments[0]}.log",
             timeout_s=limit_s,
             on_line=self.on_line,
             cloud_has_ended=self.twin_has_ended,
             cwd=self.app,
         )
+
+    def _publish_large_assets(self) -> None:
+        """Publish what takes time at once, by the role that the command line takes, too.
+
+        The command line itself waits with it for the stacks below, which is for the sake of its progress display, and
+        publishes what is not there by then.
+        """
+        with suppress(BotoCoreError, ClientError, Boto3Error, OSError):
+            for manifest in self.assembly.glob("*.assets.json"):
+                for asset in json.loads(manifest.read_text(encoding="utf-8"))["files"].values():
+                    path = self.assembly / asset["source"]["path"]
+                    if asset["source"]["packaging"] == "file" and path.stat().st_size >= _LARGE_BYTES:
+                        for destination in asset["destinations"].values():
+                            self._publish(path, destination)
+
+    def _publish(self, path: Path, destination: Mapping[str, str]) -> None:
+        account, region = self.environment["CDK_DEFAULT_ACCOUNT"], self.environment["CDK_DEFAULT_REGION"]
+
+        def filled(name: str) -> str:
+            known = {"${AWS::AccountId}": account, "${AWS::Region}": region, "${AWS::Partition}": "aws"}
+            text = destination[name]
+            for variable, value in known.items():
+                text = text.replace(variable, value)
+            return text
+
+        role = {"RoleArn": filled("assumeRoleArn"), "RoleSessionName": "early-assets"}
+        session = self.client("sts").assume_role(**role)["Credentials"]
+        s3 = boto3.client(
+            "s3",
+            region_name=region,
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id=session["AccessKeyId"],
+            aws_secret_access_key=session["SecretAccessKey"],
+            aws_session_token=session["SessionToken"],
+        )
+        place = {"Bucket": filled("bucketName"), "Key": filled("objectKey")}
+        if s3.list_objects_v2(Bucket=place["Bucket"], Prefix=place["Key"], MaxKeys=1)["KeyCount"] == 0:
+            s3.upload_file(str(path), **place)
 
     def client(self, service: str) -> Any:
         """An AWS client that talks to the twin."""
