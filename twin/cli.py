@@ -155,10 +155,11 @@ def _show_status(current: TwinStatus) -> None:
     if not current.edge_servers:
         _output.print("  edge servers: none")
         return
-    table = Table("instance", "thing", "state", "pid", "last event", box=None)
+    # No table: a narrow terminal would cut the name, which other commands take.
     for server in current.edge_servers:
-        table.add_row(server.instance_id, server.thing_name, server.phase, str(server.pid or "-"), server.last_event)
-    _output.print(table)
+        where = f"{server.instance_id}, pid {server.pid}" if server.pid else server.instance_id
+        told = f"  edge server: {server.thing_name} {server.phase} ({where}): {server.last_event}"
+        _output.print(told, markup=False)
 
 
 @application.command()
@@ -215,7 +216,8 @@ def logs(
         )
         who, about = "cloud", who
     elif not found and not follow:
-        names = ", ".join(sorted(log_files.find(home, ""))) or "none yet"
+        if not (names := ", ".join(sorted(log_files.find(home, "")))):
+            raise TwinError(f"a twin must have run in {home}, got none: start it with `python -m twin up`")
         raise TwinError(f"WHO must be part of a log's name, got {who!r}: there are {names}")
     try:
         for line in log_files.read(home, who, last=lines, follow=follow, about=about):
@@ -333,6 +335,9 @@ def device(
         devices.remove(thing)
         raise
     _output.print(f"{thing} may connect to {', '.join(made.cores)}. Next: {folder / 'README.md'}", markup=False)
+    if silent := devices.without_broker(made.cores):
+        fix = 'a broker comes with [client_devices] and fleet.nucleus = "classic" of a stage'
+        _output.print(f"discovery finds no broker yet on {', '.join(silent)}: {fix}", markup=False)
 
 
 @application.command()

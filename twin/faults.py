@@ -77,7 +77,7 @@ def do(state: TwinState, device: str, fault: str, component: str) -> str:
             return f"{device}: its broker starts anew with a new certificate, if it has one; client devices come back"
     except (ProcessLookupError, psutil.NoSuchProcess) as exc:
         raise TwinError(f"{device} must run, it ended this moment: {exc}: try again") from exc
-    return f"{device} has lost its {fault} daemon; it is back at once, its components do not know"
+    return f"{device} has lost its {fault} daemon, which is back at once; its components do not know"
 
 
 def _kill_component(device: str, pid: int, component: str) -> str:

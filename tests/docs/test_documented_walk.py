@@ -68,7 +68,7 @@ SAYS = {
     "python -m twin up": r"The twin (is up after .*|runs already: .*) Next: eval",
     "npx cdk bootstrap": r"Environment aws://000000000000/us-east-1 bootstrapped",
     "npx cdk deploy --all --require-approval never --concurrency 5": r"Inference \(edgewright-twin-inference\)\n",
-    "python -m twin status": r"The twin runs: .*\n(.*\n)*.* edgewright-twin-edge-.* running ",
+    "python -m twin status": r"The twin runs: .*\n(.*\n)*  edge server: edgewright-twin-edge-server running ",
     "python -m twin predict digits --index 7": r"sample 7 is \d\n.* says \(digits .*\): \d\n",
     "python -m twin predict iris --features '[5.1, 3.5, 1.4, 0.2]'": r"(?m)^setosa +0\.9",
     "python -m twin predict iris --features '[5.1, 3.5]' || true": r"error: .*InvalidRequest: .*features.* 4.* 2",

@@ -427,6 +427,10 @@ def test_the_command_makes_a_folder_once_and_takes_its_certificate_back(
     ):
         assert rule in str(run(*words).exception)
     assert not (tmp_path / "x").exists()
+    assert "no broker" not in made.output
+    beside_none = run("camera-9", "--core", "core-2", "--out", str(tmp_path / "camera-9"))
+    assert "discovery finds no broker yet on core-2: a broker comes with [client_devices] and" in beside_none.output
+    run("camera-9", "--remove")
 
     assert "has no certificate any more" in run("camera-7", "--remove").output
 

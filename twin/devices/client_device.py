@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ class ClientDevices:
     def _check_no_core(self, thing: str) -> None:
         if thing in self._cores():
             raise TwinError(f"THING must be a client device's, got {thing}, which is a core device: name another")
+
+    def without_broker(self, cores: Sequence[str]) -> list[str]:
+        """Those of some core devices that have told no address, so that discovery finds nothing of them."""
+        told = {core: self._greengrass.get_connectivity_info(thingName=core).get("connectivityInfo") for core in cores}
+        return [core for core in cores if not told[core]]
 
     def _only_core(self) -> str:
         cores = self._cores()

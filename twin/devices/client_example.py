@@ -64,7 +64,7 @@ def discover() -> list[dict[str, Any]]:
             f"{host} gives no answer: {exc!r}; is the cloud reached, and the certificate of {known['thing']} active?"
         )
     if answer.status != 200:
-        sys.exit(f"discovery was refused with {answer.status}: {body}; is {known['thing']} associated with a core?")
+        sys.exit(f"discovery was refused with {answer.status}: {body}; has {known['thing']} a core with a broker?")
     groups: list[dict[str, Any]] = json.loads(body)["GGGroups"]
     CORES.write_text(json.dumps(groups, indent=1), "utf-8")
     return groups
