@@ -1,12 +1,16 @@
 """Reads a stage's file and reports every mistake in it at once."""
 
 import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from config.places import STAGES
 from config.roster import RosterError
+from config.section import Section
 from config.stage import Stage
 
 FOLDER = STAGES
@@ -40,7 +44,8 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
     known = stage_names(folder)
     if name not in known:
         raise ConfigurationError(
-            f"stage must be one of {', '.join(known)}, got {name!r}: cdk synth -c stage={known[0]}"
+            f"stage must be one of {', '.join(known)}, got {name!r}: name one of them, or write "
+            f"{folder.name}/{name}.toml"
         )
     for other in known:
         shorter, longer = sorted((name, other), key=len)
@@ -73,10 +78,31 @@ def _mistakes(error: ValidationError) -> list[str]:
     lines = []
     for mistake in error.errors(include_url=False):
         field = ".".join(str(part) for part in mistake["loc"])
-        rule = mistake["msg"].removeprefix("Value error, ")
+        rule = mistake["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
         # A missing field, or a rule about several, has no value of its own: pydantic shows the whole table.
         several = mistake["type"] in ("missing", "value_error") and isinstance(mistake["input"], dict)
-        value = "" if several else f", got {mistake['input']!r}"
+        value = "" if several or f"got {mistake['input']!r}" in rule else f", got {mistake['input']!r}"
+        if mistake["type"] == "extra_forbidden":
+            rule, value = f"must be a key of the table: {_known(mistake['loc'])}", ""
         # A rule about several may find several mistakes, one a line.
         lines += [f"{field}: {each[0].lower()}{each[1:]}{value}".removeprefix(": ") for each in rule.splitlines()]
     return lines
+
+
+def _known(place: tuple[int | str, ...]) -> str:
+    """What a key that does not exist may have been meant for: the one that is spelled alike, else all of the table."""
+    tables: list[type[Section]] = [Stage]
+    for part in place[:-1]:
+        if isinstance(part, str):
+            found = [table.model_fields[part].annotation for table in tables if part in table.model_fields]
+            tables = [each for annotation in found for each in _sections(annotation)] or tables
+    keys = sorted({key for table in tables for key in table.model_fields} - ({"name"} if tables == [Stage] else set()))
+    close = get_close_matches(str(place[-1]), keys, n=1)
+    return f"did you mean {close[0]}?" if close else ", ".join(keys)
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

@@ -173,13 +173,39 @@ class Stage(Section):
                 yield of_ring, found
 
     @model_validator(mode="after")
-    def _cameras_are_reachable(self) -> "Stage":
+    def _rules_between_tables(self) -> "Stage":
+        """Every rule is asked, so that all mistakes are told at once; those that look at the same find the same."""
+        mistakes: dict[str, None] = {}
+        for rule in (
+            self._cameras_are_reachable,
+            self._health_waits_for_promotion,
+            self._names_of_jobs_fit,
+            self._accelerators_get_the_model_itself,
+            self._accelerators_have_their_build,
+            self._thresholds_of_listed_models,
+            self._routes_lead_somewhere,
+            self._names_of_things_where_the_nucleus_fills_them,
+            self._client_devices_on_the_classic_nucleus,
+            self._lite_where_it_is_offered,
+            self._edge_manager_in_its_regions,
+            self._one_architecture,
+            self._known_download,
+            self._region_has_what_is_switched_on,
+        ):
+            try:
+                rule()
+            except ValueError as exc:
+                mistakes |= dict.fromkeys(str(exc).splitlines())
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def _cameras_are_reachable(self) -> None:
         for _, (host, _) in self._cameras():
             if ":" in host:
                 raise ValueError(
                     f"cameraUrl must name an IPv4 address or a name: the edge server's VPC has no IPv6, got {host}"
                 )
-        return self
 
     @field_validator("configuration")
     @classmethod
@@ -206,8 +232,7 @@ class Stage(Section):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
 
-    @model_validator(mode="after")
-    def _health_waits_for_promotion(self) -> "Stage":
+    def _health_waits_for_promotion(self) -> None:
         if unheard := sorted(set(self.promotion.rings) - set(self.health.rings)):
             raise ValueError(
                 f"promotion.rings must be among health.rings, since the deploy waits for both, got {unheard[0]}"
@@ -216,10 +241,8 @@ class Stage(Section):
             raise ValueError(
                 f"health.timeout_minutes and promotion.minutes must be at most {LONGEST_WAIT_MIN} together, got {both}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _names_of_jobs_fit(self) -> "Stage":
+    def _names_of_jobs_fit(self) -> None:
         for model in self.models:
             longest = JOB_PREFIX[model.packager] if model.compiler == "neo" or model.verify == "endpoint" else 255
             job = Names(self.name).compilation_job(model.folder)
@@ -229,20 +252,16 @@ class Stage(Section):
                     f"models.folder and the stage's name may have {most} characters together, because SageMaker's jobs "
                     f"are named after both, got {model.folder!r} and {self.name!r}: shorten one by {over}"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _accelerators_get_the_model_itself(self) -> "Stage":
+    def _accelerators_get_the_model_itself(self) -> None:
         compiled = [model.folder for model in self.models if model.compiler == "onnxruntime"]
         if compiled and self.runtime.accelerator != CPU:
             raise ValueError(
                 f"models.compiler onnxruntime optimises for processors by another release than runtime.accelerator "
                 f"{self.runtime.accelerator} has: set it to none for {', '.join(compiled)}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _accelerators_have_their_build(self) -> "Stage":
+    def _accelerators_have_their_build(self) -> None:
         there = self.runtime.accelerator
         builds = [name for name in WHEELS if there != CPU and WHEELS[name].lock == WHEELS[there].lock]
         for model in self.models:
@@ -251,22 +270,16 @@ class Stage(Section):
                 listed = " or ".join(dict.fromkeys((CPU, *builds)))
                 rule = f"must be {listed}, as runtime.accelerator, got {wanted!r}"
                 raise ValueError(f"models.{model.folder}.serving.accelerator {rule}: one build is on a device")
-        return self
 
-    @model_validator(mode="after")
-    def _thresholds_of_listed_models(self) -> "Stage":
+    def _thresholds_of_listed_models(self) -> None:
         listed = [model.folder for model in self.models]
         if unknown := sorted(set(self.observability.models) - set(listed)):
             raise ValueError(f"observability.models may name {', '.join(listed)} only, got {', '.join(unknown)}")
-        return self
 
-    @model_validator(mode="after")
-    def _routes_lead_somewhere(self) -> "Stage":
+    def _routes_lead_somewhere(self) -> None:
         _ = self.wiring
-        return self
 
-    @model_validator(mode="after")
-    def _names_of_things_where_the_nucleus_fills_them(self) -> "Stage":
+    def _names_of_things_where_the_nucleus_fills_them(self) -> None:
         nucleus = self.edge_server.nucleus
         release = tuple(int(part) for part in (nucleus.version or DEFAULT_VERSIONS[nucleus.kind]).split("."))
         for name, topics in self.wiring.handlers.items():
@@ -276,29 +289,23 @@ class Stage(Section):
                     "2.6.0 or newer, which fills the name into access control, got "
                     f"{nucleus.kind} {'.'.join(map(str, release))}: use one topic, and the name in the message"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _client_devices_on_the_classic_nucleus(self) -> "Stage":
+    def _client_devices_on_the_classic_nucleus(self) -> None:
         if self.client_devices and self.fleet.nucleus != "classic":
             raise ValueError(
                 'client_devices needs fleet.nucleus = "classic": nucleus lite, which may run on a device of the stage, '
                 "has no components for client devices; there, let a component of the device take their messages and "
                 "publish them on its local topics, or ask by the agent's socket (docs/client-devices.md)"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _lite_where_it_is_offered(self) -> "Stage":
+    def _lite_where_it_is_offered(self) -> None:
         if self.fleet.nucleus == "classic" and self.edge_server.nucleus.kind == "lite":
             raise ValueError(
                 "fleet.nucleus classic leaves nucleus lite out, got edge_server.nucleus.kind lite: set it to classic "
                 "or docker, or fleet.nucleus to any"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _edge_manager_in_its_regions(self) -> "Stage":
+    def _edge_manager_in_its_regions(self) -> None:
         wanted = [f"packager edge-manager of {each.folder}" for each in self.models if each.packager == "edge-manager"]
         wanted += ["fleet.registry sagemaker"] if self.fleet.registry == "sagemaker" else []
         if wanted and self.region not in EDGE_MANAGER_REGIONS:
@@ -306,10 +313,8 @@ class Stage(Section):
                 f"{' and '.join(wanted)} needs a region with SageMaker Edge Manager, one of "
                 f"{', '.join(EDGE_MANAGER_REGIONS)}, got {self.region}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _one_architecture(self) -> "Stage":
+    def _one_architecture(self) -> None:
         # AWS names its own Arm families by a g after the generation: t4g, m7gd.
         machine = "aarch64" if re.match(r"[a-z]+\d+g", self.instance_type) else "x86_64"
         if machine != self.runtime.architecture:
@@ -317,10 +322,8 @@ class Stage(Section):
                 f"edge_server.instance_type {self.instance_type} is {machine}, "
                 f"runtime.architecture is {self.runtime.architecture}: make them agree"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _known_download(self) -> "Stage":
+    def _known_download(self) -> None:
         _ = self.nucleus_download
         kind, python = self.edge_server.nucleus.kind, self.runtime.python
         if python not in (packaged := SERVER_PYTHONS[kind]):
@@ -328,10 +331,7 @@ class Stage(Section):
                 f"runtime.python must be one that the edge server's system has with edge_server.nucleus.kind {kind}, "
                 f"{' or '.join(packaged)}, got {python}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _region_has_what_is_switched_on(self) -> "Stage":
+    def _region_has_what_is_switched_on(self) -> None:
         if self.region not in GREENGRASS_REGIONS:
             raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(GREENGRASS_REGIONS)}")
-        return self

@@ -155,7 +155,7 @@ def test_an_unknown_stage_ends_with_the_known_ones(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (
         1,
-        "stage must be one of dev, prod, twin, got 'qa': cdk synth -c stage=dev\n",
+        "stage must be one of dev, prod, twin, got 'qa': name one of them, or write config/qa.toml\n",
     )
 
 
