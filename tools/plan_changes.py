@@ -155,7 +155,8 @@ def compare(before: Assembly, after: Assembly, devices: Mapping[str, int] | None
         reused_versions=tuple(
             f"{name} {version}"
             for (name, version), found in sorted(after.components.items())
-            if (old := before.components.get((name, version))) and old.content != found.content
+            # In another region nobody has the version yet.
+            if deployed and (old := before.components.get((name, version))) and old.content != found.content
         ),
         security=security_changes(before.view, after.view, staying),
         replaced=replacements(before.view, after.view, staying),

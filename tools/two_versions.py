@@ -80,6 +80,10 @@ def _of_commits(
     base: str, stage: str, folder: Path, say: Callable[[str], None], look: Callable[[Path, Path], None]
 ) -> Change:
     """Compare the working tree with a commit; either may lack the stage."""
+    if not _git("rev-parse", "--git-dir"):
+        raise AssemblyError(
+            f"{ROOT} must be in a git repository: git init, and commit what is deployed; then --base HEAD"
+        )
     commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     if not commit:
         raise AssemblyError(f"--base must be a commit, branch or tag of this repository, got {base!r}")
@@ -93,18 +97,19 @@ def _of_commits(
     if stage not in then:
         say(f"{base} has no stage {stage}" + (f", the working tree no {' and no '.join(gone)}" if gone else ""))
     checkout = folder / "base"
+    app = checkout / _git("rev-parse", "--show-prefix")  # an app may be a folder of a larger repository
     _git("worktree", "add", "--quiet", "--detach", str(checkout), commit)
     try:
         for shared in _SHARED:
-            if (ROOT / shared).exists() and not (checkout / shared).exists():
-                (checkout / shared).symlink_to((ROOT / shared).resolve())
+            if app.is_dir() and (ROOT / shared).exists() and not (app / shared).exists():
+                (app / shared).symlink_to((ROOT / shared).resolve())
         with ThreadPoolExecutor(2) as pool:
-            before = pool.submit(_synthesised, checkout, former, folder / "before", f"the base {base}", say)
+            before = pool.submit(_synthesised, app, former, folder / "before", f"the base {base}", say)
             after = pool.submit(
                 _synthesised, ROOT, stage if stage in now else None, folder / "after", "the working tree", say
             )
             assemblies = before.result(), after.result()
-        look(checkout, ROOT)
+        look(app, ROOT)
         return Change(*assemblies, announced, f"git switch --detach {base} && npx cdk destroy --all -c stage={former}")
     finally:
         _git("worktree", "remove", "--force", str(checkout))

@@ -82,6 +82,14 @@ def test_versions_that_a_custom_resource_makes_are_planned_in_the_same_way(chang
     ]
 
 
+def test_no_version_is_taken_in_another_region(tmp_path: Path) -> None:
+    before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
+    for change in ("reused-version", "region-changed"):
+        CHANGES[change](after)
+
+    assert compare(read_assembly(before.write()), read_assembly(after.write())).reused_versions == ()
+
+
 def test_code_only_ships_the_code_and_restarts_only_it(tmp_path: Path) -> None:
     (target,) = planned(tmp_path, "code-only").targets
 

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -176,6 +178,31 @@ def test_a_new_app_is_synthesised_without_the_repository(installed: Installed, a
         "config",
     }
     assert (app / "requirements.txt").read_text().startswith(f"edgewright[twin]=={SETTINGS['project']['version']}\n")
+
+
+def test_a_new_app_plans_its_changes_also_as_a_folder_of_a_larger_repository(installed: Installed, app: Path) -> None:
+    def git_in_app(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        subprocess.run(["git", *who, *words], cwd=app, check=True, capture_output=True, timeout=60)
+
+    plan = ("edgewright", "plan", "--base", "HEAD", "--stage", "line-2")
+    told = installed.end(*plan, cwd=app).stderr
+    assert told == (
+        f"plan: {app} must be in a git repository: git init, and commit what is deployed; then --base HEAD\n"
+    )
+    try:
+        git_in_app("init", "--quiet", str(app.parent))
+        git_in_app("add", ".")
+        git_in_app("commit", "--quiet", "-m", "deployed")
+        stage = app / "config" / "line-2.toml"
+        stage.write_text(stage.read_text().replace('folder = "iris"', 'folder = "iris"\nserving = { topK = 2 }'))
+
+        said = installed.run(*plan, cwd=app / "models")
+    finally:
+        shutil.rmtree(app.parent / ".git", ignore_errors=True)
+
+    assert "edgewright-line-2: changed: 1 reconfigured" in said
+    assert "~ edgewright.line-2." in said
 
 
 def test_the_documented_app_of_ones_own_is_synthesised(installed: Installed, tmp_path: Path) -> None:
