@@ -157,7 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 the model works, 1 with the reason on standard error.
     """
-    parser = argparse.ArgumentParser(prog="python -m tools.model", description=(__doc__ or "").split("\n")[0])
+    about, examples = (__doc__ or "").split("\n", 1)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.model",
+        description=about,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("check", help="load a model folder and print what it predicts")
     command.add_argument("folder", type=Path, help="with model.json in it")
@@ -179,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in lines:
             print(line)
     except (*_WRONG, OSError) as exc:
-        subject = (options.estimator or options.file) if options.command == "init" else options.folder
+        subject = (options.estimator or options.file or "init") if options.command == "init" else options.folder
         print(f"{subject}: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -104,7 +104,9 @@ def read_graph(file: Path) -> tuple[Any, list[Tensor], list[Tensor]]:
     """
     engine = import_engine()
     if not file.is_file():
-        raise ModelInitError(f"FILE must be an ONNX file, got {file}, which is missing")
+        raise ModelInitError(
+            f"FILE must be an ONNX file, got {file}, which is {'a folder' if file.is_dir() else 'missing'}"
+        )
     engine.set_default_logger_severity(4)
     try:
         session = engine.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -162,6 +164,10 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     if extras := weight_files(flags.file):
         declared["extras"] = extras
     if task == TENSORS:
+        if given and not flags.task:  # what has labels classifies; a scikit-learn model with ZipMap, say
+            _output(outputs, flags.output)
+        if given:
+            raise ModelInitError("--labels must be left out of a model of raw tensors, which has none; or give --task")
         kept = [each for each in outputs if each["dtype"] in DTYPES]
         for tensor in (*inputs, *kept):
             tensor["shape"][:1] = [1 if size == FREE else size for size in tensor["shape"][:1]]
@@ -316,11 +322,9 @@ def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: P
     Raises:
         ConfigurationError: The stage cannot be read, or not with the model; then its file is as it was.
     """
-    listed = [model.folder for model in load_stage(stage, folder).models]
+    listed = _listed_in(stage, instead_of, folder, name)
     if name in listed:
         return f"{folder.name}/{stage}.toml lists {name} already"
-    if instead_of is not None and instead_of not in listed:
-        raise ModelInitError(f"--instead-of must be one of {', '.join(listed)}, got {instead_of}")
     path = folder / f"{stage}.toml"
     before = path.read_text(encoding="utf-8")
     lines = before.splitlines()
@@ -338,6 +342,14 @@ def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: P
         path.write_text(before, encoding="utf-8")
         raise
     return f"{folder.name}/{stage}.toml lists {name} now" + (f" in place of {instead_of}" if instead_of else "")
+
+
+def _listed_in(stage: str, instead_of: str | None, folder: Path, name: str = "") -> list[str]:
+    """The models of a stage, among which is the one that is to leave, unless the new one is there already."""
+    listed = [model.folder for model in load_stage(stage, folder).models]
+    if instead_of is not None and not {instead_of, name} & set(listed):
+        raise ModelInitError(f"--instead-of must be one of {', '.join(listed)}, got {instead_of}")
+    return listed
 
 
 def _without(lines: Sequence[str], model: str) -> list[str]:
@@ -394,6 +406,8 @@ def _convert(flags: argparse.Namespace, folder: Path) -> Iterator[str]:
 
 
 def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path) -> Iterator[str]:
+    if flags.stage != "none":
+        _listed_in(flags.stage, flags.instead_of, stages)  # before there is a folder
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     declared = declaration_of(flags, Answers(flags, input if terminal else None))
     name = declared["name"]

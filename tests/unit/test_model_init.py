@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skl2onnx
 import skops.io
 from onnx import TensorProto, helper, numpy_helper, save
 from sklearn.datasets import load_iris
@@ -174,6 +175,7 @@ def test_who_sits_at_a_terminal_is_asked(tmp_path: Path) -> None:
         (["--labels", "3", "--features", "a,b"], "--features must be 13, as the input has, got 2"),
         (["--labels", "3", "--output", "label"], r"got label \(int64\), probabilities \(float32\): give --output"),
         (["--labels", "3", "--task", "image-classification"], "export it with these sizes, or --task tensors"),
+        (["--labels", "3", "--task", "tensors"], "--labels must be left out of a model of raw tensors"),
         (["--labels", "3", "--name", "My_Wine"], "a model's folder must be named by lower-case letters"),
     ],
 )
@@ -185,6 +187,36 @@ def test_says_what_cannot_be(tmp_path: Path, stages: Path, words: list[str], mes
 
     assert not (tmp_path / "models").exists()
     assert (stages / "twin.toml").read_text() == before
+
+
+def test_labels_of_what_seems_to_be_raw_tensors_are_not_dropped_in_silence(tmp_path: Path, stages: Path) -> None:
+    rows, kinds = load_iris(return_X_y=True)
+    zipped = skl2onnx.to_onnx(LogisticRegression(max_iter=1000).fit(rows, kinds), rows[:1].astype(np.float32))
+    (tmp_path / "zip.onnx").write_bytes(zipped.SerializeToString())
+
+    with pytest.raises(
+        ModelInitError, match=r"export a scikit-learn model with options=\{'zipmap': False\}, or --task"
+    ):
+        list(init(flags(tmp_path / "zip.onnx", "--labels", "a,b,c"), model.check, tmp_path / "models", stages))
+
+
+@pytest.mark.parametrize("words", [["--stage", "lab"], ["--instead-of", "nobody"]])
+def test_nothing_is_said_to_be_made_where_the_stage_cannot_list_it(
+    words: list[str], tmp_path: Path, stages: Path
+) -> None:
+    lines = init(flags(wine(tmp_path / "wine.onnx"), "--labels", "3", *words), model.check, tmp_path / "models", stages)
+
+    with pytest.raises((ConfigurationError, ModelInitError), match=r"must be one of .*, got '?(lab|nobody)"):
+        next(lines)
+
+
+def test_without_a_file_it_says_what_to_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert model.main(["init"]) == 1
+    assert model.main(["init", str(tmp_path)]) == 1
+
+    told = capsys.readouterr().err
+    assert told.startswith("init: either FILE or --from must be given: an ONNX file")
+    assert told.endswith(f"got {tmp_path}, which is a folder\n")
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"no model", "that ONNX Runtime .* loads"), (None, "is missing")])
@@ -210,11 +242,16 @@ def test_weights_outside_of_the_folder_are_refused(tmp_path: Path) -> None:
         declaration_of(flags(file), Answers(flags(file), None))
 
 
-def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(tmp_path: Path, stages: Path) -> None:
-    words = (wine(tmp_path / "wine.onnx"), "--labels", "3", "--instead-of", "nothing")
+def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(
+    tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> str:
+        raise ConfigurationError("no room")
 
-    with pytest.raises(ModelInitError, match="--instead-of must be one of digits, iris, image-classification"):
-        list(init(flags(*words), model.check, tmp_path / "models", stages))
+    monkeypatch.setattr(model_init, "add_to_stage", refuse)
+
+    with pytest.raises(ConfigurationError, match="no room"):
+        made(tmp_path, stages, wine(tmp_path / "wine.onnx"), "--labels", "3")
 
     assert list((tmp_path / "models").iterdir()) == []
 
