@@ -49,15 +49,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fleet", type=Path, required=True, help="file of `python -m tools.fleet_export`")
     parser.add_argument("--stage", help="stage of the two versions; the fleet's by default")
     add_options(parser)
-    parser.add_argument("--profile", type=Path, help="what components do on the devices, a TOML file (docs/twin.md)")
-    parser.add_argument("--seed", type=int, help="of what is left to chance; the profile's by default")
-    parser.add_argument("--speed", type=float, default=60.0, help="of the twin's time (default: %(default)g)")
-    parser.add_argument("--requests", type=float, default=6.0, help="to each device a minute (default: %(default)g)")
     parser.add_argument(
-        "--wait-hours", type=float, default=1.0, help="of the twin's time without a change (default: %(default)g)"
+        "--profile", type=Path, help="what components do, a TOML file (docs/twin.md): all goes well by default"
+    )
+    parser.add_argument("--seed", type=int, help="another seed, another draw; the profile's by default")
+    parser.add_argument(
+        "--speed",
+        type=float,
+        default=60.0,
+        help="seconds of the rollout in a real one: with 60 an hour takes a minute (default: %(default)g)",
     )
     parser.add_argument(
-        "--away-days", type=float, default=7.0, help="not seen for so long: away (default: %(default)g)"
+        "--requests",
+        type=float,
+        default=6.0,
+        help="to each device a minute, while its ring's rollout goes on (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--wait-hours",
+        type=float,
+        default=1.0,
+        help="after so long without a change, who has not ended stays behind (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--away-days",
+        type=float,
+        default=7.0,
+        help="who was not seen for so long before the export has no network here (default: %(default)g)",
     )
     parser.add_argument("--markdown", type=Path, help="write the result as Markdown there, too")
     parser.add_argument("--json", type=Path, help="write it as JSON there, too")

@@ -146,3 +146,23 @@ class ClosedTwice(asyncio.Transport):
 
 def test_a_connection_that_was_closed_twice_is_ended_without_an_error() -> None:
     abort(ClosedTwice())
+
+
+@pytest.mark.parametrize("module", ["tools.doctor", "tools.plan", "twin"])
+def test_an_interpreter_without_the_packages_is_told_what_brings_them(module: str) -> None:
+    # -S: as the system's Python, in a shell that has not activated the environment.
+    command = [sys.executable, "-S", "-m", module, "--help"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert re.fullmatch(r".* must have \w+, it has not: make setup.* source \.venv/bin/activate\n", ended.stderr)
+
+
+def test_an_interrupted_tool_shows_no_traceback_and_an_importing_program_keeps_its_own() -> None:
+    def told(program: str) -> str:
+        text = f"import sys; sys.argv[0] = {program!r}; import tools; raise KeyboardInterrupt"
+        command = [sys.executable, "-S", "-c", text]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False).stderr
+
+    assert told("-m") == "interrupted\n"
+    assert "Traceback" in told("other")
