@@ -36,3 +36,21 @@ def test_every_link_of_a_page_leads_somewhere(file: Path) -> None:
 
 def test_pages_have_links() -> None:
     assert sum(len(links_of(file)) for file in FILES) > len(FILES)
+
+
+def test_the_site_lists_each_page_once() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"(\S+\.md)$", nav, re.MULTILINE)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/*.md")}
+
+    assert len(listed) == len(set(listed))
+    assert pages <= set(listed)
+
+
+def test_the_readme_begins_with_its_two_commands() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    commands = lines[lines.index("```sh") + 1 :]
+
+    assert lines.index("```sh") < 8
+    assert [line.split("  ")[0] for line in commands[:2]] == ["make demo", "make test"]
+    assert len(lines) < 150
