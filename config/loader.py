@@ -42,6 +42,8 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
             it break rules.
     """
     known = stage_names(folder)
+    if not known:
+        raise ConfigurationError(f"{folder} must hold a stage's file, such as {name}.toml, it holds none: go to an app")
     if name not in known:
         raise ConfigurationError(
             f"stage must be one of {', '.join(known)}, got {name!r}: name one of them, or write "

@@ -87,7 +87,7 @@ def deploy(stage: StageName = "twin") -> None:
         raise CommandError(f"the CDK's command line must be in {NODE_MODULES}, it is not: edgewright setup")
     try:
         state = lifecycle.start(default_home(), progress=lambda text: _say(f"twin: {text}"))
-        app = OfflineDeploy(state.environment(), PROJECT / "out", PROJECT, stage, _say)
+        app = OfflineDeploy(state.environment(), PROJECT / "out" / stage, PROJECT, stage, _say)
         for step in (app.synth, app.bootstrap, app.deploy):
             step()
         app.wait_for_device(Names(stage).edge_server, timeout_s=DEVICE_LIMIT_S)
@@ -108,9 +108,11 @@ def destroy(stage: StageName = "twin") -> None:
         state = load_state(default_home())
         if state is None or not state.running:
             raise CommandError(f"a twin must run in {default_home()}, got none: edgewright deploy")
-        app = OfflineDeploy(state.environment(), PROJECT / "out", PROJECT, stage, _say)
+        # A folder a stage: what is destroyed is what was deployed of that stage, never another one.
+        app = OfflineDeploy(state.environment(), PROJECT / "out" / stage, PROJECT, stage, _say)
         if not app.assembly.is_dir():
-            raise CommandError(f"the templates must be in {app.assembly}, they are not: edgewright deploy")
+            fix = f"edgewright deploy --stage {stage}"
+            raise CommandError(f"the templates of stage {stage} must be in {app.assembly}, they are not: {fix}")
         app.destroy()
     except (CdkError, TwinError) as exc:
         raise CommandError(str(exc)) from exc

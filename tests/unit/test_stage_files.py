@@ -44,6 +44,11 @@ def test_an_unknown_stage_is_answered_with_the_known_ones(tmp_path: Path) -> Non
         load_stage("labb", written(tmp_path, GOOD))
 
 
+def test_a_folder_without_a_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"must hold a stage's file, such as lab\.toml, it holds none"):
+        load_stage("lab", tmp_path)
+
+
 def test_a_file_that_is_no_toml_is_named_with_the_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"lab\.toml: must be TOML in UTF-8: .*line 2"):
         load_stage("lab", written(tmp_path, 'region = "eu-west-1"\nmodels = = 3\n'))

@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -256,6 +257,21 @@ def test_what_is_wrong_with_an_app_to_be_is_told_and_nothing_is_made(
     assert isinstance(ended.exception, cli.CommandError), ended.output
     assert re.search(said, str(ended.exception)), str(ended.exception)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["Full", "full", "kept.txt", "kept.txt"]
+
+
+def test_a_destroy_takes_away_the_stage_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    destroyed: list[Path] = []
+    monkeypatch.setattr(cli, "PROJECT", tmp_path)
+    monkeypatch.setattr("twin.state.load_state", lambda _home: SimpleNamespace(running=True, environment=dict))
+    monkeypatch.setattr("tools.offline_deploy.OfflineDeploy.destroy", lambda app: destroyed.append(app.assembly))
+    (tmp_path / "out" / "twin" / "cdk.out").mkdir(parents=True)
+
+    other = CliRunner().invoke(cli.application, ["destroy", "--stage", "dev"])
+    own = CliRunner().invoke(cli.application, ["destroy"])
+
+    assert re.search(r"the templates of stage dev must be in .*/out/dev/cdk\.out, they are not", str(other.exception))
+    assert own.exit_code == 0, own.output
+    assert destroyed == [tmp_path / "out" / "twin" / "cdk.out"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
