@@ -429,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.bill", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("assembly", nargs="?", type=Path, help="a cdk.out")
-    parser.add_argument("--stage", help="synthesise this stage in place of an assembly")
+    parser.add_argument("--stage", help="synthesise this stage in place of an assembly (default: dev)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--devices", action="append", default=[], metavar="TARGET=N", help="devices of a target")
     options = parser.parse_args(arguments)

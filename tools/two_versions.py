@@ -38,7 +38,7 @@ class Change:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what names the two versions to a command line."""
-    parser.add_argument("--base", help="git reference to compare the working tree with")
+    parser.add_argument("--base", help="git reference to compare the working tree with, such as main")
     parser.add_argument("--before", type=Path, help="cloud assembly before the change")
     parser.add_argument("--after", type=Path, help="cloud assembly after it")
 
