@@ -76,6 +76,7 @@ def setup() -> None:
 @application.command()
 def deploy(stage: StageName = "twin") -> None:
     """Deploy the app to a twin, which is started if none runs; to AWS: npx cdk deploy -c stage=dev --all."""
+    from config.loader import ConfigurationError, load_stage
     from config.names import Names
     from tools.cdk_cli import CdkError
     from tools.offline_deploy import DeploymentError, OfflineDeploy
@@ -86,12 +87,13 @@ def deploy(stage: StageName = "twin") -> None:
     if not NODE_MODULES.is_dir():
         raise CommandError(f"the CDK's command line must be in {NODE_MODULES}, it is not: edgewright setup")
     try:
+        load_stage(stage)  # a mistake in it is told before anything starts
         state = lifecycle.start(default_home(), progress=lambda text: _say(f"twin: {text}"))
         app = OfflineDeploy(state.environment(), PROJECT / "out" / stage, PROJECT, stage, _say)
         for step in (app.synth, app.bootstrap, app.deploy):
             step()
         app.wait_for_device(Names(stage).edge_server, timeout_s=DEVICE_LIMIT_S)
-    except (CdkError, DeploymentError, TwinError) as exc:
+    except (CdkError, ConfigurationError, DeploymentError, TwinError) as exc:
         raise CommandError(str(exc)) from exc
     print(f"deployed {stage} to the twin in {state.home}; next: edgewright predict, or edgewright ui")
 

@@ -274,6 +274,15 @@ def test_a_destroy_takes_away_the_stage_that_it_names(tmp_path: Path, monkeypatc
     assert destroyed == [tmp_path / "out" / "twin" / "cdk.out"]
 
 
+def test_a_stage_that_is_not_there_is_told_before_a_twin_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twin.lifecycle.start", lambda *_words, **_named: pytest.fail("a twin was started"))
+
+    told = CliRunner().invoke(cli.application, ["deploy", "--stage", "nope"]).exception
+
+    assert isinstance(told, cli.CommandError)
+    assert "stage must be one of dev, prod, twin, got 'nope'" in str(told)
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
