@@ -1,16 +1,20 @@
 """When a function's process is started, started again, and ended."""
 
+import socket
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.edge.publications import Pauses
+from v1_handler import child
 from v1_handler import dispatcher as dispatcher_module
+from v1_handler.channel import MESSAGE_BYTES, Channel, ChannelClosedError
 from v1_handler.dispatcher import Dispatcher
-from v1_handler.function_process import Folders, FunctionEndedError
+from v1_handler.function_process import Folders, FunctionEndedError, FunctionError, FunctionProcess
 from v1_handler.settings import parse
 
 FOLDERS = Folders(Path("/f"), Path("/d"), Path("/s"), Path("/c"))
@@ -116,3 +120,57 @@ def test_events_that_wait_are_taken_over_with_new_settings_and_come_first(make: 
         after._step()
 
     assert [event["payload"] for event in process(after).events] == ["MQ==", "Mg==", "Mw=="]
+
+
+def test_whatever_one_event_does_the_next_one_is_handled(
+    make: Callable[..., Dispatcher], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+
+    def invoke(self: FakeProcess, event: Mapping[str, Any], timeout_s: float) -> None:
+        taken.append(event["payload"])
+        if len(taken) == 1:
+            raise KeyError("what the function's process sent is no message")
+
+    monkeypatch.setattr(FakeProcess, "invoke", invoke)
+    made = make()
+    made.submit("t", b"1")
+    made.submit("t", b"2")
+    made.start()
+
+    deadline = time.monotonic() + 30
+    while made.counts.handled + made.counts.failed < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    made.stop(30)
+
+    assert taken == ["MQ==", "Mg=="]
+    assert (made.counts.handled, made.counts.failed) == (1, 1)
+    assert "event from t failed" in caplog.text
+
+
+def test_what_is_no_message_closes_the_channel() -> None:
+    one, other = socket.socketpair()
+    ours, theirs = Channel(one.detach()), Connection(other.detach())
+
+    theirs.send_bytes(b"[" * 100_000)
+
+    with pytest.raises(ChannelClosedError):
+        ours.receive()
+    ours.close()
+    theirs.close()
+
+
+def test_what_does_not_fit_into_a_message_costs_no_process() -> None:
+    one, other = socket.socketpair()
+    started = FunctionProcess.__new__(FunctionProcess)
+    started._channel = Channel(one.detach())
+
+    with pytest.raises(FunctionError, match="the event is too large: a message must have at most 1048576 bytes") as got:
+        started.invoke({"event": 1, "payload": "x" * MESSAGE_BYTES}, 1)
+    said = child._said(RuntimeError("x" * MESSAGE_BYTES))
+
+    assert type(got.value) is FunctionError
+    assert (said[:15], len(said)) == ("RuntimeError: x", 2000)
+    started._channel.close()
+    other.close()

@@ -48,7 +48,7 @@ class Channel:
         """
         try:
             message = json.loads(self._connection.recv_bytes(MESSAGE_BYTES))
-        except (OSError, EOFError, ValueError) as exc:
+        except (OSError, EOFError, ValueError, RecursionError) as exc:
             raise ChannelClosedError(str(exc) or "closed") from exc
         if not isinstance(message, dict):
             raise ChannelClosedError("a message must be an object")

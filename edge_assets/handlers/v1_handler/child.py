@@ -23,6 +23,7 @@ from v1_handler.channel import Channel, ChannelClosedError
 from v1_handler.context import LambdaContext
 
 Function = Callable[[Any, LambdaContext], Any]
+SAID_CHARACTERS = 2000
 
 
 def main() -> None:
@@ -104,7 +105,8 @@ def _invoke(function: Function, message: dict[str, Any]) -> str | None:
 
 def _said(exc: BaseException) -> str:
     try:
-        return f"{type(exc).__name__}: {exc}"
+        # One that repeats its data would not fit into a message.
+        return f"{type(exc).__name__}: {exc}"[:SAID_CHARACTERS]
     except Exception:  # noqa: BLE001 - the text of a foreign exception is foreign code
         return f"{type(exc).__name__}, which cannot be shown"
 

@@ -122,9 +122,10 @@ class Dispatcher:
         try:
             self._handle(topic, payload)
             self.counts.handled += 1
-        except FunctionError as exc:
+        except Exception as exc:
+            # Whatever one event does, the next ones are handled: without this thread the component would be deaf.
             self.counts.failed += 1
-            log.error("event from %s failed: %s", topic, exc)
+            log.error("event from %s failed: %s", topic, exc, exc_info=not isinstance(exc, FunctionError))
             if isinstance(exc, FunctionEndedError):
                 self._ended()
         self._used_at = time.monotonic()

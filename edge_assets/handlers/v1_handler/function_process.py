@@ -164,6 +164,8 @@ class FunctionProcess:
             self._channel.send(dict(event))
         except ChannelClosedError as exc:
             raise FunctionEndedError(self._ending()) from exc
+        except ValueError as exc:
+            raise FunctionError(f"the event is too large: {exc}") from exc
         deadline = time.monotonic() + timeout_s
         message = self._next(timeout_s)
         # What a process that the function forked says of an earlier event is not this one's result.
@@ -172,14 +174,15 @@ class FunctionProcess:
         if message is None:
             self.stop()
             raise FunctionEndedError(f"timed out after {timeout_s:.0f} s: its process was killed")
-        if message["error"] is not None:
-            raise FunctionError(str(message["error"]))
+        if (error := message.get("error")) is not None:
+            raise FunctionError(str(error))
 
     def stop(self) -> None:
         """End the process and all that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(KILL_LIMIT_S)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_LIMIT_S)
         self._thread.join(KILL_LIMIT_S)
         self._channel.close()
 
