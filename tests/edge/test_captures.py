@@ -321,3 +321,22 @@ def test_a_capture_that_makes_room_while_its_batch_is_on_its_way_costs_nothing_e
     (lines,) = [body for key, body in bench.store.objects.items() if key.endswith(".jsonl")]
     assert [json.loads(line)["request_id"] for line in lines.splitlines()] == ["a"]
     assert bench.folder.waiting() == []
+
+
+@pytest.mark.parametrize("failing", ["put", "waiting", "remove"])
+def test_whatever_an_upload_fails_of_it_is_told_and_tried_again(
+    bench: Bench, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.capture(Request("a", index=3))
+
+    def fail(*_: object) -> None:
+        raise PermissionError("read-only") if failing == "remove" else RuntimeError("AWS_ERROR_AUTH")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store if failing == "put" else bench.folder, failing, fail)
+        bench.upload.upload()
+    assert bench.upload.counts()["problem"] == ("read-only" if failing == "remove" else "AWS_ERROR_AUTH")
+    bench.upload.upload()
+
+    assert len(bench.store.objects) == 1
+    assert (bench.folder.waiting(), bench.upload.problem) == ([], "")

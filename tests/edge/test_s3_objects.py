@@ -167,3 +167,10 @@ def test_a_python_that_cannot_write_to_s3_is_told_as_any_other_reason(monkeypatc
 
     with pytest.raises(OSError, match="this device's Python cannot write to S3"):
         open_s3()
+
+
+def test_an_address_of_the_token_exchange_that_is_none_is_told() -> None:
+    store = S3Objects({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "localhost"})
+
+    with pytest.raises(UploadError, match="no credentials from the device's token exchange"):
+        store.put("bucket", "key", b"body")

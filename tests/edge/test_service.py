@@ -354,3 +354,21 @@ def test_a_device_that_has_forgotten_the_process_ends_it_unless_that_would_be_fo
     device.wait_for(2)
     made.stop()
     assert running.wait() is Event.STOP
+
+
+def test_what_fails_while_it_looks_around_is_told_and_the_looks_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    device, looks = FakeDevice(), list[int]()
+
+    def look(_endpoints: object) -> None:
+        looks.append(1)
+        raise ArithmeticError("no heartbeat")
+
+    made = service(device, on_watch=look)
+    running = Running(made)
+    device.wait_for(1)
+
+    wait_for(lambda: len(looks) >= 3)
+    made.stop()
+
+    assert running.wait() is Event.STOP
+    assert "no heartbeat" in caplog.text

@@ -298,7 +298,11 @@ class ConnectedService(ABC):
                     self._events.put(Event.RENEWAL_DUE)
             self._look.wait(POLL_S)
             self._look.clear()
-            self._observe()
+            try:
+                self._observe()
+            except Exception:
+                # This thread follows models, cameras and the runtime, too: it must not end.
+                log.exception("looking around failed")
             if not told and self._is_outdated():
                 told = True
                 self._events.put(Event.RUNTIME_CHANGED)

@@ -105,10 +105,10 @@ class S3Objects:
         if not url:
             raise UploadError("no credentials: the device offers no token exchange to this component")
         token = self._environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
-        request = urllib.request.Request(url, headers={"Authorization": token})  # noqa: S310 - the device's own
         # The token exchange is on this machine: no proxy leads there.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
+            request = urllib.request.Request(url, headers={"Authorization": token})  # noqa: S310 - the device's own
             with opener.open(request, timeout=CALL_LIMIT_S) as answer:
                 found = json.load(answer)
             if found is None:
@@ -117,7 +117,7 @@ class S3Objects:
             return _Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["Token"], expires)
         except UploadError:
             raise
-        except (OSError, HTTPException, ValueError, KeyError, TypeError) as exc:
+        except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError) as exc:
             raise UploadError(f"no credentials from the device's token exchange: {exc!r}") from exc
 
     def _tls(self, url: str) -> ssl.SSLContext | None:

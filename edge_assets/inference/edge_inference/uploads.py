@@ -94,21 +94,22 @@ class CaptureUpload:
         """Upload the oldest records of one model and hour, and choose when to try next."""
         self._next_s = self._clock() + GATHER_S
         bucket = self.settings.capture_bucket
-        waiting = self._folder.waiting() if bucket else []
-        if not waiting:
-            return
-        place = (waiting[0].model, waiting[0].hour)
-        batch = list(takewhile(lambda capture: (capture.model, capture.hour) == place, waiting[:BATCH]))
+        waiting: list[Capture] = []
         try:
+            waiting = self._folder.waiting() if bucket else []
+            if not waiting:
+                return
+            place = (waiting[0].model, waiting[0].hour)
+            batch = list(takewhile(lambda capture: (capture.model, capture.hour) == place, waiting[:BATCH]))
             self.uploaded += self._send(bucket, f"{PREFIX}/{self._device}/{place[0]}/{place[1]}", batch)
-        except OSError as exc:
-            self.problem = str(exc)
+            for capture in batch:
+                self._folder.remove(capture)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, a disk that is read-only now, too: told and tried again
+            self.problem = str(exc) or type(exc).__name__
             pause_s = self._back_off.pause_s()
             self._next_s = self._clock() + pause_s
-            log.warning("%d captures wait, next upload in %.0f s: %s", len(waiting), pause_s, exc)
+            log.warning("%d captures wait, next upload in %.0f s: %s", len(waiting), pause_s, self.problem)
             return
-        for capture in batch:
-            self._folder.remove(capture)
         self.problem = ""
         self._back_off.reset()
         if len(waiting) > len(batch):

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 REFERENCE_BYTES = 64 << 10
 #: Fewer samples give no reference: every index would be chance.
 LEAST_SAMPLES = 30
+#: More are no counts, and the index could not be worked out.
+MOST_SAMPLES = 10**9
 MOST_BINS, A_BIN = 10, 10
 MOST_FEATURES = 32
 CONFIDENCE = "confidence"
@@ -156,8 +158,9 @@ def _statistic(entry: Mapping[str, Any]) -> Statistic:
     ascending = all(first < second for first, second in pairwise(edges))
     if not (ascending and all(map(math.isfinite, edges)) and 1 <= len(edges) < MOST_BINS + 1):
         raise ValueError(f"{name}: edges must be 1 to {MOST_BINS} ascending numbers, got {edges}")
-    if len(counts) != len(edges) + 1 or min(counts) < 0 or sum(counts) < LEAST_SAMPLES:
-        raise ValueError(f"{name}: counts must be one more than edges, of {LEAST_SAMPLES} samples at least")
+    if len(counts) != len(edges) + 1 or min(counts) < 0 or not LEAST_SAMPLES <= sum(counts) <= MOST_SAMPLES:
+        rule = f"counts must be one more than edges, of {LEAST_SAMPLES} to {MOST_SAMPLES} samples"
+        raise ValueError(f"{name}: {rule}, got {len(counts)} for {len(edges)}")
     return statistic
 
 
