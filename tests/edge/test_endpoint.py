@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -308,3 +309,22 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_what_has_ended_opens_no_camera_and_takes_no_files(bench: Bench, tmp_path: Path) -> None:
+    bench.load()
+    (tmp_path / "watched").mkdir()
+    (tmp_path / "watched" / "1.json").write_text('{"index": 1}')
+    os.utime(tmp_path / "watched" / "1.json", (0, 0))
+    with RogueCamera() as camera:
+        bench.endpoint.settings = replace(
+            SETTINGS, camera_url=camera.url, watch_directory=str(tmp_path / "watched"), camera_s=0.02
+        )
+        bench.endpoint.finish()
+
+        # The component's loop may have begun before the configuration took the model away.
+        bench.endpoint.poll()
+
+        assert bench.endpoint.camera is None
+        assert bench.endpoint.join(30) == 0
+        assert (tmp_path / "watched" / "1.json").exists()

@@ -99,6 +99,9 @@ class Endpoint:
         self._files: set[FileJob] = set()
         self._camera: Camera | None = None
         self._lock = threading.Lock()
+        # Held by `poll` and `finish`: what has ended opens no camera and takes no files.
+        self._polling = threading.Lock()
+        self._finished = False
         self._count_cores = count_cores
         self._cores, self._counted_at = count_cores(), time.monotonic()
         # A lane a side that answers go to: files may go to both.
@@ -168,9 +171,13 @@ class Endpoint:
     def poll(self) -> None:
         """Take the files that are due, once those taken before are done and a model is there; for one thread.
 
-        The camera that the settings name is read from now on.
+        The camera that the settings name is read from now on. After `finish` nothing happens.
         """
-        now = time.monotonic()
+        with self._polling:
+            if not self._finished:
+                self._poll(time.monotonic())
+
+    def _poll(self, now: float) -> None:
         if now >= self._counted_at + CORES_EVERY_S:
             self._cores, self._counted_at = self._count_cores(), now
             if self._pipeline.parallel != (parallel := self._parallel()):
@@ -188,9 +195,11 @@ class Endpoint:
 
     def finish(self) -> None:
         """Let the work end behind the last of the waiting messages."""
-        self._follow_camera(None)
-        if self._shadow is not None:
-            self._shadow.end()
+        with self._polling:
+            self._finished = True
+            self._follow_camera(None)
+            if self._shadow is not None:
+                self._shadow.end()
         self._pipeline.finish()
 
     def join(self, timeout_s: float) -> int:
