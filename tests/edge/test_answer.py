@@ -1,4 +1,6 @@
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edge_inference.messages import PAYLOAD_BYTES, ErrorCode, RequestError, failure, success
-from edge_inference.models.classifier import top_k
+from edge_inference.models.classifier import _classes, top_k
 from edge_inference.models.pictures import Preprocessing
 from edge_inference.models.prediction import Prediction, Score
 
@@ -123,3 +125,11 @@ def test_preprocessing_refuses_settings_without_a_meaning(arguments: tuple[objec
 def test_preprocessing_refuses_another_shape() -> None:
     with pytest.raises(ValueError, match="must have the shape"):
         Preprocessing(2, 1, "L", (0,), (1,)).apply(np.zeros((2, 2, 1), np.float32))
+
+
+@pytest.mark.parametrize(("count", "labels"), [(5, 10), (1, 10), (2, 3), (20, 10)])
+def test_a_model_whose_output_changes_its_length_gives_no_label(count: int, labels: int) -> None:
+    package: Any = SimpleNamespace(labels=tuple(map(str, range(labels))), probabilities=True)
+
+    with pytest.raises(ValueError, match=f"must have {labels} values, one a label, got {count}"):
+        _classes(package, np.zeros((1, count), np.float32))

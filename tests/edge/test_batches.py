@@ -132,6 +132,10 @@ def flattening() -> OnnxModel:
     return made([helper.make_node("Reshape", ["x", "shape"], ["y"])], ["N", 3], ["A", "B"], [shape])
 
 
+def adding_up() -> OnnxModel:
+    return made([helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], ["N", 3], [])
+
+
 def mixing() -> OnnxModel:
     axes = onnx.numpy_helper.from_array(np.array([0], np.int64), "axes")
     nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["sum"]), helper.make_node("Add", ["x", "sum"], ["y"])]
@@ -143,6 +147,7 @@ def mixing() -> OnnxModel:
     [
         (lambda: doubling(1), "the batch of x, y is fixed: export the model with a free one"),
         (flattening, "of two inputs it makes outputs of shape (6, 1), not a row each"),
+        (adding_up, "of two inputs it makes outputs of shape (), not a row each"),
         (mixing, "it answers an input otherwise in company"),
     ],
 )
@@ -173,3 +178,20 @@ def test_as_many_are_on_their_way_as_may_be_run_together(tmp_path: Any) -> None:
     bench.endpoint.settings = parse(configuration(batch=8))["digits"]
 
     assert (bench.endpoint.running.batch, bench.endpoint._pipeline.parallel) == (8, 8)
+
+
+def test_texts_are_served_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    text = helper.make_tensor_value_info("x", TensorProto.STRING, ["N", 3])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [text],
+        [helper.make_tensor_value_info("y", TensorProto.STRING, ["N", 3])],
+    )
+    made_of = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = import_engine().InferenceSession(made_of.SerializeToString(), providers=["CPUExecutionProvider"])
+    plain = OnnxModel(session, "x", ["y"])
+
+    assert batched(plain, [1, 3], "string", 8) is plain
+
+    assert [each.getMessage() for each in caplog.records] == ["batch is without effect: it takes models of numbers"]

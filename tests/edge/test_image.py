@@ -253,3 +253,23 @@ def test_cuts_the_centre_out_of_a_picture_whose_shorter_side_was_scaled() -> Non
 
     assert cut.min() == 1
     assert whole[0, 0, 0] == 0
+
+
+def test_every_size_of_a_picture_has_a_centre_to_cut_out() -> None:
+    shades = np.arange(30, dtype=np.uint8)[:, np.newaxis]
+
+    for side in (29, 58, 116, 225, 1000, 4031):
+        picture = Image.fromarray(np.resize(shades, (side + 40, side)))
+        for turned in (picture, picture.transpose(Image.Transpose.ROTATE_90)):
+            assert decode(encoded(turned), 224, 224, "L", resize=224).shape == (224, 224, 1)
+
+
+def test_a_palette_picture_without_its_palette_is_damaged() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).convert("P").save(stream, "PNG", transparency=0)
+    palette = stream.getvalue()
+    start = palette.index(b"PLTE") - 4
+    length = int.from_bytes(palette[start : start + 4])
+
+    with pytest.raises(RequestError, match="image must be complete and undamaged"):
+        decode(palette[:start] + palette[start + length + 12 :], 8, 8, "L")

@@ -151,6 +151,8 @@ def _obstacle(model: OnnxModel, shape: Sequence[int], dtype: str) -> str:
         return "it takes models with one input, whose first size is the batch"
     if fixed := [each.name for each in tensors if each.name in named and each.shape and isinstance(each.shape[0], int)]:
         return f"the batch of {', '.join(fixed)} is fixed: export the model with a free one"
+    if dtype == "string":
+        return "it takes models of numbers"
     one = np.zeros([max(size, 1) for size in shape], dtype)
     other = np.ones_like(one)
     try:
@@ -160,8 +162,8 @@ def _obstacle(model: OnnxModel, shape: Sequence[int], dtype: str) -> str:
         return f"two inputs at once fail: {' '.join(str(exc).split())[:200]}"
     for place, found in enumerate(alone):
         for single, joined in zip(found, both, strict=True):
-            row = joined[place : place + 1]
-            if row.shape != single.shape:
+            row = joined[place : place + 1] if joined.ndim else None
+            if row is None or row.shape != single.shape:
                 return f"of two inputs it makes outputs of shape {joined.shape}, not a row each"
             numbers = single.dtype.kind == "f"
             if not (

@@ -226,6 +226,8 @@ def _classes(package: ModelPackage, output: NDArray[Any]) -> NDArray[Any]:
     classes: NDArray[Any] = output.reshape(-1)
     if len(classes) == len(package.labels):
         return classes
+    if (len(classes), len(package.labels)) != (1, 2):
+        raise ValueError(f"a model's output must have {len(package.labels)} values, one a label, got {len(classes)}")
     return np.concatenate([1 - classes if package.probabilities else np.zeros_like(classes), classes])
 
 

@@ -123,7 +123,7 @@ def decode(
         raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be a {' or '.join(FORMATS)} file, got {got}") from exc
     except Image.DecompressionBombError as exc:
         raise RequestError(ErrorCode.INVALID_IMAGE, f"an image must have at most {MAX_PIXELS} pixels: {exc}") from exc
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as exc:
+    except (OSError, ArithmeticError, AssertionError, EOFError, LookupError, SyntaxError, TypeError, ValueError) as exc:
         # Pillow's decoders raise any of these on damaged files.
         raise RequestError(ErrorCode.INVALID_IMAGE, f"image must be complete and undamaged: {exc}") from exc
     return Decoded(pixels, size)
@@ -180,8 +180,10 @@ def _box(picture: Image.Image, width: int, height: int, resize: int | None) -> t
     if resize is None:
         return None
     scale = min(picture.size) / resize
-    left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
-    return (left, top, left + width * scale, top + height * scale)
+    # Rounding must not lead out of the picture: Pillow refuses that.
+    across, down = min(width * scale, picture.width), min(height * scale, picture.height)
+    left, top = (picture.width - across) / 2, (picture.height - down) / 2
+    return (left, top, min(left + across, picture.width), min(top + down, picture.height))
 
 
 @dataclass(frozen=True)
