@@ -149,3 +149,13 @@ def test_a_publication_that_cannot_be_written_is_another_attempt(ipc: Greengrass
 
     with pytest.raises(IpcError, match="publishing on t: the socket is closed"):
         publication.wait(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "closes"),
+    [(RecursionError("maximum recursion depth"), False), (ValueError("no JSON"), False), (ServiceError(), True)],
+)
+def test_a_message_that_cannot_be_read_costs_no_connection(error: Exception, closes: bool) -> None:
+    subscription = greengrass_ipc._Subscription(greengrass_ipc._Lifecycle(lambda: None), "subscribing to t")
+
+    assert subscription._on_stream_error(error) is closes
