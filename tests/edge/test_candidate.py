@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,12 @@ from edge_inference.comparison import SHOWN, Compared, Shadow, Sketch, agree, in
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
 from edge_inference.messages import Request, RequestError, parse
+from edge_inference.models.package import ModelPackage
 from edge_inference.models.prediction import Prediction, Score
-from edge_inference.models.runtime import Running, load
+from edge_inference.models.runtime import OnnxModel, Running, load
 from edge_inference.models.store import ModelStore, load_workload
 from tests.edge.file_bench import serving
-from tests.edge.model_folder import make_package, point
+from tests.edge.model_folder import describe, make_package, point
 
 #: Zeros and ones are named as each other: one of five digits, or so, gets another label.
 WRONG = ["1", "0", *map(str, range(2, 10))]
@@ -34,16 +36,27 @@ WRONG = ["1", "0", *map(str, range(2, 10))]
 class Device:
     """An endpoint with a store as the component makes it, on a folder that outlives both."""
 
-    def __init__(self, folder: Path, memory_mb: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        memory_mb: Callable[[], float] = lambda: 0.0,
+        free_bytes: Callable[[], int] = lambda: 1 << 40,
+    ) -> None:
         self.folder, self.outbox = folder, Outbox()
+        self.loaded: list[str] = []
         self.captures = CaptureQueue(CaptureFolder(folder / "captures"), "thing-1")
         self.store = ModelStore(
             folder / "current",
-            lambda package, running: load_workload(package, lambda found: load(found, running)),
+            lambda package, running: load_workload(package, partial(self.load, running)),
             copies=folder / "copies",
             resident_mb=memory_mb,
+            free_bytes=free_bytes,
         )
         self.endpoint = Endpoint(serving(), "thing-1", self.store, self.outbox, self.captures)
+
+    def load(self, running: Running, package: ModelPackage) -> OnnxModel:
+        self.loaded.append(package.version)
+        return load(package, running)
 
     def follow(self, approved: str, version: str = "", limit_mb: int = 0, **changes: Any) -> None:
         """What the component's loop does, after a deployment where a version is given."""
@@ -320,3 +333,37 @@ def test_several_models_are_told_in_turn() -> None:
 
     assert [in_turn(reports, number)["model"] for number in range(4)] == ["a", "b", "a", "b"]
     assert in_turn({}, 3) == {}
+
+
+def test_a_candidate_whose_files_are_too_large_is_told_without_being_loaded(tmp_path: Path) -> None:
+    device = Device(tmp_path, free_bytes=lambda: 0)
+    device.follow("1.0.0", "1.0.0")
+
+    package = make_package(tmp_path / "large" / "1.1.0")
+    (package / "weights.bin").write_bytes(bytes(1_100_000))
+    point(tmp_path / "current", describe(package, "1.1.0"))
+    device.follow("none", limit_mb=1)
+
+    assert device.store.candidate is not None
+    assert (device.store.candidate.model, device.store.candidate.version) == (None, "1.1.0")
+    assert 1.1 < device.report["memory_mb"] < 1.3
+    assert device.loaded == ["1.0.0"]
+    device.follow("1.1.0", limit_mb=1)
+    assert device.ask(0)["model"]["version"] == "1.1.0"
+
+
+def test_a_candidate_for_which_no_memory_is_left_waits_for_it(tmp_path: Path) -> None:
+    left = [0]
+    device = Device(tmp_path, free_bytes=lambda: left[0])
+    device.follow("1.0.0", "1.0.0")
+
+    device.follow("none", "1.1.0")
+
+    assert "bytes of memory to be compared, 0 are free" in device.store.problem
+    assert (device.loaded, device.store.candidate) == (["1.0.0"], None)
+    assert device.ask(0)["model"]["version"] == "1.0.0"
+    left[0] = 1 << 40
+    device.store._retry_at = 0.0
+    device.follow("none")
+    assert device.store.candidate is not None
+    assert device.store.problem == ""

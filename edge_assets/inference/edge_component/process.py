@@ -167,6 +167,18 @@ def trim() -> None:
         release(0)
 
 
+def free_bytes() -> int:
+    """Memory that can be had without swapping.
+
+    Returns:
+        Bytes; a very large number where the kernel does not say.
+    """
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
     try:

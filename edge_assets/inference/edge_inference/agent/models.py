@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_component.process import free_bytes
 from edge_inference.agent import AgentError, Status
 from edge_inference.models import runtime
-from edge_inference.models.package import MANIFEST, MODEL_FILE, ModelPackageError, verified
+from edge_inference.models.contents import read_file
+from edge_inference.models.package import MANIFEST, MEMORY_FACTOR, MODEL_FILE, ModelPackageError, declared, verified
 from edge_inference.models.signature import SigningKey
 
 #: Element types of ONNX Runtime that the agent's protocol knows.
@@ -29,8 +31,6 @@ NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 NAME_CHARACTERS = 255
 POINTER = "current"
 POINTER_BYTES = 4096
-#: Weights are held once by the session and once, for a moment, by the reader of the file.
-MEMORY_FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -139,18 +139,6 @@ def _status(error: BaseException) -> Status:
     return Status.INVALID_ARGUMENT if type(error).__name__ == "InvalidArgument" else Status.INTERNAL
 
 
-def available_bytes() -> int:
-    """Memory that can be had without swapping.
-
-    Returns:
-        Bytes; a very large number where the kernel does not say.
-    """
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 1 << 62
-
-
 class ModelRegistry:
     """Models by name; safe for any thread.
 
@@ -169,7 +157,7 @@ class ModelRegistry:
         served: Callable[[], Mapping[str, TensorModel]],
         load: Callable[[Path], TensorModel],
         max_models: int,
-        memory: Callable[[], int] = available_bytes,
+        memory: Callable[[], int] = free_bytes,
     ) -> None:
         self._served = served
         self._load = load
@@ -257,8 +245,7 @@ class ModelRegistry:
 
     def _load_anew(self, folder: Path) -> TensorModel:
         # All files: weights may lie in files of their own.
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        needed, free = size * MEMORY_FACTOR, self._memory()
+        needed, free = declared(folder)[1] * MEMORY_FACTOR, self._memory()
         if needed > free:
             raise AgentError(Status.RESOURCE_EXHAUSTED, f"the model needs about {needed} bytes, {free} are free")
         return self._load(folder)
@@ -268,8 +255,7 @@ def _package_folder(url: str) -> Path:
     folder = Path(url)
     try:
         if folder.is_absolute() and not (folder / MANIFEST).exists():
-            with (folder / POINTER).open(encoding="utf-8", errors="replace") as pointer:
-                folder = Path(pointer.read(POINTER_BYTES).strip())
+            folder = Path(read_file(folder / POINTER, POINTER_BYTES)[:POINTER_BYTES].decode(errors="replace").strip())
         if folder.is_absolute() and (folder / MANIFEST).is_file() and (folder / MODEL_FILE).is_file():
             return folder.resolve()
     except (OSError, ValueError):

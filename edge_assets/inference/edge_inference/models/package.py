@@ -49,6 +49,8 @@ MANIFEST_BYTES = 1 << 20
 #: Folder of a compiler's output, which this component does not load.
 COMPILED = "compiled"
 _PART_BYTES = 1 << 20
+#: Weights are held once by the session and once, for a moment, by the reader of the file.
+MEMORY_FACTOR = 2
 
 
 class ModelPackageError(Exception):
@@ -316,6 +318,24 @@ def open_package(folder: Path, key: SigningKey | None = None) -> ModelPackage:
     except (TypeError, ValueError, AttributeError) as exc:
         raise ModelPackageError(f"{folder / MANIFEST}: {exc}") from exc
     return package
+
+
+def declared(folder: Path) -> tuple[str, int]:
+    """What a manifest says before anything is verified or loaded.
+
+    Args:
+        folder: The unpacked package.
+
+    Returns:
+        Version, and bytes of the files that are read into memory; of a manifest of no use "" and 0: loading says why.
+    """
+    try:
+        manifest = _manifest(folder, None)
+        files = _mapping(manifest, "files")
+        read = [_mapping(files, name)["bytes"] for name in files if PurePosixPath(name).parts[0] != COMPILED]
+        return str(manifest["version"]), sum(map(_whole_number, read))
+    except (ModelPackageError, LookupError, TypeError):
+        return "", 0
 
 
 def verified(folder: Path, key: SigningKey | None = None) -> tuple[Mapping[str, object], Contents]:

@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from edge_component.back_off import BackOff
+from edge_component.process import free_bytes
 from edge_inference.messages import Request
 from edge_inference.models.classifier import ImageClassifier, TabularClassifier, load_samples
 from edge_inference.models.contents import read_file
 from edge_inference.models.detector import ObjectDetector
-from edge_inference.models.package import MANIFEST, TENSORS, ModelPackage, ModelPackageError, open_package
+from edge_inference.models.package import (
+    MANIFEST,
+    MEMORY_FACTOR,
+    TENSORS,
+    ModelPackage,
+    ModelPackageError,
+    declared,
+    open_package,
+)
 from edge_inference.models.prediction import Prediction
 from edge_inference.models.runtime import ON_ONE_THREAD, ModelRuntime, Running, RuntimeLoader
 from edge_inference.models.signature import SigningKey
@@ -150,7 +159,7 @@ class Candidate(NamedTuple):
         model: Loaded and warm; None where it takes more memory than it may.
         current: Version of the model in use.
         version: Its own.
-        memory_mb: By how much the process has grown with it.
+        memory_mb: By how much the process has grown with it, or what its files have, where they alone are too much.
     """
 
     model: Workload | None
@@ -173,6 +182,7 @@ class ModelStore:
         clock: Monotonic seconds.
         copies: Folder for the copy of the model in use; without one, the default, none is kept.
         resident_mb: Memory of the process.
+        free_bytes: Memory that is left on the device.
     """
 
     def __init__(
@@ -183,12 +193,14 @@ class ModelStore:
         *,
         copies: Path | None = None,
         resident_mb: Callable[[], float] = lambda: 0.0,
+        free_bytes: Callable[[], int] = free_bytes,
     ) -> None:
         self._pointer = pointer
         self._load = load
         self._clock = clock
         self._copies = copies
         self._resident_mb = resident_mb
+        self._free_bytes = free_bytes
         self._approved, self._limit_mb = "", 0
         self._ready = threading.Condition()
         #: Compared with the model in use; None without one.
@@ -317,17 +329,31 @@ class ModelStore:
         if self._approved:
             self._copy(package.folder, package.version)
 
-    def _set_aside(self, model: Workload, current: str, memory_mb: float) -> None:
+    def _set_aside(self, model: Workload | None, current: str, version: str, memory_mb: float) -> None:
         fits = not self._limit_mb or memory_mb <= self._limit_mb
-        version = model.package.version
         self.candidate = Candidate(model if fits else None, current, version, memory_mb)
         self._problem, self._retry_at = "", None
         what = "is compared with" if fits else f"takes {memory_mb:.0f} MB of {self._limit_mb} and is not run beside"
-        log.info("model %s %s %s version %s", model.package.name, version, what, current)
+        log.info("candidate %s %s version %s", version, what, current)
+
+    def _is_too_large(self, folder: Path, current: str) -> bool:
+        """Set a candidate aside that cannot be loaded within its limit: its files are in memory then, or as large."""
+        version, size = declared(folder)
+        if version in ("", self._approved, current):
+            return False
+        if self._limit_mb and size > self._limit_mb * 1e6:
+            self._set_aside(None, current, version, size / 1e6)
+            return True
+        if (needed := size * MEMORY_FACTOR) > (free := self._free_bytes()):
+            # What is in use must not be ended for what is not: tried again later.
+            raise ModelPackageError(f"{folder} needs about {needed} bytes of memory to be compared, {free} are free")
+        return False
 
     def _replace(self, folder: Path, running: Running) -> None:
-        started, before_mb = self._clock(), self._resident_mb()
+        started, before_mb, current = self._clock(), self._resident_mb(), self.version
         try:
+            if self._approved and current is not None and self._is_too_large(folder, current):
+                return
             model = self._load(folder, running)
         except Exception as exc:
             # Whatever is wrong with a new model, the one in use must go on.
@@ -335,17 +361,16 @@ class ModelStore:
             self._problem = str(exc) or type(exc).__name__
             pause_s = self._back_off.pause_s()
             self._retry_at = self._clock() + pause_s
-            kept = self.model.package.version if self.model else "none"
             log.error(
                 "model not taken, version in use: %s, next attempt in %.1f s: %s",
-                kept,
+                current or "none",
                 pause_s,
                 self._problem,
                 exc_info=not isinstance(exc, ModelPackageError),
             )
             return
-        current = self.version
-        if self._approved and current is not None and model.package.version not in (self._approved, current):
-            self._set_aside(model, current, max(0.0, self._resident_mb() - before_mb))
+        version = model.package.version
+        if self._approved and current is not None and version not in (self._approved, current):
+            self._set_aside(model, current, version, max(0.0, self._resident_mb() - before_mb))
             return
         self._take(model, f"loaded in {self._clock() - started:.3f} s")
