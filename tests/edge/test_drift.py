@@ -181,7 +181,7 @@ def test_measures_of_a_picture_do_not_depend_on_how_its_pixels_are_written() -> 
         (lambda found: found["statistics"][1].update(edges=[2, 1]) or found, "edges must be 1 to 10 ascending"),
         (lambda found: found["statistics"][1].update(edges=[math.nan]) or found, "edges must be"),
         (lambda found: found["statistics"][1].update(counts=[1]) or found, "counts must be one more"),
-        (lambda found: found["statistics"][1].update(edges=[1], counts=[30, 10**308]) or found, "of 30 to 1000000000 samples"),
+        (lambda found: found["statistics"][1].update(edges=[1], counts=[30, 10**308]) or found, "of 30 to"),
         (lambda found: found["statistics"].append(7) or found, "must be as"),
     ],
 )
