@@ -136,8 +136,8 @@ class _Subscription:
 
     def _on_stream_error(self, error: Exception) -> bool:
         log.warning("%s failed: %s", self._what, error)
-        # Close the stream; _on_stream_closed follows. Not for a message that cannot be read, such as JSON that is nested
-        # without end: the next one can.
+        # Close the stream; _on_stream_closed follows. But a message that cannot be read, such as JSON nested without
+        # end, costs itself alone.
         return not isinstance(error, ValueError | RecursionError)
 
     def _on_stream_closed(self) -> None:
