@@ -1,7 +1,9 @@
 """The files that ship to devices, as archives ready to publish."""
 
 import ast
+import io
 import shutil
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,13 +190,15 @@ def shipped_code(package: Path) -> dict[str, bytes]:
         SyntaxError: A module is no Python.
     """
     return {
-        name: bare_python(file.read_text(encoding="utf-8")).encode() if file.suffix == ".py" else file.read_bytes()
+        name: bare_python(file.read_text(encoding="utf-8")).encode()
         for name, file in package_files(package).items()
+        # A .proto is for who makes clients, and for our own generated module.
+        if file.suffix == ".py"
     }
 
 
 def bare_python(source: str) -> str:
-    """Take docstrings and lines of comment out of a module, a third of what a device would fetch.
+    """Take docstrings and comments out of a module, a third of what a device would fetch.
 
     Every statement stays on its line, so a traceback of a device fits the module in the repository.
 
@@ -208,19 +212,17 @@ def bare_python(source: str) -> str:
         SyntaxError: It is no Python.
     """
     lines = source.split("\n")
-    in_text: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.JoinedStr | ast.Constant):
-            in_text.update(range(node.lineno, node.end_lineno or node.lineno))
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
             first = node.body[0]
             kept = "" if isinstance(node, ast.Module) or len(node.body) > 1 else "pass"
-            lines[first.lineno - 1] = lines[first.lineno - 1][: first.col_offset] + kept
+            lines[first.lineno - 1] = (lines[first.lineno - 1][: first.col_offset] + kept).rstrip()
             for number in range(first.lineno, first.end_lineno or first.lineno):
                 lines[number] = ""
-    for number, line in enumerate(lines):
-        if number not in in_text and (line.isspace() or line.lstrip().startswith("#")):
-            lines[number] = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip()
     return "\n".join(lines)
 
 

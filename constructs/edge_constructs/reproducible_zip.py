@@ -170,7 +170,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes, method: int
     entry.create_system = 3  # Unix, whatever the machine that builds: the mode below is a Unix one.
     entry.external_attr = FILE_MODE << 16
     if isinstance(content, bytes):
-        archive.writestr(entry, content)
+        archive.writestr(entry, content, compresslevel=9)
         return
     # Sizes are written into the header up front, so that the archive needs no data descriptors.
     entry.file_size = content.stat().st_size
