@@ -81,10 +81,10 @@ def table(title: str, settings: type) -> str:
         Markdown, a line a key.
     """
     rows = [f"| {title} | values | default | what |", "|---|---|---|---|"]
-    fields = {each.name: each for each in dataclasses.fields(settings)}
+    fields, told = {each.name: each for each in dataclasses.fields(settings)}, attributes(settings)
     for name, about in known(settings).items():
         default = "required" if about.required else _shown(fields[name].default)
-        rows.append(f"| `{about.key}` | {about.kind.said} | {default} | {about.doc} |")
+        rows.append(f"| `{about.key}` | {about.kind.said} | {default} | {told[name]} |")
     return "\n".join(rows)
 
 

@@ -15,13 +15,20 @@ from tools.reference import DOCS, attributes, current, section_of, table, writte
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Settings of all sorts."""
+    """Settings of all sorts.
+
+    Attributes:
+        wanted: what must be there
+        size: a size
+        on: a switch
+        words: an object
+    """
 
     name: str
-    wanted: int = setting("wantedKey", whole(1, 5), "what must be there")
-    size: int = setting("size", whole(1, 1 << 30), "a size", 3 << 20)
-    on: bool = setting("on", FLAG, "a switch", False)
-    words: Mapping[str, str] = setting("words", FLAG, "an object", factory=dict)
+    wanted: int = setting("wantedKey", whole(1, 5))
+    size: int = setting("size", whole(1, 1 << 30), 3 << 20)
+    on: bool = setting("on", FLAG, False)
+    words: Mapping[str, str] = setting("words", FLAG, factory=dict)
 
 
 @pytest.mark.parametrize(("name", "content"), current().items(), ids=lambda value: value[:30])

@@ -26,34 +26,37 @@ ENCODINGS = ("json", "binary")
 
 @dataclass(frozen=True, kw_only=True)
 class HandlerSettings:
-    """How a function is run."""
+    """How a function is run.
 
-    name: str = setting("name", NAMED, "the function's name, for its context and the log")
-    handler: str = setting("handler", text("'module.function'", HANDLER), "where the function is")
-    pinned: bool = setting(
-        "pinned",
-        FLAG,
-        "whether it lives as long as the component; else from an event until it is idle",
-        False,
-    )
-    encoding: str = setting(
-        "encoding", choice(*ENCODINGS), "`json`: the event is the parsed message; `binary`: its bytes", "json"
-    )
-    subscribe: tuple[str, ...] = setting("subscribe", topics(), "topics in the cloud whose messages are its events", ())
-    publish: tuple[str, ...] = setting("publish", topics(), "topics in the cloud that it may publish on", ())
-    local_subscribe: tuple[str, ...] = setting(
-        "localSubscribe", topics(), "topics of the device whose messages are its events, too", ()
-    )
-    local_publish: tuple[str, ...] = setting(
-        "localPublish", topics(), "topics of the device that it may publish on, too", ()
-    )
-    environment: Mapping[str, str] = setting(
-        "environment", environment(), "its environment variables", factory=dict[str, str]
-    )
-    timeout_s: int = setting("timeoutSeconds", whole(1, 3600), "an event that takes longer ends its process", 3)
-    idle_s: int = setting("idleSeconds", whole(1, 86_400), "without an event for so long it ends, unless pinned", 60)
-    queue_size: int = setting("queueSize", whole(1, 10_000), "events that wait; one more is dropped", 64)
-    memory_mb: int = setting("memoryMb", whole(1, 65_536), "what the context says; not enforced", 128)
+    Attributes:
+        name: the function's name, for its context and the log
+        handler: where the function is
+        pinned: whether it lives as long as the component; else from an event until it is idle
+        encoding: `json`: the event is the parsed message; `binary`: its bytes
+        subscribe: topics in the cloud whose messages are its events
+        publish: topics in the cloud that it may publish on
+        local_subscribe: topics of the device whose messages are its events, too
+        local_publish: topics of the device that it may publish on, too
+        environment: its environment variables
+        timeout_s: an event that takes longer ends its process
+        idle_s: without an event for so long it ends, unless pinned
+        queue_size: events that wait; one more is dropped
+        memory_mb: what the context says; not enforced
+    """
+
+    name: str = setting("name", NAMED)
+    handler: str = setting("handler", text("'module.function'", HANDLER))
+    pinned: bool = setting("pinned", FLAG, False)
+    encoding: str = setting("encoding", choice(*ENCODINGS), "json")
+    subscribe: tuple[str, ...] = setting("subscribe", topics(), ())
+    publish: tuple[str, ...] = setting("publish", topics(), ())
+    local_subscribe: tuple[str, ...] = setting("localSubscribe", topics(), ())
+    local_publish: tuple[str, ...] = setting("localPublish", topics(), ())
+    environment: Mapping[str, str] = setting("environment", environment(), factory=dict[str, str])
+    timeout_s: int = setting("timeoutSeconds", whole(1, 3600), 3)
+    idle_s: int = setting("idleSeconds", whole(1, 86_400), 60)
+    queue_size: int = setting("queueSize", whole(1, 10_000), 64)
+    memory_mb: int = setting("memoryMb", whole(1, 65_536), 128)
 
 
 def parse(value: object, thing: str = "") -> HandlerSettings:

@@ -1,6 +1,7 @@
-"""Settings as tables of fields: key, kind, default and meaning of each; checked as a whole before any is used.
+"""Settings as tables of fields: key, kind and default of each; checked as a whole before any is used.
 
-A settings class is a frozen dataclass whose fields are made by `setting`; `read` checks a configuration by it.
+A settings class is a frozen dataclass whose fields are made by `setting`; `read` checks a configuration by it. What a
+field means is among the attributes of its docstring, which stays here when the code travels to devices.
 """
 
 import math
@@ -41,27 +42,24 @@ class Setting:
     Args:
         key: Its key there.
         kind: What its value may be.
-        doc: What it means.
         required: Whether it may not be left out.
     """
 
     key: str
     kind: Kind
-    doc: str
     required: bool
 
 
-def setting(key: str, kind: Kind, doc: str, default: Any = MISSING, factory: Any = MISSING) -> Any:
+def setting(key: str, kind: Kind, default: Any = MISSING, factory: Any = MISSING) -> Any:
     """Declare a field of a settings class; see `Setting`.
 
     Args:
         key: Its key.
         kind: What its value may be.
-        doc: What it means.
         default: Its value where the key is left out; without this and `factory` the key is required.
         factory: Makes the default, where that is an object.
     """
-    about = {"setting": Setting(key, kind, doc, required=default is factory is MISSING)}
+    about = {"setting": Setting(key, kind, required=default is factory is MISSING)}
     if factory is not MISSING:
         return field(default_factory=factory, metadata=about)
     return field(default=default, metadata=about)

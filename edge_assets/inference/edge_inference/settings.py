@@ -42,120 +42,87 @@ _USER = text("a name of at most 128 characters without a colon", re.compile(r"[^
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How one model is served; `name` is its key in the configuration."""
+    """How one model is served; `name` is its key in the configuration.
+
+    Attributes:
+        component: component that brings the model
+        request_topic: where requests arrive
+        response_topic: where answers go
+        local: whether the device's own components may ask, too, on its local topics of these names
+        results: where results of files go: to the cloud, to the device's components, or both
+        top_k: labels, or objects, in an answer
+        queue_size: requests that wait; one more gets an error answer
+        max_request_bytes: a larger request gets an error answer unread
+        model_wait_s: patience of a request for the first model, from its arrival
+        threads: processor cores for one input; 0 for all, and never more than the process may use
+        parallel: inputs that are worked on at a time; 0 for as many as cores and threads allow; answers keep their
+            order
+        batch: inputs that are run together where they wait and the model's batch is free; 1 for none
+        accelerator: where it runs first, if the device's ONNX Runtime can: else on the processor, which the heartbeat
+            tells
+        threshold: labels and objects of a smaller probability are left out
+        approved: version of the model that may answer; another one is compared with it first; by default every version
+            may
+        candidate_mb: memory that the other one may take; more is not run; 0 for any
+        interval_s: seconds between two predictions of `ImageName`; 0 for the start and changes only
+        capture_share: share of predictions to capture
+        capture_below: predictions of a smaller probability are all captured
+        image_name: a file (a picture, or a request as `.json`) predicted at the start, when it changes and at each
+            interval
+        image_directory: folder of that file, in place of the model's package
+        watch_directory: every complete file in it is predicted and **removed** once its result is safe; one that fails
+            becomes `*.failed`, see above
+        camera_url: a camera that sends JPEG or MJPEG: its newest frame is predicted; without user and password, see
+            [cameras](cameras.md)
+        camera_s: seconds between two frames that are predicted, at least
+        camera_timeout_s: within which a camera answers, and a frame arrives whole
+        camera_user: who logs in to it, by digest or basic
+        camera_password: the password; other components of nucleus lite can read it here
+        camera_password_file: a file on the device with the password, in place of that
+        camera_certificates: a file of certificates to trust for https, in place of the system's
+        result_topic: where the results of files go, in place of the response topic; `{stage}` stands for the stage; the
+            recipe must grant the topic
+        result_format: form of those results; `edge-manager`: timestamp, inference-type, inference-description,
+            inference-results [{Label, Score}], of an object also its Box
+    """
 
     name: str
     # It becomes a folder's name: nothing may lead out of the work folder.
-    component: str = setting("component", text("a component's name", COMPONENT), "component that brings the model")
-    request_topic: str = setting("requestTopic", topic(), "where requests arrive")
-    response_topic: str = setting("responseTopic", topic(), "where answers go")
-    local: bool = setting(
-        "local", FLAG, "whether the device's own components may ask, too, on its local topics of these names", True
-    )
-    results: str = setting(
-        "results",
-        choice(*RESULTS),
-        "where results of files go: to the cloud, to the device's components, or both",
-        "cloud",
-    )
-    top_k: int = setting("topK", whole(1, 100), "labels, or objects, in an answer", 3)
-    queue_size: int = setting("queueSize", whole(1, 10_000), "requests that wait; one more gets an error answer", 64)
-    max_request_bytes: int = setting(
-        "maxRequestBytes", whole(KIBIBYTE, 16 * MEBIBYTE), "a larger request gets an error answer unread", MQTT_BYTES
-    )
-    model_wait_s: int = setting(
-        "modelWaitSeconds", whole(0, 300), "patience of a request for the first model, from its arrival", 10
-    )
-    threads: int = setting(
-        "threads", whole(0, 64), "processor cores for one input; 0 for all, and never more than the process may use", 1
-    )
-    parallel: int = setting(
-        "parallel",
-        whole(0, 64),
-        "inputs that are worked on at a time; 0 for as many as cores and threads allow; answers keep their order",
-        0,
-    )
-    batch: int = setting(
-        "batch",
-        whole(1, 64),
-        "inputs that are run together where they wait and the model's batch is free; 1 for none",
-        1,
-    )
-    accelerator: str = setting(
-        "accelerator",
-        choice(*ACCELERATORS),
-        "where it runs first, if the device's ONNX Runtime can: else on the processor, which the heartbeat tells",
-        "cpu",
-    )
-    threshold: float = setting("threshold", _SHARE, "labels and objects of a smaller probability are left out", 0.0)
+    component: str = setting("component", text("a component's name", COMPONENT))
+    request_topic: str = setting("requestTopic", topic())
+    response_topic: str = setting("responseTopic", topic())
+    local: bool = setting("local", FLAG, True)
+    results: str = setting("results", choice(*RESULTS), "cloud")
+    top_k: int = setting("topK", whole(1, 100), 3)
+    queue_size: int = setting("queueSize", whole(1, 10_000), 64)
+    max_request_bytes: int = setting("maxRequestBytes", whole(KIBIBYTE, 16 * MEBIBYTE), MQTT_BYTES)
+    model_wait_s: int = setting("modelWaitSeconds", whole(0, 300), 10)
+    threads: int = setting("threads", whole(0, 64), 1)
+    parallel: int = setting("parallel", whole(0, 64), 0)
+    batch: int = setting("batch", whole(1, 64), 1)
+    accelerator: str = setting("accelerator", choice(*ACCELERATORS), "cpu")
+    threshold: float = setting("threshold", _SHARE, 0.0)
     approved: str = setting(
-        "approvedVersion",
-        text("a version, none or nothing", re.compile(r"[0-9A-Za-z.+-]{0,64}")),
-        "version of the model that may answer; another one is compared with it first; by default every version may",
-        "",
+        "approvedVersion", text("a version, none or nothing", re.compile(r"[0-9A-Za-z.+-]{0,64}")), ""
     )
-    candidate_mb: int = setting(
-        "candidateMegabytes", whole(0, 1 << 20), "memory that the other one may take; more is not run; 0 for any", 0
-    )
-    interval_s: float = setting(
-        "InferenceInterval",
-        number(0, 365 * DAY_S),
-        "seconds between two predictions of `ImageName`; 0 for the start and changes only",
-        3600.0,
-    )
-    capture_share: float = setting("captureShare", _SHARE, "share of predictions to capture", 0.0)
-    capture_below: float = setting("captureBelow", _SHARE, "predictions of a smaller probability are all captured", 0.0)
-    image_name: str = setting(
-        "ImageName",
-        _PATH,
-        "a file (a picture, or a request as `.json`) predicted at the start, when it changes and at each interval",
-        "",
-    )
-    image_directory: str = setting("ImageDirectory", _PATH, "folder of that file, in place of the model's package", "")
-    watch_directory: str = setting(
-        "WatchDirectory",
-        _PATH,
-        "every complete file in it is predicted and **removed** once its result is safe; one that fails becomes "
-        "`*.failed`, see above",
-        "",
-    )
-    camera_url: str = setting(
-        "cameraUrl",
-        ADDRESS,
-        "a camera that sends JPEG or MJPEG: its newest frame is predicted; without user and password, see "
-        "[cameras](cameras.md)",
-        "",
-    )
-    camera_s: float = setting(
-        "cameraSeconds", number(0.02, DAY_S), "seconds between two frames that are predicted, at least", 1.0
-    )
-    camera_timeout_s: float = setting(
-        "cameraTimeoutSeconds", number(1, 60), "within which a camera answers, and a frame arrives whole", 5.0
-    )
-    camera_user: str = setting("cameraUser", _USER, "who logs in to it, by digest or basic", "")
+    candidate_mb: int = setting("candidateMegabytes", whole(0, 1 << 20), 0)
+    interval_s: float = setting("InferenceInterval", number(0, 365 * DAY_S), 3600.0)
+    capture_share: float = setting("captureShare", _SHARE, 0.0)
+    capture_below: float = setting("captureBelow", _SHARE, 0.0)
+    image_name: str = setting("ImageName", _PATH, "")
+    image_directory: str = setting("ImageDirectory", _PATH, "")
+    watch_directory: str = setting("WatchDirectory", _PATH, "")
+    camera_url: str = setting("cameraUrl", ADDRESS, "")
+    camera_s: float = setting("cameraSeconds", number(0.02, DAY_S), 1.0)
+    camera_timeout_s: float = setting("cameraTimeoutSeconds", number(1, 60), 5.0)
+    camera_user: str = setting("cameraUser", _USER, "")
     camera_password: Secret = setting(  # noqa: RUF009 - a field, as the others
-        "cameraPassword", SECRET, "the password; other components of nucleus lite can read it here", NO_SECRET
+        "cameraPassword", SECRET, NO_SECRET
     )
-    camera_password_file: str = setting(
-        "cameraPasswordFile", _PATH, "a file on the device with the password, in place of that", ""
-    )
-    camera_certificates: str = setting(
-        "cameraCertificates", _PATH, "a file of certificates to trust for https, in place of the system's", ""
-    )
-    result_topic: str = setting(
-        "PublishResultsOnTopic",
-        topic(empty=True),
-        "where the results of files go, in place of the response topic; `{stage}` stands for the stage; the recipe "
-        "must grant the topic",
-        "",
-    )
-    result_format: str = setting(
-        "resultFormat",
-        choice(*FORMATS),
-        "form of those results; `edge-manager`: timestamp, inference-type, inference-description, inference-results "
-        "[{Label, Score}], of an object also its Box",
-        OWN,
-    )
+    camera_password_file: str = setting("cameraPasswordFile", _PATH, "")
+    camera_certificates: str = setting("cameraCertificates", _PATH, "")
+    result_topic: str = setting("PublishResultsOnTopic", topic(empty=True), "")
+    result_format: str = setting("resultFormat", choice(*FORMATS), OWN)
 
     @property
     def camera(self) -> Source | None:
@@ -185,33 +152,39 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
-    """What concerns the component as a whole."""
+    """What concerns the component as a whole.
 
-    heartbeat_topic: str = setting("heartbeatTopic", topic(empty=True), "where the heartbeat goes; none without", "")
-    heartbeat_s: float = setting("heartbeatSeconds", number(1, DAY_S), "seconds between two heartbeats", 60.0)
-    capture_bucket: str = setting("captureBucket", _PATH, "S3 bucket that takes captures; none without", "")
-    capture_bytes: int = setting(
-        "captureBytes",
-        whole(MEBIBYTE, 1 << 40),
-        "disk that captures, also those of the agent's clients, may take until they are uploaded; the oldest go first",
-        64 * MEBIBYTE,
-    )
+    Attributes:
+        heartbeat_topic: where the heartbeat goes; none without
+        heartbeat_s: seconds between two heartbeats
+        capture_bucket: S3 bucket that takes captures; none without
+        capture_bytes: disk that captures, also those of the agent's clients, may take until they are uploaded; the
+            oldest go first
+    """
+
+    heartbeat_topic: str = setting("heartbeatTopic", topic(empty=True), "")
+    heartbeat_s: float = setting("heartbeatSeconds", number(1, DAY_S), 60.0)
+    capture_bucket: str = setting("captureBucket", _PATH, "")
+    capture_bytes: int = setting("captureBytes", whole(MEBIBYTE, 1 << 40), 64 * MEBIBYTE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
-    """How the agent serves. Paths that are not absolute lie in the component's work folder."""
+    """How the agent serves. Paths that are not absolute lie in the component's work folder.
 
-    enabled: bool = setting("enabled", FLAG, "whether it is served; may change at run time", True)
-    socket: str = setting("socket", path(SOCKET_BYTES, empty=False), "Unix socket to listen on", "agent.sock")
-    max_models: int = setting("maxModels", whole(1, 64), "models that clients may load", 8)
-    max_tensor_bytes: int = setting(
-        "maxTensorBytes",
-        whole(KIBIBYTE, 256 * MEBIBYTE),
-        "the largest tensor, in a message or in shared memory",
-        32 * MEBIBYTE,
-    )
-    pending_captures: int = setting("pendingCaptures", whole(1, 1000), "captures that wait to be written", 16)
+    Attributes:
+        enabled: whether it is served; may change at run time
+        socket: Unix socket to listen on
+        max_models: models that clients may load
+        max_tensor_bytes: the largest tensor, in a message or in shared memory
+        pending_captures: captures that wait to be written
+    """
+
+    enabled: bool = setting("enabled", FLAG, True)
+    socket: str = setting("socket", path(SOCKET_BYTES, empty=False), "agent.sock")
+    max_models: int = setting("maxModels", whole(1, 64), 8)
+    max_tensor_bytes: int = setting("maxTensorBytes", whole(KIBIBYTE, 256 * MEBIBYTE), 32 * MEBIBYTE)
+    pending_captures: int = setting("pendingCaptures", whole(1, 1000), 16)
 
 
 #: Every key of a model.
