@@ -3,16 +3,21 @@
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from config.model import labels_in_an_answer
 from edge_constructs.model_source import DECLARATION, REFERENCE, ModelDeclarationError, ModelSource, reference_of
 from edge_inference.messages import Request
-from edge_inference.models.drift import CONFIDENCE, LEAST_SAMPLES, Reference, describe, measure, to_json
+from edge_inference.models.drift import CONFIDENCE, LEAST_SAMPLES, MOST_BINS, Reference, Statistic, measure
 from edge_inference.models.package import OBJECTS, TENSORS
 from tools.model_folder import check_serving, load, package
+
+#: Samples of a bin, about, at least.
+A_BIN = 10
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -63,6 +68,48 @@ def write_reference(folder: Path) -> Iterator[str]:
     file.write_text(to_json(reference, reference_of(source)), encoding="ascii")
     _name_in(folder / DECLARATION)
     yield f"{file}: {len(values)} statistics of {count} samples, {file.stat().st_size} bytes"
+
+
+def describe(name: str, values: Sequence[float]) -> Statistic:
+    """Put samples into bins of about the same number, ten at most, of about ten samples at least.
+
+    Args:
+        name: Of the statistic.
+        values: One a sample, finite.
+    """
+    bins = min(MOST_BINS, max(2, len(values) // A_BIN))
+    known = np.unique(values)
+    if len(known) > 1:
+        # Between two values that there are: an input's 5.1 must not lie on the other side of an edge than a sample's.
+        wanted = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
+        above = np.clip(np.searchsorted(known, wanted, side="right"), 1, len(known) - 1)
+        edges = sorted({_rounded(edge) for edge in ((known[above - 1] + known[above]) / 2).tolist()})
+    else:
+        # What is on either side of the only value is another bin.
+        width = max(abs(float(known[0])), 1.0) * 1e-3
+        edges = [_rounded(float(known[0]) - width), _rounded(float(known[0]) + width)]
+    empty = Statistic(name, tuple(edges), ())
+    counts = np.bincount([empty.place(value) for value in values], minlength=len(edges) + 1)
+    return Statistic(name, empty.edges, tuple(counts.tolist()))
+
+
+def _rounded(value: float) -> float:
+    """Without the last digits, which differ from one processor to another."""
+    return float(f"{value:.6g}")
+
+
+def to_json(reference: Reference, made_of: Mapping[str, str]) -> str:
+    """Write a reference as its file.
+
+    Args:
+        reference: What `read_reference` will return.
+        made_of: Name of each file that it follows from to its SHA-256.
+    """
+    lines = [
+        json.dumps({"name": each.name, "edges": each.edges, "counts": each.counts}) for each in reference.statistics
+    ]
+    head = json.dumps({"samples": reference.samples, "threshold": reference.threshold, "madeOf": dict(made_of)})
+    return f'{head[:-1]}, "statistics": [\n' + ",\n".join(f"  {line}" for line in lines) + "\n]}\n"
 
 
 def write_again(folder: Path) -> Iterator[str]:

@@ -23,7 +23,6 @@ from edge_inference.models.drift import (
     WINDOW,
     DriftWindow,
     by_chance,
-    describe,
     measure,
     read_reference,
     stability_index,
@@ -32,7 +31,7 @@ from edge_inference.models.package import ModelPackageError, open_package
 from tests.edge.file_bench import Bench, digit
 from tests.edge.model_folder import DIGITS, make_package, point
 from tools.model_folder import load, package
-from tools.model_reference import write_reference
+from tools.model_reference import describe, write_reference
 
 ALARM = 0.25
 MODELS = DIGITS.parent

@@ -17,7 +17,7 @@ REFERENCE_BYTES = 64 << 10
 LEAST_SAMPLES = 30
 #: More are no counts, and the index could not be worked out.
 MOST_SAMPLES = 10**9
-MOST_BINS, A_BIN = 10, 10
+MOST_BINS = 10
 MOST_FEATURES = 32
 CONFIDENCE = "confidence"
 PICTURE = ("picture.mean", "picture.contrast", "picture.detail")
@@ -84,48 +84,6 @@ def measure(values: NDArray[Any], names: Sequence[str] = ()) -> dict[str, float]
         seen /= np.float32(255)
     detail = float(np.abs(seen[:, 1:] - seen[:, :-1]).mean()) if seen.shape[1] > 1 else 0.0
     return dict(zip(PICTURE, (float(seen.mean()), float(seen.std()), detail), strict=True))
-
-
-def describe(name: str, values: Sequence[float]) -> Statistic:
-    """Put samples into bins of about the same number, ten at most, of about ten samples at least.
-
-    Args:
-        name: Of the statistic.
-        values: One a sample, finite.
-    """
-    bins = min(MOST_BINS, max(2, len(values) // A_BIN))
-    known = np.unique(values)
-    if len(known) > 1:
-        # Between two values that there are: an input's 5.1 must not lie on the other side of an edge than a sample's.
-        wanted = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
-        above = np.clip(np.searchsorted(known, wanted, side="right"), 1, len(known) - 1)
-        edges = sorted({_rounded(edge) for edge in ((known[above - 1] + known[above]) / 2).tolist()})
-    else:
-        # What is on either side of the only value is another bin.
-        width = max(abs(float(known[0])), 1.0) * 1e-3
-        edges = [_rounded(float(known[0]) - width), _rounded(float(known[0]) + width)]
-    empty = Statistic(name, tuple(edges), ())
-    counts = np.bincount([empty.place(value) for value in values], minlength=len(edges) + 1)
-    return Statistic(name, empty.edges, tuple(counts.tolist()))
-
-
-def _rounded(value: float) -> float:
-    """Without the last digits, which differ from one processor to another."""
-    return float(f"{value:.6g}")
-
-
-def to_json(reference: Reference, made_of: Mapping[str, str]) -> str:
-    """Write a reference as its file.
-
-    Args:
-        reference: What `read_reference` will return.
-        made_of: Name of each file that it follows from to its SHA-256.
-    """
-    lines = [
-        json.dumps({"name": each.name, "edges": each.edges, "counts": each.counts}) for each in reference.statistics
-    ]
-    head = json.dumps({"samples": reference.samples, "threshold": reference.threshold, "madeOf": dict(made_of)})
-    return f'{head[:-1]}, "statistics": [\n' + ",\n".join(f"  {line}" for line in lines) + "\n]}\n"
 
 
 def read_reference(content: bytes) -> Reference:
