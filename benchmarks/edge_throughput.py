@@ -25,8 +25,7 @@ from benchmarks.edge_model import MEAN, STD, mobilenet_package, photograph
 from benchmarks.recording_device import RecordingDevice
 from edge_component import greengrass_ipc, process
 from edge_component.ipc import Side
-from edge_component.outbox import Outbox
-from edge_component.spool import Spool
+from edge_component.outbox import Outbox, Spool
 from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint, _Job
 from edge_inference.files import FileJob, read_file

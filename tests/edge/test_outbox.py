@@ -9,8 +9,7 @@ import pytest
 
 from edge_component import outbox as outbox_module
 from edge_component.ipc import IpcError, RefusedError
-from edge_component.outbox import FIRST_RETRY_S, GROUP, LONGEST_RETRY_S, Outbox
-from edge_component.spool import Spool
+from edge_component.outbox import FIRST_RETRY_S, GROUP, LONGEST_RETRY_S, Outbox, Spool
 from tests.edge.publications import Held, Pauses, Published
 
 #: Nothing here takes long; a busy machine may.

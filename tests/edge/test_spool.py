@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_component.spool import Spool
+from edge_component.outbox import Spool
 
 
 def drained(spool: Spool) -> list[bytes]:

@@ -35,8 +35,8 @@ WALK = {
     "edge_inference/models/runtime.py",
     "edge_component/outbox.py",
 }
-#: Parts of the outbox, which it asks at every message.
-PARTS = {"edge_component/spool.py", "edge_component/back_off.py"}
+#: A part of the outbox, which it asks at every message.
+PARTS = {"edge_component/back_off.py"}
 
 
 @pytest.fixture

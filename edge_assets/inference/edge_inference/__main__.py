@@ -12,10 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from edge_component import process
-from edge_component.outbox import Outbox
+from edge_component.outbox import Outbox, Spool
 from edge_component.process import EnvironmentPointer
-from edge_component.spool import Spool
-from edge_inference.agent_switch import AgentSwitch
 from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat, resident_mb
@@ -24,7 +22,7 @@ from edge_inference.models.runtime import Running
 from edge_inference.models.signature import SigningKeys
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from edge_inference.router import Router
-from edge_inference.service import Event, InferenceService, ServiceError
+from edge_inference.service import AgentSwitch, Event, InferenceService, ServiceError
 from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
 from edge_inference.uploads import CaptureUpload, ObjectStore
 
