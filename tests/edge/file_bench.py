@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from edge_component.outbox import Outbox
-from edge_inference.captures import NoCaptures
 from edge_inference.endpoint import Endpoint
 from edge_inference.models.runtime import load
 from edge_inference.models.store import ModelStore, load_workload
@@ -40,7 +39,7 @@ class Bench:
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.outbox = Outbox()
         self.store = ModelStore(folder / "current", lambda package, _threads: load_workload(package, load))
-        self.endpoint = Endpoint(serving(**changes), "thing-1", self.store, self.outbox, NoCaptures())
+        self.endpoint = Endpoint(serving(**changes), "thing-1", self.store, self.outbox)
         point(folder / "current", make_package(folder / "package"))
         self.store.refresh()
         self.endpoint.start()

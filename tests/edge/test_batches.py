@@ -77,7 +77,7 @@ def all_at_once(model: OnnxModel, values: Sequence[NDArray[Any]], most: int) -> 
     """Run the first value, and while that lasts let the others come, in their order."""
     batch = BatchedModel(model, most)
     gate = Gate(model.session)
-    batch._session = gate
+    batch.session = gate
     found: list[Any] = [None] * len(values)
 
     def run(place: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_component.back_off import BackOff
-from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue, NoCaptures
+from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue
 from edge_inference.messages import Request
 from edge_inference.models.prediction import Prediction, Score
 from edge_inference.settings import ModelSettings, ServiceSettings, parse
@@ -210,7 +210,6 @@ def test_never_holds_up_an_answer(bench: Bench) -> None:
         pass
     bench.captures.offer(serving(captureShare=1), Request("a"), SURE)
     assert bench.captures.dropped == 3, "there is room again"
-    NoCaptures().offer(serving(captureShare=1), Request("a"), SURE)
 
 
 def test_the_thread_uploads_until_it_is_closed(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_inference.models import runtime
+from edge_component import process
 from edge_inference.models.runtime import LARGE_BYTES, run_session
 
 LARGE, SMALL = np.zeros(LARGE_BYTES, np.uint8), np.zeros(1, np.uint8)
@@ -27,7 +27,7 @@ class Session:
 def test_a_large_output_of_a_small_input_is_given_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # A sequence or a map, as of a ZipMap, is no array: it has no size.
     session, trims = Session(SMALL, LARGE, [{"a": 0.5}], SMALL, SMALL), list[int]()
-    monkeypatch.setattr(runtime, "_trim_heap", lambda: trims.append(len(session.shrunk)))
+    monkeypatch.setattr(process, "trim", lambda: trims.append(len(session.shrunk)))
 
     for _ in range(5):
         run_session(session, None, {"x": SMALL})
@@ -48,7 +48,7 @@ def test_large_tensors_among_small_ones_count_together() -> None:
 
 def test_the_small_run_after_a_large_one_gives_the_rest_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
     session, other, trims = Session(), Session(), list[int]()
-    monkeypatch.setattr(runtime, "_trim_heap", lambda: trims.append(len(session.shrunk)))
+    monkeypatch.setattr(process, "trim", lambda: trims.append(len(session.shrunk)))
 
     for values in (SMALL, LARGE, LARGE, SMALL, SMALL):
         run_session(session, None, {"x": values})
@@ -61,5 +61,8 @@ def test_the_small_run_after_a_large_one_gives_the_rest_back_once(monkeypatch: p
 
 def test_a_system_that_cannot_trim_its_heap_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
+    process._malloc_trim.cache_clear()
 
-    runtime._trim_heap()
+    process.trim()
+
+    process._malloc_trim.cache_clear()

@@ -120,7 +120,7 @@ def test_a_pipe_in_a_package_is_an_error_at_once(name: str, tmp_path: Path) -> N
     thread.start()
     thread.join(30)
 
-    assert [name in str(exc) and "it is no regular file" in str(exc) for exc in found] == [True]
+    assert [name in str(exc) and "it must be a regular file" in str(exc) for exc in found] == [True]
 
 
 def test_a_pipe_in_the_pointers_place_is_not_waited_for(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_pipe_in_the_pointers_place_is_not_waited_for(tmp_path: Path) -> None:
     thread.join(30)
 
     assert not thread.is_alive()
-    assert "current cannot be read: it is no regular file" in store.problem
+    assert "current cannot be read: it must be a regular file" in store.problem
 
 
 def test_no_more_is_read_of_a_growing_file_than_it_should_have(tmp_path: Path) -> None:

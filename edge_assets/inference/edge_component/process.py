@@ -161,7 +161,7 @@ def freeze() -> None:
 
 
 def trim() -> None:
-    """Give back the memory that loading a model took for a moment; without glibc nothing happens."""
+    """Give free memory of the heap back to the system; without glibc nothing happens."""
     release = _malloc_trim()
     if release is not None:
         release(0)

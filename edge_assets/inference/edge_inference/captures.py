@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from edge_inference.messages import Request, named_score
 from edge_inference.models.prediction import Prediction
@@ -183,69 +182,9 @@ def _capture(record: Path) -> Capture | None:
     return Capture(record, picture, model, hour)
 
 
-class Captures(Protocol):
-    """Takes predictions that may be worth keeping."""
-
-    def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
-        """Keep a prediction, or not; never blocks and never raises.
-
-        Args:
-            settings: What is to be kept.
-            request: The input.
-            prediction: The output.
-        """
-        ...
-
-    def differs(
-        self, model: str, identifier: str, request: Request, prediction: Prediction, candidate: Prediction
-    ) -> None:
-        """Keep an input on which a candidate says something else, while there is room; never blocks and never raises.
-
-        Args:
-            model: The model's name.
-            identifier: Of the record.
-            request: The input.
-            prediction: What the model in use says.
-            candidate: What the candidate says.
-        """
-        ...
-
-
-class NoCaptures:
-    """Keeps nothing; see `Captures`."""
-
-    def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
-        """Keep nothing."""
-        del settings, request, prediction
-
-    def differs(
-        self, model: str, identifier: str, request: Request, prediction: Prediction, candidate: Prediction
-    ) -> None:
-        """Keep nothing."""
-        del model, identifier, request, prediction, candidate
-
-
-class Keep(Protocol):
-    """Takes records that another part of the process made."""
-
-    def __call__(
-        self,
-        model: str,
-        identifier: str,
-        moment: datetime,
-        record: Mapping[str, object],
-        told: Callable[[Exception | None], None],
-    ) -> None:
-        """Queue a record for the disk; from any thread, and never blocks.
-
-        Args:
-            model: The model's name: letters, digits, `_` and `-`.
-            identifier: Of this record, without a dot.
-            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
-            record: What is JSON.
-            told: Called once, from another thread: with None when the record is on disk, else with what went wrong.
-        """
-        ...
+Told = Callable[[Exception | None], None]
+#: Takes records that another part of the process made; see `CaptureQueue.keep`.
+Keep = Callable[[str, str, datetime, Mapping[str, object], Told], None]
 
 
 @dataclass(frozen=True)
@@ -255,7 +194,7 @@ class _Waiting:
     moment: datetime
     record: Callable[[], Mapping[str, object]]
     image: bytes | None
-    told: Callable[[Exception | None], None]
+    told: Told
     sync: bool
 
 
@@ -278,7 +217,13 @@ class CaptureQueue:
         self._room = threading.Semaphore(WAITING)
 
     def offer(self, settings: ModelSettings, request: Request, prediction: Prediction) -> None:
-        """Choose by the settings' share and limit; see `Captures.offer`."""
+        """Keep a prediction where the settings' share or limit chooses it; never blocks and never raises.
+
+        Args:
+            settings: What is to be kept.
+            request: The input.
+            prediction: The output.
+        """
         reason = None
         confidence = prediction.confidence(settings.threshold)
         if confidence is not None and confidence < settings.capture_below:
@@ -291,7 +236,15 @@ class CaptureQueue:
     def differs(
         self, model: str, identifier: str, request: Request, prediction: Prediction, candidate: Prediction
     ) -> None:
-        """Keep an input with both answers; see `Captures.differs`."""
+        """Keep an input on which a candidate says something else, while there is room; never blocks and never raises.
+
+        Args:
+            model: The model's name.
+            identifier: Of the record.
+            request: The input.
+            prediction: What the model in use says.
+            candidate: What the candidate says.
+        """
         said = {"version": candidate.version, "output": _output(candidate)}
         self._add(model, identifier, DIFFERENT, request, prediction, {"candidate": said})
 
@@ -317,9 +270,17 @@ class CaptureQueue:
         identifier: str,
         moment: datetime,
         record: Mapping[str, object],
-        told: Callable[[Exception | None], None],
+        told: Told,
     ) -> None:
-        """Take a record, which is on disk for good when that is told; see `Keep`."""
+        """Take a record, which is on disk for good when that is told; from any thread, and never blocks.
+
+        Args:
+            model: The model's name: letters, digits, `_` and `-`.
+            identifier: Of this record, without a dot.
+            moment: Of the inference, in UTC; before 1970 that of the call is taken for the key.
+            record: What is JSON.
+            told: Called once, from another thread: with None when the record is on disk, else with what went wrong.
+        """
         moment = moment if moment.year >= EPOCH_YEAR else datetime.now(UTC)
         self._waiting.put(_Waiting(model, identifier, moment, lambda: record, None, told, sync=True))
 

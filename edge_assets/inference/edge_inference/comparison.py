@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -107,12 +107,8 @@ class Compared(NamedTuple):
     latency_ms: float
 
 
-class Keep(Protocol):
-    """Takes inputs on which the two differ much."""
-
-    def __call__(self, identifier: str, compared: Compared, candidate: Prediction) -> None:
-        """Keep an input as a capture, or not; never blocks and never raises."""
-        ...
+#: Takes inputs on which the two differ much, with an id and what the candidate says; never blocks and never raises.
+Keep = Callable[[str, Compared, Prediction], None]
 
 
 class Sketch:

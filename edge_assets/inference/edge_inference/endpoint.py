@@ -15,7 +15,7 @@ from edge_component.outbox import GROUP, Outbox
 from edge_component.process import cores
 from edge_inference import messages
 from edge_inference.camera import Camera, Source
-from edge_inference.captures import Captures, NoCaptures
+from edge_inference.captures import CaptureQueue
 from edge_inference.comparison import Compared, Shadow, Sketch
 from edge_inference.files import FileJob, FileSource, read_file
 from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
@@ -76,7 +76,7 @@ class Endpoint:
         device: str,
         store: ModelStore,
         outbox: Outbox,
-        captures: Captures | None = None,
+        captures: CaptureQueue | None = None,
         on_files_done: Callable[[], None] = lambda: None,
         local: Outbox | None = None,
         count_cores: Callable[[], int] = cores,
@@ -92,7 +92,7 @@ class Endpoint:
         self._shadow: Shadow | None = None
         self._device = device
         self._outboxes = {Side.CLOUD: outbox, Side.LOCAL: outbox if local is None else local}
-        self._captures = captures or NoCaptures()
+        self._captures = captures
         self._on_files_done = on_files_done
         self._source = FileSource()
         # Those taken whose results are not safe yet.
@@ -245,7 +245,8 @@ class Endpoint:
                 self._shadow = Shadow(candidate.model, self.sketch, lambda: self._pipeline.is_quiet, self._keep)
 
     def _keep(self, identifier: str, compared: Compared, candidate: Prediction) -> None:
-        self._captures.differs(self.settings.name, identifier, compared.request, compared.prediction, candidate)
+        if self._captures:
+            self._captures.differs(self.settings.name, identifier, compared.request, compared.prediction, candidate)
 
     def _work(self, job: _Job) -> HandOver:
         if isinstance(job.subject, Camera):
@@ -349,7 +350,7 @@ class Endpoint:
         self.latencies.add(latency_ms)
         if prediction.measures and (reference := model.package.reference) is not None:
             self.drift.add(reference, prediction.confidence(reference.threshold), prediction.measures)
-        if self.settings.capture_share or self.settings.capture_below:
+        if self._captures and (self.settings.capture_share or self.settings.capture_below):
             self._captures.offer(self.settings, request, prediction)
         if (shadow := self._shadow) is not None:
             shadow.offer(Compared(request, prediction, latency_ms), self.settings.top_k, self.settings.threshold)

@@ -3,13 +3,13 @@
 import heapq
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_inference.messages import ErrorCode, Request, RequestError, json_object, of_message
+from edge_inference.models.contents import open_file
 from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)
@@ -48,22 +48,14 @@ def read_file(path: Path, max_bytes: int) -> Request:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with open(path, "rb", buffering=0, opener=_open) as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} must be a regular file")
-            if status.st_size > limit:
-                rule = f"{path} must have at most {limit} bytes, got {status.st_size}"
-                raise RequestError(ErrorCode.REQUEST_TOO_LARGE, rule)
+        with open_file(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > limit:
+                raise RequestError(ErrorCode.REQUEST_TOO_LARGE, f"{path} must have at most {limit} bytes, got {size}")
             # By the file's size: to ask for the limit would cost a buffer of that size, file after file.
-            return stream.read(status.st_size)
+            return stream.read(size)
     except OSError as exc:
         raise RequestError(ErrorCode.INVALID_REQUEST, f"{path} cannot be read: {exc.strerror}") from exc
-
-
-def _open(name: str, flags: int) -> int:
-    # Nobody may ever write into a pipe: opening it would wait for that.
-    return os.open(name, flags | os.O_NONBLOCK)
 
 
 @dataclass(frozen=True)
@@ -92,23 +84,22 @@ class FileJob:
 
     def done(self) -> None:
         """Take the file out of the watched folder."""
-        if self.watched and not self._is_another():
-            try:
-                self.path.unlink(missing_ok=True)
-            except OSError as exc:
-                log.error("%s stays and is left alone until it changes, it cannot be removed: %s", self.path, exc)
-                self.stuck(self.path)
+        self._take(self.path.unlink, "removed")
 
     def failed(self) -> None:
         """Put the file aside, so that it does not fail for ever; its content may be of interest."""
-        if self.watched and not self._is_another():
-            try:
-                self.path.replace(self.path.with_name(f"{self.path.name}{FAILED}"))
-            except FileNotFoundError:
-                log.debug("%s is gone already", self.path)
-            except OSError as exc:
-                log.error("%s stays and is left alone until it changes, it cannot be put aside: %s", self.path, exc)
-                self.stuck(self.path)
+        self._take(lambda: self.path.replace(self.path.with_name(f"{self.path.name}{FAILED}")), "put aside")
+
+    def _take(self, take: Callable[[], object], said: str) -> None:
+        if not self.watched or self._is_another():
+            return
+        try:
+            take()
+        except FileNotFoundError:
+            log.debug("%s is gone already", self.path)
+        except OSError as exc:
+            log.error("%s stays and is left alone until it changes, it cannot be %s: %s", self.path, said, exc)
+            self.stuck(self.path)
 
     def _is_another(self) -> bool:
         try:

@@ -3,26 +3,16 @@
 Only a device whose stage asks for it has this package and the wheels that it needs.
 """
 
-from enum import Enum
+from grpc import StatusCode as Status
 
-
-class Status(Enum):
-    """The gRPC status codes that the agent's documentation names, by their names in gRPC."""
-
-    NOT_FOUND = "NOT_FOUND"
-    ALREADY_EXISTS = "ALREADY_EXISTS"
-    INVALID_ARGUMENT = "INVALID_ARGUMENT"
-    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
-    FAILED_PRECONDITION = "FAILED_PRECONDITION"
-    OUT_OF_RANGE = "OUT_OF_RANGE"
-    INTERNAL = "INTERNAL"
+__all__ = ["AgentError", "Status"]
 
 
 class AgentError(Exception):
     """A call that cannot be answered.
 
     Args:
-        status: What the client's code branches on.
+        status: One of those that the agent's documentation names; what the client's code branches on.
         message: What its developer reads.
     """
 

@@ -109,11 +109,11 @@ def _unary(verb: Callable[[Any], Any], request_type: Any) -> Any:
         try:
             return verb(_parsed(sent, request_type))
         except AgentError as exc:
-            status, message = grpc.StatusCode[exc.status.value], str(exc)
-            log.info("%s refused: %s: %s", request_type.DESCRIPTOR.name, exc.status.value, message)
+            status, message = exc.status, str(exc)
+            log.info("%s refused: %s: %s", request_type.DESCRIPTOR.name, status.name, message)
         except Exception as exc:
             # Whatever one call does, the next ones are answered.
-            status, message = grpc.StatusCode.INTERNAL, f"{type(exc).__name__}: {exc}"
+            status, message = Status.INTERNAL, f"{type(exc).__name__}: {exc}"
             log.exception("%s failed", request_type.DESCRIPTOR.name)
         return context.abort(status, message)  # raises
 

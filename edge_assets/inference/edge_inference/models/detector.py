@@ -10,10 +10,11 @@ from edge_inference.messages import Request
 from edge_inference.models.classifier import sample
 from edge_inference.models.detection import Detection
 from edge_inference.models.drift import measure
-from edge_inference.models.package import FREE, ModelPackage, ModelPackageError
+from edge_inference.models.package import ModelPackage, ModelPackageError
 from edge_inference.models.pictures import Decoded, Preprocessing
 from edge_inference.models.prediction import Prediction, Score
 from edge_inference.models.runtime import ModelRuntime
+from edge_inference.models.tensors import fits
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ class ObjectDetector:
             outputs = self._run(seen.pixels)
             for tensor in self.package.outputs:
                 found = outputs[tensor.name].shape
-                if len(found) != len(tensor.shape) or any(
-                    wanted not in (size, FREE) for size, wanted in zip(found, tensor.shape, strict=True)
-                ):
+                if not fits(tensor, outputs[tensor.name]):
                     raise ValueError(f"output {tensor.name} must have the shape {tensor.shape}, got {found}")
             self._objects(outputs, seen.size)
         except Exception as exc:

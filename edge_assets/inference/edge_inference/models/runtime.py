@@ -1,17 +1,17 @@
 """What runs a model: the seam to an inference engine, and ONNX Runtime behind it, in process."""
 
 import contextlib
-import ctypes
 import logging
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from edge_component import process
 from edge_inference.models.contents import reads_beside
 from edge_inference.models.package import DTYPES, FREE, MODEL_FILE, ModelPackage, ModelPackageError, Tensor
 
@@ -81,22 +81,9 @@ class ModelRuntime(Protocol):
         ...
 
 
-class RuntimeLoader(Protocol):
-    """Makes a runtime of a verified package."""
-
-    def __call__(self, package: ModelPackage) -> ModelRuntime:
-        """Load the model.
-
-        Args:
-            package: A package whose files were verified.
-
-        Returns:
-            The runtime, ready to run.
-
-        Raises:
-            ModelPackageError: The model does not load, or is not the one that the manifest describes.
-        """
-        ...
+#: Makes a runtime of a package whose files were verified; raises ModelPackageError where the model does not load, or is
+#: not the one that the manifest describes.
+RuntimeLoader = Callable[[ModelPackage], ModelRuntime]
 
 
 class OnnxModel:
@@ -113,12 +100,7 @@ class OnnxModel:
         self.fallback = fallback
         self.input_name = input_name
         self.output_names = list(output_names)
-        self._session = session
-
-    @property
-    def session(self) -> Any:
-        """The `onnxruntime.InferenceSession`, for who serves its tensors as they are."""
-        return self._session
+        self.session = session
 
     def run(self, values: NDArray[Any]) -> NDArray[Any]:
         """Run the model once; see `ModelRuntime.run`."""
@@ -126,11 +108,11 @@ class OnnxModel:
 
     def run_tensors(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a model with several inputs and outputs once; see `ModelRuntime.run_tensors`."""
-        return dict(zip(self.output_names, run_session(self._session, self.output_names, values), strict=True))
+        return dict(zip(self.output_names, run_session(self.session, self.output_names, values), strict=True))
 
     def outputs_of(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """Run a model with one input; gives its outputs in their order."""
-        return run_session(self._session, self.output_names, {self.input_name: values})
+        return run_session(self.session, self.output_names, {self.input_name: values})
 
 
 def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -156,14 +138,8 @@ def run_session(session: Any, outputs: list[str] | None, values: Mapping[str, ND
         _swollen.add(session)
     elif after_large:
         _swollen.discard(session)
-        _trim_heap()
+        process.trim()
     return found
-
-
-def _trim_heap() -> None:
-    """Give free memory of the heap back to the system, where its library can (glibc)."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def import_engine() -> Any:

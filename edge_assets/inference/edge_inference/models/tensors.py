@@ -103,7 +103,7 @@ class TensorModel:
         try:
             outputs = self.runtime.run_tensors(values)
             for tensor in self.package.outputs:
-                if not _fits(tensor, outputs[tensor.name]):
+                if not fits(tensor, outputs[tensor.name]):
                     found = outputs[tensor.name].shape
                     raise ValueError(f"output {tensor.name} must have the shape {tensor.shape}, got {found}")
         except Exception as exc:
@@ -118,7 +118,7 @@ def _array(tensor: Tensor, value: object) -> NDArray[Any]:
         array = exact_tensor(value, tensor.dtype)
     except ValueError as exc:
         raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs.{tensor.name} must be {tensor.dtype}: {exc}") from exc
-    if not _fits(tensor, array):
+    if not fits(tensor, array):
         raise RequestError(
             ErrorCode.INVALID_REQUEST,
             f"inputs.{tensor.name} must have the shape {tensor.shape}, got {array.shape}",
@@ -126,7 +126,8 @@ def _array(tensor: Tensor, value: object) -> NDArray[Any]:
     return array
 
 
-def _fits(tensor: Tensor, array: NDArray[Any]) -> bool:
+def fits(tensor: Tensor, array: NDArray[Any]) -> bool:
+    """Whether an array has the declared shape, whatever its free sizes are."""
     return array.ndim == len(tensor.shape) and all(
         wanted in (size, FREE) for size, wanted in zip(array.shape, tensor.shape, strict=True)
     )
