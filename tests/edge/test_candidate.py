@@ -348,6 +348,10 @@ def test_a_candidate_whose_files_are_too_large_is_told_without_being_loaded(tmp_
     assert (device.store.candidate.model, device.store.candidate.version) == (None, "1.1.0")
     assert 1.1 < device.report["memory_mb"] < 1.3
     assert device.loaded == ["1.0.0"]
+    device.follow("none", limit_mb=2)
+    assert device.store.candidate is not None
+    assert device.store.candidate.model is None, "it fits now, but no memory is free"
+    assert "to be compared, 0 are free" in device.store.problem
     device.follow("1.1.0", limit_mb=1)
     assert device.ask(0)["model"]["version"] == "1.1.0"
 

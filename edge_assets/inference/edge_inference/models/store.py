@@ -247,6 +247,8 @@ class ModelStore:
             approved: The version that may be in use; another one becomes the candidate. By default every one may.
             limit_mb: Memory that a candidate may take; 0 for any.
         """
+        if limit_mb != self._limit_mb and self.candidate is not None and self.candidate.model is None:
+            self._seen = None  # it may fit now
         self._limit_mb = limit_mb
         if approved != self._approved:
             self._approve(approved)
