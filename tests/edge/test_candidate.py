@@ -371,3 +371,17 @@ def test_a_candidate_for_which_no_memory_is_left_waits_for_it(tmp_path: Path) ->
     device.follow("none")
     assert device.store.candidate is not None
     assert device.store.problem == ""
+
+
+def test_another_way_to_run_is_that_of_the_model_in_use_and_of_the_candidate(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.follow("1.0.0", "1.0.0")
+    device.follow("none", "1.1.0")
+    device.loaded.clear()
+
+    device.store.refresh(Running(threads=2), "none")
+    device.store.refresh(Running(threads=2), "none")
+
+    assert device.loaded == ["1.0.0", "1.1.0"]
+    assert device.store.candidate is not None
+    assert (device.store.version, device.store.candidate.version) == ("1.0.0", "1.1.0")

@@ -263,6 +263,9 @@ class ModelStore:
             return
         if changed:
             self._back_off.reset()
+        if self.candidate is not None and self._seen and self._seen[2] != running:
+            # The pointer does not name the model in use, which is to be run in another way, too.
+            self._resume(running)
         self._seen = found
         self._replace(Path(found[0]), running)
 
@@ -292,12 +295,12 @@ class ModelStore:
             shutil.rmtree(self._copies, ignore_errors=True)
 
     def _resume(self, running: Running) -> None:
-        """Go on with the model that was in use before a restart: the pointer may name one that is not approved."""
+        """Load the model in use from its copy: the pointer may name one that is not approved."""
         for folder in self._copies.glob("*/*") if self._copies is not None else ():
             if folder.parent.name.startswith("."):
                 continue
             try:
-                self._take(self._load(folder, running), "as before the restart")
+                self._take(self._load(folder, running), "as before")
             except Exception as exc:  # noqa: BLE001 - whatever is wrong with the copy, the pointer names a model
                 log.error("the copy of the model in use is of no use: %s", exc)
             return
