@@ -75,10 +75,10 @@ def memory_bytes(node: Any) -> int:
         node: Parsed JSON.
     """
     if isinstance(node, Mapping):
-        return sum(len(str(key).encode()) + _PAIR_BYTES + memory_bytes(child) for key, child in node.items())
+        return sum(memory_bytes(str(key)) + _PAIR_BYTES + memory_bytes(child) for key, child in node.items())
     if isinstance(node, list):
         return sum(_ITEM_BYTES + memory_bytes(child) for child in node)
-    return len(node.encode()) if isinstance(node, str) else 0
+    return len(node.encode(errors="surrogatepass")) if isinstance(node, str) else 0
 
 
 def value_bytes(value: Any) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nucleus_lite import OBSERVED, RELEASE, Fact
+from nucleus_lite.configuration import value_bytes
 
 _DEPLOYMENTS = "core_device/test_deployment.py"
 _GROUPS = "core_device/test_groups.py"
-
-_DEPLOYMENTS = "core_device/test_deployment.py"
 
 KEYS = Fact(
     "more than {value} keys in a deployment document",
@@ -131,7 +129,7 @@ def packet_bytes(document: Mapping[str, Any]) -> int:
     execution |= {"versionNumber": 1, "executionNumber": 1, "jobDocument": document}
     message = {"clientToken": _ID, "timestamp": now, "execution": execution}
     topic = f"$aws/things/{_THING}/jobs/$next/namespace-aws-gg-deployment/get/accepted"
-    return len(topic) + _PACKET_BYTES + len(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
+    return len(topic) + _PACKET_BYTES + value_bytes(message)
 
 
 def configuration_arn(target: str) -> str:
@@ -176,7 +174,7 @@ def status_bytes(components: Mapping[str, tuple[str, Iterable[str]]], thing: str
         "components": entries,
         "deploymentInformation": deployment,
     }
-    return len(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode())
+    return value_bytes(message)
 
 
 def keys(document: Any) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nucleus_lite.configuration import memory_bytes
 from nucleus_lite.deployment import PACKET_BYTES, job_document, packet_bytes
 
 ENTRY: dict[str, Any] = {"version": "1.0.0", "configurationUpdate": {"merge": {"a": {"b": "x"}}, "reset": ["/a"]}}
@@ -43,3 +44,13 @@ def test_what_is_merged_is_added_up() -> None:
 
     assert size(4) < PACKET_BYTES.value < size(5)
     assert size(5) - size(4) == 900 + len('"label4":"",')
+
+
+def test_half_a_character_has_a_size() -> None:
+    """JSON may hold one, whatever comes of it."""
+    entry = json.loads('{"configurationUpdate": {"merge": "\\ud83d"}}')
+
+    assert memory_bytes("\ud83d") == 3
+    assert packet_bytes(job_document("", "", {"com.a": entry})) == packet_bytes(
+        job_document("", "", {"com.a": {"configurationUpdate": {"merge": "xxx"}}})
+    )
