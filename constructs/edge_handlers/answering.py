@@ -166,7 +166,8 @@ def _fitting(told: dict[str, Any]) -> bytes:
 
 
 def _begin(answer: _Answer, on_event: Entry, is_complete: Entry | None, context: Any) -> None:
-    event, until = answer.event, now() + float(os.environ.get(LIMIT_S, 0))
+    event, began = answer.event, now()
+    until = began + float(os.environ.get(LIMIT_S, 0))
     if event.get("RequestType") == "Delete" and event.get("PhysicalResourceId") == NEVER_MADE:
         answer.succeed()
         return
@@ -180,7 +181,11 @@ def _begin(answer: _Answer, on_event: Entry, is_complete: Entry | None, context:
         answer.add(_permitted(on_event, event, context))
         if is_complete is None:
             answer.succeed()
-        elif not _soon(answer, is_complete, context):
+        elif _soon(answer, is_complete, context):
+            return
+        elif _is_overtaken(event, context, began):
+            LOG.warning("%s was cancelled meanwhile, and a later event is at work: nothing more is done", answer)
+        else:
             # Named after the invocation: an event that Lambda delivers twice is awaited once, and CloudFormation gives
             # an event that it repeats, after a failed deploy that it did not roll back, the same RequestId.
             with ignoring("ExecutionAlreadyExists"):
@@ -204,20 +209,37 @@ def _execution(event: Mapping[str, Any], context: Any) -> str:
     return f"{hashlib.sha256(resource.encode()).hexdigest()[:20]}-{context.aws_request_id}"
 
 
+def _others(event: Mapping[str, Any], context: Any) -> list[dict[str, Any]]:
+    """What waits for other events of the resource."""
+    own = _execution(event, context)
+    pages = (
+        client("stepfunctions")
+        .get_paginator("list_executions")
+        .paginate(stateMachineArn=os.environ[WAITER], statusFilter="RUNNING")
+    )
+    running = [dict(each) for page in pages for each in page["executions"]]
+    resource = own.partition("-")[0]
+    return [each for each in running if each["name"].partition("-")[0] == resource and each["name"] != own]
+
+
 def _call_off(event: Mapping[str, Any], context: Any) -> bool:
     """End the waiting for earlier events of the resource: CloudFormation has cancelled them, and tells no handler."""
-    steps, own = client("stepfunctions"), _execution(event, context)
-    resource = own.partition("-")[0]
     # A waiter that goes on costs questions; it is no reason to fail.
     with ignoring(*_DENIED):
-        pages = steps.get_paginator("list_executions").paginate(
-            stateMachineArn=os.environ[WAITER], statusFilter="RUNNING"
-        )
-        running = {each["name"]: each["executionArn"] for page in pages for each in page["executions"]}
-        earlier = [arn for name, arn in running.items() if name.partition("-")[0] == resource and name != own]
-        for arn in earlier:
-            steps.stop_execution(executionArn=arn, cause="a later event of the same resource has come")
+        earlier = _others(event, context)
+        for each in earlier:
+            client("stepfunctions").stop_execution(
+                executionArn=each["executionArn"], cause="a later event of the same resource has come"
+            )
         return bool(earlier)
+    return False
+
+
+def _is_overtaken(event: Mapping[str, Any], context: Any, began: float) -> bool:
+    """Whether a later event of the resource is waited for: it came before there was a waiter that it could call off."""
+    with ignoring(*_DENIED):
+        # By its start: one that was called off a moment ago may still be listed.
+        return any(each["startDate"].timestamp() > began for each in _others(event, context))
     return False
 
 

@@ -120,8 +120,10 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one poll: work on the devices for a while; the framework asks again until all are done."""
     request = parse(event)
     registry = Registry.of(request.properties)
-    if now() < float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S:
-        # A cancelled event's last question may be registering what is to be removed.
+    if (left_s := float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S - now()) > 0:
+        LOG.info(
+            "waits %.0f s: the last question of a cancelled event may be registering what is to be removed", left_s
+        )
         return {"IsComplete": False}
     # A device that was begun in the last moment may take the other half.
     work = DeviceRegistry(client("iot"), client("greengrassv2"), Deadline.of(context, share=0.5))

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -86,11 +87,15 @@ class Machine:
     def __init__(self) -> None:
         self.started: list[dict[str, Any]] = []
         self.stopped: list[str] = []
+        self.dates: dict[str, datetime] = {}
+        self.denied = False
+        self.forgetful = False  # the listing is of a moment ago
 
     def start_execution(self, **arguments: Any) -> None:
         if any(arguments["name"] == each["name"] and arguments != each for each in self.started):
             raise ClientError({"Error": {"Code": "ExecutionAlreadyExists"}}, "StartExecution")
         self.started.append(arguments)
+        self.dates.setdefault(arguments["name"], datetime.now(UTC))
 
     def get_paginator(self, operation: str) -> "Machine":
         assert operation == "list_executions"
@@ -98,8 +103,11 @@ class Machine:
 
     def paginate(self, **asked: Any) -> list[dict[str, Any]]:
         assert asked == {"stateMachineArn": MACHINE, "statusFilter": "RUNNING"}
-        running = [each["name"] for each in self.started if each["name"] not in self.stopped]
-        return [{"executions": [{"name": name, "executionArn": f"arn:{name}"} for name in running]}]
+        if self.denied:
+            raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListExecutions")
+        running = [name for name in self.dates if self.forgetful or name not in self.stopped]
+        listed = [{"name": name, "executionArn": f"arn:{name}", "startDate": self.dates[name]} for name in running]
+        return [{"executions": listed}]
 
     def stop_execution(self, *, executionArn: str, cause: str) -> None:  # noqa: N803
         assert cause
@@ -399,3 +407,36 @@ def test_a_later_event_ends_the_waiting_for_an_earlier_one_of_its_resource(
     assert machine.stopped == [machine.started[0]["name"]]
     (waiting,) = [json.loads(each["input"])[WAITING] for each in machine.started[2:]]
     assert 0 <= time.time() - waiting[CALLED_OFF] < 30
+
+
+@pytest.mark.parametrize("denied", [False, True])
+def test_a_create_whose_delete_came_while_it_began_is_not_waited_for(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch, denied: bool
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.0)
+
+    def begin(event: dict[str, Any], _: Any) -> None:
+        if event["RequestType"] == "Create":
+            # CloudFormation has cancelled the creation, which has no waiter yet that could be called off.
+            entry(cloud.event("Delete", PhysicalResourceId="made up"), Context(request_id="i-2"))
+            machine.denied = denied
+
+    entry = answering(begin, lambda *_: {"IsComplete": False})
+    entry(cloud.event(), Context())
+
+    waiting = [json.loads(each["input"])[WAITING]["RequestType"] for each in machine.started]
+    assert waiting == (["Delete", "Create"] if denied else ["Delete"])
+    assert cloud.answers == []
+
+
+def test_a_waiter_that_was_called_off_and_is_still_listed_overtakes_nobody(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EAGER_S", 0.0)
+    machine.forgetful = True
+    entry = answering(lambda *_: None, lambda *_: {"IsComplete": False})
+
+    entry(cloud.event(), Context())
+    entry(cloud.event("Update", PhysicalResourceId="id"), Context(request_id="i-2"))
+
+    assert [json.loads(each["input"])[WAITING]["RequestType"] for each in machine.started] == ["Create", "Update"]
