@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT
+from edge_rules.recipe_view import DEPLOYMENT, components_of
 from edge_rules.rule import Finding, rule
 
 _PREFIX = "aws.greengrass.clientdevices."
@@ -14,15 +14,23 @@ AUTH, BRIDGE = f"{_PREFIX}Auth", f"{_PREFIX}mqtt.Bridge"
 _GUIDE = "Greengrass developer guide, "
 
 
-def _configuration(deployment: Resource, component: str) -> Mapping[str, Any]:
-    """What a deployment merges into a component; empty where it does not, or what only the cloud knows."""
-    wanted = (deployment.properties.get("Components") or {}).get(component) or {}
+def _configuration(deployment: Resource, component: str) -> Mapping[str, Any] | None:
+    """What a deployment merges into a component; None where only the cloud knows it."""
+    wanted = components_of(deployment).get(component) or {}
     text = deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge"))
     try:
-        merge = json.loads(text)
+        merge = json.loads(text or "{}")
     except json.JSONDecodeError:
-        return {}
+        return None
     return merge if isinstance(merge, Mapping) else {}
+
+
+def _groups(deployment: Resource) -> Mapping[str, Any] | None:
+    """The groups of client devices that a deployment gives Auth; None where only the cloud knows them."""
+    if (merged := _configuration(deployment, AUTH)) is None:
+        return None
+    found = merged.get("deviceGroups")
+    return found if isinstance(found, Mapping) else {}
 
 
 def _entries(value: Any) -> dict[str, Mapping[str, Any]]:
@@ -46,7 +54,7 @@ def _place(component: str, path: str = "") -> str:
 def classic_devices_alone_have_them(fleet: FleetView) -> Iterator[Finding]:
     for device in on_lite(fleet):
         for deployment in device.deployments:
-            for name in deployment.properties.get("Components") or {}:
+            for name in components_of(deployment):
                 if name.startswith(_PREFIX):
                     yield Finding(deployment, _place(name), name)
 
@@ -60,12 +68,12 @@ def classic_devices_alone_have_them(fleet: FleetView) -> Iterator[Finding]:
 )
 def somebody_may_connect(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
-        components = deployment.properties.get("Components") or {}
+        components = components_of(deployment)
         others = [name for name in components if name.startswith(f"{_PREFIX}mqtt.")]
         if not others:
             continue
-        groups = _configuration(deployment, AUTH).get("deviceGroups")
-        groups = groups if isinstance(groups, Mapping) else {}
+        if (groups := _groups(deployment)) is None:
+            continue
         policies = _entries(groups.get("policies"))
         named = [each.get("policyName") for each in _entries(groups.get("definitions")).values()]
         if AUTH not in components:
@@ -85,8 +93,7 @@ def somebody_may_connect(fleet: FleetView) -> Iterator[Finding]:
 )
 def client_devices_may_do_what_is_named(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
-        groups = _configuration(deployment, AUTH).get("deviceGroups")
-        groups = groups if isinstance(groups, Mapping) else {}
+        groups = _groups(deployment) or {}
         for name, definition in _entries(groups.get("definitions")).items():
             clauses = str(definition.get("selectionRule", "")).split(" OR ")
             if any(clause.replace(" ", "") == "thingName:*" for clause in clauses):
@@ -116,36 +123,61 @@ def _is_wild(values: Any) -> bool:
 )
 def mappings_lead_nowhere_twice(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
-        mappings = _entries(_configuration(deployment, BRIDGE).get("mqttTopicMapping"))
+        mappings = _entries((_configuration(deployment, BRIDGE) or {}).get("mqttTopicMapping"))
         for name in mappings:
             if way := _way_back(name, mappings):
                 yield Finding(deployment, _place(BRIDGE, f"mqttTopicMapping/{name}"), " → ".join(way))
                 break
 
 
+#: A way that a message goes so often goes on for ever: each turn in which its topic grows has been seen by then.
+_TURNS = 3
+#: Mappings of a way: there are three places, and a message of one topic is in each of them once.
+_LONGEST_WAY = 6
+
+
 def _way_back(start: str, mappings: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
-    """Mappings that a message passes until it would pass the first one again."""
-    todo, seen = [[start]], {start}
+    """Mappings that a message passes again and again, the first one at both ends."""
+    first = str(mappings[start].get("topic", ""))
+    todo, seen = [([start], _said(mappings[start], first))], {(start, first)}
     while todo:
-        way = todo.pop()
-        last = mappings[way[-1]]
-        said = f"{last.get('targetTopicPrefix', '')}{last.get('topic', '')}"
+        way, said = todo.pop()
         for name, entry in mappings.items():
-            if entry.get("source") == last.get("target") and _covers(str(entry.get("topic", "")), said):
-                if name == start:
+            met = _met(str(entry.get("topic", "")), said)
+            if met is None or entry.get("source") != mappings[way[-1]].get("target"):
+                continue
+            if name == start:
+                if _goes_on([mappings[each] for each in way], said):
                     return [*way, name]
-                if name not in seen:
-                    seen.add(name)
-                    todo.append([*way, name])
+            elif (name, met) not in seen and len(way) < _LONGEST_WAY:
+                seen.add((name, met))
+                todo.append(([*way, name], _said(entry, met)))
     return None
 
 
-def _covers(topic_filter: str, topic: str) -> bool:
-    """Whether a filter may take a topic, which may hold wildcards itself."""
-    wanted, given = topic_filter.split("/"), topic.split("/")
-    for position, level in enumerate(wanted):
-        if level == "#" or (position < len(given) and given[position] == "#"):
-            return True
-        if position >= len(given) or (level != given[position] and "+" not in (level, given[position])):
+def _goes_on(way: list[Mapping[str, Any]], topic: str) -> bool:
+    """Whether what has gone a way once is taken in each further turn: a prefix makes its topic longer."""
+    for entry in way * _TURNS:
+        if (met := _met(str(entry.get("topic", "")), topic)) is None:
             return False
-    return len(wanted) == len(given)
+        topic = _said(entry, met)
+    return True
+
+
+def _said(entry: Mapping[str, Any], topic: str) -> str:
+    return f"{entry.get('targetTopicPrefix', '')}{topic}"
+
+
+def _met(one: str, other: str) -> str | None:
+    """The topics that two filters have in common, as a filter; None where there are none."""
+    found: list[str] = []
+    left, right = one.split("/"), other.split("/")
+    while True:
+        if left[:1] == ["#"] or right[:1] == ["#"]:
+            return "/".join([*found, *(right if left[:1] == ["#"] else left)])
+        if not left or not right:
+            return "/".join(found) if left == right else None
+        if left[0] != right[0] and "+" not in (left[0], right[0]):
+            return None
+        found.append(right[0] if left[0] == "+" else left[0])
+        left, right = left[1:], right[1:]

@@ -9,7 +9,7 @@ from typing import Any
 from edge_rules.device_rules import is_thing
 from edge_rules.device_view import target_of
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, recipes
+from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, components_of, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import deployment as lite_deployment
 
@@ -23,7 +23,7 @@ def _documents_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, dict[str, A
     """The job documents of deployments with a component of the app that nucleus lite may run, as devices get them."""
     own = {recipe.name for recipe in recipes(fleet) if recipe.on_lite}
     for deployment in fleet.of_type(DEPLOYMENT):
-        components = deployment.properties.get("Components") or {}
+        components = components_of(deployment)
         if own & components.keys():
             entries = {name: _entry(deployment, wanted) for name, wanted in components.items()}
             name = deployment.text(deployment.properties.get("DeploymentName"))
@@ -152,7 +152,7 @@ def rollouts_have_a_rate(fleet: FleetView) -> Iterator[Finding]:
 )
 def versions_are_exact(fleet: FleetView) -> Iterator[Finding]:
     for deployment in fleet.of_type(DEPLOYMENT):
-        for name, wanted in (deployment.properties.get("Components") or {}).items():
+        for name, wanted in components_of(deployment).items():
             version = deployment.text(wanted.get("ComponentVersion", ""))
             if not _EXACT.fullmatch(version) and "<" not in version[:1]:
                 yield Finding(deployment, f"Properties/Components/{name}/ComponentVersion", version or "no version")
@@ -169,7 +169,7 @@ def deployed_versions_exist(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         defined[recipe.name].add(recipe.version)
     for deployment in fleet.of_type(DEPLOYMENT):
-        for name, wanted in (deployment.properties.get("Components") or {}).items():
+        for name, wanted in components_of(deployment).items():
             version = deployment.text(wanted.get("ComponentVersion", ""))
             if name in defined and _EXACT.fullmatch(version) and version not in defined[name]:
                 yield Finding(deployment, f"Properties/Components/{name}/ComponentVersion", version)

@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_rules.device_view import Device, devices, on_lite, target_of
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, PLACE, recipes
+from edge_rules.recipe_view import DEPLOYMENT, PLACE, components_of, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import deployment as lite_deployment
 from nucleus_lite import recipe as lite_recipe
@@ -63,7 +63,7 @@ def versions_agree(fleet: FleetView) -> Iterator[Finding]:
     for device in devices(fleet):
         versions: dict[str, dict[str, None]] = {}
         for deployment in device.deployments:
-            for name, wanted in (deployment.properties.get("Components") or {}).items():
+            for name, wanted in components_of(deployment).items():
                 versions.setdefault(name, {})[deployment.text(wanted.get("ComponentVersion", ""))] = None
         for name, found in versions.items():
             if len(found) > 1:
@@ -80,7 +80,7 @@ def versions_agree(fleet: FleetView) -> Iterator[Finding]:
 def targets_are_groups(fleet: FleetView) -> Iterator[Finding]:
     own = {recipe.name for recipe in recipes(fleet) if recipe.on_lite}
     for deployment in fleet.of_type(DEPLOYMENT):
-        if is_thing(deployment) and own & (deployment.properties.get("Components") or {}).keys():
+        if is_thing(deployment) and own & components_of(deployment).keys():
             yield Finding(deployment, "Properties/TargetArn", target_of(deployment))
 
 
@@ -146,7 +146,7 @@ def names_differ(fleet: FleetView) -> Iterator[Finding]:
         for path, pair in _keys_alike(recipe.configuration):
             yield Finding(recipe.resource, f"{PLACE}/ComponentConfiguration{path}", pair)
     for deployment in fleet.of_type(DEPLOYMENT):
-        for name, wanted in (deployment.properties.get("Components") or {}).items():
+        for name, wanted in components_of(deployment).items():
             merge = _parsed(deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge")))
             before = set(_keys_alike(defaults.get(name, {})))
             for path, pair in _keys_alike(defaults.get(name, {}), merge):

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, recipes
+from edge_rules.recipe_view import DEPLOYMENT, components_of, recipes
 from nucleus_lite.deployment import NUCLEI, configuration_arn
 
 THING_GROUP = "AWS::IoT::ThingGroup"
@@ -37,7 +37,7 @@ class Device:
         known = {recipe.name: recipe for recipe in recipes(self.deployments[0].fleet)}
         found: dict[str, dict[str, str]] = {}
         for deployment in self.deployments:
-            target, named = target_of(deployment), deployment.properties.get("Components") or {}
+            target, named = target_of(deployment), components_of(deployment)
             versions = {name: deployment.text(entry.get("ComponentVersion", "")) for name, entry in named.items()}
             names = list(versions)
             while names:

@@ -91,6 +91,21 @@ class Recipe:
                 yield f"{PLACE}/accessControl/{name}", service, policy
 
 
+def components_of(deployment: Resource) -> dict[str, Mapping[str, Any]]:
+    """What a deployment names, by component; of what a condition chooses, the first choice that names something."""
+    entries = {name: _chosen(each) for name, each in _chosen(deployment.properties.get("Components")).items()}
+    return {name: each for name, each in entries.items() if each}
+
+
+def _chosen(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or "Ref" in value:
+        return {}
+    choices = value.get("Fn::If")
+    if isinstance(choices, list):
+        return next(filter(None, map(_chosen, choices[1:])), {})
+    return value
+
+
 def merges_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, str, Mapping[str, Any]]]:
     """What deployments merge into the configurations of the app's own components that nucleus lite may run.
 
@@ -99,7 +114,7 @@ def merges_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, str, Mapping[st
     """
     own = {recipe.name for recipe in recipes(fleet) if recipe.on_lite}
     for deployment in fleet.of_type(DEPLOYMENT):
-        for name, wanted in (deployment.properties.get("Components") or {}).items():
+        for name, wanted in components_of(deployment).items():
             merge = (wanted.get("ConfigurationUpdate") or {}).get("Merge")
             if name in own and merge:
                 try:

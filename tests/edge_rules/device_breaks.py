@@ -85,8 +85,11 @@ def classic(fleet: Fleet) -> None:
         recipe["Manifests"][0]["Platform"].update(runtime="classic")
 
 
-def client_devices(*path: str, value: Any = None, **mapping: tuple[str, str, str]) -> Break:
-    """Auth and the bridge on the classic nucleus; `path` leads to what of the groups is another value."""
+def client_devices(*path: str, value: Any = None, **mapping: tuple[str, ...]) -> Break:
+    """Auth and the bridge on the classic nucleus; `path` leads to what of the groups is another value.
+
+    A mapping is topic, source, target and, where there is one, the prefix of what it says.
+    """
     groups = deepcopy(_GROUPS)
     if path:
         node: Any = groups
@@ -94,7 +97,8 @@ def client_devices(*path: str, value: Any = None, **mapping: tuple[str, str, str
             node = node[key]
         node[path[-1]] = value
     mappings = {
-        name: dict(zip(("topic", "source", "target"), each, strict=True)) for name, each in sorted(mapping.items())
+        name: dict(zip(("topic", "source", "target", "targetTopicPrefix"), each, strict=False))
+        for name, each in sorted(mapping.items())
     }
 
     def change(fleet: Fleet) -> None:
@@ -109,6 +113,15 @@ def client_devices(*path: str, value: Any = None, **mapping: tuple[str, str, str
 def without_auth(fleet: Fleet) -> None:
     client_devices()(fleet)
     del fleet.properties("Deployment")["Components"][_AUTH]
+
+
+def chosen_in_the_cloud(fleet: Fleet) -> None:
+    """Who may connect is a parameter, and whether there is a bridge a condition."""
+    client_devices()(fleet)
+    components = fleet.properties("Deployment")["Components"]
+    fleet.parameters["Groups"] = {"Type": "String"}
+    components[_AUTH]["ConfigurationUpdate"]["Merge"] = {"Ref": "Groups"}
+    components[_BRIDGE] = {"Fn::If": ["HasBridge", components[_BRIDGE], {"Ref": "AWS::NoValue"}]}
 
 
 def on_either_nucleus(fleet: Fleet) -> None:
@@ -152,6 +165,16 @@ DEVICE_ALSO: list[tuple[str, str, Break]] = [
             a=("plant/#", "LocalMqtt", "IotCore"), b=("plant/x", "IotCore", "Pubsub"), c=("+/x", "Pubsub", "LocalMqtt")
         ),
     ),
+    (
+        "BridgeLoop",
+        "Deployment",
+        client_devices(up=("#", "LocalMqtt", "IotCore", "site/"), down=("site/#", "IotCore", "LocalMqtt")),
+    ),
+    (
+        "BridgeLoop",
+        "Deployment",
+        client_devices(up=("+/#", "LocalMqtt", "Pubsub"), down=("plant", "Pubsub", "LocalMqtt")),
+    ),
     ("LetterCase", "Deployment", merge({"requesttopic": "plant/digits/request"})),
     ("LetterCase", "Deployment", merge({"labels": {"A": 1, "a": 2}})),
     (
@@ -183,6 +206,16 @@ DEVICE_KEEPS: dict[str, Break] = {
         there=("plant/seen", "LocalMqtt", "Pubsub"),
         on=("plant/seen", "LocalMqtt", "IotCore"),
         back=("plant/answer", "Pubsub", "LocalMqtt"),
+    ),
+    "all that devices say goes up below a prefix, and one topic comes down": client_devices(
+        up=("#", "LocalMqtt", "IotCore", "site/"), down=("site/orders", "IotCore", "LocalMqtt")
+    ),
+    "what comes back once below a prefix is taken by nobody": client_devices(
+        seen=("+/seen", "LocalMqtt", "Pubsub", "plant/"), back=("plant/+/seen", "Pubsub", "LocalMqtt")
+    ),
+    "client devices that a parameter lets in": chosen_in_the_cloud,
+    "components that a condition chooses": lambda fleet: fleet.properties("Deployment").update(
+        Components={"Fn::If": ["Small", {}, {}]}
     ),
     "keys of different objects that differ in case only": merge({"labels": {"A": 1}, "more": {"a": 2}}),
     "a merged value under the key of the recipe": merge({"requestTopic": "plant/digits/request"}),
