@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource, assumed_by, launch_properties, of_role, start_scripts
 from edge_rules.rule import Finding, rule
@@ -50,7 +51,7 @@ def downloads_are_let_out(fleet: FleetView) -> Iterator[Finding]:
 )
 def servers_have_the_python_of_the_wheels(fleet: FleetView) -> Iterator[Finding]:
     wanted = {house.python for _, _, house in wheelhouses(fleet) if house.python}
-    for resource, place, script in start_scripts(fleet):
+    for resource, place, script in _of_core_devices(fleet):
         text = _filled_in(script)
         installed = set(_PYTHON.findall(text))
         image = _image(resource)
@@ -58,6 +59,11 @@ def servers_have_the_python_of_the_wheels(fleet: FleetView) -> Iterator[Finding]
             installed |= {python for name, python in _SYSTEM_PYTHONS.items() if name in image}
         if installed and (missing := sorted(wanted - installed)):
             yield Finding(resource, place, f"{', '.join(sorted(installed))}, wheels for {', '.join(missing)}")
+
+
+def _of_core_devices(fleet: FleetView) -> Iterator[tuple[Resource, str, str]]:
+    """The start scripts that install a nucleus: an app may have other machines."""
+    return (each for each in start_scripts(fleet) if NUCLEUS.search(each[2]))
 
 
 def needed_ports(script: str) -> dict[int, str]:
@@ -112,10 +118,17 @@ def _lets_out(group: Resource, port: int) -> bool:
         str(each.get("IpProtocol")) == "-1"
         or (
             str(each.get("IpProtocol")) in {"tcp", "6"}
-            and int(each.get("FromPort", 0)) <= port <= int(each.get("ToPort", 65535))
+            and _bound(each.get("FromPort"), 0, port) <= port <= _bound(each.get("ToPort"), 65535, port)
         )
         for each in rules
     )
+
+
+def _bound(value: Any, default: int, unknown: int) -> int:
+    """A port of a template; `unknown` for one that only the deploy knows."""
+    if value is None:
+        return default
+    return int(value) if str(value).isdigit() else unknown
 
 
 _FOLLOWED = "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"
@@ -125,7 +138,7 @@ _DYNAMIC = re.compile(r"\{\{resolve:ssm:[^:}]+\}\}")
 
 @rule(
     "ServerImage",
-    "the image of a machine with a start script must not follow the newest one",
+    "the image of a machine that becomes a core device must not follow the newest one",
     reason="ImageId is create-only: the first deploy after each release replaces the machine, nothing waits for the "
     "new one, and no device is sent a deployment twice",
     fix="launch from a launch template with the image resolve:ssm:<parameter>, which EC2 looks up at the launch only, "
@@ -133,7 +146,7 @@ _DYNAMIC = re.compile(r"\{\{resolve:ssm:[^:}]+\}\}")
     source="CloudFormation, AWS::EC2::Instance ImageId; EC2 User Guide, AMI by Systems Manager parameter",
 )
 def servers_keep_their_image(fleet: FleetView) -> Iterator[Finding]:
-    for resource, _place, _script in start_scripts(fleet):
+    for resource, _place, _script in _of_core_devices(fleet):
         data = resource.properties.get("LaunchTemplateData")
         image = resource.text((data or resource.properties).get("ImageId", ""))
         parameters = fleet.templates[resource.stack].get("Parameters") or {}
@@ -158,9 +171,7 @@ _OWNER = re.compile(rf"{_ADDRESS}[^\n]*(skuid|--uid-owner)|(skuid|--uid-owner)[^
     source="EC2 User Guide, Limit access to IMDS",
 )
 def metadata_is_roots(fleet: FleetView) -> Iterator[Finding]:
-    for resource, place, script in start_scripts(fleet):
-        if not NUCLEUS.search(script):
-            continue
+    for resource, place, script in _of_core_devices(fleet):
         options = launch_properties(resource).get("MetadataOptions") or {}
         if options.get("HttpEndpoint") == "disabled":
             continue
@@ -170,6 +181,12 @@ def metadata_is_roots(fleet: FleetView) -> Iterator[Finding]:
             yield Finding(resource, "Properties/MetadataOptions", ", ".join(wrong))
         if not _OWNER.search(script):
             yield Finding(resource, place, "a script without such a rule")
+
+
+#: All but what reads, and what a client of the message broker and of shadows does: both are limited by resources.
+_CHANGES = re.compile(
+    r"iot:(?!(Describe|Get|List|Search)\w|((Retain)?Publish|Connect|Receive|Subscribe|UpdateThingShadow)$)"
+)
 
 
 @rule(
@@ -185,5 +202,5 @@ def machines_change_nothing_of_iot(fleet: FleetView) -> Iterator[Finding]:
         if "ec2.amazonaws.com" in assumed_by(role).split():
             for statement in of_role(role):
                 for action in statement.actions:
-                    if action in {"*", "iot:*"} or re.match(r"iot:(?!(Describe|Get|List|Search)\w)", action):
+                    if action in {"*", "iot:*"} or _CHANGES.match(action):
                         yield Finding(role, statement.location, action)

@@ -42,6 +42,22 @@ def start(text: str) -> Break:
     return lambda fleet: setattr(fleet, "script", text)
 
 
+def also_start(text: str) -> Break:
+    return lambda fleet: setattr(fleet, "script", f"{text}\n{fleet.script}")
+
+
+def other_machine(fleet: Fleet) -> None:
+    """A machine that is no core device: its image may be the newest one, its Python any."""
+    fleet.resources["Shop"] = {
+        "Type": "AWS::EC2::Instance",
+        "Properties": {
+            "ImageId": "{{resolve:ssm:/aws/service/al2023}}",
+            "SecurityGroupIds": [{"Ref": "WayOut"}],
+            "UserData": {"Fn::Base64": "#!/bin/sh\ndnf install --assumeyes python3.12\n"},
+        },
+    }
+
+
 def second_lock(fleet: Fleet) -> None:
     fleet.wheels.append("grpcio-1.85.1-cp311-cp311-manylinux2014_aarch64.whl")
     fleet.other_locks["agent.lock"] = f"grpcio==1.85.1{HASH}\n"
@@ -80,7 +96,7 @@ def way_out(*rules: dict[str, Any]) -> Break:
 
 def ubuntu(fleet: Fleet) -> None:
     fleet.parameters["Image"]["Default"] = "/aws/service/canonical/ubuntu/server/24.04/stable/current/arm64/ami-id"
-    start("dpkg --status python3-venv unzip")(fleet)
+    also_start("dpkg --status python3-venv unzip")(fleet)
 
 
 def machine_may(action: str) -> Break:
@@ -206,7 +222,7 @@ ELSEWHERE: dict[str, tuple[str, Break]] = {
     "InstallerProvision": ("Server", start("java -jar Greengrass.jar --provision true")),
     "InstallerRoleAlias": ("Server", start("java -jar Greengrass.jar --tes-role-alias-name Alias")),
     "ServerEgress": ("Server", start("retry apt-get install --yes --quiet unzip")),
-    "ServerPython": ("Server", start("retry dnf install --assumeyes python3.12 unzip")),
+    "ServerPython": ("Server", also_start("retry dnf install --assumeyes python3.12 unzip")),
     "TopicKeySource": ("Key", events_key({"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}})),
     "FunctionGlibc": ("Optimiser", optimiser("python3.11", python="cp311")),
     "FunctionWheel": ("Optimiser", optimiser("python3.13", python="cp312")),
@@ -255,7 +271,7 @@ ALSO: list[tuple[str, str, Break]] = [
     ("ServerEgress", "Server", start("curl --fail http://mirror.example/nucleus.zip")),
     ("ServerEgress", "Server", start("export NUCLEUS_URL='http://mirror.example/n.zip'\ncurl \"$NUCLEUS_URL\"")),
     ("ServerEgress", "Server", way_out({"IpProtocol": "tcp", "FromPort": 443, "ToPort": 8443})),
-    ("ServerPython", "Server", start("export PYTHON='3.13'\ndnf install \"python$PYTHON\" unzip")),
+    ("ServerPython", "Server", also_start("export PYTHON='3.13'\ndnf install \"python$PYTHON\" unzip")),
     ("ServerPython", "Server", ubuntu),
     ("ServerMetadata", "Server", metadata(HttpPutResponseHopLimit=2)),
     ("ServerMetadata", "Server", lambda fleet: fleet.properties("Server").pop("MetadataOptions")),
@@ -308,7 +324,7 @@ KEEPS: dict[str, Break] = {
     ),
     "a package that is only spoken of": start("# apt-get install would need port 80 and http://mirror.example"),
     "the instance's own metadata": start("curl http://169.254.169.254/latest/api/token"),
-    "the Python of the wheels by a setting": start("export PYTHON='3.11'\ndnf install \"python$PYTHON\" unzip"),
+    "the Python of the wheels by a setting": also_start("export PYTHON='3.11'\ndnf install \"python$PYTHON\" unzip"),
     "an exponential rate": deployment("IotJobConfiguration/JobExecutionsRolloutConfig", {"ExponentialRate": {}}),
     "a wheel with an older stable ABI": stable_abi_wheel,
     "a wheel of a second lock file": second_lock,
@@ -323,6 +339,11 @@ KEEPS: dict[str, Break] = {
     "a topic that is computed": code("publish_to_iot_core(topic_name=topics.response)\n"),
     "code that this Python cannot parse": code("publish(topic_name='x'\n"),
     "a machine that only reads": machine_may("iot:DescribeEndpoint"),
+    "a machine that sends devices messages": machine_may("iot:Publish"),
+    "a machine that is no core device": other_machine,
+    "a port that only the deploy knows": way_out(
+        {"IpProtocol": "tcp", "FromPort": {"Ref": "P"}, "ToPort": {"Ref": "P"}}
+    ),
     "a machine without metadata": no_metadata,
     "metadata closed by iptables": lambda fleet: setattr(
         fleet, "closing", "iptables -A OUTPUT -d 169.254.169.254 -m owner ! --uid-owner root -j REJECT"

@@ -159,6 +159,26 @@ def test_a_delete_waits_for_the_last_question_of_an_event_that_was_called_off(de
     assert is_complete({**request, CALLED_OFF: time.time() - 301}, Context()) == {"IsComplete": True}
 
 
+@pytest.mark.parametrize("made_up", ["edgewright-dev-ClientDevices-1ABCDEF2GHIJK", "3f2c1a90-5d7e"])
+def test_the_delete_of_a_creation_that_was_cancelled_takes_back_what_it_began(deployed: Stage, made_up: str) -> None:
+    deployed.greengrass.associations["core-2"].clear()
+
+    answer = deployed.run(event.delete("client_devices", made_up, **deployed.put(LIST)))
+
+    assert answer == {"PhysicalResourceId": made_up}
+    assert deployed.greengrass.associations == {"core-1": set(), "core-2": set()}
+
+
+def test_an_event_that_is_delivered_twice_associates_once(stage: Stage) -> None:
+    request = event.create("client_devices", **stage.put(LIST))
+    answers = [on_event(request, Context(300)) for _ in range(2)]
+
+    looks = [is_complete(event.poll(request, answer), Context(300)) for answer in answers]
+
+    assert [look["IsComplete"] for look in looks] == [True, True]
+    assert (stage.greengrass.associations, len(made(stage))) == (LIST, 2)
+
+
 def test_delete_without_its_list_succeeds(deployed: Stage) -> None:
     deployed.run(event.delete("client_devices", ID, ListKey="gone"))
 
