@@ -39,7 +39,7 @@ from edge_handlers.custom_resource import (
     whole,
 )
 from edge_handlers.device_list import check_thing_group
-from edge_handlers.promotion import Rules, Sketch, decide, merged, named
+from edge_handlers.promotion import Rules, Sketch, approved, decide, merged, named
 from edge_handlers.service_client import GONE, client, describe, error_code, explaining, ignoring
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +56,6 @@ _CAUSE_CHARACTERS = 350
 _BROUGHT_BACK = "BroughtBack"
 #: What tells is_complete which versions are to be decided on.
 _CANDIDATES = "Candidates"
-_APPROVED = "approvedVersion"
 #: Of a ring, so many devices are asked; a decision takes no more.
 _MOST_DEVICES, _MOST_BYTES = 200, 1 << 16
 _CONTENT = ("targetArn", "deploymentName", "components", "deploymentPolicies", "iotJobConfiguration")
@@ -205,7 +204,10 @@ def bring_back(check: HealthCheck, failed: str | None, greengrass: Any) -> str |
     content = {key: former[key] for key in _CONTENT if former.get(key)}
     if check.candidates:
         # Where the failed version had been accepted already, the former one must not wait for a decision.
-        content = approved(content, check.candidates)
+        try:
+            content = approved(content, check.candidates)
+        except ValueError as exc:
+            LOG.warning("%s is brought back as it was: %s", check, exc)
     # The same for a repeated event, another one for the next failure.
     token = hashlib.sha256(f"{check.deployment} {failed}".encode()).hexdigest()[:32]
     with explaining(f"bring {check} back"):
@@ -259,34 +261,6 @@ def decide_on(
     with explaining(f"approve {', '.join(check.candidates)} in ring {check.ring}"):
         greengrass.create_deployment(**approved(content, check.candidates), clientToken=token)
     return True
-
-
-def approved(content: Mapping[str, Any], candidates: Mapping[str, str]) -> dict[str, Any]:
-    """The content of a deployment that lets candidates answer.
-
-    Args:
-        content: Of the deployment that brought them; one of its components carries all settings.
-        candidates: Model to version.
-
-    Raises:
-        DeploymentHealthError: No component carries the settings of a model.
-    """
-    components = dict(content["components"])
-    for name, wanted in components.items():
-        update = wanted.get("configurationUpdate") or {}
-        merge = json.loads(update.get("merge") or "{}")
-        settings = merge.get("settings") or {}
-        serving = [each["models"] for each in settings.values() if isinstance(each, dict) and "models" in each]
-        if not serving:
-            continue
-        for models in serving:
-            for model, version in candidates.items():
-                models[model] = {**models.get(model, {}), _APPROVED: version}
-        # Devices tell a component of the last key that changes.
-        settings["revision"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        components[name] = {**wanted, "configurationUpdate": {**update, "merge": json.dumps(merge)}}
-        return {**content, "components": components}
-    raise DeploymentHealthError(f"no component of the deployment has the settings of {', '.join(candidates)}")
 
 
 def _sketch(check: HealthCheck, model: str, version: str, devices: Sequence[str], s3: Any, *, since: float) -> Sketch:

@@ -189,6 +189,8 @@ def run_optimiser(source: Path, target: Path, shapes: dict[str, Any], site: Path
             input=json.dumps(shapes),
             capture_output=True,
             text=True,
+            # What it says of a model may hold the model's own bytes.
+            errors="replace",
             env=environment,
             timeout=max(deadline.remaining(), 1),
             check=False,

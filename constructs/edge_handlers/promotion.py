@@ -1,4 +1,4 @@
-"""Whether a candidate becomes the model of its ring: sketches of its comparison with the current one, and the decision.
+"""Whether a candidate becomes the model of its ring: sketches of its comparison, the decision, and what says so.
 
 What is tested is a share of inputs: those with the current model's answer, those that the candidate gets right, or
 those for which it takes no longer than it may. `good` and `bad` are the ends of an indifference zone. Wald's sequential
@@ -15,6 +15,8 @@ Sources: A. Wald, Sequential Tests of Statistical Hypotheses, Annals of Mathemat
 J. Ville, Étude critique de la notion de collectif (1939), for looks at any time.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,8 @@ RATIO_BINS = 8
 IN_TIME, TOO_LATE = 0.6, 0.4
 _MOST_BINS, _MOST_COUNT = 200, 1 << 40
 _SHOWN = 5
+#: The setting of a model that says which version may answer.
+_APPROVED = "approvedVersion"
 Verdict = Literal["promote", "refuse", "wait"]
 
 
@@ -329,3 +333,31 @@ def named(differed: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(
         f"{each['device']}/{each['id']} ({each['current']} → {each['candidate']})" for each in differed[:_SHOWN]
     )
+
+
+def approved(content: Mapping[str, Any], candidates: Mapping[str, str]) -> dict[str, Any]:
+    """The content of a deployment that lets candidates answer.
+
+    Args:
+        content: Of the deployment that brought them; one of its components carries all settings.
+        candidates: Model to version.
+
+    Raises:
+        ValueError: No component carries the settings of a model.
+    """
+    components = dict(content["components"])
+    for name, wanted in components.items():
+        update = wanted.get("configurationUpdate") or {}
+        merge = json.loads(update.get("merge") or "{}")
+        settings = merge.get("settings") or {}
+        serving = [each["models"] for each in settings.values() if isinstance(each, dict) and "models" in each]
+        if not serving:
+            continue
+        for models in serving:
+            for model, version in candidates.items():
+                models[model] = {**models.get(model, {}), _APPROVED: version}
+        # Devices tell a component of the last key that changes.
+        settings["revision"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        components[name] = {**wanted, "configurationUpdate": {**update, "merge": json.dumps(merge)}}
+        return {**content, "components": components}
+    raise ValueError(f"a component of the deployment must have settings of {', '.join(candidates)}, none has")

@@ -61,6 +61,14 @@ def test_delete_deactivates_a_certificate_before_the_core_device_goes(
     assert statuses == [None], "a device that can still connect would make its core device anew"
 
 
+def test_the_delete_of_a_creation_that_was_cancelled_leaves_nothing(registry: Registry, fleet: FakeIot) -> None:
+    made_up = "edgewright-dev-Devices-1ABCDEF2GHIJK"
+
+    assert registry.delete(made_up) == {"PhysicalResourceId": made_up}
+
+    assert fleet.things == {}
+
+
 def test_delete_again_succeeds(registry: Registry, fleet: FakeIot) -> None:
     registry.delete()
     fleet.policies.clear()

@@ -148,6 +148,17 @@ def test_access_denied_names_the_object(bucket: FakeS3, call: str) -> None:
         run()
 
 
+def test_what_the_runtime_says_in_no_encoding_is_told(
+    bucket: FakeS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "broken.py"
+    program.write_text("import sys\nsys.stderr.buffer.write(b'node \\xff is none')\nsys.exit(3)\n")
+    monkeypatch.setattr("edge_handlers.onnx_compilation.PROGRAM", program)
+
+    with pytest.raises(OptimiserError, match=r"exit code 3\): node \ufffd is none$"):
+        run()
+
+
 def test_stops_before_the_function_is_stopped(bucket: FakeS3) -> None:
     with pytest.raises(DeadlineError, match=r"read s3://artifacts-dev/artifacts/SHA/runtime.zip"):
         run(seconds=1)

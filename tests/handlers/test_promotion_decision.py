@@ -241,6 +241,15 @@ def test_a_rollback_approves_the_former_version_and_decides_nothing(ring: FakeRo
     assert s3.calls == []
 
 
+def test_a_rollback_to_a_deployment_without_settings_of_models_brings_it_back_as_it_was(ring: FakeRollout) -> None:
+    former = ring.deployments["former"]
+    former["creationTimestamp"], former["components"] = -1, {INFERENCE: {"componentVersion": "1.0.2"}}
+
+    on_event(event.update("deployment_health", ID, old=NEW, **{**NEW, **OLD}), Context())
+
+    assert ring.deployments[brought_back(ring)]["components"] == former["components"]
+
+
 def test_a_rollback_that_finds_nothing_to_bring_back_decides_nothing(ring: FakeRollout, s3: FakeS3) -> None:
     ring.deploy("other", TARGET)
 

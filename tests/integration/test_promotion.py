@@ -1,4 +1,4 @@
-"""A ring decides on a new model: a worse one is refused and taken back, a good one takes over; no request is lost."""
+"""The first ring decides on a new model: a worse one goes back, a good one takes over; no request is lost."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ STAGE = """\
 region = "us-east-1"
 [[models]]
 folder = "digits"
+[fleet]
+file = "rings.csv"
 [runtime]
 python = "host"
 architecture = "host"
@@ -42,11 +44,11 @@ timeout_minutes = 5
 notify_timeout_s = 10
 [health]
 timeout_minutes = 5
-[configuration.all.inference]
+[configuration.canary.inference]
 heartbeatSeconds = 1
 captureBucket = ""
 [promotion]
-rings = ["all"]
+rings = ["canary"]
 latency_ratio = 16
 zone = 0.1
 inputs = 500
@@ -81,6 +83,7 @@ class Asking:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     app = copy_app(tmp_path_factory.mktemp("promotion") / "app")
     (app / "config" / "twin.toml").write_text(STAGE)
+    (app / "config" / "rings.csv").write_text(f"device,ring\n{NAMES.edge_server},canary\n")
     return app
 
 
@@ -135,6 +138,17 @@ def versions(asking: Asking) -> list[str]:
     return list(dict.fromkeys(answer["model"]["version"] for answer in asking.answers))
 
 
+def approved(stage: OfflineDeploy) -> str:
+    """The version that the first ring's latest deployment lets answer."""
+    greengrass = stage.client("greengrassv2")
+    listed = greengrass.list_deployments(historyFilter="LATEST_ONLY")["deployments"]
+    (latest,) = [each["deploymentId"] for each in listed if each["targetArn"].endswith("-canary")]
+    components = greengrass.get_deployment(deploymentId=latest)["components"]
+    merge = json.loads(components[NAMES.runtime_component]["configurationUpdate"]["merge"])
+    version: str = merge["settings"][NAMES.inference_component]["models"]["digits"]["approvedVersion"]
+    return version
+
+
 def assert_nothing_lost(asking: Asking) -> None:
     found = Counter(answer["request_id"] for answer in asking.answers)
     assert len(found) == asking.sent, f"{asking.sent - len(found)} of {asking.sent} requests have no answer"
@@ -150,12 +164,12 @@ def test_a_worse_model_is_refused_and_the_ring_is_back_on_the_former_one(
 
     assert not ended_well
     (told,) = {
-        line[line.index("digits ") :] for line in events if "is not taken by ring all" in line and "UPDATE_" in line
+        line[line.index("digits ") :] for line in events if "is not taken by ring canary" in line and "UPDATE_" in line
     }
     assert re.search(r"agreement 0\.\d+ on \d+ inputs, must be at least 0\.95: missed", told), told
     assert re.search(rf"differed most on {NAMES.edge_server}/[0-9a-f]{{12}} \([89] → [89]\)", told), told
     assert_nothing_lost(asking)
-    assert len(versions(asking)) == 1, "the candidate answers nobody"
+    assert versions(asking) == [approved(stage)], "the candidate answers nobody, and the former one is approved again"
 
 
 def test_a_model_that_says_the_same_takes_over(
@@ -168,5 +182,6 @@ def test_a_model_that_says_the_same_takes_over(
     assert ended_well, events[-20:]
     assert_nothing_lost(asking)
     assert len(versions(asking)) == 2, "first the one before, then the new one"
+    assert versions(asking)[1] == approved(stage), "the ring's latest deployment approves what answers"
     latest = stage.client("greengrassv2").list_deployments(historyFilter="LATEST_ONLY")["deployments"]
     assert {each["deploymentStatus"] for each in latest} <= {"ACTIVE", "COMPLETED"}
