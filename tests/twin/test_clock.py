@@ -47,7 +47,8 @@ REAL = {
     "twin/cloud/stack_deletion.py": ("pauses between retries", "QuickWaits.__init__ stop_executions"),
     "twin/cloud/stack_operations.py": ("an answer is held", "_hold"),
     "twin/core_device/client_devices/authority.py": ("life of certificates", "_now"),
-    "twin/core_device/client_devices/broker.py": ("network", "Broker.stop Connection._wait"),
+    "twin/core_device/client_devices/broker.py": ("network", "Broker.stop"),
+    "twin/core_device/client_devices/client_connection.py": ("network", "Connection._wait"),
     "twin/core_device/client_devices/plugins.py": (
         "network, questions to the cloud",
         "ClientDevices._listen ClientDevices._refreshed",
