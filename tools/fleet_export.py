@@ -4,7 +4,7 @@
     eval "$(python -m twin env)"; python -m tools.fleet_export --stage twin       the same of a running twin
 
 `python -m tools.rehearse --fleet FILE` makes that fleet out of simulated devices. Exit codes: 0 written, 1 the account
-cannot be read or the file not written, 2 wrong use.
+cannot be read or the file not written, 2 wrong use, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -142,13 +142,17 @@ def read_fleet(path: Path) -> FleetFile:
     try:
         return FleetFile.model_validate(content)
     except ValidationError as exc:
-        found = exc.errors(include_url=False)
-        lines = [
-            f"{path}: {'.'.join(map(str, each['loc'])) or 'fleet'}: {each['msg']}, got {str(each['input'])[:80]!r}"
-            for each in found[:_MISTAKES_SHOWN]
-        ]
-        more = [f"{path}: and {len(found) - len(lines)} more"] if len(found) > len(lines) else []
-        raise FleetFileError("\n".join(lines + more)) from exc
+        raise FleetFileError(_mistakes(exc, str(path))) from exc
+
+
+def _mistakes(error: ValidationError, where: str) -> str:
+    found = error.errors(include_url=False)
+    lines = [
+        f"{where}: {'.'.join(map(str, each['loc'])) or 'fleet'}: {each['msg']}, got {str(each['input'])[:80]!r}"
+        for each in found[:_MISTAKES_SHOWN]
+    ]
+    more = [f"{where}: and {len(found) - len(lines)} more"] if len(found) > len(lines) else []
+    return "\n".join(lines + more)
 
 
 def export(stage: str, region: str, account: Account, progress: Progress) -> FleetFile:
@@ -161,6 +165,7 @@ def export(stage: str, region: str, account: Account, progress: Progress) -> Fle
         progress: Told what happens.
 
     Raises:
+        FleetFileError: A thing or component has a name that no core device can have; the text says which.
         TwinError: A call failed for another reason than throttling; the text names it.
     """
     names = Names(stage)
@@ -180,7 +185,9 @@ def export(stage: str, region: str, account: Account, progress: Progress) -> Fle
     listed = [thing for thing in sorted(rings) if thing in cores]
     details = _details(account, listed, progress)
     devices = tuple(_device(thing, rings[thing], cores.get(thing), details.get(thing)) for thing in sorted(rings))
-    taken = datetime.now(UTC).replace(microsecond=0)
+    # The time of a quick twin, which its devices report with, is ahead of this machine's.
+    seen = [device.last_seen for device in devices if device.last_seen]
+    taken = max([datetime.now(UTC).replace(microsecond=0), *seen])
     return FleetFile(schema=1, stage=stage, region=region, taken=taken, groups=groups, devices=devices)
 
 
@@ -220,6 +227,15 @@ _PAGE = {"maxResults": 250}
 def _device(
     thing: str, ring: Ring, core: dict[str, Any] | None, detail: tuple[str, dict[str, str]] | None
 ) -> FleetDevice:
+    try:
+        return _known_device(thing, ring, core, detail)
+    except ValidationError as exc:
+        raise FleetFileError(_mistakes(exc, f"thing {thing}")) from exc
+
+
+def _known_device(
+    thing: str, ring: Ring, core: dict[str, Any] | None, detail: tuple[str, dict[str, str]] | None
+) -> FleetDevice:
     if core is None or detail is None:
         return FleetDevice(thing=thing, ring=ring)
     seen = core.get("lastStatusUpdateTimestamp")
@@ -249,12 +265,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stage = load_stage(options.stage, options.config)
         out: Path = options.out or ROOT / "out" / f"fleet-{stage.name}.json"
-        if options.out and not out.parent.is_dir():
-            raise FleetFileError(f"--out must lie in a folder that exists, got {out}")
+        if options.out and (not out.parent.is_dir() or out.is_dir()):
+            raise FleetFileError(f"--out must be a file in a folder that exists, got {out}")
         fleet = export(stage.name, stage.region, Account({"region_name": stage.region}, _PATIENT), _say)
         if not options.out:
             private_folder(out.parent)
         write_whole(out, fleet.text(), private=True)
+    except KeyboardInterrupt:
+        print("fleet_export: interrupted, nothing is written", file=sys.stderr)
+        return 130
     except (ConfigurationError, FleetFileError, TwinError, BotoCoreError, OSError) as exc:
         print(f"fleet_export: {_without_account(str(exc))}", file=sys.stderr)
         return 1

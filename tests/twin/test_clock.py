@@ -19,7 +19,7 @@ from twin.core_device.ipc.service import IpcService
 #: Where the cloud and its devices go by the machine's clock, by file: what for, and in which functions. All else is the
 #: twin's time.
 REAL = {
-    "twin/cloud/bounds.py": ("age of S3's objects, which is real; room for other tasks", "_expire"),
+    "twin/cloud/bounds.py": ("room for other tasks", "_expire"),
     "twin/cloud/credentials.py": ("life of credentials", "role_session"),
     "twin/cloud/ec2.py": ("end of a process", "install.delete_and_wait"),
     "twin/cloud/edge_server/device_process.py": ("restarts of a process", "KeptDevice.adopt KeptDevice.look"),
@@ -32,7 +32,6 @@ REAL = {
     "twin/cloud/iot/connections.py": ("MQTT keep-alive", "_Client.__init__ _Client.hear _look"),
     "twin/cloud/iot/listener.py": ("network", "close"),
     "twin/cloud/iot/registry.py": ("life of a token", "_fleet_provisioning_reply"),
-    "twin/cloud/iot/role_aliases.py": ("times that are shown", "put"),
     "twin/cloud/ministack/registry.py": ("looks at stores", "register_periodic.repeat"),
     "twin/cloud/rules_engine.py": ("life of credentials", "_session"),
     "twin/cloud/sagemaker/compilation_jobs.py": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.twin.conftest import wait_until
 from tools import fleet_export
 from tools.fleet_export import FleetFileError, read_fleet
 from twin import lifecycle
+from twin.account import Listing
 from twin.devices.simulated_fleet import SimulatedDevice, set_devices
 from twin.simulation.profile import Profile
 
@@ -134,3 +136,66 @@ def test_a_missing_and_a_huge_file_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(FleetFileError, match=r"must be at most 67,108,864 bytes, got 67,108,865"):
         read_fleet(path)
+
+
+class Listed:
+    """An account of one ring, whose one device was seen at a time and has a component."""
+
+    def __init__(self, thing: str, seen: datetime, component: str = "plant.Camera") -> None:
+        core = {"coreDeviceThingName": thing, "lastStatusUpdateTimestamp": seen, "status": "HEALTHY"}
+        self._found: dict[str, list[Any]] = {
+            "list_thing_groups": ["edgewright-twin"],
+            "list_things_in_thing_group": [thing],
+            "list_core_devices": [core],
+            "get_core_device": ["2.6.0"],
+            "list_installed_components": [[component, "1.0.0"]],
+        }
+
+    def names(self, listing: Listing) -> list[Any]:
+        return self._found[listing.operation]
+
+
+def test_a_fleet_is_not_taken_before_its_devices_were_seen() -> None:
+    seen = datetime.now(UTC).replace(microsecond=0) + timedelta(days=9)  # of a quick twin's time
+
+    fleet = fleet_export.export("twin", "us-east-1", Listed("line-1", seen), print)  # type: ignore[arg-type]
+
+    assert fleet.taken == seen == fleet.devices[0].last_seen
+
+
+@pytest.mark.parametrize(
+    ("thing", "component", "told"),
+    [
+        ("t" * 128, "plant.Camera", f"thing {'t' * 128}: thing: String should have at most 124 characters, got 'ttt"),
+        ("line-1", "plant Camera", "thing line-1: components.plant Camera.[key]: String should match pattern"),
+    ],
+)
+def test_what_no_file_may_have_is_named_with_its_device(
+    thing: str,
+    component: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(fleet_export, "Account", lambda *_: Listed(thing, datetime.now(UTC), component))
+    out = tmp_path / "fleet.json"
+
+    assert fleet_export.main(["--stage", "twin", "--out", str(out)]) == 1
+
+    assert told in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_export_that_is_interrupted_or_cannot_be_written_says_so_before_the_account_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fleet_export, "export", interrupted)
+
+    assert fleet_export.main(["--stage", "twin", "--out", str(tmp_path)]) == 1
+    assert f"--out must be a file in a folder that exists, got {tmp_path}" in capsys.readouterr().err
+    assert fleet_export.main(["--stage", "twin", "--out", str(tmp_path / "fleet.json")]) == 130
+    assert capsys.readouterr().err == "fleet_export: interrupted, nothing is written\n"

@@ -12,6 +12,8 @@ import pytest
 from ministack.core.responses import request_scope
 from ministack.services import iot
 
+from twin.clock import Clock
+from twin.cloud.edge_server import supervisor
 from twin.cloud.edge_server.supervisor import drop_half_made
 from twin.cloud.settings import Settings
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
@@ -55,6 +57,19 @@ def instance(settings: Settings, arn: str = "", *, saved: float) -> Path:
         os.utime(path, (BEGAN, BEGAN))
     os.utime(settings.home / "state" / "iot.json", (saved, saved))
     return root
+
+
+def test_at_speed_a_certificate_from_before_the_provisioning_stays(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOCK", Clock(60, BEGAN - 100, BEGAN - 100))
+    certificate("another", made=BEGAN + 1_000)
+    certificate("begun", made=BEGAN + 5_900)
+    instance(settings, saved=BEGAN + 50)
+
+    drop_half_made(settings)
+
+    assert list(iot._certificates) == ["another"]
 
 
 def test_a_certificate_without_attachments_that_no_folder_has_is_dropped(settings: Settings) -> None:

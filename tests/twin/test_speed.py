@@ -133,6 +133,23 @@ def test_the_time_of_a_twin_never_goes_back_and_a_running_one_keeps_its_speed(ho
     assert after.time() >= before
 
 
+def test_what_is_made_has_the_time_that_devices_report_with(home: Path) -> None:
+    state = lifecycle.start(home, speed=3600)
+    time.sleep(1)
+    iot, s3 = (boto3.client(name, **state.client_arguments()) for name in ("iot", "s3"))
+    s3.create_bucket(Bucket="said")
+    before = Clock.read(state.clock).time()
+    assert before > time.time() + 1800
+
+    made = iot.create_keys_and_certificate(setAsActive=True)["certificateId"]
+    s3.put_object(Bucket="said", Key="device.json", Body=b"{}")
+
+    certificate = iot.describe_certificate(certificateId=made)["certificateDescription"]
+    assert certificate["creationDate"].timestamp() >= before  # the report of a server before it is older
+    kept = s3.get_object(Bucket="said", Key="device.json")["LastModified"]
+    assert kept.timestamp() >= before - 1  # the header has whole seconds; a deploy counts what came after it
+
+
 @pytest.mark.parametrize("speed", [0.0, 0.5, 3601.0, -1.0])
 def test_a_speed_out_of_range_is_refused(home: Path, speed: float) -> None:
     with pytest.raises(TwinError, match="--speed must be from 1 to 3600, got "):

@@ -10,12 +10,15 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
+from twin.clock import CLOCK
+from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
 from twin.cloud_process import CLOUD_LOG
@@ -109,10 +112,15 @@ async def _expiring_objects(limit: int) -> None:
                 await _expire((account, name), versions, days, limit)
 
 
+@patch("services.s3.now_iso", why="objects have the twin's time: a deploy counts what came after it", signature="()")
+def _now_iso(_by_ministack: Callable[[], str]) -> str:
+    return datetime.fromtimestamp(CLOCK.time(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
 async def _expire(where: tuple[str, str], found: Iterable[Version], days: int, limit: int) -> None:
     """Delete what is too old or too much: one version of a key, or, without one, the key with its whole history."""
     found = sorted(found, key=lambda each: str(each[0]["last_modified"]))
-    eldest = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - days * 86_400))
+    eldest = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(CLOCK.time() - days * 86_400))
     account, name = where
     for place, (record, key, version) in enumerate(found):
         if place >= len(found) - limit and record["last_modified"] >= eldest:

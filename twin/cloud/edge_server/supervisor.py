@@ -16,6 +16,7 @@ from ministack.core.responses import request_scope
 from ministack.services import ec2, iot
 
 from config.names import NUCLEUS_TAG
+from twin.clock import CLOCK
 from twin.cloud.edge_server.device_process import DeviceProcess, KeptDevice
 from twin.cloud.edge_server.edge_server import EdgeServer
 from twin.cloud.edge_server.provisioning import JOINED, UserDataError, parse
@@ -275,7 +276,7 @@ def _drop(root: Path) -> None:
 def _begun_by(root: Path) -> Iterator[dict[str, Any]]:
     """The device's certificate, or those with nothing attached that were made since its provisioning began."""
     # It is written right before the certificate is asked for.
-    began, identifier = (root / ROOT_CA).stat().st_mtime, _identifier(root)
+    began, identifier = CLOCK.at((root / ROOT_CA).stat().st_mtime), _identifier(root)
     for record in iot._certificates.values():
         if record.get("attachedThings") or _policies(record):
             continue

@@ -12,6 +12,7 @@ from typing import Any
 from ministack.core.responses import error_response_json, request_scope
 from ministack.services import iot
 
+from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
 
 POLICY_VERSIONS = 5
@@ -30,6 +31,15 @@ THING = "iot:connection.thing"
 Answer = Any
 """Status, headers and body."""
 Call = dict[str, Any]
+
+
+@patch(
+    "services.iot._now_epoch",
+    why="what is made has the twin's time: a certificate's is compared with the time of a device's report",
+    signature="()",
+)
+def _now_epoch(_by_ministack: Callable[[], float]) -> float:
+    return CLOCK.time()
 
 
 @patch(

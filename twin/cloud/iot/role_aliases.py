@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import unquote
 
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 
+from twin.clock import CLOCK
 from twin.cloud.aws.protocol import ServiceError, error_response, json_response
 from twin.cloud.credentials import role_session
 from twin.cloud.iot.http_message import HttpError, RequestHead
@@ -54,7 +54,7 @@ def put(alias: str, role_arn: Any, seconds: Any = None) -> Record:
         raise ValueError(f"roleArn must be the ARN of a role, got {role_arn!r}")
     if seconds not in SECONDS:
         raise ValueError(f"credentialDurationSeconds must be from 900 to 43200, got {seconds}")
-    now = time.time()
+    now = CLOCK.time()
     ROLE_ALIASES[alias] = record = {
         "roleAlias": alias,
         "roleAliasArn": f"arn:aws:iot:{get_region()}:{get_account_id()}:rolealias/{alias}",
