@@ -35,6 +35,24 @@ def test_all_mistakes_are_listed_with_their_place(tmp_path: Path) -> None:
         ({"offline": [{"share": 0.1}]}, "offline.0.for_s"),
         ({"components": [{"exit": {"step": "shutdown"}}]}, "components.0.exit.step"),
         ([], "profile"),
+        ({"clock_skew_s": float("nan")}, "clock_skew_s.0: Input should be a finite number, got nan"),
+        ({"clock_skew_s": [0, 1e300]}, "clock_skew_s.1: Input should be less than or equal to"),
+        ({"bandwidth_kbit_s": float("inf")}, "bandwidth_kbit_s: Input should be a finite number"),
+        ({"components": [{"memory_mb": float("inf")}]}, "components.0.memory_mb: Input should be a finite number"),
+        # A device that comes and goes a billion times a second would keep the process from all else.
+        (
+            {"offline": [{"share": 1, "for_s": 0, "every_s": 1e-9}]},
+            "every_s: Input should be greater than or equal to 1",
+        ),
+        (
+            {"components": [{"versions": "^1.2.0"}]},
+            "versions must be a range of whole versions, as >=1.2.0 <2.0.0, got",
+        ),
+        ({"components": [{"versions": ">=1.2"}]}, "versions must be a range of whole versions"),
+        ({"components": [{"configuration": {"mode": 1}}]}, "JSON pointers, which begin with /, got 'mode'"),
+        ({"components": [{"messages": [{"topic": "site/+"}]}]}, "messages.0.topic: String should match pattern"),
+        ({"components": [{"answers": [{"topic": "a", "answer": "a/#"}]}]}, "answers.0.answer: String should match"),
+        ({"components": [{"answers": [{"topic": "a", "answer": "a"}]}]}, "answer must be another topic than topic"),
     ],
 )
 def test_a_mistake_names_its_rule(content: Any, part: str) -> None:
@@ -46,7 +64,12 @@ def test_a_mistake_names_its_rule(content: Any, part: str) -> None:
 
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text("= 1")
+    (tmp_path / "long.toml").write_text(f"seed = {'1' * 5000}")
+    (tmp_path / "deep.toml").write_text(f"seed = {'[' * 100_000}")
 
+    for name in ("long", "deep"):
+        with pytest.raises(TwinError, match="must be a TOML file"):
+            load_profile(tmp_path / f"{name}.toml")
     with pytest.raises(TwinError, match="must be a TOML file"):
         load_profile(tmp_path / "p.toml")
     with pytest.raises(TwinError, match="must be a TOML file"):

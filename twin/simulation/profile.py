@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from twin.core_device.components.recipe import Recipe, satisfies
+from twin.core_device.components.recipe import Recipe, is_range, satisfies
 from twin.core_device.dialect import DIALECTS
 from twin.errors import TwinError
 
@@ -30,15 +30,19 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Seconds = Annotated[float, Field(ge=0, le=10 * 365 * 86400)]
+_LONGEST_S = 10 * 365 * 86400.0
+Seconds = Annotated[float, Field(ge=0, le=_LONGEST_S)]
 Span = Annotated[tuple[Seconds, Seconds], BeforeValidator(_span)]
 """A number, or [least, most] to draw from."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Skew = Annotated[float, Field(ge=-_LONGEST_S, le=_LONGEST_S)]
+Topic = Annotated[str, Field(min_length=1, max_length=256, pattern="^[^+#]+$")]
+"""Of a message that is sent: a wildcard there ends the connection."""
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _spans(self) -> _Model:
@@ -70,7 +74,7 @@ class Exit(_Model):
 class Message(_Model):
     """What a running component sends again and again, such as a heartbeat; `{thing}` in a topic is the device."""
 
-    topic: Annotated[str, Field(min_length=1, max_length=256)]
+    topic: Topic
     every_s: Annotated[float, Field(ge=0.1)] = 60.0
     payload: dict[str, Any] = {}
 
@@ -79,9 +83,15 @@ class Answer(_Model):
     """What a running component answers to a request, whose `request_id` it repeats."""
 
     topic: Annotated[str, Field(min_length=1, max_length=256)]
-    answer: Annotated[str, Field(min_length=1, max_length=256)]
+    answer: Topic
     after_s: Span = (0.01, 0.01)
     payload: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _ends(self) -> Answer:
+        if self.answer == self.topic:
+            raise ValueError(f"answer must be another topic than topic, or each answer is a request, got {self.topic}")
+        return self
 
 
 class Behaviour(_Model):
@@ -102,7 +112,7 @@ class Behaviour(_Model):
         answers: What it answers.
     """
 
-    component: str = "*"
+    component: Annotated[str, Field(min_length=1)] = "*"
     versions: str = ""
     dialect: str | None = None
     configuration: dict[str, Any] = {}
@@ -118,6 +128,10 @@ class Behaviour(_Model):
     @model_validator(mode="after")
     def _known(self) -> Behaviour:
         _check_dialect(self.dialect)
+        if self.versions and not is_range(self.versions):
+            raise ValueError(f"versions must be a range of whole versions, as >=1.2.0 <2.0.0, got {self.versions!r}")
+        if wrong := [pointer for pointer in self.configuration if not pointer.startswith("/")]:
+            raise ValueError(f"configuration must have JSON pointers, which begin with /, got {wrong[0]!r}")
         return self
 
 
@@ -127,7 +141,7 @@ class Offline(_Model):
     share: Share
     after_s: Span = (0.0, 0.0)
     for_s: Span
-    every_s: Annotated[float, Field(gt=0)] | None = None
+    every_s: Annotated[float, Field(ge=1)] | None = None
 
 
 class Profile(_Model):
@@ -146,7 +160,7 @@ class Profile(_Model):
     seed: int = 0
     dialects: dict[str, Share] = {"lite": 1.0}
     bandwidth_kbit_s: Annotated[float, Field(gt=0)] | None = None
-    clock_skew_s: Annotated[tuple[float, float], BeforeValidator(_span)] = (0.0, 0.0)
+    clock_skew_s: Annotated[tuple[Skew, Skew], BeforeValidator(_span)] = (0.0, 0.0)
     memory_mb: Annotated[float, Field(gt=0)] | None = None
     offline: tuple[Offline, ...] = ()
     components: tuple[Behaviour, ...] = ()
@@ -173,7 +187,7 @@ def load_profile(path: Path) -> Profile:
     """
     try:
         return read_profile(tomllib.loads(path.read_text("utf-8")), str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise TwinError(f"--profile must be a TOML file, got {path}: {exc}") from exc
 
 

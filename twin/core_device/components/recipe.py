@@ -245,6 +245,12 @@ def satisfies(version: str, requirement: str) -> bool:
     return True
 
 
+def is_range(text: str) -> bool:
+    """Tell whether `satisfies` understands a range."""
+    comparators = _COMPARATOR.findall(text.replace(",", " "))
+    return bool(comparators) and all(is_version(bound) for _operator, bound in comparators)
+
+
 def _key(version: str) -> tuple[Any, ...] | None:
     match = _VERSION.fullmatch(version)
     if not match:
