@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stage = load_stage(options.stage, options.config)
         out: Path = options.out or ROOT / "out" / f"fleet-{stage.name}.json"
-        if options.out and (not out.parent.is_dir() or out.is_dir()):
+        if options.out and (not out.parent.is_dir() or (out.exists() and not out.is_file())):
             raise FleetFileError(f"--out must be a file in a folder that exists, got {out}")
         fleet = export(stage.name, stage.region, Account({"region_name": stage.region}, _PATIENT), _say)
         if not options.out:

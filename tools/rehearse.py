@@ -10,8 +10,13 @@ Exit codes: 0 the rollout goes through, 1 it would stop, 2 wrong use or no rehea
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
+import os
+import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections import Counter
@@ -40,6 +45,7 @@ from twin.errors import TwinError
 from twin.simulation.profile import Behaviour, Exit, Profile, load_profile
 
 _NAMES_SHOWN = 10
+_PREFIX, _OWNER = "edgewright-rehearsal-", "owner"
 _LAG_S = 60.0
 
 
@@ -83,15 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         # A stop of a job runner is an interrupt like Ctrl-C: nothing is left.
-        for number in before:
-            signal.signal(number, signal.default_int_handler)
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as nohup has it: the rehearsal goes on when the terminal is gone
+                signal.signal(number, signal.default_int_handler)
         result = _rehearse(options)
     except KeyboardInterrupt:
         print("rehearse: interrupted, nothing is left", file=sys.stderr)
         return 130
     except (
         *(AssemblyError, ConfigurationError, FleetFileError, TwinError),
-        *(OSError, ValueError, ClientError, BotoCoreError),
+        *(OSError, ValueError, ClientError, BotoCoreError, sqlite3.Error),
     ) as exc:
         print(f"rehearse: {exc}", file=sys.stderr)
         return 2
@@ -99,18 +106,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     print(result.text(), end="")
-    if options.markdown:
-        options.markdown.write_text(result.markdown(), "utf-8")
-    if options.json:
-        options.json.write_text(json.dumps(result.as_dict(), indent=1) + "\n", "utf-8")
+    try:
+        if options.markdown:
+            options.markdown.write_text(result.markdown(), "utf-8")
+        if options.json:
+            options.json.write_text(json.dumps(result.as_dict(), indent=1) + "\n", "utf-8")
+    except OSError as exc:
+        print(f"rehearse: the result must be writable, got {exc}: it is the one above", file=sys.stderr)
+        return 2
     return 1 if result.stopped else 0
 
 
 def _rehearse(options: argparse.Namespace) -> Rehearsal:
     for name in ("json", "markdown"):
         path: Path | None = getattr(options, name)
-        if path and not path.parent.is_dir():
-            raise AssemblyError(f"--{name} must lie in a folder that exists, got {path}")
+        if path and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+            raise AssemblyError(f"--{name} must be a file in a folder that exists and is writable, got {path}")
     for name, least in (("requests", 0.0), ("wait_hours", 0.01), ("away_days", 0.0)):
         if not least <= getattr(options, name) <= 1e6:
             shown = name.replace("_", "-")
@@ -122,7 +133,9 @@ def _rehearse(options: argparse.Namespace) -> Rehearsal:
         profile = profile.model_copy(update={"seed": options.seed})
     rollout_items(fleet.region, 0, 0)  # a region without prices is found before, not after the work
     stage = options.stage or fleet.stage
-    with tempfile.TemporaryDirectory(prefix="edgewright-rehearsal-") as made:
+    _take_away_left()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as made, (Path(made) / _OWNER).open("w") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
         folder = Path(made).resolve()
         change = read_change(options, stage, folder, _say)
         _check(change, fleet, options)
@@ -137,6 +150,16 @@ def _rehearse(options: argparse.Namespace) -> Rehearsal:
             return rehearse(RehearsedFleet(state, patience, _say), fleet, change, profile, options)
         finally:
             _take_down(home)
+
+
+def _take_away_left() -> None:
+    """End the twins of rehearsals that were killed (signal 9), and delete their folders."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
+        with contextlib.suppress(OSError), lock.open() as owner:  # another user's, or somebody else takes it away
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _say(f"{lock.parent} is left of a rehearsal that was killed: it is taken away")
+            _take_down(lock.parent.resolve() / "twin")
+            shutil.rmtree(lock.parent)
 
 
 def _take_down(home: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,11 @@ def test_a_change_that_brings_the_devices_nothing_needs_no_twin(
         (["--base", "no such ref"], "--base must be a commit, branch or tag"),
         ([], "give --base REF, or both --before and --after"),
         (["--base", "main", "--requests", "-1"], "--requests must be from 0 to 1000000, got -1"),
-        (["--base", "main", "--json", "missing/x.json"], "--json must lie in a folder that exists"),
+        (
+            ["--base", "main", "--json", "missing/x.json"],
+            "--json must be a file in a folder that exists and is writable, got missing",
+        ),
+        (["--base", "main", "--markdown", "."], "--markdown must be a file in a folder that exists"),
         (["--base", "main", "--profile", "none.toml"], "--profile must be a TOML file"),
     ],
 )
@@ -158,3 +164,53 @@ def test_wrong_use_is_refused(
     assert rehearse.main(["--fleet", str(folder / "fleet.json"), "--stage", "dev", *arguments]) == 2
 
     assert told in capsys.readouterr().err
+
+
+def test_what_a_killed_rehearsal_left_is_taken_away_and_one_that_runs_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, running, beginning = (tmp_path / f"edgewright-rehearsal-{name}" for name in ("1", "2", "3"))
+    for folder in (killed, running, beginning):
+        (folder / "twin" / "state").mkdir(parents=True)
+    (killed / "owner").touch()
+
+    with (running / "owner").open("w") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        rehearse._take_away_left()
+
+    assert sorted(tmp_path.iterdir()) == [running, beginning]
+    assert f"{killed} is left of a rehearsal that was killed" in capsys.readouterr().err
+
+
+def test_a_rehearsal_that_nohup_has_started_outlives_its_terminal(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, Any] = {}
+
+    def rehearsed(_options: Any) -> None:
+        seen.update((number, signal.getsignal(number)) for number in (signal.SIGHUP, signal.SIGTERM))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rehearse, "_rehearse", rehearsed)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert rehearse.main(["--fleet", str(folder / "fleet.json")]) == 130
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert seen == {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.default_int_handler}
+
+
+def test_a_result_that_cannot_be_written_is_still_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    versions = ["--before", str(folder / "before"), "--after", str(folder / "before")]
+
+    code = rehearse.main(["--fleet", str(folder / "fleet.json"), *versions, "--json", str(tmp_path / "found.json")])
+
+    told = capsys.readouterr()
+    assert code == 2
+    assert told.out.startswith("plant: a deploy brings the devices nothing new")
+    assert "the result must be writable, got [Errno 28] No space left on device: it is the one above" in told.err
