@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str, *, private: bool = False) -> None:
-    """Replace a file's content in one step: a reader sees the old text or the new one.
+    """Replace a file's content in one step: a reader sees the old text or the new one, of two writers the last one's.
 
     Args:
         path: The file; its folder exists.
@@ -22,7 +22,7 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.new")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

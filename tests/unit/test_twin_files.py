@@ -1,6 +1,8 @@
 """What an archive unpacks, with tarfile's filters and without; files that are replaced together."""
 
 import io
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from twin.files import finish_together, unpack, write_together
+from twin.files import finish_together, unpack, write_together, write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def archive(*members: tuple[str, bytes]) -> tarfile.TarFile:
@@ -95,3 +99,19 @@ def test_files_that_belong_together_are_all_old_or_all_new_after_a_kill(
     assert len(set(found.values())) == 1, found
     write_together(tmp_path, dict.fromkeys("ab", "newest"))
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "newest"
+
+
+def test_two_processes_may_write_a_file_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, replace = tmp_path / "fleet.json", Path.replace
+    code = f"import pathlib, twin.files; twin.files.write_whole(pathlib.Path({str(path)!r}), 'the other one')"
+
+    def replace_after_the_other(self: Path, target: Path) -> Path:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+        assert path.read_text() == "the other one"
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_after_the_other)
+    write_whole(path, "this one")
+
+    assert path.read_text() == "this one"
+    assert list(tmp_path.iterdir()) == [path]
