@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -77,6 +79,10 @@ def up(
     began = time.monotonic()
     if profile is not None and simulated_devices is None:
         raise TwinError("--profile must come with --simulated: it says what simulated devices do")
+    # Before a twin is started, or devices come, because of them.
+    if devices is not None:
+        simulated.check(devices, dialect)
+    simulate = None if simulated_devices is None else _simulation(simulated_devices, group, profile)
     state = load_state(default_home())
     was_running = state is not None and state.running
     with _messages.status("twin") as spinner:
@@ -91,8 +97,8 @@ def up(
                 dialect=dialect,
                 progress=lambda text: spinner.update(f"twin: {text}"),
             )
-        if simulated_devices is not None:
-            _simulate(state, simulated_devices, group, profile, lambda text: spinner.update(f"twin: {text}"))
+        if simulate is not None:
+            simulate(state, lambda text: spinner.update(f"twin: {text}"))
     if as_json:
         typer.echo(json.dumps(take_status(state).as_json()))
         return
@@ -100,15 +106,23 @@ def up(
     _output.print(f'The twin {what}: {state.gateway_url} (pid {state.pid}). Next: eval "$(python -m twin env)"')
 
 
-def _simulate(
-    state: TwinState, count: int, group: str | None, profile: Path | None, progress: Callable[[str], None]
-) -> None:
+def _simulation(
+    count: int, group: str | None, profile: Path | None
+) -> Callable[[TwinState, Callable[[str], None]], object]:
+    """What makes the simulated devices once the twin runs.
+
+    Raises:
+        TwinError: The number or the profile is refused.
+    """
     # Here, because the rules of profiles take a while to load, and no other command needs them.
     from twin.devices import simulated_fleet
     from twin.simulation.profile import Profile, load_profile
 
+    simulated_fleet.check(count)
     chosen = load_profile(profile) if profile else Profile()
-    simulated_fleet.set_count(state, count, group=group, profile=chosen, progress=progress)
+    return lambda state, progress: simulated_fleet.set_count(
+        state, count, group=group, profile=chosen, progress=progress
+    )
 
 
 @application.command()
@@ -408,4 +422,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m twin"
         application(arguments, prog_name=program)
     except TwinError as exc:
         _messages.print(f"error: {exc}", style="red", markup=False)
+        sys.exit(1)
+    except (OSError, sqlite3.Error) as exc:
+        if isinstance(exc, OSError) and exc.filename is None and exc.errno != errno.ENOSPC:
+            raise
+        text = f"the files of {default_home()} must be readable and writable, got {exc}: make room, or set TWIN_HOME"
+        _messages.print(f"error: {text}", style="red", markup=False)
         sys.exit(1)

@@ -34,7 +34,7 @@ ROOM_BYTES = 16 << 20
 
 Progress = Callable[[str], None]
 
-__all__ = ["load_state", "start", "stop"]
+__all__ = ["load_state", "one_at_a_time", "start", "stop"]
 
 
 class _EndedError(TwinError):
@@ -46,11 +46,19 @@ def _silent(_text: str) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(home: Path) -> Iterator[None]:
-    """One `up` or `down` at a time in a state folder; the lock goes with the process that holds it."""
+def one_at_a_time(home: Path, name: str = "lifecycle.lock") -> Iterator[None]:
+    """One `up` or `down` at a time in a state folder; the lock goes with the process that holds it.
+
+    Args:
+        home: The state folder; made if missing.
+        name: Of the lock; another one for what does not keep from starting and stopping.
+
+    Raises:
+        TwinError: Another process has had it for 80 s, or the folder cannot be written.
+    """
     try:
         private_folder(home)
-        lock = open(home / "lifecycle.lock", "w", opener=private_opener)  # noqa: SIM115
+        lock = open(home / name, "w", opener=private_opener)  # noqa: SIM115
     except OSError as exc:
         raise TwinError(f"state folder must be writable, got {home}: {exc}: set TWIN_HOME to another one") from exc
     with lock:
@@ -95,7 +103,7 @@ def start(
         TwinError: If it cannot be started within 60 s; the text ends with the last lines of the log.
     """
     home = home.resolve()
-    with _exclusive(home):
+    with one_at_a_time(home):
         known = load_state(home)
         if known is not None and known.running:
             running = Clock.read(known.clock).speed
@@ -247,7 +255,7 @@ def stop(home: Path, *, anyway: bool = False, progress: Progress = _silent) -> b
     home = home.resolve()
     if not home.is_dir():
         return False
-    with _exclusive(home):
+    with one_at_a_time(home):
         running = _saved(home, anyway, progress)
         progress("stopping the cloud")
         ended = _end_cloud_processes(home)

@@ -20,12 +20,13 @@ def find(home: Path, who: str) -> dict[str, Path]:
         who: Part of a name, upper or lower case; empty for all.
 
     Returns:
-        Path by name: `cloud`, `edge_server`, `fleet` (simulated devices),
+        Path by name: `cloud`, `edge_server`, `fleet` (simulated devices), `fleet/core_device` (why they do not start),
         `<instance id>/core_device`, `<instance id>/<component>`; devices
         beside the edge servers with their thing's name for the instance id.
     """
     found = {path.stem: path for path in sorted((home / "log").glob("*.log"))}
-    found |= {path.stem: path for path in fleet_folder(home).glob("log/fleet.log")}
+    for path in fleet_folder(home).glob("log/*.log"):
+        found["fleet" if path.stem == "fleet" else f"fleet/{path.stem}"] = path
     edge = [*instances_folder(home).glob("*/log/*.log"), *devices_folder(home).glob("*/log/*.log")]
     for path in sorted(edge):
         found[f"{path.parent.parent.name}/{path.stem}"] = path

@@ -15,14 +15,17 @@ import boto3
 import pytest
 
 from tests.twin.conftest import wait_until
-from twin import inventory, lifecycle
-from twin.devices import simulated_fleet
+from twin import cli, inventory, lifecycle, log_files
+from twin.core_device.processes import InstanceLock
+from twin.devices import simulated, simulated_fleet
 from twin.edge_processes import fleet_folder
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.simulation import fleet as fleet_module
-from twin.simulation.identities import names, status
+from twin.simulation.identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity, names, status
+from twin.simulation.ledger import read_entries
 from twin.simulation.profile import Lot, Profile, read_profile
+from twin.simulation.storage import Database
 from twin.state import TwinState
 
 COUNT, NAME, GROUP = 30, "com.example.Modelled", "many"
@@ -208,3 +211,140 @@ def test_a_device_that_cannot_begin_starts_again_and_one_of_its_name_stays(
     another: Any = Device()
     asyncio.run(live(another, device))
     assert fleet._devices["line-1"].device is another
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--simulated", "10001"), "--simulated must be from 0 to 10000, got 10001"),
+        (("--simulated", "2", "--profile", "odd.toml"), "odd.toml: share: Extra inputs are not permitted"),
+        (("--simulated", "2", "--profile", "none.toml"), "--profile must be a TOML file, got none.toml"),
+        (("--devices", "-1"), "--devices must be from 0 to 100, got -1"),
+        (("--devices", "1", "--dialect", "heavy"), "--dialect must be one of lite, classic, got 'heavy'"),
+    ],
+)
+def test_what_is_refused_starts_no_twin(
+    options: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TWIN_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(lifecycle, "start", lambda *_, **__: pytest.fail("a twin is started"))
+    (tmp_path / "odd.toml").write_text("share = 1")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["up", *options])
+
+    assert ended.value.code == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
+def test_two_ups_change_devices_one_after_the_other(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = TwinState(home, 1, 0.0, 1, 2, 3, 4, 5, "us-east-1", "0" * 12, "")
+    monkeypatch.setattr(lifecycle, "START_LIMIT_S", 0.0)
+    monkeypatch.setattr(lifecycle, "STOP_LIMIT_S", 0.0)
+    monkeypatch.setattr(simulated_fleet, "Membership", lambda *_: pytest.fail("the other one is at work"))
+    monkeypatch.setattr(simulated, "Membership", lambda *_, **__: pytest.fail("the other one is at work"))
+
+    with lifecycle.one_at_a_time(home, simulated.LOCK):
+        with pytest.raises(TwinError, match="another `python -m twin up` or `down` must end first"):
+            simulated_fleet.set_count(state, 1, group=None, profile=Profile())
+        with pytest.raises(TwinError, match="another `python -m twin up` or `down` must end first"):
+            simulated.set_count(state, 1, group=None, dialect="lite")
+
+
+def test_a_full_disk_is_one_to_the_devices_and_ends_none_of_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(tmp_path / "documents.db")
+    database.write(tmp_path / "kept.json", "x" * 4000)
+    database.commit()
+    database._connection.execute("PRAGMA max_page_count = 8")
+    fleet = fleet_module.Fleet.__new__(fleet_module.Fleet)
+    fleet._settings, fleet._devices, fleet._unsaved, fleet._database = {}, {}, "", database
+    fleet._folder = tmp_path / "gone"
+
+    def write_many() -> None:
+        for number in range(100):
+            database.write(tmp_path / f"{number}.json", "x" * 4000)
+
+    with pytest.raises(OSError, match=r"documents\.db cannot be written: database or disk is full"):
+        write_many()
+    fleet.status = dict  # type: ignore[method-assign, assignment]
+    fleet._save(told=True)
+    fleet._save(told=True)
+    (tmp_path / "gone").mkdir()
+    fleet._save(told=True)
+
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0].startswith("not saved: [Errno 2]")
+    assert told[1] == "everything is saved again"
+    assert database.read(tmp_path / "kept.json") == "x" * 4000
+    database.close()
+
+
+def test_a_fleet_begins_without_keys_and_downloads_of_a_killed_one(tmp_path: Path) -> None:
+    settings = {"root_ca": "", "mqtt_port": 1, "profile": {}}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
+    (tmp_path / "key-x1y2").write_text("private")
+    (tmp_path / "downloads" / "tmp0").mkdir(parents=True)
+    (tmp_path / "downloads" / "tmp0" / "object").write_text("half")
+
+    fleet = fleet_module.Fleet(tmp_path)
+
+    assert not list(tmp_path.glob("key-*"))
+    assert not list((tmp_path / "downloads").iterdir())
+    fleet._database.close()
+    fleet._identities.close()
+
+
+def test_what_a_fleet_said_before_it_ended_is_not_told_as_what_it_does(tmp_path: Path) -> None:
+    folder = fleet_folder(tmp_path / "is it?")
+    folder.mkdir(parents=True)
+    identities = Identities(folder / IDENTITIES)
+    identities.add([Identity("sim-0001", "", "key", "lite")])
+    identities.certify({"sim-0001": "pem"})
+    identities.close()
+    (folder / CONFIG_FILE).write_text("{}")
+    (folder / STATUS_FILE).write_text(json.dumps({"pid": os.getpid(), "devices": 9, "connected": 9}))
+
+    assert status(tmp_path / "is it?") == {"devices": 0, "connected": 0, "wanted": 1}
+    lock = InstanceLock(folder / "core_device.pid")
+    lock.acquire()
+    assert (status(tmp_path / "is it?") or {})["connected"] == 9
+    lock.release()
+    Database(folder / "documents.db").close()
+    assert read_entries(folder) == {}
+    (folder / "log").mkdir()
+    (folder / "log" / "core_device.log").write_text("why it does not start")
+    assert list(log_files.find(tmp_path / "is it?", "fleet")) == ["fleet/core_device"]
+
+
+def test_files_that_cannot_be_used_are_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TWIN_HOME", str(tmp_path))
+    folder = fleet_folder(tmp_path)
+    folder.mkdir()
+    (folder / IDENTITIES).write_text("no database")
+    with pytest.raises(
+        TwinError, match=r"identities\.db must be the writable list of simulated devices, got: file is not"
+    ):
+        Identities(folder / IDENTITIES)
+    (folder / CONFIG_FILE).write_text("{}")
+    state = TwinState(tmp_path, os.getpid(), 0.0, 1, 2, 3, 4, 5, "us-east-1", "0" * 12, "")
+    monkeypatch.setattr(cli, "_running", lambda: state)
+    monkeypatch.setattr(cli, "load_state", lambda _home: state)
+    monkeypatch.setattr(TwinState, "running", True)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["status"])
+
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: the files of {tmp_path} must be readable and writable, got file is not a database:")

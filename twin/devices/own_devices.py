@@ -13,10 +13,12 @@ from twin.devices.nucleus_files import CONFIG_FILE, CREDENTIALS, lite
 from twin.edge_processes import devices_folder, end_edge_processes
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
+from twin.lifecycle import one_at_a_time
 from twin.state import TwinState
 
 COUNT_LIMIT = 100
 DIALECTS = ("lite", "classic")
+LOCK = "devices.lock"
 _END_LIMIT_S = 20.0
 
 Progress = Callable[[str], None]
@@ -52,10 +54,26 @@ def set_count(
     Raises:
         TwinError: If a value is not allowed, or a device cannot join or leave.
     """
+    check(count, dialect)
+    with one_at_a_time(state.home, LOCK):
+        return _set_count(state, count, group, dialect, own_rights=own_rights, progress=progress)
+
+
+def check(count: int, dialect: str) -> None:
+    """Refuse what `set_count` refuses, before a twin runs.
+
+    Raises:
+        TwinError: A value is not allowed.
+    """
     if not 0 <= count <= COUNT_LIMIT:
         raise TwinError(f"--devices must be from 0 to {COUNT_LIMIT}, got {count}")
     if dialect not in DIALECTS:
         raise TwinError(f"--dialect must be one of {', '.join(DIALECTS)}, got {dialect!r}")
+
+
+def _set_count(
+    state: TwinState, count: int, group: str | None, dialect: str, *, own_rights: bool, progress: Progress
+) -> list[str]:
     wanted = [f"device-{number:02}" for number in range(1, count + 1)]
     membership = Membership(state, own_rights=own_rights)
     for thing in [thing for thing in _folders(state.home) if thing not in wanted]:

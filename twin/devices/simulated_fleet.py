@@ -14,9 +14,11 @@ from typing import Any
 
 from twin.devices.identity import certificate_authority, certificate_request, cloud_names, plainly
 from twin.devices.membership import Membership
+from twin.devices.simulated import LOCK
 from twin.edge_processes import end_edge_processes, fleet_folder
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
+from twin.lifecycle import one_at_a_time
 from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity, status
 from twin.simulation.profile import Lot, Profile
 from twin.state import TwinState
@@ -54,11 +56,20 @@ def set_count(
     Raises:
         TwinError: If a value is not allowed, or devices cannot join or leave.
     """
-    if not 0 <= count <= COUNT_LIMIT:
-        raise TwinError(f"--simulated must be from 0 to {COUNT_LIMIT}, got {count}")
+    check(count)
     devices = [SimulatedDevice(f"sim-{number:04}", group) for number in range(1, count + 1)]
     set_devices(state, devices, profile=profile, progress=progress)
     return [device.thing for device in devices]
+
+
+def check(count: int) -> None:
+    """Refuse what `set_count` refuses, before a twin runs.
+
+    Raises:
+        TwinError: The number is not allowed.
+    """
+    if not 0 <= count <= COUNT_LIMIT:
+        raise TwinError(f"--simulated must be from 0 to {COUNT_LIMIT}, got {count}")
 
 
 @dataclass(frozen=True)
@@ -96,10 +107,13 @@ def set_devices(
     Raises:
         TwinError: If devices cannot join or leave.
     """
-    folder = fleet_folder(state.home)
-    if not devices and not folder.is_dir():
-        return
-    private_folder(folder)
+    if devices or fleet_folder(state.home).is_dir():
+        with one_at_a_time(state.home, LOCK):
+            _set_devices(state, devices, profile, progress)
+
+
+def _set_devices(state: TwinState, devices: Sequence[SimulatedDevice], profile: Profile, progress: Progress) -> None:
+    folder = private_folder(fleet_folder(state.home))
     membership = Membership(state)
     wanted = {device.thing: device for device in devices}
     identities = Identities(folder / IDENTITIES)

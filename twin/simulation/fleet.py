@@ -43,6 +43,7 @@ _LOOK_S = 0.5
 _STATUS_S = 1.0
 _RESTART_S = 5.0
 _LOG_LIMIT_BYTES = 4 << 20
+_KEY = "key-"
 
 _thing: ContextVar[str] = ContextVar("twin_simulated_thing", default="-")
 
@@ -91,6 +92,9 @@ class Fleet:
         self._devices: dict[str, _Running] = {}
         self._wanted: dict[str, None] = {}
         self._ended: Counter[str] = Counter()
+        self._unsaved = ""
+        for left in folder.glob(f"{_KEY}*"):  # of a former process that was killed
+            left.unlink(missing_ok=True)
 
     async def run(self) -> None:
         """Run until cancelled: devices come and go as the identities say."""
@@ -98,12 +102,9 @@ class Fleet:
         try:
             while True:
                 await self._look()
-                self._enter()
-                self._database.commit()
                 now = asyncio.get_running_loop().time()
-                if now - looked >= _STATUS_S:
-                    looked = now
-                    write_whole(self._folder / STATUS_FILE, json.dumps(self.status()), private=True)
+                self._save(told := now - looked >= _STATUS_S)
+                looked = now if told else looked
                 await asyncio.sleep(_LOOK_S)
         finally:
             for running in self._devices.values():
@@ -112,6 +113,20 @@ class Fleet:
             await asyncio.gather(*(running.task for running in self._devices.values()), return_exceptions=True)
             self._database.close()
             self._identities.close()
+
+    def _save(self, told: bool) -> None:
+        """Write what has changed, and the status where it is time; a full disk ends no device."""
+        try:
+            self._enter()
+            self._database.commit()
+            if told:
+                write_whole(self._folder / STATUS_FILE, json.dumps(self.status()), private=True)
+            why = ""
+        except OSError as exc:
+            why = str(exc)
+        if why != self._unsaved:
+            log.error("%s", f"not saved: {why}" if why else "everything is saved again")
+        self._unsaved = why
 
     async def _look(self) -> None:
         settings = json.loads((self._folder / CONFIG_FILE).read_text("utf-8"))
@@ -210,7 +225,7 @@ class Fleet:
     def _context(self, configuration: Configuration, identity: Identity) -> ssl.SSLContext:
         """OpenSSL reads certificates from files only: one is made for the moment."""
         context = tls_context(configuration, identified=False)
-        with tempfile.NamedTemporaryFile("w", dir=self._folder, suffix=".pem") as both:
+        with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=_KEY) as both:
             both.write(identity.private_key + identity.certificate)
             both.flush()
             context.load_cert_chain(both.name)

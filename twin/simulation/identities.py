@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twin.edge_processes import fleet_folder
+from twin.edge_processes import device_pid, fleet_folder
+from twin.errors import TwinError
 
 CONFIG_FILE, IDENTITIES, STATUS_FILE = "fleet.json", "identities.db", "status.json"
 
@@ -32,19 +34,28 @@ class Identities:
 
     Args:
         path: The file; made if missing.
+
+    Raises:
+        TwinError: It is damaged or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self._version = -1
-        path.touch(mode=0o600)
-        self._connection = sqlite3.connect(path, timeout=30)
-        with self._connection:
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS devices "
-                "(thing TEXT PRIMARY KEY, certificate TEXT, private_key TEXT, dialect TEXT, present INTEGER)"
-            )
-            if "architecture" not in {row[1] for row in self._connection.execute("PRAGMA table_info(devices)")}:
-                self._connection.execute("ALTER TABLE devices ADD COLUMN architecture TEXT DEFAULT ''")  # 0.1.0
+        try:
+            path.touch(mode=0o600)
+            self._connection = sqlite3.connect(path, timeout=30)
+            with self._connection:
+                self._connection.execute(
+                    "CREATE TABLE IF NOT EXISTS devices "
+                    "(thing TEXT PRIMARY KEY, certificate TEXT, private_key TEXT, dialect TEXT, present INTEGER)"
+                )
+                if "architecture" not in {row[1] for row in self._connection.execute("PRAGMA table_info(devices)")}:
+                    self._connection.execute("ALTER TABLE devices ADD COLUMN architecture TEXT DEFAULT ''")  # 0.1.0
+        except (OSError, sqlite3.Error) as exc:
+            raise TwinError(
+                f"{path} must be the writable list of simulated devices, got: {exc}: put it back, or make room, or "
+                "begin anew with `python -m twin down --purge`"
+            ) from exc
 
     def add(self, identities: list[Identity]) -> None:
         """Note devices that have a key and are about to be registered."""
@@ -103,11 +114,11 @@ def names(home: Path) -> list[str]:
     path = fleet_folder(home) / IDENTITIES
     if not path.is_file():
         return []
-    identities = Identities(path)
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)
     try:
-        return identities.names(present=True)
+        return [thing for (thing,) in connection.execute("SELECT thing FROM devices WHERE present ORDER BY thing")]
     finally:
-        identities.close()
+        connection.close()
 
 
 def status(home: Path) -> dict[str, Any] | None:
@@ -115,8 +126,9 @@ def status(home: Path) -> dict[str, Any] | None:
     folder = fleet_folder(home)
     if not (folder / CONFIG_FILE).is_file():
         return None
-    try:
-        said: dict[str, Any] = json.loads((folder / STATUS_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        said = {"devices": 0, "connected": 0}
+    said: dict[str, Any] = {"devices": 0, "connected": 0}
+    pid = device_pid(folder)
+    with contextlib.suppress(OSError, ValueError):
+        last = json.loads((folder / STATUS_FILE).read_text("utf-8"))
+        said = last if pid is not None and last["pid"] == pid else said  # not of a process that has ended
     return {**said, "wanted": len(names(home))}

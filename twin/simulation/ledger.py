@@ -141,7 +141,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     Args:
         folder: The fleet's.
     """
-    connection = sqlite3.connect(f"file:{folder / 'documents.db'}?mode=ro", uri=True, timeout=30)
+    connection = sqlite3.connect(f"{(folder / 'documents.db').as_uri()}?mode=ro", uri=True, timeout=30)
     try:
         rows = connection.execute("SELECT path, value FROM documents WHERE path LIKE ?", (f"%/{DOCUMENT}",)).fetchall()
     finally:

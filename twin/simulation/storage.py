@@ -22,13 +22,13 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS documents (path TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
         )
-        self._open = False
 
     def read(self, path: Path) -> Any:
         """The document, or None."""
@@ -55,21 +55,32 @@ class Database:
         self._change("DELETE FROM documents WHERE path > ? AND path < ?", f"{folder}/", f"{folder}0")
 
     def commit(self) -> None:
-        """Let what was written be on disk."""
-        if self._open:
-            self._connection.execute("COMMIT")
-            self._open = False
+        """Let what was written be on disk.
+
+        Raises:
+            OSError: It cannot be, as on a full disk.
+        """
+        if self._connection.in_transaction:
+            self._execute("COMMIT")
 
     def close(self) -> None:
         """Commit, and let go of the file."""
-        self.commit()
-        self._connection.close()
+        try:
+            self.commit()
+        finally:
+            self._connection.close()
 
     def _change(self, statement: str, *values: str) -> None:
-        if not self._open:
-            self._connection.execute("BEGIN")
-            self._open = True
-        self._connection.execute(statement, values)
+        if not self._connection.in_transaction:
+            self._execute("BEGIN")
+        self._execute(statement, *values)
+
+    def _execute(self, statement: str, *values: str) -> None:
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.OperationalError as exc:
+            # What a device does about its own disk, it does about this one.
+            raise OSError(f"{self._path} cannot be written: {exc}") from exc
 
 
 @dataclass
@@ -91,7 +102,8 @@ class Downloads:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of a former process: nobody knows what it is
+        folder.mkdir(parents=True)
         self.folder = folder
         self.by_uri: dict[str, Download] = {}
         self.locks: dict[str, asyncio.Lock] = {}
