@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,7 @@ from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState, default_home, foreign_settings, load_state, remove_state
-from twin.status import TwinStatus, joined_devices, take_status
+from twin.status import CoreDeviceStatus, TwinStatus, core_devices, joined_devices, take_status
 
 application = typer.Typer(
     help="An AWS cloud and an edge device on this machine: deploys without an account. State: .twin, or TWIN_HOME.",
@@ -40,6 +41,9 @@ application = typer.Typer(
 )
 _output = Console(highlight=False, soft_wrap=True)
 _messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_DEVICES_SHOWN = 10
+"""With their components, by `status`."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
@@ -127,7 +131,7 @@ def _simulation(
 
 @application.command()
 def status(as_json: AsJson = False) -> None:
-    """Show whether the twin runs, its ports and its edge devices; exit code 1 if it does not run."""
+    """Show whether the twin runs, its ports, its edge devices and their components; exit code 1 if it does not run."""
     state = load_state(default_home())
     if state is None or not state.running:
         if as_json:
@@ -137,7 +141,8 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
     current = take_status(state)
     if as_json:
-        typer.echo(json.dumps({**current.as_json(), "joined": joined_devices(current)}))
+        known = [asdict(each) for each in core_devices(state)]
+        typer.echo(json.dumps({**current.as_json(), "joined": joined_devices(current), "core_devices": known}))
     else:
         _show_status(current)
 
@@ -168,12 +173,27 @@ def _show_status(current: TwinStatus) -> None:
         _output.print(f"  joined, with logs of their own: {told}", markup=False)
     if not current.edge_servers:
         _output.print("  edge servers: none")
-        return
     # No table: a narrow terminal would cut the name, which other commands take.
     for server in current.edge_servers:
         where = f"{server.instance_id}, pid {server.pid}" if server.pid else server.instance_id
         told = f"  edge server: {server.thing_name} {server.phase} ({where}): {server.last_event}"
         _output.print(told, markup=False)
+    _show_components(core_devices(state))
+
+
+def _show_components(known: list[CoreDeviceStatus]) -> None:
+    for core in known[:_DEVICES_SHOWN]:
+        deployed = f"last deployment {core.deployment}" if core.deployment else "no deployment yet"
+        _output.print(f"{core.thing_name}: {core.status}, {deployed}", markup=False)
+        widths = [
+            max((len(text) for text in column), default=0)
+            for column in zip(*map(astuple, core.components), strict=True)
+        ]
+        for component in core.components:
+            cells = (text.ljust(width) for text, width in zip(astuple(component), widths, strict=True))
+            _output.print(f"  {'  '.join(cells).rstrip()}", markup=False)
+    if len(known) > _DEVICES_SHOWN:
+        _output.print(f"and {len(known) - _DEVICES_SHOWN} more core devices: --json has them all")
 
 
 @application.command()

@@ -28,7 +28,7 @@ EXTENSIONS_VARIABLE = "TWIN_EXTENSIONS"
 RATES_VARIABLE = "TWIN_AWS_RATES"
 """In the environment of the cloud: 1 to throttle as AWS does."""
 
-CLOUD_LOG = "log/cloud.log"
+CLOUD_LOG, EDGE_SERVER_LOG = "log/cloud.log", "log/edge_server.log"
 
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", *INTERPRETER_VARIABLES)
 

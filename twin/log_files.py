@@ -10,6 +10,8 @@ from pathlib import Path
 from twin.edge_processes import devices_folder, fleet_folder, instances_folder
 
 POLL_S = 0.3
+_FIRST_BYTES, _LINE_BYTES = 4 << 20, 512
+"""Of the end of a log that are read first, and for each line that is asked for: a log may have a gigabyte."""
 
 
 def find(home: Path, who: str) -> dict[str, Path]:
@@ -51,7 +53,8 @@ def read(home: Path, who: str, *, last: int, follow: bool, about: str = "") -> I
     while True:
         for name, path in find(home, who).items():
             first_time = name not in positions
-            lines, positions[name] = _new_lines(path, positions.get(name, 0))
+            first_bytes = None if about or not first_time else max(_FIRST_BYTES, _LINE_BYTES * last)
+            lines, positions[name] = _new_lines(path, positions.get(name, 0), first_bytes)
             lines = [line for line in lines if about in line]
             for line in deque(lines, last) if first_time else lines:
                 yield f"[{name}] {line}" if prefixed else line
@@ -60,12 +63,21 @@ def read(home: Path, who: str, *, last: int, follow: bool, about: str = "") -> I
         time.sleep(POLL_S)
 
 
-def _new_lines(path: Path, position: int) -> tuple[list[str], int]:
-    """Whole lines from a position on, and the position after them; a log that shrank is read from its beginning."""
+def _new_lines(path: Path, position: int, first_bytes: int | None) -> tuple[list[str], int]:
+    """Whole lines from a position on, and the position after them; a log that shrank is read from its beginning.
+
+    Args:
+        path: The log.
+        position: Where to begin.
+        first_bytes: Begin at most so far from its end; None: at the position, wherever that is.
+    """
     try:
         with path.open("rb") as log:
-            if log.seek(0, 2) < position:
-                position = 0
+            size = log.seek(0, 2)
+            position = 0 if size < position else position
+            if first_bytes is not None and size - position > first_bytes:
+                position = log.seek(size - first_bytes - 1)
+                position += len(log.readline(first_bytes))  # the rest of a line
             log.seek(position)
             content = log.read()
     except OSError:

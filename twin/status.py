@@ -110,6 +110,57 @@ def device_processes(home: Path) -> dict[str, int | None]:
     return {thing: device_pid(root) for thing, root in device_roots(home).items()}
 
 
+@dataclass(frozen=True)
+class ComponentStatus:
+    """A component on a core device, as that has reported it last; `state` is Greengrass' word."""
+
+    name: str
+    version: str
+    state: str
+
+
+@dataclass(frozen=True)
+class CoreDeviceStatus:
+    """A core device as the cloud knows it; `deployment` is what became of the last one, empty without one."""
+
+    thing_name: str
+    status: str
+    deployment: str
+    components: list[ComponentStatus]
+
+
+def core_devices(state: TwinState) -> list[CoreDeviceStatus]:
+    """Ask the cloud what runs on each core device, those of `up --simulated` left out: `TwinStatus` counts them.
+
+    Args:
+        state: Of a running twin.
+
+    Returns:
+        By thing name; nothing where the cloud does not answer.
+    """
+    greengrass, simulated_things = _greengrass(state), set(fleet_names(state.home))
+    try:
+        listed = [each for each in _listed(greengrass) if each["coreDeviceThingName"] not in simulated_things]
+        return [_core_device(greengrass, each["coreDeviceThingName"], each["status"]) for each in listed]
+    except (BotoCoreError, ClientError):
+        return []
+
+
+def _core_device(greengrass: Any, thing: str, status: str) -> CoreDeviceStatus:
+    pages = greengrass.get_paginator("list_installed_components").paginate(
+        coreDeviceThingName=thing, topologyFilter="ALL"
+    )
+    components = [
+        ComponentStatus(each["componentName"], each.get("componentVersion", ""), each.get("lifecycleState", ""))
+        for page in pages
+        for each in page["installedComponents"]
+    ]
+    # The one that changed last comes first.
+    deployments = greengrass.list_effective_deployments(coreDeviceThingName=thing)["effectiveDeployments"]
+    last = [f"{each['coreDeviceExecutionStatus']} ({each.get('reason', 'no reason yet')})" for each in deployments[:1]]
+    return CoreDeviceStatus(thing, status, "".join(last), sorted(components, key=lambda each: each.name))
+
+
 def joined_devices(current: TwinStatus) -> dict[str, str]:
     """Ask the cloud which core devices it knows besides the twin's own: those that came by `join`, or by a claim.
 
@@ -121,14 +172,23 @@ def joined_devices(current: TwinStatus) -> dict[str, str]:
     """
     own = {each.thing_name for each in current.edge_servers} | {each.thing_name for each in current.devices}
     own |= set(fleet_names(current.state.home))
-    bounded = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-    greengrass = boto3.client("greengrassv2", config=bounded, **current.state.client_arguments())
     try:
-        pages = list(greengrass.get_paginator("list_core_devices").paginate())
+        found = {each["coreDeviceThingName"]: each["status"] for each in _listed(_greengrass(current.state))}
     except (BotoCoreError, ClientError):
         return {}
-    found = {each["coreDeviceThingName"]: each["status"] for page in pages for each in page["coreDevices"]}
     return {thing: found[thing] for thing in sorted(found) if thing not in own}
+
+
+def _greengrass(state: TwinState) -> Any:
+    bounded = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+    return boto3.client("greengrassv2", config=bounded, **state.client_arguments())
+
+
+def _listed(greengrass: Any) -> list[Any]:
+    pages = greengrass.get_paginator("list_core_devices").paginate(PaginationConfig={"PageSize": 100})
+    return sorted(
+        (each for page in pages for each in page["coreDevices"]), key=lambda each: each["coreDeviceThingName"]
+    )
 
 
 STATUS_FILE = "edge_server.json"

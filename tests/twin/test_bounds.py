@@ -15,6 +15,7 @@ from ministack.core.responses import request_scope
 from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
 from config.places import PACKAGE as REPOSITORY
+from twin import log_files
 from twin.cloud import authorization, bounds, metrics
 from twin.cloud.authorization import AccessTrail
 
@@ -200,3 +201,29 @@ def test_every_store_of_the_twins_own_is_in_the_documents_table() -> None:
 
     assert {"sessions", "greengrass_components", "compilation_jobs"} <= names
     assert [name for name in sorted(names) if f"`{name}" not in DOCUMENT] == []
+
+
+def test_logs_that_nobody_else_keeps_short_are_kept_short(tmp_path: Path) -> None:
+    logs = [tmp_path / "log" / name for name in ("cloud.log", "edge_server.log")]
+    logs.append(tmp_path / "simulated" / "log" / "core_device.log")
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("a line\n" * 1000)
+
+    bounds.shorten_logs(tmp_path, 700)
+
+    assert {log.stat().st_size for log in logs} == {343}
+
+
+def test_of_a_long_log_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "_FIRST_BYTES", 100)
+    monkeypatch.setattr(log_files, "_LINE_BYTES", 1)
+    log = tmp_path / "log" / "cloud.log"
+    log.parent.mkdir()
+    log.write_text("".join(f"line {number:04}\n" for number in range(1000)))
+
+    told = list(log_files.read(tmp_path, "cloud", last=90, follow=False))
+
+    assert told == [f"line {number:04}" for number in range(990, 1000)]  # 100 bytes in whole lines
+    assert len(list(log_files.read(tmp_path, "cloud", last=90, follow=False, about="line"))) == 90
+    assert len(list(log_files.read(tmp_path, "cloud", last=20_000, follow=False))) == 1000

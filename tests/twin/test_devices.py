@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from dataclasses import replace
@@ -90,6 +91,12 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     os.kill(offline, signal.SIGCONT)
 
     wait_until(lambda: status_of(greengrass, "device-02", deployment) == "SUCCEEDED")
+    assert "Hello  1.0.0  RUNNING" in CliRunner().invoke(application, ["status"]).output
+    *_, known, unasked = json.loads(CliRunner().invoke(application, ["status", "--json"]).output)["core_devices"]
+    assert (known["thing_name"], known["status"]) == ("device-02", "HEALTHY")
+    assert known["deployment"] == "SUCCEEDED (SUCCESSFUL)"
+    assert {"name": "com.example.Hello", "version": "1.0.0", "state": "RUNNING"} in known["components"]
+    assert (unasked["thing_name"], unasked["deployment"]) == ("device-03", "")
 
     os.kill(offline, signal.SIGKILL)
 

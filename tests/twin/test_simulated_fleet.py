@@ -274,7 +274,7 @@ def test_a_full_disk_is_one_to_the_devices_and_ends_none_of_them(
 
     with pytest.raises(OSError, match=r"documents\.db cannot be written: database or disk is full"):
         write_many()
-    fleet.status = dict  # type: ignore[method-assign, assignment]
+    fleet.status = dict  # type: ignore[method-assign]
     fleet._save(told=True)
     fleet._save(told=True)
     (tmp_path / "gone").mkdir()

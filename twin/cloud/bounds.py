@@ -21,7 +21,8 @@ from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
-from twin.cloud_process import CLOUD_LOG
+from twin.cloud_process import CLOUD_LOG, EDGE_SERVER_LOG
+from twin.edge_processes import fleet_folder
 from twin.process import TRIM_S, trim_memory
 
 INTERVAL_S = 5.0
@@ -153,7 +154,7 @@ BOUNDS = (
 """What grows with traffic, besides the metrics (twin/cloud/metrics.py)."""
 
 LOG_BYTES = 32 << 20
-"""Of the cloud's log; from there on the older half is gone."""
+"""Of the logs of the cloud and of the edge servers; from there on the older half is gone."""
 
 
 def shorten(log: Path, limit_bytes: int = LOG_BYTES) -> None:
@@ -185,12 +186,18 @@ async def trim() -> None:
             await rest
 
 
+def shorten_logs(home: Path, limit_bytes: int = LOG_BYTES) -> None:
+    """Shorten what nobody else does: devices keep their own logs short."""
+    for log in (home / CLOUD_LOG, home / EDGE_SERVER_LOG, fleet_folder(home) / "log" / "core_device.log"):
+        shorten(log, limit_bytes)
+
+
 def install(settings: Settings) -> None:
     """Trim every five seconds."""
 
     async def keep_within() -> None:
         await trim()
-        shorten(settings.home / CLOUD_LOG)
+        shorten_logs(settings.home)
 
     async def give_back() -> None:
         trim_memory()

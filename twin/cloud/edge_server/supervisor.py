@@ -23,6 +23,7 @@ from twin.cloud.edge_server.provisioning import JOINED, UserDataError, parse
 from twin.cloud.ministack.patches import require
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
+from twin.cloud_process import EDGE_SERVER_LOG
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
 from twin.devices.nucleus_files import CONFIG_FILE, point_at
 from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, fleet_folder, instances_folder
@@ -221,7 +222,7 @@ def install(settings: Settings) -> None:
     supervisor, simulated, fleet = Supervisor(settings), SimulatedDevices(settings), SimulatedFleet(settings)
 
     async def start() -> None:
-        handler = logging.FileHandler(settings.home / "log" / "edge_server.log")
+        handler = logging.FileHandler(settings.home / EDGE_SERVER_LOG)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
         await supervisor.start()
