@@ -85,7 +85,7 @@ def up(
         raise TwinError("--profile must come with --simulated: it says what simulated devices do")
     # Before a twin is started, or devices come, because of them.
     if devices is not None:
-        simulated.check(devices, dialect)
+        own_devices.check(devices, dialect)
     simulate = None if simulated_devices is None else _simulation(simulated_devices, group, profile)
     state = load_state(default_home())
     was_running = state is not None and state.running

@@ -14,7 +14,7 @@ from typing import Any
 
 from twin.devices.identity import certificate_authority, certificate_request, cloud_names, plainly
 from twin.devices.membership import Membership
-from twin.devices.simulated import LOCK
+from twin.devices.own_devices import LOCK
 from twin.edge_processes import end_edge_processes, fleet_folder
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
