@@ -49,6 +49,10 @@ class Clock:
         """The twin's time at a real one, both in seconds since the epoch."""
         return self.at_s + (real - self.began_s) * self.speed + self.skew_s
 
+    def when(self, moment: float) -> float:
+        """The real time at a moment of the twin's, both in seconds since the epoch."""
+        return self.began_s + (moment - self.at_s - self.skew_s) / self.speed
+
     def monotonic(self) -> float:
         """Seconds since some moment, as `time.monotonic` has them: no jump of the machine's clock changes that."""
         return time.monotonic() * self.speed

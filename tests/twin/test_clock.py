@@ -119,6 +119,7 @@ def test_a_real_time_of_a_year_is_a_time_of_the_twin(speed: float) -> None:
     assert clock.at(began + 31_536_000) == pytest.approx(began + 500 + 31_536_000 * speed, abs=1)
     assert time.gmtime(clock.at(began + 31_536_000)).tm_year >= time.gmtime(began).tm_year
     assert Clock.read(clock.text) == clock
+    assert clock.when(clock.at(began + 31_536_000)) == pytest.approx(began + 31_536_000, abs=1)
 
 
 @pytest.fixture

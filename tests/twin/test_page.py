@@ -10,16 +10,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from config.fleet import RINGS
 from config.loader import load_stage
 from config.names import Names
 from tests.twin.conftest import wait_until
 from tools.fleet_page import of_account
+from twin.clock import Clock
 from twin.errors import TwinError
+from twin.page import fleet as fleet_module
 from twin.page import live as live_module
 from twin.page import messages as messages_module
 from twin.page import server as server_module
@@ -424,6 +429,55 @@ def test_a_fleet_of_ten_thousand_is_listed_by_large_pages() -> None:
     finally:
         fleet.close()
     assert asked == [{"thingGroupName": "all", "PaginationConfig": {"PageSize": 250}}]
+
+
+class Account:
+    """An account with a device of the stage and one of another, whose clock is an hour ahead."""
+
+    exceptions = SimpleNamespace(ResourceNotFoundException=LookupError)
+    meta = SimpleNamespace(service_model=SimpleNamespace(shape_for=lambda _name: SimpleNamespace(enum=[])))
+
+    def __init__(self, now: float) -> None:
+        self.asked: list[str] = []
+        self._at = datetime.fromtimestamp(now + 3600, UTC)
+
+    def get_paginator(self, operation: str) -> Any:
+        return SimpleNamespace(paginate=lambda **_arguments: [self._page(operation)])
+
+    def get_core_device(self, **_arguments: Any) -> dict[str, str]:
+        return {"coreVersion": "2.6.0"}
+
+    def _page(self, operation: str) -> dict[str, Any]:
+        self.asked.append(operation)
+        core = {"status": "HEALTHY", "lastStatusUpdateTimestamp": self._at}
+        return {
+            "coreDevices": [{**core, "coreDeviceThingName": thing} for thing in ("line-1", "of-another-stage")],
+            "things": ["line-1"],
+            **{name: [] for name in ("installedComponents", "deployments", "StackSummaries")},
+            "MetricAlarms": [{"AlarmName": f"{NAMES.prefix}-x", "StateValue": "OK", "StateUpdatedTimestamp": self._at}],
+        }
+
+
+def test_devices_of_others_are_no_reason_to_ask_for_the_rings_and_times_are_the_browsers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet_module, "_MEMBERS_S", 1e9)
+    now = 1_800_000_000.0
+    account = Account(now)
+    fleet = Fleet(lambda _service: account, NAMES, clock=lambda: Clock(60, now - 60, now))
+    try:
+        fleet.look()
+        view = fleet.look()
+    finally:
+        fleet.close()
+
+    assert view.trouble == ""
+    assert account.asked.count("list_core_devices") == 2
+    assert account.asked.count("list_things_in_thing_group") == len(RINGS)
+    assert account.asked.count("list_installed_components") == 1
+    (device,) = view.devices
+    assert (device.thing, device.reported) == ("line-1", now)
+    assert view.alarms[0][3] == now
 
 
 def test_figures_of_a_second_are_those_of_its_answers() -> None:

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from config.fleet import RINGS
 from config.names import Names
+from twin.clock import Clock
 from twin.errors import TwinError
 
 logger = logging.getLogger("twin.page")
@@ -113,6 +114,7 @@ class _Known:
 
     members: dict[str, str] = field(default_factory=dict)
     members_at: float = -_MEMBERS_S
+    cores: frozenset[str] = frozenset()
     alarms: tuple[tuple[str, str, str, float], ...] = ()
     alarms_at: float = -_ALARMS_S
     devices: dict[str, Device] = field(default_factory=dict)
@@ -129,6 +131,7 @@ class Fleet:
         names: Of the stage.
         everything: Show core devices that are in none of the stage's groups, too.
         processes: What each device's process does, by thing; empty where that is not known.
+        clock: The account's, by which devices, deployments and alarms have their times; a browser has the real one.
     """
 
     def __init__(
@@ -138,8 +141,10 @@ class Fleet:
         *,
         everything: bool = False,
         processes: Callable[[], Mapping[str, str]] = dict,
+        clock: Callable[[], Clock] = Clock,
     ) -> None:
         self._make, self._names, self._everything, self._processes = clients, names, everything, processes
+        self._clock_now, self._clock = clock, Clock()
         self._clients: dict[str, Any] = {}
         self._making = threading.Lock()  # boto3's session is not for several threads at once
         self._known = _Known()
@@ -177,14 +182,16 @@ class Fleet:
             yield page
 
     def _look(self) -> View:
+        self._clock = self._clock_now()
         cores = self._threads.submit(
             lambda: [each for page in self._pages("greengrassv2", "list_core_devices") for each in page["coreDevices"]]
         )
         stacks, alarms = self._threads.submit(self._stacks), self._threads.submit(self._alarms)
         deployments = self._threads.submit(self._deployments)
         found = {core["coreDeviceThingName"]: core for core in cores.result()}
-        if found.keys() != self._known.devices.keys() or time.monotonic() > self._known.members_at + _MEMBERS_S:
+        if found.keys() != self._known.cores or time.monotonic() > self._known.members_at + _MEMBERS_S:
             self._known.members, self._known.members_at = self._members(), time.monotonic()
+            self._known.cores = frozenset(found)
         devices, news = self._devices(found)
         rollouts = self._rollouts(deployments.result(), everywhere=news)
         return View(devices, rollouts, stacks.result(), alarms.result())
@@ -207,7 +214,7 @@ class Fleet:
         fresh = [
             thing
             for thing, core in wanted.items()
-            if thing not in known or known[thing].reported != _epoch(core["lastStatusUpdateTimestamp"])
+            if thing not in known or known[thing].reported != self._at(core["lastStatusUpdateTimestamp"])
         ]
         for device in self._threads.map(lambda thing: self._detailed(wanted[thing]), fresh[:_DETAILS]):
             if device:
@@ -247,7 +254,7 @@ class Fleet:
         except greengrass.exceptions.ResourceNotFoundException:
             return None
         runtime = str(core.get("runtime", "")).removeprefix("aws_nucleus_")
-        reported = _epoch(core["lastStatusUpdateTimestamp"])
+        reported = self._at(core["lastStatusUpdateTimestamp"])
         return Device(
             thing, "", core["status"], reported, f"{version} {runtime}".strip(), tuple(sorted(listed, key=str))
         )
@@ -272,7 +279,7 @@ class Fleet:
             if everywhere or not same or (before and before.going_on) or place == self._known.turn % len(rings):
                 executions = self._executions(identifier, before if same else None)
                 known[ring] = Rollout(
-                    ring, identifier, "", _epoch(deployments[ring]["creationTimestamp"]), tuple(executions)
+                    ring, identifier, "", self._at(deployments[ring]["creationTimestamp"]), tuple(executions)
                 )
         return tuple(replace(known[ring], status=deployments[ring]["deploymentStatus"]) for ring in rings)
 
@@ -291,7 +298,7 @@ class Fleet:
         for page in self._pages("iot", "list_job_executions_for_job", jobId=job):
             for each in page["executionSummaries"]:
                 thing, summary = each["thingArn"].rpartition("/")[2], each["jobExecutionSummary"]
-                changed = _epoch(summary.get("lastUpdatedAt") or summary["queuedAt"])
+                changed = self._at(summary.get("lastUpdatedAt") or summary["queuedAt"])
                 reason = reasons.get((thing, changed), "")
                 if summary["status"] in FAILED and not reason and asked < _CAUSES:
                     reason, asked = self._cause(job, thing), asked + 1
@@ -326,7 +333,7 @@ class Fleet:
         if time.monotonic() > self._known.alarms_at + _ALARMS_S:
             prefix = f"{self._names.prefix}-"
             found = [
-                (name, each["StateValue"], each.get("StateReason", ""), _epoch(each["StateUpdatedTimestamp"]))
+                (name, each["StateValue"], each.get("StateReason", ""), self._at(each["StateUpdatedTimestamp"]))
                 for page in self._pages("cloudwatch", "describe_alarms", AlarmNamePrefix=prefix)
                 for each in page["MetricAlarms"]
                 if (name := each["AlarmName"].removeprefix(prefix))
@@ -335,6 +342,10 @@ class Fleet:
             self._known.alarms = tuple(sorted(found, key=lambda each: (order.get(each[1], 2), each[0])))
             self._known.alarms_at = time.monotonic()
         return self._known.alarms
+
+    def _at(self, moment: Any) -> float:
+        """The real time of what the account's clock says."""
+        return round(self._clock.when(_epoch(moment)), 3)
 
     def log_groups(self) -> list[str]:
         """Logs of the stage in the account: of its functions, and of what its rules write.

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from config.names import Names
 from config.stage import Stage
+from twin.clock import Clock
 from twin.errors import TwinError
 from twin.page import html, parts
 from twin.page.fleet import Clients, Fleet
@@ -55,6 +56,7 @@ class Source:
         rest_s: Seconds between two looks while nothing goes on.
         everything: Show devices outside the stage's groups, too.
         processes: What each device's process does, by thing.
+        clock: The account's.
         logs: Log files of this machine by name.
         ask: Sends a request (client, model, its fields) and gives the answer; None for a page that only reads.
         faults: Words by fault; empty for a page that only reads.
@@ -69,6 +71,7 @@ class Source:
     rest_s: float = 0.5
     everything: bool = False
     processes: Callable[[], Mapping[str, str]] = dict
+    clock: Callable[[], Clock] = Clock
     logs: Callable[[], Mapping[str, Path]] = dict
     ask: Callable[[Link, str, Mapping[str, Any]], dict[str, Any]] | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +88,11 @@ class Page:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.fleet = Fleet(
-            source.clients, Names(source.stage.name), everything=source.everything, processes=source.processes
+            source.clients,
+            Names(source.stage.name),
+            everything=source.everything,
+            processes=source.processes,
+            clock=source.clock,
         )
         self.messages = Messages(source.stage)
         self.parts: dict[str, str] = {}

@@ -21,6 +21,7 @@ from config.names import Names
 from config.stage import Stage
 from twin import faults, inventory, log_files
 from twin import predict as asking
+from twin.clock import Clock
 from twin.edge_processes import CUT_OFF, device_pid
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -68,6 +69,7 @@ def of_twin(home: Path, stage: Stage) -> Source:
         left=lambda: {kind: found for kind, found in inventory.take(state()).items() if kind != inventory.BOOTSTRAP},
         everything=True,
         processes=lambda: _processes(home),
+        clock=lambda: Clock.read(state().clock),
         logs=lambda: _logs(home),
         ask=ask,
         faults=faults.FAULTS,
