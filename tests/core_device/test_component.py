@@ -279,3 +279,26 @@ def test_a_second_device_on_one_root_is_refused_until_the_first_dies(tmp_path: P
     assert f'"pid": {os.getpid()}' in (tmp_path / "core_device.pid").read_text()
     lock.release()
     assert not (tmp_path / "core_device.pid").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+def test_on_a_full_disk_a_component_loses_its_output_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "com.x.log").symlink_to("/dev/full")
+    (tmp_path / "processes.json").mkdir()
+
+    async def scenario() -> None:
+        component = make(tmp_path, run="head -c 1000000 /dev/zero; echo done > ended")
+        component.start()
+        await until(lambda: component.state in (State.FINISHED, State.ERRORED, State.BROKEN))
+
+        assert (component.state, component.failure) == (State.FINISHED, "")
+        assert (tmp_path / "work" / "ended").read_text() == "done\n"
+        await component.stop()
+
+    run(scenario)
+
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("output of a component is lost" in line for line in told) == 1
+    assert any("a device that is killed now leaves its components running" in line for line in told)

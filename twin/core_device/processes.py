@@ -109,7 +109,13 @@ class ProcessRegistry:
             self._save()
 
     def _save(self) -> None:
-        JSON_FILES.write(self._path, self._groups)
+        """On a full disk nothing is noted: a process that runs must not be lost because of that."""
+        try:
+            JSON_FILES.write(self._path, self._groups)
+        except OSError as exc:
+            log.error(
+                "%s cannot be written: %s: a device that is killed now leaves its components running", self._path, exc
+            )
 
 
 class InstanceLock:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from twin.core_device.configuration import PosixUser
 from twin.core_device.processes import ProcessRegistry
 
 from .recipe import Step
+
+log = logging.getLogger(__name__)
 
 _DRAIN_S = 0.5
 _KILL_WAIT_S = 5.0
@@ -176,8 +180,9 @@ class ComponentLog:
 
     def __init__(self, path: Path, limit_bytes: int = 1 << 20, kept: int = 2) -> None:
         self._path, self._limit_bytes, self._kept = path, limit_bytes, kept
-        self._stream: BinaryIO | None = None
+        self._stream: RawIOBase | None = None
         self._tail = b""
+        self._lost = False
 
     def write(self, output: bytes) -> None:
         """Append output of the component."""
@@ -206,13 +211,19 @@ class ComponentLog:
             self._stream = None
 
     def _append(self, output: bytes) -> None:
-        if self._stream is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._path.open("ab")
-        self._stream.write(output)
-        self._stream.flush()
-        if self._stream.tell() >= self._limit_bytes:
-            self._rotate()
+        """On a full disk the output is lost: a component whose output nobody reads would wait for ever."""
+        try:
+            if self._stream is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = self._path.open("ab", buffering=0)
+            self._stream.write(output)
+            if self._stream.tell() >= self._limit_bytes:
+                self._rotate()
+            self._lost = False
+        except OSError as exc:
+            if not self._lost:
+                log.warning("output of a component is lost: %s cannot be written: %s", self._path, exc)
+            self._lost = True
 
     def _rotate(self) -> None:
         self.close()
