@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from twin.clock import FASTEST, Clock
+from twin.cloud import function_template
 from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.ipc import service as service_module
 from twin.core_device.ipc.operations import IpcError
@@ -142,3 +143,16 @@ def test_a_component_changes_by_its_own_clock_what_a_deployment_set_by_the_twins
     assert store.get("line.Counter", ("count",)) == 2
     with pytest.raises(IpcError, match="older than"):
         service.update_configuration("line.Counter", ["count"], 3, int((now - 60) * 1000))
+
+
+def test_a_function_that_looks_again_and_again_leaves_the_machine_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "time", time.time)
+    monkeypatch.setattr(function_template, "CLOCK", Clock(3600, time.time(), time.time()))
+    function_template._keep_time()
+
+    for seconds in (0.05, 2, 7200):
+        time.sleep(seconds)
+
+    assert slept == [0.05, 0.2, 2]

@@ -13,6 +13,7 @@ import yaml
 
 from config.names import NUCLEUS_TAG
 from tests.twin.conftest import Clients, handlers_zip, outputs_of, trust, wait_until
+from twin.cloud.edge_server.device_process import LONGEST_DELAY_S, KeptDevice
 from twin.cloud.edge_server.provisioning import UserDataError, parse
 from twin.edge_processes import instances_folder
 from twin.state import TwinState
@@ -249,3 +250,40 @@ def test_settings_are_read_from_plain_and_encoded_user_data() -> None:
 def test_missing_settings_are_named_together() -> None:
     with pytest.raises(UserDataError, match="EDGEWRIGHT_THING_NAME, EDGEWRIGHT_ROLE_ALIAS"):
         parse(user_data(THING_NAME=None, ROLE_ALIAS=""))
+
+
+class Unstartable:
+    """A device whose folder is on a full disk at first."""
+
+    alive, ending = False, "ended"
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+
+    def start(self) -> None:
+        self._failures -= 1
+        if self._failures >= 0:
+            raise OSError(28, "No space left on device", "log")
+        self.alive = True
+
+
+def test_a_device_that_cannot_be_started_is_tried_again() -> None:
+    process: Any = Unstartable(2)
+    kept = KeptDevice(process)
+    kept._delay_s = 0.0
+
+    told = [kept.look() for _ in range(4)]
+
+    cause = "core device cannot be started: [Errno 28] No space left on device: 'log'; next start in 0.0 s"
+    assert told == [("restarting", cause), ("restarting", cause), ("running", "core device started"), None]
+    process.alive = False
+    assert kept.look() == ("restarting", "core device ended; next start in 0.0 s")
+
+
+def test_a_device_that_cannot_be_started_is_not_tried_at_each_look() -> None:
+    process: Any = Unstartable(9)
+    kept = KeptDevice(process)
+    kept._delay_s = LONGEST_DELAY_S
+
+    assert kept.look() is not None
+    assert [kept.look() for _ in range(3)] == [None, None, None]

@@ -22,6 +22,7 @@ from twin.clock import CLOCK, Clock
 
 MESSAGE_BYTES = 1 << 20
 STANDARD_STREAMS = 3
+_SHORTEST_S = 0.2
 _SERVICES = ("s3", "iot", "greengrassv2", "sagemaker", "kms", "ssm", "stepfunctions")
 _MODULES = ("boto3", "boto3.s3.transfer", "botocore.auth", "botocore.handlers", "botocore.httpsession", "s3transfer")
 
@@ -51,11 +52,14 @@ def main() -> None:
 
 
 def _keep_time() -> None:
-    """Let functions see the twin's time: they compute the ends of waits with it. Signatures go by `datetime`."""
+    """Let functions see the twin's time: they compute the ends of waits with it. Signatures go by `datetime`.
+
+    A pause stays so long that a function which looks again and again leaves this machine time for its work.
+    """
     if Clock() != CLOCK:
         sleep = time.sleep
         time.time = CLOCK.time
-        time.sleep = lambda seconds: sleep(CLOCK.real(float(seconds)))
+        time.sleep = lambda seconds: sleep(max(min(float(seconds), _SHORTEST_S), CLOCK.real(float(seconds))))
 
 
 def _load() -> None:

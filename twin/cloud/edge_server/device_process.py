@@ -144,20 +144,24 @@ class KeptDevice:
 
         Returns:
             What has happened, as phase (`running` or `restarting`) and event; None for nothing new.
-
-        Raises:
-            OSError: If it cannot be started.
         """
         now = time.monotonic()
         if self.process.alive:
             return None
         if self._runs_since is not None:
-            delay_s = FIRST_DELAY_S if now - self._runs_since > STABLE_S else self._delay_s
-            self._runs_since, self._due_at = None, now + delay_s
-            self._delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-            return "restarting", f"core device {self.process.ending}; next start in {delay_s:.1f} s"
+            self._delay_s = FIRST_DELAY_S if now - self._runs_since > STABLE_S else self._delay_s
+            self._runs_since = None
+            return self._later(now, f"core device {self.process.ending}")
         if now < self._due_at:
             return None
-        self.process.start()
+        try:
+            self.process.start()
+        except OSError as exc:  # a full disk, say: it is tried again
+            return self._later(now, f"core device cannot be started: {exc}")
         self._runs_since = now
         return "running", "core device started"
+
+    def _later(self, now: float, why: str) -> tuple[str, str]:
+        delay_s, self._delay_s = self._delay_s, min(self._delay_s * 2, LONGEST_DELAY_S)
+        self._due_at = now + delay_s
+        return "restarting", f"{why}; next start in {delay_s:.1f} s"

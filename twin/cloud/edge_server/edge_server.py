@@ -56,7 +56,7 @@ class EdgeServer:
         self._provisioning = asyncio.create_task(asyncio.to_thread(self._provision))
         try:
             await asyncio.shield(self._provisioning)
-        except (ProvisioningError, PermissionError, OSError) as exc:
+        except (ProvisioningError, OSError, ValueError, KeyError, TypeError) as exc:
             self._note("failed", f"could not be made a core device: {exc}", logging.ERROR)
             await self._signal(f"could not be made a core device: {exc}", success=False)
             return
