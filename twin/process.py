@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,24 @@ def trim_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         return
+
+
+OPEN_FILES = 65_536
+"""More than ten thousand devices with their connections need."""
+
+
+def open_files_limit() -> int:
+    """How many files and connections a process of this machine may have at most."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+
+
+def allow_open_files() -> None:
+    """Let this process and what it starts have so many: of 1,024, as shells have, a thousand devices use up all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < open_files_limit():
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_files_limit(), hard))
 
 
 _TOLERANCE_S = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import psutil
 import pytest
 
 from tests.twin.conftest import wait_until
@@ -21,6 +23,7 @@ from twin.devices import own_devices, simulated_fleet
 from twin.edge_processes import fleet_folder
 from twin.errors import TwinError
 from twin.operator import OperatorClient
+from twin.process import open_files_limit
 from twin.simulation import fleet as fleet_module
 from twin.simulation.identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity, names, status
 from twin.simulation.ledger import read_entries
@@ -348,3 +351,24 @@ def test_files_that_cannot_be_used_are_told_without_a_traceback(
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: the files of {tmp_path} must be readable and writable, got file is not a database:")
+
+
+def test_the_cloud_and_what_it_starts_may_have_as_many_files_as_the_machine_allows(home: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1000), hard))  # what a shell often has
+    try:
+        state = lifecycle.start(home)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert psutil.Process(state.pid).rlimit(psutil.RLIMIT_NOFILE)[0] == open_files_limit()
+
+
+def test_more_devices_than_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_fleet, "open_files_limit", lambda: 4096)
+
+    simulated_fleet.check(3596)
+    with pytest.raises(
+        TwinError, match=r"--simulated must be at most 3596, got 3597: .* 4096 open files \(ulimit -Hn\)"
+    ):
+        simulated_fleet.check(3597)

@@ -25,6 +25,7 @@ from twin.cloud.ministack.registry import background_work
 from twin.cloud.settings import Settings
 from twin.cloud_process import EXTENSIONS_VARIABLE
 from twin.ports import LOOPBACK
+from twin.process import allow_open_files
 from twin.unsaved import FLEET_PATH, NETWORK_PATH, SAVE_PATH
 
 logger = logging.getLogger("twin.server")
@@ -191,6 +192,7 @@ def main() -> None:
     Raises:
         SystemExit: If a setting is missing or an extension cannot be installed; the log says which and why.
     """
+    allow_open_files()
     # The way to this package is not for the Lambda functions, which inherit the environment.
     os.environ.pop("PYTHONPATH", None)
     try:

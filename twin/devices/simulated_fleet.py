@@ -19,12 +19,16 @@ from twin.edge_processes import end_edge_processes, fleet_folder
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 from twin.lifecycle import one_at_a_time
+from twin.process import open_files_limit
 from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity, status
 from twin.simulation.profile import Lot, Profile
 from twin.state import TwinState
 from twin.unsaved import FLEET_PATH, ask
 
 COUNT_LIMIT = 10_000
+_OTHER_FILES = 500
+"""That the cloud has open besides the devices' connections."""
+
 _BULK = 100
 _LIMIT_S = 120.0
 _END_LIMIT_S = 20.0
@@ -70,6 +74,11 @@ def check(count: int) -> None:
     """
     if not 0 <= count <= COUNT_LIMIT:
         raise TwinError(f"--simulated must be from 0 to {COUNT_LIMIT}, got {count}")
+    if count > (most := max(0, open_files_limit() - _OTHER_FILES)):
+        raise TwinError(
+            f"--simulated must be at most {most}, got {count}: a process here may have {open_files_limit()} open files "
+            "(ulimit -Hn), and each device is one: raise that limit"
+        )
 
 
 @dataclass(frozen=True)
