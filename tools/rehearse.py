@@ -155,11 +155,15 @@ def _rehearse(options: argparse.Namespace) -> Rehearsal:
 def _take_away_left() -> None:
     """End the twins of rehearsals that were killed (signal 9), and delete their folders."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
-        with contextlib.suppress(OSError), lock.open() as owner:  # another user's, or somebody else takes it away
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _say(f"{lock.parent} is left of a rehearsal that was killed: it is taken away")
-            _take_down(lock.parent.resolve() / "twin")
-            shutil.rmtree(lock.parent)
+        folder = lock.parent
+        with contextlib.suppress(OSError):  # it goes on, or somebody else takes it away
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with lock.open() as owner:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _say(f"{folder} is left of a rehearsal that was killed: it is taken away")
+                _take_down(folder.resolve() / "twin")
+                shutil.rmtree(folder)
 
 
 def _take_down(home: Path) -> None:

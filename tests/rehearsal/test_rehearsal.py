@@ -174,12 +174,16 @@ def test_what_a_killed_rehearsal_left_is_taken_away_and_one_that_runs_is_not(
     for folder in (killed, running, beginning):
         (folder / "twin" / "state").mkdir(parents=True)
     (killed / "owner").touch()
+    elsewhere, lure = tmp_path / "another's", tmp_path / "edgewright-rehearsal-4"
+    elsewhere.mkdir()
+    (elsewhere / "owner").touch()
+    lure.symlink_to(elsewhere)
 
     with (running / "owner").open("w") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)
         rehearse._take_away_left()
 
-    assert sorted(tmp_path.iterdir()) == [running, beginning]
+    assert sorted(tmp_path.iterdir()) == [elsewhere, running, beginning, lure]
     assert f"{killed} is left of a rehearsal that was killed" in capsys.readouterr().err
 
 
