@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from edge_inference.models.package import ModelPackage
+from edge_inference.models.package import ModelPackage, ModelPackageError
 from edge_inference.models.prediction import Score
 
 #: Intersection over union from which an object counts as found.
@@ -28,8 +28,15 @@ class Truth(NamedTuple):
 
 
 def truths_of(package: ModelPackage) -> list[list[Truth]] | None:
-    """Read what is on a package's samples; see `truths_in`; None without samples."""
-    return None if package.samples is None else truths_in(package.samples[0], package.labels)
+    """Read what is on a package's samples; see `truths_in`; None without samples.
+
+    Raises:
+        ModelPackageError: They do not say it as they must.
+    """
+    try:
+        return None if package.samples is None else truths_in(package.samples[0], package.labels)
+    except ValueError as exc:
+        raise ModelPackageError(str(exc)) from exc
 
 
 def truths_in(file: Path, labels: Sequence[str]) -> list[list[Truth]] | None:

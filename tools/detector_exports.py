@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_inference.models.detection import CENTER, CORNERS_YX, GRID, ROWS, SEPARATE, SHARE, SIGMOID, SOFTMAX
-from edge_inference.models.package import FLOATS
+from edge_inference.models.package import FLOATS, FREE
 
 #: An input or output as a declaration has it: name, dtype, shape; -1 for a free size.
 Tensor = dict[str, Any]
 #: Cells a side of a picture, in pixels, of the grids of YOLO's exports.
 _STRIDES = (8, 16, 32)
+#: More rows than suppression leaves.
+_MOST_ROWS = 1000
+#: TensorFlow's detectors have more outputs beside these, with boxes and scores of an earlier step.
+_TENSORFLOW = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 #: What known exports mean by their boxes, by the output's name.
 _BOXES: dict[str, dict[str, Any]] = {
     "detection_boxes": {"coordinates": CORNERS_YX, "unit": SHARE, "firstClass": 1},  # TensorFlow
@@ -18,8 +22,13 @@ _BOXES: dict[str, dict[str, Any]] = {
 
 
 def is_picture(shape: Sequence[int]) -> bool:
-    """Also one without a batch, as torchvision's detectors take it."""
-    return len(shape) in (3, 4) and bool({1, 3} & {shape[-3], shape[-1]})
+    """Also one without a batch, as torchvision's detectors take it, or with nothing but free sizes, as of Optimum."""
+    return (len(shape) in (3, 4) and bool({1, 3} & {shape[-3], shape[-1]})) or is_free(shape)
+
+
+def is_free(shape: Sequence[int]) -> bool:
+    """Whether a picture's channels are free, and with them all else."""
+    return len(shape) == 4 and set(shape[1:]) == {FREE}
 
 
 def seen_detection(
@@ -36,26 +45,29 @@ def seen_detection(
     Returns:
         A declaration's `detection`, with names of outputs where there are several; None where it is no detector.
     """
+    known = [each for each in outputs if each["name"].split(":")[0] in _TENSORFLOW]
+    outputs = known if len(known) >= len(_TENSORFLOW) - 1 else outputs
     boxes = [each for each in outputs if each["dtype"] in FLOATS and each["shape"][-1:] == [4]]
     others = [each for each in outputs if each not in boxes]
     if len(boxes) == 1 and others:
         return _separate(boxes[0], others, labels)
-    grids = [each for each in outputs if each["dtype"] in FLOATS and len(each["shape"]) in (2, 3)]
-    if len(outputs) == 1 and len(grids) == 1:
-        values = grids[0]["shape"][-2:]
-        if values[1] == 6 and labels not in (1, 2):
-            return {"form": ROWS}
-        said = {labels + 4, labels + 5} if labels else set[int]()
-        if asked or len(said & set(values)) == 1 or _cells(picture["shape"]) & set(values):
-            return {"form": GRID}
-    return None
+    shape = outputs[0]["shape"] if len(outputs) == 1 and outputs[0]["dtype"] in FLOATS else []
+    # A batch of classes is no list of candidates, and without a batch there may be a series in place of a picture.
+    plain = len(shape) == 2 and shape[0] in (1, picture["shape"][0])
+    if len(shape) not in (2, 3) or (not asked and (plain or len(picture["shape"]) == 3)):
+        return None
+    values, cells = shape[-2:], _cells(picture["shape"])
+    said = {labels + 4, labels + 5} if labels else set[int]()
+    if values[1] == 6 and (labels not in (1, 2) or (values[0] not in cells and values[0] <= _MOST_ROWS)):
+        return {"form": ROWS}
+    return {"form": GRID} if asked or len(said & set(values)) == 1 or cells & set(values) else None
 
 
 def _cells(shape: Sequence[int]) -> set[int]:
     """How many candidates grids of one or three boxes a cell have."""
     down, across = shape[1:3] if shape[-1] in (1, 3) else shape[-2:]
     count = sum((down // stride) * (across // stride) for stride in _STRIDES)
-    return {count, 3 * count} if min(down, across) > 0 else set()
+    return {count, 3 * count} if min(down, across) >= max(_STRIDES) else set()
 
 
 def _separate(boxes: Tensor, others: Sequence[Tensor], labels: int) -> dict[str, Any] | None:

@@ -19,15 +19,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from config.loader import ConfigurationError as StageError
 from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.files import read_file
-from edge_inference.messages import ErrorCode, Request, RequestError, above
+from edge_inference.messages import Request, RequestError, above
 from edge_inference.messages import parse as parse_request
 from edge_inference.models.detection import MOST
 from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
@@ -35,7 +33,7 @@ from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
 from tools import detections, model_init, model_preview, model_reference
 from tools.estimators import EstimatorError
-from tools.model_folder import check_name, check_serving, load, package
+from tools.model_folder import answer, check_name, check_serving, load, package, sample_labels
 
 SHOWN = 5
 REQUEST_BYTES = 1 << 20
@@ -109,13 +107,7 @@ def _request(text: str) -> Request:
 
 def _line(name: str, model: Workload, request: Request, count: int, threshold: float) -> str:
     started = time.perf_counter()
-    try:
-        prediction = model.predict(request, count)
-    except RequestError:
-        raise
-    except Exception as exc:
-        # As on the device: whatever a model does with an input, it is told.
-        raise RequestError(ErrorCode.INTERNAL_ERROR, f"{name}: inference failed: {type(exc).__name__}: {exc}") from exc
+    prediction = answer(model, name, request, count)
     latency_ms = (time.perf_counter() - started) * 1000
     found = ", ".join(map(_said, above(prediction, threshold)))
     if not prediction.scores and prediction.size is None:
@@ -129,22 +121,19 @@ def _said(score: Score) -> str:
 
 
 def _samples(model: Workload, count: int, threshold: float) -> Iterator[str]:
-    file = model.package.samples[0] if model.package.samples else Path()
-    with np.load(file, allow_pickle=False) as arrays:
-        size = len(arrays["images" if "images" in arrays else "rows"])
-        labels = arrays["labels"].tolist() if "labels" in arrays else None
+    labels, size = sample_labels(model.package), len(getattr(model, "samples", ()))
     for index in range(min(size, SHOWN)):
-        expected = f" (is {model.package.labels[labels[index]]})" if labels else ""
+        expected = f" (is {labels[index]})" if labels else ""
         yield _line(f"sample {index}{expected}", model, Request(None, index=index), count, threshold)
     if model.package.task == OBJECTS:
         there = detections.truths_of(model.package)
         if there:
-            found = [model.predict(Request(None, index=index), MOST).scores for index in range(size)]
+            found = [answer(model, f"sample {n}", Request(None, index=n), MOST).scores for n in range(size)]
             precision = detections.mean_average_precision(found, there)
             yield f"mean average precision {precision:.4f} on {size} samples, at an overlap of {detections.OVERLAP}"
     elif labels:
-        answers = [model.predict(Request(None, index=index), 1).scores[0].label for index in range(size)]
-        right = sum(answer == model.package.labels[label] for answer, label in zip(answers, labels, strict=True))
+        said = [answer(model, f"sample {n}", Request(None, index=n), 1).scores[0].label for n in range(size)]
+        right = sum(label == wanted for label, wanted in zip(said, labels, strict=True))
         yield f"{right} of {size} samples right ({right / size:.4f})"
 
 

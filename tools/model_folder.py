@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from config.model import Model
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import sha256_of
+from edge_inference.messages import ErrorCode, Request, RequestError
 from edge_inference.models import runtime
-from edge_inference.models.package import MODEL_FILE, ModelPackageError
+from edge_inference.models.package import MODEL_FILE, ModelPackage, ModelPackageError
+from edge_inference.models.prediction import Prediction
 from edge_inference.models.store import Workload, load_workload
 from edge_inference.settings import KEYS, parse
 
@@ -96,3 +99,54 @@ def load(unpacked: Path) -> Workload:
         # The package is gone when this is read: the names of the folder are what its owner knows.
         text = str(exc).replace(f"{unpacked}{os.path.sep}", "").replace("manifest.json", DECLARATION)
         raise ModelPackageError(text) from exc
+
+
+def answer(model: Workload, what: str, request: Request, count: int) -> Prediction:
+    """Predict as the device does: whatever a model does with an input, it is told.
+
+    Args:
+        model: Loaded.
+        what: What the input is called in an error.
+        request: The input.
+        count: How many labels to name at most.
+
+    Raises:
+        RequestError: The model cannot answer it.
+    """
+    try:
+        return model.predict(request, count)
+    except RequestError as exc:
+        raise RequestError(exc.code, f"{what}: {exc}") from exc
+    except Exception as exc:
+        raise RequestError(ErrorCode.INTERNAL_ERROR, f"{what}: inference failed: {type(exc).__name__}: {exc}") from exc
+
+
+def sample_labels(package: ModelPackage) -> list[str]:
+    """Read which label each of a package's samples has.
+
+    Args:
+        package: Verified, and its samples read.
+
+    Returns:
+        Their labels; none where the samples do not say.
+
+    Raises:
+        ModelPackageError: There are more or fewer than samples, or a number stands for no label.
+    """
+    if package.samples is None:
+        return []
+    file, last = package.samples[0], len(package.labels) - 1
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if "labels" not in arrays:
+                return []
+            numbers, size = arrays["labels"], len(arrays["images" if "images" in arrays else "rows"])
+    except ValueError as exc:
+        raise ModelPackageError(f"{file.name}: labels must be whole numbers, got {exc}") from exc
+    if numbers.shape != (size,) or numbers.dtype.kind not in "ui" or ((numbers < 0) | (numbers > last)).any():
+        values = ", ".join(map(str, numbers.reshape(-1)[:5]))
+        raise ModelPackageError(
+            f"{file.name}: labels must be {size} whole numbers from 0 to {last}, one a sample, got {numbers.dtype} of "
+            f"shape {numbers.shape}: {values}"
+        )
+    return [package.labels[number] for number in numbers]

@@ -14,13 +14,13 @@ import numpy as np
 
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.places import MODELS
-from edge_constructs.model_runtime import weight_files
+from edge_constructs.model_runtime import advice, weight_files
 from edge_constructs.model_source import DECLARATION
 from edge_inference.models.detection import SEPARATE
 from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, OBJECTS, TABLES, TASKS, TENSORS
 from edge_inference.models.runtime import import_engine
 from tools import estimators
-from tools.detector_exports import Tensor, box_values, is_picture, seen_detection
+from tools.detector_exports import Tensor, box_values, is_free, is_picture, seen_detection
 from tools.model_folder import check_name
 
 Checker = Callable[[Path, Sequence[str]], Iterator[str]]
@@ -33,6 +33,10 @@ PIXELS: dict[str, dict[str, list[float]]] = {
 }
 _ELEMENTS = {runtime: name for name, runtime in DTYPES.items()}
 _TRIES = 4
+#: What a task has a use for.
+_PICTURE = ("labels", "size", "pixels", "resize", "order")
+_VALUES = ("labels", "output", "probabilities")
+_FLAGS = {IMAGES: (*_PICTURE, *_VALUES), OBJECTS: _PICTURE, TABLES: ("features", *_VALUES), TENSORS: ()}
 
 
 class ModelInitError(ValueError):
@@ -79,6 +83,7 @@ class Answers:
     def __init__(self, flags: argparse.Namespace, ask: Callable[[str], str] | None) -> None:
         self._flags, self._ask = flags, ask
         self.missing: list[str] = []
+        self.left_out: list[str] = []
 
     def need(self, flag: str, question: str, example: str) -> str:
         """Give a flag's value or the answer to the question; empty, and noted as missing, without either."""
@@ -111,7 +116,10 @@ def read_graph(file: Path) -> tuple[Any, list[Tensor], list[Tensor]]:
     try:
         session = engine.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as exc:  # each kind of damage has its own class, down to RuntimeError
-        raise ModelInitError(f"FILE must be a model that ONNX Runtime {engine.__version__} loads, got {exc}") from exc
+        problem = " ".join(str(exc).split())[:400]
+        text = f"FILE must be a model that ONNX Runtime {engine.__version__} loads, got {problem}"
+        fix = "put the file of its weights beside it" if "External" in problem else advice(problem, engine.__version__)
+        raise ModelInitError(f"{text}: {fix}") from exc
 
     def tensors(found: Iterable[Any]) -> list[Tensor]:
         return [
@@ -139,11 +147,12 @@ def seen_task(inputs: Sequence[Tensor], outputs: Sequence[Tensor], labels: int =
     numbers = [each for each in outputs if each["dtype"] in FLOATS]
     if len(inputs) == 1 and len(numbers) == 1:
         rank, last = len(inputs[0]["shape"]), len(numbers[0]["shape"])
-        if rank == 4 and {1, 3} & {inputs[0]["shape"][1], inputs[0]["shape"][3]} and last != 3:
+        if rank == 4 and is_picture(inputs[0]["shape"]) and last != 3:
             return IMAGES
         if rank == 2 and last <= 2:
             return TABLES
-    return TENSORS
+    zipped = any("seq(map" in each["dtype"] for each in outputs)
+    return TABLES if len(inputs) == 1 and len(inputs[0]["shape"]) == 2 and zipped else TENSORS
 
 
 def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any]:
@@ -159,16 +168,15 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     session, inputs, outputs = read_graph(flags.file)
     given = _labels(flags.labels or "")
     task = flags.task or seen_task(inputs, outputs, len(given))
+    _check_flags(flags, task)
     name = flags.name or re.sub(r"[^a-z0-9]+", "-", flags.file.stem.lower()).strip("-")
     declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": "model.onnx"}
     if extras := weight_files(flags.file):
         declared["extras"] = extras
+    if DECLARATION in extras:
+        raise ModelInitError(f"weights must be in a file of another name than {DECLARATION}: export them anew")
     if task == TENSORS:
-        if given and not flags.task:  # what has labels classifies; a scikit-learn model with ZipMap, say
-            _output(outputs, flags.output)
-        if given:
-            raise ModelInitError("--labels must be left out of a model of raw tensors, which has none; or give --task")
-        kept = [each for each in outputs if each["dtype"] in DTYPES]
+        kept = _tensors(inputs, outputs, answers)
         for tensor in (*inputs, *kept):
             tensor["shape"][:1] = [1 if size == FREE else size for size in tensor["shape"][:1]]
         return {**declared, "inputs": inputs, "outputs": kept}
@@ -179,7 +187,7 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     if task == OBJECTS:
         return {**declared, **_detector(session, inputs[0], outputs, flags, answers)}
     output = _output(outputs, flags.output)
-    inputs[0]["shape"][0] = 1
+    _one_at_a_time(inputs[0])
     if task == IMAGES:
         declared["preprocessing"] = _preprocessing(inputs[0], flags, answers)
     else:
@@ -190,14 +198,45 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     results = [_run(session, inputs[0], output["name"], number) for number in range(_TRIES)]
     output["shape"] = list(results[0].shape)
     if (size := results[0].size) != len(labels) and (size, len(labels)) != (1, 2):
-        text = f"--labels must be {size}, as many as {output['name']} has values, got {len(labels)}"
-        raise ModelInitError(f"{text} ({', '.join(labels[:3])}, …)")
+        text = f"--labels must be {size}, as many as {output['name']} has values"
+        shown = ", ".join(labels[:3]) + (", …" if labels[3:] else "")
+        raise ModelInitError(f"{text}, got {len(labels)} ({shown}) for the shape {output['shape']}: or --task tensors")
     likely = all(each.min() >= 0 and (size == 1 or abs(float(each.sum()) - 1) < 1e-3) for each in results)
     if size == 1:
-        likely = likely and all(each.max() <= 1 for each in results)
+        # Between 0 and 1 a logit may lie, too, until the inputs are large.
+        results += [_run(session, inputs[0], output["name"], 0, factor) for factor in (-1e3, 1e3)]
+        likely = all(each.min() >= 0 and each.max() <= 1 for each in results if np.isfinite(each).all())
     if likely if flags.probabilities is None else flags.probabilities:
         declared["probabilities"] = True
     return {**declared, "inputs": inputs, "outputs": [output], "labels": labels}
+
+
+def _check_flags(flags: argparse.Namespace, task: str) -> None:
+    """Refuse what would be without effect: its author means another task than the one that is made."""
+    given = [name for name in (*_PICTURE, "features", *_VALUES[1:]) if getattr(flags, name) is not None]
+    if useless := [f"--{name}" for name in given if name not in _FLAGS[task]]:
+        seen = "" if flags.task else ", which the shapes look like: leave it out, or give --task"
+        raise ModelInitError(f"{', '.join(useless)} must be left out with the task {task}{seen}")
+
+
+def _tensors(inputs: Sequence[Tensor], outputs: Sequence[Tensor], answers: Answers) -> list[Tensor]:
+    """The outputs that a request can be answered with."""
+    kept = [each for each in outputs if each["dtype"] in DTYPES]
+    answers.left_out = [f"{each['name']} ({each['dtype']})" for each in outputs if each not in kept]
+    wrong = [f"{each['name']} ({each['dtype']})" for each in inputs if each["dtype"] not in DTYPES]
+    if wrong or not inputs or not kept:
+        got = ", ".join(wrong or answers.left_out) or "none"
+        what = "outputs" if inputs and not wrong else "inputs"
+        raise ModelInitError(f"{what} must be tensors of {', '.join(DTYPES)}, got {got}: export it with such")
+    return kept
+
+
+def _one_at_a_time(tensor: Tensor) -> None:
+    """Fix the batch."""
+    if tensor["shape"][:1] not in ([1], [FREE]):
+        text = f"{tensor['name']} must have a batch of 1, or a free one, got the shape {tensor['shape']}"
+        raise ModelInitError(f"{text}: export it so, or --task tensors")
+    tensor["shape"][0] = 1
 
 
 def _detector(
@@ -205,12 +244,16 @@ def _detector(
 ) -> dict[str, Any]:
     """What a declaration says of a detector; what its graph leaves free is tried out."""
     if len(picture["shape"]) == 4:
-        picture["shape"][0] = 1
+        _one_at_a_time(picture)
     preprocessing = _preprocessing(picture, flags, answers)
     labels = _labels(answers.need("labels", "what the classes are called", "cat,dog or a file"))
     if answers.missing:
         raise ModelInitError("\n".join(answers.missing))
-    detection = seen_detection(picture, outputs, len(labels), asked=True)
+    if len(outputs) == 1 and FREE in outputs[0]["shape"]:
+        count = list(_run(session, picture, outputs[0]["name"], 0).shape)
+        detection = seen_detection(picture, [{**outputs[0], "shape": count}], len(labels), asked=True)
+    else:
+        detection = seen_detection(picture, outputs, len(labels), asked=True)
     if detection is None:
         there = ", ".join(f"{each['name']} {each['shape']}" for each in outputs)
         raise ModelInitError(
@@ -225,7 +268,8 @@ def _detector(
     for each in kept:
         if not each["shape"]:  # the graph says none
             each["shape"] = list(_run(session, picture, each["name"], 0).shape)
-    if "unit" not in detection and found.size and np.abs(box_values(found, detection, len(labels))).max() <= 1:
+    # Where nothing was found, suppression fills up with zeros.
+    if "unit" not in detection and 0 < np.abs(box_values(found, detection, len(labels))).max(initial=0) <= 1:
         detection["unit"] = "share"
     return {
         "inputs": [picture], "outputs": kept, "labels": labels, "preprocessing": preprocessing, "detection": detection,
@@ -244,6 +288,8 @@ def _output(outputs: Sequence[Tensor], wanted: str | None) -> Tensor:
 def _preprocessing(tensor: Tensor, flags: argparse.Namespace, answers: Answers) -> dict[str, Any]:
     whole = tensor["shape"]
     shape = [1, *whole] if len(whole) == 3 else whole  # torchvision's detectors take no batch
+    if is_free(shape):
+        shape[1] = 3  # as PyTorch has it; another one does not run
     channels_last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
     if len(shape) != 4 or shape[3 if channels_last else 1] not in (1, 3):
         text = "a picture's input must have the shape [1, 1 or 3, height, width] or [1, height, width, 1 or 3]"
@@ -255,6 +301,8 @@ def _preprocessing(tensor: Tensor, flags: argparse.Namespace, answers: Answers) 
             raise ModelInitError(f"--size must be WIDTHxHEIGHT, such as 224x224, got {size}")
         shape[across], shape[down] = map(int, size.split("x")) if size else (1, 1)
         whole[:] = shape[-len(whole) :]
+    elif flags.size and flags.size != f"{shape[across]}x{shape[down]}":
+        raise ModelInitError(f"--size must be {shape[across]}x{shape[down]}, as the graph has it, got {flags.size}")
     channels = shape[3 if channels_last else 1]
     found: dict[str, Any] = {"width": shape[across], "height": shape[down], "mode": "RGB" if channels == 3 else "L"}
     if tensor["dtype"] != "uint8":
@@ -264,6 +312,8 @@ def _preprocessing(tensor: Tensor, flags: argparse.Namespace, answers: Answers) 
         if pixels == "imagenet" and channels == 1:
             raise ModelInitError("--pixels imagenet is for three channels, the model takes one")
         found |= {key: values * (channels if len(values) == 1 else 1) for key, values in PIXELS.get(pixels, {}).items()}
+    elif flags.pixels not in (None, "0-255"):
+        raise ModelInitError(f"--pixels must be 0-255 with an input of uint8, or left out, got {flags.pixels}")
     found |= {"layout": "NHWC"} if channels_last else {}
     return found | {key: value for key in ("resize", "order") if (value := getattr(flags, key))}
 
@@ -274,33 +324,43 @@ def _features(tensor: Tensor, flags: argparse.Namespace, answers: Answers) -> li
         raise ModelInitError(
             f"a table's input must have the shape [1, features], got {tensor['shape']}: --task tensors"
         )
-    names = _listed(flags.features or "")
+    names = _listed(flags.features or "", "features")
     if tensor["shape"][1] == FREE:
-        names = names or _listed(answers.need("features", "the columns, which the graph leaves free", "age,height"))
+        asked = answers.need("features", "the columns, which the graph leaves free", "age,height")
+        names = names or _listed(asked, "features")
         tensor["shape"][1] = len(names) or 1
     names = names or [f"x{number}" for number in range(tensor["shape"][1])]
     if tensor["shape"][1] != len(names):
         raise ModelInitError(f"--features must be {tensor['shape'][1]}, as the input has, got {len(names)}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ModelInitError(f"--features must name each column once, twice there: {', '.join(twice[:5])}")
     return names
 
 
 def _labels(text: str) -> list[str]:
     """The labels' names; a number stands for so many."""
-    labels = _listed(text)
-    if len(labels) == 1 and labels[0].isdecimal():
+    labels = _listed(text, "labels")
+    if len(labels) == 1 and re.fullmatch(r"\d{1,6}", labels[0]):
         labels = [f"class {number}" for number in range(int(labels[0]))]
     return labels
 
 
-def _listed(text: str) -> list[str]:
-    if text and Path(text).is_file():
-        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
-        return [line.strip() for line in lines if line.strip()]
+def _listed(text: str, flag: str) -> list[str]:
+    try:
+        if text and Path(text).is_file():
+            lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
+            return [line.strip() for line in lines if line.strip()]
+    except UnicodeDecodeError as exc:
+        raise ModelInitError(f"--{flag} must be a file in UTF-8, got {text}: {exc}: save it so") from exc
+    except OSError:  # too long for a file's name
+        pass
+    if re.fullmatch(r"[^,]+\.(txt|csv|json|names|ya?ml)", text):
+        raise ModelInitError(f"--{flag} must be a file with one a line, or a,b,c, got {text}, which is missing")
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _run(session: Any, tensor: Tensor, output: str, number: int) -> Any:
-    values = np.random.default_rng(number).random(tensor["shape"]) * (255 if "int" in tensor["dtype"] else 1)
+def _run(session: Any, tensor: Tensor, output: str, number: int, factor: float = 1) -> Any:
+    values = np.random.default_rng(number).random(tensor["shape"]) * (255 if "int" in tensor["dtype"] else factor)
     try:
         return session.run([output], {tensor["name"]: np.asarray(values, tensor["dtype"])})[0]
     except Exception as exc:  # as on the device: whatever a graph raises
@@ -409,7 +469,8 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
     if flags.stage != "none":
         _listed_in(flags.stage, flags.instead_of, stages)  # before there is a folder
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    declared = declaration_of(flags, Answers(flags, input if terminal else None))
+    answers = Answers(flags, input if terminal else None)
+    declared = declaration_of(flags, answers)
     name = declared["name"]
     check_name(name)
     if (models / name).exists():
@@ -428,6 +489,8 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
             yield f"the outputs are read as {read}"
         elif declared["task"] != TENSORS:
             yield f"the output is taken for {'probabilities' if 'probabilities' in declared else 'logits'}"
+        if answers.left_out:
+            yield f"left out, as no answer can hold it: {', '.join(answers.left_out)}"
         shutil.copytree(made, models / name)
     yield f"made {models / name}; change what it says in {DECLARATION}"
     if flags.stage == "none":

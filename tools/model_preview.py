@@ -20,7 +20,7 @@ from edge_inference.models.classifier import ImageClassifier, TabularClassifier
 from edge_inference.models.detector import ObjectDetector
 from edge_inference.models.pictures import Pixels
 from tools import detections
-from tools.model_folder import check_serving, load, package
+from tools.model_folder import answer, check_serving, load, package, sample_labels
 from twin.page import html as page
 
 SHOWN = 24
@@ -61,7 +61,7 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
         serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
         settings = check_serving(source.name, serving)
         count = settings["count"] if isinstance(model, ObjectDetector) else 3
-        answers = [(what, request, is_, model.predict(request, count)) for what, request, is_ in asked]
+        answers = [(what, request, is_, answer(model, what, request, count)) for what, request, is_ in asked]
         if isinstance(model, ObjectDetector):
             content = _objects(model, answers, settings["threshold"])
         else:
@@ -89,10 +89,7 @@ def _asked(inputs: Sequence[str]) -> Iterator[Asked]:
 
 
 def _samples(model: Any) -> Iterator[Asked]:
-    labels: list[str] = []
-    if model.package.samples:
-        with np.load(model.package.samples[0], allow_pickle=False) as arrays:
-            labels = [model.package.labels[label] for label in arrays["labels"]] if "labels" in arrays else []
+    labels = sample_labels(model.package)
     for index in range(min(len(getattr(model, "samples", ())), SHOWN)):
         yield f"sample {index}", Request(None, index=index), labels[index] if labels else ""
 

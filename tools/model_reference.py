@@ -14,7 +14,7 @@ from edge_constructs.model_source import DECLARATION, REFERENCE, ModelDeclaratio
 from edge_inference.messages import Request
 from edge_inference.models.drift import CONFIDENCE, LEAST_SAMPLES, MOST_BINS, Reference, Statistic, measure
 from edge_inference.models.package import OBJECTS, TENSORS
-from tools.model_folder import check_serving, load, package
+from tools.model_folder import answer, check_serving, load, package
 
 #: Samples of a bin, about, at least.
 A_BIN = 10
@@ -59,8 +59,8 @@ def write_reference(folder: Path) -> Iterator[str]:
         threshold = settings["threshold"] if model.package.task == OBJECTS else 0.0
         values: dict[str, list[float]] = {}
         for index in range(count):
-            answer = model.predict(Request(None, index=index), settings["count"])
-            found = {CONFIDENCE: answer.confidence(threshold) or 0.0}
+            said = answer(model, f"sample {index}", Request(None, index=index), settings["count"])
+            found = {CONFIDENCE: said.confidence(threshold) or 0.0}
             for name, value in {**found, **measure(model.samples[index], model.package.features)}.items():
                 values.setdefault(name, []).append(value)
     reference = Reference(count, threshold, tuple(describe(name, each) for name, each in values.items()))

@@ -37,7 +37,7 @@ _ADVICE = (
         r"is not a registered function|No Op registered",
         "export with standard operators of ONNX: no device has the library that this one comes from",
     ),
-    (r"INVALID_PROTOBUF", "it is no whole ONNX file: copy it anew, or fetch it (git lfs pull)"),
+    (r"INVALID_PROTOBUF|No graph was found", "it is no whole ONNX file: copy it anew, or fetch it (git lfs pull)"),
     (r"External data", "name the file of its weights in extras, with the path that the model has"),
 )
 _ANY = "load it with that release on the exporting machine, and export anew until it does"

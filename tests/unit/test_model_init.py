@@ -175,7 +175,7 @@ def test_who_sits_at_a_terminal_is_asked(tmp_path: Path) -> None:
         (["--labels", "3", "--features", "a,b"], "--features must be 13, as the input has, got 2"),
         (["--labels", "3", "--output", "label"], r"got label \(int64\), probabilities \(float32\): give --output"),
         (["--labels", "3", "--task", "image-classification"], "export it with these sizes, or --task tensors"),
-        (["--labels", "3", "--task", "tensors"], "--labels must be left out of a model of raw tensors"),
+        (["--labels", "3", "--task", "tensors"], "--labels must be left out with the task tensors"),
         (["--labels", "3", "--name", "My_Wine"], "a model's folder must be named by lower-case letters"),
     ],
 )
