@@ -114,7 +114,7 @@ class Growth(Section):
 
     devices_per_minute: int = Field(ge=1, le=1000)
     factor: float = Field(default=2, ge=1.1, le=5)
-    after_devices: int = Field(default=10, ge=1)
+    after_devices: int = Field(default=10, ge=1, le=1_000_000)
 
 
 class Rollout(Section):
@@ -135,7 +135,7 @@ class Rollout(Section):
     growth: Growth | None = None
     timeout_minutes: int = Field(default=60, ge=1, le=10080)
     abort_percentage: float = Field(default=10, gt=0, le=100)
-    abort_after: int = Field(default=10, ge=1)
+    abort_after: int = Field(default=10, ge=1, le=1_000_000)
     on_failure: Literal["rollback", "keep"] = "rollback"
     notify: bool = True
     notify_timeout_s: int = Field(default=60, ge=1, le=86400)
@@ -199,13 +199,13 @@ class Promotion(Section):
     rings: tuple[Ring, ...] = ()
     agreement: float = Field(default=0.95, ge=0, lt=1)
     accuracy: float = Field(default=0, ge=0, lt=1)
-    zone: float = Field(default=0.05, gt=0, lt=1)
+    zone: float = Field(default=0.05, ge=1e-3, lt=1)
     latency_ratio: float = Field(default=1.5, ge=0, le=16)
     memory_mb: int = Field(default=0, ge=0, le=1 << 20)
     inputs: int = Field(default=1000, ge=1, le=1_000_000)
     minutes: int = Field(default=30, ge=1, le=49)
-    alpha: float = Field(default=0.05, gt=0, le=0.5)
-    beta: float = Field(default=0.05, gt=0, le=0.5)
+    alpha: float = Field(default=0.05, ge=1e-6, le=0.5)
+    beta: float = Field(default=0.05, ge=1e-6, le=0.5)
 
     @model_validator(mode="after")
     def _something_is_looked_at(self) -> "Promotion":

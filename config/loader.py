@@ -61,7 +61,9 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
     try:
         # Some editors put a byte order mark in front.
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise ConfigurationError(f"{shown}: must be a file that can be read: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:  # of TOML and of UTF-8, and a number or a list without end
         raise ConfigurationError(f"{shown}: must be TOML in UTF-8: {exc}") from exc
     if "name" in values:
         raise ConfigurationError(f"{shown}: name: comes from the file's name, got {values['name']!r}: remove it")
@@ -75,12 +77,16 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
     return stage
 
 
+#: Where pydantic speaks of Python.
+_RULES = {"tuple_type": "must be a list, a table of which begins with [[…]]", "dict_type": "must be a table"}
+
+
 def _mistakes(error: ValidationError) -> list[str]:
     """Say of each mistake which field breaks which rule with which value."""
     lines = []
     for mistake in error.errors(include_url=False):
         field = ".".join(str(part) for part in mistake["loc"])
-        rule = mistake["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+        rule = _RULES.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
         # A missing field, or a rule about several, has no value of its own: pydantic shows the whole table.
         several = mistake["type"] in ("missing", "value_error") and isinstance(mistake["input"], dict)
         value = "" if several or f"got {mistake['input']!r}" in rule else f", got {mistake['input']!r}"

@@ -1,8 +1,11 @@
 """What a stage's file may say of a model, and how it is served."""
 
+import difflib
 import ipaddress
 import json
 import re
+import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, model_validator
 
 from config.names import Names
-from config.places import MODELS
+from config.places import ASSETS, MODELS
 from config.section import Section, Slug
 
 
@@ -149,6 +152,8 @@ def camera_host(keys: Mapping[str, Any], where: str) -> tuple[str, int] | None:
             f"{scheme[:20] or 'none'}, host {(host or 'none')[:60]}: cameras are read over http or https"
         )
     address = _address(host)
+    if address is None and not re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", host):
+        raise ValueError(f"{where}.cameraUrl must name a host of letters, digits, dots and dashes, got {host[:60]!r}")
     if address is not None and address.version == _METADATA.version and address in _METADATA:
         raise ValueError(
             f"{where}.cameraUrl must be no link-local address, where EC2 hands out credentials, got {host}"
@@ -175,7 +180,46 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:
+        pass
+    try:
+        # What the system's resolver takes for an address, too: 2130706433, 0x7f.1
+        return ipaddress.ip_address(socket.inet_aton(host))
+    except (OSError, ValueError):
         return None
+
+
+#: Of the camera and of topics the stage has rules of its own.
+_CHECKED = {"cameraUrl", "cameraPassword", "PublishResultsOnTopic"}
+
+
+def device_mistakes(keys: Mapping[str, Any], where: str) -> list[str]:
+    """Check keys of a model's configuration by the rules of the component that gets them.
+
+    Args:
+        keys: Of the model.
+        where: Their place, for messages.
+
+    Returns:
+        A line a mistake.
+    """
+    if not keys:
+        return []
+    if (root := str(ASSETS / "inference")) not in sys.path:
+        sys.path.append(root)
+    from edge_component.settings import ConfigurationError
+    from edge_inference.settings import KEYS, parse
+
+    mistakes = []
+    for key in sorted(set(keys) - KEYS):
+        near = difflib.get_close_matches(key, KEYS, 1)
+        mistakes.append(f"{where}.{key} is unknown" + (f": did you mean {near[0]}?" if near else ": remove it"))
+    known = {key: value for key, value in keys.items() if key in KEYS and key not in _CHECKED}
+    topics = {"component": "local", "requestTopic": "local/request", "responseTopic": "local/response"}
+    try:
+        parse({"models": {"x": {**topics, **known}}})
+    except ConfigurationError as exc:
+        mistakes += [line.replace("models.x.", f"{where}.") for line in str(exc).splitlines()]
+    return mistakes
 
 
 STAGE = "{stage}"

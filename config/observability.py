@@ -66,8 +66,8 @@ class Observability(Section):
     device_metrics: bool = True
     period_s: int = Field(default=300, ge=2 * HEARTBEAT_S, le=86400)
     periods: int = Field(default=3, ge=1, le=100)
-    expected_devices: int | None = Field(default=None, ge=1)
-    silent_devices: int = Field(default=1, ge=1)
+    expected_devices: int | None = Field(default=None, ge=1, le=1_000_000)
+    silent_devices: int = Field(default=1, ge=1, le=1_000_000)
     thresholds: Thresholds = Thresholds()
     models: dict[str, ModelThresholds] = Field(default_factory=dict)
 

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 
 class Section(BaseModel):
-    """A table of the file: unknown fields are mistakes, values never change after loading."""
+    """A table of the file: unknown fields are mistakes, values never change after loading, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 #: A name of a folder and of what is made for it.

@@ -1,5 +1,6 @@
 """What a stage's file may say: its tables, and the rules between them."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +24,11 @@ from config.edge_server import (
 )
 from config.fleet import LONGEST_WAIT_MIN, Fleet, Health, Promotion, Ring, Rollout
 from config.handler import THING, Handler
-from config.model import Model, camera_host, camera_ways, serving
+from config.model import Model, camera_host, camera_ways, device_mistakes, serving
 from config.names import Names
 from config.observability import Observability
 from config.roster import RosterError
-from config.routes import Route, Wiring, wire
+from config.routes import CLOUD, DEVICES, Route, Wiring, wire
 from config.section import Section, Slug
 
 #: Where AWS has what not every region has, as CloudFormation's own resource schemas say (cfn-lint 1.58):
@@ -57,6 +58,18 @@ EDGE_MANAGER_REGIONS = ("ap-northeast-1", "eu-central-1", "eu-west-1", "us-east-
 JOB_PREFIX = {"own": 50, "edge-manager": 48}
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+
+
+def _plain(value: Any, where: str) -> None:
+    """Refuse what JSON has no form for."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _plain(each, f"{where}.{key}")
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            _plain(each, f"{where}.{place}")
+    elif not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"{where} must be a text, a number that is finite, true or false, got {value!r}")
 
 
 class Stage(Section):
@@ -191,6 +204,8 @@ class Stage(Section):
             self._one_architecture,
             self._known_download,
             self._region_has_what_is_switched_on,
+            self._each_has_a_component,
+            self._devices_take_their_keys,
         ):
             try:
                 rule()
@@ -210,6 +225,7 @@ class Stage(Section):
     @field_validator("configuration")
     @classmethod
     def _key_is_the_stacks(cls, value: dict[Ring, dict[str, dict[str, Any]]]) -> dict[Ring, dict[str, dict[str, Any]]]:
+        _plain(value, "configuration")
         if rings := [ring for ring, components in value.items() if "signingKey" in components.get("inference", {})]:
             raise ValueError(f"signingKey must be left to the stack, which knows the key: remove it of {rings[0]}")
         return value
@@ -335,3 +351,25 @@ class Stage(Section):
     def _region_has_what_is_switched_on(self) -> None:
         if self.region not in GREENGRASS_REGIONS:
             raise ValueError(f"region must have AWS IoT Greengrass V2, one of {', '.join(GREENGRASS_REGIONS)}")
+
+    def _each_has_a_component(self) -> None:
+        handlers = [each.name for each in self.handlers]
+        for kind, listed in (("models", [each.folder for each in self.models]), ("handlers", handlers)):
+            if taken := sorted({CLOUD, DEVICES} & set(listed)):
+                raise ValueError(f"{kind}: {taken[0]} is the name of a side of [[routes]]: rename it")
+            components: dict[str, str] = {}
+            for name in listed:
+                component = Names(self.name).model_package(name)
+                if (other := components.setdefault(component, name)) != name:
+                    raise ValueError(f"{kind}: {other} and {name} would both be the component {component}: rename one")
+
+    def _devices_take_their_keys(self) -> None:
+        places = [(each.serving, f"models.{each.folder}.serving") for each in self.models]
+        for ring, components in self.configuration.items():
+            models = components.get("inference", {}).get("models", {})
+            where = f"configuration.{ring}.inference.models"
+            if not isinstance(models, dict) or not all(isinstance(keys, dict) for keys in models.values()):
+                raise ValueError(f"{where} must hold a table a model, got {models!r:.60}")
+            places += [(keys, f"{where}.{name}") for name, keys in models.items()]
+        if mistakes := [line for keys, where in places for line in device_mistakes(keys, where)]:
+            raise ValueError("\n".join(mistakes))
