@@ -81,7 +81,9 @@ def read_documents(text: str, name: str) -> list[Mapping[str, Any]]:
         begins = at
         try:
             document, at = decoder.raw_decode(text, at)
+            json.dumps(document, ensure_ascii=False).encode()  # half of a pair is no character, in TOML neither
         except (ValueError, RecursionError) as exc:
+            at = begins
             raise wrong(f"must be JSON as the commands print it with --output json: {exc}") from exc
         if not isinstance(document, dict):
             at = begins
@@ -162,14 +164,14 @@ def _name_of_function(arn: str) -> str:
 
 
 def _slug(name: str, taken: set[str]) -> str:
-    """A handler's name of a function's: lower case, single dashes, at most 30 characters, each once."""
+    """A handler's name of a function's: lower case, single dashes, at most 30 characters, each component once."""
     slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")
     slug = re.sub(r"^[^a-z]+", "", slug)[:30].rstrip("-") or "function"
     unique, number = slug, 1
-    while unique in taken:
+    while (component := Names("stage").model_package(unique)) in taken:
         number += 1
-        unique = f"{slug[:27]}-{number}"
-    taken.add(unique)
+        unique = f"{slug[:27].rstrip('-')}-{number}"
+    taken.add(component)
     return unique
 
 
@@ -178,7 +180,7 @@ def _handlers(
 ) -> dict[str, str]:
     """Function's name to handler's name, for those that have a counterpart."""
     names: dict[str, str] = {}
-    taken = {CLOUD, DEVICES}
+    taken = {Names("stage").model_package(side) for side in (CLOUD, DEVICES)}
     for each in listed:
         arn = str(each.get("FunctionArn", ""))
         function = _name_of_function(arn)

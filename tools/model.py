@@ -24,19 +24,16 @@ from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_inference.files import read_file
 from edge_inference.messages import Request, RequestError, above
-from edge_inference.messages import parse as parse_request
 from edge_inference.models.detection import MOST
 from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
 from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
 from tools import detections, model_init, model_preview, model_reference
 from tools.estimators import EstimatorError
-from tools.model_folder import answer, check_name, check_serving, load, package, sample_labels
+from tools.model_folder import answer, asked, check_name, check_serving, load, package, sample_labels
 
 SHOWN = 5
-REQUEST_BYTES = 1 << 20
 _WRONG = (
     *(ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError),
     *(model_init.ModelInitError, EstimatorError, StageError),
@@ -76,8 +73,8 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
         if not inputs and picture.is_file():
             inputs = [str(picture)]
         for text in inputs:
-            name = text if _is_json(text) else Path(text).name
-            yield _line(name, model, _request(text), **settings)
+            name, request = asked(text)
+            yield _line(name, model, request, **settings)
         if not inputs and model.package.samples is not None and model.package.task != TENSORS:
             yield from _samples(model, **settings)
 
@@ -92,17 +89,6 @@ def check_runtime() -> None:
     found = "none" if engine is None else str(engine.__version__)
     if found != wanted:
         raise ModelPackageError(f"onnxruntime must be {wanted}, as on the devices, got {found}: run make setup")
-
-
-def _is_json(text: str) -> bool:
-    return text.lstrip().startswith("{")
-
-
-def _request(text: str) -> Request:
-    if not _is_json(text):
-        return read_file(Path(text), REQUEST_BYTES)
-    request = parse_request(text.encode(), "local")
-    return request or Request(None)
 
 
 def _line(name: str, model: Workload, request: Request, count: int, threshold: float) -> str:

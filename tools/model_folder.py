@@ -14,12 +14,16 @@ from config.model import Model
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import sha256_of
+from edge_inference.files import read_file
 from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.messages import parse as parse_request
 from edge_inference.models import runtime
 from edge_inference.models.package import MODEL_FILE, ModelPackage, ModelPackageError
 from edge_inference.models.prediction import Prediction
 from edge_inference.models.store import Workload, load_workload
 from edge_inference.settings import KEYS, parse
+
+REQUEST_BYTES = 1 << 20
 
 
 def package(source: ModelSource, folder: Path) -> Path:
@@ -99,6 +103,27 @@ def load(unpacked: Path) -> Workload:
         # The package is gone when this is read: the names of the folder are what its owner knows.
         text = str(exc).replace(f"{unpacked}{os.path.sep}", "").replace("manifest.json", DECLARATION)
         raise ModelPackageError(text) from exc
+
+
+def asked(text: str) -> tuple[str, Request]:
+    """Read what the command line gives as an input.
+
+    Args:
+        text: A picture, a file with a request, or a request itself.
+
+    Returns:
+        What it is called in an error, and the request.
+
+    Raises:
+        RequestError: It is none.
+    """
+    is_request = text.lstrip().startswith("{")
+    what = text if is_request else Path(text).name
+    try:
+        request = parse_request(text.encode(), "local") if is_request else read_file(Path(text), REQUEST_BYTES)
+    except RequestError as exc:
+        raise RequestError(exc.code, f"{what}: {exc}") from exc
+    return what, request or Request(None)
 
 
 def answer(model: Workload, what: str, request: Request, count: int) -> Prediction:

@@ -14,17 +14,15 @@ from PIL import Image
 
 from config.model import labels_in_an_answer
 from edge_constructs.model_source import ModelSource
-from edge_inference.files import read_file
-from edge_inference.messages import Request, above, parse
+from edge_inference.messages import Request, above
 from edge_inference.models.classifier import ImageClassifier, TabularClassifier
 from edge_inference.models.detector import ObjectDetector
 from edge_inference.models.pictures import Pixels
 from tools import detections
-from tools.model_folder import answer, check_serving, load, package, sample_labels
+from tools.model_folder import answer, asked, check_serving, load, package, sample_labels
 from twin.page import html as page
 
 SHOWN = 24
-REQUEST_BYTES = 1 << 20
 Asked = tuple[str, Request, str]
 
 
@@ -55,13 +53,13 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
         unpacked = package(source, Path(scratch) / "package")
         model: Any = load(unpacked)
         own = unpacked / str(source.declaration.get("serving", {}).get("ImageName", ""))
-        asked = list(
-            _asked(inputs or ([str(own)] if own.is_file() else [])) if inputs or own.is_file() else _samples(model)
+        subjects = list(
+            ((*asked(text), "") for text in inputs or [str(own)]) if inputs or own.is_file() else _samples(model)
         )
         serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
         settings = check_serving(source.name, serving)
         count = settings["count"] if isinstance(model, ObjectDetector) else 3
-        answers = [(what, request, is_, answer(model, what, request, count)) for what, request, is_ in asked]
+        answers = [(what, request, is_, answer(model, what, request, count)) for what, request, is_ in subjects]
         if isinstance(model, ObjectDetector):
             content = _objects(model, answers, settings["threshold"])
         else:
@@ -78,14 +76,6 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
     yield f"{len(answers)} inputs in {out}" + (
         "" if answers else ": the folder has no samples, give pictures or requests"
     )
-
-
-def _asked(inputs: Sequence[str]) -> Iterator[Asked]:
-    for text in inputs:
-        if text.lstrip().startswith("{"):
-            yield text, parse(text.encode(), "local") or Request(None), ""
-        else:
-            yield Path(text).name, read_file(Path(text), REQUEST_BYTES), ""
 
 
 def _samples(model: Any) -> Iterator[Asked]:

@@ -22,7 +22,7 @@ from edge_inference.comparison import agree, named
 from edge_inference.messages import Request, RequestError
 from edge_inference.models.package import TENSORS, ModelPackageError
 from edge_inference.models.prediction import Prediction
-from tools.model_folder import check_serving, load, package
+from tools.model_folder import check_serving, load, package, sample_labels
 from twin.page import html as page
 
 MODELS = Path("edge_assets", "models")
@@ -66,6 +66,7 @@ class ModelChange:
         confidence: Mean confidence of each.
         latency_ms: Median latency of each, on this machine, in turn.
         changed: Those that differ most; at most ten.
+        unread: Captured inputs that no model can read, such as a picture that is cut off.
     """
 
     name: str
@@ -78,6 +79,12 @@ class ModelChange:
     confidence: tuple[float, float] = (0.0, 0.0)
     latency_ms: tuple[float, float] = (0.0, 0.0)
     changed: tuple[Changed, ...] = ()
+    unread: int = 0
+
+    @property
+    def what(self) -> str:
+        """What was compared."""
+        return f"{self.inputs} {self.source}" + (f" ({self.unread} more cannot be read)" if self.unread else "")
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON, without the pictures."""
@@ -130,9 +137,22 @@ def _compared(name: str, before: Path, after: Path, captures: Path | None) -> Mo
             asked, source = list(_captured(captures, name)), "captured"
         else:
             asked, source = list(_samples(models)), "held out"
+        read = [request for request in asked if _is_readable(models[1], request)]
+        if asked and not read:
+            return ModelChange(name, problem=f"none of {len(asked)} {source} inputs can be read")
         if not asked:
             return ModelChange(name, problem=f"no inputs are {source}: name samples, or give --captures")
-        return _asked(name, models, asked, source, **settings)
+        return replace(_asked(name, models, read, source, **settings), unread=len(asked) - len(read))
+
+
+def _is_readable(model: Any, request: Request) -> bool:
+    """Whether an input is whole: one that is not says nothing of either model."""
+    try:
+        if request.image is not None and hasattr(model, "preprocessing"):
+            model.preprocessing.decode(request.image)
+    except RequestError:
+        return False
+    return True
 
 
 def _samples(models: list[Any]) -> Iterator[Request]:
@@ -142,12 +162,9 @@ def _samples(models: list[Any]) -> Iterator[Request]:
         raise ValueError("inputs of another form: the two cannot be given the same ones")
     for place, model in enumerate(models):
         models[place] = replace(model, samples=owner.samples)
-    truths: list[Any] = []
-    if owner.package.samples is not None:
-        with np.load(owner.package.samples[0], allow_pickle=False) as arrays:
-            truths = arrays["labels"].tolist() if "labels" in arrays else []
+    truths = sample_labels(owner.package)
     for index in range(min(len(owner.samples), MOST_INPUTS)):
-        yield Request(f"sample {index}", index=index, label=owner.package.labels[truths[index]] if truths else None)
+        yield Request(f"sample {index}", index=index, label=truths[index] if truths else None)
 
 
 def _captured(folder: Path, model: str) -> Iterator[Request]:
@@ -235,7 +252,7 @@ def as_lines(changes: Sequence[ModelChange]) -> Iterator[str]:
             continue
         right = f", right {each.right[0]} → {each.right[1]} of {each.labelled}" if each.labelled else ""
         yield (
-            f"model {each.name} changes: agrees on {each.agreed} of {each.inputs} {each.source} inputs{right}, "
+            f"model {each.name} changes: agrees on {each.agreed} of {each.what} inputs{right}, "
             f"median {each.latency_ms[0]:.2f} → {each.latency_ms[1]:.2f} ms here"
         )
         for one in each.changed:
@@ -254,7 +271,7 @@ def as_markdown(changes: Sequence[ModelChange]) -> str:
             continue
         right = f"{each.right[0]} → {each.right[1]} of {each.labelled}" if each.labelled else "unknown"
         lines.append(
-            f"| `{each.name}` | {each.inputs} {each.source} | {each.agreed / each.inputs:.1%} | {right} | "
+            f"| `{each.name}` | {each.what} | {each.agreed / each.inputs:.1%} | {right} | "
             f"{each.confidence[0]:.3f} → {each.confidence[1]:.3f} | "
             f"{each.latency_ms[0]:.2f} → {each.latency_ms[1]:.2f} |"
         )

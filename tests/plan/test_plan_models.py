@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.edge.file_bench import digit
@@ -93,6 +94,40 @@ def test_captured_inputs_take_the_place_of_samples(checkouts: list[Path], tmp_pa
     (change,) = compared(checkouts, captures)
 
     assert (change.inputs, change.source, change.labelled) == (12, "captured", 12)
+
+
+def test_a_captured_picture_that_is_cut_off_costs_no_comparison(checkouts: list[Path], tmp_path: Path) -> None:
+    declare(checkouts[1], labels=WRONG)
+    captures = tmp_path / "captures"
+    captures.mkdir()
+    contents = [digit(0), digit(1)[:40], b"", b"GIF89a", digit(2)]
+    for number, content in enumerate(contents):
+        record = {"id": f"r{number}", "model": {"name": "digits"}, "picture": f"r{number}.png"}
+        (captures / f"r{number}.json").write_text(json.dumps(record))
+        (captures / f"r{number}.png").write_bytes(content)
+
+    (change,) = compared(checkouts, captures)
+    for number in (0, 4):
+        (captures / f"r{number}.png").write_bytes(b"")
+    (none,) = compared(checkouts, captures)
+
+    assert (change.problem, change.inputs, change.unread) == ("", 2, 3)
+    assert "of 2 captured (3 more cannot be read) inputs" in next(iter(as_lines([change])))
+    assert "| 2 captured (3 more cannot be read) |" in as_markdown([change])
+    assert none.problem == "none of 5 captured inputs can be read"
+
+
+def test_samples_whose_labels_stand_for_none_are_told_and_the_plan_goes_on(checkouts: list[Path]) -> None:
+    for root in checkouts:
+        file = root / "edge_assets" / "models" / "digits" / "samples.npz"
+        with np.load(file) as arrays:
+            np.savez(file.with_name("other.npz"), images=arrays["images"][:2], labels=np.array([0, 10]))
+        file.with_name("other.npz").replace(file)
+    declare(checkouts[1], labels=WRONG)
+
+    (change,) = compared(checkouts)
+
+    assert "samples.npz: labels must be 2 whole numbers from 0 to 9" in change.problem
 
 
 @pytest.mark.parametrize(

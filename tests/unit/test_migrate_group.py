@@ -158,6 +158,7 @@ def test_what_v1_allowed_beyond_our_bounds_is_told() -> None:
         ("{}" + "[" * 100_000, "x.json line 1: must be JSON"),
         ("{}" * 9_999 + "\n{}{}", "x.json line 2: there must be at most 10000 JSON objects, got more"),
         ('{"a": 1' + "0" * 5000 + "}", "x.json line 1: must be JSON"),
+        ('{}\n{"a": "\\ud800"}', "x.json line 2: must be JSON as the commands print it"),
         ('{"Groups": []}', "document 1: must be what get-group-version"),
         ('{"Definition": {"Functions": {}}}', "document 1: Definition.Functions must be a list of objects"),
         ('{"Definition": {"Functions": []}, "NextToken": "x"}', "document 1: is one page of several"),
@@ -169,6 +170,20 @@ def test_a_file_that_cannot_be_used_is_told_with_its_place(text: str, told: str)
         migrate(read_documents(text, "x.json"))
 
     assert str(caught.value).startswith(told)
+
+
+def test_functions_whose_names_would_be_one_component_become_several(tmp_path: Path) -> None:
+    long = "a-function-with-a-long-name-x"  # what is cut off for a number ends with a dash
+    arns = [
+        f"arn:aws:lambda:eu-west-1:111122223333:function:{name}" for name in ("b-1", "b1", "Cloud", long, long + "_")
+    ]
+    listed = [{"FunctionArn": arn, "FunctionConfiguration": {"Pinned": True}} for arn in arns]
+
+    made = migrate([{"Definition": {"Functions": listed}}])
+    (tmp_path / "lab.toml").write_text(f'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n\n{as_toml(made)}')
+
+    names = [each.name for each in load_stage("lab", tmp_path).handlers]
+    assert names == ["b-1", "b1-2", "cloud-2", "a-function-with-a-long-name-x", "a-function-with-a-long-name-2"]
 
 
 def test_a_number_beyond_every_bound_becomes_the_largest() -> None:

@@ -313,6 +313,30 @@ def test_an_input_that_a_model_fails_on_is_named(
 
 @pytest.mark.parametrize("command", ["check", "preview"])
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bad.json", b'{"features":'), ("list.json", b"[1]"), ("none.json", b'{"index": 99}'), ("empty.json", b""),
+        ("cut.jpg", b"\xff\xd8\xff\xe0"), ("empty.jpg", b""), ("folder.jpg", None), ("missing.jpg", b"-"),
+    ],
+)  # fmt: skip
+def test_of_several_inputs_the_one_that_is_none_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str, content: bytes | None
+) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / name
+    good.write_text('{"index": 0}')
+    if content is None:
+        bad.mkdir()
+    elif content != b"-":
+        bad.write_bytes(content)
+    page = ["--out", str(tmp_path / "page.html")] if command == "preview" else []
+
+    assert model.main([command, str(MODELS / "iris"), str(good), str(bad), *page]) == 1
+
+    assert f"iris: {name}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "preview"])
+@pytest.mark.parametrize(
     "labels",
     [np.array([0, 9]), np.array([0.5, 1]), np.array([0, -1]), np.array([1]), np.array(["a", "b"]), np.array([0, {}])],
     ids=["beyond", "fractions", "negative", "too few", "texts", "objects"],
