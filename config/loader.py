@@ -77,16 +77,12 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
     return stage
 
 
-#: Where pydantic speaks of Python.
-_RULES = {"tuple_type": "must be a list, a table of which begins with [[…]]", "dict_type": "must be a table"}
-
-
 def _mistakes(error: ValidationError) -> list[str]:
     """Say of each mistake which field breaks which rule with which value."""
     lines = []
     for mistake in error.errors(include_url=False):
         field = ".".join(str(part) for part in mistake["loc"])
-        rule = _RULES.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
+        rule = mistake["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
         # A missing field, or a rule about several, has no value of its own: pydantic shows the whole table.
         several = mistake["type"] in ("missing", "value_error") and isinstance(mistake["input"], dict)
         value = "" if several or f"got {mistake['input']!r}" in rule else f", got {mistake['input']!r}"

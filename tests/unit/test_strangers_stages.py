@@ -39,7 +39,6 @@ def test_mistakes_between_tables_are_told_at_once(tmp_path: Path) -> None:
     [
         (GOOD + "a = " + "[" * 5000, "must be TOML in UTF-8: maximum recursion depth exceeded"),
         (f"revision = {'9' * 5000}\n{GOOD}", "must be TOML in UTF-8: Exceeds the limit"),
-        (f'{REGION}[models]\nfolder = "iris"\n', "models: must be a list, a table of which begins with [[…]], got {"),
         (f"{GOOD}[observability.thresholds]\nlatency_p95_ms = inf\n", "should be a finite number, got inf"),
         (f"{GOOD}[models.verification]\ntolerance = nan\n", "should be a finite number, got nan"),
         (f"{REGION}[[models]]\nfolder = 'iris'\nserving = {{ threshold = nan }}\n", "a finite number, got nan"),
