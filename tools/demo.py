@@ -267,7 +267,8 @@ def _demonstrate(out: Path, report: Path) -> int:
     started = time.monotonic()
     # A terminal's hang-up or a job runner's stop is an interrupt like Ctrl-C: everything is taken down.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it: the demo goes on without its terminal
+            signal.signal(number, signal.default_int_handler)
     code, page = 1, report.with_suffix(".html")
     try:
         result = run(out.resolve())

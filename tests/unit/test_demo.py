@@ -1,11 +1,14 @@
 """What keeps two demos apart."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import typer
 
+from tools import demo
 from tools.demo import alone
+from twin.errors import TwinError
 
 
 def test_one_demo_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
@@ -24,3 +27,25 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(typer.BadParameter, match=r"must be writable, got .*file/run"), alone(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_demo_under_nohup_outlives_its_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ignored: bool
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    seen: list[object] = []
+
+    def run(_out: Path) -> None:
+        seen.append(signal.getsignal(signal.SIGHUP))
+        raise TwinError("enough")
+
+    monkeypatch.setattr(demo, "run", run)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        assert demo._demonstrate(tmp_path, tmp_path / "demo.json") == 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert (seen == [signal.SIG_IGN]) is ignored
