@@ -70,7 +70,7 @@ class Target:
         devices: How many devices the registry puts into it; None if no registry has it among its rings.
         on_device: All components of a device that it reaches, those of the device's other groups and dependencies
             included; empty where nucleus lite runs none of them.
-        gate: What the deploy waits for before it goes on; None: it does not wait.
+        gate: What the deploy waits for before it goes on, without what only a deploy knows; None: it does not wait.
     """
 
     name: str
@@ -80,22 +80,7 @@ class Target:
     stack: str = ""
     devices: int | None = None
     on_device: frozenset[str] = frozenset()
-    gate: "Gate | None" = None
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The health that a deploy waits for after a ring's deployment.
-
-    Attributes:
-        ring: The ring's name in texts.
-        healthy_percentage: Share of its core devices, per cent.
-        timeout_s: For so long, s.
-    """
-
-    ring: str
-    healthy_percentage: int
-    timeout_s: int
+    gate: HealthCheck | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -387,12 +372,14 @@ def _target(deployment: Resource, counts: Mapping[str, int], together: Mapping[s
     )
 
 
-def _gate(deployment: Resource, name: str) -> Gate | None:
+def _gate(deployment: Resource, name: str) -> HealthCheck | None:
     for each in deployment.fleet.of_type(HealthCheck.TYPE):
         if target_name(each, HealthCheck.key("group_arn")) == name:
             values = {key: each.text(value) for key, value in each.properties.items()}
-            number = {key: int(values[HealthCheck.key(key)]) for key in ("healthy_percentage", "timeout_s")}
-            return Gate(values[HealthCheck.key("ring")], number["healthy_percentage"], number["timeout_s"])
+            fields = ("healthy_percentage", "timeout_s", "away_s", "present_percentage")
+            keys = {name: HealthCheck.key(name) for name in fields}
+            number: dict[str, Any] = {name: int(values[key]) for name, key in keys.items() if key in values}
+            return HealthCheck("", "", values[HealthCheck.key("ring")], expected=(), **number)
     return None
 
 

@@ -23,7 +23,7 @@ from edge_handlers.deployment_health import FAILED, HEALTHY, DeploymentHealthErr
 from edge_rules.recipe_view import DEPLOYMENT, recipes
 from tools.cloud_assembly import Assembly, Target, artifact_file, target_name
 from tools.fleet_export import FleetDevice
-from tools.rehearsal_report import ABORTED, EMPTY, NOT_REACHED, THROUGH, UNCHANGED, UNHEALTHY, Behind, RingResult
+from tools.rehearsal_report import ABORTED, EMPTY, NOT_REACHED, THROUGH, UNCHANGED, UNHEALTHY, Behind, RingResult, named
 from twin.clock import Clock
 from twin.devices import simulated_fleet
 from twin.devices.simulated_fleet import SimulatedDevice
@@ -72,6 +72,7 @@ class Rollout:
         executions: What became of its devices, by thing.
         batches: Which batch each was in, by thing.
         healthy: Devices that run it and are well.
+        away: Devices that its gate does not wait for.
         canceled: Whether the abort criteria were met.
     """
 
@@ -85,6 +86,7 @@ class Rollout:
     executions: dict[str, str] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
     healthy: frozenset[str] = frozenset()
+    away: tuple[str, ...] = ()
     canceled: bool = False
 
 
@@ -234,7 +236,9 @@ class RehearsedFleet:
         """Wait as the deploy does for a ring; whether it goes on."""
         if not rollout.job or not rollout.target.gate:
             return True
-        if self._settle(rollout, self._patience.quiet_s, f"ring {rollout.target.gate.ring}", gated=True):
+        # Nothing changes while the gate waits until devices are away.
+        quiet_s = max(self._patience.quiet_s, rollout.target.gate.away_s)
+        if self._settle(rollout, quiet_s, f"ring {rollout.target.gate.ring}", gated=True):
             return True
         rollout.verdict = UNHEALTHY
         return False
@@ -249,9 +253,12 @@ class RehearsedFleet:
         entries, began_s = read_entries(self._folder), 0.0
         for rollout in rollouts:
             rollout.began_s = began_s
-            ends = sorted(self._end_s(rollout, thing, entries) for thing in rollout.healthy)
-            if needed := min(self._needed(rollout), len(ends)):
-                began_s += ends[needed - 1]
+            if rollout.job and (gate := rollout.target.gate):
+                ends = {thing: self._end_s(rollout, thing, entries) for thing in rollout.healthy}
+                opened_s, rollout.away = _opened(
+                    gate, self._members(rollout.target), ends, self._unheard(rollout, gate)
+                )
+                began_s += opened_s
             rollout.next_s = began_s
 
     def _settle(self, rollout: Rollout, quiet_s: float, name: str, *, gated: bool = False) -> bool:
@@ -291,8 +298,9 @@ class RehearsedFleet:
         assert gate is not None  # noqa: S101 - asked only of a rollout with a gate
         arn = f"arn:aws:iot:{self._state.region}:{self._state.account}:thinggroup/{rollout.target.name}"
         # What has been registered and never reported is not among the devices here.
-        check = HealthCheck(rollout.deployment, arn, gate.ring, gate.healthy_percentage, gate.timeout_s, ())
-        answer = follow(check, self._greengrass, self._iot, is_update=False, is_last=is_last)
+        check = replace(gate, deployment=rollout.deployment, group_arn=arn)
+        now = self._clock.time()
+        answer = follow(check, self._greengrass, self._iot, is_update=False, is_last=is_last, now=now)
         return bool(answer["IsComplete"])
 
     def _read(self, rollout: Rollout) -> None:
@@ -378,19 +386,31 @@ class RehearsedFleet:
         heard_s = self._end_s(rollout, thing, entries) - entry.took_s
         return entry.down_s + max(0.0, last_s - heard_s - entry.broken_at_s)
 
-    def _needed(self, rollout: Rollout) -> int:
-        gate = rollout.target.gate
-        return math.ceil(len(self._members(rollout.target)) * gate.healthy_percentage / 100) if gate else 0
+    def _unheard(self, rollout: Rollout, gate: HealthCheck) -> dict[str, tuple[float, float]]:
+        """From when until when devices are away for a gate, since the rollout began, by the model's time."""
+        found = {}
+        for thing, batch in rollout.batches.items():
+            told_s, status = 60.0 * batch, rollout.executions[thing]
+            back_s = Lot(self._profile, thing).back_s(rollout.began_s + told_s) - rollout.began_s
+            back_s = math.inf if status == "QUEUED" else back_s
+            if status != "CANCELED" and gate.is_away("QUEUED", back_s - told_s):
+                found[thing] = told_s + gate.away_s, back_s
+        return found
 
     def _gate_text(self, rollout: Rollout) -> str:
-        if rollout.target.gate is None:
+        if (gate := rollout.target.gate) is None:
             return ""
-        count = f"{len(rollout.healthy)} of {len(self._members(rollout.target))} devices are healthy"
+        devices = len(self._members(rollout.target))
+        present = devices - len(rollout.away)
         failed = sum(status in FAILED for status in rollout.executions.values())
-        text = f"{count}, {self._needed(rollout)} are needed; {failed} failed"
-        return (
-            text if rollout.verdict != UNHEALTHY else f"{text}; it waits {rollout.target.gate.timeout_s / 60:g} minutes"
-        )
+        text = f"{len(rollout.healthy)} of {devices} devices are healthy, {gate.needed(present)} are needed"
+        text += f"; {failed} failed"
+        if rollout.away:
+            away = named([Behind(thing, self._nuclei[thing], "") for thing in rollout.away])
+            text += f"; {len(rollout.away)} away and not waited for: {away}"
+        if gate.missing(devices, present):
+            text += f"; at least {gate.present_percentage} % of {devices} must be there"
+        return text if rollout.verdict != UNHEALTHY else f"{text}; it waits {gate.timeout_s / 60:g} minutes"
 
     def _cause(self, rollout: Rollout, thing: str) -> str:
         status = rollout.executions.get(thing)
@@ -417,6 +437,21 @@ class RehearsedFleet:
         if text != self._told and time.monotonic() - self._told_at > _TOLD_S:
             self._told, self._told_at = text, time.monotonic()
             self._say(text)
+
+
+def _opened(
+    gate: HealthCheck, members: Sequence[str], ends: Mapping[str, float], unheard: Mapping[str, tuple[float, float]]
+) -> tuple[float, tuple[str, ...]]:
+    """When a gate opens, by the model's time, and who is away then; at the end, where it does not."""
+    at_s: float = 0.0
+    away: tuple[str, ...] = ()
+    for at_s in sorted({0.0, *ends.values(), *(since_s for since_s, _back_s in unheard.values())}):
+        away = tuple(thing for thing in members if thing in unheard and unheard[thing][0] <= at_s < unheard[thing][1])
+        present = len(members) - len(away)
+        healthy = sum(end_s <= at_s for end_s in ends.values())
+        if healthy >= gate.needed(present) and not gate.missing(len(members), present):
+            break
+    return at_s, away
 
 
 _COUNTED = ("Succeeded", "Failed", "Rejected", "TimedOut", "Canceled", "Removed")

@@ -117,6 +117,10 @@ class HealthCheck(Contract):
         """How many of so many devices that are there must be healthy."""
         return math.ceil(devices * self.healthy_percentage / 100)
 
+    def is_away(self, execution: str, waited_s: float) -> bool:
+        """Whether a device is away whose job execution has this status so long after it was offered, s."""
+        return bool(self.away_s) and execution == "QUEUED" and waited_s >= self.away_s
+
     def missing(self, devices: int, present: int) -> bool:
         """Whether too few of so many devices are there."""
         return present < math.ceil(devices * self.present_percentage / 100)
@@ -282,7 +286,9 @@ def _sketch(check: HealthCheck, model: str, version: str, devices: Sequence[str]
     return merged(found)
 
 
-def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool) -> dict[str, Any]:
+def follow(
+    check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool, now: float | None = None
+) -> dict[str, Any]:
     """Look at the ring's devices once.
 
     Args:
@@ -292,6 +298,7 @@ def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is
         is_update: Whether a rollback may have asked: it comes as an Update to a deployment that another one has
             superseded, for which nobody waits any more.
         is_last: Whether the time is over.
+        now: By the clock of the jobs, s since 1970; this machine's by default.
 
     Returns:
         The framework's answer: complete when enough devices are healthy, or when the ring has no core device yet.
@@ -300,7 +307,8 @@ def follow(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is
         DeploymentHealthError: Too many devices have failed, the deployment was ended, or the time is over.
         AwsCallError: A call was refused, unless by throttling while there is time.
     """
-    look = partial(_look, check, greengrass, iot, is_update=is_update, is_last=is_last)
+    now = time.time() if now is None else now
+    look = partial(_look, check, greengrass, iot, is_update=is_update, is_last=is_last, now=now)
     return _unless_throttled(check, look, is_last=is_last)
 
 
@@ -316,7 +324,9 @@ def _unless_throttled(check: HealthCheck, look: Callable[[], dict[str, Any]], *,
         return {"IsComplete": False}
 
 
-def _look(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool) -> dict[str, Any]:
+def _look(
+    check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_last: bool, now: float
+) -> dict[str, Any]:
     deployment = _deployment(check, greengrass)
     if is_update and (deployment is None or not deployment["isLatestForTarget"]):
         LOG.warning("%s has been superseded: nothing to wait for", check)
@@ -324,7 +334,7 @@ def _look(check: HealthCheck, greengrass: Any, iot: Any, *, is_update: bool, is_
     if deployment is None or not deployment["isLatestForTarget"]:
         fate = "is gone" if deployment is None else "has been superseded by another deployment to its target"
         raise DeploymentHealthError(f"{check} {fate}, nobody runs it: deploy again")
-    states = _states(check, deployment["iotJobId"], greengrass, iot)
+    states = _states(check, deployment["iotJobId"], greengrass, iot, now)
     healthy = sum(state == HEALTHY for state in states.values())
     away = sorted(device for device, state in states.items() if state == AWAY)
     present = len(states) - len(away)
@@ -351,13 +361,13 @@ def _deployment(check: HealthCheck, greengrass: Any) -> dict[str, Any] | None:
         return describe(greengrass.get_deployment, deploymentId=check.deployment)
 
 
-def _states(check: HealthCheck, job: str, greengrass: Any, iot: Any) -> dict[str, str]:
+def _states(check: HealthCheck, job: str, greengrass: Any, iot: Any, now: float) -> dict[str, str]:
     """Core device to its state: HEALTHY, a job execution's status, or what it has not done yet."""
-    executions, now = dict(_executions(check, job, iot)), time.time()
+    executions = dict(_executions(check, job, iot))
     states = dict.fromkeys(check.expected, "has never reported")
     for device, status in _core_devices(check, greengrass):
         execution, queued_at = executions.get(device, ("not reached yet", now))
-        if check.away_s and execution == "QUEUED" and now - queued_at >= check.away_s:
+        if check.is_away(execution, now - queued_at):
             execution = AWAY
         states[device] = (status or "of unknown health") if execution == "SUCCEEDED" else execution
     return states

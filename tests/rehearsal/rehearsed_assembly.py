@@ -25,13 +25,14 @@ def recipe(version: str, lifecycle: Mapping[str, Any]) -> dict[str, Any]:
     return {**head, "Manifests": [manifest]}
 
 
-def write_assembly(folder: Path, version: str, lifecycle: Mapping[str, Any], **job: Any) -> Path:
+def write_assembly(folder: Path, version: str, lifecycle: Mapping[str, Any], *, away_s: int = 0, **job: Any) -> Path:
     """Write an assembly that deploys a version to three rings; the deploy waits for canary and early.
 
     Args:
         folder: Becomes the assembly.
         version: Of the component.
         lifecycle: Its steps.
+        away_s: After so long a device that has not taken it up is not waited for; 0: each is.
         job: The IoT job's configuration.
     """
     inline = json.dumps(recipe(version, lifecycle))
@@ -52,6 +53,7 @@ def write_assembly(folder: Path, version: str, lifecycle: Mapping[str, Any], **j
         if ring != "all":
             values = {"deployment": "d", "group_arn": arn, "ring": ring}
             number = {"healthy_percentage": "90", "timeout_s": "2700", "expected": []}
+            number |= {"away_s": str(away_s)} if away_s else {}
             properties = {HealthCheck.key(name): value for name, value in {**values, **number}.items()}
             resources[f"{ring}Health"] = {"Type": HealthCheck.TYPE, "Properties": properties}
     folder.mkdir()

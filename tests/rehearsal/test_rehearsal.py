@@ -21,7 +21,7 @@ from tools.cloud_assembly import ROOT
 from twin.process import processes_where
 
 LIMIT_S = 120.0
-JOB = {
+JOB: dict[str, Any] = {
     "JobExecutionsRolloutConfig": {"MaximumPerMinute": 100},
     "AbortConfig": {
         "CriteriaList": [
@@ -105,6 +105,33 @@ def test_a_change_that_breaks_lite_devices_only_is_named_with_ring_and_devices_t
     assert "rehearse: starting a twin" in progress
     assert "> [!CAUTION]" in (folder / "first.md").read_text()
     assert not list(folder.glob("edgewright-rehearsal-*"))
+
+
+def test_devices_that_are_away_are_named_and_not_waited_for_as_long_as_enough_of_the_ring_are_there(
+    tmp_path: Path,
+) -> None:
+    write_assembly(tmp_path / "before", "1.0.0", RUN, away_s=300, **JOB)
+    write_assembly(tmp_path / "after", "1.1.0", RUN, away_s=300, **JOB)
+    long_ago = "2026-10-01T00:00:00Z"
+    there = [device(f"test-{number}", "canary", "classic") for number in range(2)] + [device("line-0", "early", "lite")]
+    off = [device("test-off", "canary", "lite", long_ago)]
+    off += [device(f"line-off-{number}", "early", "classic", long_ago) for number in range(2)]
+    write_fleet(tmp_path / "fleet.json", [*there, *off])
+
+    run = start(tmp_path, "found")
+    told = run.communicate(timeout=LIMIT_S)
+
+    assert run.returncode == 1, told
+    canary, early, _ = json.loads((tmp_path / "found.json").read_text())["rings"]
+    assert (canary["verdict"], canary["gate_minutes"]) == ("goes through", 5)
+    assert canary["gate"] == (
+        "2 of 3 devices are healthy, 2 are needed; 0 failed; 1 away and not waited for: test-off (lite)"
+    )
+    assert early["verdict"] == "stops at the gate"
+    assert early["gate"] == (
+        "1 of 3 devices are healthy, 1 are needed; 0 failed; 2 away and not waited for: line-off-0 (classic), "
+        "line-off-1 (classic); at least 50 % of 3 must be there; it waits 45 minutes"
+    )
 
 
 def test_an_interrupt_leaves_nothing(folder: Path) -> None:
