@@ -80,6 +80,19 @@ def test_pictures_are_asked_for_one_by_one_on_one_connection() -> None:
     assert camera.requests[0].startswith(b"GET /video?token=tkn123 HTTP/1.1")
 
 
+def test_a_camera_that_begins_to_stream_is_followed_on_the_same_connection() -> None:
+    with RogueCamera() as camera:
+        camera.mode = "jpeg"
+        frames = HttpFrames(Source(camera.url, every_s=0.01), time.sleep)
+        taken = iter(frames)
+        assert next(taken) in camera.frames
+        camera.mode = "mjpeg"
+
+        assert [next(taken) in camera.frames for _ in range(5)] == [True] * 5
+
+        frames.close()
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

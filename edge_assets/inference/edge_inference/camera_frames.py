@@ -58,9 +58,10 @@ class HttpFrames:
     def __iter__(self) -> Iterator[bytes]:
         try:
             response = self._open()
-            if response.headers.get_content_type().startswith("multipart/"):
-                yield from _Parts(response, self._source.timeout_s)
             while True:
+                # One that gave single pictures may stream from now on, as after a change of its settings.
+                if response.headers.get_content_type().startswith("multipart/"):
+                    yield from _Parts(response, self._source.timeout_s)
                 started = time.monotonic()
                 yield _picture(response, self._source.timeout_s)
                 if not response.isclosed():
