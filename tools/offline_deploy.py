@@ -134,7 +134,8 @@ class OfflineDeploy:
                     path = self.assembly / asset["source"]["path"]
                     if asset["source"]["packaging"] == "file" and path.stat().st_size >= _LARGE_BYTES:
                         for destination in asset["destinations"].values():
-                            self._publish(path, destination)
+                            if "assumeRoleArn" in destination:  # else the app's own synthesizer publishes as it likes
+                                self._publish(path, destination)
 
     def _publish(self, path: Path, destination: Mapping[str, str]) -> None:
         account, region = self.environment["CDK_DEFAULT_ACCOUNT"], self.environment["CDK_DEFAULT_REGION"]

@@ -33,6 +33,11 @@ def deploy(twin: TwinState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         }
         for name, path, key in (("a", "large.zip", KEY), ("b", "small.json", "small.json"))
     }
+    # As an app without a bootstrapped account has it.
+    files["c"] = {
+        "source": files["a"]["source"],
+        "destinations": {"here": {"bucketName": BUCKET, "objectKey": "other"}},
+    }
     (found.assembly / "Stack.assets.json").write_text(json.dumps({"version": "54.0.0", "files": files}))
     return found
 
