@@ -168,3 +168,37 @@ def test_a_clock_that_was_put_back_and_a_damaged_file_do_not_keep_a_component(tm
 
 def test_an_end_that_cannot_be_noted_does_not_come(tmp_path: Path) -> None:
     assert not EndBudget(tmp_path / "missing" / "ends").spend()
+
+
+ARENAS = """
+import ctypes, sys, threading
+from edge_component import process
+
+def main():
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+    together = threading.Barrier(8)
+    def take():
+        together.wait()
+        libc.malloc(1000)
+        together.wait()
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    return 0
+
+process.run(main)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the heap is not glibc's")
+def test_the_threads_of_a_component_share_two_arenas(tmp_path: Path) -> None:
+    report = tmp_path / "heap.xml"
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    subprocess.run([sys.executable, "-c", ARENAS, str(report)], env=environment, check=True, timeout=60)
+
+    assert report.read_text().count("<heap nr=") == process.ARENAS
