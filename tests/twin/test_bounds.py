@@ -129,6 +129,33 @@ def test_the_newest_of_what_a_lifecycle_expires_is_kept_and_the_rest_is_gone_fro
     assert s3._get_object_data("bucket", "results/4") == b"results/4"
 
 
+def test_more_goes_than_comes_meanwhile(bucket: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_limits(monkeypatch, 3)
+    come = 0
+
+    async def come_in_between() -> None:
+        nonlocal come
+        while True:
+            for _ in range(5):
+                bucket(f"results/{come:05}")
+                come += 1
+            await asyncio.sleep(0)
+
+    async def trim() -> None:
+        guests = asyncio.create_task(come_in_between())
+        while come < 200:
+            await asyncio.sleep(0)
+        for _ in range(5):
+            await bounds.trim()
+        guests.cancel()
+
+    asyncio.run(trim())
+
+    # As many as come while one pass goes over the rest, not all that ever came.
+    assert come > 200
+    assert len(objects_left()) < come / 4
+
+
 def test_old_versions_of_one_key_are_bounded_and_the_current_one_stays(
     bucket: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
