@@ -214,7 +214,7 @@ class Shell:
         text = log.read_text()
         log.unlink()
         assert code in (0, 130), text
-        assert "Traceback" not in text
+        assert "Traceback" not in text, text
         return text
 
     def close(self) -> None:
