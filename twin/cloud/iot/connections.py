@@ -79,6 +79,21 @@ _clients: dict[asyncio.StreamWriter, _Client] = {}
 _of_this_task: ContextVar[_Client | None] = ContextVar("twin_iot_client", default=None)
 
 
+@patch(
+    "services.iot._MtlsAcceptor._upgrade",
+    why="a device that hangs up right behind its handshake is none, not a traceback in the log",
+    signature="async (self, transport)",
+)
+async def _upgrade(upgrade: Callable[..., Awaitable[None]], acceptor: Any, transport: asyncio.Transport) -> None:
+    try:
+        await upgrade(acceptor, transport)
+    except AttributeError as exc:
+        # asyncio's start_tls gives no transport where the connection is lost before its caller goes on.
+        if (exc.name, exc.obj) != ("get_extra_info", None):
+            raise
+        transport.abort()
+
+
 @patch("services.iot._mtls_serve_conn", why="silent clients are disconnected", signature="async (reader, writer)")
 async def _serve_connection(
     serve: Callable[..., Awaitable[None]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
