@@ -170,8 +170,8 @@ def change_code(app: Path) -> None:
 
 
 def break_code(app: Path) -> None:
-    """Code that ends at once: the device tries it, then goes back to what it had."""
-    with (app / "edge_assets" / "inference" / "edge_inference" / "messages.py").open("a") as stream:
+    """Code that ends at once: the device tries it, then goes back to what it had. Synth does not import it."""
+    with (app / "edge_assets" / "inference" / "edge_inference" / "service.py").open("a") as stream:
         stream.write('raise SystemExit("broken on purpose")\n')
 
 
