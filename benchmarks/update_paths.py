@@ -166,7 +166,7 @@ class Fleet(DeployedTwin):
 def change_code(app: Path) -> None:
     """A changed line of the inference component."""
     with (app / "edge_assets" / "inference" / "edge_inference" / "messages.py").open("a") as stream:
-        stream.write("# changed\n")
+        stream.write("CHANGED = True\n")  # a comment would not travel
 
 
 def break_code(app: Path) -> None:
@@ -177,8 +177,9 @@ def break_code(app: Path) -> None:
 
 def restore_code(app: Path) -> None:
     """The code as it was at first, which is what a revert brings."""
-    name = "edge_assets/inference/edge_inference/messages.py"
-    shutil.copy(ROOT / name, app / name)
+    for name in ("messages.py", "service.py"):
+        place = Path("edge_assets", "inference", "edge_inference", name)
+        shutil.copy(ROOT / place, app / place)
 
 
 def change_model(app: Path) -> None:
