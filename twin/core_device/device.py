@@ -351,6 +351,6 @@ class CoreDevice:
 
     def save_configuration(self) -> None:
         """Write what components have changed of their configurations."""
-        # During a deployment the file keeps the state before it; the deployment's end writes the new one.
-        if not self._deployer.busy:
+        # While a deployment changes the device, the file keeps the state before it; its end writes the new one.
+        if not self._deployer.changing:
             self.store.save()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +90,7 @@ class Component:
         self.recipe = recipe
         self.state = State.NEW
         self.failure = ""
+        self.installed = False
         self._prepare, self._spawn, self._output = prepare, spawn, output
         self._on_state, self._patience = on_state, patience or Patience()
         self._dialect = dialect
@@ -137,6 +138,7 @@ class Component:
                         self._break(str(exc))
                         raise
                     log.warning("%s; it is tried again", exc)
+        self.installed = True
         self._set(State.INSTALLED)
 
     def start(self) -> None:
@@ -147,12 +149,12 @@ class Component:
     async def stop(self) -> None:
         """End the component's processes, within the grace period and a little."""
         if self._task and not self._task.done():
-            self._set(State.STOPPING)
-            await self._shut_down()
+            if self.state is not State.STOPPING:  # else whoever stopped it before was cancelled
+                self._set(State.STOPPING)
+                await self._shut_down()
             self._task.cancel()
-        if self._task:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not awaited itself: who waits here may be cancelled, too, and must hear of it.
+            await asyncio.wait([self._task])
         self._task = None
         self._output.close()
 
@@ -240,7 +242,7 @@ class Component:
                 on_started()
             status = await process.wait()
         except asyncio.CancelledError:
-            await process.stop(self._patience.grace_s)
+            await _to_the_end(process.stop(self._patience.grace_s))
             raise
         self._output.note(f"{self.recipe.version} {step.name}: exit status {status}")
         return status
@@ -250,10 +252,13 @@ class Component:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # Stopped in the moment of the start: the process may exist before asyncio hands it over.
-            with contextlib.suppress(OSError):
-                await (await starting).stop(self._patience.grace_s)
+            await _to_the_end(self._end_started(starting))
             raise
+
+    async def _end_started(self, starting: Awaitable[RunningStep]) -> None:
+        # Stopped in the moment of the start: the process may exist before asyncio hands it over.
+        with contextlib.suppress(OSError):
+            await (await starting).stop(self._patience.grace_s)
 
     def _set_running(self) -> None:
         self._running_since, self._reported = CLOCK.monotonic(), False
@@ -279,6 +284,15 @@ class Component:
 
     def _text(self, what: str) -> str:
         return f"component {self.recipe.name} {self.recipe.version}: {what}"
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Do what must not stay half done, however often the caller is cancelled meanwhile; the caller raises that on."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()
 
 
 def _is_skipped(step: Step, environment: Mapping[str, str]) -> bool:

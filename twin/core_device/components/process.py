@@ -109,18 +109,21 @@ class ComponentProcess:
         if user is not None:
             as_user = {"user": user.uid, "group": user.gid, "extra_groups": []}
             environment = {**environment, "HOME": user.home, "USER": user.name, "LOGNAME": user.name}
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            script,
-            cwd=folder,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            **as_user,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                script,
+                cwd=folder,
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                **as_user,
+            )
+        except ValueError as exc:  # a zero byte, say, out of a configuration
+            raise OSError(f"no process takes its script or environment: {exc}") from exc
         registry.add(process.pid)
         return cls(process, log, registry)
 

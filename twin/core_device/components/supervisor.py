@@ -132,6 +132,9 @@ class ComponentSupervisor:
             for name in late:
                 if self._components[name].state is State.BROKEN:
                     raise DeploymentError(self._components[name].failure, "COMPONENT_BROKEN")
+                if self._components[name].state is State.NEW:  # its turn was before
+                    text = f"component {recipe.name}: its dependency {name} was not started"
+                    raise DeploymentError(text, "COMPONENT_NOT_HEALTHY")
             if CLOCK.monotonic() > deadline:
                 text = f"component {recipe.name}: its dependencies {late} are not up after {_DEPENDENCY_LIMIT_S:g} s"
                 raise DeploymentError(text, "COMPONENT_NOT_HEALTHY")

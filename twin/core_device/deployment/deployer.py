@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twin.clock import CLOCK
 from twin.core_device.cloud.https import DataPlane
@@ -59,6 +59,11 @@ class _Plan:
 class Deployer:
     """Carries out one deployment at a time.
 
+    Attributes:
+        deployed: What the device runs.
+        busy: A deployment is under way.
+        changing: It changes the device; until it ends, the file of configurations keeps the state before it.
+
     Args:
         layout: The device's folders.
         thing_name: The device.
@@ -84,7 +89,7 @@ class Deployer:
         turn: Turn = nullcontext,
     ) -> None:
         self.deployed = load_deployed_set(layout.deployed_file, layout.documents)
-        self.busy = False
+        self.busy = self.changing = False
         self._layout, self._thing_name = layout, thing_name
         self._resolver, self._artifacts, self._data_plane = resolver, artifacts, data_plane
         self._store, self._supervisor = store, supervisor
@@ -92,10 +97,11 @@ class Deployer:
 
     async def start_deployed(self) -> None:
         """Start what the device ran before it was stopped; the cloud is not needed."""
-        try:
-            await self._supervisor.start(self._stored_recipes(self.deployed), self.deployed.components)
-        except DeploymentError as exc:
-            log.error("not everything that was deployed could be started: %s", exc)
+        for name, recipe in self._stored_recipes(self.deployed).items():
+            try:  # one that cannot be started keeps no other from it, as with units of systemd
+                await self._supervisor.start({name: recipe}, self.deployed.installed())
+            except DeploymentError as exc:
+                log.error("not everything that was deployed could be started: %s", exc)
 
     async def run(self, document: DeploymentDocument) -> Outcome:
         """Carry out a deployment; one that was interrupted is simply carried out again."""
@@ -104,7 +110,7 @@ class Deployer:
         try:
             outcome = await self._run(document)
         finally:
-            self.busy = False
+            self.busy = self.changing = False
         log.info("deployment %s: %s after %.1f s", document.deployment_id, outcome.detail, CLOCK.monotonic() - began)
         if outcome.cause:
             log.error("deployment %s: %s", document.deployment_id, outcome.cause)
@@ -119,12 +125,13 @@ class Deployer:
         except (OSError, TimeoutError) as exc:
             return Outcome("FAILED_NO_STATE_CHANGE", f"preparing the deployment: {exc!r}", "IO_ERROR")
         before, configurations = self.deployed, self._store.snapshot()
+        self.changing = True
         try:
             await self._switch(plan)
         except (DeploymentError, OSError) as exc:
             kind = exc.kind if isinstance(exc, DeploymentError) else "IO_ERROR"
             if not (document.rollback and self._dialect.rolls_back):
-                self._commit(plan.deployed)
+                self._commit(replace(plan.deployed, not_installed=self._not_installed(plan.recipes)))
                 return Outcome("FAILED_ROLLBACK_NOT_REQUESTED", str(exc), kind)
             self._store.restore(configurations)
             return Outcome(await self._roll_back(before), str(exc), kind)
@@ -188,14 +195,21 @@ class Deployer:
         try:
             recipes = self._stored_recipes(before)
             await self._supervisor.stop_changed(recipes)
-            await self._supervisor.start(recipes, before.components)
+            await self._supervisor.start(recipes, before.installed())
             await self._supervisor.wait_settled(SETTLE_LIMIT_S)
         except (DeploymentError, OSError) as exc:
             log.error("the previous state could not be put back: %s", exc)
             return "FAILED_UNABLE_TO_ROLLBACK"
         finally:
+            self._save_what_components_set()
             remove_unused(self._layout, before.components)
         return "FAILED_ROLLBACK_COMPLETE"
+
+    def _save_what_components_set(self) -> None:
+        try:
+            self._store.save()
+        except OSError as exc:
+            log.error("what components have set while the deployment was undone is not saved: %s", exc)
 
     def _commit(self, deployed: DeployedSet) -> None:
         removed = set(self.deployed.components) - set(deployed.components)
@@ -211,7 +225,16 @@ class Deployer:
         remove_unused(self._layout, deployed.components)
 
     def _unchanged(self, recipes: Mapping[str, Recipe]) -> set[str]:
-        return {name for name, recipe in recipes.items() if self.deployed.components.get(name) == recipe.version}
+        installed = self.deployed.installed()
+        return {
+            name for name in installed if name in recipes and recipes[name].version == self.deployed.components[name]
+        }
+
+    def _not_installed(self, recipes: Mapping[str, Recipe]) -> list[str]:
+        """Those of a failed deployment whose install step has failed, or never had its turn."""
+        components = self._supervisor.components
+        new = recipes.keys() - self._unchanged(recipes)
+        return sorted(name for name in new if name not in components or not components[name].installed)
 
     def _stored_recipes(self, deployed: DeployedSet) -> dict[str, Recipe]:
         recipes = {}

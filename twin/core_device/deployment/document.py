@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,10 +140,16 @@ class DeployedSet:
     Args:
         components: Version by name, dependencies included.
         targets: By name, who wants them.
+        not_installed: Names of components whose install step is still to be run.
     """
 
     components: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, Target] = field(default_factory=dict)
+    not_installed: Sequence[str] = ()
+
+    def installed(self) -> set[str]:
+        """Names of the components whose install step need not run again."""
+        return set(self.components).difference(self.not_installed)
 
     def roots(self) -> set[str]:
         """Names of the components that a target names itself."""
@@ -162,7 +168,7 @@ def load_deployed_set(path: Path, documents: Documents = JSON_FILES) -> Deployed
     """Read the set; no file is an empty set."""
     stored = documents.read(path) or {}
     targets = {name: Target(**entry) for name, entry in stored.get("targets", {}).items()}
-    return DeployedSet(stored.get("components", {}), targets)
+    return DeployedSet(stored.get("components", {}), targets, stored.get("not_installed", ()))
 
 
 def target_name(configuration_arn: str) -> str:
