@@ -53,6 +53,7 @@ class _Running:
     device: CoreDevice
     machine: SimulatedMachine
     task: asyncio.Task[None]
+    certificate: int
     outages: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin_outages(self, *, away: bool) -> None:
@@ -90,7 +91,7 @@ class Fleet:
         address = ("127.0.0.1", int(self._settings["mqtt_port"]))
         self._shared = SharedParts(read_profile(self._settings["profile"]), folder, self._database, address)
         self._devices: dict[str, _Running] = {}
-        self._wanted: dict[str, None] = {}
+        self._wanted: dict[str, int] = {}
         self._ended: Counter[str] = Counter()
         self._unsaved = ""
         for left in folder.glob(f"{_KEY}*"):  # of a former process that was killed
@@ -133,11 +134,12 @@ class Fleet:
         if settings != self._settings:
             self._change(settings)
         if self._identities.changed():
-            self._wanted = dict.fromkeys(self._identities.names(present=True))
+            self._wanted = self._identities.certificates()
         elif len(self._wanted) == len(self._devices):
             return
         wanted = self._wanted
-        for thing in [thing for thing in self._devices if thing not in wanted]:
+        # One of the same name with another certificate has left and joined since the last look.
+        for thing in [thing for thing, each in self._devices.items() if wanted.get(thing) != each.certificate]:
             running = self._devices.pop(thing)
             running.end_outages()
             running.task.cancel()
@@ -174,14 +176,17 @@ class Fleet:
                 self._database.write(document(self._folder, thing), as_document(entry))
 
     def _start(self, thing: str) -> None:
-        identity = self._identities.get(thing)
+        identity = self._identities.find(thing)
+        if identity is None or not identity.certificate:
+            return  # it has left since the look, or is joining again
         configuration = self._configuration(identity)
         token = _thing.set(thing)
         try:
             machine = SimulatedMachine(configuration, self._shared, lambda: self._context(configuration, identity))
             device = CoreDevice(configuration, machine)
             machine.ledger.begin(self._measuring)
-            running = _Running(device, machine, asyncio.create_task(self._live(thing, device)))
+            task = asyncio.create_task(self._live(thing, device))
+            running = _Running(device, machine, task, hash(identity.certificate))
             running.begin_outages(away=thing in self._away)
             self._devices[thing] = running
         finally:

@@ -82,17 +82,16 @@ class Identities:
         rows = self._connection.execute("SELECT thing, present FROM devices ORDER BY thing")
         return [thing for thing, there in rows if present is None or bool(there) is present]
 
-    def get(self, thing: str) -> Identity:
-        """A device's identity.
+    def certificates(self) -> dict[str, int]:
+        """By thing, of those that run, a number that is another one for another certificate."""
+        rows = self._connection.execute("SELECT thing, certificate FROM devices WHERE present ORDER BY thing")
+        return {thing: hash(certificate) for thing, certificate in rows}
 
-        Raises:
-            KeyError: There is no such device.
-        """
+    def find(self, thing: str) -> Identity | None:
+        """A device's identity; None where there is no such device."""
         columns = "thing, certificate, private_key, dialect, architecture"
         row = self._connection.execute(f"SELECT {columns} FROM devices WHERE thing = ?", (thing,)).fetchone()  # noqa: S608
-        if row is None:
-            raise KeyError(thing)
-        return Identity(*row)
+        return Identity(*row) if row else None
 
     def withdraw(self, things: list[str]) -> None:
         """Let devices run no more."""
