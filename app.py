@@ -18,6 +18,12 @@ gc.disable()
 # `constructs/` is a source root: it holds edge_constructs and edge_handlers, and is no package itself.
 sys.path.insert(1, str(Path(__file__).resolve().parent / "constructs"))
 
+from config.endings import settle_endings
+
+# Ctrl-C comes during the imports, too.
+if __name__ == "__main__":
+    settle_endings()
+
 from tools.node import settle_jsii
 
 # jsii reads it when aws_cdk is imported.

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from config.endings import settle_endings
 from config.places import NODE_MODULES, PROJECT
 
 application = typer.Typer(
@@ -177,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from tools.node import settle_jsii
 
+    if arguments is None:
+        settle_endings()
     try:
         settle_jsii(os.environ)
         application(arguments, prog_name="edgewright")

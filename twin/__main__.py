@@ -1,10 +1,9 @@
 """`python -m twin`."""
 
-import sys
+from config.endings import settle_endings
 
-try:
-    from twin.cli import main
-except ModuleNotFoundError as exc:
-    sys.exit(f"{sys.executable} must have {exc.name}, it has not: make setup, then source .venv/bin/activate")
+settle_endings()
+
+from twin.cli import main  # noqa: E402 - what comes before is for the imports, too
 
 main()

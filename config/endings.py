@@ -1,0 +1,48 @@
+"""How a program ends that is interrupted, lacks a package, or whose reader has gone: in a line, without a traceback."""
+
+import atexit
+import os
+import select
+import sys
+from types import TracebackType
+
+
+def settle_endings() -> None:
+    """Let this process end so; to be called before the imports that take a while."""
+    sys.excepthook = _say
+    atexit.register(_reader_has_gone)
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+        sys.stderr.flush()
+        # The key has ended jsii's Node, too; jsii complains of that while it ends itself.
+        _drop(2)
+    elif isinstance(error, ModuleNotFoundError) and "." not in str(error.name):  # else a mistake in a package
+        fix = "make setup (make setup-dev for the checks' packages), then source .venv/bin/activate"
+        sys.stderr.write(f"{sys.executable} must have {error.name}, it has not: {fix}\n")
+    elif not (isinstance(error, BrokenPipeError) and _reader_has_gone()):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads the output any more, as behind `| head -1`; what is left of it is dropped."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, 0)
+        if not poll.poll(0):
+            sys.stdout.flush()
+            return False
+    except BrokenPipeError:
+        pass
+    except (AttributeError, OSError, ValueError):  # no output, or none of a process
+        return False
+    # Python itself writes what is left when it ends.
+    _drop(output)
+    return True
+
+
+def _drop(stream: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
