@@ -67,11 +67,13 @@ def load_stage(name: str, folder: Path = FOLDER) -> Stage:
         raise ConfigurationError(f"{shown}: must be TOML in UTF-8: {exc}") from exc
     if "name" in values:
         raise ConfigurationError(f"{shown}: name: comes from the file's name, got {values['name']!r}: remove it")
+    right: dict[str, Any] = {}
     try:
-        stage = Stage.model_validate({"name": name, **values})
+        stage = Stage.model_validate({"name": name, **values}, context=right)
         stage.read_lists(folder)
     except ValidationError as exc:
-        raise ConfigurationError("\n".join(f"{shown}: {line}" for line in _mistakes(exc))) from exc
+        lines = [*_mistakes(exc), *_further_mistakes(exc, right, folder)]
+        raise ConfigurationError("\n".join(f"{shown}: {line}" for line in lines)) from exc
     except RosterError as exc:
         raise ConfigurationError("\n".join(f"{shown}: {line}" for line in exc.mistakes)) from exc
     return stage
@@ -91,6 +93,21 @@ def _mistakes(error: ValidationError) -> list[str]:
         # A rule about several may find several mistakes, one a line.
         lines += [f"{field}: {each[0].lower()}{each[1:]}{value}".removeprefix(": ") for each in rule.splitlines()]
     return lines
+
+
+def _further_mistakes(error: ValidationError, right: dict[str, Any], folder: Path) -> Iterator[str]:
+    """What else can be judged: rules between tables, which pydantic asks only if all fields are right, and lists."""
+    wrong = {str(mistake["loc"][0]) for mistake in error.errors(include_url=False) if mistake["loc"]}
+    stage = Stage.of_right_tables(right, wrong)
+    if wrong:
+        yield from stage.mistakes_between_tables()
+    try:
+        stage.read_lists(folder)
+    except RosterError as exc:
+        yield from exc.mistakes
+    except AttributeError:
+        if not wrong:
+            raise
 
 
 def _known(place: tuple[int | str, ...]) -> str:

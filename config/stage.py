@@ -2,11 +2,18 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from config.client_devices import ClientDevices
 from config.delivery import Announced, Bootstrap, Pipeline
@@ -156,14 +163,16 @@ class Stage(Section):
         Raises:
             RosterError: One cannot be used; the text begins with the table.
         """
-        readers: list[tuple[str, Callable[[], None]]] = [("fleet.file", lambda: self.fleet.read_file(folder))]
-        if clients := self.client_devices:
-            readers.append(("client_devices", lambda: clients.read(folder, self.cores)))
-        for table, read in readers:
+        # Client devices must be other things than cores: those of the first list must be known and right.
+        for table, read in (("fleet.file", self.fleet.read_file), ("client_devices", self._read_client_devices)):
             try:
-                read()
+                read(folder)
             except RosterError as exc:
                 raise RosterError(f"{table}: {mistake}" for mistake in exc.mistakes) from exc
+
+    def _read_client_devices(self, folder: Path) -> None:
+        if self.client_devices:
+            self.client_devices.read(folder, self.cores)
 
     @property
     def camera_ways(self) -> list[tuple[str, int]]:
@@ -187,7 +196,28 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _rules_between_tables(self) -> "Stage":
-        """Every rule is asked, so that all mistakes are told at once; those that look at the same find the same."""
+        if mistakes := self.mistakes_between_tables():
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @classmethod
+    def of_right_tables(cls, right: Mapping[str, Any], wrong: Collection[str]) -> "Stage":
+        """A stage out of what is right in a file with mistakes; only for finding more of them.
+
+        Args:
+            right: Values that are checked, by field; a field that is in neither has its default.
+            wrong: Fields that it does without: whoever reads one gets an `AttributeError`.
+        """
+        stage = cls.model_construct(**{field: value for field, value in right.items() if field not in wrong})
+        for field in wrong:
+            stage.__dict__.pop(field, None)
+        return stage
+
+    def mistakes_between_tables(self) -> list[str]:
+        """Every rule is asked, so that all mistakes are told at once; those that look at the same find the same.
+
+        A rule that looks at a table with mistakes of its own, which `of_right_tables` leaves out, is not asked.
+        """
         mistakes: dict[str, None] = {}
         for rule in (
             self._cameras_are_reachable,
@@ -211,9 +241,10 @@ class Stage(Section):
                 rule()
             except ValueError as exc:
                 mistakes |= dict.fromkeys(str(exc).splitlines())
-        if mistakes:
-            raise ValueError("\n".join(mistakes))
-        return self
+            except AttributeError:
+                if type(self).model_fields.keys() <= self.__dict__.keys():
+                    raise
+        return list(mistakes)
 
     def _cameras_are_reachable(self) -> None:
         for _, (host, _) in self._cameras():
@@ -247,6 +278,16 @@ class Stage(Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each handler may be listed once, twice there: {', '.join(twice)}")
         return handlers
+
+    # The last of the fields' validators, so that it is around the others.
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _note_what_is_right(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Keep each field that is right in the context, where the loader has given one: errors do not have them."""
+        right = check(value)
+        if isinstance(info.context, dict) and info.field_name:
+            info.context[info.field_name] = right
+        return right
 
     def _health_waits_for_promotion(self) -> None:
         if unheard := sorted(set(self.promotion.rings) - set(self.health.rings)):

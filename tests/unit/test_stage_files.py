@@ -9,6 +9,7 @@ import pytest
 from config.loader import ConfigurationError, load_stage, stage_names
 from config.model import Model, serving
 from config.names import Names
+from config.stage import Stage
 
 GOOD = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n'
 
@@ -108,6 +109,49 @@ def test_mistakes_between_tables_are_all_told_at_once(tmp_path: Path) -> None:
     assert all(line.startswith(f"{tmp_path.name}/lab.toml: ") for line in lines)
     found = [line.partition(": ")[2].partition(" ")[0] for line in lines]
     assert found == ["promotion.rings", "observability.models", "client_devices", "edge_server.instance_type"]
+
+
+def test_mistakes_of_single_fields_hide_none_between_other_tables_or_in_lists(tmp_path: Path) -> None:
+    text = (
+        '[promotion]\nrings = ["early"]\n[health]\nrings = ["canary"]\n[rollout]\nabort_percentage = 0\n'
+        '[observability.models.iris]\ndrift = 0.5\n[edge_server]\ninstance_type = "t4g.small"\nvolume_gib = 2\n'
+        '[fleet]\nfile = "lines.csv"\n'
+    )
+    (tmp_path / "lines.csv").write_text("device,ring\nline-1,moon\n")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_stage("lab", written(tmp_path, GOOD + text))
+
+    # What edge_server.instance_type must agree with cannot be judged: its table has a mistake.
+    told = [line.partition(": ")[2].partition(" ")[0] for line in str(caught.value).splitlines()]
+    assert told == [
+        "edge_server.volume_gib:",
+        "rollout.abort_percentage:",
+        "promotion.rings",
+        "observability.models",
+        "fleet.file:",
+    ]
+
+
+@pytest.mark.parametrize("table", sorted(Stage.model_fields.keys() - {"name"}))
+def test_whichever_table_is_wrong_it_is_told_and_no_rule_stumbles_over_it(tmp_path: Path, table: str) -> None:
+    values = {"region": '"eu-west-1"', "models": '[{ folder = "digits" }]', table: "1979-05-27"}
+    text = "".join(f"{key} = {value}\n" for key, value in values.items())
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_stage("lab", written(tmp_path, text))
+
+    assert [line.partition(": ")[2].partition(":")[0] for line in str(caught.value).splitlines()] == [table]
+
+
+def test_a_list_of_devices_is_told_beside_mistakes_between_tables(tmp_path: Path) -> None:
+    text = '[promotion]\nrings = ["early"]\n[health]\nrings = ["canary"]\n[fleet]\nfile = "lines.csv"\n'
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_stage("lab", written(tmp_path, GOOD + text))
+
+    told = [line.partition(": ")[2].partition(" ")[0] for line in str(caught.value).splitlines()]
+    assert told == ["promotion.rings", "fleet.file:"]
 
 
 def test_a_value_is_told_once(tmp_path: Path) -> None:
