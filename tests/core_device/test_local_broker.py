@@ -62,6 +62,7 @@ def test_messages_reach_subscribers_at_the_lower_qos_and_no_one_else(tmp_path: P
         ]
         assert [message.qos for message in screen.received] == [0, 1, 2, 2]
         assert not camera.received
+        assert not local.broker.held_bytes, "what is acknowledged is let go"
         for client in (camera, screen):
             await client.close()
 
@@ -299,6 +300,54 @@ def test_a_client_that_reads_nothing_costs_no_more_than_its_bounds(tmp_path: Pat
         assert session.connection.unread_bytes() <= limits.unread_bytes + 70_000
         assert session.dropped > 300
         secured.close()
+
+    run(tmp_path, scenario, limits)
+
+
+def test_what_waits_for_all_clients_has_one_bound_and_those_who_keep_up_are_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(held_bytes=50_000)
+
+    async def scenario(local: Local) -> None:
+        broker = local.broker
+        away = [await local.client(f"camera-{number}", clean=False) for number in range(4)]
+        for each in away:
+            await each.subscribe("a", 1)
+            await each.close()
+        screen = await local.client("screen-1")
+        await screen.subscribe("a", 1)
+        while broker.connected != ["screen-1"]:
+            await asyncio.sleep(0.01)
+
+        for number in range(20):
+            broker.publish("a", bytes(4000) + str(number).encode())
+            await screen.messages(number + 1)
+            while broker.sessions["screen-1"].in_flight:
+                await asyncio.sleep(0.01)
+            assert broker.held_bytes <= limits.held_bytes
+
+        # The newest are dropped, and the log says so once.
+        kept = [[message.payload[4000:] for message in broker.sessions[each.client_id].waiting] for each in away]
+        assert kept == [[b"0", b"1", b"2"]] * 3 + [[b"0", b"1"]]
+        assert broker.held_bytes == sum(session.held_bytes for session in broker.sessions.values())
+        (said,) = [each.getMessage() for each in caplog.records if "all client devices together" in each.getMessage()]
+        assert "(12606 bytes)" in said
+
+        # What is taken or forgotten makes room again.
+        broker.end("camera-1", "is gone", forget=True)
+        for number in (0, 2, 3):
+            again = await local.client(f"camera-{number}", clean=False)
+            await again.messages(len(kept[number]))
+            while broker.sessions[again.client_id].held_bytes:
+                await asyncio.sleep(0.01)
+            await again.close()
+        while broker.connected != ["screen-1"]:
+            await asyncio.sleep(0.01)
+        assert not broker.held_bytes
+        broker.publish("a", b"x")
+        assert [len(broker.sessions[each].waiting) for each in ("camera-0", "camera-2", "camera-3")] == [1, 1, 1]
+        await screen.close()
 
     run(tmp_path, scenario, limits)
 

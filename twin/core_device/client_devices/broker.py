@@ -33,6 +33,8 @@ class Limits:
         in_flight: Messages of QoS 1 and 2 to a client that it has not acknowledged; the rest waits.
         queue: Messages of QoS 1 and 2 that wait for a client, also while it is away; one more is dropped.
         queue_bytes: Of their payloads.
+        held_bytes: Of what waits for all clients, or is not acknowledged by them, with 200 bytes a message. Beyond that
+            a message for a client that has others to take is dropped, the newest; one that keeps up gets one at a time.
         unread_bytes: Written to a client and not read by it; then messages of QoS 0 are dropped for it.
         retained: Topics with a retained message; one more is not kept.
         keep_alive_s: Longest time without a packet; a client that asks for longer, or for none, has this one.
@@ -46,6 +48,7 @@ class Limits:
     in_flight: int = 20
     queue: int = 500
     queue_bytes: int = 1 << 20
+    held_bytes: int = 64 << 20
     unread_bytes: int = 256 << 10
     retained: int = 1000
     keep_alive_s: int = 1200
@@ -68,6 +71,8 @@ class Gate(Protocol):
 
 Receiver = Callable[[Message], None]
 
+_MESSAGE_BYTES = 200
+
 
 @dataclass(eq=False)
 class Session:
@@ -78,6 +83,8 @@ class Session:
     filters: dict[str, int] = field(default_factory=dict)
     waiting: deque[Message] = field(default_factory=deque)
     waiting_bytes: int = 0
+    held_bytes: int = 0
+    """Of what waits and what is in flight, as the broker counts it for all clients together."""
     in_flight: OrderedDict[int, Message | None] = field(default_factory=OrderedDict)
     """By packet id, the oldest first; None once PUBREC has come for it."""
     received: set[int] = field(default_factory=set)
@@ -104,6 +111,8 @@ class Broker:
         self.gate, self.limits = gate, limits or Limits()
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.port: int | None = None
+        self.held_bytes = 0
+        self._is_full = False
         self._connections: set[Connection] = set()
         self._retained: dict[str, Message] = {}
         self._subscribers: dict[str, dict[Session | Receiver, int]] = {}
@@ -189,6 +198,10 @@ class Broker:
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
+        session.waiting.clear()
+        session.in_flight.clear()
+        session.waiting_bytes = 0
+        self._hold(session, -session.held_bytes)
         for topic_filter in list(session.filters):
             self.unsubscribe(session, topic_filter)
 
@@ -278,15 +291,50 @@ class Broker:
         if message.qos == packets.AT_MOST_ONCE:
             if connection is not None and connection.unread_bytes() <= limits.unread_bytes:
                 connection.send(packets.publish(message))
-        elif len(session.waiting) < limits.queue and session.waiting_bytes + len(message.payload) <= limits.queue_bytes:
-            session.waiting.append(message)
-            session.waiting_bytes += len(message.payload)
-            self.go_on(session)
-        else:
+        elif self.sessions.get(session.client_id) is not session:
+            return  # it has ended while the message went round
+        elif len(session.waiting) >= limits.queue or session.waiting_bytes + len(message.payload) > limits.queue_bytes:
             session.dropped += 1
             if session.dropped & (session.dropped - 1) == 0:
                 text = "client device %s: more than %d messages or %d bytes wait for it, %d dropped"
                 log.warning(text, session.client_id, limits.queue, limits.queue_bytes, session.dropped)
+        elif self._has_room(session, size := _size(message)):
+            session.waiting.append(message)
+            session.waiting_bytes += len(message.payload)
+            self._hold(session, size)
+            self.go_on(session)
+        else:
+            session.dropped += 1
+
+    def _has_room(self, session: Session, size: int) -> bool:
+        """Whether the bound of all clients together allows a message more for this one."""
+        if self.held_bytes + size <= self.limits.held_bytes:
+            return True
+        if not self._is_full:
+            self._is_full = True
+            text = (
+                "more than %d bytes wait for all client devices together, most of them for %s (%d bytes): what comes "
+                "is dropped for those that have not taken what came before"
+            )
+            most = max(self.sessions.values(), key=lambda each: each.held_bytes)
+            log.warning(text, self.limits.held_bytes, most.client_id, most.held_bytes)
+        return session.connection is not None and not session.held_bytes
+
+    def _hold(self, session: Session, size: int) -> None:
+        session.held_bytes += size
+        self.held_bytes += size
+        # Said again only after half of it is free, not at each message that goes.
+        self._is_full = self._is_full and self.held_bytes > self.limits.held_bytes // 2
+
+    def acknowledged(self, session: Session, packet_id: int, *, released: bool) -> None:
+        """A client has a message, which is let go; its id is free once it is released, at QoS 1 at once."""
+        message = session.in_flight.get(packet_id)
+        if message is not None:
+            self._hold(session, -_size(message))
+            session.in_flight[packet_id] = None
+        if released:
+            session.in_flight.pop(packet_id, None)
+            self.go_on(session)
 
     def go_on(self, session: Session) -> None:
         """Send what waits, as far as the client keeps up."""
@@ -312,6 +360,10 @@ class Broker:
             elif connection is not None:
                 connection.send(packets.answer(Kind.PUBREL, packet_id))
         self.go_on(session)
+
+
+def _size(message: Message) -> int:
+    return len(message.payload) + len(message.topic) + _MESSAGE_BYTES
 
 
 def _note_refusal(session: Session, doing: str, topic: str) -> None:

@@ -141,12 +141,10 @@ class Connection(asyncio.Protocol):
             session.received.discard(packet_id)
             self.send(packets.answer(Kind.PUBCOMP, packet_id))
         elif kind is Kind.PUBREC:
-            if packet_id in session.in_flight:
-                session.in_flight[packet_id] = None
+            self._broker.acknowledged(session, packet_id, released=False)
             self.send(packets.answer(Kind.PUBREL, packet_id))
         else:
-            session.in_flight.pop(packet_id, None)
-            self._broker.go_on(session)
+            self._broker.acknowledged(session, packet_id, released=True)
 
     def _enter(self, connect: Connect) -> None:
         if connect.level != packets.LEVEL:
