@@ -28,6 +28,8 @@ RESULTS = "results/"
 PROMOTIONS = "promotions/"
 CAPTURE_COLD_DAYS = 90
 CAPTURE_DAYS = 365
+#: A decision takes an hour at most and passes over what is older than its deployment; a rollback reads none of it.
+PROMOTION_DAYS = 30
 #: Artifacts are content-addressed: an old version is only what was overwritten or deleted by mistake.
 OLD_VERSION_DAYS = 30
 
@@ -161,6 +163,7 @@ def _lifecycle() -> list[s3.LifecycleRule]:
         s3.LifecycleRule(id="old-versions", noncurrent_version_expiration=old, expired_object_delete_marker=True),
         s3.LifecycleRule(id="results", prefix=RESULTS, expiration=Duration.days(CAPTURE_DAYS)),
         s3.LifecycleRule(id="captures", prefix=CAPTURES, transitions=cold, expiration=Duration.days(CAPTURE_DAYS)),
+        s3.LifecycleRule(id="promotions", prefix=PROMOTIONS, expiration=Duration.days(PROMOTION_DAYS)),
     ]
 
 

@@ -91,7 +91,7 @@ def test_uploads_with_another_key_or_another_encryption_are_denied(twin: Templat
     assert {(each["Effect"], each["Action"]) for each in denials.values()} == {("Deny", "s3:PutObject")}
 
 
-def test_captures_and_results_go_while_artifacts_stay(twin: Template) -> None:
+def test_captures_results_and_what_candidates_said_go_while_artifacts_stay(twin: Template) -> None:
     (rules,) = [
         bucket["Properties"]["LifecycleConfiguration"]["Rules"]
         for bucket in resources("twin", "Storage", "AWS::S3::Bucket")
@@ -104,7 +104,8 @@ def test_captures_and_results_go_while_artifacts_stay(twin: Template) -> None:
     assert by_id["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
     assert by_id["uploads-that-never-ended"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
     assert by_id["results"]["Prefix"] == "results/"
-    assert {rule["Id"] for rule in rules if "ExpirationInDays" in rule} == {"captures", "results"}
+    assert (by_id["promotions"]["Prefix"], by_id["promotions"]["ExpirationInDays"]) == ("promotions/", 30)
+    assert {rule["Id"] for rule in rules if "ExpirationInDays" in rule} == {"captures", "promotions", "results"}
 
 
 def test_packages_are_signed_with_a_key_that_a_throwaway_stage_gives_up(twin: Template, prod: Template) -> None:
