@@ -7,12 +7,20 @@ import time
 from typing import Any
 
 from ministack.services import ec2, iam, ssm
+from ministack.services.cloudformation import provisioners
 
+from twin.cloud.ministack.patches import require
 from twin.cloud.ministack.registry import register_type
 from twin.cloud.settings import Settings
 from twin.edge_processes import instances_folder
 
 _TERMINATION_LIMIT_S = 40.0
+
+require(
+    "services.cloudformation.provisioners._STACK_TAG_PROPERTY",
+    why="instances get a stack's tags",
+    signature="dict",
+)
 
 #: What CloudFormation cannot change in place: createOnlyProperties of the resource's schema, and BlockDeviceMappings.
 REPLACING = (
@@ -49,10 +57,13 @@ def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tupl
     unknown = [group for group in groups if group not in ec2._security_groups]
     if unknown:
         raise ValueError(f"SecurityGroupIds must exist, got {', '.join(unknown)}")
+    subnet = wanted.get("SubnetId") or ec2._DEFAULT_SUBNET_ID
+    if subnet not in ec2._subnets:
+        raise ValueError(f"SubnetId must exist, got {subnet}")
     (instance,) = ec2._launch_instances_internal(
         image_id=_image(wanted["ImageId"]),
         instance_type=wanted.get("InstanceType", "m1.small"),
-        subnet_id=wanted.get("SubnetId") or ec2._DEFAULT_SUBNET_ID,
+        subnet_id=subnet,
         count=1,
         key_name=wanted.get("KeyName", ""),
         user_data=wanted.get("UserData", ""),
@@ -60,9 +71,14 @@ def create(logical_id: str, properties: dict[str, Any], stack_name: str) -> tupl
         requested_private_ip=wanted.get("PrivateIpAddress"),
         iam_profile=profile,
     )
-    instance["MetadataOptions"] = _metadata_options(wanted)
-    _apply_root_volume(instance, wanted)
-    _apply_tags(instance["InstanceId"], wanted)
+    try:
+        instance["MetadataOptions"] = _metadata_options(wanted)
+        _apply_root_volume(instance, wanted)
+        _apply_tags(instance["InstanceId"], wanted)
+    except Exception:
+        # The stack knows nothing of it, and would leave it behind.
+        delete(instance["InstanceId"], properties)
+        raise
     return instance["InstanceId"], _attributes(instance)
 
 
@@ -147,14 +163,21 @@ def _apply_root_volume(instance: dict[str, Any], wanted: dict[str, Any]) -> None
             continue
         settings = mapping.get("Ebs") or {}
         volume = ec2._volumes[root["Ebs"]["VolumeId"]]
-        volume["Size"] = int(settings.get("VolumeSize", volume["Size"]))
+        size = str(settings.get("VolumeSize", volume["Size"]))
+        if not size.isdecimal():
+            raise ValueError(f"VolumeSize must be a whole number of GiB, got {size}")
+        volume["Size"] = int(size)
         volume["VolumeType"] = settings.get("VolumeType", volume["VolumeType"])
         volume["Encrypted"] = str(settings.get("Encrypted", False)).lower() == "true"
         root["Ebs"]["DeleteOnTermination"] = str(settings.get("DeleteOnTermination", True)).lower() == "true"
 
 
 def _apply_tags(instance_id: str, wanted: dict[str, Any]) -> None:
-    tags = [{"Key": str(tag["Key"]), "Value": str(tag["Value"])} for tag in wanted.get("Tags") or []]
+    """The instance's own tags and its stack's, which are among its properties, before the launch template's."""
+    specifications = wanted.get("TagSpecifications") or []
+    of_template = [tag for each in specifications if each.get("ResourceType") == "instance" for tag in each["Tags"]]
+    values = {str(tag["Key"]): str(tag["Value"]) for tag in [*of_template, *(wanted.get("Tags") or [])]}
+    tags = [{"Key": key, "Value": value} for key, value in values.items()]
     # In one step: whoever looks meanwhile sees the tags of before or of now.
     if tags:
         ec2._tags[instance_id] = tags
@@ -237,6 +260,7 @@ def install(settings: Settings) -> None:
                 )
             time.sleep(0.05)
 
+    provisioners._STACK_TAG_PROPERTY["AWS::EC2::Instance"] = ("Tags", "list")
     register_type(
         "AWS::EC2::Instance",
         create=create,
