@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.deployment.jobs import Job, JobQueue
+from twin.core_device.errors import RequestRejectedError
 
 PREFIX = "$aws/things/thing-1/jobs"
 NS = "namespace-aws-gg-deployment"
@@ -125,3 +126,37 @@ def test_a_cancelled_job_takes_no_status(tmp_path: Path) -> None:
         assert not await queue.report("waiting", "SUCCEEDED", {})
 
     run(tmp_path, scenario)
+
+
+class CutOnce:
+    """A connection that is lost in the moment of the first publish, and comes back at once."""
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+        self.connected.set()
+        self.published = 0
+        self._receiver: Callable[[str, bytes], None] = lambda _topic, _payload: None
+
+    async def subscribe(self, _filter: str, _qos: int, receiver: Callable[[str, bytes], None]) -> Callable[[], None]:
+        self._receiver = receiver
+        return lambda: None
+
+    def publish(self, topic: str, payload: bytes, qos: int) -> None:  # noqa: ARG002 - as of a connection
+        self.published += 1
+        if self.published == 1:
+            self.connected.clear()
+            asyncio.get_running_loop().call_later(0.05, self.connected.set)
+            raise RequestRejectedError("the device is not connected, and nucleus lite keeps no messages")
+        content = {"clientToken": json.loads(payload)["clientToken"]}
+        self._receiver(f"{topic}/accepted", json.dumps(content).encode())
+
+
+def test_a_status_that_a_cut_has_held_up_is_sent_as_soon_as_the_line_is_back() -> None:
+    async def main() -> None:
+        connection = CutOnce()
+        queue = JobQueue(cast(Connection, connection), "thing-1", lambda _job: None)  # a refused one waits for a minute
+        async with asyncio.timeout(10):
+            assert await queue.report("job-1", "SUCCEEDED", {})
+        assert connection.published == 2
+
+    asyncio.run(main())

@@ -103,9 +103,11 @@ class JobQueue:
             except TimeoutError:
                 log.warning("the status %s of job %s was not answered, it is sent again", status, job_id)
             except RequestRejectedError as exc:
-                log.warning("the status %s of job %s was rejected: %s", status, job_id, exc)
+                log.warning("the status %s of job %s was not taken: %s", status, job_id, exc)
                 if exc.code in _FINAL_REJECTIONS:
                     return False
+                if not self._connection.connected.is_set():
+                    continue  # the cloud has not said a word: the line was cut before
                 await CLOCK.sleep(self._resend_s)
             else:
                 return True
