@@ -80,6 +80,12 @@ PRE_RELEASE = Fact(
     twin="the same",
     shown_by=f"{_GROUPS}::test_lite_keeps_a_pre_release_that_nobody_wants_any_more",
 )
+WORK_FOLDERS = Fact(
+    "the work folder of a removed component stays: one that comes under its name finds what is in it",
+    source=OBSERVED,
+    twin="the same",
+    shown_by=f"{_DEPLOYMENTS}::test_a_removed_component_is_stopped_and_deleted_but_for_its_work_folder_on_lite",
+)
 UPDATE_POLICY = Fact(
     "`componentUpdatePolicy` is not honoured: nobody is asked, a component gets SIGTERM",
     source=OBSERVED,

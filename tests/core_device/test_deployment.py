@@ -173,7 +173,10 @@ def test_without_rollback_the_failed_state_stays(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_removed_component_is_stopped_and_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dialect", [LITE, CLASSIC])
+def test_a_removed_component_is_stopped_and_deleted_but_for_its_work_folder_on_lite(
+    tmp_path: Path, dialect: Dialect
+) -> None:
     async def scenario(device: Device, cloud: OfflineCloud) -> None:
         artifact = cloud.add_zip("k/app.zip", {"x": ""})
         cloud.add("com.a", steps=FOREVER, artifacts=[artifact], defaults={"x": 1})
@@ -183,11 +186,12 @@ def test_a_removed_component_is_stopped_and_deleted(tmp_path: Path) -> None:
 
         assert outcome.status == "SUCCEEDED"
         assert device.supervisor.components == {}
-        assert [path for path in tmp_path.rglob("*com.a*") if path.parent.name != "log"] == []
+        left = [path for path in tmp_path.rglob("*com.a*") if path.parent.name != "log"]
+        assert left == ([tmp_path / "work" / "com.a"] if dialect is LITE else [])
         with pytest.raises(KeyError):
             device.store.get("com.a")
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, dialect)
 
 
 def test_groups_are_merged_and_a_left_group_takes_its_components_along(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Dialect:
         rolls_back: A deployment that fails is undone where it asks for that; else what it has changed stays.
         groups_only: A deployment to a group takes away what one to the thing has brought.
         keeps_pre_releases: A component of a pre-release version stays, also when nobody wants it any more.
+        keeps_work_folders: What a component has written stays when it is removed, for one that comes under its name.
         ignores_case: Component names, and keys of configurations, that differ in capital letters only are one.
         null_credentials: Components get new credentials at each request, and `null` while the cloud is not reached.
         start_window_s: Failures within so long count together, whatever ran well between them; None: those in a row.
@@ -78,6 +79,7 @@ class Dialect:
     null_credentials: bool
     groups_only: bool
     keeps_pre_releases: bool
+    keeps_work_folders: bool
     ignores_case: bool
     start_window_s: float | None
     install_attempts: int
@@ -103,6 +105,7 @@ LITE = Dialect(
     null_credentials=True,
     groups_only=True,
     keeps_pre_releases=True,
+    keeps_work_folders=True,
     ignores_case=False,
     start_window_s=unit.START_WINDOW_S,
     install_attempts=unit.ATTEMPTS.value,
@@ -127,6 +130,7 @@ CLASSIC = Dialect(
     null_credentials=False,
     groups_only=False,
     keeps_pre_releases=False,
+    keeps_work_folders=False,
     ignores_case=True,
     start_window_s=None,
     install_attempts=1,

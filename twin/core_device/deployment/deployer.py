@@ -220,7 +220,8 @@ class Deployer:
             # A name that was only spelt anew has the configuration of the former one.
             if name.lower() not in spelt:
                 self._store.remove(name)
-            shutil.rmtree(self._layout.work(name), ignore_errors=True)
+            if not self._dialect.keeps_work_folders:
+                shutil.rmtree(self._layout.work(name), ignore_errors=True)
         self._store.save()
         remove_unused(self._layout, deployed.components)
 
