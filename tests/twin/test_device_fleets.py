@@ -65,3 +65,22 @@ def test_a_name_that_breaks_the_services_rules_is_refused(client: Clients) -> No
         client("sagemaker").create_device_fleet(
             DeviceFleetName="no_underscore", RoleArn=ROLE, OutputConfig={"S3OutputLocation": "s3://somewhere/"}
         )
+
+
+def test_a_template_is_held_against_the_services_rules(deploy: Deploy, client: Clients) -> None:
+    stack = deploy("fleet-of-a-bad-name", fleet("no_underscore"))
+
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    events = client("cloudformation").describe_stack_events(StackName=stack["StackId"])["StackEvents"]
+    assert any("deviceFleetName" in each.get("ResourceStatusReason", "") for each in events)
+
+
+def test_a_property_that_leaves_the_template_leaves_the_fleet(deploy: Deploy, client: Clients) -> None:
+    deploy("fleet-described", fleet("fans", Description="of the hall"))
+    client("sagemaker").register_devices(DeviceFleetName="fans", Devices=[{"DeviceName": "fan-1"}])
+
+    assert deploy("fleet-described", fleet("fans"))["StackStatus"] == "UPDATE_COMPLETE"
+
+    assert "Description" not in client("sagemaker").describe_device_fleet(DeviceFleetName="fans")
+    assert names(client("sagemaker"), "fans") == ["fan-1"]
+    client("sagemaker").deregister_devices(DeviceFleetName="fans", DeviceNames=["fan-1"])

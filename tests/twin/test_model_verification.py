@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from edge_handlers.model_verification import Verification, VerificationError, follow, remove, start
 from tests.handlers.model_archive import targz
@@ -89,3 +90,14 @@ def test_a_broken_model_fails_the_endpoint_with_the_runtimes_words(client: Clien
     with pytest.raises(VerificationError, match=r"failed: .*INVALID_PROTOBUF"):
         outcome(client, wanted)
     assert_nothing_left(client, wanted)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"PrimaryContainer": {"Image": "server"}}, {"Containers": [{"Image": "one"}, {"Image": "two"}]}],
+)
+def test_a_model_that_cannot_be_served_is_refused_when_it_is_made(
+    client: Clients, role: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ClientError, match=r"\(ValidationException\).*one container with ModelDataUrl"):
+        client("sagemaker").create_model(ModelName="unservable", ExecutionRoleArn=role, **changes)

@@ -9,13 +9,14 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 
 from twin.cloud.aws.protocol import RequestError, page
+from twin.cloud.aws.shapes import check_request, request_from_properties
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_store, register_type
 from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL, CompilationJobs
-from twin.cloud.settings import Settings
+from twin.cloud.settings import RoleCredentials, Settings
 
 _PAGE_SIZE = 10
 _S3 = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
@@ -107,19 +108,28 @@ class DeviceFleets:
         )
 
     def _create_resource(self, _logical_id: str, properties: dict[str, Any], _stack: str) -> tuple[str, dict[str, Any]]:
-        self.create(properties)
+        self.create(_request(properties))
         return properties["DeviceFleetName"], {}
 
     def _update_resource(
         self, physical_id: str, _old: dict[str, Any], new: dict[str, Any], _stack: str
     ) -> tuple[str, dict[str, Any]]:
-        fleet = self._fleet({"DeviceFleetName": physical_id})
-        self._records[physical_id] = {**fleet, **{key: value for key, value in new.items() if key != "Tags"}}
+        fleet, wanted = self._fleet({"DeviceFleetName": physical_id}), _request(new)
+        kept = {key: fleet[key] for key in ("DeviceFleetArn", "CreationTime", "devices")}
+        wanted.pop("Tags", None)
+        self._records[physical_id] = {**wanted, **kept, "LastModifiedTime": time.time()}
         return physical_id, {}
 
     def _delete_resource(self, physical_id: str, _properties: dict[str, Any]) -> None:
         if physical_id in self._records:
             self.delete({"DeviceFleetName": physical_id})
+
+
+def _request(properties: dict[str, Any]) -> dict[str, Any]:
+    """The request that a template's fleet stands for, held against the service's model."""
+    request = request_from_properties("sagemaker", "CreateDeviceFleet", properties)
+    check_request("sagemaker", "CreateDeviceFleet", request)
+    return request
 
 
 class EdgePackagingJobs:
@@ -155,12 +165,30 @@ class EdgePackagingJobs:
             "LastModifiedTime": time.time(),
         }
         self._records[name] = record
+        self._begin(record, compilation, role)
+        return {}
+
+    async def start(self) -> None:
+        """Take up the jobs that the cloud was running when it stopped; their result is the same."""
+        for (account, region, name), record in list(self._records._data.items()):
+            if record["EdgePackagingJobStatus"] not in ("STARTING", "INPROGRESS"):
+                continue
+            with request_scope(account, region):
+                try:
+                    compilation = self._compilations.records[record["CompilationJobName"]]
+                    self._begin(record, compilation, role_session(record["RoleArn"], name, SERVICE_PRINCIPAL))
+                except (KeyError, PermissionError) as exc:
+                    record |= {
+                        "EdgePackagingJobStatus": "FAILED",
+                        "EdgePackagingJobStatusMessage": f"ClientError: the job could not go on: {exc}",
+                    }
+
+    def _begin(self, record: dict[str, Any], compilation: dict[str, Any], role: RoleCredentials) -> None:
         client = boto3.client("s3", config=_S3, **self._settings.client_arguments(get_region(), role))
         source = compilation["ModelArtifacts"]["S3ModelArtifacts"]
         task = asyncio.get_running_loop().create_task(self._run(record, source, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return {}
 
     def describe(self, request: dict[str, Any]) -> dict[str, Any]:
         """DescribeEdgePackagingJob."""

@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region
+from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 
 from twin.cloud.aws import worker
 from twin.cloud.aws.protocol import RequestError
@@ -32,6 +32,8 @@ class Endpoints:
     def create(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
         """CreateModel, CreateEndpointConfig, CreateEndpoint."""
         name = request[f"{kind}Name"]
+        if kind == "Model":
+            _check_served(request)
         if name in self._records[kind]:
             raise RequestError("ValidationException", f"Cannot create already existing {kind} {self._arn(kind, name)}")
         record = {**request, f"{kind}Arn": self._arn(kind, name), "CreationTime": time.time()}
@@ -69,6 +71,17 @@ class Endpoints:
             raise RequestError("ModelError", f"Received server error (400) from primary: {answer['failure']}")
         return json.dumps(answer).encode()
 
+    async def start(self) -> None:
+        """Go on with the endpoints that were made when the cloud stopped: nobody else would ever end their creation."""
+        for (account, region, _name), record in list(self._records["Endpoint"]._data.items()):
+            if record["EndpointStatus"] != "Creating":
+                continue
+            with request_scope(account, region):
+                try:
+                    self._later(self._bring_up(record, self._order(self._model_of(record))))
+                except RequestError as exc:
+                    record |= {"EndpointStatus": "Failed", "FailureReason": str(exc)[:1024]}
+
     async def _bring_up(self, record: dict[str, Any], order: dict[str, Any]) -> None:
         answer = await self._serve(order, None)
         record["LastModifiedTime"] = time.time()
@@ -91,7 +104,7 @@ class Endpoints:
         except PermissionError as exc:
             raise RequestError("ValidationException", f"Could not assume role: {exc}") from exc
         client = self._settings.client_arguments(get_region(), role)
-        return {"client": client, "model": model["PrimaryContainer"]["ModelDataUrl"]}
+        return {"client": client, "model": _containers(model)[0]["ModelDataUrl"]}
 
     def _model_of(self, endpoint: dict[str, Any]) -> dict[str, Any]:
         config = self._record("EndpointConfig", endpoint["EndpointConfigName"])
@@ -111,6 +124,19 @@ class Endpoints:
     @staticmethod
     def _arn(kind: str, name: str) -> str:
         return f"arn:aws:sagemaker:{get_region()}:{get_account_id()}:{ARN_KINDS[kind]}/{name}"
+
+
+def _containers(model: dict[str, Any]) -> list[dict[str, Any]]:
+    return [model["PrimaryContainer"]] if "PrimaryContainer" in model else list(model.get("Containers") or [])
+
+
+def _check_served(model: dict[str, Any]) -> None:
+    """Refuse what no endpoint of the twin could serve."""
+    containers = _containers(model)
+    if len(containers) != 1 or "ModelDataUrl" not in containers[0]:
+        raise RequestError("ValidationException", "The twin serves one container with ModelDataUrl: give exactly that")
+    if "ExecutionRoleArn" not in model:
+        raise RequestError("ValidationException", "ExecutionRoleArn must be given: the twin reads the model with it")
 
 
 ARN_KINDS = {"Model": "model", "EndpointConfig": "endpoint-config", "Endpoint": "endpoint"}
