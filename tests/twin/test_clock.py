@@ -41,7 +41,8 @@ REAL = {
     ),
     "twin/cloud/sagemaker/edge_manager.py": (
         "times that are shown",
-        "DeviceFleets._update_resource DeviceFleets.create DeviceFleets.register EdgePackagingJobs._run EdgePackagingJobs.create",
+        "DeviceFleets._update_resource DeviceFleets.create DeviceFleets.register EdgePackagingJobs._run "
+        "EdgePackagingJobs.create",
     ),
     "twin/cloud/sagemaker/endpoints.py": ("times that are shown", "Endpoints._bring_up Endpoints.create"),
     "twin/cloud/stack_deletion.py": ("pauses between retries", "QuickWaits.__init__ stop_executions"),

@@ -101,3 +101,26 @@ def test_a_model_that_cannot_be_served_is_refused_when_it_is_made(
 ) -> None:
     with pytest.raises(ClientError, match=r"\(ValidationException\).*one container with ModelDataUrl"):
         client("sagemaker").create_model(ModelName="unservable", ExecutionRoleArn=role, **changes)
+
+
+def test_models_are_listed_page_by_page_by_part_of_their_name(client: Clients, role: str) -> None:
+    sagemaker, container = client("sagemaker"), {"Image": "server", "ModelDataUrl": "s3://somewhere/model.tar.gz"}
+    many = [f"listed-{number:02}" for number in range(12)]
+    for name in many:
+        sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+
+    try:
+        pages = list(
+            sagemaker.get_paginator("list_models").paginate(
+                NameContains="listed-", SortBy="Name", SortOrder="Ascending"
+            )
+        )
+
+        assert [len(each["Models"]) for each in pages] == [10, 2]
+        found = [model for each in pages for model in each["Models"]]
+        assert [model["ModelName"] for model in found] == many
+        assert all(model["ModelArn"].endswith(f":model/{model['ModelName']}") for model in found)
+        assert sagemaker.list_models(NameContains="another")["Models"] == []
+    finally:
+        for name in many:
+            sagemaker.delete_model(ModelName=name)

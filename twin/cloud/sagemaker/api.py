@@ -55,7 +55,7 @@ class SageMakerApi:
             for verb in ("create", "describe", "delete"):
                 operation = functools.partial(getattr(endpoints, verb), kind)
                 self._operations[f"{verb.capitalize()}{kind}"] = operation
-            self._operations[f"List{kind}s"] = functools.partial(self._list_names, kind)
+            self._operations[f"List{kind}s"] = functools.partial(endpoints.list, kind)
 
     async def handle(
         self, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, list[str]]
@@ -72,10 +72,6 @@ class SageMakerApi:
             return json_response(200, self._operations[operation](request), content_type=JSON_1_1)
         except ServiceError as exc:
             return json_1_1_error(exc)
-
-    def _list_names(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
-        del request
-        return {f"{kind}s": [{f"{kind}Name": name} for name in self._endpoints.names(kind)]}
 
 
 def _check_role(request: dict[str, Any], headers: dict[str, str], operation: str) -> None:

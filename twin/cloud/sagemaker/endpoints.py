@@ -10,13 +10,14 @@ from typing import Any
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 
 from twin.cloud.aws import worker
-from twin.cloud.aws.protocol import RequestError
+from twin.cloud.aws.protocol import RequestError, page
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_store
 from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL
 from twin.cloud.settings import Settings
 
 _LIMIT_S = 60.0
+_PAGE_SIZE = 10
 
 
 class Endpoints:
@@ -57,9 +58,27 @@ class Endpoints:
         del self._records[kind][name]
         return {}
 
-    def names(self, kind: str) -> list[str]:
-        """Names of all of a kind."""
-        return sorted(self._records[kind])
+    def list(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+        """ListModels, ListEndpointConfigs, ListEndpoints, with their filters, orders and pages."""
+        name, order = f"{kind}Name", {"Name": f"{kind}Name", "Status": "EndpointStatus"}
+        shown = (name, f"{kind}Arn", "CreationTime", "LastModifiedTime", "EndpointStatus")
+
+        def selected(record: dict[str, Any]) -> bool:
+            status = record.get("EndpointStatus")
+            return (
+                request.get("NameContains", "") in record[name]
+                and request.get("StatusEquals", status) == status
+                and request.get("CreationTimeAfter", 0) <= record["CreationTime"]
+                and request.get("CreationTimeBefore", record["CreationTime"]) >= record["CreationTime"]
+            )
+
+        found = sorted(
+            filter(selected, self._records[kind].values()),
+            key=lambda record: record.get(order.get(request.get("SortBy", ""), "CreationTime"), ""),
+            reverse=request.get("SortOrder", "Descending") == "Descending",
+        )
+        items = [{key: record[key] for key in shown if key in record} for record in found]
+        return page(f"{kind}s", items, request, usual=_PAGE_SIZE)
 
     async def invoke(self, name: str, body: bytes) -> bytes:
         """InvokeEndpoint: the answer of the model's server."""
