@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 _SHOWN = 10
@@ -119,10 +120,10 @@ class Rehearsal:
         if stopped := self.stopped:
             why = stopped.abort if stopped.verdict == ABORTED else stopped.gate
             return f"the rollout would stop at ring {stopped.ring}, which {stopped.verdict}: {why}"
-        if all(each.verdict == UNCHANGED for each in self.rings):
+        if all(each.verdict in (UNCHANGED, EMPTY) for each in self.rings):
             return "a deploy brings the devices nothing new"
         behind = sum(len(each.behind) for each in self.rings)
-        return f"the rollout goes through; {behind or 'no'} devices stay behind"
+        return f"the rollout goes through; {behind or 'no'} {'device stays' if behind == 1 else 'devices stay'} behind"
 
     @property
     def usd(self) -> float:
@@ -157,9 +158,8 @@ class Rehearsal:
         ]
         for ring in self.rings:
             if ring.behind or ring.gate or ring.abort:
-                lines += ["", f"**{ring.ring}**", *(f"- {line}" for line in _gates(ring))]
-                lines += [f"- {line}" for line in _behind(ring)]
-        lines += ["", *(f"- {note}" for note in self.notes)] if self.notes else []
+                lines += ["", f"**{ring.ring}**", *(f"- {_plain(line)}" for line in [*_gates(ring), *_behind(ring)])]
+        lines += ["", *(f"- {_plain(note)}" for note in self.notes)] if self.notes else []
         fleet = ", ".join(f"{count} {nucleus}" for nucleus, count in self.nuclei.items())
         lines += ["", f"The rollout costs {self.usd:.4f} USD. Fleet of {self.taken}: {fleet}; seed {self.seed}."]
         lines += [f"<sub>Simulated devices: docs/rehearse.md says what is modelled. List {self.prices}.</sub>"]
@@ -167,7 +167,12 @@ class Rehearsal:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return _plain(f"{text[:1].upper()}{text[1:]}.")
+
+
+def _plain(text: str) -> str:
+    """What a device says may hold `<` and `>`: Markdown would take that for HTML, and show nothing of it."""
+    return escape(text, quote=False)
 
 
 def _facts(ring: RingResult) -> Iterator[str]:

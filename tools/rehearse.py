@@ -105,14 +105,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    print(result.text(), end="")
+    unwritten = ""
+    # Before it is told: a reader that goes (`| head`) ends the program.
     try:
         if options.markdown:
             options.markdown.write_text(result.markdown(), "utf-8")
         if options.json:
             options.json.write_text(json.dumps(result.as_dict(), indent=1) + "\n", "utf-8")
     except OSError as exc:
-        print(f"rehearse: the result must be writable, got {exc}: it is the one above", file=sys.stderr)
+        unwritten = f"rehearse: the result must be writable, got {exc}: it is the one above"
+    print(result.text(), end="")
+    if unwritten:
+        print(unwritten, file=sys.stderr)
         return 2
     return 1 if result.stopped else 0
 

@@ -233,6 +233,22 @@ def test_a_rehearsal_that_nohup_has_started_outlives_its_terminal(
     assert seen == {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.default_int_handler}
 
 
+def test_a_result_is_written_though_nobody_reads_what_is_told(folder: Path, tmp_path: Path) -> None:
+    found, versions = tmp_path / "found.json", ["--before", str(folder / "before"), "--after", str(folder / "before")]
+    command = [sys.executable, "-u", "-m", "tools.rehearse", "--fleet", str(folder / "fleet.json"), *versions]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run(
+            [*command, "--json", str(found)], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+
+    assert "Traceback" not in run.stderr
+    assert json.loads(found.read_text())["goes_through"] is True
+
+
 def test_a_result_that_cannot_be_written_is_still_told(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tools.cloud_assembly import Target
-from tools.rehearsal_report import ABORTED, THROUGH, Behind, Rehearsal, RingResult
+from tools.rehearsal_report import ABORTED, EMPTY, THROUGH, UNCHANGED, Behind, Rehearsal, RingResult
 from tools.rehearsed_rollout import Rollout, _abort_text
 
 RING = RingResult("all", "plant", THROUGH, 40, notified=40, succeeded=39, minutes=4.5, behind=())
@@ -67,3 +67,22 @@ def test_the_first_ring_that_stops_is_the_headline() -> None:
     )
     assert result.markdown().splitlines()[2] == "> [!CAUTION]"
     assert "| early | 40 | 39 | 4.5 | 0.0 MB | 0 | 0 of 0 lost | is aborted |" in result.markdown()
+
+
+def test_a_comment_shows_what_a_device_says_and_no_html() -> None:
+    reason = "FAILED: the archive must hold <name>/1/model.onnx <!-- and"
+    ring = replace(RING, verdict=ABORTED, abort=f"cancelled: {reason}", behind=(Behind("line-01", "lite", reason),))
+
+    text = replace(RESULT, rings=(ring,)).markdown()
+
+    assert text.count("must hold &lt;name&gt;/1/model.onnx &lt;!-- and") == 3
+    assert "<name>" not in text
+    assert "<!--" not in text
+
+
+def test_one_device_stays_behind_and_without_devices_nothing_is_new() -> None:
+    one = replace(RING, behind=(Behind("line-01", "lite", "away"),))
+    empty, unchanged = (replace(RING, verdict=verdict, devices=0) for verdict in (EMPTY, UNCHANGED))
+
+    assert replace(RESULT, rings=(one,)).headline == "the rollout goes through; 1 device stays behind"
+    assert replace(RESULT, rings=(empty, unchanged)).headline == "a deploy brings the devices nothing new"
