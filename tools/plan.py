@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return _plan(options)
+    except BrokenPipeError:  # told where a program's endings are
+        raise
     except (AssemblyError, ConfigurationError, OSError, ValueError) as exc:
         print(f"plan: {exc}", file=sys.stderr)
         return 1
@@ -74,19 +76,22 @@ def _plan(options: argparse.Namespace) -> int:
         bill = difference(change.before, change.after, left_behind(change.before, change.after), devices)
     complaints = unannounced(plan, change.announced)
     models = "".join(f"{line}\n" for line in as_lines(changed))
-    print(as_text(plan, complaints, change.destroy) + models + bill.text(), end="")
     text = as_markdown(plan, complaints, options.stage, change.destroy) + "\n"
     text += models_as_markdown(changed) + bill.markdown()
-    if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
-    if options.html:
-        base = options.base or options.before
-        lead = f"What deploying this does to the devices that have {base}."
-        options.html.write_text(as_page(text, lead, as_section(changed)), "utf-8")
-    if options.json:
-        content = {**dataclasses.asdict(plan), "unannounced": complaints, "bill": bill.as_dict()}
-        content["models"] = [each.as_dict() for each in changed]
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    try:
+        if options.markdown:
+            options.markdown.write_text(text, encoding="utf-8")
+        if options.html:
+            base = options.base or options.before
+            lead = f"What deploying this does to the devices that have {base}."
+            options.html.write_text(as_page(text, lead, as_section(changed)), "utf-8")
+        if options.json:
+            content = {**dataclasses.asdict(plan), "unannounced": complaints, "bill": bill.as_dict()}
+            content["models"] = [each.as_dict() for each in changed]
+            options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    finally:
+        # Last: a reader that goes (`| head`) ends the program.
+        print(as_text(plan, complaints, change.destroy) + models + bill.text(), end="")
     return UNANNOUNCED if complaints else 0
 
 

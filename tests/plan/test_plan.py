@@ -5,6 +5,8 @@ UPDATE_SNAPSHOTS=1 .venv/bin/pytest tests/plan     accepts what is there now
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -375,3 +377,24 @@ def test_removing_a_component_is_said_in_the_words_of_an_operator(
     main(["--before", str(before.write()), "--after", str(after.write())])
 
     assert "- plant.Model 1.0.1: this uninstalls plant.Model" in capsys.readouterr().out
+
+
+def test_files_are_written_though_nobody_reads_what_is_told(tmp_path: Path) -> None:
+    before, after = map(str, assemblies(tmp_path, "removal"))
+    found = tmp_path / "plan.json"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run(
+            [sys.executable, "-u", "-m", "tools.plan", "--before", before, "--after", after, "--json", str(found)],
+            cwd=Path(__file__).resolve().parents[2],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+    assert "Broken pipe" not in run.stderr
+    assert "bill" in json.loads(found.read_text())
