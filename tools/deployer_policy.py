@@ -7,6 +7,7 @@ Everything else, the bootstrap included, is done by the twin's administrator, as
 
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,8 @@ def run(out: Path) -> Trial:
     """
     home = out / "home"
     lifecycle.stop(home)
+    # What an interrupted run left: its user is in the way.
+    shutil.rmtree(home, ignore_errors=True)
     trail = home / "log" / "access.jsonl"
     state = lifecycle.start(home, auth=True)
     try:
