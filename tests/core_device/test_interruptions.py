@@ -154,6 +154,37 @@ def test_an_install_step_that_failed_is_run_by_the_next_deployment(tmp_path: Pat
     run(scenario)
 
 
+def test_after_a_restart_nothing_waits_for_an_install_step_that_failed_and_nothing_runs_without_it(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        cloud = OfflineCloud()
+        device = Device(tmp_path, cloud)
+        cloud.add("com.a", steps={"install": "echo x >> installs; test -e ready", **FOREVER})
+        cloud.add("com.b", steps=FOREVER)
+        await device.deployer.run(deployment({"com.b": "1.0.0"}))
+        await device.deployer.run(deployment({"com.a": "1.0.0", "com.b": "1.0.0"}, created=2))
+        await device.supervisor.stop_all()
+        before = device.work("com.a", "installs")
+
+        again = Device(tmp_path, cloud)
+        await again.deployer.start_deployed()
+        states = {name: component.state for name, component in again.supervisor.components.items()}
+        await asyncio.sleep(0.2)
+        alone = (again.work("com.a", "installs"), again.work("com.a", "pids"))
+        again.layout.work("com.a").joinpath("ready").touch()
+        outcome = await again.deployer.run(deployment({"com.a": "1.0.0", "com.b": "1.0.0"}, created=3))
+        await again.supervisor.stop_all()
+
+        assert states["com.a"] is State.BROKEN
+        assert states["com.b"] is not State.BROKEN
+        assert alone == (before, "")
+        assert outcome.status == "SUCCEEDED"
+        assert again.work("com.a", "installs") == before + "x\n"
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("step", ["install", "run"])
 def test_a_script_that_no_process_can_take_breaks_the_component_at_once(tmp_path: Path, step: str) -> None:
     async def scenario() -> None:

@@ -122,6 +122,10 @@ class Component:
                 )
             )
 
+    def leave_out(self, why: str) -> None:
+        """Do not run it, and say why: it is BROKEN."""
+        self._break(self._text(why))
+
     async def install(self) -> None:
         """Run the bootstrap step, which a classic component may have, and the install step.
 

@@ -73,6 +73,11 @@ class ComponentSupervisor:
             for dependency in recipe.dependencies:
                 self.component_changed(dependency.name)
 
+    def leave_out(self, recipe: Recipe) -> None:
+        """Have a component that is not installed; it is BROKEN, and the next deployment starts it anew."""
+        component = self._components[recipe.name] = self._make(recipe)
+        component.leave_out("its install step failed, or never had its turn: the next deployment runs it")
+
     def component_changed(self, name: str) -> None:
         """Note a component's new state: one that has ended takes those with it that are bound to it."""
         component = self._components.get(name)

@@ -98,6 +98,9 @@ class Deployer:
     async def start_deployed(self) -> None:
         """Start what the device ran before it was stopped; the cloud is not needed."""
         for name, recipe in self._stored_recipes(self.deployed).items():
+            if name in self.deployed.not_installed:
+                self._supervisor.leave_out(recipe)  # nucleus lite installs nothing at its start either
+                continue
             try:  # one that cannot be started keeps no other from it, as with units of systemd
                 await self._supervisor.start({name: recipe}, self.deployed.installed())
             except DeploymentError as exc:
