@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from twin.clock import CLOCK
 from twin.core_device.errors import DeploymentError
 
-from .component import Component, State
+from .component import ATTEMPTS, Component, State
 from .recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,9 @@ class ComponentSupervisor:
 
     async def _wait_for_dependencies(self, recipe: Recipe) -> None:
         hard = [d.name for d in recipe.dependencies if d.hard and d.name in self._components]
-        deadline = CLOCK.monotonic() + _DEPENDENCY_LIMIT_S
+        steps = [self._components[name].recipe.steps.get("startup") for name in hard]
+        limit_s = _DEPENDENCY_LIMIT_S + ATTEMPTS * max((step.timeout_s for step in steps if step), default=0.0)
+        deadline = CLOCK.monotonic() + limit_s
         while late := [n for n in hard if self._components[n].state not in (State.RUNNING, State.FINISHED)]:
             for name in late:
                 if self._components[name].state is State.BROKEN:
@@ -141,6 +143,6 @@ class ComponentSupervisor:
                     text = f"component {recipe.name}: its dependency {name} was not started"
                     raise DeploymentError(text, "COMPONENT_NOT_HEALTHY")
             if CLOCK.monotonic() > deadline:
-                text = f"component {recipe.name}: its dependencies {late} are not up after {_DEPENDENCY_LIMIT_S:g} s"
+                text = f"component {recipe.name}: its dependencies {late} are not up after {limit_s:g} s"
                 raise DeploymentError(text, "COMPONENT_NOT_HEALTHY")
             await asyncio.sleep(_POLL_S)
