@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -150,3 +151,14 @@ def test_each_call_about_something_of_sagemakers_is_authorised_on_it() -> None:
         return resource_arn("sagemaker", "/", body.encode(), "r", "1")
 
     assert [call for call in calls if resource(call) == "*"] == [call for call in calls if call.startswith("List")]
+
+
+def test_a_member_of_sagemakers_that_is_null_is_one_that_is_not_given() -> None:
+    endpoints = MagicMock(list=MagicMock(return_value={"Models": []}))
+    api = SageMakerApi(MagicMock(), MagicMock(), endpoints, MagicMock())
+    headers = {"x-amz-target": "SageMaker.ListModels"}
+
+    status, _headers, _body = asyncio.run(api.handle("POST", "/", headers, b'{"NameContains": null}', {}))
+
+    assert status == 200
+    endpoints.list.assert_called_once_with("Model", {})

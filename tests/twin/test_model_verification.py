@@ -124,3 +124,16 @@ def test_models_are_listed_page_by_page_by_part_of_their_name(client: Clients, r
     finally:
         for name in many:
             sagemaker.delete_model(ModelName=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [({"ModelName": "never-made"}, "Could not find Model"), ({}, "ModelName of each variant must be")],
+)
+def test_a_configuration_of_a_model_that_is_not_there_is_refused(
+    client: Clients, model: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ClientError, match=rf"\(ValidationException\).*{reason}"):
+        client("sagemaker").create_endpoint_config(
+            EndpointConfigName="of-nothing", ProductionVariants=[{"VariantName": "only", **model}]
+        )

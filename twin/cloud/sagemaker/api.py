@@ -16,6 +16,7 @@ from twin.cloud.aws.protocol import (
     json_1_1_error,
     json_response,
     read_operation,
+    without_none,
 )
 from twin.cloud.aws.shapes import check_request
 from twin.cloud.ministack.registry import register_background, register_service, register_store
@@ -68,6 +69,7 @@ class SageMakerApi:
                 return 200, {"Content-Type": "application/json", "x-Amzn-Invoked-Production-Variant": "only"}, content
             operation, request = read_operation(self._operations, headers, body)
             check_request("sagemaker", operation, request)
+            request = without_none(request)  # a member that is null is one that is not given
             _check_role(request, headers, operation)
             return json_response(200, self._operations[operation](request), content_type=JSON_1_1)
         except ServiceError as exc:

@@ -35,6 +35,10 @@ class Endpoints:
         name = request[f"{kind}Name"]
         if kind == "Model":
             _check_served(request)
+        for variant in request.get("ProductionVariants", []):
+            if "ModelName" not in variant:
+                raise RequestError("ValidationException", "ModelName of each variant must be given: the twin serves it")
+            self._record("Model", variant["ModelName"])
         if name in self._records[kind]:
             raise RequestError("ValidationException", f"Cannot create already existing {kind} {self._arn(kind, name)}")
         record = {**request, f"{kind}Arn": self._arn(kind, name), "CreationTime": time.time()}
