@@ -103,7 +103,9 @@ def test_a_sweep_takes_what_the_handlers_made_and_leaves_other_stages_alone(
     job, others = (f"{names.prefix}-digits-0123456789ab" for names in (OURS, THEIRS))
     for name in (job, others):
         client("sagemaker").create_model(
-            ModelName=name, ExecutionRoleArn="arn:aws:iam::000000000000:role/none", PrimaryContainer={"Image": "none"}
+            ModelName=name,
+            ExecutionRoleArn="arn:aws:iam::000000000000:role/none",
+            PrimaryContainer={"Image": "none", "ModelDataUrl": "s3://none/model.tar.gz"},
         )
     client("ssm").put_parameter(Name="/edgewright/lab/models/digits/package-uri", Value="s3://a/b", Type="String")
     client("logs").create_log_group(logGroupName="/aws/lambda/edgewright-lab-left")

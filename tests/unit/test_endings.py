@@ -40,6 +40,8 @@ def test_ctrl_c_is_told_in_a_line_also_during_the_imports(program: list[str], im
     # As the key does, at a moment that no machine's speed moves.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
+        # What a shell starts behind its back ignores the key, and so do the tests' own processes.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupt:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {importing!r}:\n"
