@@ -150,6 +150,20 @@ def left_running(work: Path) -> list[psutil.Process]:
     return found
 
 
+def keep_logs(out: Path, place: Path) -> str:
+    """Copy the logs that the clone's commands wrote: once it is gone, nothing else explains a failure.
+
+    Returns:
+        Where they are; nothing if there are none.
+    """
+    # Nothing else: beside them lie keys.
+    for log in sorted(out.rglob("*.log")):
+        copy = place / log.relative_to(out)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, copy)
+    return str(place) if place.is_dir() else ""
+
+
 async def run_in_clone(
     number: int, circumstances: Circumstances, work: Path, commands: Sequence[str], limit_s: float, log: Path
 ) -> list[Outcome]:
@@ -194,7 +208,9 @@ async def run_in_clone(
             outcomes.append(Outcome(number, name, code, time.monotonic() - started))
             if code:
                 tail = log.read_text("utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-                print(f"clone {number}: {name} ended with {code}; all output: {log}", *tail, sep="\n", file=sys.stderr)
+                kept = keep_logs(folder / "out", log.with_suffix(""))
+                told = f"clone {number}: {name} ended with {code}; all output: {log}{kept and f', its logs: {kept}'}"
+                print(told, *tail, sep="\n", file=sys.stderr)
                 break
     return outcomes
 

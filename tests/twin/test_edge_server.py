@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -13,8 +18,9 @@ import yaml
 
 from config.names import NUCLEUS_TAG
 from tests.twin.conftest import Clients, handlers_zip, outputs_of, trust, wait_until
+from twin.cloud.edge_server import edge_server as servers
 from twin.cloud.edge_server.device_process import LONGEST_DELAY_S, KeptDevice
-from twin.cloud.edge_server.provisioning import UserDataError, parse
+from twin.cloud.edge_server.provisioning import UserDataError, parse, send_outcome
 from twin.edge_processes import instances_folder
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, take_status
@@ -287,3 +293,53 @@ def test_a_device_that_cannot_be_started_is_not_tried_at_each_look() -> None:
 
     assert kept.look() is not None
     assert [kept.look() for _ in range(3)] == [None, None, None]
+
+
+def test_an_outcome_that_does_not_arrive_is_sent_again_until_the_instance_goes() -> None:
+    class Busy(BaseHTTPRequestHandler):
+        received: ClassVar[list[dict[str, str]]] = []
+
+        def do_PUT(self) -> None:
+            self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(503 if len(self.received) < 3 else 200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_port}/signal"
+        send_outcome(url, "edge-thing", "it is one", lambda: False, success=True)
+        told = list(Busy.received)
+        Busy.received.clear()
+        send_outcome(url, "edge-thing", "it is one", lambda: True, success=True)
+        server.shutdown()
+        serving.join()
+
+    assert [each["Status"] for each in told] == ["SUCCESS"] * 3
+    assert len(Busy.received) == 1
+
+
+def test_whatever_keeps_a_server_from_joining_is_told_to_cloudformation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, bool]] = []
+
+    def provision(*_: object) -> None:
+        raise RuntimeError("nobody has thought of this")
+
+    def send(_url: str, _thing: str, reason: str, _cancelled: object, *, success: bool) -> None:
+        told.append((reason, success))
+
+    monkeypatch.setattr(servers, "provision", provision)
+    monkeypatch.setattr(servers, "send_outcome", send)
+    monkeypatch.setattr(servers.EdgeServer, "_credentials", lambda _self: None)
+    settings: Any = SimpleNamespace(home=tmp_path, proxy_port=1)
+    edge = parse(user_data(SIGNAL_URL="http://127.0.0.1:1/signal"))
+    assert edge is not None
+
+    asyncio.run(servers.EdgeServer("0" * 12, "i-1", "", edge, settings).run())
+
+    assert told == [("could not be made a core device: nobody has thought of this", False)]

@@ -55,11 +55,15 @@ def test_the_commands_meet_the_circumstances_and_nothing_of_the_callers_settings
 def test_a_command_that_fails_ends_its_clone_with_the_end_of_its_output(
     repository: Path, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands = ["echo a reason; exit 3", "echo never"]
+    writes = "mkdir -p out/demo/twin && echo why > out/demo/twin/cloud.log && echo key > out/demo/private.key"
+    commands = [f"{writes}; echo a reason; exit 3", "echo never"]
 
     assert run(Circumstances(), commands, limit_s=60, logs=tmp_path / "logs", repository=repository) == 1
 
     said = capsys.readouterr()
+    (kept,) = [path for path in (tmp_path / "logs").rglob("*") if path.is_file() and path.parent != tmp_path / "logs"]
+    assert kept.read_text() == "why\n"
+    assert str(kept.parents[2]) in said.err
     assert "ended with 3" in said.err
     assert "\na reason\n" in said.err
     assert "never" not in said.out

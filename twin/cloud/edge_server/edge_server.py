@@ -56,7 +56,9 @@ class EdgeServer:
         self._provisioning = asyncio.create_task(asyncio.to_thread(self._provision))
         try:
             await asyncio.shield(self._provisioning)
-        except (ProvisioningError, OSError, ValueError, KeyError, TypeError) as exc:
+        except Exception as exc:
+            if not isinstance(exc, ProvisioningError | OSError | ValueError):
+                logger.exception("%s could not be made a core device", self.instance_id)
             self._note("failed", f"could not be made a core device: {exc}", logging.ERROR)
             await self._signal(f"could not be made a core device: {exc}", success=False)
             return
@@ -92,7 +94,8 @@ class EdgeServer:
     async def _signal(self, reason: str, *, success: bool) -> None:
         """Send the outcome once in the life of this object; later starts change nothing for CloudFormation."""
         url, self._signal_url = self._signal_url, ""
-        await asyncio.to_thread(send_outcome, url, self._edge.thing_name, reason, success=success)
+        cancelled = lambda: self._cancelled  # noqa: E731
+        await asyncio.to_thread(send_outcome, url, self._edge.thing_name, reason, cancelled, success=success)
 
     def _provision(self) -> None:
         if points_at(self._root / CONFIG_FILE, self._settings.proxy_port, self.dialect):

@@ -176,13 +176,14 @@ def _error(state: tenacity.RetryCallState) -> str:
     return str(state.outcome.exception()) if state.outcome else ""
 
 
-def send_outcome(url: str, thing_name: str, reason: str, *, success: bool) -> None:
-    """Send the outcome; one that cannot be sent is logged, and CloudFormation waits until its time is over.
+def send_outcome(url: str, thing_name: str, reason: str, cancelled: Callable[[], bool], *, success: bool) -> None:
+    """Send the outcome, for up to 120 s as the user data does; then CloudFormation waits until its time is over.
 
     Args:
         url: Of the wait condition's handle; nothing is sent without one.
         thing_name: Names the sender.
         reason: Shown in the stack's events.
+        cancelled: Asked before it is sent again.
         success: Whether the instance is a core device.
     """
     if not url.startswith("http://127.0.0.1:"):
@@ -190,7 +191,14 @@ def send_outcome(url: str, thing_name: str, reason: str, *, success: bool) -> No
     signal = {"Status": "SUCCESS" if success else "FAILURE", "Reason": reason, "UniqueId": thing_name, "Data": ""}
     body = json.dumps(signal).encode()
     request = urllib.request.Request(url, body, {"Content-Type": ""}, method="PUT")  # noqa: S310 (checked above)
+    out_of_time = tenacity.stop_after_delay(_LIMIT_S)
+    waiting = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(OSError),
+        wait=tenacity.wait_exponential(0.2, max=2),
+        stop=lambda state: cancelled() or out_of_time(state),
+        reraise=True,
+    )
     try:
-        urllib.request.urlopen(request, timeout=_SIGNAL_LIMIT_S).close()  # noqa: S310 (checked above)
+        waiting(lambda: urllib.request.urlopen(request, timeout=_SIGNAL_LIMIT_S).close())  # noqa: S310 (checked above)
     except OSError as exc:
         logger.warning("the outcome of %s could not be sent to CloudFormation: %s", thing_name, exc)
