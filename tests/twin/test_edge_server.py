@@ -301,7 +301,8 @@ def test_an_outcome_that_does_not_arrive_is_sent_again_until_the_instance_goes()
 
         def do_PUT(self) -> None:
             self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(503 if len(self.received) < 3 else 200)
+            over = self.path.endswith("/over")
+            self.send_response(404 if over else 503 if len(self.received) < 3 else 200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -314,12 +315,45 @@ def test_an_outcome_that_does_not_arrive_is_sent_again_until_the_instance_goes()
         send_outcome(url, "edge-thing", "it is one", lambda: False, success=True)
         told = list(Busy.received)
         Busy.received.clear()
-        send_outcome(url, "edge-thing", "it is one", lambda: True, success=True)
+        send_outcome(url, "edge-thing", "its instance goes", lambda: True, success=True)
+        send_outcome(f"{url}/over", "edge-thing", "its stack is over", lambda: False, success=True)
         server.shutdown()
         serving.join()
 
     assert [each["Status"] for each in told] == ["SUCCESS"] * 3
-    assert len(Busy.received) == 1
+    assert [each["Reason"] for each in Busy.received] == ["its instance goes", "its stack is over"]
+
+
+def test_a_device_is_watched_while_its_joining_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, watched = threading.Event(), threading.Event()
+    news = iter([("running", "core device started"), None])
+
+    def look(_self: object) -> tuple[str, str] | None:
+        if (found := next(news, "end")) == "end":
+            watched.set()
+            return None
+        return found  # type: ignore[return-value]
+
+    monkeypatch.setattr(servers, "provision", lambda *_: None)
+    monkeypatch.setattr(servers, "send_outcome", lambda *_args, **_named: heard.wait(60))
+    monkeypatch.setattr(servers.EdgeServer, "_credentials", lambda _self: None)
+    monkeypatch.setattr(KeptDevice, "look", look)
+    monkeypatch.setattr(KeptDevice, "adopt", lambda _self: False)
+    settings: Any = SimpleNamespace(home=tmp_path, proxy_port=1)
+    edge = parse(user_data(SIGNAL_URL="http://127.0.0.1:1/signal"))
+    assert edge is not None
+
+    async def watch() -> bool:
+        server = servers.EdgeServer("0" * 12, "i-1", "", edge, settings)
+        life = asyncio.create_task(server.run())
+        try:
+            return await asyncio.to_thread(watched.wait, 30)
+        finally:
+            heard.set()
+            life.cancel()
+            await server.abandon_provisioning()
+
+    assert asyncio.run(watch())
 
 
 def test_whatever_keeps_a_server_from_joining_is_told_to_cloudformation(

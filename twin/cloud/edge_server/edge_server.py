@@ -49,6 +49,7 @@ class EdgeServer:
         self._signal_url = edge.signal_url
         self._cancelled = False
         self._provisioning: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Provision, then keep the device running until cancelled; a failure is logged and ends it."""
@@ -69,15 +70,18 @@ class EdgeServer:
         while True:
             if news := self._device.look():
                 self._note(*news, logging.WARNING if news[0] == "restarting" else logging.INFO)
-                if news[0] == "running":
-                    await self._signal(f"{self._edge.thing_name} is a core device", success=True)
+                if news[0] == "running" and self._signal_url:
+                    # Beside the watch: the device may end while it is told.
+                    self._telling = asyncio.create_task(
+                        self._signal(f"{self._edge.thing_name} is a core device", success=True)
+                    )
             await asyncio.sleep(_WATCH_S)
 
     async def abandon_provisioning(self) -> None:
         """Make no further call, and wait for the one under way; each call is bounded."""
         self._cancelled = True
-        if self._provisioning is not None:
-            await asyncio.gather(self._provisioning, return_exceptions=True)
+        under_way = [task for task in (self._provisioning, self._telling) if task is not None]
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def remove(self, *, keep_files: bool) -> None:
         """End the device and its components, within 20 s, and delete the root folder.

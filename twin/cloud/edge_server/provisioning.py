@@ -10,9 +10,11 @@ import binascii
 import json
 import logging
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +179,7 @@ def _error(state: tenacity.RetryCallState) -> str:
 
 
 def send_outcome(url: str, thing_name: str, reason: str, cancelled: Callable[[], bool], *, success: bool) -> None:
-    """Send the outcome, for up to 120 s as the user data does; then CloudFormation waits until its time is over.
+    """Send the outcome until it is heard, for up to 120 s; then CloudFormation waits until its time is over.
 
     Args:
         url: Of the wait condition's handle; nothing is sent without one.
@@ -193,7 +195,7 @@ def send_outcome(url: str, thing_name: str, reason: str, cancelled: Callable[[],
     request = urllib.request.Request(url, body, {"Content-Type": ""}, method="PUT")  # noqa: S310 (checked above)
     out_of_time = tenacity.stop_after_delay(_LIMIT_S)
     waiting = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(OSError),
+        retry=tenacity.retry_if_exception(_is_unheard),
         wait=tenacity.wait_exponential(0.2, max=2),
         stop=lambda state: cancelled() or out_of_time(state),
         reraise=True,
@@ -202,3 +204,10 @@ def send_outcome(url: str, thing_name: str, reason: str, cancelled: Callable[[],
         waiting(lambda: urllib.request.urlopen(request, timeout=_SIGNAL_LIMIT_S).close())  # noqa: S310 (checked above)
     except OSError as exc:
         logger.warning("the outcome of %s could not be sent to CloudFormation: %s", thing_name, exc)
+
+
+def _is_unheard(error: BaseException) -> bool:
+    # A condition of a stack that is over, say, is refused for good.
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, OSError)
