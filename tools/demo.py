@@ -25,6 +25,7 @@ from tools.cdk_cli import ROOT, CdkError
 from tools.demo_site import CAMERA, read_a_digit_cut_off
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from tools.predictions import (
+    PICTURE_TOPIC,
     ClassifiedPicture,
     Prediction,
     PredictionError,
@@ -144,22 +145,18 @@ def run(out: Path) -> Report:
         words.append(f"{names.edge_server} runs deployment {deployment[:8]},")
     with progress.step("predict") as words:
 
-        def predict() -> tuple[list[Prediction], float]:
+        def predict() -> tuple[list[Prediction], float, list[Prediction], list[Scene], ClassifiedPicture]:
             predictions: list[Prediction] = []
             first_s = 0.0
-            with OperatorClient(state) as operator:
+            with OperatorClient(state) as operator, operator.listen(PICTURE_TOPIC) as photographs:
                 for prediction in predict_held_out(operator, names, MODEL):
                     first_s = first_s or time.monotonic() - deployed
                     predictions.append(prediction)
                     progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
-            return predictions, first_s
+                flowers, scenes = predict_flowers(operator, names), find_digits(operator, names)
+                return predictions, first_s, flowers, scenes, next_picture(photographs)
 
-        def predict_others() -> tuple[list[Prediction], list[Scene], ClassifiedPicture]:
-            with OperatorClient(state) as operator:
-                return predict_flowers(operator, names), find_digits(operator, names), next_picture(operator)
-
-        predictions, first_prediction_s = repeated_if_the_twin_ends(home, predict)
-        flowers, scenes, picture = repeated_if_the_twin_ends(home, predict_others)
+        predictions, first_prediction_s, flowers, scenes, picture = repeated_if_the_twin_ends(home, predict)
         precision = precision_of(scenes)
         words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
         words.append(f"{len(flowers)} iris flowers, accuracy {accuracy(flowers):.3f},")
