@@ -5,6 +5,7 @@ import pytest
 
 from edge_handlers.answering import CALLED_OFF
 from edge_handlers.certificates import PolicyInUseError
+from edge_handlers.device_list import OWNER
 from edge_handlers.service_client import AwsCallError
 from tests.handlers import event
 from tests.handlers.event import Context
@@ -237,6 +238,21 @@ def test_a_thing_that_is_only_a_member_of_a_group_leaves_it_and_nothing_else(
     assert fleet.certificates == {certificate: "ACTIVE"}
     assert fleet.attached == {("foreign", certificate)}
     assert greengrass.core_devices == {"foreign"}
+
+
+def test_a_thing_that_another_registry_has_taken_over_meanwhile_leaves_the_groups_and_nothing_else(
+    registry: Registry, fleet: FakeIot
+) -> None:
+    certificate = fleet.provision("one", SERVER)
+    marks = {OWNER: "edgewright-other"}
+    # Between the look at the register and the removal.
+    fleet.before("describe_thing", lambda: fleet.things[SERVER].update(attributes=marks))
+
+    registry.delete()
+
+    assert {name: thing["attributes"] for name, thing in fleet.things.items()} == {SERVER: marks}
+    assert fleet.certificates == {certificate: "ACTIVE"}
+    assert not any(fleet.groups.values())
 
 
 @pytest.mark.parametrize(
