@@ -1,10 +1,12 @@
 """Guards that must act before anything is collected."""
 
+import functools
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -58,3 +60,18 @@ def no_session_of_an_earlier_test() -> None:
     """Let boto3 forget the keys with which it was used first: they are of a twin that is gone."""
     if boto3 := sys.modules.get("boto3"):
         boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]
+        _parse_service_models_once()
+
+
+@functools.cache
+def _parse_service_models_once() -> None:
+    """Share them among sessions: parsing takes a tenth of a second a client, and each test has a session of its own."""
+    from botocore.loaders import JSONFileLoader
+
+    parse = JSONFileLoader.load_file
+
+    @functools.cache
+    def parsed(path: str) -> Any:
+        return parse(JSONFileLoader(), path)
+
+    JSONFileLoader.load_file = lambda _loader, path: parsed(path)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from config.places import IMPORTS
 from tests.twin.conftest import Clients
 from twin.cloud.functions import Forker
 
@@ -157,3 +159,25 @@ def _ends(pid: int, limit_s: float = 30) -> bool:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     return not Path(f"/proc/{pid}").exists()
+
+
+COPY = """
+from twin.cloud import function_template
+function_template._load()
+from botocore.loaders import JSONFileLoader
+parsed, load = [], JSONFileLoader._load_file
+JSONFileLoader._load_file = lambda loader, path, way: (parsed.append(path), load(loader, path, way))[1]
+import boto3
+keys = {"region_name": "us-east-1", "aws_access_key_id": "none", "aws_secret_access_key": "none"}
+for service in ("iot", "s3", "dynamodb"):
+    boto3.client(service, **keys)
+    boto3.session.Session().client(service, **keys)
+print([service for service in ("iot", "s3", "dynamodb") if any(f"/{service}/" in path for path in parsed)])
+"""
+
+
+def test_a_copy_parses_the_models_of_no_service_that_is_loaded() -> None:
+    command = [sys.executable, "-c", COPY]
+    done = subprocess.run(command, cwd=IMPORTS, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.stdout == "['dynamodb']\n", done.stderr

@@ -65,14 +65,20 @@ def _keep_time() -> None:
 def _load() -> None:
     for name in _MODULES:
         importlib.import_module(name)
+    from boto3.session import Session
     from botocore.loaders import JSONFileLoader
-    from botocore.session import Session
 
-    # A copy has each file parsed already; it may change what it gets, which is its own.
-    JSONFileLoader.load_file = functools.cache(JSONFileLoader.load_file)
+    parse = JSONFileLoader.load_file
+
+    @functools.cache
+    def parsed(path: str) -> Any:
+        return parse(JSONFileLoader(), path)
+
+    # A copy has each file parsed already, whatever session it makes; it may change what it gets, which is its own.
+    JSONFileLoader.load_file = lambda _loader, path: parsed(path)
     session = Session()
     for service in _SERVICES:
-        session.create_client(service, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
+        session.client(service, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
 
 
 def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
