@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -284,6 +286,23 @@ def test_a_device_that_cannot_be_started_is_tried_again() -> None:
     assert told == [("restarting", cause), ("restarting", cause), ("running", "core device started"), None]
     process.alive = False
     assert kept.look() == ("restarting", "core device ended; next start in 0.0 s")
+
+
+def test_a_device_that_has_run_for_a_while_comes_back_at_once_however_often_it_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments = itertools.count(0, 20)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(moments)))
+    process: Any = Unstartable(0)
+    kept = KeptDevice(process)
+
+    told = []
+    for _ in range(6):
+        kept.look()
+        process.alive = False
+        told.append(kept.look())
+
+    assert told == [("restarting", "core device ended; next start in 0.5 s")] * 6
 
 
 def test_a_device_that_cannot_be_started_is_not_tried_at_each_look() -> None:

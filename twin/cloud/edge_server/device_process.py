@@ -18,8 +18,8 @@ from twin.files import PRIVATE_UMASK, private_opener
 from twin.process import ALLOCATOR, INTERPRETER_VARIABLES, ProcessIdentity, processes_where
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-STABLE_S = 60.0
-"""A device that ran this long starts again after the first delay when it ends."""
+STABLE_S = 15.0
+"""A device that ran this long starts again after the first delay when it ends: one that cannot run ends sooner."""
 
 _INHERITED = ("LANG", "LC_ALL", "TZ", *INTERPRETER_VARIABLES)
 
