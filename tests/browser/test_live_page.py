@@ -24,7 +24,8 @@ from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
 from twin.errors import TwinError
 from twin.operator import OperatorClient
-from twin.page.fleet import Fleet
+from twin.page import parts
+from twin.page.fleet import Fleet, View
 from twin.state import TwinState
 
 CHROMIUM = find()
@@ -62,6 +63,25 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             yield Live(state, url, chromium, folder / "out")
     finally:
         lifecycle.stop(state.home)
+
+
+def test_stacks_that_change_are_shown_unless_the_reader_closed_their_list(live: Live) -> None:
+    live.browser.do("open", url=live.url)
+    here = "document.createElement('div')"  # the page's server sends nothing for it
+    live.browser.do("evaluate", code=f"document.querySelector('main').prepend(Object.assign({here}, {{ id: 'here' }}))")
+
+    def shown(status: str) -> bool:
+        html = parts.rollout(View(stacks=(("edgewright-twin-storage", status, 1.0, ""),)))
+        live.browser.do("evaluate", code=f"take('here', {json.dumps(html)})")
+        return bool(live.browser.do("evaluate", code="document.querySelector('#here details').open"))
+
+    assert not shown("CREATE_COMPLETE"), "a page that is opened before a deploy begins with a settled list"
+    assert shown("UPDATE_IN_PROGRESS")
+    assert shown("UPDATE_COMPLETE"), "what is read is not closed between two stacks"
+    live.browser.do("click", on="#here summary")
+    assert not shown("UPDATE_IN_PROGRESS")
+    live.browser.do("click", on="#here summary")
+    assert shown("UPDATE_COMPLETE")
 
 
 def test_the_demos_deploy_is_watched_as_it_goes(live: Live) -> None:

@@ -19,9 +19,16 @@ function tick(root) {
   }
 }
 
+// Lists that the reader opened or closed: they stay so. The server opens one where something goes on, and closes none.
+const chosen = new Set();
+document.addEventListener("click", (event) => {
+  const list = event.target.closest("summary")?.parentElement;
+  if (list) chosen.add(list.id);
+});
+
 const kept = {
-  // What the reader opened stays open, and a chosen device stays chosen.
-  beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+  beforeAttributeUpdated: (name, node, change) =>
+    !(name === "open" && node.tagName === "DETAILS" && (change === "remove" || chosen.has(node.id))),
   beforeNodeMorphed: (before, after) => {
     if (before.tagName === "TIME" && after.tagName === "TIME" && before.dataset.at === after.dataset.at) return false;
     return !before.isEqualNode?.(after);
