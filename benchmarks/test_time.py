@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/test_time.py BASE CHECKOUT [--runs 3] [--pytest-only | --common]
 
 The checkouts take turns, so that a busy machine slows both down. CPU counts every process that has ended. Runs that
-fail are shown as such and count for nothing. `--common` runs the tests that both have: of the same function and
-parameters, in whatever file.
+fail are shown as such and count for nothing. `--common` runs the tests that both have: functions of the same name with
+as many cases, else cases with the same parameters, in whatever file.
 """
 
 import argparse
@@ -78,6 +78,11 @@ def _in_both(base: Path, checkout: Path) -> list[list[str]]:
     """The commands that run the tests which both checkouts have, each one once."""
     recipes = [_command(folder, pytest_only=True) for folder in (base, checkout)]
     collected = [_tests(folder, recipe) for folder, recipe in zip((base, checkout), recipes, strict=True)]
+    # A case whose parameter is written otherwise today is the same case, where there are as many of them.
+    functions = [Counter(_function(name) for name, _ in tests) for tests in collected]
+    same = {name for name, count in functions[0].items() if functions[1][name] == count}
+    collected = [[(_function(name) if _function(name) in same else name, node) for name, node in tests]
+                 for tests in collected]  # fmt: skip
     counts = [Counter(name for name, _ in tests) for tests in collected]
     shared = counts[0] & counts[1]
     print(f"{shared.total()} tests in both, of {counts[0].total()} and {counts[1].total()}", flush=True)
@@ -93,6 +98,10 @@ def _in_both(base: Path, checkout: Path) -> list[list[str]]:
         chosen.write_text("\n".join(picked) + "\n", encoding="utf-8")
         commands.append([*recipe, f"@{chosen}"])
     return commands
+
+
+def _function(name: str) -> str:
+    return name.partition("[")[0]
 
 
 def _tests(folder: Path, recipe: list[str]) -> list[tuple[str, str]]:

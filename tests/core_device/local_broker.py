@@ -148,6 +148,9 @@ class LocalClient:
     async def until_connected(self, times: int) -> None:
         await asyncio.to_thread(self._until, lambda: self.connected.count("Success") >= times)
 
+    async def until_lost(self) -> None:
+        await asyncio.to_thread(self._until, lambda: "lost" in self.connected)
+
     async def close(self) -> None:
         self.client.disconnect()
         await asyncio.to_thread(self.client.loop_stop)

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_component.back_off import BackOff
 from edge_component.connected_service import SETTLE_S
 from edge_component.ipc import IpcError, RefusedError
 from edge_component.outbox import Outbox
@@ -247,6 +249,30 @@ def test_can_be_stopped_while_it_waits_for_a_device() -> None:
     made.stop()
 
     assert running.wait() is Event.STOP
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_signal_that_wakes_nobody_stops_it_soon(connected: bool) -> None:
+    device = FakeDevice()
+    made = service(device)
+    made._renew_s = 1e6
+    if not connected:
+        device.failures = [IpcError("away")] * 100
+        made._back_off = BackOff(60, 60)
+    before = signal.signal(signal.SIGUSR1, lambda *_: made.stop())
+    # Caught by another thread it leaves the main one's wait alone, as one does that comes just before that begins.
+    caught = threading.Timer(0.5, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+    late = threading.Timer(20, made.stop)
+    try:
+        caught.start()
+        late.start()
+        began = time.monotonic()
+        assert made.run() is Event.STOP
+        assert time.monotonic() - began < 15
+    finally:
+        late.cancel()
+        caught.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_ends_for_a_new_start_when_its_environment_is_replaced() -> None:

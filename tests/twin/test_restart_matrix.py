@@ -21,6 +21,7 @@ from twin.state import TwinState
 
 NAME = "com.example.Slow"
 END_S = 60.0
+UNTIL_TOLD = "while [ ! -e ../go-on ]; do sleep 0.1; done"
 
 
 @pytest.fixture
@@ -54,8 +55,16 @@ def deploy(state: TwinState, version: str, **more: Any) -> str:
     return str(answer["deploymentId"])
 
 
+def work(state: TwinState) -> Path:
+    return devices_folder(state.home) / "device-01" / "work"
+
+
+def go_on(state: TwinState) -> None:
+    (work(state) / "go-on").touch()
+
+
 def begun(state: TwinState, version: str) -> bool:
-    path = devices_folder(state.home) / "device-01" / "work" / "begun"
+    path = work(state) / "begun"
     return path.exists() and version in path.read_text()
 
 
@@ -77,11 +86,11 @@ def kill_both(state: TwinState) -> None:
 
 
 @pytest.mark.parametrize("kill", [kill_device, kill_cloud, kill_both])
-@pytest.mark.parametrize(("install", "expected"), [("sleep 4", "SUCCEEDED"), ("sleep 4; exit 3", "FAILED")])
+@pytest.mark.parametrize(("ends", "expected"), [("exit 0", "SUCCEEDED"), ("exit 3", "FAILED")])
 def test_a_deployment_that_is_interrupted_ends(
-    small_twin: TwinState, kill: Callable[[TwinState], None], install: str, expected: str
+    small_twin: TwinState, kill: Callable[[TwinState], None], ends: str, expected: str
 ) -> None:
-    component(small_twin, "1.0.0", install)
+    component(small_twin, "1.0.0", f"{UNTIL_TOLD}; {ends}")
     deployment = deploy(small_twin, "1.0.0")
     wait_until(lambda: begun(small_twin, "1.0.0"))
     wait_until(lambda: status_of(greengrass(small_twin), "device-01", deployment) == "IN_PROGRESS")
@@ -89,6 +98,7 @@ def test_a_deployment_that_is_interrupted_ends(
 
     kill(small_twin)
     state = lifecycle.start(small_twin.home)
+    go_on(state)
 
     wait_until(lambda: status_of(greengrass(state), "device-01", deployment) == expected, END_S)
     if expected == "FAILED":
@@ -100,13 +110,14 @@ def test_a_deployment_that_is_interrupted_ends(
 
 
 def test_a_job_that_is_cancelled_while_it_runs_does_not_stand_in_the_way_of_the_next(small_twin: TwinState) -> None:
-    component(small_twin, "1.0.0", "sleep 4")
+    component(small_twin, "1.0.0", UNTIL_TOLD)
     component(small_twin, "1.0.1", "true")
     first = deploy(small_twin, "1.0.0")
     wait_until(lambda: begun(small_twin, "1.0.0"))
 
     greengrass(small_twin).cancel_deployment(deploymentId=first)
     second = deploy(small_twin, "1.0.1")
+    go_on(small_twin)
 
     wait_until(lambda: status_of(greengrass(small_twin), "device-01", second) == "SUCCEEDED", END_S)
     assert status_of(greengrass(small_twin), "device-01", first) == "CANCELED"

@@ -2,6 +2,7 @@
 
 # ruff: noqa: B027 - hooks do nothing unless a component has something to do
 
+import contextlib
 import logging
 import os
 import queue
@@ -32,6 +33,8 @@ RENEWALS = 8
 #: then read once.
 SETTLE_S = 0.25
 POLL_S = 0.25
+#: No wait is longer: where a signal comes just before one begins, its handler runs only when that wait has ended.
+SIGNAL_S = 0.5
 FINISH_LIMIT_S = 5.0
 
 
@@ -223,7 +226,7 @@ class ConnectedService(ABC):
 
     def _follow(self, client: IpcClient) -> Event | None:
         while not client.lost:
-            event = self._events.get()
+            event = self._next(SIGNAL_S)
             if event in ENDINGS:
                 return event
             if event is Event.RENEWAL_DUE:
@@ -238,6 +241,11 @@ class ConnectedService(ABC):
                     return ending
                 if not self._configure(client):
                     return None
+        return None
+
+    def _next(self, within_s: float) -> Event | None:
+        with contextlib.suppress(queue.Empty):
+            return self._events.get(timeout=within_s)
         return None
 
     def _untold(self, client: IpcClient) -> Event | None:
@@ -272,10 +280,7 @@ class ConnectedService(ABC):
         """Pause; what else happens meanwhile is seen by what follows a pause: a connection or a reading."""
         deadline = time.monotonic() + pause_s
         while (remaining_s := deadline - time.monotonic()) > 0:
-            try:
-                event = self._events.get(timeout=remaining_s)
-            except queue.Empty:
-                break
+            event = self._next(min(remaining_s, SIGNAL_S))
             if event in ENDINGS:
                 return event
             if event is Event.RENEWAL_DUE:
