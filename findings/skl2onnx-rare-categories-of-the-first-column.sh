@@ -1,9 +1,10 @@
 #!/bin/sh
 # skl2onnx 1.20.0: an OrdinalEncoder that lumps rare categories together (min_frequency or max_categories) is converted with the
 # first column's list of rare categories for all columns that arrive in one tensor. Categories that are frequent in a later
-# column get the number of the rare ones there, and the other way round, without a word. The converter looks the list up by
-# the number of the input, not of the column, so that a tensor for each column works, and so does a table of one column.
-# It left the limits out altogether before: github.com/onnx/sklearn-onnx/issues/1215.
+# column get the number of the rare ones there, and the other way round, without a word where the columns have as many
+# categories as the first; else the runtime refuses the file. The converter looks the list up by the number of the input, not
+# of the column, so that a tensor for each column works, and so does a table of one column. It left the limits out altogether
+# before: github.com/onnx/sklearn-onnx/issues/1215.
 # Rows of the training with another number than scikit-learn 1.9.1 gives, for each of three columns.
 # Seen with onnx 1.23.2, onnxruntime 1.32.0, numpy 2.4.6, CPython 3.11:
 #   no limit, one tensor: 0%, 0%, 0%; min_frequency, one tensor: 0%, 100%, 50%; min_frequency, three tensors: 0%, 0%, 0%;
