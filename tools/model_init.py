@@ -463,6 +463,7 @@ def _convert(flags: argparse.Namespace, folder: Path) -> Iterator[str]:
             file.write_text("\n".join(names), encoding="utf-8")
             setattr(flags, flag, str(file))
     yield f"{flags.estimator.name}: as ONNX it gives what the estimator gives, to {found.difference:.1g}"
+    yield from (f"{flags.estimator.name}: {note}" for note in found.notes)
 
 
 def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path) -> Iterator[str]:

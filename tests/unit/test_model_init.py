@@ -17,9 +17,12 @@ import skops.io
 from onnx import TensorProto, helper, numpy_helper, save
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OrdinalEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.places import MODELS
@@ -364,6 +367,50 @@ def test_an_estimator_becomes_a_model_that_gives_the_same(tmp_path: Path, stages
     assert f": {label} {probability:.3f}" in said
 
 
+TREES = ("--trust", "sklearn.tree._tree.Tree")
+
+
+def test_an_estimator_whose_conversion_answers_otherwise_far_from_0_is_refused(tmp_path: Path, stages: Path) -> None:
+    # skl2onnx keeps a column that the imputer leaves out: findings/skl2onnx-empty-column-shifts-the-rest.sh
+    rows, kinds = load_iris(return_X_y=True)
+    rows = rows.copy()
+    rows[:, 0] = np.nan
+    fitted = make_pipeline(SimpleImputer(), DecisionTreeClassifier(random_state=0)).fit(rows, kinds)
+    file = dumped(tmp_path / "shifted.skops", fitted)
+
+    with pytest.raises(estimators.EstimatorError, match=r"got a difference of 1 on \d+ of 384 rows: a step that"):
+        made(tmp_path, stages, "--from", file, *TREES, "--trust", "numpy.dtype")
+
+
+def test_an_estimator_that_knows_its_categories_alone_is_compared_on_them(tmp_path: Path, stages: Path) -> None:
+    rows = np.random.default_rng(0).integers(3, 6, size=(60, 2)).astype(np.float32)
+    fitted = make_pipeline(OrdinalEncoder(), DecisionTreeClassifier(random_state=0)).fit(rows, rows.sum(axis=1) > 8)
+    file = dumped(tmp_path / "known.skops", fitted)
+
+    _, lines = made(tmp_path, stages, "--from", file, *TREES, "--trust", "numpy.dtype")
+
+    assert lines[0] == "known.skops: as ONNX it gives what the estimator gives, to 0"
+
+
+def test_a_file_that_the_runtime_refuses_is_an_estimators_fault(tmp_path: Path, stages: Path) -> None:
+    # findings/skl2onnx-rare-categories-of-the-first-column.sh
+    rows = np.stack([np.repeat(range(5), (5, 40, 5, 45, 5)), np.repeat(range(3), (40, 5, 55))], axis=1).astype("f")
+    fitted = make_pipeline(OrdinalEncoder(min_frequency=20), LogisticRegression()).fit(rows, rows[:, 0] > 2)
+    file = dumped(tmp_path / "rare.skops", fitted)
+
+    with pytest.raises(estimators.EstimatorError, match=r"makes a model of Pipeline that ONNX Runtime refuses: "):
+        made(tmp_path, stages, "--from", file, "--trust", "numpy.dtype")
+
+
+def test_classes_that_predict_names_otherwise_than_the_likeliest_are_told(tmp_path: Path, stages: Path) -> None:
+    rows, kinds = load_iris(return_X_y=True)
+    fitted = SGDClassifier(loss="modified_huber", random_state=0).fit(rows, kinds)
+
+    _, lines = made(tmp_path, stages, "--from", dumped(tmp_path / "tied.skops", fitted))
+
+    assert re.match(r"tied\.skops: on \d+ of 384 rows its predict names another class than the likeliest", lines[1])
+
+
 def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told(*words: Any) -> str:
         with pytest.raises((ModelInitError, estimators.EstimatorError)) as found:
@@ -382,6 +429,10 @@ def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monke
         told("--from", unfitted)
         == "unfitted.skops must hold a fitted estimator, got LogisticRegression: call fit first"
     )
+    classes_alone = dumped(tmp_path / "classes.skops", LinearSVC().fit([[0.0], [1.0]], [0, 1]))
+    assert told("--from", classes_alone).startswith("a classifier must give probabilities (predict_proba), LinearSVC")
+    several = DecisionTreeClassifier().fit([[0.0], [1.0]], [[0, 1], [1, 0]])
+    assert told("--from", dumped(tmp_path / "several.skops", several), *TREES).startswith("a classifier must have one ")
     assert told("--from", tmp_path / "empty.skops").startswith("--from must be a whole skops file, got ")
     strange = told("--from", dumped(tmp_path / "strange.skops", Forest()))
     assert re.match(r"strange\.skops must be made of types that skops knows as harmless, got (\S+\.Forest): ", strange)
