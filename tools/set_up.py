@@ -230,19 +230,22 @@ class SetUp:
             SetUpError: npm could not; its own words are in the text.
         """
         digest = _digest(self._root / "package.json") + _digest(self._root / "package-lock.json")
-        # `npm ci` empties the folder first, so that the mark of an earlier installation cannot outlive it.
         mark = self._root / "node_modules" / ".set-up"
         wanted = f"{digest} {_WITH_DEV}" if dev else digest
+        found = mark.read_text(encoding="utf-8") if mark.is_file() else ""
         # What tests need, too, is no reason to take it away again.
-        if mark.is_file() and mark.read_text(encoding="utf-8") in (wanted, f"{digest} {_WITH_DEV}"):
+        if found in (wanted, f"{digest} {_WITH_DEV}"):
             return
+        # `npm ci` empties the folder first, so that the mark of an earlier installation cannot outlive it. What tests
+        # need besides comes on top of the same lock's, by the same hashes.
+        how = ("install", "--no-save") if found == digest else ("ci",)
         print(f"› CDK command line{' and the browser tests' if dev else ''} (hash-checked)", flush=True)
         variables = {
             "npm_config_cache": str(self._root / ".cache" / "npm"),
             **_own("npm_config_"),
             "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
-        npm = [str(environment / "bin" / "npm"), "ci", "--no-progress", "--loglevel=error"]
+        npm = [str(environment / "bin" / "npm"), *how, "--no-progress", "--loglevel=error"]
         npm += [] if dev else ["--omit=dev"]
         _run(npm, "npm could not install the CDK command line", variables, cwd=self._root)
         mark.write_text(wanted, encoding="utf-8")

@@ -6,9 +6,11 @@ import base64
 import dataclasses
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -312,6 +314,52 @@ def test_what_npm_says_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         SetUp(tmp_path).make_node(tmp_path / ".venv", dev=True)
 
     assert not (tmp_path / "node_modules" / ".set-up").exists()
+
+
+def test_what_tests_need_besides_comes_on_top_by_the_locks_hashes(tmp_path: Path) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("npm", "node"):
+        (tmp_path / ".venv" / "bin" / name).symlink_to(ROOT / ".venv" / "bin" / name)
+    sums = {name: npm_package(tmp_path, name) for name in ("one", "two")}
+    needed = {"dependencies": {"one": "file:one.tgz"}, "devDependencies": {"two": "file:two.tgz"}}
+    packages: dict[str, dict[str, object]] = {
+        f"node_modules/{name}": {"version": "1.0.0", "resolved": f"file:{name}.tgz", "integrity": sums[name]}
+        for name in sums
+    }
+    packages["node_modules/two"] |= {"dev": True}
+    lock = {"name": "x", "lockfileVersion": 3, "requires": True, "packages": {"": {"name": "x", **needed}, **packages}}
+    (tmp_path / "package.json").write_text(json.dumps({"name": "x", "private": True, **needed}))
+    (tmp_path / "package-lock.json").write_text(json.dumps(lock))
+    modules, set_up_here = tmp_path / "node_modules", SetUp(tmp_path)
+
+    set_up_here.make_node(tmp_path / ".venv", dev=False)
+    assert (modules / "one" / "package.json").is_file()
+    assert not (modules / "two").exists()
+    (modules / "one" / "kept").touch()
+
+    whole = (tmp_path / "two.tgz").read_bytes()
+    npm_package(tmp_path, "two", "not what was locked")
+    with pytest.raises(SetUpError, match="EINTEGRITY"):
+        set_up_here.make_node(tmp_path / ".venv", dev=True)
+    (tmp_path / "two.tgz").write_bytes(whole)
+    set_up_here.make_node(tmp_path / ".venv", dev=True)
+    assert (modules / "two" / "package.json").is_file()
+    assert (modules / "one" / "kept").exists(), "nothing is installed twice"
+
+    (tmp_path / "package.json").write_text(json.dumps({"name": "x", "private": True, "description": "new", **needed}))
+    set_up_here.make_node(tmp_path / ".venv", dev=True)
+    assert not (modules / "one" / "kept").exists(), "another lock begins with an empty folder"
+
+
+def npm_package(folder: Path, name: str, description: str = "") -> str:
+    """Make a package's archive and give its integrity as a lock has it."""
+    content = json.dumps({"name": name, "version": "1.0.0", "description": description}).encode()
+    member = tarfile.TarInfo("package/package.json")
+    member.size = len(content)
+    with tarfile.open(folder / f"{name}.tgz", "w:gz") as archive:
+        archive.addfile(member, io.BytesIO(content))
+    digest = hashlib.sha512((folder / f"{name}.tgz").read_bytes()).digest()
+    return f"sha512-{base64.b64encode(digest).decode()}"
 
 
 def test_a_second_set_up_waits_for_the_first_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
