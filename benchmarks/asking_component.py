@@ -1,7 +1,8 @@
 """A component of the same device that asks a model on local topics, one request after the other.
 
-The nucleus starts it (`local_requests.py` brings it there): its environment has the IPC's socket and token. Writes one
-JSON object: how many requests were answered, lost and out of order, and how long each took, ms.
+The nucleus starts it (`local_requests.py` brings it there): its environment has the IPC's socket and token. When half
+is answered it waits until the line is cut. Writes one JSON object: how many requests were answered, lost and out of
+order, and how long each took, ms.
 """
 
 import argparse
@@ -16,8 +17,8 @@ from awsiot.greengrasscoreipc.model import BinaryMessage, PublishMessage, Subscr
 
 #: So long an answer may take before the request counts as lost.
 LIMIT_S = 30.0
-#: After so many a note is left of how far it is.
-PROGRESS = 50
+#: So long the line may take to be cut.
+CUT_LIMIT_S = 120.0
 
 
 def main() -> None:
@@ -26,7 +27,8 @@ def main() -> None:
     parser.add_argument("request_topic")
     parser.add_argument("response_topic")
     parser.add_argument("count", type=int)
-    parser.add_argument("--report", type=Path, help="file for the report, and beside it .progress (default: stdout)")
+    parser.add_argument("--report", type=Path, help="file for the report (default: stdout)")
+    parser.add_argument("--half", type=Path, help="made when half is answered; goes on when it is gone")
     options = parser.parse_args()
     answers: queue.Queue[dict[str, object]] = queue.Queue()
 
@@ -37,6 +39,8 @@ def main() -> None:
     client.subscribe_to_topic(topic=options.response_topic, on_stream_event=heard)
     took_ms, lost, out_of_order = list[float](), 0, 0
     for number in range(options.count):
+        if options.half and number == options.count // 2:
+            wait_for_the_cut(options.half)
         message = json.dumps({"request_id": str(number), "index": number % 300}).encode()
         publish = PublishMessage(binary_message=BinaryMessage(message=message))
         started = time.perf_counter()
@@ -48,8 +52,6 @@ def main() -> None:
             continue
         took_ms.append((time.perf_counter() - started) * 1000)
         out_of_order += answer["request_id"] != str(number) or "label" not in answer
-        if options.report and number % PROGRESS == 0:
-            options.report.with_suffix(".progress").write_text(str(number))
     report = {"answered": len(took_ms), "lost": lost, "out_of_order": out_of_order, "took_ms": took_ms}
     if options.report:
         partial = options.report.with_suffix(".part")
@@ -58,6 +60,20 @@ def main() -> None:
     else:
         sys.stdout.write(json.dumps(report))
     client.close().result(10)
+
+
+def wait_for_the_cut(half: Path) -> None:
+    """Say that half is answered, and wait until that was heard.
+
+    Raises:
+        TimeoutError: Nobody cut the line.
+    """
+    half.touch()
+    end = time.monotonic() + CUT_LIMIT_S
+    while half.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"the line must be cut within {CUT_LIMIT_S:.0f} s: remove {half}")
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
