@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,14 +22,17 @@ from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines
 from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
 from twin.files import finish_together, private_folder, private_opener, try_room
-from twin.ports import accepts_connections, free_ports, is_free
-from twin.process import ProcessIdentity, end_processes, heads, processes_where, with_descendants
+from twin.ports import free_ports, is_free
+from twin.process import ProcessIdentity, end_processes, heads, listened_on, processes_where, with_descendants
 from twin.state import PORT_NAMES, STATE_FILE, TwinState, load_state, remove_state, save_state
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
+_PORT_CHOICES = 5
+"""How often a start chooses ports anew: another program may take one between the choice and the cloud's binding it."""
+
 ROOM_BYTES = 16 << 20
 """That a start needs besides what its state has now."""
 
@@ -39,6 +43,10 @@ __all__ = ["load_state", "one_at_a_time", "start", "stop"]
 
 class _EndedError(TwinError):
     """The cloud has ended by itself."""
+
+
+class _TakenError(_EndedError):
+    """It has, or was ended, because another program has a port that was to be its own."""
 
 
 def _silent(_text: str) -> None:
@@ -97,7 +105,7 @@ def start(
         progress: Told what happens, in short sentences.
 
     Returns:
-        The state, once every listener accepts connections.
+        The state, once its cloud listens on every port. One that others take meanwhile is chosen anew.
 
     Raises:
         TwinError: If it cannot be started within 60 s; the text ends with the last lines of the log.
@@ -119,45 +127,43 @@ def start(
         finish_together(home / "state")
         _check_persisted_state(home)
         _check_room(home)
-        ports = _ports(known, progress)
-        secret = known.secret if known is not None else secrets.token_urlsafe(30)
         evaluate = os.environ.get("TWIN_AUTH") == "1" if auth is None else auth
         clock = _clock(home, known, 1.0 if speed is None else speed)
-        progress("starting the cloud")
-        environment = cloud_environment(
-            home,
-            ports,
-            region=REGION,
-            account=ACCOUNT,
-            secret=secret,
-            auth=evaluate,
-            extensions=extensions,
-            clock=clock,
-            aws_rates=aws_rates,
-        )
-        pid = spawn_cloud(home, environment)
-        try:
-            started = ProcessIdentity.of(pid).started
-        except psutil.NoSuchProcess as exc:
-            raise TwinError(f"the cloud ended at once:\n{last_log_lines(home)}") from exc
-        state = TwinState(
-            home=home,
-            pid=pid,
-            started=started,
-            region=REGION,
-            account=ACCOUNT,
-            secret=secret,
-            clock=clock,
-            **ports,
-        )
-        # Before the wait, so that a start that is interrupted can still be found and ended.
-        try:
-            save_state(state)
-        except OSError as exc:
-            _end_cloud_processes(home)
-            raise TwinError(f"{home / STATE_FILE} must be writable, got {exc}: make room, then repeat") from exc
-        _wait_until_ready(state, progress)
-        return state
+        choices = _PORT_CHOICES
+        while True:
+            choices -= 1
+            known = _spawned(
+                home, known, progress, auth=evaluate, extensions=extensions, clock=clock, aws_rates=aws_rates
+            )
+            try:
+                _wait_until_ready(known, progress)
+                return known
+            except _TakenError:
+                if not choices:
+                    raise
+
+
+def _spawned(home: Path, known: TwinState | None, progress: Progress, *, clock: str, **settings: Any) -> TwinState:
+    """Start the cloud's process, on the ports and with the secret that are known, and note it in the state folder."""
+    ports = _ports(known, progress)
+    secret = known.secret if known is not None else secrets.token_urlsafe(30)
+    progress("starting the cloud")
+    environment = cloud_environment(home, ports, region=REGION, account=ACCOUNT, secret=secret, clock=clock, **settings)
+    pid = spawn_cloud(home, environment)
+    try:
+        started = ProcessIdentity.of(pid).started
+    except psutil.NoSuchProcess as exc:
+        raise TwinError(f"the cloud ended at once:\n{last_log_lines(home)}") from exc
+    state = TwinState(
+        home=home, pid=pid, started=started, region=REGION, account=ACCOUNT, secret=secret, clock=clock, **ports
+    )
+    # Before the wait, so that a start that is interrupted can still be found and ended.
+    try:
+        save_state(state)
+    except OSError as exc:
+        _end_cloud_processes(home)
+        raise TwinError(f"{home / STATE_FILE} must be writable, got {exc}: make room, then repeat") from exc
+    return state
 
 
 def _clock(home: Path, known: TwinState | None, speed: float) -> str:
@@ -199,11 +205,16 @@ def _check_room(home: Path) -> None:
 
 def _ports(known: TwinState | None, progress: Progress) -> dict[str, int]:
     if known is not None:
-        taken = [f"{name} {port}" for name, port in known.ports.items() if not is_free(port)]
+        taken = _taken(known)
         if not taken:
             return known.ports
-        progress(f"taken meanwhile by other programs: {', '.join(taken)}; choosing new ports")
+        progress(f"taken meanwhile by other programs: {taken}; choosing new ports")
     return dict(zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
+
+
+def _taken(state: TwinState) -> str:
+    """Which ports of a cloud that does not run are others' now."""
+    return ", ".join(f"{name} {port}" for name, port in state.ports.items() if not is_free(port))
 
 
 def _wait_until_ready(state: TwinState, progress: Progress) -> None:
@@ -212,12 +223,16 @@ def _wait_until_ready(state: TwinState, progress: Progress) -> None:
     while time.monotonic() < deadline:
         if not state.running:
             _reap(state.pid)
-            raise _EndedError(
-                f"the cloud ended while it started; the end of {state.home / 'log/cloud.log'}:\n"
-                f"{last_log_lines(state.home)}"
-            )
-        if _is_ready(state):
-            return
+            text = f"the end of {state.home / 'log/cloud.log'}:\n{last_log_lines(state.home)}"
+            if taken := _taken(state):
+                raise _TakenError(f"the cloud's ports must stay free while it starts, others took {taken}; {text}")
+            raise _EndedError(f"the cloud ended while it started; {text}")
+        # Who has taken a port may be another twin, which answers as this one would.
+        if state.gateway_port in listened_on(state.pid) and _is_ready(state):
+            if listened_on(state.pid) >= set(state.ports.values()):
+                return
+            # MiniStack goes on where it does not get its MQTT port.
+            _end_cloud_processes(state.home)
         time.sleep(0.05)
     _end_cloud_processes(state.home)
     raise TwinError(
@@ -229,10 +244,9 @@ def _wait_until_ready(state: TwinState, progress: Progress) -> None:
 def _is_ready(state: TwinState) -> bool:
     try:
         with urllib.request.urlopen(f"{state.gateway_url}/_ministack/ready", timeout=2) as answer:  # noqa: S310
-            ready = answer.status == 200
+            return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-    return ready and all(accepts_connections(port) for port in state.ports.values())
 
 
 def stop(home: Path, *, anyway: bool = False, progress: Progress = _silent) -> bool:

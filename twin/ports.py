@@ -22,21 +22,14 @@ def own_hosts(port: int) -> frozenset[str]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a listener could take the port now."""
+    """Whether a listener could take the port now; a number that is no port is not free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
-        except OSError:
+        except (OSError, OverflowError):
             return False
         return True
-
-
-def accepts_connections(port: int) -> bool:
-    """Whether something listens on the port."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def free_ports(count: int) -> list[int]:

@@ -96,6 +96,17 @@ class ProcessIdentity:
             return None
 
 
+def listened_on(pid: int) -> set[int]:
+    """The ports of 127.0.0.1 that a process of this user listens on; none if there is no such process."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp4")
+    except psutil.Error:
+        return set()
+    return {
+        each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN and each.laddr.ip == "127.0.0.1"
+    }
+
+
 def processes_where(matches: Callable[[dict[str, str]], bool]) -> list[psutil.Process]:
     """The processes of this user whose environment matches; those that cannot be read are left out.
 

@@ -26,7 +26,8 @@ from twin import lifecycle
 from twin.core_device.files import Layout
 from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
 from twin.errors import TwinError
-from twin.process import ProcessIdentity
+from twin.ports import free_ports
+from twin.process import ProcessIdentity, listened_on
 from twin.state import PORT_NAMES, TwinState, load_state, save_state
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -148,6 +149,7 @@ def test_persisted_state_that_is_damaged_is_refused_by_name(home: Path) -> None:
 
 def test_a_cloud_that_does_not_start_shows_the_end_of_its_log(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "_ports", lambda known, progress: dict.fromkeys(PORT_NAMES, 70_000))
+    monkeypatch.setattr(lifecycle, "_PORT_CHOICES", 1)
 
     with pytest.raises(TwinError, match="GATEWAY_PORT must be a port from 1 to 65535, got '70000'"):
         lifecycle.start(home)
@@ -155,12 +157,51 @@ def test_a_cloud_that_does_not_start_shows_the_end_of_its_log(home: Path, monkey
 
 def test_new_ports_are_chosen_when_one_is_taken(home: Path, twin: TwinState) -> None:
     home.mkdir()
-    stale = replace(twin, home=home, pid=os.getpid(), started=1.0)
+    stale = replace(twin, home=home, pid=os.getpid(), started=1.0, data_port=70_000)
     save_state(stale)
 
     state = lifecycle.start(home)
 
     assert not set(state.ports.values()) & set(twin.ports.values())
+
+
+def test_a_port_that_another_twin_takes_during_the_start_is_chosen_anew(
+    home: Path, twin: TwinState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each port once: a second passes between choice and use, and another twin answers as this one would."""
+    missed = list(PORT_NAMES)
+
+    def choose(count: int) -> list[int]:
+        chosen = free_ports(count)
+        if missed:
+            name = missed.pop(0)
+            chosen[PORT_NAMES.index(name)] = twin.ports[name]
+        return chosen
+
+    monkeypatch.setattr(lifecycle, "free_ports", choose)
+    monkeypatch.setattr(lifecycle, "_PORT_CHOICES", len(PORT_NAMES) + 1)
+    told: list[str] = []
+
+    state = lifecycle.start(home, progress=told.append)
+
+    assert [line for line in told if "taken" in line] == [
+        f"taken meanwhile by other programs: {name} {twin.ports[name]}; choosing new ports" for name in PORT_NAMES
+    ]
+    assert listened_on(state.pid) >= set(state.ports.values())
+    boto3.client("iot", **state.client_arguments()).create_thing_group(thingGroupName="its-own")
+    assert state == load_state(home)
+
+
+def test_ports_that_are_always_taken_are_named(home: Path, twin: TwinState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "free_ports", lambda count: [*free_ports(count - 1), twin.proxy_port])
+    monkeypatch.setattr(lifecycle, "_PORT_CHOICES", 2)
+
+    with pytest.raises(TwinError, match=f"others took proxy_port {twin.proxy_port}; the end of .*cloud.log"):
+        lifecycle.start(home)
+
+    state = load_state(home)
+    assert state is not None
+    assert not state.running
 
 
 def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) -> None:

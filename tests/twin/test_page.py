@@ -523,3 +523,8 @@ def test_the_page_over_aws_only_reads() -> None:
 
     assert "AWS account 111122223333" in source.where
     assert (source.ask, source.fault, dict(source.faults), dict(source.logs())) == (None, None, {}, {})
+
+
+def test_a_port_is_one_pages_from_the_moment_it_is_taken() -> None:
+    with listener(None) as first, pytest.raises(OSError, match="in use"):
+        listener(first.getsockname()[1])

@@ -232,6 +232,7 @@ def listener(port: int | None) -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # hypercorn waits for ever until a browser has taken the rest
             taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2000 * SEND_S))
         taken.bind((LOOPBACK, port or 0))
+        taken.listen()  # bound alone, it could still be another's
     except OSError:
         taken.close()
         raise
