@@ -14,6 +14,7 @@ from tests.core_device.small_broker import SmallBroker, running_broker
 from tests.core_device.tls_identity import TlsIdentity, renew
 from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
+from twin.core_device.cloud.mqtt_client import IN_FLIGHT_LIMIT
 from twin.core_device.cloud.spool import Spool
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import RequestRejectedError
@@ -382,6 +383,57 @@ def test_a_topic_over_which_iot_core_would_end_the_connection_is_refused(
         await until(lambda: not connection._queued)
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("topic", ["a/+", "#", "a\0", "a\ud800"])
+def test_a_topic_that_no_packet_may_have_is_refused(tmp_path: Path, topic: str) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        with pytest.raises(RequestRejectedError, match=r"a topic must be UTF-8 without \+, # and zero bytes"):
+            await connection.deliver(topic, b"", 1)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * 65_536])
+@pytest.mark.parametrize("field", ["contentType", "responseTopic", "userProperties"])
+def test_a_property_that_no_packet_can_hold_is_refused_and_the_connection_stays(
+    tmp_path: Path, field: str, text: str
+) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        value = [{"key": "k", "value": text}] if field == "userProperties" else text
+
+        with pytest.raises(RequestRejectedError, match="an MQTT property is not valid"):
+            await connection.deliver("a", b"refused", 1, {field: value})
+        await connection.deliver("a", b"next", 1)
+        await until(lambda: not connection._queued)
+
+        assert broker.published == [("a", b"next")]
+        assert len(broker.client_ids) == 1
+
+    run(tmp_path, scenario)
+
+
+def test_what_waits_for_the_cloud_comes_in_order_and_is_not_all_the_clients(tmp_path: Path) -> None:
+    """A crowd's answers: each costs the client some 2 kB, whose memory would stay the device's for good."""
+    crowd = [("a", b"%d" % number) for number in range(3 * IN_FLIGHT_LIMIT)]
+
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        broker.acknowledges = False
+        for topic, payload in crowd:
+            await connection.deliver(topic, payload, 1)
+        await until(lambda: len(broker.published) == IN_FLIGHT_LIMIT)
+
+        assert len(connection._client._out_messages) == IN_FLIGHT_LIMIT
+        broker.acknowledges = True
+        broker.drop_clients()
+        await until(lambda: not connection._queued)
+
+        assert broker.published == crowd[:IN_FLIGHT_LIMIT] + crowd
+        assert connection._queued_bytes == 0
+
+    run(tmp_path, scenario, spool=tmp_path / "spool.sqlite")
 
 
 def test_a_receiver_that_left_while_it_subscribed_hears_nothing(tmp_path: Path) -> None:

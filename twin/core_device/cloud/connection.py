@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.matcher import MQTTMatcher
+from paho.mqtt.properties import Properties
 
 from twin.clock import CLOCK
 from twin.core_device.backoff import Backoff
@@ -20,7 +23,7 @@ from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
 from .https import DeviceTls
-from .mqtt_client import make_mqtt_client, publish_properties
+from .mqtt_client import IN_FLIGHT_LIMIT, make_mqtt_client, publish_properties
 from .spool import Spool
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ KEEP_ALIVE_S = 30
 PAYLOAD_LIMIT_BYTES = 128 << 10  # IoT Core's quota
 TOPIC_LIMIT_BYTES, TOPIC_LIMIT_SLASHES = 256, 7  # the same; of basic ingest, after the rule's name
 QUEUE_LIMIT_BYTES = 2_621_440  # the classic nucleus' spooler
+_NOT_IN_TOPICS = re.compile("[+#\0\ud800-\udfff]")
 _MESSAGE_OVERHEAD_BYTES = 256
 _ACKNOWLEDGE_LIMIT_S = 10.0
 _LOOK_S = 5.0
@@ -43,11 +47,14 @@ class _Subscription:
     receivers: list[Receiver] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Queued:
-    """A message of QoS 1 until its acknowledgement."""
+    """A message of QoS 1 until its acknowledgement; the payload is the client's once it has the message."""
 
     topic: str
+    payload: bytes
+    retain: bool
+    properties: Properties | None
     size: int
     number: int | None  # in the spool
     acknowledged: asyncio.Future[None] | None = None  # where somebody waits for it
@@ -97,6 +104,7 @@ class Connection:
         self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._queued: dict[int, _Queued] = {}
+        self._waiting: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._connect_listeners: list[Callable[[], None]] = []
         self._tls = tls or DeviceTls(configuration)
@@ -278,8 +286,10 @@ class Connection:
 
     def _check(self, topic: str, payload: bytes, qos: int) -> None:
         # IoT Core ends the connection over a topic that breaks its rule, again with each repetition of the message.
+        if _NOT_IN_TOPICS.search(topic):
+            raise RequestRejectedError(f"a topic must be UTF-8 without +, # and zero bytes, got {topic[:300]!r}")
         own = topic.split("/", 3)[-1] if topic.startswith("$aws/rules/") else topic
-        if not 1 <= len(own.encode(errors="replace")) <= TOPIC_LIMIT_BYTES or own.count("/") > TOPIC_LIMIT_SLASHES:
+        if not 1 <= len(own.encode()) <= TOPIC_LIMIT_BYTES or own.count("/") > TOPIC_LIMIT_SLASHES:
             rule = f"a topic must have 1 to {TOPIC_LIMIT_BYTES} bytes and at most {TOPIC_LIMIT_SLASHES} slashes"
             raise RequestRejectedError(f"{rule}, got {topic[:300]!r}")
         if len(payload) > PAYLOAD_LIMIT_BYTES:
@@ -300,14 +310,25 @@ class Connection:
         retain, attached = publish_properties(properties)
         if not self._sends_properties:
             retain, attached = False, None
-        info = self._client.publish(topic, payload, qos, retain, attached)
-        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE or (info.rc and not qos):
-            raise RequestRejectedError(f"the message was not taken: {mqtt.error_string(info.rc)}")
         if not qos:
+            info = self._client.publish(topic, payload, 0, retain, attached)
+            if info.rc:
+                raise RequestRejectedError(f"the message was not taken: {mqtt.error_string(info.rc)}")
             return None
-        self._queued[info.mid] = queued = _Queued(topic, len(payload) + _MESSAGE_OVERHEAD_BYTES, number)
-        self._queued_bytes += queued.size
+        size = len(payload) + _MESSAGE_OVERHEAD_BYTES
+        queued = _Queued(topic, payload, retain, attached, size, number)
+        self._waiting.append(queued)
+        self._queued_bytes += size
+        self._hand_over()
         return queued
+
+    def _hand_over(self) -> None:
+        """Give the client as many as may be unacknowledged: each costs some 2 kB there, beside what it is."""
+        while self._waiting and len(self._queued) < IN_FLIGHT_LIMIT:
+            queued = self._waiting.popleft()
+            info = self._client.publish(queued.topic, queued.payload, 1, queued.retain, queued.properties)
+            self._queued[info.mid] = queued
+            queued.payload = b""
 
     def _on_acknowledged(self, mid: int, reason: Any) -> None:
         queued = self._queued.pop(mid, None)
@@ -320,6 +341,7 @@ class Connection:
             self._spool.acknowledge(queued.number)
         if queued.acknowledged and not queued.acknowledged.done():
             queued.acknowledged.set_result(None)
+        self._hand_over()
 
     async def subscribe(self, topic_filter: str, qos: int, receiver: Receiver) -> Callable[[], None]:
         """Call `receiver(topic, payload)` for every message; one subscription serves all receivers of a filter.

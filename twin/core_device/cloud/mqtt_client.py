@@ -6,6 +6,7 @@ import base64
 import binascii
 import socket
 import ssl
+import struct
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
 _CONNECT_TIMEOUT_S = 10.0
-_IN_FLIGHT_LIMIT = 100  # IoT Core's quota of unacknowledged messages for a client
+IN_FLIGHT_LIMIT = 100  # IoT Core's quota of unacknowledged messages for a client
 _TUNNEL_HEAD_LIMIT_BYTES = 8192
 _UTF8_FORMATS = ("1", "UTF8")
 
@@ -60,7 +61,7 @@ def make_mqtt_client(
     )
     client.proxy_url, client.address = configuration.nucleus.proxy_url, address
     client.connect_timeout = _CONNECT_TIMEOUT_S
-    client.max_inflight_messages_set(_IN_FLIGHT_LIMIT)
+    client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
     client.tls_set_context(tls)
     return client
 
@@ -128,7 +129,9 @@ def publish_properties(request: Mapping[str, Any]) -> tuple[bool, Properties | N
             properties.PayloadFormatIndicator = int(str(payload_format).upper() in _UTF8_FORMATS)
         if (content_type := request.get("contentType")) is not None:
             properties.ContentType = str(content_type)
-    except (KeyError, TypeError, ValueError, binascii.Error, ArithmeticError) as exc:
+        # A text that no packet can hold would end each connection at which it is sent.
+        properties.pack()  # type: ignore[no-untyped-call]
+    except (KeyError, TypeError, ValueError, binascii.Error, ArithmeticError, struct.error) as exc:
         raise RequestRejectedError(f"an MQTT property is not valid: {exc!r}") from exc
     except Exception as exc:
         if type(exc).__name__ != "MQTTException":
