@@ -116,6 +116,7 @@ def main() -> int:
         if options.crowd:
             # The first crowd fills what is bounded in cloud and component (threads, buffers, the client of S3), and the
             # allocators keep that: only what the next one adds would go on for ever.
+            time.sleep(REST_S)
             first = memory_mb(cloud, twin)
             print(json.dumps({"before the first crowd": first}), flush=True)
             lost += stage(cloud, clients, options.crowd, options.crowd)["lost"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.core_device.small_broker import SmallBroker, running_broker
 from tests.core_device.tls_identity import TlsIdentity, renew
 from twin.core_device.backoff import Backoff
+from twin.core_device.cloud.backlog import PIECE_BYTES, Backlog
 from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
 from twin.core_device.cloud.mqtt_client import IN_FLIGHT_LIMIT
 from twin.core_device.cloud.spool import Spool
@@ -412,6 +416,24 @@ def test_a_property_that_no_packet_can_hold_is_refused_and_the_connection_stays(
         assert len(broker.client_ids) == 1
 
     run(tmp_path, scenario)
+
+
+@given(st.lists(st.integers(-1, 5000), max_size=80))
+def test_a_backlog_gives_what_was_put_in_order_and_then_takes_no_memory(steps: list[int]) -> None:
+    """Numbers put 26 times as many bytes, up to the longest payload; -1 takes one."""
+    backlog, waiting = Backlog(), deque[bytes]()
+    for number, step in enumerate(steps):
+        if step >= 0:
+            payload = bytes([number]) * (step * 26)
+            backlog.put(payload)
+            waiting.append(payload)
+        elif waiting:
+            assert backlog.take(len(waiting[0])) == waiting.popleft()
+        assert sum(map(len, backlog._pieces)) <= sum(map(len, waiting)) + 2 * PIECE_BYTES
+    while waiting:
+        assert backlog.take(len(waiting[0])) == waiting.popleft()
+
+    assert not backlog._pieces
 
 
 def test_what_waits_for_the_cloud_comes_in_order_and_is_not_all_the_clients(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
+from .backlog import Backlog
 from .https import DeviceTls
 from .mqtt_client import IN_FLIGHT_LIMIT, make_mqtt_client, publish_properties
 from .spool import Spool
@@ -49,10 +51,9 @@ class _Subscription:
 
 @dataclass(slots=True)
 class _Queued:
-    """A message of QoS 1 until its acknowledgement; the payload is the client's once it has the message."""
+    """A message of QoS 1 until its acknowledgement; its payload is in the backlog, then the client's."""
 
     topic: str
-    payload: bytes
     retain: bool
     properties: Properties | None
     size: int
@@ -105,6 +106,7 @@ class Connection:
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._queued: dict[int, _Queued] = {}
         self._waiting: deque[_Queued] = deque()
+        self._backlog = Backlog()
         self._queued_bytes = 0
         self._connect_listeners: list[Callable[[], None]] = []
         self._tls = tls or DeviceTls(configuration)
@@ -316,8 +318,9 @@ class Connection:
                 raise RequestRejectedError(f"the message was not taken: {mqtt.error_string(info.rc)}")
             return None
         size = len(payload) + _MESSAGE_OVERHEAD_BYTES
-        queued = _Queued(topic, payload, retain, attached, size, number)
+        queued = _Queued(sys.intern(topic), retain, attached, size, number)
         self._waiting.append(queued)
+        self._backlog.put(payload)
         self._queued_bytes += size
         self._hand_over()
         return queued
@@ -326,9 +329,9 @@ class Connection:
         """Give the client as many as may be unacknowledged: each costs some 2 kB there, beside what it is."""
         while self._waiting and len(self._queued) < IN_FLIGHT_LIMIT:
             queued = self._waiting.popleft()
-            info = self._client.publish(queued.topic, queued.payload, 1, queued.retain, queued.properties)
+            payload = self._backlog.take(queued.size - _MESSAGE_OVERHEAD_BYTES)
+            info = self._client.publish(queued.topic, payload, 1, queued.retain, queued.properties)
             self._queued[info.mid] = queued
-            queued.payload = b""
 
     def _on_acknowledged(self, mid: int, reason: Any) -> None:
         queued = self._queued.pop(mid, None)
