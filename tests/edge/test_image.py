@@ -235,6 +235,7 @@ def test_any_bytes_are_a_picture_or_an_error(data: bytes) -> None:
     assert outcome(data) in ((8, 8, 1), ErrorCode.INVALID_IMAGE)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.sampled_from(SEEDS), st.data())
 def test_a_damaged_picture_is_a_picture_or_an_error(seed: bytes, data: st.DataObject) -> None:
     damaged = bytearray(seed)

@@ -370,6 +370,7 @@ def test_an_estimator_becomes_a_model_that_gives_the_same(tmp_path: Path, stages
 TREES = ("--trust", "sklearn.tree._tree.Tree")
 
 
+@pytest.mark.filterwarnings("ignore:Skipping features")  # of scikit-learn, about the column that is left out
 def test_an_estimator_whose_conversion_answers_otherwise_far_from_0_is_refused(tmp_path: Path, stages: Path) -> None:
     # skl2onnx keeps a column that the imputer leaves out: findings/skl2onnx-empty-column-shifts-the-rest.sh
     rows, kinds = load_iris(return_X_y=True)
