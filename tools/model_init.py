@@ -33,6 +33,8 @@ PIXELS: dict[str, dict[str, list[float]]] = {
 }
 _ELEMENTS = {runtime: name for name, runtime in DTYPES.items()}
 _TRIES = 4
+#: The graph's file in the folder, whatever it was called.
+_SOURCE = "model.onnx"
 #: What a task has a use for.
 _PICTURE = ("labels", "size", "pixels", "resize", "order")
 _VALUES = ("labels", "output", "probabilities")
@@ -170,11 +172,11 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     task = flags.task or seen_task(inputs, outputs, len(given))
     _check_flags(flags, task)
     name = flags.name or re.sub(r"[^a-z0-9]+", "-", flags.file.stem.lower()).strip("-")
-    declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": "model.onnx"}
+    declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": _SOURCE}
     if extras := weight_files(flags.file):
         declared["extras"] = extras
-    if DECLARATION in extras:
-        raise ModelInitError(f"weights must be in a file of another name than {DECLARATION}: export them anew")
+    if taken := sorted({DECLARATION, _SOURCE} & set(extras)):
+        raise ModelInitError(f"weights must be in a file of another name than {taken[0]}: export them anew")
     if task == TENSORS:
         kept = _tensors(inputs, outputs, answers)
         for tensor in (*inputs, *kept):
@@ -482,7 +484,7 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
         for extra in declared.get("extras", ()):
             (made / extra).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(flags.file.parent / extra, made / extra)
-        shutil.copyfile(flags.file, made / "model.onnx")
+        shutil.copyfile(flags.file, made / _SOURCE)
         (made / DECLARATION).write_text(_as_json(declared), encoding="utf-8")
         yield from check(made, [])
         if declared["task"] == OBJECTS:

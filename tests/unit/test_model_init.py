@@ -245,6 +245,16 @@ def test_weights_outside_of_the_folder_are_refused(tmp_path: Path) -> None:
         declaration_of(flags(file), Answers(flags(file), None))
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.json"])
+def test_weights_that_are_called_like_a_file_of_the_folder_are_refused(tmp_path: Path, stages: Path, name: str) -> None:
+    file = pictures(tmp_path / "net.onnx", [1, 3, 4, 4], save_as_external_data=True, location=name, size_threshold=0)
+
+    with pytest.raises(ModelInitError, match=rf"weights must be in a file of another name than {name}: export"):
+        made(tmp_path, stages, file, "--labels", "5", "--pixels", "0-1")
+
+    assert not (tmp_path / "models").exists()
+
+
 def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(
     tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
