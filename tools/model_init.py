@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -383,21 +384,14 @@ def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: P
 
     Raises:
         ConfigurationError: The stage cannot be read, or not with the model; then its file is as it was.
+        ModelInitError: Its models are written in a way that no entry can be added to; likewise.
     """
     listed = _listed_in(stage, instead_of, folder, name)
     if name in listed:
         return f"{folder.name}/{stage}.toml lists {name} already"
     path = folder / f"{stage}.toml"
     before = path.read_text(encoding="utf-8")
-    lines = before.splitlines()
-    entries = [place for place, line in enumerate(lines) if line.strip().startswith("[[models]]")]
-    end = next((at for at in range(entries[-1] + 1, len(lines)) if lines[at].startswith("[")), len(lines))
-    while end > entries[-1] + 1 and not lines[end - 1].strip():
-        end -= 1
-    lines[end:end] = ["", "[[models]]", f'folder = "{name}"', 'compiler = "none"']
-    if instead_of:
-        lines = _without(lines, instead_of)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(_with_entry(before, name, instead_of, f"{folder.name}/{path.name}"), encoding="utf-8")
     try:
         load_stage(stage, folder)
     except ConfigurationError:
@@ -414,17 +408,59 @@ def _listed_in(stage: str, instead_of: str | None, folder: Path, name: str = "")
     return listed
 
 
+_ENTRY = re.compile(r"""\s*\[\[\s*["']?models["']?\s*\]\]""")
+_TABLE = re.compile(r"\s*\[")
+#: A table of an entry, such as `[models.serving]`: it belongs to the entry before it.
+_PART = re.compile(r"""\s*\[\s*["']?models["']?\s*\.""")
+
+
+def _with_entry(text: str, name: str, instead_of: str | None, shown: str) -> str:
+    """A stage's file with an entry for a model; lines of anything else stay as they are."""
+    entry = {"folder": name, "compiler": "none"}
+    lines = text.split("\n")
+    if entries := [place for place, line in enumerate(lines) if _ENTRY.match(line)]:
+        after = range(entries[-1] + 1, len(lines))
+        end = next((at for at in after if _TABLE.match(lines[at]) and not _PART.match(lines[at])), len(lines))
+        while end > entries[-1] + 1 and not lines[end - 1].strip():
+            end -= 1
+        lines[end:end] = ["", "[[models]]", *(f'{key} = "{value}"' for key, value in entry.items())]
+        if instead_of:
+            lines = _without(lines, instead_of)
+        made = "\n".join(lines).rstrip("\n") + "\n"
+        if _differs_by_an_entry(text, made, entry, instead_of):
+            return made
+    raise ModelInitError(
+        f"{shown} must list its models as tables [[models]], so that one can be added: write folder = {name!r} there "
+        "yourself, and give --stage none"
+    )
+
+
+def _differs_by_an_entry(before: str, after: str, entry: dict[str, str], instead_of: str | None) -> bool:
+    """Whether nothing else has changed: lines are not all that TOML may be written in."""
+    try:
+        old, new = (tomllib.loads(text.removeprefix("\ufeff")) for text in (before, after))
+    except tomllib.TOMLDecodeError:
+        return False
+    models = [model for model in old["models"] if model["folder"] != instead_of]
+
+    def rest(stage: dict[str, Any]) -> dict[str, Any]:
+        observed = {key: value for key, value in stage.get("observability", {}).items() if key != "models"}
+        return {**stage, "models": [], "observability": observed}
+
+    return new["models"] == [*models, entry] and rest(new) == rest(old)
+
+
 def _without(lines: Sequence[str], model: str) -> list[str]:
     """Take a model's tables out of a stage's file; other lines stay as they are."""
     kept: list[str] = []
     gone = in_models = False
     for place, line in enumerate(lines):
-        if line.startswith("[[models]]"):
-            rest = next((at for at in range(place + 1, len(lines)) if lines[at].startswith("[")), len(lines))
-            gone = any(re.match(rf"""folder\s*=\s*["']{model}["']""", each) for each in lines[place:rest])
+        if _ENTRY.match(line):
+            rest = next((at for at in range(place + 1, len(lines)) if _TABLE.match(lines[at])), len(lines))
+            gone = any(re.match(rf"""\s*folder\s*=\s*["']{model}["']""", each) for each in lines[place:rest])
             in_models = True
-        elif line.startswith("[") and not (in_models and line.startswith("[models.")):
-            gone = re.match(rf"""\[observability\.models\.["']?{model}["']?[].]""", line) is not None
+        elif _TABLE.match(line) and not (in_models and _PART.match(line)):
+            gone = re.match(rf"""\s*\[observability\.models\.["']?{model}["']?[].]""", line) is not None
             in_models = False
         kept += [] if gone else [line]
     return kept

@@ -297,6 +297,42 @@ def test_settings_of_a_model_leave_with_it(stages: Path) -> None:
     assert "max_runtime_minutes = 5" not in file.read_text()
 
 
+@pytest.mark.parametrize("instead_of", [None, "iris"])
+def test_tables_of_the_last_entry_stay_with_it(tmp_path: Path, instead_of: str | None) -> None:
+    file = tmp_path / "test.toml"
+    file.write_text(
+        'region = "us-east-1"\n\n[[models]]\nfolder = "iris"\n\n'
+        '  [[ models ]]\n  folder = "digits"\n[models.serving]\ntopK = 2\n\n[rollout]\nabort_after = 3\n'
+    )
+
+    add_to_stage("test", "wine", instead_of, tmp_path)
+
+    stage = load_stage("test", tmp_path)
+    served = {each.folder: each.serving for each in stage.models}
+    assert served == {**({} if instead_of else {"iris": {}}), "digits": {"topK": 2}, "wine": {}}
+    assert stage.rollout.abort_after == 3
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        'models = [{ folder = "iris" }, { folder = "digits" }]',
+        '[[models]]\nfolder = """iris"""\n[[models]]\nfolder = "digits"',
+    ],
+    ids=["in one line", "another spelling"],
+)
+def test_a_stage_whose_models_cannot_be_edited_line_by_line_is_told_and_left(tmp_path: Path, models: str) -> None:
+    file = tmp_path / "test.toml"
+    file.write_text(before := f'region = "us-east-1"\n{models}\n')
+
+    with pytest.raises(
+        ModelInitError, match=r"test.toml must list its models as tables \[\[models\]\], .* --stage none"
+    ):
+        add_to_stage("test", "wine", "iris", tmp_path)
+
+    assert file.read_text() == before
+
+
 def test_a_listed_model_is_left_alone_and_a_broken_stage_is_not_written(stages: Path) -> None:
     file = stages / "twin.toml"
     before = file.read_text()
