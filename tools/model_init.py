@@ -92,8 +92,11 @@ class Answers:
         """Give a flag's value or the answer to the question; empty, and noted as missing, without either."""
         if given := getattr(self._flags, flag):
             return str(given)
-        if self._ask and (answer := self._ask(f"{question}, such as {example}: ").strip()):
-            return answer
+        try:
+            if self._ask and (answer := self._ask(f"{question}, such as {example}: ").strip()):
+                return answer
+        except EOFError:  # Ctrl-D: nobody answers any more
+            self._ask = None
         self.missing.append(f"--{flag} must be given, such as --{flag} {example}: {question}")
         return ""
 

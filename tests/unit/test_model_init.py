@@ -245,6 +245,23 @@ def test_weights_outside_of_the_folder_are_refused(tmp_path: Path) -> None:
         declaration_of(flags(file), Answers(flags(file), None))
 
 
+def test_an_end_of_the_answers_leaves_what_is_missing_to_the_flags(tmp_path: Path) -> None:
+    asked = []
+
+    def end(question: str) -> str:
+        asked.append(question)
+        raise EOFError
+
+    given = flags(pictures(tmp_path / "net.onnx", ["n", 3, "h", "w"]))
+
+    with pytest.raises(
+        ModelInitError, match=r"(?s)--size must be given.*--pixels must be given.*--labels must be given"
+    ):
+        declaration_of(given, Answers(given, end))
+
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.json"])
 def test_weights_that_are_called_like_a_file_of_the_folder_are_refused(tmp_path: Path, stages: Path, name: str) -> None:
     file = pictures(tmp_path / "net.onnx", [1, 3, 4, 4], save_as_external_data=True, location=name, size_threshold=0)
