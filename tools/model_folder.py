@@ -103,6 +103,10 @@ def load(unpacked: Path) -> Workload:
         # The package is gone when this is read: the names of the folder are what its owner knows.
         text = str(exc).replace(f"{unpacked}{os.path.sep}", "").replace("manifest.json", DECLARATION)
         raise ModelPackageError(text) from exc
+    except MemoryError as exc:
+        raise ModelPackageError(
+            f"the model must run in this machine's memory: {exc}: export it for smaller inputs"
+        ) from exc
 
 
 def asked(text: str) -> tuple[str, Request]:

@@ -366,8 +366,8 @@ def _listed(text: str, flag: str) -> list[str]:
 
 
 def _run(session: Any, tensor: Tensor, output: str, number: int, factor: float = 1) -> Any:
-    values = np.random.default_rng(number).random(tensor["shape"]) * (255 if "int" in tensor["dtype"] else factor)
     try:
+        values = np.random.default_rng(number).random(tensor["shape"]) * (255 if "int" in tensor["dtype"] else factor)
         return session.run([output], {tensor["name"]: np.asarray(values, tensor["dtype"])})[0]
     except Exception as exc:  # as on the device: whatever a graph raises
         raise ModelInitError(f"the model must run on {tensor['shape']} of {tensor['dtype']}, got {exc}") from exc

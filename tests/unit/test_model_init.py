@@ -26,6 +26,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.places import MODELS
+from edge_inference.models.package import ModelPackageError
 from tests.unit.kept_page import assert_kept
 from tools import estimators, model, model_init
 from tools.cdk_cli import ROOT
@@ -260,6 +261,21 @@ def test_an_end_of_the_answers_leaves_what_is_missing_to_the_flags(tmp_path: Pat
         declaration_of(given, Answers(given, end))
 
     assert len(asked) == 1
+
+
+def test_inputs_that_no_memory_holds_are_told(tmp_path: Path, stages: Path) -> None:
+    # Of more bytes than a processor has addresses for.
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)]
+    file = saved(tmp_path / "large.onnx", nodes, [value("x", [1, 3, 10**7, 10**7])], [value("y", [1, 3])], {})
+
+    with pytest.raises(
+        ModelInitError, match=r"must run on \[1, 3, 10000000, 10000000\] of float32, got Unable to allocate"
+    ):
+        made(tmp_path, stages, file, "--labels", "3", "--pixels", "0-1")
+    with pytest.raises(
+        ModelPackageError, match=r"must run in this machine's memory: Unable to allocate .*smaller inputs"
+    ):
+        made(tmp_path, stages, file, "--task", "tensors")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.json"])
