@@ -22,7 +22,7 @@ from edge_inference.comparison import agree, named
 from edge_inference.messages import Request, RequestError
 from edge_inference.models.package import TENSORS, ModelPackageError
 from edge_inference.models.prediction import Prediction
-from tools.model_folder import check_serving, load, package, sample_labels
+from tools.model_folder import answer, check_serving, load, package, sample_labels
 from twin.page import html as page
 
 MODELS = Path("edge_assets", "models")
@@ -66,7 +66,7 @@ class ModelChange:
         confidence: Mean confidence of each.
         latency_ms: Median latency of each, on this machine, in turn.
         changed: Those that differ most; at most ten.
-        unread: Captured inputs that no model can read, such as a picture that is cut off.
+        unread: Inputs that the one before cannot answer, or no model can read, such as a picture that is cut off.
     """
 
     name: str
@@ -131,7 +131,7 @@ def _compared(name: str, before: Path, after: Path, captures: Path | None) -> Mo
         models: list[Any] = [
             load(package(source, Path(scratch) / which)) for source, which in zip(sources, "ab", strict=True)
         ]
-        if models[1].package.task == TENSORS:
+        if any(model.package.task == TENSORS for model in models):
             return ModelChange(name, problem="tensors have no held-out inputs")
         if captures is not None:
             asked, source = list(_captured(captures, name)), "captured"
@@ -142,7 +142,7 @@ def _compared(name: str, before: Path, after: Path, captures: Path | None) -> Mo
             return ModelChange(name, problem=f"none of {len(asked)} {source} inputs can be read")
         if not asked:
             return ModelChange(name, problem=f"no inputs are {source}: name samples, or give --captures")
-        return replace(_asked(name, models, read, source, **settings), unread=len(asked) - len(read))
+        return _asked(name, models, read, source, len(asked) - len(read), **settings)
 
 
 def _is_readable(model: Any, request: Request) -> bool:
@@ -183,7 +183,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _recorded(file: Path, line: str, model: str) -> Request | None:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         record = json.loads(line)
         if record["model"]["name"] != model:
             return None
@@ -198,19 +198,27 @@ def _recorded(file: Path, line: str, model: str) -> Request | None:
 
 
 def _asked(
-    name: str, models: Sequence[Any], asked: Sequence[Request], source: str, count: int, threshold: float
+    name: str, models: Sequence[Any], asked: Sequence[Request], source: str, unread: int, count: int, threshold: float
 ) -> ModelChange:
-    agreed = labelled = 0
+    agreed = labelled = compared = 0
     right, sure, times = [0, 0], [[], []], [[], []]  # type: tuple[list[int], list[list[float]], list[list[float]]]
     changed: list[tuple[float, Changed]] = []
     for request in asked:
         answers: list[Prediction] = []
-        for place, model in enumerate(models):
-            started = time.perf_counter()
-            answers.append(model.predict(request, count))
-            times[place].append((time.perf_counter() - started) * 1000)
-            sure[place].append(answers[-1].confidence(threshold) or 0.0)
-            right[place] += request.label is not None and named(answers[-1], threshold) == request.label
+        try:
+            for place, model in enumerate(models):
+                started = time.perf_counter()
+                answers.append(answer(model, request.request_id or "", request, count))
+                times[place].append((time.perf_counter() - started) * 1000)
+        except RequestError:
+            if answers:  # the one before has an answer, so that this is the new one's fault
+                raise
+            unread += 1
+            continue
+        compared += 1
+        for place in range(len(models)):
+            sure[place].append(answers[place].confidence(threshold) or 0.0)
+            right[place] += request.label is not None and named(answers[place], threshold) == request.label
         labelled += request.label is not None
         if agree(answers[0], answers[1], threshold):
             agreed += 1
@@ -219,9 +227,11 @@ def _asked(
         picture = _picture(models[1], request)
         entry = Changed(request.request_id or "", said[0], said[1], request.label or "", picture)
         changed = sorted([*changed, (max(sure[0][-1], sure[1][-1]), entry)], key=lambda each: -each[0])[:SHOWN]
+    if not compared:
+        return ModelChange(name, problem=f"the one before answers none of {unread} {source} inputs")
     return ModelChange(
         name,
-        inputs=len(asked),
+        inputs=compared,
         source=source,
         agreed=agreed,
         labelled=labelled,
@@ -229,6 +239,7 @@ def _asked(
         confidence=(statistics.fmean(sure[0]), statistics.fmean(sure[1])),
         latency_ms=(statistics.median(times[0]), statistics.median(times[1])),
         changed=tuple(each for _, each in changed),
+        unread=unread,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save
 
 from tests.edge.file_bench import digit
 from tests.edge.model_folder import DIGITS
@@ -115,6 +116,62 @@ def test_a_captured_picture_that_is_cut_off_costs_no_comparison(checkouts: list[
     assert "of 2 captured (3 more cannot be read) inputs" in next(iter(as_lines([change])))
     assert "| 2 captured (3 more cannot be read) |" in as_markdown([change])
     assert none.problem == "none of 5 captured inputs can be read"
+
+
+def gather(root: Path, labels: list[str], categories: int) -> None:
+    """A table of two categories; one that it does not know ends the graph's run with an error of the runtime's own."""
+    folder = root / "edge_assets" / "models" / "parts"
+    folder.mkdir()
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["W", "i"], ["g"], axis=0),
+        helper.make_node("ReduceMean", ["g"], ["y"], axes=[1], keepdims=0),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in (("x", 2), ("y", 3)))
+    weights = numpy_helper.from_array(np.eye(categories, 3, dtype=np.float32), "W")
+    graph = helper.make_graph(nodes, "g", [x], [y], [weights])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "model.onnx")
+    declared: dict[str, Any] = {"name": "parts", "task": "tabular-classification", "framework": "ONNX"}
+    declared |= {"source": "model.onnx", "features": ["a", "b"], "labels": labels}
+    declared |= {"inputs": [{"name": "x", "dtype": "float32", "shape": [1, 2]}]}
+    declared |= {"outputs": [{"name": "y", "dtype": "float32", "shape": [1, 3]}]}
+    (folder / "model.json").write_text(json.dumps(declared))
+
+
+def test_a_captured_row_that_the_one_before_cannot_answer_costs_no_comparison(
+    checkouts: list[Path], tmp_path: Path
+) -> None:
+    gather(checkouts[0], ["p", "q", "r"], 3)
+    gather(checkouts[1], ["p", "q", "R"], 2)
+    captures = tmp_path / "captures"
+    captures.mkdir()
+    rows: list[Any] = [[0, 1], [1, 7], [0], [10**400, 1], [None, 1]]
+    for number, row in enumerate(rows):
+        record = {"id": f"r{number}", "model": {"name": "parts"}, "input": {"features": row}}
+        (captures / f"r{number}.json").write_text(json.dumps(record))
+    (captures / "deep.json").write_text("[" * 100_000)
+
+    (change,) = changed_models(checkouts[0], checkouts[1], ["parts"], captures)
+    (captures / "r0.json").write_text((captures / "r1.json").read_text())
+    (none,) = changed_models(checkouts[0], checkouts[1], ["parts"], captures)
+    (captures / "r1.json").write_text((captures / "r1.json").read_text().replace("[1, 7]", "[1, 2]"))
+    (worse,) = changed_models(checkouts[0], checkouts[1], ["parts"], captures)
+
+    assert (change.problem, change.inputs, change.unread) == ("", 1, 4)
+    assert none.problem == "the one before answers none of 5 captured inputs"
+    # What the new one alone cannot do is no fault of the input.
+    assert worse.problem.startswith("r1: inference failed: InvalidArgument: ")
+
+
+def test_a_model_that_was_for_tensors_is_told_and_the_plan_goes_on(checkouts: list[Path]) -> None:
+    folder = checkouts[0] / "edge_assets" / "models" / "digits"
+    declared = json.loads((folder / "model.json").read_text())
+    kept = ("name", "framework", "source", "inputs", "outputs")
+    (folder / "model.json").write_text(json.dumps({**{key: declared[key] for key in kept}, "task": "tensors"}))
+
+    (change,) = compared(checkouts)
+
+    assert change.problem == "tensors have no held-out inputs"
 
 
 def test_samples_whose_labels_stand_for_none_are_told_and_the_plan_goes_on(checkouts: list[Path]) -> None:
