@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from config.fleet import RINGS, Ring
 from config.loader import FOLDER, ConfigurationError, load_stage
@@ -71,7 +71,7 @@ class FleetDevice(Section):
     nucleus_version: Word | None = None
     architecture: Word | None = None
     status: Word | None = None
-    last_seen: datetime | None = None
+    last_seen: AwareDatetime | None = None
     components: dict[Word, Word] = Field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ class FleetFile(Section):
     schema_version: Literal[1] = Field(alias="schema")
     stage: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
     region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,30}$")]
-    taken: datetime
+    taken: AwareDatetime
     groups: dict[Ring, Annotated[str, StringConstraints(pattern=r"^[\w:-]{1,128}$")]]
     devices: Annotated[tuple[FleetDevice, ...], Field(max_length=DEVICES_LIMIT)]
 

@@ -199,12 +199,17 @@ def rehearse(
     groups = {device.thing: fleet.groups[device.ring] for device in fleet.devices}
     rehearsed.join(devices, groups, profile.seed)
     unready = rehearsed.bring_base(change.before)
-    since = fleet.taken - timedelta(days=options.away_days)
-    away = {device.thing for device in devices if device.last_seen and device.last_seen < since}
-    rehearsed.begin(_completed(profile, Names(options.stage or fleet.stage)), away)
+    rehearsed.begin(_completed(profile, Names(options.stage or fleet.stage)), _away(fleet, options.away_days))
     rollouts = _roll_out(rehearsed, change, fleet)
     results = [_result(rehearsed, fleet, rollout) for rollout in rollouts]
     return _told(fleet, change, profile, options, results, unready, rehearsed.unknown_artifacts)
+
+
+def _away(fleet: FleetFile, days: float) -> set[str]:
+    """Core devices that were not seen for so long before the export; more days than there are dates make none."""
+    longest = timedelta(days=days)
+    cores = [device for device in fleet.devices if device.nucleus]
+    return {core.thing for core in cores if core.last_seen and fleet.taken - core.last_seen > longest}
 
 
 def _check(change: Change, fleet: FleetFile, options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ import pytest
 from tests.rehearsal.rehearsed_assembly import NAME, RUN, device, write_assembly, write_fleet
 from tools import rehearse
 from tools.cloud_assembly import ROOT
+from tools.fleet_export import read_fleet
 from twin.process import processes_where
 
 LIMIT_S = 120.0
@@ -132,6 +133,15 @@ def test_devices_that_are_away_are_named_and_not_waited_for_as_long_as_enough_of
         "1 of 3 devices are healthy, 1 are needed; 0 failed; 2 away and not waited for: line-off-0 (classic), "
         "line-off-1 (classic); at least 50 % of 3 must be there; it waits 45 minutes"
     )
+
+
+@pytest.mark.parametrize(("days", "away"), [(7.0, {"cellar"}), (90.0, set()), (1e6, set())])
+def test_who_was_not_seen_for_long_is_away_however_many_days_that_is(
+    days: float, away: set[str], tmp_path: Path
+) -> None:
+    fleet = read_fleet(write_fleet(tmp_path / "fleet.json", DEVICES))
+
+    assert rehearse._away(fleet, days) == away
 
 
 def test_an_interrupt_leaves_nothing(folder: Path) -> None:

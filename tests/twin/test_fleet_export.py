@@ -98,6 +98,8 @@ def broken(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> Path:
         (lambda fleet: fleet["devices"][0].update(nucleus="heavy"), "devices.0.nucleus: Input should be 'lite'"),
         (lambda fleet: fleet["devices"][0].update(secret="x"), "devices.0.secret: Extra inputs are not permitted"),
         (lambda fleet: fleet["devices"].extend([{}] * 30), "and 50 more"),
+        (lambda fleet: fleet.update(taken="2026-11-02T00:00:00"), "taken: Input should have timezone info"),
+        (lambda fleet: fleet["devices"][0].update(last_seen="2026-11-02"), "devices.0.last_seen: Input should have"),
     ],
 )
 def test_a_file_with_mistakes_is_refused_with_place_rule_and_value(
