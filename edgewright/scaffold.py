@@ -76,7 +76,7 @@ def make(folder: Path, stage: str, model: str) -> Iterator[str]:
     """
     check_stage(stage)
     source, origin = _model(model)
-    folder = folder.absolute()
+    here, folder = Path.cwd(), folder.absolute()
     if not folder.name.isprintable():
         raise NewAppError(f"DIR must have a name that can be printed, got {folder.name!r}")
     _check_empty(folder)
@@ -100,7 +100,7 @@ def make(folder: Path, stage: str, model: str) -> Iterator[str]:
         fix = "name a folder that you may write"
         raise NewAppError(f"DIR must be a folder that can be made, got {folder}: {exc.strerror or exc}; {fix}") from exc
     yield f"made {folder}: {source.name} on the stages {' and '.join(dict.fromkeys((DEFAULT_STAGE, stage)))}"
-    yield f"next: cd {_shown(folder)} && edgewright setup && python -m pytest; then README.md"
+    yield f"next: cd {_shown(folder, here)} && edgewright setup && python -m pytest; then README.md"
 
 
 def check_stage(name: str) -> None:
@@ -178,6 +178,6 @@ def _write(folder: Path, values: Mapping[str, str], source: ModelSource, origin:
         shutil.copyfile(file, target)
 
 
-def _shown(folder: Path) -> str:
-    here = Path.cwd()
-    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
+def _shown(folder: Path, here: Path) -> str:
+    """How the shell gets there; where it is in the folder that has made way for the app, by the whole path."""
+    return str(folder.relative_to(here)) if folder != here and folder.is_relative_to(here) else str(folder)

@@ -295,6 +295,17 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_app_is_made_in_the_empty_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app").mkdir()
+    monkeypatch.chdir(tmp_path / "app")
+
+    made = list(scaffold.make(Path(), "dev", "iris"))
+
+    # The shell is in the folder that made way.
+    assert made[1].startswith(f"next: cd {tmp_path / 'app'} && edgewright setup")
+    assert (tmp_path / "app" / "cdk.json").is_file()
+
+
 @pytest.mark.parametrize("model", scaffold.shipped_models())
 def test_every_model_that_comes_along_makes_an_app(model: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
