@@ -27,10 +27,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http.client import HTTPException
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import boto3
 import psutil
@@ -224,17 +226,21 @@ def of_network() -> Iterator[Finding]:
             yield Finding(name, WARNING, f"unknown, got {url!r}", fix)
             continue
         try:
+            # The login of a private registry is not this look's: a refusal is an answer, too.
+            parts = urlsplit(url)
+            url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
             with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # noqa: S310
                 yield Finding(name, OK, f"answers with {answer.status}")
                 date = answer.headers.get("Date")
         except urllib.error.HTTPError as exc:
             yield judged(name, exc.code < 500, f"answers with {exc.code}", fix)
             date = exc.headers.get("Date")
-        except (OSError, ValueError) as exc:
-            yield Finding(name, FAULT, f"does not answer: {exc}", fix)
+        except (OSError, ValueError, HTTPException) as exc:
+            yield Finding(name, FAULT, f"does not answer: {exc or type(exc).__name__}", fix)
             continue
         if date:
-            yield of_clock(date, name)
+            with suppress(ValueError):  # what no clock says
+                yield of_clock(date, name)
 
 
 def of_clock(date: str, whose: str) -> Finding:

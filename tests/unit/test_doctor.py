@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 import zipfile
 from collections import namedtuple
@@ -143,6 +144,37 @@ def test_a_registry_that_is_not_there_is_a_fault(registry: str, monkeypatch: pyt
 
     assert found["python registry"].state == FAULT
     assert "docs/set-up.md" in found["python registry"].fix
+
+
+def test_a_registry_with_a_login_is_asked_without_it(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", registry.replace("://", "://aws:pass@word@"))
+    monkeypatch.setattr(doctor, "_said", lambda *_command: registry.replace("://", "://token:@"))
+
+    found = {each.what: each for each in of_network()}
+
+    assert found["python registry"].state == found["npm registry"].state == OK
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nDate: tomorrow\r\n\r\n"])
+def test_an_answer_that_no_registry_gives_ends_no_look(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
+        monkeypatch.setattr(doctor, "_said", lambda *_command: "http://127.0.0.1:1/a b/")
+
+        found = {each.what: each for each in of_network()}
+        thread.join()
+
+    assert found["python registry"].state == (FAULT if answer.startswith(b"SSH") else OK)
+    assert found["npm registry"].state == FAULT
+    assert "clock" not in found
 
 
 def test_the_exit_code_says_whether_something_must_be_mended(
