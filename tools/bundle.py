@@ -153,6 +153,8 @@ def build(
             another hash.
         BundleTooLargeError: Greengrass would refuse it.
     """
+    if not function.name.strip("."):  # ".": the archive is named after the folder
+        function = function.resolve()
     lock = function / LOCK
     archive = bundles / f"{function.name}-{target.name}.zip"
     if not keep and _is_current(archive, lock):

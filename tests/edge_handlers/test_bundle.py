@@ -108,6 +108,17 @@ def test_is_reproducible_and_done_once(function: Path, tmp_path: Path) -> None:
     assert build(function, TARGET, tmp_path / "a")[1] is not None
 
 
+def test_the_folder_that_one_is_in_has_its_name(
+    function: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(function)
+    monkeypatch.chdir(function)
+
+    archives = [build(Path(named), TARGET, tmp_path / "bundles")[0].name for named in (".", "../link")]
+
+    assert archives == [f"fn-{TARGET.name}.zip", f"link-{TARGET.name}.zip"]
+
+
 def test_a_rule_can_be_left_out(function: Path, tmp_path: Path) -> None:
     archive, _ = build(function, TARGET, tmp_path / "bundles", frozenset({"tests"}))
 
