@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
 from config.loader import ConfigurationError, load_stage
 from config.places import PACKAGE
-from edge_rules.fleet_view import FleetView
+from edge_rules.fleet_view import FleetView, Resource
 from tools.cloud_assembly import ROOT, Assembly, AssemblyError, given_devices, read_assembly, synth
 
 PRICES = PACKAGE / "config" / "tables" / "prices.toml"
@@ -298,25 +298,43 @@ def _servers(view: FleetView, prices: Prices, region: str) -> Iterator[Item]:
         hourly = prices.price("ec2_hour", kind, region)
         yield Item(f"EC2 {kind}", hourly * prices.hours, f"{prices.hours:g} h of {hourly:.4f}")
         gib = sum(
-            int((disk.get("Ebs") or {}).get("VolumeSize", 8))
-            for disk in server.properties.get("BlockDeviceMappings") or [{}]
+            _number(server, "VolumeSize", (disk.get("Ebs") or {}).get("VolumeSize", 8))
+            for disk in _rows(server, "BlockDeviceMappings") or [{}]
         )
         yield Item("EC2 disk", gib * prices.price("ec2", "gp3_gib_month", region), f"{gib} GiB gp3")
         if str(server.properties.get("Monitoring")).lower() == "true":
             metrics = prices.assumed("metrics_of_a_monitored_server")
             usd = metrics * prices.price("cloudwatch", "metric_month", region)
             yield Item("EC2 detailed monitoring", usd, f"{metrics:g} metrics")
-        interfaces = server.properties.get("NetworkInterfaces") or []
+        interfaces = _rows(server, "NetworkInterfaces")
         if any(str(each.get("AssociatePublicIpAddress")).lower() == "true" for each in interfaces):
             yield Item("EC2 public address", prices.hours * prices.price("ec2", "public_ipv4_hour", region), "one IPv4")
 
 
 def _endpoints(view: FleetView, prices: Prices, region: str) -> Iterator[Item]:
     for endpoint in view.of_type("AWS::SageMaker::EndpointConfig"):
-        for variant in endpoint.properties.get("ProductionVariants") or []:
-            kind, count = str(variant.get("InstanceType")), int(variant.get("InitialInstanceCount", 1))
+        for variant in _rows(endpoint, "ProductionVariants"):
+            kind = endpoint.text(variant.get("InstanceType"))
+            count = _number(endpoint, "InitialInstanceCount", variant.get("InitialInstanceCount", 1))
             usd = count * prices.hours * prices.price("sagemaker", kind, region)
             yield Item(f"SageMaker endpoint {kind}", usd, f"{count} x {prices.hours:g} h")
+
+
+def _rows(resource: Resource, name: str) -> list[Any]:
+    rows = resource.properties.get(name) or []
+    return rows if isinstance(rows, list) else _deployed(resource, name, "a list", rows)
+
+
+def _number(resource: Resource, name: str, value: Any) -> int:
+    return (
+        int(value) if isinstance(value, int) or str(value).isdecimal() else _deployed(resource, name, "a number", value)
+    )
+
+
+def _deployed(resource: Resource, name: str, kind: str, value: Any) -> NoReturn:
+    """Refuse what only a deploy knows, as of a parameter."""
+    where = f"{resource.stack}/{resource.logical_id}.{name}"
+    raise ValueError(f"{where}: must be {kind} in the template, got {resource.text(value)}: no bill is made of it")
 
 
 def _storage(view: FleetView, prices: Prices, region: str) -> Iterator[Item]:

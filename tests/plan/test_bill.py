@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,24 @@ def test_detailed_monitoring_is_paid_for(tmp_path: Path) -> None:
     items = {each.name: each.usd for each in bill_of(read_assembly(fleet.write())).items}
 
     assert items["EC2 detailed monitoring"] == pytest.approx(7 * 0.30)
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        ({"BlockDeviceMappings": [{"Ebs": {"VolumeSize": {"Ref": "Size"}}}]}, "VolumeSize: must be a number"),
+        ({"BlockDeviceMappings": {"Fn::If": ["Large", [], []]}}, "BlockDeviceMappings: must be a list"),
+        ({"NetworkInterfaces": {"Fn::If": ["Public", [], []]}}, "NetworkInterfaces: must be a list"),
+    ],
+)
+def test_a_size_that_only_a_deploy_knows_is_named(
+    properties: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    fleet.properties("Server").update(properties)
+
+    assert main([str(fleet.write())]) == 1
+    assert f"/Server.{told} in the template, got " in capsys.readouterr().err
 
 
 def test_a_larger_server_shows_in_the_difference(tmp_path: Path) -> None:
