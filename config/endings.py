@@ -4,7 +4,10 @@ import atexit
 import os
 import select
 import sys
+from pathlib import Path
 from types import TracebackType
+
+_IN_CHECKOUT = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file()
 
 
 def settle_endings() -> None:
@@ -20,7 +23,8 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
         # The key has ended jsii's Node, too; jsii complains of that while it ends itself.
         _drop(2)
     elif isinstance(error, ModuleNotFoundError) and "." not in str(error.name):  # else a mistake in a package
-        fix = "make setup (make setup-dev for the checks' packages), then source .venv/bin/activate"
+        checkout = "make setup (make setup-dev for the checks' packages), then source .venv/bin/activate"
+        fix = checkout if _IN_CHECKOUT else "install it there"
         sys.stderr.write(f"{sys.executable} must have {error.name}, it has not: {fix}\n")
     elif not (isinstance(error, BrokenPipeError) and _reader_has_gone()):
         sys.__excepthook__(kind, error, trace)

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from config.endings import settle_endings as settle_endings
     from config.loader import ConfigurationError as ConfigurationError
     from config.loader import load_stage as load_stage
     from config.loader import stage_names as stage_names
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
 #: Where each is defined.
 _PUBLIC: dict[str, tuple[str, ...]] = {
+    "config.endings": ("settle_endings",),
     "config.loader": (
         "ConfigurationError",
         "load_stage",

@@ -5,6 +5,12 @@ Your own stacks go beside `define_stacks`: the gate checks them, too.
 
 import sys
 
+from edgewright import settle_endings
+
+# Ctrl-C comes during the imports, too: it ends the program in a line.
+if __name__ == "__main__":
+    settle_endings()
+
 from edgewright import (
     ConfigurationError,
     MissingAssetError,

@@ -3,6 +3,7 @@
 import ast
 import re
 import shutil
+import signal
 import subprocess
 import tomllib
 import zipfile
@@ -228,6 +229,25 @@ def test_a_mistake_in_a_new_app_is_told_in_words(installed: Installed, app: Path
     lost = installed.end("edgewright", "setup", cwd=tmp_path)
     assert lost.returncode == 1
     assert lost.stderr.endswith("without package-lock.json: edgewright init DIR\n")
+
+
+@pytest.mark.parametrize("importing", ["aws_cdk", "edge_constructs.model_package"])
+def test_ctrl_c_ends_a_new_app_in_a_line(importing: str, installed: Installed, app: Path) -> None:
+    program = (
+        "import os, runpy, signal, sys\n"
+        # As a shell at a terminal starts it; what it starts behind its back ignores the key.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {importing!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "runpy.run_path('app.py', run_name='__main__')\n"
+    )
+
+    ended = installed.end("python", "-c", program, cwd=app)
+
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "interrupted\n")
 
 
 @pytest.mark.parametrize(
