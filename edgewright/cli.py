@@ -12,7 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from config.endings import settle_endings
-from config.places import NODE_MODULES, PROJECT
+
+try:
+    from config.places import NODE_MODULES, PROJECT
+except (ValueError, OSError) as exc:
+    # Where the project is, each command must know; a shell may be in a folder that is gone.
+    gone = "the working folder must be there, it is gone: cd to an app's"
+    sys.exit(f"edgewright: {exc if isinstance(exc, ValueError) else gone}")
 
 application = typer.Typer(
     help="Machine-learning models to fleets of edge devices: an app of your own, and a twin of AWS on this machine.",

@@ -231,6 +231,23 @@ def test_a_mistake_in_a_new_app_is_told_in_words(installed: Installed, app: Path
     assert lost.stderr.endswith("without package-lock.json: edgewright init DIR\n")
 
 
+def test_a_project_that_is_not_there_is_told_in_a_line(
+    installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWRIGHT_PROJECT", "/nowhere")
+    nowhere = installed.end("edgewright", "doctor", cwd=tmp_path)
+    monkeypatch.delenv("EDGEWRIGHT_PROJECT")
+    (tmp_path / "gone").mkdir()
+    command = f"import os, sys; os.rmdir('{tmp_path / 'gone'}'); from edgewright import cli"
+    gone = installed.end("python", "-c", command, cwd=tmp_path / "gone")
+
+    assert (nowhere.returncode, gone.returncode) == (1, 1)
+    assert nowhere.stderr == (
+        "edgewright: EDGEWRIGHT_PROJECT must be the folder of an app, got /nowhere: there is no such folder\n"
+    )
+    assert gone.stderr == "edgewright: the working folder must be there, it is gone: cd to an app's\n"
+
+
 @pytest.mark.parametrize("importing", ["aws_cdk", "edge_constructs.model_package"])
 def test_ctrl_c_ends_a_new_app_in_a_line(importing: str, installed: Installed, app: Path) -> None:
     program = (
