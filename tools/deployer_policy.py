@@ -7,7 +7,6 @@ Everything else, the bootstrap included, is done by the twin's administrator, as
 
 import json
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,10 @@ from rich.table import Table
 
 from config.names import Names
 from tools.cdk_cli import ROOT, CdkError
-from tools.least_privilege import Grant, denials, examine, read_trail
-from tools.offline_deploy import OfflineDeploy
+from tools.least_privilege import Grant, denials, examine, make_room, read_trail
+from tools.offline_deploy import DeploymentError, OfflineDeploy
 from twin import lifecycle
+from twin.errors import TwinError
 from twin.state import TwinState
 
 POLICY = ROOT / "docs" / "deployer-policy.json"
@@ -88,11 +88,11 @@ def run(out: Path) -> Trial:
     Raises:
         CdkError: The policy does not suffice, or a command failed for another reason.
         DeploymentError: The device did not run what was deployed.
+        TwinError: The twin cannot be started, or something else than a twin is in its place.
     """
     home = out / "home"
-    lifecycle.stop(home)
     # What an interrupted run left: its user is in the way.
-    shutil.rmtree(home, ignore_errors=True)
+    make_room(home)
     trail = home / "log" / "access.jsonl"
     state = lifecycle.start(home, auth=True)
     try:
@@ -164,7 +164,11 @@ def _listed(value: str | Sequence[str]) -> Sequence[str]:
 def main(out: Annotated[Path, typer.Option(help="Folder of the run.")] = ROOT / "out" / "deployer-policy") -> None:
     """Report what of the policy is needed by which request, and what is missing."""
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-    trial = run(out.resolve())
+    try:
+        trial = run(out.resolve())
+    except (CdkError, DeploymentError, TwinError, OSError) as exc:
+        print(f"deployer_policy: {exc}", file=sys.stderr)
+        sys.exit(1)
     console.print(f"without the policy: {trial.refusal.splitlines()[-1].strip()}")
     table = Table("action", "resource", "needed by", box=None, pad_edge=False)
     for grant in trial.grants:

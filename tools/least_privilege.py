@@ -26,12 +26,14 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
-from tools.cdk_cli import ROOT
-from tools.offline_deploy import OfflineDeploy
+from tools.cdk_cli import ROOT, CdkError
+from tools.offline_deploy import DeploymentError, OfflineDeploy
 from tools.predictions import predict_held_out
 from twin import lifecycle
 from twin.cloud.authorization import filled
+from twin.errors import TwinError
 from twin.operator import OperatorClient
+from twin.state import STATE_FILE
 
 
 @dataclass(frozen=True)
@@ -390,12 +392,28 @@ def read_trail(home: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def make_room(home: Path) -> None:
+    """End the twin of a run before, and delete its state.
+
+    Args:
+        home: The twin's state folder.
+
+    Raises:
+        TwinError: It is another folder.
+    """
+    known = ("lifecycle.lock", STATE_FILE, "state")
+    if home.is_dir() and any(home.iterdir()) and not any((home / name).exists() for name in known):
+        fix = "name a folder that is for such runs alone"
+        raise TwinError(f"--out must be a folder whose {home.name} is a twin's or missing, got {home.parent}: {fix}")
+    lifecycle.stop(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
 def run(out: Path, app: Path = ROOT) -> tuple[list[Grant], list[str]]:
     """Go through a stage's life on a twin of its own; returns the statements and the denied requests."""
     names, home = Names(STAGE), out / "twin"
-    lifecycle.stop(home)
     # What an interrupted run left would not be made again, and nobody would ask for the rights to make it.
-    shutil.rmtree(home, ignore_errors=True)
+    make_room(home)
     state = lifecycle.start(home, auth=True)
     try:
         deploy = OfflineDeploy(environment=state.environment(), out=out, app=app, stage=STAGE)
@@ -440,7 +458,11 @@ def main(
 ) -> None:
     """Report the statements that nothing needs."""
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-    grants, denied = run(out.resolve(), app.resolve())
+    try:
+        grants, denied = run(out.resolve(), app.resolve())
+    except (CdkError, DeploymentError, TwinError, OSError) as exc:
+        print(f"least_privilege: {exc}", file=sys.stderr)
+        sys.exit(1)
     show(grants)
     for request in denied:
         console.print(f"denied: {request}")

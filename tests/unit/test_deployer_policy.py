@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tools import deployer_policy
+from tools import deployer_policy, least_privilege
 from twin import lifecycle
 
 
@@ -25,3 +25,21 @@ def test_a_run_begins_without_what_an_interrupted_one_left(tmp_path: Path, monke
     monkeypatch.setattr(lifecycle, "start", start)
     with pytest.raises(StartedError):
         deployer_policy.run(tmp_path)
+
+
+@pytest.mark.parametrize(("tool", "name"), [(deployer_policy, "home"), (least_privilege, "twin")])
+def test_a_folder_that_is_no_twins_is_kept_and_told(
+    tool: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As `/home` is for `--out /`, and the sources of the twin for `--out .`.
+    letter = tmp_path / name / "alice" / "letter.txt"
+    letter.parent.mkdir(parents=True)
+    letter.write_text("dear")
+    monkeypatch.setattr(lifecycle, "start", lambda *_, **__: pytest.fail("the twin was started"))
+
+    with pytest.raises(SystemExit, match="1"):
+        tool.main(tmp_path)
+
+    assert letter.read_text() == "dear"
+    said = f"--out must be a folder whose {name} is a twin's or missing, got {tmp_path}: name a folder that is for such"
+    assert said in capsys.readouterr().err
