@@ -315,6 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{archive}  {archive.stat().st_size / 1e6:.1f} MB")
             if report:
                 print(report.text())
+    except BrokenPipeError:  # told where a program's endings are
+        raise
     except (BundleError, BundleTooLargeError, ConfigurationError, ValueError, OSError, shutil.Error) as exc:
         print(f"bundle: {exc}", file=sys.stderr)
         return 1

@@ -159,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines = check(options.folder, options.inputs)
         for line in lines:
             print(line)
+    except BrokenPipeError:  # told where a program's endings are
+        raise
     except (*_WRONG, OSError) as exc:
         subject = (options.estimator or options.file or "init") if options.command == "init" else options.folder
         print(f"{subject}: {exc}", file=sys.stderr)

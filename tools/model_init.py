@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from config.loader import FOLDER, ConfigurationError, load_stage
+from config.loader import FOLDER, load_stage
 from config.places import MODELS
 from edge_constructs.model_runtime import advice, weight_files
 from edge_constructs.model_source import DECLARATION
@@ -397,7 +397,7 @@ def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: P
     path.write_text(_with_entry(before, name, instead_of, f"{folder.name}/{path.name}"), encoding="utf-8")
     try:
         load_stage(stage, folder)
-    except ConfigurationError:
+    except BaseException:
         path.write_text(before, encoding="utf-8")
         raise
     return f"{folder.name}/{stage}.toml lists {name} now" + (f" in place of {instead_of}" if instead_of else "")
@@ -533,15 +533,20 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
             yield f"the output is taken for {'probabilities' if 'probabilities' in declared else 'logits'}"
         if answers.left_out:
             yield f"left out, as no answer can hold it: {', '.join(answers.left_out)}"
-        shutil.copytree(made, models / name)
-    yield f"made {models / name}; change what it says in {DECLARATION}"
-    if flags.stage == "none":
-        return
+        models.mkdir(parents=True, exist_ok=True)
+        # Beside its place, and moved there whole: what is cut short leaves no half of a folder.
+        with tempfile.TemporaryDirectory(prefix=".", dir=models) as beside:
+            shutil.copytree(made, Path(beside) / name).rename(models / name)
     try:
-        yield add_to_stage(flags.stage, name, flags.instead_of, stages)
-    except (ConfigurationError, ModelInitError, OSError):
+        # Before anything is told: a reader that goes (`| head`) ends the program.
+        listed = "" if flags.stage == "none" else add_to_stage(flags.stage, name, flags.instead_of, stages)
+    except BaseException:
         shutil.rmtree(models / name)
         raise
+    yield f"made {models / name}; change what it says in {DECLARATION}"
+    if not listed:
+        return
+    yield listed
     subject = {IMAGES: "--image FILE", OBJECTS: "--image FILE", TABLES: "--features '[…]'"}.get(
         declared["task"], "--inputs '{…}'"
     )

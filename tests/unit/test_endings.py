@@ -59,7 +59,12 @@ def test_ctrl_c_is_told_in_a_line_also_during_the_imports(program: list[str], im
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize(
     "arguments",
-    [("-m", "tools.reference"), ("-m", "tools.bill", "--help"), ("-m", "edgewright.cli", "bill", "--help")],
+    [
+        ("-m", "tools.reference"),
+        ("-m", "tools.bill", "--help"),
+        ("-m", "tools.model", "check", "edge_assets/models/iris"),
+        ("-m", "edgewright.cli", "bill", "--help"),
+    ],
 )
 def test_a_reader_that_has_gone_is_no_error(arguments: tuple[str, ...], buffered: bool) -> None:
     ended = with_a_closed_output(*arguments, buffered=buffered)

@@ -302,6 +302,38 @@ def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_folder_is_listed_before_it_is_told(tmp_path: Path, stages: Path) -> None:
+    given = flags(wine(tmp_path / "wine.onnx"), "--labels", "3")
+    lines = init(given, model.check, tmp_path / "models", stages)
+
+    told = next(line for line in lines if line.startswith("made "))
+    lines.close()  # type: ignore[attr-defined]  # the reader has gone
+
+    assert told.startswith(f"made {tmp_path / 'models' / 'wine'};")
+    assert "wine" in [each.folder for each in load_stage("twin", stages).models]
+
+
+@pytest.mark.parametrize("moment", ["shutil.copytree", "tools.model_init.load_stage"])
+def test_an_interrupt_leaves_no_half_of_a_model(
+    moment: str, tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = stages / "twin.toml"
+    before, listed = file.read_text(), load_stage
+
+    def interrupted(place: Any, *rest: Any) -> Any:
+        if moment.endswith("load_stage") and not (tmp_path / "models" / "wine").is_dir():
+            return listed(place, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moment, interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, stages, wine(tmp_path / "wine.onnx"), "--labels", "3")
+
+    assert list((tmp_path / "models").iterdir()) == []
+    assert file.read_text() == before
+
+
 def test_a_model_leaves_with_its_thresholds_and_everything_else_stays(stages: Path) -> None:
     before = load_stage("twin", stages)
 
