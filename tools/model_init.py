@@ -16,7 +16,7 @@ import numpy as np
 from config.loader import FOLDER, load_stage
 from config.places import MODELS
 from edge_constructs.model_runtime import advice, weight_files
-from edge_constructs.model_source import DECLARATION
+from edge_constructs.model_source import DECLARATION, ModelDeclarationError
 from edge_inference.models.detection import SEPARATE
 from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, OBJECTS, TABLES, TASKS, TENSORS
 from edge_inference.models.runtime import import_engine
@@ -514,7 +514,10 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
     answers = Answers(flags, input if terminal else None)
     declared = declaration_of(flags, answers)
     name = declared["name"]
-    check_name(name)
+    try:
+        check_name(name)
+    except ModelDeclarationError as exc:
+        raise ModelInitError(f"{exc}: give another --name") from exc
     if (models / name).exists():
         raise ModelInitError(f"{models / name} must be new: remove it, or give another --name")
     with tempfile.TemporaryDirectory() as scratch:

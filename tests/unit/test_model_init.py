@@ -302,6 +302,14 @@ def test_an_entry_that_a_stage_refuses_leaves_nothing_behind(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.parametrize("stem", ["3d", "resnet50-v1-5-of-the-second-line-final", "模型"])
+def test_a_file_whose_name_no_model_can_have_is_told_with_the_flag(tmp_path: Path, stages: Path, stem: str) -> None:
+    with pytest.raises(
+        ModelInitError, match=r"must be named by .*, at most 30, a letter first, got '.*': give another --name"
+    ):
+        made(tmp_path, stages, wine(tmp_path / f"{stem}.onnx"), "--labels", "3")
+
+
 def test_a_folder_is_listed_before_it_is_told(tmp_path: Path, stages: Path) -> None:
     given = flags(wine(tmp_path / "wine.onnx"), "--labels", "3")
     lines = init(given, model.check, tmp_path / "models", stages)
