@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ except (ValueError, OSError) as exc:
     # Where the project is, each command must know; a shell may be in a folder that is gone.
     gone = "the working folder must be there, it is gone: cd to an app's"
     sys.exit(f"edgewright: {exc if isinstance(exc, ValueError) else gone}")
+
+if TYPE_CHECKING:
+    from tools.offline_deploy import OfflineDeploy
+    from twin.state import TwinState
 
 application = typer.Typer(
     help="Machine-learning models to fleets of edge devices: an app of your own, and a twin of AWS on this machine.",
@@ -83,10 +87,12 @@ def setup() -> None:
 @application.command()
 def deploy(stage: StageName = "twin") -> None:
     """Deploy the app to a twin, which is started if none runs; to AWS: npx cdk deploy -c stage=dev --all."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from config.loader import ConfigurationError, load_stage
     from config.names import Names
     from tools.cdk_cli import CdkError
-    from tools.offline_deploy import DeploymentError, OfflineDeploy
+    from tools.offline_deploy import DeploymentError
     from twin import lifecycle
     from twin.errors import TwinError
     from twin.state import default_home
@@ -96,11 +102,11 @@ def deploy(stage: StageName = "twin") -> None:
     try:
         load_stage(stage)  # a mistake in it is told before anything starts
         state = lifecycle.start(default_home(), progress=lambda text: _say(f"twin: {text}"))
-        app = OfflineDeploy(state.environment(), PROJECT / "out" / stage, PROJECT, stage, _say)
+        app = _app(state, stage)
         for step in (app.synth, app.bootstrap, app.deploy):
             step()
         app.wait_for_device(Names(stage).edge_server, timeout_s=DEVICE_LIMIT_S)
-    except (CdkError, ConfigurationError, DeploymentError, TwinError) as exc:
+    except (CdkError, ConfigurationError, DeploymentError, TwinError, BotoCoreError, ClientError, OSError) as exc:
         raise CommandError(str(exc)) from exc
     print(f"deployed {stage} to the twin in {state.home}; next: edgewright predict, or edgewright ui")
 
@@ -109,7 +115,6 @@ def deploy(stage: StageName = "twin") -> None:
 def destroy(stage: StageName = "twin") -> None:
     """Take the app away from the twin; edgewright twin inventory lists what is left."""
     from tools.cdk_cli import CdkError
-    from tools.offline_deploy import OfflineDeploy
     from twin.errors import TwinError
     from twin.state import default_home, load_state
 
@@ -117,15 +122,22 @@ def destroy(stage: StageName = "twin") -> None:
         state = load_state(default_home())
         if state is None or not state.running:
             raise CommandError(f"a twin must run in {default_home()}, got none: edgewright deploy")
-        # A folder a stage: what is destroyed is what was deployed of that stage, never another one.
-        app = OfflineDeploy(state.environment(), PROJECT / "out" / stage, PROJECT, stage, _say)
+        app = _app(state, stage)
         if not app.assembly.is_dir():
             fix = f"edgewright deploy --stage {stage}"
             raise CommandError(f"the templates of stage {stage} must be in {app.assembly}, they are not: {fix}")
         app.destroy()
-    except (CdkError, TwinError) as exc:
+    except (CdkError, TwinError, OSError) as exc:
         raise CommandError(str(exc)) from exc
     print(f"destroyed {stage}; next: edgewright twin inventory, edgewright twin down")
+
+
+def _app(state: TwinState, stage: str) -> OfflineDeploy:
+    from tools.offline_deploy import OfflineDeploy
+
+    # A folder a stage: what is destroyed is what was deployed of that stage, never another one.
+    out = PROJECT / "out" / stage
+    return OfflineDeploy(state.environment(), out, PROJECT, stage, _say, twin_has_ended=lambda: not state.running)
 
 
 def _say(text: str) -> None:

@@ -63,7 +63,7 @@ class OfflineDeploy:
         """Synthesise the stage once; every later command reads the result. Returns seconds.
 
         Raises:
-            DeploymentError: the app failed; its own message is part of the text.
+            DeploymentError: the app failed, and its own message is part of the text; or it took too long.
         """
         started = time.monotonic()
         environment = {
@@ -74,15 +74,18 @@ class OfflineDeploy:
         }
         settle_jsii(environment)
         private_folder(self.out)
-        result = subprocess.run(
-            [sys.executable, "app.py"],
-            cwd=self.app,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=SYNTH_LIMIT_S,
-            check=False,
-        )
+        try:
+            result = subprocess.run(
+                [sys.executable, "app.py"],
+                cwd=self.app,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=SYNTH_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise DeploymentError(f"synth of stage {self.stage} must end within {SYNTH_LIMIT_S} s: try again") from exc
         if result.returncode:
             raise DeploymentError(f"synth of stage {self.stage} failed:\n{(result.stderr or result.stdout).strip()}")
         return time.monotonic() - started

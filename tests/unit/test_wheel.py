@@ -10,8 +10,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
@@ -318,6 +320,45 @@ def test_a_stage_that_is_not_there_is_told_before_a_twin_is_started(monkeypatch:
 
     assert isinstance(told, cli.CommandError)
     assert "stage must be one of dev, prod, twin, got 'nope'" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("tools.offline_deploy.private_folder", NotADirectoryError(20, "Not a directory", "out/twin")),
+        ("subprocess.run", subprocess.TimeoutExpired("app.py", 180)),
+        (
+            "tools.offline_deploy.OfflineDeploy.wait_for_device",
+            EndpointConnectionError(endpoint_url="http://127.0.0.1:4566"),
+        ),
+    ],
+)
+def test_whatever_ends_a_deploy_is_told_in_a_line(
+    step: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_words: Any, **_named: Any) -> None:
+        raise error
+
+    state = SimpleNamespace(running=True, environment=dict, home=tmp_path)
+    monkeypatch.setattr(cli, "PROJECT", tmp_path)
+    monkeypatch.setattr("twin.lifecycle.start", lambda *_words, **_named: state)
+    for each in ("bootstrap", "deploy", *(["synth"] if step.endswith("device") else [])):
+        monkeypatch.setattr(f"tools.offline_deploy.OfflineDeploy.{each}", lambda _app: None)
+    monkeypatch.setattr(step, fail)
+
+    told = CliRunner().invoke(cli.application, ["deploy"]).exception
+
+    assert isinstance(told, cli.CommandError)
+    assert re.search("Not a directory|must end within 180 s|Could not connect to the endpoint", str(told))
+
+
+def test_a_deploy_and_a_destroy_end_with_their_twin(tmp_path: Path) -> None:
+    state = SimpleNamespace(running=True, environment=dict, home=tmp_path)
+    app = cli._app(state, "twin")  # type: ignore[arg-type]
+
+    assert not app.twin_has_ended()
+    state.running = False
+    assert app.twin_has_ended()
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
