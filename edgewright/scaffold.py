@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import string
 import tempfile
@@ -100,7 +101,7 @@ def make(folder: Path, stage: str, model: str) -> Iterator[str]:
         fix = "name a folder that you may write"
         raise NewAppError(f"DIR must be a folder that can be made, got {folder}: {exc.strerror or exc}; {fix}") from exc
     yield f"made {folder}: {source.name} on the stages {' and '.join(dict.fromkeys((DEFAULT_STAGE, stage)))}"
-    yield f"next: cd {_shown(folder, here)} && edgewright setup && python -m pytest; then README.md"
+    yield f"next: cd {shlex.quote(_shown(folder, here))} && edgewright setup && python -m pytest; then README.md"
 
 
 def check_stage(name: str) -> None:

@@ -373,6 +373,16 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_next_command_names_a_folder_with_a_space_as_a_shell_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    made = list(scaffold.make(Path("my app"), "dev", "iris"))
+
+    assert made[1].startswith("next: cd 'my app' && edgewright setup")
+
+
 def test_an_app_is_made_in_the_empty_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "app").mkdir()
     monkeypatch.chdir(tmp_path / "app")
