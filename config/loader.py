@@ -23,8 +23,8 @@ class ConfigurationError(Exception):
 
 
 def stage_names(folder: Path = FOLDER) -> list[str]:
-    """List the stages that have a file, sorted."""
-    return sorted(path.stem for path in folder.glob("*.toml"))
+    """List the stages that have a file, sorted; one that an editor or a file system hides (`.#dev.toml`) is none."""
+    return sorted(path.stem for path in folder.glob("*.toml") if not path.name.startswith("."))
 
 
 def load_stage(name: str, folder: Path = FOLDER) -> Stage:

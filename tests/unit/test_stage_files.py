@@ -45,6 +45,15 @@ def test_an_unknown_stage_is_answered_with_the_known_ones(tmp_path: Path) -> Non
         load_stage("labb", written(tmp_path, GOOD))
 
 
+def test_what_an_editor_or_a_file_system_hides_beside_a_stage_is_none(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    (tmp_path / ".#lab.toml").symlink_to("someone@somewhere.4711")  # Emacs, while the file is edited
+    (tmp_path / "._lab.toml").write_bytes(b"\x00\x05\x16\x07")  # macOS, on a disk of another system
+
+    assert stage_names(tmp_path) == ["lab"]
+    assert load_stage("lab", tmp_path).name == "lab"
+
+
 def test_a_folder_without_a_stage_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"must hold a stage's file, such as lab\.toml, it holds none"):
         load_stage("lab", tmp_path)
