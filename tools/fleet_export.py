@@ -165,7 +165,8 @@ def export(stage: str, region: str, account: Account, progress: Progress) -> Fle
         progress: Told what happens.
 
     Raises:
-        FleetFileError: A thing or component has a name that no core device can have; the text says which.
+        FleetFileError: A thing or component has a name that no core device can have, and the text says which; or there
+            are more devices than a file may have.
         TwinError: A call failed for another reason than throttling; the text names it.
     """
     names = Names(stage)
@@ -180,6 +181,10 @@ def export(stage: str, region: str, account: Account, progress: Progress) -> Fle
         for thing in account.names(listing):
             rings.setdefault(thing, ring)
         progress(f"{len(rings)} things up to ring {ring}")
+    if len(rings) > DEVICES_LIMIT:  # before two calls for each
+        raise FleetFileError(
+            f"stage {stage} must have at most {DEVICES_LIMIT:,} devices for a file, got {len(rings):,}"
+        )
     listing = Listing("", "greengrassv2", "list_core_devices", "coreDevices[]", {"maxResults": 100})
     cores = {core["coreDeviceThingName"]: core for core in account.names(listing)}
     listed = [thing for thing in sorted(rings) if thing in cores]

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -17,7 +17,7 @@ from tests.twin.conftest import wait_until
 from tools import fleet_export
 from tools.fleet_export import FleetFileError, read_fleet
 from twin import lifecycle
-from twin.account import Listing
+from twin.account import Account, Listing
 from twin.devices.simulated_fleet import SimulatedDevice, set_devices
 from twin.simulation.profile import Profile
 
@@ -201,3 +201,15 @@ def test_an_export_that_is_interrupted_or_cannot_be_written_says_so_before_the_a
     assert f"--out must be a file in a folder that exists, got {tmp_path}" in capsys.readouterr().err
     assert fleet_export.main(["--stage", "twin", "--out", str(tmp_path / "fleet.json")]) == 130
     assert capsys.readouterr().err == "fleet_export: interrupted, nothing is written\n"
+
+
+def test_more_devices_than_a_file_may_have_are_told_before_each_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_export, "DEVICES_LIMIT", 2)
+
+    class Plant:
+        def names(self, listing: Listing) -> list[str]:
+            groups = {"list_thing_groups": ["edgewright-dev"], "list_things_in_thing_group": ["a", "b", "c"]}
+            return groups[listing.operation]
+
+    with pytest.raises(FleetFileError, match="stage dev must have at most 2 devices for a file, got 3"):
+        fleet_export.export("dev", "eu-central-1", cast(Account, Plant()), lambda _text: None)
