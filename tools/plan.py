@@ -29,7 +29,7 @@ from tools.plan_changes import compare, left_behind
 from tools.plan_models import ModelChange, as_lines, as_section, changed_models
 from tools.plan_models import as_markdown as models_as_markdown
 from tools.plan_report import as_markdown, as_text, unannounced
-from tools.two_versions import add_options, read_change
+from tools.two_versions import a_stop_interrupts, add_options, read_change
 
 UNANNOUNCED = 2
 
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--html", type=Path, help="write it as a page there, too")
     options = parser.parse_args(arguments)
     try:
-        return _plan(options)
+        with a_stop_interrupts():
+            return _plan(options)
     except BrokenPipeError:  # told where a program's endings are
         raise
     except (AssemblyError, ConfigurationError, OSError, ValueError) as exc:

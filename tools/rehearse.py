@@ -37,7 +37,7 @@ from tools.cloud_assembly import Assembly, AssemblyError, Target
 from tools.fleet_export import FleetDevice, FleetFile, FleetFileError, read_fleet
 from tools.rehearsal_report import NOT_REACHED, UNCHANGED, Behind, Cost, Rehearsal, RingResult
 from tools.rehearsed_rollout import Patience, RehearsedFleet, Rollout
-from tools.two_versions import Change, add_options, read_change
+from tools.two_versions import Change, a_stop_interrupts, add_options, read_change
 from twin import lifecycle
 from twin.clock import Clock
 from twin.devices.simulated_fleet import COUNT_LIMIT
@@ -86,13 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, help="write the result as Markdown there, too")
     parser.add_argument("--json", type=Path, help="write it as JSON there, too")
     options = parser.parse_args(arguments)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        # A stop of a job runner is an interrupt like Ctrl-C: nothing is left.
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # as nohup has it: the rehearsal goes on when the terminal is gone
-                signal.signal(number, signal.default_int_handler)
-        result = _rehearse(options)
+        with a_stop_interrupts():
+            result = _rehearse(options)
     except KeyboardInterrupt:
         print("rehearse: interrupted, nothing is left", file=sys.stderr)
         return 130
@@ -102,9 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as exc:
         print(f"rehearse: {exc}", file=sys.stderr)
         return 2
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     unwritten = ""
     # Before it is told: a reader that goes (`| head`) ends the program.
     try:

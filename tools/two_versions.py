@@ -1,11 +1,13 @@
 """Two versions of a stage: as it is deployed, and as a change would have it; from commits or from assemblies."""
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,20 @@ class Change:
     after: Assembly
     announced: Announced
     destroy: str
+
+
+@contextmanager
+def a_stop_interrupts() -> Iterator[None]:
+    """Make a stop of a job runner an interrupt like Ctrl-C: nothing is left. What nohup has started goes on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.plan.test_plan import assert_agreed
 from tools import plan, two_versions
+from tools.cloud_assembly import synth
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = f"""
@@ -64,6 +67,23 @@ def test_progress_is_told_apart_from_the_plan(repository: Path, capsys: pytest.C
         "plan: synthesising plant of the base base",
         "plan: synthesising plant of the working tree",
     ]
+
+
+def test_a_stop_of_a_job_runner_leaves_no_checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*words: Any, **named: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return synth(*words, **named)
+
+    monkeypatch.setattr("tools.two_versions.synth", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        plan.main(["--base", "base", "--stage", "plant"])
+
+    assert signal.getsignal(signal.SIGTERM) is before
+    listed = ["git", "worktree", "list"]
+    left = subprocess.run(listed, cwd=repository, capture_output=True, text=True, check=True).stdout
+    assert len(left.splitlines()) == 1
 
 
 def test_a_new_stage_has_a_plan(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
