@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ministack.services import cloudformation
 
+from config.places import NODE_MODULES
 from tests.twin.conftest import Clients
 from twin.cloud import stack_operations
 
@@ -43,6 +44,29 @@ def test_a_change_set_is_executed_at_the_first_look(client: Clients, stack: str)
 
     (made,) = cloudformation_client.describe_stacks(StackName=stack)["Stacks"]
     assert made["StackStatus"] == "CREATE_COMPLETE"
+
+
+def test_a_change_set_is_marked_so_that_all_its_changes_are_asked_for_at_once(client: Clients, stack: str) -> None:
+    cloudformation_client = client("cloudformation")
+    names = {"StackName": stack, "ChangeSetName": "changes"}
+    cloudformation_client.create_change_set(**names, TemplateBody=json.dumps(TEMPLATE), ChangeSetType="CREATE")
+
+    described = cloudformation_client.describe_change_set(**names)
+
+    mark, _, _why = described["StatusReason"].partition(" because: ")
+    assert [change["ResourceChange"]["LogicalResourceId"] for change in described["Changes"]] == ["Parameter"]
+    assert f'"{mark}"' in (NODE_MODULES / "aws-cdk" / "lib" / "index.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<Status>FAILED</Status><StatusReason></StatusReason>",
+        "<Status>CREATE_COMPLETE</Status><StatusReason>Own</StatusReason>",
+    ],
+)
+def test_a_change_set_that_failed_or_says_something_is_not_marked(text: str) -> None:
+    assert stack_operations._told_incomplete((200, {}, text)) == (200, {}, text.encode())
 
 
 @pytest.mark.parametrize(
