@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from tests.twin.conftest import Clients, outputs_of, settle, trust
 from twin.cloud.authorization import resource_arn
+from twin.cloud.aws.shapes import _metadata
 from twin.cloud.sagemaker.api import SageMakerApi
 from twin.cloud.stack_operations import fail_interrupted
 
@@ -162,3 +163,17 @@ def test_a_member_of_sagemakers_that_is_null_is_one_that_is_not_given() -> None:
 
     assert status == 200
     endpoints.list.assert_called_once_with("Model", {})
+
+
+@pytest.mark.parametrize("service", ["cloudformation", "ec2", "iam", "monitoring", "s3", "states"])
+def test_metadata_of_a_service_are_read_without_its_whole_model(service: str) -> None:
+    whole = {"monitoring": "cloudwatch", "states": "stepfunctions"}.get(service, service)
+
+    found = _metadata(MagicMock(side_effect=AssertionError), service)
+
+    assert found.metadata == botocore.session.get_session().get_service_model(whole).metadata
+
+
+@pytest.mark.parametrize("service", ["mediapackage", "not-a-service"])
+def test_metadata_that_are_not_at_the_beginning_are_read_by_ministack(service: str) -> None:
+    assert _metadata(lambda name: f"all of {name}", service) == f"all of {service}"
