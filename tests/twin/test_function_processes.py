@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -33,6 +34,8 @@ def handler(event, context):
         os._exit(3)
     if event.get("do") == "sleep":
         time.sleep(60)
+    if event.get("do", "").startswith("log "):
+        print(event["do"], file=sys.stderr)
     return {"pid": os.getpid(), "calls": len(calls), "loaded": "botocore.session" in sys.modules,
             "name": os.environ["AWS_LAMBDA_FUNCTION_NAME"], "path": os.environ.get("PYTHONPATH", "")}
 """
@@ -131,6 +134,28 @@ def test_a_function_starts_with_the_sdk_loaded_and_its_own_environment(client: C
     answer = invoke(client, function)
 
     assert (answer["error"], answer["loaded"], answer["name"], answer["path"]) == (None, True, "copied", "")
+
+
+def test_what_a_function_logs_comes_with_its_answer(client: Clients, function: str) -> None:
+    def logged(line: str) -> str:
+        answer = client("lambda").invoke(FunctionName=function, Payload=json.dumps({"do": line}), LogType="Tail")
+        return base64.b64decode(answer["LogResult"]).decode().strip()
+
+    lines = [f"log {number}" for number in range(20)]
+
+    assert [logged(line) for line in lines] == lines
+
+
+def test_a_function_that_logs_nothing_is_answered_at_once(client: Clients, function: str) -> None:
+    invoke(client, function)
+
+    def took_s() -> float:
+        began = time.monotonic()
+        invoke(client, function)
+        return time.monotonic() - began
+
+    # By itself MiniStack waits 50 ms for a log.
+    assert min(took_s() for _ in range(20)) < 0.045
 
 
 def test_a_function_that_raises_keeps_its_process(client: Clients, function: str) -> None:
