@@ -37,7 +37,8 @@ CALLED_OFF = "CalledOff"
 NEVER_MADE = "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"
 #: Work that ends so soon needs no state machine.
 EAGER_S = 10.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
+#: Work of some seconds, as on the twin, is not waited for much longer than it takes; there are 15 questions at most.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GROWTH = 0.2, 2.0, 1.15
 #: Before Lambda ends the function, so that the failure is told and not waited for.
 _MARGIN_S = 5.0
 _ATTEMPTS, _PAUSE_S, _SEND_S = 6, 0.5, 20.0
@@ -251,7 +252,7 @@ def _soon(answer: _Answer, is_complete: Entry, context: Any) -> bool:
         if time.monotonic() + pause > end or left < 2 * EAGER_S:
             return False
         time.sleep(pause)
-        pause = min(1.5 * pause, _LONGEST_PAUSE_S)
+        pause = min(_GROWTH * pause, _LONGEST_PAUSE_S)
     return True
 
 

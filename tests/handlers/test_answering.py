@@ -221,6 +221,19 @@ def test_work_that_ends_soon_needs_no_state_machine(cloud: Cloud, machine: Machi
     assert machine.started == []
 
 
+def test_work_of_some_seconds_is_not_waited_for_much_longer_than_it_takes(
+    cloud: Cloud, machine: Machine, pauses: list[float]
+) -> None:
+    looks = iter([*[False] * 13, True])
+
+    answering(lambda *_: {"PhysicalResourceId": "id"}, lambda *_: {"IsComplete": next(looks)})(cloud.event(), Context())
+
+    assert len(pauses) == 13
+    assert all(pause <= 0.2 + 0.15 * sum(pauses[:number]) + 1e-9 for number, pause in enumerate(pauses))
+    assert 6 < sum(pauses) < 10
+    assert machine.started == []
+
+
 def test_longer_work_is_asked_for_by_the_state_machine(
     cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
