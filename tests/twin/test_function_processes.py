@@ -14,12 +14,14 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from config.places import IMPORTS
 from tests.twin.conftest import Clients
+from twin.cloud import functions
 from twin.cloud.functions import Forker
 
 CODE = """
@@ -146,16 +148,20 @@ def test_what_a_function_logs_comes_with_its_answer(client: Clients, function: s
     assert [logged(line) for line in lines] == lines
 
 
-def test_a_function_that_logs_nothing_is_answered_at_once(client: Clients, function: str) -> None:
-    invoke(client, function)
+@pytest.mark.parametrize(("written", "waits"), [(b"", {"first_line_wait": functions._QUIET_S}), (b"a line", {})])
+def test_a_log_that_has_nothing_to_read_is_waited_for_briefly(written: bytes, waits: dict[str, float]) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, written)
+    asked: list[dict[str, float]] = []
 
-    def took_s() -> float:
-        began = time.monotonic()
-        invoke(client, function)
-        return time.monotonic() - began
+    def collect(_worker: Any, **named: float) -> str:
+        asked.append(named)
+        return ""
 
-    # By itself MiniStack waits 50 ms for a log.
-    assert min(took_s() for _ in range(20)) < 0.045
+    with os.fdopen(reading) as stderr, os.fdopen(writing, "wb"):
+        functions._collect_log(collect, SimpleNamespace(_proc=SimpleNamespace(stderr=stderr)))
+
+    assert asked == [waits]
 
 
 def test_a_function_that_raises_keeps_its_process(client: Clients, function: str) -> None:
