@@ -25,6 +25,7 @@ from paho.mqtt.matcher import MQTTMatcher
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud.settings import Settings
+from twin.ports import stay_paused
 
 logger = logging.getLogger("twin.iot")
 
@@ -81,10 +82,12 @@ _of_this_task: ContextVar[_Client | None] = ContextVar("twin_iot_client", defaul
 
 @patch(
     "services.iot._MtlsAcceptor._upgrade",
-    why="a device that hangs up right behind its handshake is none, not a traceback in the log",
+    why="a device that hangs up right behind its handshake is none, not a traceback in the log; what one sends while "
+    "the certificate authority is made is not lost",
     signature="async (self, transport)",
 )
 async def _upgrade(upgrade: Callable[..., Awaitable[None]], acceptor: Any, transport: asyncio.Transport) -> None:
+    stay_paused(transport)
     try:
         await upgrade(acceptor, transport)
     except AttributeError as exc:

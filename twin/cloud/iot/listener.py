@@ -20,7 +20,7 @@ from ministack.services import iot
 
 from twin.cloud.iot.http_message import HEAD_LIMIT_BYTES, HttpError, write_json
 from twin.cloud.iot.registry import THING
-from twin.ports import abort
+from twin.ports import abort, stay_paused
 
 logger = logging.getLogger("twin.iot")
 
@@ -92,6 +92,7 @@ class Listener:
         task.add_done_callback(self._connections.discard)
 
     async def _run(self, transport: asyncio.Transport) -> None:
+        stay_paused(transport)
         peer = transport.get_extra_info("peername")
         try:
             streams = await self._streams(transport)
