@@ -118,7 +118,7 @@ def test_the_first_handshake_waits_for_the_certificate_authority(
             assert listener._server is not None
             server = listener._server
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 reader, _writer = await asyncio.open_connection(
                     *server.sockets[0].getsockname(), ssl=client_side, server_hostname=HOST
                 )
