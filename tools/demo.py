@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -223,10 +222,7 @@ def repeated_if_the_twin_ends(home: Path, action: Callable[[], Result]) -> Resul
 
 def forget(home: Path) -> None:
     """End the demo's twin and throw its state away; the logs stay."""
-    lifecycle.stop(home)
-    for path in home.glob("*"):
-        if path.name != "log":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    lifecycle.purge(home, keep="log")
 
 
 def show(predictions: list[Prediction]) -> None:
@@ -282,7 +278,11 @@ def _demonstrate(out: Path, report: Path) -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the clean-up is bounded and must end
-        forget(out.resolve() / "twin")
+        try:
+            forget(out.resolve() / "twin")
+        except TwinError as error:
+            console.print(str(error), style="red", markup=False)
+            code = 1
     console.print(
         f"{'done' if code == 0 else 'ended'} in {time.monotonic() - started:.1f} s"
         + (f", figures in {report}; look at {page}" if code == 0 else "")

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from config.names import Names
 from tools.cdk_cli import ROOT, CdkError
-from tools.least_privilege import Grant, denials, examine, make_room, read_trail
+from tools.least_privilege import Grant, denials, examine, read_trail
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from twin import lifecycle
 from twin.errors import TwinError
@@ -92,7 +92,7 @@ def run(out: Path) -> Trial:
     """
     home = out / "home"
     # What an interrupted run left: its user is in the way.
-    make_room(home)
+    lifecycle.purge(home)
     trail = home / "log" / "access.jsonl"
     state = lifecycle.start(home, auth=True)
     try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,6 @@ from twin import lifecycle
 from twin.cloud.authorization import filled
 from twin.errors import TwinError
 from twin.operator import OperatorClient
-from twin.state import STATE_FILE
 
 
 @dataclass(frozen=True)
@@ -392,28 +390,11 @@ def read_trail(home: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def make_room(home: Path) -> None:
-    """End the twin of a run before, and delete its state.
-
-    Args:
-        home: The twin's state folder.
-
-    Raises:
-        TwinError: It is another folder.
-    """
-    known = ("lifecycle.lock", STATE_FILE, "state")
-    if home.is_dir() and any(home.iterdir()) and not any((home / name).exists() for name in known):
-        fix = "name a folder that is for such runs alone"
-        raise TwinError(f"--out must be a folder whose {home.name} is a twin's or missing, got {home.parent}: {fix}")
-    lifecycle.stop(home)
-    shutil.rmtree(home, ignore_errors=True)
-
-
 def run(out: Path, app: Path = ROOT) -> tuple[list[Grant], list[str]]:
     """Go through a stage's life on a twin of its own; returns the statements and the denied requests."""
     names, home = Names(STAGE), out / "twin"
     # What an interrupted run left would not be made again, and nobody would ask for the rights to make it.
-    make_room(home)
+    lifecycle.purge(home)
     state = lifecycle.start(home, auth=True)
     try:
         deploy = OfflineDeploy(environment=state.environment(), out=out, app=app, stage=STAGE)

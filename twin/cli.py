@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import shlex
-import shutil
 import sqlite3
 import sys
 import time
@@ -30,7 +30,7 @@ from twin.devices import client_device, nucleus_files, own_devices
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
-from twin.state import TwinState, default_home, foreign_settings, load_state, remove_state
+from twin.state import TwinState, default_home, foreign_settings, load_state
 from twin.status import CoreDeviceStatus, TwinStatus, core_devices, joined_devices, take_status
 
 application = typer.Typer(
@@ -386,10 +386,8 @@ def down(
     """Stop the twin, its devices and their components, also after a crash; the state stays for the next start."""
     home = default_home()
     with _messages.status("twin") as spinner:
-        ran = lifecycle.stop(home, anyway=anyway or purge, progress=lambda text: spinner.update(f"twin: {text}"))
-    if purge and home.is_dir():
-        remove_state(home)
-        shutil.rmtree(home)
+        stop = lifecycle.purge if purge else functools.partial(lifecycle.stop, anyway=anyway)
+        ran = stop(home, progress=lambda text: spinner.update(f"twin: {text}"))
     _output.print("The twin is stopped." if ran else f"No twin ran in {home}.")
 
 

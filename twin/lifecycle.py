@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -38,7 +40,13 @@ ROOM_BYTES = 16 << 20
 
 Progress = Callable[[str], None]
 
-__all__ = ["load_state", "one_at_a_time", "start", "stop"]
+_LOCK = "lifecycle.lock"
+MADE = re.compile(
+    r"(home|tmp|s3|state|log|instances|devices|simulated|unsaved|state\.json(\.\d+\.new)?|(lifecycle|devices)\.lock)"
+)
+"""What twins make in their state folder."""
+
+__all__ = ["load_state", "one_at_a_time", "purge", "start", "stop"]
 
 
 class _EndedError(TwinError):
@@ -54,7 +62,7 @@ def _silent(_text: str) -> None:
 
 
 @contextlib.contextmanager
-def one_at_a_time(home: Path, name: str = "lifecycle.lock") -> Iterator[None]:
+def one_at_a_time(home: Path, name: str = _LOCK) -> Iterator[None]:
     """One `up` or `down` at a time in a state folder; the lock goes with the process that holds it.
 
     Args:
@@ -286,6 +294,38 @@ def stop(home: Path, *, anyway: bool = False, progress: Progress = _silent) -> b
                 f"seconds is not in {home / 'state'}; the end of {home / 'log/cloud.log'}:\n{last_log_lines(home)}"
             )
         return ended > 0
+
+
+def purge(home: Path, *, keep: str = "", progress: Progress = _silent) -> bool:
+    """Stop the twin of a state folder, saved or not, and delete the folder; a folder that is no twin's stays untouched.
+
+    Args:
+        home: The state folder.
+        keep: Name of what stays in it, such as `log`.
+        progress: Told what happens, in short sentences.
+
+    Returns:
+        Whether anything ran.
+
+    Raises:
+        TwinError: The folder has what no twin makes, or a process cannot be ended.
+    """
+    home = home.resolve()
+    found = {path.name for path in home.iterdir()} - {keep} if home.is_dir() else set()
+    foreign = sorted(name for name in found if _LOCK not in found or not MADE.fullmatch(name))
+    if foreign:
+        text = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+        raise TwinError(
+            f"a folder to be deleted must be a twin's state folder, got {home}, in which no twin made {text}: nothing "
+            "was deleted; name another folder, or move them away"
+        )
+    ran = stop(home, anyway=True, progress=progress)
+    for path in home.glob("*"):
+        if path.name != keep:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if home.is_dir() and not keep:
+        home.rmdir()
+    return ran
 
 
 def _saved(home: Path, anyway: bool, progress: Progress) -> bool:

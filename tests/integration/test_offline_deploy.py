@@ -102,6 +102,10 @@ def test_predicts_held_out_digits_on_the_device(deployed: Deployed) -> None:
     assert all(0 < p["probability"] <= 1 and p["latency_ms"] > 0 for p in predictions)
 
 
+def test_a_purge_knows_all_that_the_twin_makes_in_its_folder(deployed: Deployed) -> None:
+    assert [path.name for path in deployed.home.iterdir() if not lifecycle.MADE.fullmatch(path.name)] == []
+
+
 def test_one_command_asks_a_model_and_shows_what_it_says(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWIN_HOME", str(deployed.home))
     row = '{"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}'

@@ -228,10 +228,17 @@ def events(address: str) -> socket.socket:
     return browser
 
 
-def page_is_full(address: str) -> bool:
-    """Whether browsers that left are still counted."""
-    with httpx.stream("GET", f"{address}/{TOKEN}/events", timeout=30) as answer:
-        return answer.status_code != 200
+def let_in(address: str) -> socket.socket:
+    """A browser that has its events, once those that left before are no longer counted."""
+
+    def one() -> socket.socket | None:
+        browser = events(address)
+        if browser.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL) == b"HTTP/1.1 200":
+            return browser
+        browser.close()
+        return None
+
+    return wait_until(one)  # type: ignore[no-any-return]
 
 
 def test_a_message_comes_as_an_event_and_more_browsers_than_sixteen_are_refused(address: str, link: Link) -> None:
@@ -258,8 +265,7 @@ def test_a_browser_that_takes_nothing_is_dropped(
     address: str, link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(live_module, "SEND_S", 0.5)
-    wait_until(lambda: not page_is_full(address))
-    browser = events(address)
+    browser = let_in(address)
     number = 0
 
     def dropped() -> bool:

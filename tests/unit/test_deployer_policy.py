@@ -17,6 +17,7 @@ def test_a_run_begins_without_what_an_interrupted_one_left(tmp_path: Path, monke
     left = tmp_path / "home" / "state" / "iam.json"
     left.parent.mkdir(parents=True)
     left.write_text('{"users": ["deployer"]}')
+    (tmp_path / "home" / "lifecycle.lock").touch()
 
     def start(home: Path, **_options: Any) -> None:
         assert not (home / "state").exists()
@@ -41,5 +42,5 @@ def test_a_folder_that_is_no_twins_is_kept_and_told(
         tool.main(tmp_path)
 
     assert letter.read_text() == "dear"
-    said = f"--out must be a folder whose {name} is a twin's or missing, got {tmp_path}: name a folder that is for such"
+    said = f"must be a twin's state folder, got {tmp_path / name}, in which no twin made alice: nothing was deleted"
     assert said in capsys.readouterr().err

@@ -30,3 +30,49 @@ def test_logs_of_no_twin_say_how_to_start_one(tmp_path: Path, monkeypatch: pytes
 
     assert isinstance(told, TwinError)
     assert str(told) == f"a twin must have run in {tmp_path}, got none: start it with `python -m twin up`"
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        (["lifecycle.lock", "state/iam.json", "home/x", "letter.txt"], "letter.txt"),
+        (["lifecycle.lock", "state.json.old"], "state.json.old"),
+        (["home/alice/letter.txt", "tmp/x", "state.json"], "home, state.json, tmp"),  # no twin was here
+        ([f"{number}.txt" for number in range(8)], "0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 3 more"),
+    ],
+)
+def test_down_deletes_no_folder_with_what_no_twin_made(
+    there: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for name in there:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    monkeypatch.setenv("TWIN_HOME", str(home))
+
+    told = CliRunner().invoke(cli.application, ["down", "--purge"]).exception
+
+    assert isinstance(told, TwinError)
+    assert f"got {home}, in which no twin made {named}: nothing was deleted" in str(told)
+    assert sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()) == sorted(there)
+
+
+def test_down_deletes_a_twins_folder_and_follows_no_link_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, outside = tmp_path / "home", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "letter.txt").touch()
+    for name in ("state", "instances/i-1", "log"):
+        (home / name).mkdir(parents=True)
+    for name in ("lifecycle.lock", "devices.lock", "state.json.77.new", "unsaved", "log/cloud.log"):
+        (home / name).touch()
+    (home / "tmp").symlink_to(outside)
+    monkeypatch.setenv("TWIN_HOME", str(home))
+
+    for _ in range(2):
+        told = CliRunner().invoke(cli.application, ["down", "--purge"])
+
+        assert (told.exit_code, told.output) == (0, f"No twin ran in {home}.\n")
+        assert not home.exists()
+    assert (outside / "letter.txt").exists()
