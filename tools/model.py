@@ -31,7 +31,7 @@ from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
 from tools import detections, model_init, model_preview, model_reference
 from tools.estimators import EstimatorError
-from tools.model_folder import answer, asked, check_name, check_serving, load, package, sample_labels
+from tools.model_folder import answer, asked, check_name, check_serving, load, package, sample_labels, whole_path
 
 SHOWN = 5
 _WRONG = (
@@ -53,7 +53,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     Raises:
         ModelDeclarationError, ModelPackageError, ConfigurationError, RequestError: What is wrong with the folder.
     """
-    folder = folder.resolve()  # "." has no name
+    folder = whole_path(folder)
     source = ModelSource.read(folder, check_reference=False)
     check_name(source.name)
     check_runtime()

@@ -26,6 +26,18 @@ from edge_inference.settings import KEYS, parse
 REQUEST_BYTES = 1 << 20
 
 
+def whole_path(folder: Path) -> Path:
+    """A folder's path with its own name: "." has none.
+
+    Args:
+        folder: As a command line gives it. Of links in a ring the path is what it is: reading them is the error.
+    """
+    try:
+        return folder.resolve()
+    except RuntimeError:  # before Python 3.13
+        return folder.absolute()
+
+
 def package(source: ModelSource, folder: Path) -> Path:
     """Unpack a model folder as a device would find it.
 

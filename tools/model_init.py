@@ -23,6 +23,7 @@ from edge_inference.models.runtime import import_engine
 from tools import estimators
 from tools.detector_exports import Tensor, box_values, is_free, is_picture, seen_detection
 from tools.model_folder import check_name
+from twin.files import write_whole
 
 Checker = Callable[[Path, Sequence[str]], Iterator[str]]
 #: What pixels a model was trained on.
@@ -394,11 +395,11 @@ def add_to_stage(stage: str, name: str, instead_of: str | None = None, folder: P
         return f"{folder.name}/{stage}.toml lists {name} already"
     path = folder / f"{stage}.toml"
     before = path.read_text(encoding="utf-8")
-    path.write_text(_with_entry(before, name, instead_of, f"{folder.name}/{path.name}"), encoding="utf-8")
+    write_whole(path, _with_entry(before, name, instead_of, f"{folder.name}/{path.name}"))
     try:
         load_stage(stage, folder)
     except BaseException:
-        path.write_text(before, encoding="utf-8")
+        write_whole(path, before)
         raise
     return f"{folder.name}/{stage}.toml lists {name} now" + (f" in place of {instead_of}" if instead_of else "")
 

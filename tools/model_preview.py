@@ -19,7 +19,7 @@ from edge_inference.models.classifier import ImageClassifier, TabularClassifier
 from edge_inference.models.detector import ObjectDetector
 from edge_inference.models.pictures import Pixels
 from tools import detections
-from tools.model_folder import answer, asked, check_serving, load, package, sample_labels
+from tools.model_folder import answer, asked, check_serving, load, package, sample_labels, whole_path
 from twin.page import html as page
 
 SHOWN = 24
@@ -48,7 +48,7 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
         ModelDeclarationError, ModelPackageError, RequestError: What is wrong with the folder or an input.
         OSError: The page cannot be written.
     """
-    source = ModelSource.read(folder.resolve())
+    source = ModelSource.read(whole_path(folder))
     with tempfile.TemporaryDirectory() as scratch:
         unpacked = package(source, Path(scratch) / "package")
         model: Any = load(unpacked)
@@ -72,7 +72,8 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
             ("Its declaration", page.table("model.json", ("key", "value"), rows)),
         ]
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page.page(f"Preview of {source.name}", lead, sections), encoding="utf-8")
+        text = page.page(f"Preview of {source.name}", lead, sections)
+        out.write_text(text, encoding="utf-8", errors="replace")  # JSON may hold half a character
     yield f"{len(answers)} inputs in {out}" + (
         "" if answers else ": the folder has no samples, give pictures or requests"
     )

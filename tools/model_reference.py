@@ -14,7 +14,8 @@ from edge_constructs.model_source import DECLARATION, REFERENCE, ModelDeclaratio
 from edge_inference.messages import Request
 from edge_inference.models.drift import CONFIDENCE, LEAST_SAMPLES, MOST_BINS, Reference, Statistic, measure
 from edge_inference.models.package import OBJECTS, TENSORS
-from tools.model_folder import answer, check_serving, load, package
+from tools.model_folder import answer, check_serving, load, package, whole_path
+from twin.files import write_whole
 
 #: Samples of a bin, about, at least.
 A_BIN = 10
@@ -41,7 +42,7 @@ def write_reference(folder: Path) -> Iterator[str]:
         ModelPackageError, RequestError: The model does not load, or fails on a sample.
         OSError: The file cannot be written.
     """
-    folder = folder.resolve()
+    folder = whole_path(folder)
     # A reference that is out of date must not be in the way of a new one.
     source = ModelSource.read(folder, check_reference=False)
     source.files.pop(str(source.declaration.pop("reference", "")), None)
@@ -65,7 +66,7 @@ def write_reference(folder: Path) -> Iterator[str]:
                 values.setdefault(name, []).append(value)
     reference = Reference(count, threshold, tuple(describe(name, each) for name, each in values.items()))
     file = folder / REFERENCE
-    file.write_text(to_json(reference, reference_of(source)), encoding="ascii")
+    write_whole(file, to_json(reference, reference_of(source)))
     _name_in(folder / DECLARATION)
     yield f"{file}: {len(values)} statistics of {count} samples, {file.stat().st_size} bytes"
 
@@ -124,4 +125,5 @@ def _name_in(declaration: Path) -> None:
     text = declaration.read_text(encoding="utf-8-sig")
     if json.loads(text).get("reference") != REFERENCE:
         head = text.rstrip().removesuffix("}").rstrip()
-        declaration.write_text(f'{head},\n  "reference": "{REFERENCE}"\n}}\n', encoding="utf-8")
+        # A link stays one.
+        write_whole(declaration.resolve(), f'{head},\n  "reference": "{REFERENCE}"\n}}\n')

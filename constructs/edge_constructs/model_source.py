@@ -60,6 +60,9 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
     if not isinstance(declaration.get("reference", ""), str):
         yield f"reference: must be a file in the folder, got {declaration['reference']!r:.60}"
         return
+    if "file" in (samples := declaration.get("samples", {})) and not _is_name(samples["file"]):
+        yield f"samples.file: must be a file in the folder, got {samples['file']!r:.60}"
+        return
     labels = declaration.get("labels")
     if not isinstance(labels or [], (str, list)) or (isinstance(labels, str) and not _is_inside(labels)):
         yield f"labels: must be a list, or a file in the folder, got {labels!r:.60}"
@@ -79,8 +82,8 @@ def _compilation_mistakes(told: dict[str, Any], declaration: dict[str, Any], fol
     framework, name = told.get("framework"), told.get("source")
     if unknown := sorted(set(told) - {"framework", "frameworkVersion", "source", "inputs"}):
         yield f"compilation.{unknown[0]}: must be framework, frameworkVersion, source or inputs"
-    if framework not in COMPILED_FROM:
-        yield f"compilation.framework: must be one of {', '.join(COMPILED_FROM)}, got {framework!r}"
+    if not isinstance(framework, str) or framework not in COMPILED_FROM:
+        yield f"compilation.framework: must be one of {', '.join(COMPILED_FROM)}, got {framework!r:.60}"
         return
     if not isinstance(name, str) or not _is_inside(name) or not name.endswith(COMPILED_FROM[framework]):
         endings = " or ".join(COMPILED_FROM[framework])
@@ -139,6 +142,10 @@ def _link_mistakes(folder: Path, name: str) -> Iterator[str]:
             check_member(folder / name, folder, SOURCES)
     except StrangerError as exc:
         yield str(exc).removeprefix(f"{folder}: ")
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name)
 
 
 def _is_inside(name: str) -> bool:

@@ -78,6 +78,58 @@ def test_says_what_is_wrong_with_a_folder(
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["check", "preview", "reference"])
+def test_links_in_a_ring_are_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    (tmp_path / "iris").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "iris")
+
+    assert model.main([command, str(tmp_path / "iris")]) == 1
+
+    assert capsys.readouterr().err.endswith("iris/model.json: cannot be read: Too many levels of symbolic links\n")
+
+
+def test_a_reference_is_named_in_a_declaration_that_stays_whole_whenever_the_write_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shared = tmp_path / "iris", tmp_path / "iris" / "shared.json"
+    shutil.copytree(MODELS / "iris", folder)
+    declaration = json.loads((folder / "model.json").read_text())
+    del declaration["reference"]
+    shared.write_text(before := json.dumps(declaration))
+    (folder / "model.json").unlink()
+    (folder / "model.json").symlink_to(shared)
+    (folder / "reference.json").unlink()
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "reference.json":
+            return real(path, target)
+        raise OSError(28, "No space left on device")
+
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", full)
+    assert model.main(["reference", str(folder)]) == 1
+    assert shared.read_text() == before
+    monkeypatch.undo()
+    assert model.main(["reference", str(folder)]) == 0
+
+    assert (folder / "model.json").is_symlink()
+    assert json.loads(shared.read_text()) == {**declaration, "reference": "reference.json"}
+    assert {file.name for file in folder.iterdir()} == {file.name for file in (MODELS / "iris").iterdir()} | {
+        "shared.json"
+    }
+
+
+def test_half_a_character_of_a_declaration_is_shown_as_one(tmp_path: Path) -> None:
+    folder, page = tmp_path / "iris", tmp_path / "preview.html"
+    shutil.copytree(MODELS / "iris", folder)
+    declaration = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**declaration, "notice": "half \ud800 here"}))
+
+    assert model.main(["preview", str(folder), "--out", str(page)]) == 0
+
+    assert "half ? here" in page.read_text(encoding="utf-8")
+
+
 def test_the_narrow_classifier_is_made_the_same_at_every_run(tmp_path: Path) -> None:
     from tools import export_resnet18  # not above: every worker reads this file, and scikit-learn is slow to import
 

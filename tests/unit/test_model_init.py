@@ -356,6 +356,21 @@ def test_a_model_leaves_with_its_thresholds_and_everything_else_stays(stages: Pa
     assert "# what it is not sure of" in (stages / "twin.toml").read_text()
 
 
+def test_a_stages_file_is_written_whole_or_not_at_all(stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (stages / "twin.toml").read_text()
+
+    def full(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        add_to_stage("twin", "wine", None, stages)
+
+    assert (stages / "twin.toml").read_text() == before
+    assert list(stages.glob("twin.toml*")) == [stages / "twin.toml"]
+
+
 def test_settings_of_a_model_leave_with_it(stages: Path) -> None:
     file = stages / "twin.toml"
     entry = '[[models]]\nfolder = "iris"\n'
