@@ -94,7 +94,8 @@ class ModelsStack(StageStack):
         name = model.folder
         scope = Construct(self, self.names.model_package(name))
         source = ModelSource.read(MODELS / name)
-        check_model(source, self._release)
+        accelerator = str(model.serving.get("accelerator", self._stage.runtime.accelerator))
+        check_model(source, self._release, accelerator)
         archive, sha256 = source.write_archive(build_folder(self))
         values = {
             "COMPONENT": self.names.model_component(name),

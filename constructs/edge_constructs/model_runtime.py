@@ -20,6 +20,9 @@ LIMITS: dict[str, tuple[int, dict[str, int]]] = {
     "1.31.1": (13, {"": 26, "ai.onnx.ml": 5}),
     "1.32.0": (14, {"": 28, "ai.onnx.ml": 5}),
 }
+OPENVINO = "openvino"
+#: An attribute of Resize, and all that OpenVINO knows of it; for another value it warns in a device's log.
+RATIO, STRETCH = "keep_aspect_ratio_policy", "stretch"
 _FLOAT32 = "export in float32: to_onnx(model, rows[:1].astype(numpy.float32)) of skl2onnx, model.float() of PyTorch"
 #: What the runtime says of a model that it does not load, and the setting of an export that helps.
 _ADVICE = (
@@ -61,7 +64,7 @@ def device_runtime(lock: Path = LOCK, accelerator: str = CPU) -> str:
     return found[1]
 
 
-def check_model(source: ModelSource, version: str = "") -> None:
+def check_model(source: ModelSource, version: str = "", accelerator: str = CPU) -> None:
     """Check that the devices' runtime can load a model.
 
     Format and operator sets are compared; where the release is installed, it loads the model, which tells of operators
@@ -70,9 +73,10 @@ def check_model(source: ModelSource, version: str = "") -> None:
     Args:
         source: The model's folder, read; another framework than ONNX is passed over.
         version: The runtime's; that of the devices by default.
+        accelerator: Where the model runs first; on the processor by default.
 
     Raises:
-        ModelDeclarationError: It cannot; the text says why, and which setting of the export helps.
+        ModelDeclarationError: It cannot, or would answer otherwise there; the text says why, and what helps.
     """
     name = source.declaration["source"]
     if source.declaration["framework"] != "ONNX":
@@ -95,6 +99,12 @@ def check_model(source: ModelSource, version: str = "") -> None:
             f"{source.name}/{name}: must load with ONNX Runtime {version}, which the devices have: {problem}: "
             f"{advice(problem, version)}"
         ) from exc
+    if accelerator == OPENVINO and (policies := kept_ratios(file)):
+        raise ModelDeclarationError(
+            f"{source.name}/{name}: must keep no ratio of sides where OpenVINO runs it, got Resize with "
+            f"{RATIO} {', '.join(policies)}, for which OpenVINO stretches: set models.serving.accelerator to "
+            f"{CPU}, or export with {STRETCH}"
+        )
 
 
 def advice(problem: str, version: str) -> str:
@@ -154,6 +164,8 @@ class Header:
 _IR_VERSION, _GRAPH, _OPSET_IMPORT, _DOMAIN, _VERSION = 1, 7, 8, 1, 2
 #: GraphProto: initializer; TensorProto: external_data; StringStringEntryProto: key, value.
 _INITIALIZER, _EXTERNAL_DATA, _KEY, _VALUE = 5, 13, 1, 2
+#: GraphProto: node; NodeProto: op_type, attribute; AttributeProto: name, s.
+_NODE, _OP_TYPE, _ATTRIBUTE, _NAME, _S = 1, 4, 5, 1, 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -203,6 +215,32 @@ def weight_files(file: Path) -> list[str]:
     except (EOFError, ValueError):
         return []
     return list(found)
+
+
+def kept_ratios(file: Path) -> list[str]:
+    """Read how a model's resizes keep the ratio of a picture's sides, without reading the weights.
+
+    Args:
+        file: A ModelProto; graphs within its graph are passed over.
+
+    Returns:
+        Their policies, each once, sorted; none of resizes that stretch, nor of a file that is no model.
+    """
+    found = set()
+    try:
+        with file.open("rb") as stream:
+            for node in _below(stream, (0, file.stat().st_size), _GRAPH, _NODE):
+                parts = list(_fields_of(stream, node))
+                kinds = [_text(stream, place) for number, place in parts if number == _OP_TYPE]
+                if kinds != ["Resize"]:
+                    continue
+                for attribute in (place for number, place in parts if number == _ATTRIBUTE):
+                    entry = dict(_fields_of(stream, attribute))
+                    if _NAME in entry and _S in entry and _text(stream, entry[_NAME]) == RATIO:
+                        found.add(_text(stream, entry[_S]))
+    except (EOFError, ValueError):
+        return []
+    return sorted(found - {STRETCH})
 
 
 def _below(stream: IO[bytes], place: tuple[int, int], *numbers: int) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Models that the devices' ONNX Runtime cannot load are refused where they are declared."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from edge_constructs import model_runtime
-from edge_constructs.model_runtime import LIMITS, Header, check_model, device_runtime, read_header, weight_files
+from edge_constructs.model_runtime import (
+    LIMITS,
+    Header,
+    check_model,
+    device_runtime,
+    kept_ratios,
+    read_header,
+    weight_files,
+)
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from tools import model as model_tool
 
@@ -147,6 +156,62 @@ def test_another_framework_is_not_looked_at(tmp_path: Path) -> None:
     check_model(
         ModelSource("m", {"framework": "PYTORCH", "source": "model.pth"}, {"model.pth": tmp_path / "model.pth"})
     )
+
+
+def resized(folder: Path, inputs: Sequence[str], **attributes: Any) -> ModelSource:
+    """A model that resizes, as a folder that was read."""
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, size, size])
+        for name, size in (("x", 2), ("y", 4))
+    )
+    weights = [
+        numpy_helper.from_array(np.array([2, 2], np.float32), "scales"),
+        numpy_helper.from_array(np.array([4, 4], np.int64), "sizes"),
+    ]
+    node = helper.make_node("Resize", ["x", *inputs], ["y"], mode="nearest", axes=[2, 3], **attributes)
+    graph = helper.make_graph([node], "graph", [x], [y], weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folder.mkdir(exist_ok=True)
+    onnx.save(made, folder / "model.onnx")
+    declaration = {
+        "name": folder.name,
+        "framework": "ONNX",
+        "source": "model.onnx",
+        "task": "tensors",
+        "inputs": [{"name": "x", "shape": [1, 1, 2, 2], "dtype": "float32"}],
+        "outputs": [{"name": "y", "shape": [1, 1, 4, 4], "dtype": "float32"}],
+    }
+    (folder / "model.json").write_text(json.dumps(declaration))
+    return ModelSource.read(folder)
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+def test_a_resize_that_openvino_does_otherwise_is_refused_where_openvino_runs_it(
+    policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = resized(tmp_path / "kept", ["", "", "sizes"], keep_aspect_ratio_policy=policy)
+
+    check_model(source)
+    told = rf"kept/model\.onnx: must keep no ratio .* keep_aspect_ratio_policy {policy}, .*serving\.accelerator to cpu"
+    with pytest.raises(ModelDeclarationError, match=told):
+        check_model(source, accelerator="openvino")
+    assert model_tool.main(["check", str(tmp_path / "kept")]) == 0
+    notice = f"notice: not for OpenVINO, which stretches in place of keep_aspect_ratio_policy {policy} of Resize\n"
+    assert notice in capsys.readouterr().out
+
+
+def test_a_resize_that_stretches_or_has_scales_is_the_same_everywhere(tmp_path: Path) -> None:
+    for number, (inputs, attributes) in enumerate(
+        [
+            (["", "", "sizes"], {}),
+            (["", "", "sizes"], {"keep_aspect_ratio_policy": "stretch"}),
+            (["", "scales"], {}),
+        ]
+    ):
+        check_model(resized(tmp_path / f"m{number}", inputs, **attributes), accelerator="openvino")
+    (tmp_path / "none.onnx").write_bytes(b"no model")
+
+    assert kept_ratios(tmp_path / "none.onnx") == []
 
 
 def test_the_header_is_read_as_onnx_reads_it(tmp_path: Path) -> None:

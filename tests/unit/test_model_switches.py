@@ -248,3 +248,28 @@ def test_the_sample_of_an_endpoint_is_a_file_of_the_models_own(tmp_path: Path) -
         sample.unlink()
     sample.write_text("{}")
     assert sample_file(folder) == sample
+
+
+class _AskedError(Exception):
+    """All models were asked for."""
+
+
+def test_a_model_is_checked_for_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab.toml").write_text(
+        'region = "eu-west-1"\n[[models]]\nfolder = "digits"\nserving = { accelerator = "cpu" }\n'
+        '[[models]]\nfolder = "iris"\n[runtime]\npython = "3.12"\narchitecture = "x86_64"\naccelerator = "openvino"\n'
+    )
+    asked = []
+
+    def check(source: ModelSource, version: str, accelerator: str) -> None:
+        asked.append((source.name, version, accelerator))
+        if source.name == "iris":
+            raise _AskedError
+
+    monkeypatch.setattr("stacks.models_stack.check_model", check)
+    monkeypatch.setattr("stacks.fleet_stack.runtime_archive", wheel_archive)
+
+    with pytest.raises(_AskedError):
+        define_stacks(new_app(read_context(), outdir=tmp_path / "out"), load_stage("lab", tmp_path))
+
+    assert asked == [("digits", "1.24.1", "cpu"), ("iris", "1.24.1", "openvino")]
