@@ -31,13 +31,12 @@ from config.names import Names
 from config.roster import ThingName
 from config.section import Section
 from edge_handlers.service_client import error_code
-from twin.account import Account, Listing
+from twin.account import DEVICES_LIMIT, Account, Listing
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_BYTES = 64 << 20
-DEVICES_LIMIT = 50_000
 _NUCLEI = {"aws_nucleus_lite": "lite", "aws_nucleus_classic": "classic"}
 #: AWS names no rate for these calls: a client that is throttled slows down by itself.
 _PATIENT = Config(
@@ -273,9 +272,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out and (not out.parent.is_dir() or (out.exists() and not out.is_file())):
             raise FleetFileError(f"--out must be a file in a folder that exists, got {out}")
         fleet = export(stage.name, stage.region, Account({"region_name": stage.region}, _PATIENT), _say)
+        text = fleet.text()
+        if len(text) > LIMIT_BYTES:
+            raise FleetFileError(
+                f"the fleet of stage {stage.name} must be at most {LIMIT_BYTES:,} bytes, as a rehearsal reads them, "
+                f"got {len(text):,}: nothing is written"
+            )
         if not options.out:
             private_folder(out.parent)
-        write_whole(out, fleet.text(), private=True)
+        write_whole(out, text, private=True)
     except KeyboardInterrupt:
         print("fleet_export: interrupted, nothing is written", file=sys.stderr)
         return 130

@@ -15,7 +15,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from twin.errors import TwinError
 
 _BOOTSTRAP_STACK = "CDKToolkit"
-_PAGE_LIMIT = 200
+#: Core devices of a stage that a listing, or a file of them, may have.
+DEVICES_LIMIT = 50_000
+#: A page that nobody asks to be larger holds 25 at IoT; more pages than this are an answer without an end.
+_PAGE_LIMIT = DEVICES_LIMIT // 25
 _BOUNDED = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
 
 

@@ -17,8 +17,9 @@ from tests.twin.conftest import wait_until
 from tools import fleet_export
 from tools.fleet_export import FleetFileError, read_fleet
 from twin import lifecycle
-from twin.account import Account, Listing
+from twin.account import DEVICES_LIMIT, Account, Listing
 from twin.devices.simulated_fleet import SimulatedDevice, set_devices
+from twin.errors import TwinError
 from twin.simulation.profile import Profile
 
 LIMIT_S = 60.0
@@ -201,6 +202,50 @@ def test_an_export_that_is_interrupted_or_cannot_be_written_says_so_before_the_a
     assert f"--out must be a file in a folder that exists, got {tmp_path}" in capsys.readouterr().err
     assert fleet_export.main(["--stage", "twin", "--out", str(tmp_path / "fleet.json")]) == 130
     assert capsys.readouterr().err == "fleet_export: interrupted, nothing is written\n"
+
+
+class Paged:
+    """A client whose listings have as many pages as it is told."""
+
+    def __init__(self, pages: int) -> None:
+        self._pages = pages
+
+    def can_paginate(self, _operation: str) -> bool:
+        return True
+
+    def get_paginator(self, _operation: str) -> Paged:
+        return self
+
+    def paginate(self, **_arguments: Any) -> Any:
+        return ({"things": [{"thingName": f"line-{number}"}]} for number in range(self._pages))
+
+
+def test_a_listing_may_have_as_many_devices_as_a_file_however_small_its_pages_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    things, smallest = Listing("", "iot", "list_things", "things[].thingName"), 25
+    pages = DEVICES_LIMIT // smallest
+    monkeypatch.setattr(boto3, "client", lambda *_arguments, **_more: Paged(pages))
+    assert len(Account({}).names(things)) == pages
+
+    monkeypatch.setattr(boto3, "client", lambda *_arguments, **_more: Paged(pages + 1))
+    with pytest.raises(TwinError, match=f"iot list_things must end within {pages} pages, it did not"):
+        Account({}).names(things)
+
+
+def test_a_file_that_no_rehearsal_would_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fleet_export, "Account", lambda *_: Listed("line-1", datetime.now(UTC)))
+    monkeypatch.setattr(fleet_export, "LIMIT_BYTES", 100)
+    out = tmp_path / "fleet.json"
+
+    assert fleet_export.main(["--stage", "twin", "--out", str(out)]) == 1
+
+    assert (
+        "the fleet of stage twin must be at most 100 bytes, as a rehearsal reads them, got " in capsys.readouterr().err
+    )
+    assert not out.exists()
 
 
 def test_more_devices_than_a_file_may_have_are_told_before_each_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
