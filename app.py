@@ -43,7 +43,10 @@ _EXPECTED = (ConfigurationError, MissingAssetError, ModelDeclarationError, Polic
 
 def main() -> None:
     """Synthesise the stage; a failure ends with exit code 1 and what, where and how to fix it, not with a traceback."""
-    app = new_app(read_context())
+    try:
+        app = new_app(read_context())
+    except ConfigurationError as exc:
+        sys.exit(str(exc))
     debug = "--debug" in sys.argv[1:] or app.node.try_get_context("debug") == "true"
     gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
     try:

@@ -1,5 +1,6 @@
 """Reads a stage's file and reports every mistake in it at once."""
 
+import json
 import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -25,6 +26,32 @@ class ConfigurationError(Exception):
 def stage_names(folder: Path = FOLDER) -> list[str]:
     """List the stages that have a file, sorted; one that an editor or a file system hides (`.#dev.toml`) is none."""
     return sorted(path.stem for path in folder.glob("*.toml") if not path.name.startswith("."))
+
+
+def read_context(path: Path) -> dict[str, Any]:
+    """Read an app's settings for the CDK.
+
+    Args:
+        path: The app's `cdk.json`.
+
+    Returns:
+        Its `context`; empty without one.
+
+    Raises:
+        ConfigurationError: It cannot be read, is no JSON, or of another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigurationError(f"{path.name} must be a file that can be read, got {exc}: restore it") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ConfigurationError(f"{path.name} must be JSON in UTF-8, got {exc}: correct or restore it") from exc
+    context = content.get("context", {}) if isinstance(content, dict) else None
+    if not isinstance(context, dict):
+        raise ConfigurationError(
+            f"{path.name} must be a JSON object with an object context, got {str(content)[:80]}: correct or restore it"
+        )
+    return context
 
 
 def load_stage(name: str, folder: Path = FOLDER) -> Stage:

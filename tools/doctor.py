@@ -39,7 +39,7 @@ import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from config.loader import ConfigurationError, load_stage
+from config.loader import ConfigurationError, load_stage, read_context
 from config.places import INSTALLED, NODE_MODULES, WHEELHOUSE
 from config.places import PROJECT as ROOT
 from config.stage import Stage
@@ -93,9 +93,20 @@ def known_secrets(home: Path) -> Iterator[str]:
             yield value
     try:
         state = json.loads((home / "state.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
-    yield from (str(value) for name, value in state.items() if name == "secret" and value)
+    if isinstance(state, dict) and state.get("secret"):
+        yield str(state["secret"])
+
+
+def _begin_or_end(path: Path) -> str:
+    """A file's text: of a log its end; of one that cannot be read why, which may be what the question is about."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - LOG_BYTES) if path.suffix == ".log" else 0)
+            return stream.read(2 * LOG_BYTES).decode(errors="replace")
+    except OSError as exc:
+        return f"cannot be read: {exc}"
 
 
 def write_bundle(file: Path, report: str, root: Path, home: Path) -> list[str]:
@@ -119,9 +130,7 @@ def write_bundle(file: Path, report: str, root: Path, home: Path) -> list[str]:
     paths |= {f"twin/{name}.log": path for name, path in log_files.find(home, "").items()}
     for name, path in paths.items():
         if path.is_file() and not path.is_symlink():
-            with path.open("rb") as stream:
-                stream.seek(max(0, path.stat().st_size - LOG_BYTES) if path.suffix == ".log" else 0)
-                texts[name] = stream.read(2 * LOG_BYTES).decode(errors="replace")
+            texts[name] = _begin_or_end(path)
     secrets = list(known_secrets(home))
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -136,6 +145,7 @@ DISK_GIB, MEMORY_GIB, OPEN_FILES = 3.0, 1.5, 1024
 SKEW_S, ANSWER_S = 60, 5
 #: What the CDK's assemblies here ask for, and what a new account has, which is enough.
 BOOTSTRAP_VERSION, CONCURRENCY = 6, 10
+_QUALIFIER = "@aws-cdk/core:bootstrapQualifier"
 _BOUNDED = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 2})
 Clients = Callable[[str], Any]
 
@@ -258,12 +268,13 @@ def _said(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def of_account(stage: Stage, clients: Clients) -> Iterator[Finding]:
+def of_account(stage: Stage, clients: Clients, root: Path = ROOT) -> Iterator[Finding]:
     """Look at the account that the credentials lead to; nothing is changed.
 
     Args:
         stage: What is to be deployed.
         clients: Makes an AWS client in the stage's region.
+        root: The repository.
     """
     login = "set AWS_PROFILE or keys, or run aws sso login"
     try:
@@ -274,13 +285,13 @@ def of_account(stage: Stage, clients: Clients) -> Iterator[Finding]:
     yield Finding("credentials", OK, identity["Arn"])
     if date := identity["ResponseMetadata"]["HTTPHeaders"].get("date"):
         yield of_clock(date, "account")
-    qualifier = (
-        json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))
-        .get("context", {})
-        .get("@aws-cdk/core:bootstrapQualifier", "hnb659fds")
-    )
-    name, fix = f"/cdk-bootstrap/{qualifier}/version", f"npx cdk bootstrap -c stage={stage.name}"
-    yield _asked("bootstrap", fix, lambda: _bootstrap(clients("ssm"), name, fix))
+    fix = f"npx cdk bootstrap -c stage={stage.name}"
+    try:
+        name = f"/cdk-bootstrap/{_qualifier(root / 'cdk.json')}/version"
+    except ConfigurationError as exc:
+        yield Finding("cdk.json", FAULT, str(exc), "correct it there, or restore it: git checkout cdk.json")
+    else:
+        yield _asked("bootstrap", fix, lambda: _bootstrap(clients("ssm"), name, fix))
     asks: list[tuple[str, Callable[[], Any]]] = [
         ("iot", lambda: clients("iot").describe_endpoint(endpointType="iot:Data-ATS")),
         ("greengrass", lambda: clients("greengrassv2").list_core_devices(maxResults=1)),
@@ -296,6 +307,19 @@ def of_account(stage: Stage, clients: Clients) -> Iterator[Finding]:
     yield _asked("VPCs", room, lambda: _networks(clients("ec2"), clients("service-quotas"), room))
 
 
+def _qualifier(path: Path) -> str:
+    """Read what the app's bootstrap is called by.
+
+    Raises:
+        ConfigurationError: The file is damaged.
+    """
+    context = read_context(path)
+    qualifier = context.get(_QUALIFIER, "hnb659fds")
+    if not isinstance(qualifier, str):
+        raise ConfigurationError(f"{path.name}: {_QUALIFIER} must be a text, got {str(qualifier)[:80]}: correct it")
+    return qualifier
+
+
 def _asked(what: str, fix: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
@@ -309,8 +333,9 @@ def _answering(service: str, ask: Callable[[], Any]) -> Finding:
 
 
 def _bootstrap(ssm: Any, name: str, fix: str) -> Finding:
-    version = int(ssm.get_parameter(Name=name)["Parameter"]["Value"])
-    return judged("bootstrap", version >= BOOTSTRAP_VERSION, f"version {version}", fix)
+    version = str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+    good = version.isdecimal() and int(version) >= BOOTSTRAP_VERSION
+    return judged("bootstrap", good, f"version {version}", fix)
 
 
 def _concurrency(function: Any, fix: str) -> Finding:

@@ -10,6 +10,7 @@ from typing import Any
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
+from config import loader
 from config.places import PROJECT
 from edge_constructs.reproducible_zip import leftovers
 from edge_rules import EdgeChecks
@@ -27,9 +28,11 @@ def read_context(path: Path = CDK_JSON) -> dict[str, Any]:
 
     Returns:
         Its `context`; what the command line passes in `CDK_CONTEXT_JSON` wins over it.
+
+    Raises:
+        ConfigurationError: The file is damaged.
     """
-    context: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["context"]
-    return context
+    return loader.read_context(path)
 
 
 REPORT = "validation-report.json"

@@ -27,9 +27,9 @@ from edgewright import (
 
 def main() -> None:
     """Synthesise the stage; a mistake is told in words."""
-    app = new_app(read_context())
-    gate = PolicyGate(app)
     try:
+        app = new_app(read_context())
+        gate = PolicyGate(app)
         define_stacks(app, load_stage(app.node.try_get_context("stage") or "twin"))
         gate.synth()
     except (

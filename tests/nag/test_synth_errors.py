@@ -35,6 +35,24 @@ def test_a_failure_says_what_and_where_without_a_traceback(body: str, says: str,
     assert len(done.stderr.splitlines()) < 8
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"context": 5}'])
+def test_a_damaged_cdk_json_is_told_in_a_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "cdk.json").write_text(content)
+    program = f"""
+import app
+from pathlib import Path
+from edge_constructs import synth
+app.read_context = lambda: synth.read_context(Path({str(tmp_path / "cdk.json")!r}))
+"""
+
+    done = run_app(tmp_path, program, stage="twin")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("cdk.json must be ")
+    assert done.stderr.endswith(": correct or restore it\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = run_app(tmp_path, APP_WITH.format(body=BAD_PERMISSION), stage="twin", debug="true")
 

@@ -68,6 +68,7 @@ def test_an_account_that_is_ready() -> None:
         ({"get_caller_identity": NoCredentialsError()}, "credentials", FAULT, "aws sso login"),
         ({"get_parameter": refused("ParameterNotFound")}, "bootstrap", FAULT, "npx cdk bootstrap -c stage=dev"),
         ({"get_parameter": {"Parameter": {"Value": "5"}}}, "bootstrap", FAULT, "npx cdk bootstrap -c stage=dev"),
+        ({"get_parameter": {"Parameter": {"Value": "x"}}}, "bootstrap", FAULT, "npx cdk bootstrap -c stage=dev"),
         ({"list_core_devices": refused("AccessDenied")}, "greengrass", FAULT, "the role may ask it"),
         (
             {"get_account_settings": {"AccountLimit": {"ConcurrentExecutions": 5}}},
@@ -81,6 +82,39 @@ def test_what_an_account_lacks_has_its_fix(changes: dict[str, Any], what: str, s
 
     assert found.state == state
     assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"{", "cdk.json must be JSON in UTF-8, got Expecting"),
+        (b"\xff", "cdk.json must be JSON in UTF-8, got 'utf-8' codec"),
+        (b"[" * 100_000, "cdk.json must be JSON in UTF-8, got maximum recursion"),
+        (b"[]", "cdk.json must be a JSON object with an object context, got []"),
+        (b'{"context": []}', "cdk.json must be a JSON object with an object context, got {'context': []}"),
+        (b'{"context": {"@aws-cdk/core:bootstrapQualifier": 5}}', "bootstrapQualifier must be a text, got 5"),
+        (None, "cdk.json must be a file that can be read, got [Errno 21] Is a directory"),
+    ],
+)
+def test_a_damaged_cdk_json_is_a_fault_among_others(content: bytes | None, told: str, tmp_path: Path) -> None:
+    if content is None:
+        (tmp_path / "cdk.json").mkdir()
+    else:
+        (tmp_path / "cdk.json").write_bytes(content)
+
+    found = {each.what: each for each in of_account(STAGE, lambda _service: Account(), tmp_path)}
+
+    assert found["cdk.json"].state == FAULT
+    assert told in found["cdk.json"].found
+    assert found["VPCs"].state == OK
+
+
+def test_an_app_without_a_context_has_the_usual_bootstrap(tmp_path: Path) -> None:
+    (tmp_path / "cdk.json").write_text("{}")
+
+    found = {each.what: each for each in of_account(STAGE, lambda _service: Account(), tmp_path)}
+
+    assert found["bootstrap"].state == OK
 
 
 def test_a_clock_that_is_wrong_is_a_fault() -> None:
@@ -250,6 +284,27 @@ def test_a_bundle_has_logs_and_versions_and_no_secret(tmp_path: Path, monkeypatc
         text = "\n".join(archive.read(name).decode() for name in archive.namelist())
     assert "boto3 " in text
     assert not [secret for secret in (*HIDDEN, "the-twins-own", "from-the-shell") if secret in text]
+
+
+@pytest.mark.parametrize("state", ["[]", "5", "[" * 100_000])
+def test_a_damaged_state_and_what_cannot_be_read_are_in_no_bundles_way(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.json").write_text(state)
+    (tmp_path / "cdk.json").write_text("{}")
+    real = Path.open
+
+    def refused_open(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path.name == "cdk.json":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refused_open)
+
+    assert "cdk.json" in doctor.write_bundle(tmp_path / "s.zip", "", tmp_path, tmp_path)
+
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.read("cdk.json").decode() == "cannot be read: [Errno 13] Permission denied"
 
 
 def test_a_long_log_is_sent_from_its_end(tmp_path: Path) -> None:
