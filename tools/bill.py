@@ -320,9 +320,10 @@ def _endpoints(view: FleetView, prices: Prices, region: str) -> Iterator[Item]:
             yield Item(f"SageMaker endpoint {kind}", usd, f"{count} x {prices.hours:g} h")
 
 
-def _rows(resource: Resource, name: str) -> list[Any]:
-    rows = resource.properties.get(name) or []
-    return rows if isinstance(rows, list) else _deployed(resource, name, "a list", rows)
+def _rows(resource: Resource, name: str, found: Any = None) -> list[Any]:
+    rows = found or resource.properties.get(name) or []
+    whole = isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows)
+    return rows if whole else _deployed(resource, name, "a list of objects", rows)
 
 
 def _number(resource: Resource, name: str, value: Any) -> int:
@@ -373,7 +374,7 @@ def _rules(view: FleetView, devices: int, prices: Prices, region: str) -> Iterat
         messages = devices * _a_month(
             "heartbeats" if "/heartbeat" in rule.text(payload.get("Sql")) else "answers", prices
         )
-        actions = payload.get("Actions") or []
+        actions = _rows(rule, "TopicRulePayload.Actions", payload.get("Actions"))
         metrics = [action["CloudwatchMetric"] for action in actions if "CloudwatchMetric" in action]
         triggered += messages
         acted += messages * len(actions)
@@ -416,7 +417,7 @@ def _own_metrics(view: FleetView) -> set[tuple[str, str]]:
     } | {
         (filtered.text(each.get("MetricNamespace")), filtered.text(each.get("MetricName")))
         for filtered in view.of_type("AWS::Logs::MetricFilter")
-        for each in filtered.properties.get("MetricTransformations") or []
+        for each in _rows(filtered, "MetricTransformations")
     }
     return {(namespace, name) for namespace, name in found if name and not namespace.startswith("AWS/")}
 

@@ -22,7 +22,7 @@ from edge_handlers.device_registry import Registry
 from edge_handlers.model_package import ModelPackage
 from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, Recipe, recipes
+from edge_rules.recipe_view import DEPLOYMENT, Recipe, components_of, recipes
 
 ROOT = PROJECT
 LIMIT_S = 300
@@ -350,7 +350,7 @@ def _package_sources(view: FleetView, text: str) -> list[str]:
 
 def _target(deployment: Resource, counts: Mapping[str, int], together: Mapping[str, frozenset[str]]) -> Target:
     properties = deployment.properties
-    components = properties.get("Components") or {}
+    components = told_components(deployment)
     name = target_name(deployment)
     return Target(
         name=name,
@@ -370,6 +370,31 @@ def _target(deployment: Resource, counts: Mapping[str, int], together: Mapping[s
         devices=counts.get(name),
         on_device=together.get(name, frozenset()),
     )
+
+
+def told_components(deployment: Resource) -> dict[str, Mapping[str, Any]]:
+    """What a deployment names, by component.
+
+    Args:
+        deployment: Of what a condition chooses in it, the first choice counts that names something.
+
+    Raises:
+        AssemblyError: Only a deploy knows them, as those of a parameter.
+    """
+    written, chosen = deployment.properties.get("Components") or {}, components_of(deployment)
+    found = chosen if _is_open(written) else {name: chosen.get(name, each) for name, each in written.items()}
+    places = {"Components": written if _is_open(written) and not chosen else found}
+    for place, value in {**places, **{f"Components.{name}": each for name, each in found.items()}}.items():
+        if _is_open(value):
+            where = f"{deployment.stack}/{deployment.logical_id}.{place}"
+            raise AssemblyError(
+                f"{where}: must be an object in the template, got {deployment.text(value)}: write it there"
+            )
+    return found
+
+
+def _is_open(value: Any) -> bool:
+    return not isinstance(value, Mapping) or any(key == "Ref" or key.startswith("Fn::") for key in value)
 
 
 def _gate(deployment: Resource, name: str) -> HealthCheck | None:

@@ -286,8 +286,9 @@ def _restarted(assembly: Assembly, target: Target, changed: set[str]) -> tuple[s
 
 def _minutes(target: Target, devices: int | None) -> int | None:
     rollout = (target.rollout.get("IotJobConfiguration") or {}).get("JobExecutionsRolloutConfig") or {}
-    rate = rollout.get("MaximumPerMinute")
-    return math.ceil(devices / float(rate)) if devices and rate else None
+    rate = str(rollout.get("MaximumPerMinute"))
+    # Only a deploy knows that of a parameter.
+    return math.ceil(devices / int(rate)) if devices and rate.isdecimal() and int(rate) else None
 
 
 def _differences(old: object, new: object, path: str = "") -> list[str]:

@@ -21,7 +21,7 @@ import boto3
 
 from edge_handlers.deployment_health import FAILED, HEALTHY, DeploymentHealthError, HealthCheck, follow
 from edge_rules.recipe_view import DEPLOYMENT, recipes
-from tools.cloud_assembly import Assembly, Target, artifact_file, target_name
+from tools.cloud_assembly import Assembly, Target, artifact_file, target_name, told_components
 from tools.fleet_export import FleetDevice
 from tools.rehearsal_report import ABORTED, EMPTY, NOT_REACHED, THROUGH, UNCHANGED, UNHEALTHY, Behind, RingResult, named
 from twin.clock import Clock
@@ -217,7 +217,7 @@ class RehearsedFleet:
     def _create(self, assembly: Assembly, target: Target, *, rates: bool) -> tuple[str, str]:
         (resource,) = [each for each in assembly.view.of_type(DEPLOYMENT) if target_name(each) == target.name][:1]
         components: dict[str, dict[str, Any]] = {}
-        for name, wanted in (resource.properties.get("Components") or {}).items():
+        for name, wanted in told_components(resource).items():
             components[name] = {"componentVersion": target.components[name]}
             update = wanted.get("ConfigurationUpdate") or {}
             if update:

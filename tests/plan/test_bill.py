@@ -36,8 +36,8 @@ def test_detailed_monitoring_is_paid_for(tmp_path: Path) -> None:
     ("properties", "told"),
     [
         ({"BlockDeviceMappings": [{"Ebs": {"VolumeSize": {"Ref": "Size"}}}]}, "VolumeSize: must be a number"),
-        ({"BlockDeviceMappings": {"Fn::If": ["Large", [], []]}}, "BlockDeviceMappings: must be a list"),
-        ({"NetworkInterfaces": {"Fn::If": ["Public", [], []]}}, "NetworkInterfaces: must be a list"),
+        ({"BlockDeviceMappings": {"Fn::If": ["Large", [], []]}}, "BlockDeviceMappings: must be a list of objects"),
+        ({"NetworkInterfaces": {"Fn::If": ["Public", [], []]}}, "NetworkInterfaces: must be a list of objects"),
     ],
 )
 def test_a_size_that_only_a_deploy_knows_is_named(
@@ -48,6 +48,24 @@ def test_a_size_that_only_a_deploy_knows_is_named(
 
     assert main([str(fleet.write())]) == 1
     assert f"/Server.{told} in the template, got " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "told"),
+    [
+        ("AWS::Logs::MetricFilter", {"MetricTransformations": {"Ref": "Metrics"}}, "MetricTransformations"),
+        ("AWS::Logs::MetricFilter", {"MetricTransformations": ["metric"]}, "MetricTransformations"),
+        ("AWS::IoT::TopicRule", {"TopicRulePayload": {"Actions": {"Ref": "To"}}}, "TopicRulePayload.Actions"),
+    ],
+)
+def test_a_list_that_only_a_deploy_knows_is_named(
+    kind: str, properties: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = PlannedFleet(tmp_path / "app")
+    fleet.resources["Open"] = {"Type": kind, "Properties": properties}
+
+    assert main([str(fleet.write())]) == 1
+    assert f"/Open.{told}: must be a list of objects in the template, got " in capsys.readouterr().err
 
 
 def test_a_larger_server_shows_in_the_difference(tmp_path: Path) -> None:

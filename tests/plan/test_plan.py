@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -277,6 +278,50 @@ def test_a_manifest_of_another_form_is_named(tmp_path: Path, capsys: pytest.Capt
 
     assert main(["--before", str(before), "--after", str(after)]) == 1
     assert f"plan: {after}: manifest.json must be a JSON object, got list\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("components", "place"),
+    [
+        ({"Ref": "Components"}, "Components"),
+        ({"Fn::FindInMap": ["Components", "plant", "all"]}, "Components"),
+        ({"Fn::Transform": {"Name": "Macro", "Parameters": {}}}, "Components"),
+        (["plant.Model"], "Components"),
+        ({"plant.Model": {"Ref": "Model"}}, "Components.plant.Model"),
+        ({"plant.Model": "1.0.1"}, "Components.plant.Model"),
+    ],
+)
+def test_components_that_only_a_deploy_knows_are_named(
+    components: Any, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
+    after.properties("Deployment")["Components"] = components
+
+    assert main(["--before", str(before.write()), "--after", str(after.write())]) == 1
+    error = capsys.readouterr().err
+    assert f"after: Plant/Deployment.{place}: must be an object in the template, got " in error
+
+
+def test_of_what_a_condition_chooses_the_first_that_names_something_is_planned(tmp_path: Path) -> None:
+    fleet = PlannedFleet(tmp_path / "fleet")
+    components = fleet.properties("Deployment")["Components"]
+    chosen = {**components, "plant.Model": {"Fn::If": ["New", components["plant.Model"], {"Ref": "AWS::NoValue"}]}}
+    fleet.properties("Deployment")["Components"] = {"Fn::If": ["On", {"Ref": "AWS::NoValue"}, chosen]}
+
+    target = read_assembly(fleet.write()).targets["plant"]
+
+    assert target.components == {name: each["ComponentVersion"] for name, each in components.items()}
+
+
+def test_a_rate_that_only_a_deploy_knows_leaves_the_minutes_open(tmp_path: Path) -> None:
+    before, after = PlannedFleet(tmp_path / "before"), PlannedFleet(tmp_path / "after")
+    after.properties("Deployment")["IotJobConfiguration"]["JobExecutionsRolloutConfig"] = {
+        "MaximumPerMinute": {"Ref": "Rate"}
+    }
+
+    (target,) = compare(read_assembly(before.write()), read_assembly(after.write())).targets
+
+    assert (target.devices, target.rollout_minutes) == (120, None)
 
 
 def test_deployments_without_a_registry_are_no_fleet_of_zero_devices(
