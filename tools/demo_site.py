@@ -115,7 +115,11 @@ def _status(greengrass: Any, core: str, deployment: str) -> str:
 def _run_client(folder: Path, *words: str) -> str:
     """Run the client of the folder as its README says."""
     command = [sys.executable, client_device.SCRIPT, *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_CLIENT_S, check=False)
+    called = f"{folder.name}: {client_device.SCRIPT} {' '.join(words)}"
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_CLIENT_S, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise PredictionError(f"{called}: must end within {_CLIENT_S} s, it did not") from exc
     if done.returncode:
-        raise PredictionError(f"{folder.name}: {client_device.SCRIPT} {' '.join(words)}: {done.stderr.strip()[-500:]}")
+        raise PredictionError(f"{called}: {done.stderr.strip()[-500:]}")
     return done.stdout

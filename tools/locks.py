@@ -295,11 +295,15 @@ def _metadata(client: httpx.Client, file: Mapping[str, Any]) -> str:
 
 def _uv(root: Path, *arguments: str) -> None:
     command = [str(root / ".tools" / "bin" / "uv"), *arguments]
-    done = subprocess.run(
-        command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    called = f"uv {' '.join(arguments[:2])} {arguments[-3]}"
+    try:
+        done = subprocess.run(
+            command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise LockError(f"{called}: must end within {LIMIT_S} s, it did not: look at the network, try again") from exc
     if done.returncode:
-        raise LockError(f"uv {' '.join(arguments[:2])} {arguments[-3]}:\n{done.stderr.strip()}")
+        raise LockError(f"{called}:\n{done.stderr.strip()}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

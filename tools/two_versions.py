@@ -155,7 +155,13 @@ def _read(folder: Path, which: str) -> Assembly:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    command = f"git {' '.join(arguments[:2])}"
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise AssemblyError(f"{command} must end within {LIMIT_S} s in {ROOT}, it did not: try again") from exc
     if done.returncode and arguments[0] != "rev-parse":
-        raise AssemblyError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        raise AssemblyError(f"{command}: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -57,6 +57,20 @@ def test_nothing_changed_and_no_checkout_is_left(repository: Path, capsys: pytes
     assert len(left.splitlines()) == 1
 
 
+def test_a_git_that_takes_too_long_is_an_error(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_long(command: list[str], **_arguments: Any) -> Any:
+        raise subprocess.TimeoutExpired(command, 300)
+
+    monkeypatch.setattr(two_versions.subprocess, "run", too_long)  # type: ignore[attr-defined]
+
+    assert plan.main(["--base", "base", "--stage", "plant"]) == 1
+
+    told = f"plan: git rev-parse --git-dir must end within 300 s in {repository}, it did not: try again\n"
+    assert capsys.readouterr().err == told
+
+
 def test_progress_is_told_apart_from_the_plan(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan.main(["--base", "base", "--stage", "plant"])
 

@@ -1,13 +1,16 @@
 """What keeps two demos apart."""
 
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
-from tools import demo
+from tools import demo, demo_site
 from tools.demo import alone
+from tools.predictions import PredictionError
 from twin.errors import TwinError
 
 
@@ -49,3 +52,15 @@ def test_a_demo_under_nohup_outlives_its_terminal(
             signal.signal(number, handler)
 
     assert (seen == [signal.SIG_IGN]) is ignored
+
+
+def test_a_client_device_that_takes_too_long_is_an_error_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(command: list[str], **_arguments: Any) -> Any:
+        raise subprocess.TimeoutExpired(command, 1)
+
+    monkeypatch.setattr(demo_site.subprocess, "run", too_long)  # type: ignore[attr-defined]
+
+    with pytest.raises(PredictionError, match=r"camera: \w+\.py predict: must end within \d+ s, it did not"):
+        demo_site._run_client(tmp_path / "camera", "predict")

@@ -1,12 +1,14 @@
 """The locks are complete: no installer has anything left to ask an index for. Without a network."""
 
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tools import locks
 from tools.locks import MACHINES, METADATA, PYTHONS, all_locks, unmet
 from tools.requirement_lock import read_pins
 from tools.set_up import ENVIRONMENTS
@@ -152,3 +154,13 @@ def test_the_supported_interpreters_are_named_the_same_everywhere() -> None:
     assert f"CPython {listed} is needed" in makefile
     assert "(3, 11) <= v <= (3, 14)" in makefile
     assert f"CPython {listed}" in readme
+
+
+def test_a_lock_that_takes_too_long_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_long(command: list[str], **_arguments: Any) -> Any:
+        raise subprocess.TimeoutExpired(command, locks.LIMIT_S)
+
+    monkeypatch.setattr(locks.subprocess, "run", too_long)  # type: ignore[attr-defined]
+
+    with pytest.raises(locks.LockError, match=rf"uv pip compile a\.in: must end within {locks.LIMIT_S} s, it did not"):
+        locks._uv(tmp_path, "pip", "compile", "a.in", "-o", "a.txt")
