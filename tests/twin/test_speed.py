@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter
@@ -47,7 +48,8 @@ def start_rollout(state: TwinState, configuration: dict[str, Any], profile: Any)
 
 def executions(iot: Any, job: str) -> list[dict[str, Any]]:
     pages = iot.get_paginator("list_job_executions_for_job").paginate(jobId=job)
-    return [{**each["jobExecutionSummary"]} for page in pages for each in page["executionSummaries"]]
+    found = [each for page in pages for each in page["executionSummaries"]]
+    return [{**each["jobExecutionSummary"], "thing": each["thingArn"].rpartition("/")[2]} for each in found]
 
 
 def test_a_rollout_of_ten_minutes_goes_in_batches_of_a_minute_of_the_twin(home: Path) -> None:
@@ -62,14 +64,14 @@ def test_a_rollout_of_ten_minutes_goes_in_batches_of_a_minute_of_the_twin(home: 
 
     found = wait_until(all_there, LIMIT_S)
     assert time.monotonic() - began < 540  # of ten minutes of the twin
-    queued = Counter(round(each["queuedAt"].timestamp() / 60) for each in found)
-    assert sorted(queued.values()) == [2] * 10
-    first, last = min(each["queuedAt"] for each in found), max(each["queuedAt"] for each in found)
-    assert 540 <= (last - first).total_seconds() <= 720
+    batches = Counter(each["queuedAt"].timestamp() for each in found)
+    assert list(batches.values()) == [2] * 10
+    # Whole seconds are told; on a busy machine a batch may be late, and the next one is a minute after it.
+    assert all(later - earlier >= 59 for earlier, later in itertools.pairwise(sorted(batches)))
 
 
 def test_an_abort_stops_the_rollout_at_the_number_that_the_profile_gives(home: Path) -> None:
-    state = lifecycle.start(home, speed=60)
+    state = lifecycle.start(home, speed=12)  # also on a busy machine a batch has ended when the next one comes
     criteria = {"failureType": "FAILED", "action": "CANCEL", "thresholdPercentage": 10, "minNumberOfExecutedThings": 5}
     configuration = {
         "jobExecutionsRolloutConfig": {"maximumPerMinute": 2},
@@ -79,13 +81,16 @@ def test_an_abort_stops_the_rollout_at_the_number_that_the_profile_gives(home: P
     iot, job = start_rollout(state, configuration, FAILING)
 
     wait_until(lambda: iot.describe_job(jobId=job)["job"]["status"] == "CANCELED", LIMIT_S)
-    told = iot.describe_job(jobId=job)["job"]["jobProcessDetails"]
     profile = read_profile(FAILING)
-    order = [Lot(profile, f"sim-{n:04}").chance("share", 0, NAME, "1.0.0") < 0.3 for n in range(1, COUNT + 1)]
-    stops_after = next(n for n in range(5, COUNT + 1) if sum(order[:n]) * 100 >= 10 * n)
-    ended = told["numberOfSucceededThings"] + told["numberOfFailedThings"]
-    assert stops_after <= ended <= stops_after + 1
-    assert told["numberOfFailedThings"] == sum(order[:ended])
+    things = [f"sim-{n:04}" for n in range(1, COUNT + 1)]
+    fails = [Lot(profile, thing).chance("share", 0, NAME, "1.0.0") < 0.3 for thing in things]
+    assert sum(fails[:5]) * 100 >= 10 * 5  # so the fifth that ends stops it, whichever of a batch is the quicker one
+    told = {each["thing"]: each["status"] for each in executions(iot, job)}
+    assert {thing: told[thing] for thing in things[:4]} == {
+        thing: "FAILED" if failing else "SUCCEEDED" for thing, failing in zip(things[:4], fails, strict=False)
+    }
+    ended = [thing for thing, status in told.items() if status in ("SUCCEEDED", "FAILED")]
+    assert (len(ended), len(told)) in ((5, 6), (6, 6))
 
 
 def test_devices_that_are_away_for_hours_get_the_deployment_once_when_they_are_back(home: Path) -> None:
