@@ -1,11 +1,15 @@
 """The component on one core, on two, and under a quota: frames/s, who used which core, processor time.
 
+What two cores of this machine can give at most, two bare loops that share nothing but its memory say.
+
     .venv/bin/python benchmarks/edge_cores.py [--rounds 9] [--frames 60]
 
 Each way is a component in a process of its own, all are started first and then take turns, a round each; ratios are
 medians over rounds. The device that takes the answers has a process of its own for each. The quota needs root and a
 control group of its own; without, that row is left out.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -19,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +37,9 @@ from edge_inference.models import runtime
 from edge_inference.models.package import verified
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLE_S = 0.002
+SAMPLE_S = 0.02
+"""Between two looks at which core runs what; each takes from the cores that are measured."""
+PAIR = "two bare loops at once, a core each"
 GROUP_V1, GROUP_V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 
 
@@ -78,19 +85,29 @@ class Way:
         )
         self.about = json.loads(self._line())
 
-    def measure(self, frames: int) -> float:
-        """Predict so many photographs; gives frames/s, and notes which cores they took."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{frames}\n")
+    def measure(self, frames: int) -> None:
+        """Predict so many photographs; notes frames/s, processor time and which cores they took."""
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(ended,))
         watcher.start()
-        found = json.loads(self._line())
+        seconds, processor_s = self._predict(frames)
         ended.set()
         watcher.join()
-        self.costs.append(found["processor_s"] * 1000 / frames)
-        self.rates.append(frames / found["seconds"])
-        return self.rates[-1]
+        self.costs.append(processor_s * 1000 / frames)
+        self.rates.append(frames / seconds)
+
+    def measure_beside(self, other: Way, frames: int) -> None:
+        """Predict so many photographs, half of them in another process at the same time; notes frames/s."""
+        with ThreadPoolExecutor() as pool:
+            (first, cost), (second, other_cost) = pool.map(lambda way: way._predict(frames // 2), (self, other))
+        self.costs.append((cost + other_cost) * 1000 / frames)
+        self.rates.append(frames / max(first, second))
+
+    def _predict(self, frames: int) -> tuple[float, float]:
+        assert self._process.stdin
+        self._process.stdin.write(f"{frames}\n")
+        found = json.loads(self._line())
+        return found["seconds"], found["processor_s"]
 
     def masks(self) -> set[str]:
         """The cores that each thread may use."""
@@ -176,7 +193,8 @@ def compare(folder: Path, rounds: int, frames: int) -> None:
                 Way("quota of one core of two", folder / "quota", **how),
                 Way("same quota, two at a time", folder / "quota2", **how, settings={"parallel": 2}),
             ]
-        for way in ways:
+        first, second = (Way(PAIR, folder / f"pair{core}", cores=[core], bare=True) for core in two)
+        for way in (*ways, first, second):
             way.measure(frames)  # warm
             way.rates.clear()
             way.costs.clear()
@@ -184,8 +202,9 @@ def compare(folder: Path, rounds: int, frames: int) -> None:
         for _ in range(rounds):
             for way in ways:
                 way.measure(frames)
-        table(ways)
-        for way in ways:
+            first.measure_beside(second, frames)
+        table([*ways, first])
+        for way in (*ways, first, second):
             way.end()
 
 
@@ -209,6 +228,8 @@ def table(ways: list[Way]) -> None:
 
     print()
     ratio("two cores", "one core of the mask", ">= 1.8")
+    ratio(PAIR, "bare loop, one core", "what this machine's two cores can give")
+    ratio("two cores", PAIR, "for comparison")
     ratio("one core of the mask", "bare loop, one core", ">= 0.97")
     ratio("one core of the mask", "one core, one thread asked for", ">= 1, noise aside")
     ratio("quota of one core of two", "same quota, two at a time", ">= 1, noise aside")
