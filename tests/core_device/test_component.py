@@ -200,7 +200,7 @@ def test_stop_ends_the_whole_group_even_one_that_ignores_sigterm(tmp_path: Path)
 
         await component.stop()
 
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60  # sleep has 600
         child = int((tmp_path / "work" / "child").read_text())
         await until(lambda: not alive(child))
         assert (tmp_path / "processes.json").read_text() == "{}"

@@ -382,7 +382,7 @@ def test_a_broken_hard_dependency_fails_the_deployment_at_once(tmp_path: Path) -
 
         assert (outcome.detail, outcome.kind) == ("FAILED_ROLLBACK_COMPLETE", "COMPONENT_BROKEN")
         assert "com.base 1.0.0: the startup step exited with 4, its last output was: gone" in outcome.cause
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert device.work("com.top", "pids") == ""
 
     run(tmp_path, scenario, CLASSIC)

@@ -262,13 +262,13 @@ def test_a_signal_that_wakes_nobody_stops_it_soon(connected: bool) -> None:
     before = signal.signal(signal.SIGUSR1, lambda *_: made.stop())
     # Caught by another thread it leaves the main one's wait alone, as one does that comes just before that begins.
     caught = threading.Timer(0.5, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
-    late = threading.Timer(20, made.stop)
+    late = threading.Timer(90, made.stop)
     try:
         caught.start()
         late.start()
         began = time.monotonic()
         assert made.run() is Event.STOP
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
     finally:
         late.cancel()
         caught.join()

@@ -165,15 +165,14 @@ def test_a_forwarded_connection_is_closed_after_its_answer(cloud: Cloud, device:
     plain = socket.create_connection(("127.0.0.1", device.cloud.front_port), timeout=30)
     host = f"artifacts.s3.{REGION}.amazonaws.com"
     with device.tls().wrap_socket(plain, server_hostname=host) as connection:
-        connection.settimeout(30)
+        connection.settimeout(30)  # half of what the front gives an idle connection
         target = f"{url.path}?{url.query}"
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: keep-alive\r\n\r\n".encode())
-        started, answer = time.monotonic(), b""
+        answer = b""
         while chunk := connection.recv(4096):
             answer += chunk
 
     assert answer.endswith(b"an artifact")
-    assert time.monotonic() - started < 5
 
 
 def test_no_forwarded_connection_lingers(cloud: Cloud, device: Device) -> None:
