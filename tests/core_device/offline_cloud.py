@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
+import psutil
 
 from twin.cloud.greengrass.version_range import satisfies
 from twin.core_device.cloud.credentials import Credentials, TokenExchange
@@ -22,7 +24,7 @@ from twin.core_device.cloud.https import CloudHttp, DataPlane
 from twin.core_device.components.component import Component, Patience
 from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.components.environment import ComponentEnvironment, Tokens
-from twin.core_device.components.process import RunningStep
+from twin.core_device.components.process import ComponentProcess, RunningStep
 from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.configuration import Configuration
@@ -37,6 +39,20 @@ from twin.simulation.profile import read_profile
 from twin.simulation.storage import Database
 
 QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=1.0)
+
+
+async def at_work(step: RunningStep) -> RunningStep:
+    """Wait until a script has come to rest or to its end: a shell may need longer to begin than a step to be well."""
+    if not isinstance(step, ComponentProcess):
+        return step
+    try:
+        while (status := psutil.Process(step.pid).status()) not in (psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE):
+            await asyncio.sleep(0.005)
+    except psutil.NoSuchProcess:
+        status = psutil.STATUS_ZOMBIE
+    if status == psutil.STATUS_ZOMBIE:
+        await step._process.wait()
+    return step
 
 
 class OfflineCloud:
@@ -187,7 +203,7 @@ class Device:
 
         async def counted(step: Step, script: str, environment: Mapping[str, str]) -> RunningStep:
             self.starts[recipe.name, step.name] += 1
-            return await spawn(step, script, environment)
+            return await at_work(await spawn(step, script, environment))
 
         return Component(
             recipe, prepare, counted, output, self.supervisor.component_changed, QUICK, dialect=self.dialect

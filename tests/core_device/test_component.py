@@ -8,14 +8,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.core_device.offline_cloud import at_work
 from twin.core_device.components.component import Component, Patience, State
-from twin.core_device.components.process import ComponentLog, in_processes
+from twin.core_device.components.process import ComponentLog, RunningStep, in_processes
 from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
 from twin.core_device.errors import CoreDeviceError, DeploymentError
@@ -26,7 +27,7 @@ QUICK = Patience(stable_s=0.3, reset_s=5.0, restart_s=0.02, grace_s=0.5)
 
 def make(
     folder: Path,
-    timeout_s: float = 5.0,
+    timeout_s: float = 60.0,
     states: list[State] | None = None,
     patience: Patience = QUICK,
     dialect: Dialect = LITE,
@@ -34,10 +35,15 @@ def make(
 ) -> Component:
     steps = {name: Step(name, script, timeout_s, {}) for name, script in scripts.items()}
     log = ComponentLog(folder / "com.x.log")
+    spawn = in_processes(folder / "work", log, ProcessRegistry(folder / "processes.json"))
+
+    async def begin(step: Step, script: str, environment: Mapping[str, str]) -> RunningStep:
+        return await at_work(await spawn(step, script, environment))
+
     component = Component(
         Recipe("com.x", "1.0.0", {}, (), (), steps),
         lambda step: (step.script, {"PATH": os.environ["PATH"]}),
-        in_processes(folder / "work", log, ProcessRegistry(folder / "processes.json")),
+        begin,
         log,
         lambda _: states.append(component.state) if states is not None else None,
         patience,
@@ -125,7 +131,7 @@ def test_classic_forgets_failures_after_a_healthy_while(tmp_path: Path) -> None:
 
         component.start()
         await until(lambda: (tmp_path / "work" / "attempts").exists())
-        await until(lambda: (tmp_path / "work" / "attempts").read_text() == "x\n" * 5)
+        await until(lambda: (tmp_path / "work" / "attempts").read_text().count("x\n") >= 5)
 
         assert component.state is not State.BROKEN
         await component.stop()
@@ -153,7 +159,7 @@ def test_lite_forgets_failures_once_the_hour_is_over(tmp_path: Path) -> None:
 
         component.start()
         await until(lambda: (tmp_path / "work" / "attempts").exists())
-        await until(lambda: (tmp_path / "work" / "attempts").read_text() == "x\n" * 4)
+        await until(lambda: (tmp_path / "work" / "attempts").read_text().count("x\n") >= 4)
 
         assert component.state is not State.BROKEN
         await component.stop()
@@ -181,7 +187,7 @@ def test_a_killed_component_is_started_again(tmp_path: Path) -> None:
         await until(lambda: component.settled)
 
         os.kill(int((tmp_path / "work" / "pids").read_text()), 9)
-        await until(lambda: len((tmp_path / "work" / "pids").read_text().split()) == 2)
+        await until(lambda: (tmp_path / "work" / "pids").read_text().count("\n") == 2)
         await until(lambda: component.settled)
 
         assert component.state is State.RUNNING
@@ -210,7 +216,7 @@ def test_stop_ends_the_whole_group_even_one_that_ignores_sigterm(tmp_path: Path)
 
 def test_a_component_that_says_it_runs_is_settled_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        component = make(tmp_path, run="exec sleep 600")
+        component = make(tmp_path, patience=replace(QUICK, stable_s=600.0), run="exec sleep 600")
         component.start()
         await until(lambda: component.state is State.RUNNING)
         assert not component.settled
