@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from tests.core_device.tls_identity import make_identity
-from twin.core_device.client_devices import AUTH, BRIDGE, MOQUETTE, plugins
+from twin.core_device.client_devices import AUTH, BRIDGE, MOQUETTE, authority, plugins
 from twin.core_device.client_devices.authority import CertificateAuthority
 from twin.core_device.client_devices.bridge import Bridge, Mapping
 from twin.core_device.client_devices.broker import Broker
@@ -179,7 +179,9 @@ def test_the_bridge_says_nothing_again_that_it_has_said_to_the_cloud(tmp_path: P
     assert heard == [b"from a client", b"from the cloud"]
 
 
-def test_an_authority_is_kept_followed_by_another_in_time_and_private(tmp_path: Path) -> None:
+def test_an_authority_is_kept_followed_by_another_in_time_and_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "client_devices"
     first = CertificateAuthority(folder, "core-1")
     (only,) = first.certificates
@@ -187,11 +189,14 @@ def test_an_authority_is_kept_followed_by_another_in_time_and_private(tmp_path: 
     assert (again.certificates, again.renew_if_due()) == ([only], False)
     assert not [path for path in (folder, *folder.iterdir()) if path.stat().st_mode & 0o077]
 
-    short = CertificateAuthority(tmp_path / "short", "core-1", timedelta(seconds=1))
+    short = CertificateAuthority(tmp_path / "short", "core-1", timedelta(hours=1))
     before = short.certificates
-    while not short.renew_if_due():
-        assert datetime.now(UTC) < x509.load_pem_x509_certificate(before[0].encode()).not_valid_after_utc
+    end = x509.load_pem_x509_certificate(before[0].encode()).not_valid_after_utc
+    for left, due in ((timedelta(minutes=31), False), (timedelta(minutes=29), True)):
+        monkeypatch.setattr(authority, "_now", lambda left=left: end - left)
+        assert short.renew_if_due() is due
     assert short.certificates[0] not in before
+    monkeypatch.undo()
 
     (folder / "authority.pem").write_text("no key")
     assert CertificateAuthority(folder, "core-1").certificates != [only]

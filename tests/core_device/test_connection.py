@@ -298,7 +298,6 @@ def test_on_a_full_disk_the_clouds_acknowledgement_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = tmp_path / "spool.sqlite"
-    monkeypatch.setattr("twin.core_device.cloud.connection._ACKNOWLEDGE_LIMIT_S", 0.2)
 
     async def scenario(broker: SmallBroker, connection: Connection) -> None:
         await connection.connected.wait()
@@ -312,6 +311,7 @@ def test_on_a_full_disk_the_clouds_acknowledgement_is_waited_for(
         assert "cannot be kept" in caplog.text
         await connection.deliver("a", b"room again", 1)  # the file is opened anew
         broker.acknowledges = False
+        monkeypatch.setattr("twin.core_device.cloud.connection._ACKNOWLEDGE_LIMIT_S", 0.2)
         connection._spool._database.execute("PRAGMA max_page_count=3")
         with pytest.raises(RequestRejectedError, match="not acknowledged it in 0 s: make room, and try again"):
             await connection.deliver("a", large, 1)

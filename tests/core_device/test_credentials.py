@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -117,8 +118,9 @@ def test_an_endpoint_that_starts_anew_is_at_another_port_and_no_more_at_the_one_
         endpoint = CredentialEndpoint(exchange(answer_for(timedelta(hours=1), [])), lambda _: "com.x")
         before, after = await endpoint.start(), await endpoint.start()
         async with httpx.AsyncClient(trust_env=False) as client:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(before, headers={"Authorization": "t"})
+            # Whoever has taken the port since says something else, if anything.
+            with contextlib.suppress(httpx.TransportError):
+                assert (await client.get(before, headers={"Authorization": "t"})).status_code != 200
             answer = await client.get(after, headers={"Authorization": "t"})
         await endpoint.stop()
         return before, after, answer.status_code

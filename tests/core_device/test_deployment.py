@@ -283,7 +283,7 @@ def test_after_a_restart_everything_runs_again_without_the_cloud(tmp_path: Path)
 
         again = Device(tmp_path, OfflineCloud())
         await again.deployer.start_deployed()
-        await again.supervisor.wait_settled(10)
+        await again.supervisor.wait_settled(60)
 
         assert again.supervisor.components["com.a"].state is State.RUNNING
         assert len(again.work("com.a", "pids").split()) == 2

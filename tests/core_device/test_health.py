@@ -24,6 +24,7 @@ class Cloud:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.away = False
+        self.refused = 0
         self.connect: Callable[[], None] = lambda: None
 
     def on_connected(self, listener: Callable[[], None]) -> None:
@@ -31,12 +32,18 @@ class Cloud:
 
     def publish(self, topic: str, payload: bytes, qos: int) -> None:
         if self.away:
+            self.refused += 1
             raise RequestRejectedError("not connected")
         assert (topic, qos) == ("$aws/things/thing-1/greengrassv2/health/json", 0)
         self.messages.append(json.loads(payload))
 
     def triggers(self) -> list[tuple[str, str]]:
         return [(message["messageType"], message["trigger"]) for message in self.messages]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
 
 
 def component(state: State, failure: str = "") -> Any:
@@ -80,8 +87,9 @@ def test_changes_of_a_moment_go_together_and_later_ones_again(monkeypatch: pytes
     async def scenario(cloud: Cloud, status: FleetStatus, busy: dict[str, bool]) -> None:
         for name in ("com.a", "com.b", "com.a"):
             status.component_changed(name)
-        await asyncio.sleep(0.2)
+        await until(lambda: len(cloud.messages) == 1)
         status.component_changed("com.a")
+        await until(lambda: len(cloud.messages) == 2)
         await asyncio.sleep(0.2)
 
     cloud = run(monkeypatch, components, scenario)
@@ -119,11 +127,11 @@ def test_a_status_that_could_not_be_sent_does_not_keep_later_ones_back(monkeypat
     async def scenario(cloud: Cloud, status: FleetStatus, busy: dict[str, bool]) -> None:
         cloud.away = True
         status.component_changed("com.a")
-        await asyncio.sleep(0.2)
+        await until(lambda: cloud.refused == 1)
         cloud.away = False
         cloud.connect()
         status.component_changed("com.a")
-        await asyncio.sleep(0.2)
+        await until(lambda: len(cloud.messages) == 2)
 
     cloud = run(monkeypatch, {"com.a": component(State.RUNNING)}, scenario)
 

@@ -47,9 +47,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, lis
 @pytest.fixture
 def client(server: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     path, tokens = server
-    ipc = GreengrassCoreIPCClientV2(connect(ipc_socket=str(path), authtoken=tokens[0]), executor=None)
+    ipc = GreengrassCoreIPCClientV2(connect(ipc_socket=str(path), authtoken=tokens[0], timeout=30), executor=None)
     yield ipc
-    ipc.close().result(5)
+    ipc.close().result(30)
 
 
 def test_reads_a_map_a_leaf_and_another_component(client: Any) -> None:
@@ -77,7 +77,7 @@ def test_a_changed_leaf_is_announced_once_it_is_newer(client: Any) -> None:
     with pytest.raises(model.InvalidArgumentsError):
         client.update_configuration(key_path=["accessControl"], value_to_merge={}, timestamp=datetime.now(UTC))
     assert events.empty()
-    subscription.close().result(5)
+    subscription.close().result(30)
 
 
 def test_messages_from_the_cloud_arrive_in_order(client: Any) -> None:
@@ -88,7 +88,7 @@ def test_messages_from_the_cloud_arrive_in_order(client: Any) -> None:
         client.publish_to_iot_core(topic_name="probe/iot/x", qos="1", payload=b"%d" % number)
 
     assert [int(events.get(timeout=30).message.payload) for _ in range(50)] == list(range(50))
-    subscription.close().result(5)
+    subscription.close().result(30)
 
 
 def test_a_topic_outside_of_the_policies_is_refused(client: Any) -> None:
@@ -107,7 +107,7 @@ def test_a_local_message_keeps_a_large_integer(client: Any) -> None:
     client.publish_to_topic(topic="probe/a", publish_message=message)
 
     assert events.get(timeout=30).json_message.message == {"n": 2**53 + 1}
-    subscription.close().result(5)
+    subscription.close().result(30)
 
 
 def _frame(body: bytes, total: int | None = None) -> bytes:
@@ -141,7 +141,8 @@ def test_garbage_ends_its_own_connection_only(server: tuple[Path, list[str]], cl
 
 
 def test_a_message_above_the_limit_ends_the_connection(server: tuple[Path, list[str]]) -> None:
-    ipc = GreengrassCoreIPCClientV2(connect(ipc_socket=str(server[0]), authtoken=server[1][0]), executor=None)
+    connection = connect(ipc_socket=str(server[0]), authtoken=server[1][0], timeout=30)
+    ipc = GreengrassCoreIPCClientV2(connection, executor=None)
 
     with pytest.raises(StreamClosedError):
         ipc.publish_to_iot_core(topic_name="probe/iot/x", qos="1", payload=json.dumps(["x" * 10_000]).encode())

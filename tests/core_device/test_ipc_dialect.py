@@ -34,7 +34,7 @@ def device(dialect: str) -> Iterator[Callable[..., Any]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ew-")))
         command = [sys.executable, str(HERE / "loopback_service.py"), str(folder), dialect]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        stack.callback(process.wait, 10)
+        stack.callback(process.wait, 30)
         stack.callback(process.terminate)
         assert process.stdout
         token = process.stdout.readline().split()[0]
@@ -50,7 +50,7 @@ def device(dialect: str) -> Iterator[Callable[..., Any]]:
 
 def end(client: Any) -> None:
     with suppress(Exception):  # a client whose connection was ended says so again
-        client.close().result(5)
+        client.close().result(30)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -158,6 +158,10 @@ def test_only_classic_leaves_out_a_component_s_own_messages(dialect: str, own_me
             )
 
         one.publish_to_topic(topic="exact/topic", publish_message=message)
+        deadline = time.monotonic() + 30
+        while len(heard) < own_messages + 1:
+            assert time.monotonic() < deadline, heard
+            time.sleep(0.02)
         time.sleep(0.3)
 
     assert (heard.count("others"), heard.count("all")) == (own_messages, 1)
