@@ -7,7 +7,8 @@ from tools.locks import ROOT
 LEAST_S = 30
 #: Waits that end as soon as something has come. What must not come is no such wait, and has a fraction of a second.
 WAITS = re.compile(
-    r"(?:monotonic\(\) (?:\+|- \w+ <) |\.(?:wait|join|timeout|settimeout)\(|\.get\(timeout=|\blimit_s: float = )"
+    r"(?:monotonic\(\) (?:\+|- \w+ <) |\.(?:wait|join|timeout|settimeout)\(|\.get\(timeout=|\blimit_s: float = |"
+    r"\.(?:result|drain|communicate)\((?:timeout=)?)"
     r"([1-9][0-9]*(?:\.[0-9]+)?)\b(?!\.)"
 )
 
@@ -29,6 +30,7 @@ def test_no_wait_of_a_test_gives_up_within_half_a_minute() -> None:
 
 def test_short_waits_are_found() -> None:
     assert impatient("process." + "wait(10)") == [".wait(" + "10"]
+    assert impatient("future.result" + "(timeout=5)") == [".result(timeout=" + "5"]
     assert impatient("deadline = time.monotonic() + " + "5") == ["monotonic() + " + "5"]
     assert impatient("assert time.monotonic() - " + "began < 5") == ["monotonic() - " + "began < 5"]
     assert not impatient("process.wait(30)")

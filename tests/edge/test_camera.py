@@ -35,7 +35,7 @@ def served(*answers: bytes, pause: Callable[[float], object] = time.sleep, **sou
     found: list[bytes] = []
     with RogueCamera() as camera:
         camera.answers, camera.mode = list(answers), "hangs-up"
-        frames = HttpFrames(Source(camera.url, timeout_s=2, every_s=0.01, **source), pause)
+        frames = HttpFrames(Source(camera.url, timeout_s=LIMIT_S, every_s=0.01, **source), pause)
         try:
             for frame in frames:
                 found.append(frame)
@@ -272,11 +272,11 @@ def test_frames_are_handed_on_at_the_rate_that_is_asked_for() -> None:
     camera = Camera(Source("http://camera/", every_s=0.1), take, feed)
     feed.frames = [PICTURE] * 100_000
     camera.start()
-    wait_for(lambda: len(times) == 8)
+    wait_for(lambda: len(times) >= 8)
     camera.close()
 
     # Never faster than the rate, however busy this machine is.
-    assert times[-1] - times[0] >= 0.1 * 6
+    assert times[7] - times[0] >= 0.1 * 6
 
 
 def take(camera: Camera) -> None:
@@ -304,7 +304,7 @@ def test_a_camera_that_misbehaves_is_read_again_and_leaves_nothing_behind(monkey
             wait_for(lambda before=before: camera.state()["frames"] != before)  # type: ignore[misc]
         wait_for(lambda: threading.active_count() <= threads)
         wait_for(lambda: descriptors() <= files)
-        assert "problem" not in camera.state()
+        wait_for(lambda: "problem" not in camera.state())
         camera.close()
 
 

@@ -1,11 +1,14 @@
+import itertools
 import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edge_component.back_off import BackOff
+from edge_inference import captures
 from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue
 from edge_inference.messages import Request
 from edge_inference.models.prediction import Prediction, Score
@@ -66,6 +69,14 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.fixture
+def _within_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captures of one test are one batch, also where the real hour ends between them."""
+    moments = (MOMENT + timedelta(milliseconds=number) for number in itertools.count())
+    clock = SimpleNamespace(now=lambda _zone: next(moments), strptime=datetime.strptime)
+    monkeypatch.setattr(captures, "datetime", clock)
+
+
 @pytest.mark.parametrize(
     ("changes", "prediction", "kept"),
     [
@@ -85,6 +96,7 @@ def test_keeps_a_share_and_what_the_model_is_unsure_of(
     assert bench.captures.write_next(0) is kept
 
 
+@pytest.mark.usefixtures("_within_an_hour")
 def test_uploads_records_as_json_lines_with_their_pictures(bench: Bench) -> None:
     bench.capture(Request("a", image=JPEG))
     bench.capture(Request("b", image=PNG))
@@ -303,6 +315,7 @@ def test_a_record_that_cannot_be_written_leaves_nothing_and_is_told_and_the_next
     assert [file.name.split(".")[2] for file in bench.folder.path.iterdir()] == ["id-3"]
 
 
+@pytest.mark.usefixtures("_within_an_hour")
 def test_a_capture_that_makes_room_while_its_batch_is_on_its_way_costs_nothing_else(bench: Bench) -> None:
     bench.capture(Request("a", image=JPEG))
     bench.capture(Request("b", image=JPEG))

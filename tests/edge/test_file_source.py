@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_inference import files
 from edge_inference.files import BATCH, FileJob, FileSource
 from edge_inference.settings import ModelSettings
 from tests.edge.file_bench import RESULTS, Bench, digit, serving
@@ -209,7 +210,10 @@ def test_only_files_are_taken_out_of_a_watched_folder(tmp_path: Path) -> None:
     assert found == ["link.png", "two\nlines é.png"]
 
 
-def test_a_file_that_grows_slowly_is_predicted_when_it_is_whole(make: Callable[..., Bench], tmp_path: Path) -> None:
+def test_a_file_that_grows_slowly_is_predicted_when_it_is_whole(
+    make: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SETTLE_S", 600.0)  # to load the model may take longer than a writer has
     watched = tmp_path / "watched"
     watched.mkdir()
     (watched / "slow.png").write_bytes(digit(0)[:40])

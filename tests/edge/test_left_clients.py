@@ -28,7 +28,7 @@ class SlowDevice(LocalDevice):
 
     async def subscribe_to_iot_core(self, topic: str, qos: int, deliver: Callable[[str, bytes], None]) -> Any:
         self.asked.set()
-        await asyncio.wait_for(self._go.wait(), 20)
+        await asyncio.wait_for(self._go.wait(), 60)
         cancel = await super().subscribe_to_iot_core(topic, qos, deliver)
         self.made.set()
         return cancel
@@ -40,7 +40,7 @@ def test_a_subscription_ends_with_its_stream_also_where_that_ends_before_it_is_m
 ) -> None:
     device = SlowDevice(tmp_path / "ipc.sock")
     with device:
-        connection = greengrasscoreipc.connect(ipc_socket=str(device.socket), authtoken=TOKEN, timeout=20)
+        connection = greengrasscoreipc.connect(ipc_socket=str(device.socket), authtoken=TOKEN, timeout=30)
         operation = connection.new_subscribe_to_iot_core(SubscribeToIoTCoreStreamHandler())
         operation.activate(SubscribeToIoTCoreRequest(topic_name=REQUEST, qos=QOS.AT_LEAST_ONCE))
         assert device.asked.wait(30)
@@ -57,4 +57,4 @@ def test_a_subscription_ends_with_its_stream_also_where_that_ends_before_it_is_m
         while device._topics[REQUEST]:
             assert time.monotonic() < deadline, "the device goes on delivering to a client that has left"
             time.sleep(0.02)
-        connection.close().result(5)
+        connection.close().result(30)

@@ -28,7 +28,7 @@ def test_a_script_is_whole_on_nucleus_lite_and_means_the_same_on_the_classic_nuc
 
     assert whole, script
     assert "{" not in script
-    syntax = subprocess.run(["sh", "-n"], input=script, text=True, capture_output=True, timeout=10, check=False)
+    syntax = subprocess.run(["sh", "-n"], input=script, text=True, capture_output=True, timeout=60, check=False)
     assert (syntax.returncode, syntax.stderr) == (0, "")
     # One of them ends a path with a slash, the other one does not: to the file system that is the same.
     assert script.removeprefix("#!/bin/sh\n").replace("//", "/") == classic_script(recipe, phase)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge_constructs.edge_assets import inference_archive
-from tests.edge.local_device import LocalDevice, configuration
+from tests.edge.local_device import REQUEST, LocalDevice, configuration
 from tests.edge.model_folder import ROOT, make_package, point
 from tests.stand_in import NEEDED
 from tools import wheelhouse
@@ -197,13 +197,18 @@ def test_run_starts_the_component_in_the_installed_environment_and_moves_it_to_a
     )
     try:
         answers = [_ask(device)]
+        (before,) = device._topics[REQUEST]
         shutil.copytree(work / "venv-1.0.0", work / "venv-2.0.0", symlinks=True, copy_function=os.link)
         assert sh(unpacked / "install.sh", "activate", work, "2.0.0").returncode == 0
         _wait_for_command(process.pid, "venv-2.0.0")
+        deadline = time.monotonic() + 30
+        while before in device._topics[REQUEST]:  # which hears nothing any more
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         answers.append(_ask(device))
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
 
     assert all("label" in answer for answer in answers), log
     assert process.returncode == 0, log

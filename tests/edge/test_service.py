@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from edge_component import connected_service
 from edge_component.back_off import BackOff
-from edge_component.connected_service import SETTLE_S
 from edge_component.ipc import IpcError, RefusedError
 from edge_component.outbox import Outbox
 from edge_inference.router import Router
@@ -184,6 +184,7 @@ def test_a_call_that_fails_after_long_service_is_no_reason_to_give_up() -> None:
     made = service(device)
     running = Running(made)
     first = device.wait_for(1)
+    wait_for(lambda: first.reports == 1)
     made._served_at -= 3600  # it serves for an hour
 
     first.failure = IpcError("no answer")
@@ -208,18 +209,18 @@ def test_pauses_between_connections_begin_anew_once_one_serves() -> None:
     assert pauses.asked == [1, 2, 3, 1]
 
 
-def test_a_configuration_is_read_once_for_changes_that_come_together() -> None:
+def test_a_configuration_is_read_once_for_changes_that_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connected_service, "SETTLE_S", 1.0)
     device = FakeDevice()
     made = service(device)
     running = Running(made)
     client = device.wait_for(1)
-    while client.reads < 1:
-        time.sleep(0.005)
+    wait_for(lambda: client.reads == 1)
 
     for _ in range(5):
         client.on_change()
-        time.sleep(0.01)
-    time.sleep(2 * SETTLE_S)
+    wait_for(lambda: client.reads > 1)
+    time.sleep(0.2)
     made.stop()
 
     assert running.wait() is Event.STOP

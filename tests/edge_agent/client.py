@@ -23,7 +23,7 @@ def main() -> None:
             call = json.loads(line)
             request = json_format.ParseDict(call["request"], getattr(messages, f"{call['verb']}Request")())
             try:
-                response = getattr(agent, call["verb"])(request, timeout=20, wait_for_ready=True)
+                response = getattr(agent, call["verb"])(request, timeout=60, wait_for_ready=True)
                 answer = {"response": json_format.MessageToDict(response, preserving_proto_field_name=True)}
             except grpc.RpcError as error:
                 answer = {"code": error.code().name, "details": error.details()}

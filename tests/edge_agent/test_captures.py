@@ -83,7 +83,7 @@ def test_a_full_queue_refuses_and_a_failure_is_told_and_the_next_one_is_kept(dis
         captures.outcome(third.capture_id)
     assert unknown.value.status is Status.NOT_FOUND
     captures.accept(third)  # there is room again
-    captures.close(5)
+    captures.close(30)
     assert disk.stored == [second.capture_id, third.capture_id]
 
 
@@ -123,7 +123,7 @@ def test_ids_are_compared_as_uuids() -> None:
     with pytest.raises(AgentError) as caught:
         captures.accept(capture(one.hex.upper()))
     assert caught.value.status is Status.ALREADY_EXISTS
-    captures.close(5)
+    captures.close(30)
 
 
 @pytest.mark.parametrize("seconds", [2**62, -(2**62), 4_000_000_000])

@@ -32,7 +32,7 @@ def test_create_sets_the_time_and_names_itself_after_the_group() -> None:
     answer = on_event(create(), Context())
 
     assert answer["PhysicalResourceId"] == ID
-    assert 1190 <= answer["WaitUntil"] - time.time() <= 1200
+    assert 1140 <= answer["WaitUntil"] - time.time() <= 1200
 
 
 def test_is_complete_when_every_device_runs_the_deployment(rollout: FakeRollout) -> None:
