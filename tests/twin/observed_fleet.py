@@ -85,7 +85,7 @@ class ObservedFleet:
         self.session.publish(f"$aws/things/{DEVICE}/greengrassv2/health/json", message)
 
     def metric(self, name: str, statistic: str, namespace: str = NAMESPACE) -> float | None:
-        """A statistic of the last ten minutes."""
+        """A statistic of the last ten minutes, which may lie in two periods: those begin with the hour."""
         points = self.client("cloudwatch").get_metric_statistics(
             Namespace=namespace,
             MetricName=name,
@@ -94,7 +94,8 @@ class ObservedFleet:
             Period=3600,
             Statistics=[statistic],
         )["Datapoints"]
-        return points[0][statistic] if points else None
+        of_all = {"Minimum": min, "Maximum": max}.get(statistic, sum)
+        return of_all(point[statistic] for point in points) if points else None
 
     def states(self, alarms: set[str]) -> set[str]:
         """The states that these alarms are in."""

@@ -96,8 +96,10 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
     old = {"Status": "Enabled", "Filter": {"Prefix": ""}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
     s3._bucket_lifecycle["bucket"] = [old, {**results, "Status": "Disabled", "Filter": {"Prefix": ""}}, results]
 
+    now = time.time()  # for all of them: what is put later is no younger than its age says
+
     def put(key: str, *, age_s: float = 0.0) -> None:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - age_s))
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(now - age_s))
         monkeypatch.setattr(s3, "now_iso", lambda: moment)
         assert s3._put_object("bucket", key, key.encode(), {})[0] == 200
 

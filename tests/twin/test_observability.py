@@ -28,11 +28,15 @@ def keys(fleet: ObservedFleet, prefix: str) -> list[str]:
 
 
 def test_a_result_becomes_an_object_by_model_day_and_device(fleet: ObservedFleet) -> None:
+    before = datetime.now(UTC)
     identifier = fleet.result("digits")
 
-    day = datetime.now(UTC).strftime("%Y-%m-%d")
-    key = f"results/model=digits/day={day}/{DEVICE}/{identifier}.json"
-    wait_until(lambda: key in keys(fleet, "results/model=digits/"))
+    def made() -> list[str]:
+        return [key for key in keys(fleet, "results/model=digits/") if identifier in key]
+
+    (key,) = wait_until(made)
+    days = {moment.strftime("%Y-%m-%d") for moment in (before, datetime.now(UTC))}  # two of them at midnight
+    assert key in {f"results/model=digits/day={day}/{DEVICE}/{identifier}.json" for day in days}
     body = fleet.client("s3").get_object(Bucket=BUCKET, Key=key)
     document = json.loads(body["Body"].read())
     assert (document["id"], document["label"], document["device"]) == (identifier, "7", DEVICE)
