@@ -33,7 +33,7 @@ def test_a_stack_makes_updates_and_deletes_a_fleet(deploy: Deploy, client: Clien
 
     client("cloudformation").delete_stack(StackName=stack["StackId"])
     client("cloudformation").get_waiter("stack_delete_complete").wait(
-        StackName=stack["StackId"], WaiterConfig={"Delay": 1, "MaxAttempts": 20}
+        StackName=stack["StackId"], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
 
     assert "pumps" not in [each["DeviceFleetName"] for each in sagemaker.list_device_fleets()["DeviceFleetSummaries"]]

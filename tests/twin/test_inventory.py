@@ -49,7 +49,7 @@ def test_what_a_stack_makes_is_found_and_gone_with_it(twin: TwinState, deploy: D
     during = inventory.take(twin)
     client("cloudformation").delete_stack(StackName=stack["StackId"])
     client("cloudformation").get_waiter("stack_delete_complete").wait(
-        StackName=stack["StackId"], WaiterConfig={"Delay": 1, "MaxAttempts": 20}
+        StackName=stack["StackId"], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
 
     for kind in ("KMS keys", "VPCs", "subnets", "security groups", "thing groups", "log groups", "SSM parameters"):

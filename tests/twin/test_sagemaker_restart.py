@@ -86,4 +86,4 @@ def test_endpoints_and_packaging_jobs_under_way_end_after_a_restart(home: Path) 
 
     after = clients(home)
 
-    wait_until(lambda: packaging(after) == "COMPLETED" and endpoint(after) == "InService", 20)
+    wait_until(lambda: packaging(after) == "COMPLETED" and endpoint(after) == "InService", 60)

@@ -112,7 +112,7 @@ def test_devices_that_are_away_for_hours_get_the_deployment_once_when_they_are_b
         return found if len(found) == COUNT and all(each["status"] == "SUCCEEDED" for each in found) else None
 
     found = wait_until(all_there, LIMIT_S)
-    late = [each for each in found if (each["lastUpdatedAt"] - each["queuedAt"]).total_seconds() > 3600]
+    late = [each for each in found if (each["lastUpdatedAt"] - each["queuedAt"]).total_seconds() > 1200]
     assert len(late) >= len(gone) - 1
     # Queued, begun, ended: nothing was begun twice.
     views = [iot.describe_job_execution(jobId=job, thingName=f"sim-{n:04}")["execution"] for n in range(1, COUNT + 1)]

@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.twin_greengrass.started_cloud import Cloud
 
-WAIT_S = 8.0
+WAIT_S = 30.0
 QUEUE = "namespace-aws-gg-deployment"
 
 

@@ -49,7 +49,7 @@ def test_a_device_takes_credentials_of_the_role(cloud: Cloud, device: Device) ->
     assert len(credentials["accessKeyId"]) == 20
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", credentials["expiration"])
     left = datetime.fromisoformat(credentials["expiration"]) - datetime.now(UTC)
-    assert 880 < left.total_seconds() <= 900
+    assert 600 < left.total_seconds() <= 900
 
 
 def test_credentials_are_refused_for_a_reason(cloud: Cloud, device: Device) -> None:

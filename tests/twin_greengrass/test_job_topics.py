@@ -79,6 +79,7 @@ def test_a_device_works_a_job_off_and_is_notified_late(cloud: Cloud, device: Dev
 
         front = session.job("$next", "get", {"includeJobDocument": True, "clientToken": "g"})
         started = session.job(job_id, "update", {"status": "IN_PROGRESS", "clientToken": "a"})
+        asked = time.monotonic()
         ended = session.job(job_id, "update", {"status": "SUCCEEDED", "clientToken": "b"})
         news = session.next(f"notify-next-{QUEUE}")
 
@@ -87,17 +88,22 @@ def test_a_device_works_a_job_off_and_is_notified_late(cloud: Cloud, device: Dev
         assert started.document == {"clientToken": "a", "timestamp": started.document["timestamp"]}
         assert ended.topic.endswith("update/accepted")
         assert news.document == {"timestamp": news.document["timestamp"]}
-        assert news.at - ended.at >= 0.45
+        assert news.at - asked >= 0.45  # when the reply was read depends on the machine
         assert session.quiet(0.8)
 
 
 def test_several_changes_make_one_notification(cloud: Cloud, device: Device, group_arn: str) -> None:
     with connected(device) as session:
+        # Nothing is told within half a second of a reply; a busy machine may need longer for all three.
+        asked = time.monotonic()
         session.job("$next", "get", {})
         for _ in range(3):
             last = deploy(cloud, group_arn)
+        at_once = time.monotonic() - asked < 0.45
 
         news = session.next(f"notify-next-{QUEUE}")
+        while not at_once and news.document["execution"]["jobId"] != last["iotJobId"]:
+            news = session.next(f"notify-next-{QUEUE}")
 
         assert news.document["execution"]["jobId"] == last["iotJobId"]
         assert session.quiet(1.0)
