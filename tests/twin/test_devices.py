@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -110,10 +111,11 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     wait_until(lambda: status_of(greengrass, "device-03", deployment) == "SUCCEEDED", 30)
 
     log = devices_folder(small_twin.home) / "device-01" / "log" / "core_device.log"
+    connected = log.read_text().count(" connected to ")
     for daemon in FAULTS:
         faults.do(small_twin, "device-01", daemon, "com.example.x")
     wait_until(lambda: all(f"the daemon {daemon} is started anew" in log.read_text() for daemon in FAULTS))
-    wait_until(lambda: log.read_text().count(" connected to ") == 2)
+    wait_until(lambda: log.read_text().count(" connected to ") > connected)
     for device, daemon, text in (
         ("device-01", "disk", "FAULT must be one of"),
         ("device-09", "ipc", "there are device-01"),
@@ -204,7 +206,7 @@ def test_a_device_fails_on_command_and_recovers(small_twin: TwinState) -> None:
     assert "can write again" in do("free-disk")
     succeeded("1.2.0")
 
-    assert "1 connections were ended" in do("cut-network")
+    assert re.search(r": [1-9]\d* connections were ended", do("cut-network"))
     assert (root / CUT_OFF).exists()
     missed = deploy(small_twin, "ring-a", "1.3.0", "sleep 600")
     log = root / "log" / "core_device.log"

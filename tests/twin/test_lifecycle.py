@@ -34,7 +34,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 def certificate_authority(state: TwinState) -> bytes:
-    with urllib.request.urlopen(f"{state.gateway_url}/_ministack/iot/ca.pem", timeout=20) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{state.gateway_url}/_ministack/iot/ca.pem", timeout=30) as answer:  # noqa: S310
         return bytes(answer.read())
 
 
@@ -218,6 +218,8 @@ def test_down_finds_devices_and_orphaned_components_after_a_crash(home: Path) ->
     bystander = subprocess.Popen(SLEEP, env={**NEEDED, "TWIN_HOME": str(home)}, start_new_session=True)
 
     try:
+        # A process that has just begun has no environment to be found by for a moment.
+        wait_until(lambda: all(psutil.Process(each.pid).environ() for each in (device, component, far, bystander)))
         assert lifecycle.stop(home)
 
         assert not psutil.pid_exists(device.pid)
