@@ -320,7 +320,8 @@ def purge(home: Path, *, keep: str = "", progress: Progress = _silent) -> bool:
             "was deleted; name another folder, or move them away"
         )
     ran = stop(home, anyway=True, progress=progress)
-    for path in home.glob("*"):
+    # The lock goes last: of a purge that was killed half way it says that the rest is a twin's.
+    for path in sorted(home.glob("*"), key=lambda path: path.name == _LOCK):
         if path.name != keep:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if home.is_dir() and not keep:

@@ -1,11 +1,12 @@
 """What the twin's command line shows, without a twin."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from twin import cli
+from twin import cli, lifecycle
 from twin.errors import TwinError
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, TwinStatus
@@ -76,3 +77,29 @@ def test_down_deletes_a_twins_folder_and_follows_no_link_out_of_it(
         assert (told.exit_code, told.output) == (0, f"No twin ran in {home}.\n")
         assert not home.exists()
     assert (outside / "letter.txt").exists()
+
+
+def test_a_purge_that_was_killed_half_way_is_ended_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for name in ("home", "tmp", "s3", "state", "log"):
+        (home / name).mkdir(parents=True)
+    (home / "lifecycle.lock").touch()
+
+    rmtree, last = shutil.rmtree, ["log"]
+
+    def killed(path: Path) -> None:
+        if path.name in last:
+            raise KeyboardInterrupt
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    for name in ("log", "state"):
+        last[:] = [name]
+        with pytest.raises(KeyboardInterrupt):
+            lifecycle.purge(home)
+
+    last.clear()
+    lifecycle.purge(home)
+    assert not home.exists()
