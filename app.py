@@ -24,10 +24,13 @@ from config.endings import settle_endings
 if __name__ == "__main__":
     settle_endings()
 
-from tools.node import settle_jsii
+from tools.node import import_beside_node, settle_jsii
 
 # jsii reads it when aws_cdk is imported.
 settle_jsii(os.environ)
+if __name__ == "__main__":
+    import_beside_node()
+import aws_cdk  # noqa: F401 (waits for Node, meanwhile the thread imports what the next lines want)
 
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
 from config.places import ASSETS

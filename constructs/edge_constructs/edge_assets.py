@@ -1,9 +1,9 @@
 """The files that ship to devices, as archives ready to publish."""
 
 import ast
-import io
+import re
 import shutil
-import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,18 +212,28 @@ def bare_python(source: str) -> str:
         SyntaxError: It is no Python.
     """
     lines = source.split("\n")
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
             first = node.body[0]
             kept = "" if isinstance(node, ast.Module) or len(node.body) > 1 else "pass"
             lines[first.lineno - 1] = (lines[first.lineno - 1][: first.col_offset] + kept).rstrip()
             for number in range(first.lineno, first.end_lineno or first.lineno):
                 lines[number] = ""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column].rstrip()
-    return "\n".join(lines)
+    return _TEXT_OR_COMMENT.sub(lambda found: found["text"] or "", "\n".join(lines))
+
+
+#: A text, which may have a `#` in it, or a comment with the blanks before it; found many times as fast as by tokenize.
+_TEXT_OR_COMMENT = re.compile(
+    r"""(?P<text>(?P<quote>'{3}|"{3}|'|")(?:\\.|[^\\])*?(?P=quote))|[^\S\n]*#[^\n]*""", re.DOTALL
+)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and the statements below it; docstrings are in no expression, of which there are ten times as many."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from _statements(child)
 
 
 def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

@@ -16,6 +16,7 @@ from edge_constructs.reproducible_zip import leftovers
 from edge_rules import EdgeChecks
 from edge_rules.device_rules import places_left
 from edge_rules.fleet_view import FleetView
+from edge_rules.shared_objects import read_ahead
 
 CDK_JSON = PROJECT / "cdk.json"
 
@@ -95,6 +96,8 @@ class PolicyGate:
         Raises:
             PolicyViolationError: A resource has a finding that no acknowledgement covers.
         """
+        # The constructs have made their archives by now, and the edge rules come after the other packs.
+        read_ahead(list(Path(self._app.outdir).rglob("*.zip")))
         folder = Path(self._app.synth().directory)
         report = folder / REPORT
         findings = _findings(json.loads(report.read_text(encoding="utf-8"))) if report.exists() else []

@@ -1,8 +1,11 @@
 """Which glibc a shared object needs, read out of its version needs (ELF's `.gnu.version_r`), without running it."""
 
 import struct
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -62,7 +65,10 @@ def _is_shared_object(name: str) -> bool:
     return name.endswith(".so") or ".so." in name.rsplit("/", 1)[-1]
 
 
-@lru_cache(maxsize=64)
+#: Who asks for an archive that is being read ahead waits for it, and does not read it again.
+_reading: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
 def glibc_needs(place: Path) -> tuple[tuple[str, Version], ...]:
     """Read all shared objects of a folder or a zip, those in its wheels included.
 
@@ -73,6 +79,29 @@ def glibc_needs(place: Path) -> tuple[tuple[str, Version], ...]:
         Path of the object below it, a wheel's name first where it lies in one, and what it needs; without those that
         need no glibc or are for another kind of machine.
     """
+    with _reading[place]:
+        return _read(place)
+
+
+def read_ahead(places: Sequence[Path]) -> None:
+    """Begin to read archives, so that `glibc_needs` has them at once.
+
+    Unpacking a runtime's wheels takes most of a second, and nothing of the interpreter: it goes on while Node works.
+
+    Args:
+        places: Archives; what cannot be read is left to who asks for it.
+    """
+
+    def read() -> None:
+        for place in places:
+            with suppress(Exception):
+                glibc_needs(place)
+
+    threading.Thread(target=read, name="read ahead").start()
+
+
+@lru_cache(maxsize=64)
+def _read(place: Path) -> tuple[tuple[str, Version], ...]:
     if place.is_dir():
         files = (file for file in sorted(place.rglob("*")) if file.is_file() and _is_shared_object(file.name))
         found = ((str(file.relative_to(place)), _needs(file.read_bytes())) for file in files)

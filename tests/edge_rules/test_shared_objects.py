@@ -1,6 +1,7 @@
 """Which glibc shared objects need: of small ones made here, and of all that this repository ships."""
 
 import sysconfig
+import threading
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from edge_constructs.handler_assets import HANDLERS
 from edge_constructs.handler_provider import SOURCE_ROOT
+from edge_rules import shared_objects
 from edge_rules.shared_objects import SharedObjectError, glibc_needs, needed_glibc
 from edge_rules.wheel_rules import DEVICE_GLIBC, glibc_of
 from tests.edge_rules.small_elf import shared_object, wheel
@@ -51,6 +53,33 @@ def test_folders_archives_and_wheels_in_archives_are_read(tmp_path: Path) -> Non
         "plain.so": (2, 17),
     }
     assert glibc_needs(tmp_path / "missing") == ()
+
+
+def test_who_asks_for_what_is_read_ahead_waits_for_it_and_reads_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, broken = tmp_path / "runtime.zip", tmp_path / "broken.zip"
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("plain.so", shared_object("GLIBC_2.17"))
+    broken.write_bytes(archive.read_bytes()[:-4] + b"\xff" * 4)
+    begun, released, readers = threading.Event(), threading.Event(), []
+
+    def needed(content: bytes) -> tuple[int, ...] | None:
+        readers.append(threading.current_thread().name)
+        begun.set()
+        assert released.wait(60)
+        return needed_glibc(content)
+
+    monkeypatch.setattr(shared_objects, "needed_glibc", needed)
+    shared_objects.read_ahead([broken, archive])
+    assert begun.wait(60)
+    asked = threading.Thread(target=lambda: readers.append(repr(glibc_needs(archive))))
+    asked.start()
+    assert not readers[1:]  # it waits, for the other one has not ended
+    released.set()
+    asked.join(60)
+
+    assert readers == ["read ahead", "(('plain.so', (2, 17)),)"]
 
 
 def test_a_real_library_says_what_its_wheel_says() -> None:

@@ -1,9 +1,11 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tools.cdk_cli import ROOT
 from tools.node import node_binary, settle_jsii
 
 
@@ -31,3 +33,36 @@ def test_an_environment_that_cannot_be_written_leaves_the_place_to_jsii(monkeypa
     settle_jsii(settings)
 
     assert set(settings) == {"JSII_NODE"}
+
+
+def synth(folder: Path, finder: str) -> subprocess.CompletedProcess[str]:
+    """Run the app with something in front of all that finds modules."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys, threading\n"
+        "class First:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        {finder}\n"
+        "sys.meta_path.insert(0, First())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(folder), "CDK_OUTDIR": str(folder / "cdk.out")}
+    return subprocess.run(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_what_a_synth_needs_besides_the_cdk_is_imported_while_node_starts(tmp_path: Path) -> None:
+    seen = 'if name in {"pydantic", "onnxruntime"}: sys.stderr.write(f"{name} by {threading.current_thread().name}\\n")'
+
+    done = synth(tmp_path, seen)
+
+    assert done.returncode == 0, done.stderr
+    assert {"pydantic by imports", "onnxruntime by imports"} <= set(done.stderr.splitlines())
+    assert "MainThread" not in done.stderr
+
+
+def test_what_fails_while_node_starts_is_told_once_and_in_words(tmp_path: Path) -> None:
+    done = synth(tmp_path, 'if name == "pydantic": raise ModuleNotFoundError("gone", name=name)')
+
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "must have pydantic, it has not" in done.stderr
