@@ -8,13 +8,16 @@
 
 # ruff: noqa: E402 (the lines between the imports must come before the next ones)
 
+import atexit
 import gc
 import os
 import sys
 from pathlib import Path
 
-# Imports and synth make a million objects that live to the end: looking for garbage among them only costs time.
+# Imports and synth make a million objects that live to the end: looking for garbage among them only costs time, also
+# when the interpreter ends, which is done with what is frozen.
 gc.disable()
+atexit.register(gc.freeze)
 # `constructs/` is a source root: it holds edge_constructs and edge_handlers, and is no package itself.
 sys.path.insert(1, str(Path(__file__).resolve().parent / "constructs"))
 
