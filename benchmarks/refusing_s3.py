@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.cloud.ministack.patches import patch
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 FILE = "refuse_captures"
 PREFIX = "/captures/"

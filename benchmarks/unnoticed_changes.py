@@ -35,14 +35,14 @@ class Change:
 CHANGES = (
     Change(
         "what depends on a stopped HARD dependency runs on",
-        "twin/core_device/components/supervisor.py",
+        "twin/core_device/components/component.py",
         "if any(d.hard and d.name in stopping for d in component.recipe.dependencies):",
         "if False:",
         ("tests/core_device/test_deployment.py",),
     ),
     Change(
         "dependencies of a version that resolution gave up are installed",
-        "twin/core_device/deployment/resolution.py",
+        "twin/core_device/deployment/deployer.py",
         "recipes = _in_order(_reachable(chosen, wanted))",
         "recipes = _in_order(chosen)",
         ("tests/core_device/test_deployment.py",),

@@ -31,9 +31,9 @@ from config.names import Names
 from config.roster import ThingName
 from config.section import Section
 from edge_handlers.service_client import error_code
-from twin.account import DEVICES_LIMIT, Account, Listing
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
+from twin.inventory import DEVICES_LIMIT, Account, Listing
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_BYTES = 64 << 20

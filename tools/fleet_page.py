@@ -20,8 +20,8 @@ from config.stage import Stage
 from tools.inventory import take
 from tools.optional_packages import require
 from tools.predict import clients_of, connected
-from twin.account import Account
 from twin.errors import TwinError
+from twin.inventory import Account
 from twin.page import local
 from twin.page.live import Source
 from twin.predict import stage_of

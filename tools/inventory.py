@@ -31,8 +31,8 @@ from edge_handlers.certificates import PolicyInUseError
 from edge_handlers.deadline import Deadline, DeadlineError
 from edge_handlers.device_list import CLIENTS, OWNER, DeviceList
 from edge_handlers.service_client import GONE, AwsCallError, ignoring, unless_absent
-from twin.account import LISTINGS, VPC_PARTS, Account, Listing
 from twin.errors import TwinError
+from twin.inventory import LISTINGS, VPC_PARTS, Account, Listing
 
 LIMIT_S = 900.0
 _PAUSE_S = 2.0

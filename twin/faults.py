@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from twin.core_device.signals import FAULTS as DAEMONS
+from twin.core_device.processes import FAULTS as DAEMONS
 from twin.edge_processes import CUT_OFF
 from twin.errors import TwinError
 from twin.process import with_descendants

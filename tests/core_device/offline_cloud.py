@@ -18,19 +18,17 @@ from typing import Any, cast
 import httpx
 import psutil
 
-from twin.cloud.greengrass.version_range import satisfies
+from twin.cloud.greengrass.recipe import satisfies
 from twin.core_device.cloud.credentials import Credentials, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane
-from twin.core_device.components.component import Component, Patience
+from twin.core_device.components.component import Component, ComponentSupervisor, Patience
 from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.components.environment import ComponentEnvironment, Tokens
 from twin.core_device.components.process import ComponentProcess, RunningStep
 from twin.core_device.components.recipe import Recipe, Step
-from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.configuration import Configuration
-from twin.core_device.deployment.deployer import Deployer
+from twin.core_device.deployment.deployer import Deployer, Resolver
 from twin.core_device.deployment.document import DeploymentDocument, parse_document
-from twin.core_device.deployment.resolution import Resolver
 from twin.core_device.device import CoreDevice, Machine
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import DeploymentError

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from twin.core_device.client_devices.identities import DeviceCloud, Identities, UnreachableError
+from twin.core_device.client_devices.device_auth import DeviceCloud, Identities, UnreachableError
 from twin.core_device.files import JSON_FILES
 
 OWN, OTHER = b"certificate of camera-1", b"certificate of camera-2"

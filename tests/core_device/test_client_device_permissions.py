@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twin.core_device.client_devices.bridge import Mapping, MappingError, parse_mappings
-from twin.core_device.client_devices.permissions import PermissionsError, parse_permissions
+from twin.core_device.client_devices.device_auth import PermissionsError, parse_permissions
 
 CONNECT = ("mqtt:connect", "mqtt:clientId:{thing}")
 

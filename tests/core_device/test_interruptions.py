@@ -11,7 +11,7 @@ import pytest
 
 from tests.core_device.offline_cloud import Device, OfflineCloud, deployment
 from tests.core_device.test_component import alive, make, run, until
-from twin.core_device.components import supervisor
+from twin.core_device.components import component
 from twin.core_device.components.component import State
 from twin.core_device.device import CoreDevice
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
@@ -158,7 +158,7 @@ def test_an_install_step_that_failed_is_run_by_the_next_deployment(tmp_path: Pat
 def test_a_dependency_has_the_time_that_its_startup_step_may_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_DEPENDENCY_LIMIT_S", 0.1)
+    monkeypatch.setattr(component, "_DEPENDENCY_LIMIT_S", 0.1)
 
     async def scenario() -> None:
         cloud = OfflineCloud()

@@ -16,7 +16,7 @@ from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
 from config.places import PACKAGE as REPOSITORY
 from twin import log_files
-from twin.cloud import authorization, bounds, metrics
+from twin.cloud import authorization, bounds, cloudwatch
 from twin.cloud.authorization import AccessTrail
 
 DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
@@ -219,7 +219,13 @@ def test_every_bound_is_in_the_documents_table() -> None:
     limits = {each.store: each.limit for each in bounds.BOUNDS}
     for store, limit in limits.items():
         assert f"| {store} | {limit:,} |" in DOCUMENT
-    for number in (metrics.SERIES, metrics.SECONDS, metrics.MINUTES, metrics.HISTORY, authorization.TRAIL_LINES):
+    for number in (
+        cloudwatch.SERIES,
+        cloudwatch.SECONDS,
+        cloudwatch.MINUTES,
+        cloudwatch.HISTORY,
+        authorization.TRAIL_LINES,
+    ):
         assert f"{number:,}" in DOCUMENT
 
 

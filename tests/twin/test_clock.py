@@ -26,13 +26,15 @@ REAL = {
     "twin/cloud/edge_server/device_process.py": ("restarts of a process", "KeptDevice.adopt KeptDevice.look"),
     "twin/cloud/edge_server/edge_server.py": ("looks at a process, for `status`", "EdgeServer._note EdgeServer.run"),
     "twin/cloud/function_template.py": ("replaces them", "_keep_time"),
-    "twin/cloud/iot/bulk_registration.py": ("room for other tasks", "_register _remove"),
     "twin/cloud/iot/front.py": ("network", "_pump splice"),
     "twin/cloud/iot/http_message.py": ("network", "read_body read_head write_json"),
     "twin/cloud/iot/jobs.py": ("half a second to gather", "JobNotifier._notify_late JobNotifier.replied"),
     "twin/cloud/iot/connections.py": ("MQTT keep-alive", "_Client.__init__ _Client.hear _look"),
     "twin/cloud/iot/listener.py": ("network", "close"),
-    "twin/cloud/iot/registry.py": ("life of a token", "_fleet_provisioning_reply"),
+    "twin/cloud/iot/registry.py": (
+        "life of a token, room for other tasks",
+        "_fleet_provisioning_reply _register _remove",
+    ),
     "twin/cloud/ministack/registry.py": ("looks at stores", "register_periodic.repeat"),
     "twin/cloud/rules_engine.py": ("life of credentials", "_session"),
     "twin/cloud/sagemaker/compilation_jobs.py": (
@@ -59,11 +61,11 @@ REAL = {
         "Connection._look Connection._request_subscription Connection._wait_for",
     ),
     "twin/core_device/cloud/credentials.py": ("network, signatures", "CredentialEndpoint._serve signed_headers"),
-    "twin/core_device/components/process.py": ("stamps of a log", "ComponentLog.note"),
-    "twin/core_device/components/supervisor.py": (
+    "twin/core_device/components/component.py": (
         "looks at states",
         "ComponentSupervisor._wait_for_dependencies ComponentSupervisor.wait_settled",
     ),
+    "twin/core_device/components/process.py": ("stamps of a log", "ComponentLog.note"),
     "twin/core_device/deployment/jobs.py": ("network", "JobQueue._request"),
     "twin/core_device/device.py": ("memory of a process", "Machine.keep_memory_low"),
     "twin/core_device/ipc/server.py": ("a local socket", "Client._linger Client.run"),

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from tests.twin.conftest import wait_until
 from twin import faults, inventory, lifecycle
 from twin.cli import application
-from twin.core_device.signals import FAULTS
+from twin.core_device.processes import FAULTS
 from twin.devices import own_devices
 from twin.devices.identity import make_certificate
 from twin.edge_processes import CUT_OFF, DEVICE_VARIABLE, device_pid, devices_folder

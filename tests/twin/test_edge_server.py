@@ -22,7 +22,7 @@ from config.names import NUCLEUS_TAG
 from tests.twin.conftest import Clients, handlers_zip, outputs_of, trust, wait_until
 from twin.cloud.edge_server import edge_server as servers
 from twin.cloud.edge_server.device_process import LONGEST_DELAY_S, KeptDevice
-from twin.cloud.edge_server.provisioning import UserDataError, parse, send_outcome
+from twin.cloud.edge_server.edge_server import UserDataError, parse, send_outcome
 from twin.edge_processes import instances_folder
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, take_status

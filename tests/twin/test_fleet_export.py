@@ -17,9 +17,9 @@ from tests.twin.conftest import wait_until
 from tools import fleet_export
 from tools.fleet_export import FleetFileError, read_fleet
 from twin import lifecycle
-from twin.account import DEVICES_LIMIT, Account, Listing
 from twin.devices.simulated_fleet import SimulatedDevice, set_devices
 from twin.errors import TwinError
+from twin.inventory import DEVICES_LIMIT, Account, Listing
 from twin.simulation.profile import Profile
 
 LIMIT_S = 60.0

@@ -15,7 +15,7 @@ from ministack.services import iot
 from twin.clock import Clock
 from twin.cloud.edge_server import supervisor
 from twin.cloud.edge_server.supervisor import drop_half_made
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
 from twin.devices.nucleus_files import CONFIG_FILE
 from twin.edge_processes import instances_folder

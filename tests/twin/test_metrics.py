@@ -16,9 +16,9 @@ from ministack.core import persistence
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch
 
-from twin.cloud import metrics, snapshots
-from twin.cloud.cloudwatch import evaluate_all, statistics
-from twin.cloud.metrics import Series
+from twin.cloud import cloudwatch as twin_cloudwatch
+from twin.cloud import snapshots
+from twin.cloud.cloudwatch import Series, evaluate_all, statistics
 from twin.cloud.ministack.patches import LEDGER
 
 NOW = 1_800_000_000.0
@@ -26,11 +26,10 @@ NOW = 1_800_000_000.0
 
 @pytest.fixture(autouse=True)
 def _patched() -> Iterator[None]:
-    undo = [LEDGER.apply(module) for module in ("twin.cloud.metrics", "twin.cloud.cloudwatch")]
+    undo = LEDGER.apply("twin.cloud.cloudwatch")
     with request_scope("000000000000", "us-east-1"):
         yield
-    for step in undo[::-1]:
-        step()
+    undo()
     for store in (cloudwatch._metrics, cloudwatch._alarms, cloudwatch._alarm_history):
         store.clear()
 
@@ -74,8 +73,8 @@ def test_a_value_put_looks_at_no_alarm_and_the_clock_at_all(monkeypatch: pytest.
 
 
 def test_the_room_of_a_metric_is_bounded_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "SECONDS", 20)
-    monkeypatch.setattr(metrics, "MINUTES", 10)
+    monkeypatch.setattr(twin_cloudwatch, "SECONDS", 20)
+    monkeypatch.setattr(twin_cloudwatch, "MINUTES", 10)
 
     for number in range(20_000):
         put(number * 0.0137, at=NOW + number / 3)
@@ -83,11 +82,11 @@ def test_the_room_of_a_metric_is_bounded_whatever_comes(monkeypatch: pytest.Monk
     assert len(series()._seconds) <= 20
     assert len(series()._minutes) <= 10
     # Values of three digits: at most 900 in each power of ten, of which these have four.
-    assert len(series()) <= (20 + 10) * metrics.VALUES * 30
+    assert len(series()) <= (20 + 10) * twin_cloudwatch.VALUES * 30
 
 
 def test_metrics_are_bounded_and_the_silent_one_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "SERIES", 3)
+    monkeypatch.setattr(twin_cloudwatch, "SERIES", 3)
     for number in range(4):
         put(1, at=NOW + (100 if number == 0 else number), name=f"M{number}")
 
@@ -95,7 +94,7 @@ def test_metrics_are_bounded_and_the_silent_one_goes_first(monkeypatch: pytest.M
 
 
 def test_an_alarm_that_comes_and_goes_is_remembered_by_its_latest_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "HISTORY", 5)
+    monkeypatch.setattr(twin_cloudwatch, "HISTORY", 5)
     for number in range(20):
         cloudwatch._record_history("A", "OK", "ALARM", f"reason {number}")
 
@@ -120,7 +119,7 @@ def test_sums_and_counts_are_exact_and_values_right_to_a_half_of_a_hundredth(
 def test_what_has_gone_into_minutes_is_seen_to_the_minute_by_an_alarm_that_looks_back_further(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(metrics, "SECONDS", 10)
+    monkeypatch.setattr(twin_cloudwatch, "SECONDS", 10)
     for second in range(180):
         put(1, at=NOW - 179 + second)
 

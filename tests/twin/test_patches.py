@@ -20,7 +20,7 @@ from twin.cli import application
 from twin.cloud import server
 from twin.cloud.ministack import report
 from twin.cloud.ministack.patches import LEDGER, Ledger, Patch, PatchError, signature_of
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 TWIN = REPOSITORY / "twin"
 SETTINGS = Settings("us-east-1", "000000000000", Path("unused"), 1, 2, 3, 4, 5)

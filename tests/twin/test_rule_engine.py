@@ -11,8 +11,8 @@ from ministack.core.responses import request_scope
 from ministack.services import cloudwatch, cloudwatch_logs, eventbridge
 
 from twin.cloud import cloudwatch as twins_cloudwatch
+from twin.cloud.cloudwatch import Series
 from twin.cloud.greengrass import core_devices
-from twin.cloud.metrics import Series
 from twin.cloud.rules_engine import UNDEFINED, RuleMessage, get, parse_time
 
 NOW = 1_800_000_000.0

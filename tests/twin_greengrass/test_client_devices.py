@@ -13,7 +13,7 @@ import pytest
 from config.edge_server import DEFAULT_VERSIONS
 from config.public_components import AUTH, BRIDGE, NUCLEUS, PUBLIC_COMPONENTS
 from tests.twin_greengrass.started_cloud import Cloud
-from twin.cloud.greengrass.version_range import Version, VersionRange
+from twin.cloud.greengrass.recipe import Version, VersionRange
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin.cloud.greengrass.version_range import Version, VersionRange, satisfies
+from twin.cloud.greengrass.recipe import Version, VersionRange, satisfies
 
 numbers = st.tuples(*[st.integers(0, 999_999)] * 3)
 

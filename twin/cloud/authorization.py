@@ -26,7 +26,7 @@ from ministack.services import s3
 from twin.cloud.greengrass.core_devices import CORE_DEVICES, effective_deployments
 from twin.cloud.greengrass.deployments import DEPLOYMENTS
 from twin.cloud.ministack.patches import patch
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 _GREENGRASS_ARN = re.compile(r"/(arn:aws:greengrass:[^/]+)")
 _GREENGRASS_DEPLOYMENT = re.compile(r"/greengrass/v2/deployments/([^/]+)")

@@ -20,8 +20,7 @@ from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
-from twin.cloud.settings import Settings
-from twin.cloud_process import CLOUD_LOG, EDGE_SERVER_LOG
+from twin.cloud_process import CLOUD_LOG, EDGE_SERVER_LOG, Settings
 from twin.edge_processes import fleet_folder
 from twin.process import TRIM_S, trim_memory
 
@@ -155,7 +154,7 @@ BOUNDS = (
     Bound("ended executions of state machines", 1000, _executions),
     Bound("objects, or old versions, that a rule of their bucket's lifecycle expires", 2000, _expiring_objects),
 )
-"""What grows with traffic, besides the metrics (twin/cloud/metrics.py)."""
+"""What grows with traffic, besides the metrics (twin/cloud/cloudwatch.py)."""
 
 LOG_BYTES = 32 << 20
 """Of the logs of the cloud and of the edge servers; from there on the older half is gone."""

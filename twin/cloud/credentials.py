@@ -15,7 +15,7 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import iam, sts
 
 from twin.cloud.ministack.patches import patch
-from twin.cloud.settings import RoleCredentials
+from twin.cloud_process import RoleCredentials
 
 
 def role_session(

@@ -23,7 +23,7 @@ from ministack.core.sigv4 import decode_header_value
 from ministack.services import s3
 
 from twin.cloud.ministack.patches import patch, require
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 from twin.ports import FOREIGN_SITES, own_hosts
 
 Scope = dict[str, Any]

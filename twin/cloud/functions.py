@@ -29,7 +29,7 @@ from ministack.services import cloudwatch_logs
 from config.places import IMPORTS
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 logger = logging.getLogger("twin.function_processes")
 

@@ -20,8 +20,7 @@ from ministack.services import iot
 
 from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
-from twin.cloud.settings import Settings
-from twin.cloud_process import RATES_VARIABLE
+from twin.cloud_process import RATES_VARIABLE, Settings
 
 logger = logging.getLogger("twin.rates")
 

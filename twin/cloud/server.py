@@ -18,12 +18,11 @@ from ministack import app as ministack_app
 
 from twin.cloud import rates, snapshots
 from twin.cloud.doors import guarded
-from twin.cloud.iot import bulk_registration
+from twin.cloud.iot import registry
 from twin.cloud.iot.front import end_cut_off
 from twin.cloud.ministack.patches import LEDGER, PatchError
 from twin.cloud.ministack.registry import background_work
-from twin.cloud.settings import Settings
-from twin.cloud_process import EXTENSIONS_VARIABLE
+from twin.cloud_process import EXTENSIONS_VARIABLE, Settings
 from twin.ports import LOOPBACK
 from twin.process import allow_open_files
 from twin.unsaved import FLEET_PATH, NETWORK_PATH, SAVE_PATH
@@ -45,7 +44,6 @@ EXTENSIONS = (
     "twin.cloud.iot.registry",
     "twin.cloud.iot.front",
     "twin.cloud.iot.connections",
-    "twin.cloud.iot.bulk_registration",
     "twin.cloud.greengrass.api",
     "twin.cloud.greengrass.cloudformation",
     "twin.cloud.rules_engine",
@@ -109,7 +107,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await end_cut_off(send)
         return
     if scope["type"] == "http" and scope["path"] == FLEET_PATH:
-        await bulk_registration.answer(scope, receive, send)
+        await registry.answer(scope, receive, send)
         return
     if scope["type"] != "lifespan":
         if not await rates.throttled(scope, send):

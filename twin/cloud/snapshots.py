@@ -25,7 +25,7 @@ from ministack.services import lambda_svc, s3, sts
 from twin import unsaved
 from twin.cloud.ministack.patches import patch, require
 from twin.cloud.ministack.registry import Response, register_periodic, register_store
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 from twin.files import try_room, write_together
 
 logger = logging.getLogger("twin.snapshots")

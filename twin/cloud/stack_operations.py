@@ -16,7 +16,7 @@ from ministack.services import cloudformation, lambda_svc
 
 from twin.cloud.ministack.patches import patch, require
 from twin.cloud.ministack.registry import Response, register_background
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 logger = logging.getLogger("twin.stack_operations")
 

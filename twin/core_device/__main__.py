@@ -13,8 +13,7 @@ from pathlib import Path
 from .configuration import Configuration, load_configuration
 from .errors import CoreDeviceError
 from .files import Layout
-from .processes import InstanceLock
-from .signals import FAULTS
+from .processes import FAULTS, InstanceLock
 
 _LOG_LIMIT_BYTES = 1 << 20
 

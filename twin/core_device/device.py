@@ -18,7 +18,7 @@ from twin.core_device.client_devices import PLAYED
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.cloud.credentials import CredentialEndpoint, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane, DeviceTls
-from twin.core_device.components.component import Component
+from twin.core_device.components.component import Component, ComponentSupervisor
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
 from twin.core_device.components.environment import (
     NUCLEUS_VERSION,
@@ -28,11 +28,9 @@ from twin.core_device.components.environment import (
 )
 from twin.core_device.components.process import ComponentLog, Output, Spawn, in_processes
 from twin.core_device.components.recipe import Recipe, Step
-from twin.core_device.components.supervisor import ComponentSupervisor
 from twin.core_device.deployment.artifacts import Artifacts, ArtifactStore
-from twin.core_device.deployment.deployer import Deployer
+from twin.core_device.deployment.deployer import Deployer, Resolver
 from twin.core_device.deployment.jobs import DeploymentWorker, JobQueue
-from twin.core_device.deployment.resolution import Resolver
 from twin.core_device.ipc.service import IpcService
 from twin.process import TRIM_S, trim_memory
 

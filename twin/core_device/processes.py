@@ -14,6 +14,16 @@ from typing import TextIO
 from .errors import CoreDeviceError
 from .files import JSON_FILES
 
+FAULTS = {
+    "ipc": signal.SIGUSR1,
+    "mqtt": signal.SIGUSR2,
+    "config": signal.SIGHUP,
+    "pubsub": signal.SIGURG,
+    "token": signal.SIGWINCH,
+    "broker": signal.SIGALRM,
+}
+
+
 _KILL_LIMIT_S = 5.0
 
 

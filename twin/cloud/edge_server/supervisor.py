@@ -18,12 +18,10 @@ from ministack.services import ec2, iot
 from config.names import NUCLEUS_TAG
 from twin.clock import CLOCK
 from twin.cloud.edge_server.device_process import DeviceProcess, KeptDevice
-from twin.cloud.edge_server.edge_server import EdgeServer
-from twin.cloud.edge_server.provisioning import JOINED, UserDataError, parse
+from twin.cloud.edge_server.edge_server import JOINED, EdgeServer, UserDataError, parse
 from twin.cloud.ministack.patches import require
 from twin.cloud.ministack.registry import register_periodic
-from twin.cloud.settings import Settings
-from twin.cloud_process import EDGE_SERVER_LOG
+from twin.cloud_process import EDGE_SERVER_LOG, Settings
 from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
 from twin.devices.nucleus_files import CONFIG_FILE, point_at
 from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, fleet_folder, instances_folder

@@ -25,13 +25,13 @@ from twin.cloud.aws.protocol import (
     without_none,
 )
 from twin.cloud.aws.shapes import read_request
-from twin.cloud.greengrass import client_devices, components, core_devices, deployments, discovery
+from twin.cloud.greengrass import client_devices, components, core_devices, deployments
 from twin.cloud.greengrass.components import SERVICE, artifact_location, resolve_component_candidates
 from twin.cloud.iot.http_message import RequestHead, read_body, read_head, write_json
 from twin.cloud.iot.listener import DeviceIdentity, Listener, identify
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background, register_service, register_store
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 _ARN = re.compile(r"arn:aws[a-z-]*:greengrass:[^:]*:\d+:(components|deployments|coreDevices):(.+)")
 
@@ -88,7 +88,6 @@ _ROUTES = [
     *deployments.ROUTES,
     *core_devices.ROUTES,
     *client_devices.ROUTES,
-    *discovery.ROUTES,
     *_TAG_ROUTES,
 ]
 
@@ -127,11 +126,11 @@ async def serve_request(head: RequestHead, reader: asyncio.StreamReader, writer:
     """Answer the request that begins with this head."""
     body = await read_body(head, reader, writer)
     identity = identify(writer)
-    if identity is None and discovery.is_discovery(_path(head)):
+    if identity is None and client_devices.is_discovery(_path(head)):
         return  # as AWS does: the connection is closed without a word
     try:
         await write_json(writer, 200, without_none(answer(identity, head, body)))
-    except discovery.DiscoveryError as error:
+    except client_devices.DiscoveryError as error:
         await write_json(writer, error.status, error.document)
     except ServiceError as error:
         await write_json(writer, error.status, error.document(), error.code)
@@ -164,7 +163,7 @@ def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> d
             component = match[1].partition(":components:")[2]
             _require(identity, "GetComponentVersionArtifact", f"components:{component}")
             return artifact_location(match[1], match[2])
-        if (found := discovery.answer(identity, head.method, path, body)) is not None:
+        if (found := client_devices.answer(identity, head.method, path, body)) is not None:
             return found
     raise NotFoundError("resource", f"{head.method} {path}")
 

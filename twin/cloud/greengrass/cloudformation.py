@@ -18,7 +18,7 @@ from twin.cloud.aws.shapes import request_from_properties
 from twin.cloud.greengrass import api
 from twin.cloud.greengrass.components import SERVICE
 from twin.cloud.ministack.registry import register_type
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 COMPONENT_VERSION = "AWS::GreengrassV2::ComponentVersion"
 DEPLOYMENT = "AWS::GreengrassV2::Deployment"

@@ -34,8 +34,7 @@ from twin.cloud.aws.protocol import (
     page,
 )
 from twin.cloud.aws.shapes import read_request
-from twin.cloud.greengrass.recipe import Recipe, artifacts, read_recipe
-from twin.cloud.greengrass.version_range import Version, VersionRange
+from twin.cloud.greengrass.recipe import Recipe, Version, VersionRange, artifacts, read_recipe
 
 SERVICE = "greengrassv2"
 """botocore's name of the service model."""

@@ -25,8 +25,7 @@ from twin.cloud.aws.protocol import (
 )
 from twin.cloud.aws.shapes import read_request
 from twin.cloud.greengrass.components import SERVICE
-from twin.cloud.greengrass.recipe import name_problem
-from twin.cloud.greengrass.version_range import Version
+from twin.cloud.greengrass.recipe import Version, name_problem
 
 Record = dict[str, Any]
 

@@ -24,7 +24,7 @@ from paho.mqtt.matcher import MQTTMatcher
 
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 from twin.ports import stay_paused
 
 logger = logging.getLogger("twin.iot")

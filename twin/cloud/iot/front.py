@@ -26,7 +26,7 @@ from twin.cloud.iot.listener import Listener, Serve, close, identify
 from twin.cloud.iot.role_aliases import credentials
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 from twin.edge_processes import CUT_OFF, ports_of
 
 

@@ -27,7 +27,7 @@ from ministack.services import iot
 from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 logger = logging.getLogger("twin.iot")
 

@@ -18,7 +18,7 @@ from twin.cloud.iot.http_message import HttpError, RequestHead
 from twin.cloud.iot.listener import DeviceIdentity
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_store, register_type
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 Record = dict[str, Any]
 

@@ -23,7 +23,7 @@ from twin.cloud.ministack.registry import register_background, register_service,
 from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL, CompilationJobs
 from twin.cloud.sagemaker.edge_manager import DeviceFleets, EdgePackagingJobs
 from twin.cloud.sagemaker.endpoints import ARN_KINDS, Endpoints
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 _INVOCATION = re.compile(r"/endpoints/([^/]+)/invocations")
 

@@ -12,7 +12,7 @@ from ministack.core.responses import AccountRegionScopedDict, get_account_id, ge
 from twin.cloud.aws import worker
 from twin.cloud.aws.protocol import RequestError, page
 from twin.cloud.credentials import role_session
-from twin.cloud.settings import RoleCredentials, Settings
+from twin.cloud_process import RoleCredentials, Settings
 
 logger = logging.getLogger("twin.sagemaker")
 

@@ -16,7 +16,7 @@ from twin.cloud.aws.shapes import check_request, request_from_properties
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_store, register_type
 from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL, CompilationJobs
-from twin.cloud.settings import RoleCredentials, Settings
+from twin.cloud_process import RoleCredentials, Settings
 
 _PAGE_SIZE = 10
 _S3 = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})

@@ -14,7 +14,7 @@ from twin.cloud.aws.protocol import RequestError, page
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_store
 from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL
-from twin.cloud.settings import Settings
+from twin.cloud_process import Settings
 
 _LIMIT_S = 60.0
 _PAGE_SIZE = 10

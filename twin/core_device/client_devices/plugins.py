@@ -29,8 +29,7 @@ from . import AUTH, BRIDGE, EMQX, IP_DETECTOR, MOQUETTE
 from .authority import CertificateAuthority
 from .bridge import Bridge, MappingError, parse_mappings
 from .broker import Broker
-from .identities import DeviceCloud, Identities, UnreachableError
-from .permissions import Permissions, PermissionsError, parse_permissions
+from .device_auth import DeviceCloud, Identities, Permissions, PermissionsError, UnreachableError, parse_permissions
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,9 @@ from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
 from twin.core_device.errors import RequestRejectedError
 
-from .backlog import Backlog
 from .https import DeviceTls
 from .mqtt_client import IN_FLIGHT_LIMIT, make_mqtt_client, publish_properties
-from .spool import Spool
+from .spool import Backlog, Spool
 
 log = logging.getLogger(__name__)
 

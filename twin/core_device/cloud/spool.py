@@ -1,4 +1,4 @@
-"""Components' messages that the cloud has not acknowledged, on disk: a kill of the device loses none."""
+"""What the cloud has not taken yet: components' messages on disk, which no kill loses; other payloads in memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,3 +152,48 @@ def _connected(file: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+PIECE_BYTES = 512 << 10
+"""Above the size from which the allocator asks the system for each piece by itself (`twin.process.ALLOCATOR`)."""
+
+
+class Backlog:
+    """Payloads of at most 128 KiB, first in, first out.
+
+    As objects between others, those of a crowd would leave holes all over the heap: the device would stay larger by
+    megabytes for good.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytearray] = deque()
+        self._taken = self._put = 0  # bytes of the first piece, and of the last one
+
+    def put(self, payload: bytes) -> None:
+        """Add a payload behind the others."""
+        if not payload:
+            return
+        if not self._pieces or self._put + len(payload) > PIECE_BYTES:
+            if self._pieces:
+                del self._pieces[-1][self._put :]
+            self._pieces.append(bytearray(PIECE_BYTES))
+            self._put = 0
+        end = self._put + len(payload)
+        self._pieces[-1][self._put : end] = payload
+        self._put = end
+
+    def take(self, length: int) -> bytes:
+        """Take the first payload out.
+
+        Args:
+            length: Of what was put.
+        """
+        if not length:
+            return b""
+        first = self._pieces[0]
+        begun, self._taken = self._taken, self._taken + length
+        payload = bytes(memoryview(first)[begun : self._taken])
+        if self._taken == (self._put if len(self._pieces) == 1 else len(first)):
+            self._pieces.popleft()
+            self._taken = 0
+        return payload

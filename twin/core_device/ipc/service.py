@@ -15,8 +15,7 @@ from twin.core_device.components.configuration_store import ConfigurationStore, 
 from twin.core_device.components.environment import Tokens
 from twin.core_device.errors import RequestRejectedError
 
-from .access_control import with_thing
-from .operations import Cancel, IpcError, IpcHandler, Message
+from .operations import Cancel, IpcError, IpcHandler, Message, with_thing
 
 
 class IpcService(IpcHandler):
