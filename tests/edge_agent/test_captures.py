@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from edge_inference.agent import AgentError, Status
+from edge_inference.agent import AgentError, Status, server
 from edge_inference.agent import agent_pb2 as wire
-from edge_inference.agent import captures as captures_module
-from edge_inference.agent.captures import ClientCaptures
+from edge_inference.agent.server import ClientCaptures
 
 
 class SlowDisk:
@@ -97,7 +96,7 @@ def test_what_is_not_written_in_time_is_told_at_the_end(disk: SlowDisk, caplog: 
 
 
 def test_the_oldest_outcomes_are_forgotten_and_leave_no_trace(disk: SlowDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captures_module, "REMEMBERED", 2)
+    monkeypatch.setattr(server, "REMEMBERED", 2)
     captures = ClientCaptures(disk.keep, pending=3, limit_bytes=100)
     first, second, third, fourth = (capture() for _ in range(4))
     for each in (first, second, third):

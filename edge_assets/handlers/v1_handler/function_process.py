@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from v1_handler.channel import Channel, ChannelClosedError
-from v1_handler.context import function_arn, log_group
+from v1_handler.child import function_arn, log_group
 from v1_handler.settings import HandlerSettings
 
 log = logging.getLogger(__name__)
