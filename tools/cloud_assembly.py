@@ -20,9 +20,8 @@ from edge_handlers.deployment_health import HealthCheck
 from edge_handlers.device_list import CLIENTS
 from edge_handlers.device_registry import Registry
 from edge_handlers.model_package import ModelPackage
-from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, Recipe, components_of, recipes
+from edge_rules.recipe_view import DEPLOYMENT, Recipe, components_of, on_lite, recipes
 
 ROOT = PROJECT
 LIMIT_S = 300

@@ -13,8 +13,7 @@ from config.routes import HandlerTopics
 from edge_constructs.artifact_store import ArtifactStore
 from edge_constructs.component_library import Component, ComponentLibrary, component_version
 from edge_constructs.handler_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
-from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
-from edge_constructs.handler_imports import provided_modules
+from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports, provided_modules
 from edge_constructs.recipe import fill_recipe, local_access, soft_dependencies
 
 _CLOUD, _LOCAL = "aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"

@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_rules.device_view import on_lite
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, components_of
+from edge_rules.recipe_view import DEPLOYMENT, components_of, on_lite
 from edge_rules.rule import Finding, rule
 
 _PREFIX = "aws.greengrass.clientdevices."

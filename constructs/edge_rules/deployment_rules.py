@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_rules.device_rules import is_thing
-from edge_rules.device_view import target_of
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, components_of, recipes
+from edge_rules.recipe_view import COMPONENT, DEPLOYMENT, PLACE, components_of, recipes, target_of
 from edge_rules.rule import Finding, rule
 from nucleus_lite import deployment as lite_deployment
 

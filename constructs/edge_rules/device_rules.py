@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from edge_rules.device_view import Device, devices, on_lite, target_of
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, PLACE, components_of, recipes
+from edge_rules.recipe_view import DEPLOYMENT, PLACE, Device, components_of, devices, on_lite, recipes, target_of
 from edge_rules.rule import Finding, rule
 from nucleus_lite import deployment as lite_deployment
 from nucleus_lite import recipe as lite_recipe

@@ -18,9 +18,14 @@ from config.places import FUNCTIONS
 from config.routes import wire
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.handler_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
-from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports
+from edge_constructs.handler_check import (
+    ADVICE,
+    HandlerDeclarationError,
+    check_function,
+    check_imports,
+    provided_modules,
+)
 from edge_constructs.handler_component import check_access, recipe_values
-from edge_constructs.handler_imports import ADVICE, provided_modules
 from edge_constructs.recipe import fill_recipe
 from edge_constructs.reproducible_zip import write_zip
 
