@@ -24,7 +24,7 @@ from config.places import MODELS
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_handlers.custom_resource import Properties
 from edge_handlers.neo_compilation import ARCHITECTURES, CompilationJob
-from tools.optional_packages import require
+from tools.set_up import require
 
 POLL_S = 5.0
 ENDED = ("COMPLETED", "FAILED", "STOPPED")

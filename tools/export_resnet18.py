@@ -18,7 +18,7 @@ from typing import Any
 from urllib.error import URLError
 
 from tools.onnx_graphs import CLASSES, INPUT, resnet18
-from tools.optional_packages import require
+from tools.set_up import require
 
 FOLDER = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "image-classification"
 NARROW_WIDTH = 8

@@ -18,8 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from config.loader import stage_names
 from config.stage import Stage
 from tools.inventory import take
-from tools.optional_packages import require
 from tools.predict import clients_of, connected
+from tools.set_up import require
 from twin.errors import TwinError
 from twin.inventory import Account
 from twin.page import local

@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.stage import Stage
-from tools.optional_packages import require
+from tools.set_up import require
 from twin import predict as asking
 from twin.errors import TwinError
 

@@ -10,7 +10,8 @@ python3 tools/set_up.py openvino    .venv-openvino: ONNX Runtime with OpenVINO's
 python3 tools/set_up.py cuda        .venv-cuda: that with NVIDIA's, for `benchmarks/accelerators.py`
 
 What is there and right is left alone; what an earlier run left unfinished goes on; what a lock no longer names is
-removed. It runs in the user's own Python, before anything is installed: standard library only.
+removed. It runs in the user's own Python, before anything is installed: standard library only. Other commands ask here
+for what `make setup` alone does not bring.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -436,6 +438,29 @@ def _one_at_a_time(tools: Path) -> Iterator[None]:
                     told = True
                 time.sleep(0.5)
         yield
+
+
+def require(program: str, environment: str, *modules: str) -> None:
+    """End the program with exit code 2 where a package is missing, before it has done anything.
+
+    Args:
+        program: How the command is called, such as `python -m tools.train_iris`.
+        environment: The one of `tools.set_up` that has the packages; `make setup-<environment>` makes it.
+        modules: The packages, as they are imported.
+
+    Raises:
+        SystemExit: One is not installed; standard error says which, where, and what to run.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        folder = ENVIRONMENTS[environment].folder
+        call = "" if folder == ENVIRONMENTS["run"].folder else program.replace("python", f"{folder}/bin/python", 1)
+        print(
+            f"{program}: {', '.join(modules)} must be installed, {', '.join(missing)} not found in {sys.prefix}: "
+            f"run make setup-{environment}{call and f', then {call}'}",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
 
 
 if __name__ == "__main__":

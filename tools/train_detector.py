@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from tools.digits import MAXIMUM
 from tools.model_reference import write_again
-from tools.optional_packages import require
+from tools.set_up import require
 from tools.train_digits import split_digits
 
 if TYPE_CHECKING:

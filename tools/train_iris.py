@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tools.model_reference import write_again
 from tools.onnx_graphs import Layer, perceptron
-from tools.optional_packages import require
+from tools.set_up import require
 
 IRIS = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "iris"
 HELD_OUT = 45

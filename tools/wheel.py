@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_constructs.reproducible_zip import files_below
-from tools.optional_packages import require
+from tools.set_up import require
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "edgewright"
