@@ -80,6 +80,11 @@ def convert(file: Path, folder: Path, engine: Any, trusted: Sequence[str] = ()) 
             f"a classifier must give probabilities (predict_proba), {type(estimator).__name__} gives classes alone: "
             "fit CalibratedClassifierCV around it"
         )
+    if limits := [value for name, value in _fitted(estimator) if name == "best_threshold_"]:
+        raise EstimatorError(
+            f"a classifier must name the likeliest class, {type(estimator).__name__} cuts at {limits[0]:.3g}, of which "
+            "the model would know nothing: save the estimator_ in it, and compare the probabilities that devices answer"
+        )
     if classifies and isinstance(estimator.classes_, list):
         raise EstimatorError(f"a classifier must have one target, got {len(estimator.classes_)}: make a model of each")
     rows = _accepted(estimator, _rows(estimator, count))
@@ -213,6 +218,11 @@ def _compare(estimator: Any, model: Path, rows: Any, engine: Any, *, classifies:
         raise EstimatorError(
             f"skl2onnx makes a model of {type(estimator).__name__} that ONNX Runtime refuses: {reason}"
         ) from exc
+    if len(output) != len(rows):
+        raise EstimatorError(
+            f"the model must give an answer a row, got {len(output)} for {len(rows)} rows of "
+            f"{type(estimator).__name__}: skl2onnx converts bagging wrongly of what has no predict_proba; bag what has"
+        )
     wanted = estimator.predict_proba(rows) if classifies else estimator.predict(rows)
     found, wanted = (np.asarray(values, np.float64).reshape(len(rows), -1) for values in (output, wanted))
     differences = np.abs(found - wanted).max(axis=1)

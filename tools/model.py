@@ -22,7 +22,7 @@ from pathlib import Path
 from config.loader import ConfigurationError as StageError
 from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
-from edge_constructs.model_runtime import RATIO, check_model, device_runtime, installed_runtime, kept_ratios
+from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime, unlike_on_openvino
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.messages import Request, RequestError, above
 from edge_inference.models.detection import MOST
@@ -69,8 +69,8 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
         yield f"{source.name}: {model.package.task}, {size / 1e6:.2f} MB, loaded and warm in {loaded_ms:.0f} ms"
         if model.package.notice:
             yield f"notice: {model.package.notice}"
-        if policies := kept_ratios(source.files[source.declaration["source"]]):
-            yield f"notice: not for OpenVINO, which stretches in place of {RATIO} {', '.join(policies)} of Resize"
+        for otherwise in unlike_on_openvino(source.files[source.declaration["source"]]):
+            yield f"notice: not for OpenVINO: {otherwise}"
         picture = Path(scratch) / "package" / str(serving.get("ImageName", ""))
         if not inputs and picture.is_file():
             inputs = [str(picture)]

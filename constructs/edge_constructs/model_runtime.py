@@ -21,8 +21,6 @@ LIMITS: dict[str, tuple[int, dict[str, int]]] = {
     "1.32.0": (14, {"": 28, "ai.onnx.ml": 5}),
 }
 OPENVINO = "openvino"
-#: An attribute of Resize, and all that OpenVINO knows of it; for another value it warns in a device's log.
-RATIO, STRETCH = "keep_aspect_ratio_policy", "stretch"
 _FLOAT32 = "export in float32: to_onnx(model, rows[:1].astype(numpy.float32)) of skl2onnx, model.float() of PyTorch"
 #: What the runtime says of a model that it does not load, and the setting of an export that helps.
 _ADVICE = (
@@ -99,11 +97,10 @@ def check_model(source: ModelSource, version: str = "", accelerator: str = CPU) 
             f"{source.name}/{name}: must load with ONNX Runtime {version}, which the devices have: {problem}: "
             f"{advice(problem, version)}"
         ) from exc
-    if accelerator == OPENVINO and (policies := kept_ratios(file)):
+    if accelerator == OPENVINO and (otherwise := unlike_on_openvino(file)):
         raise ModelDeclarationError(
-            f"{source.name}/{name}: must keep no ratio of sides where OpenVINO runs it, got Resize with "
-            f"{RATIO} {', '.join(policies)}, for which OpenVINO stretches: set models.serving.accelerator to "
-            f"{CPU}, or export with {STRETCH}"
+            f"{source.name}/{name}: must give the same on OpenVINO as elsewhere, got {'; '.join(otherwise)}: set "
+            f"models.serving.accelerator to {CPU}, or export it so"
         )
 
 
@@ -164,8 +161,8 @@ class Header:
 _IR_VERSION, _GRAPH, _OPSET_IMPORT, _DOMAIN, _VERSION = 1, 7, 8, 1, 2
 #: GraphProto: initializer; TensorProto: external_data; StringStringEntryProto: key, value.
 _INITIALIZER, _EXTERNAL_DATA, _KEY, _VALUE = 5, 13, 1, 2
-#: GraphProto: node; NodeProto: op_type, attribute; AttributeProto: name, s.
-_NODE, _OP_TYPE, _ATTRIBUTE, _NAME, _S = 1, 4, 5, 1, 4
+#: GraphProto: node; NodeProto: op_type, attribute; AttributeProto: name, i, s, ints.
+_NODE, _OP_TYPE, _ATTRIBUTE, _NAME, _I, _S, _INTS = 1, 4, 5, 1, 3, 4, 8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -217,30 +214,84 @@ def weight_files(file: Path) -> list[str]:
     return list(found)
 
 
-def kept_ratios(file: Path) -> list[str]:
-    """Read how a model's resizes keep the ratio of a picture's sides, without reading the weights.
+def unlike_on_openvino(file: Path) -> list[str]:
+    """Read what of a model OpenVINO computes otherwise, without an error, and without reading the weights.
 
     Args:
         file: A ModelProto; graphs within its graph are passed over.
 
     Returns:
-        Their policies, each once, sorted; none of resizes that stretch, nor of a file that is no model.
+        What it is, what OpenVINO does and how to export it, a text each; none for a file that is no model.
     """
     found = set()
     try:
         with file.open("rb") as stream:
             for node in _below(stream, (0, file.stat().st_size), _GRAPH, _NODE):
                 parts = list(_fields_of(stream, node))
-                kinds = [_text(stream, place) for number, place in parts if number == _OP_TYPE]
-                if kinds != ["Resize"]:
-                    continue
-                for attribute in (place for number, place in parts if number == _ATTRIBUTE):
-                    entry = dict(_fields_of(stream, attribute))
-                    if _NAME in entry and _S in entry and _text(stream, entry[_NAME]) == RATIO:
-                        found.add(_text(stream, entry[_S]))
+                operators = [_text(stream, place) for number, place in parts if number == _OP_TYPE]
+                if operators and operators[0] in _UNLIKE:
+                    attributes = dict(_attribute(stream, place) for number, place in parts if number == _ATTRIBUTE)
+                    found.add(_UNLIKE[operators[0]](attributes))
     except (EOFError, ValueError):
         return []
-    return sorted(found - {STRETCH})
+    return sorted(found - {""})
+
+
+def _unlike_resize(attributes: Mapping[str, Any]) -> str:
+    policy = attributes.get(_RATIO, _STRETCH)
+    return "" if policy == _STRETCH else f"Resize with {_RATIO} {policy}, for which OpenVINO stretches ({_STRETCH})"
+
+
+def _unlike_max_pool(attributes: Mapping[str, Any]) -> str:
+    kernel, strides, dilations, behind = _window(attributes)
+    # Where the last window begins depends on the picture; only so wide a step, or padding, lets it begin behind it.
+    reach = [step + pad - d * (size - 1) for size, step, d, pad in zip(kernel, strides, dilations, behind, strict=True)]
+    if not attributes.get("ceil_mode") or max(reach, default=0) <= 1:
+        return ""
+    return (
+        f"MaxPool with ceil_mode, kernel {kernel}, strides {strides} and padding {behind} behind, to which OpenVINO "
+        "adds a window of nothing (ceil_mode 0)"
+    )
+
+
+def _unlike_average_pool(attributes: Mapping[str, Any]) -> str:
+    *_, behind = _window(attributes)
+    if not (attributes.get("ceil_mode") and attributes.get("count_include_pad") and any(behind)):
+        return ""
+    return f"AveragePool with ceil_mode and padding {behind} counted, whose last mean is too small (ceil_mode 0)"
+
+
+def _window(attributes: Mapping[str, Any]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, strides, dilations and the padding behind of a pool, a number an axis."""
+    kernel = list(attributes.get("kernel_shape", ()))
+    strides, dilations = (attributes.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
+    return kernel, strides, dilations, attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
+
+
+_RATIO, _STRETCH = "keep_aspect_ratio_policy", "stretch"
+#: Operators that OpenVINO 2026.4.1 may compute otherwise (findings/openvino-*.sh).
+_UNLIKE = {"Resize": _unlike_resize, "MaxPool": _unlike_max_pool, "AveragePool": _unlike_average_pool}
+
+
+def _attribute(stream: IO[bytes], place: tuple[int, int]) -> tuple[str, Any]:
+    """Name and value of an attribute that is a text, a whole number or a list of these."""
+    stream.seek(place[0])
+    name, numbers = "", list[int]()
+    value: str | int | None = None
+    for part, found in list(_fields(stream, place[1])):
+        if part == _NAME and isinstance(found, tuple):
+            name = _text(stream, found)
+        elif part == _S and isinstance(found, tuple):
+            value = _text(stream, found)
+        elif part == _I and isinstance(found, int):
+            value = found
+        elif part == _INTS and isinstance(found, int):
+            numbers.append(found)
+        elif part == _INTS and isinstance(found, tuple):  # some writers pack them
+            stream.seek(found[0])
+            while stream.tell() < found[1]:
+                numbers.append(_varint(stream))
+    return name, numbers or value
 
 
 def _below(stream: IO[bytes], place: tuple[int, int], *numbers: int) -> Iterator[tuple[int, int]]:

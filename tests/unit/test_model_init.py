@@ -16,9 +16,10 @@ import skl2onnx
 import skops.io
 from onnx import TensorProto, helper, numpy_helper, save
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from sklearn.svm import LinearSVC
@@ -544,6 +545,30 @@ def test_classes_that_predict_names_otherwise_than_the_likeliest_are_told(tmp_pa
     _, lines = made(tmp_path, stages, "--from", dumped(tmp_path / "tied.skops", fitted))
 
     assert re.match(r"tied\.skops: on \d+ of 384 rows its predict names another class than the likeliest", lines[1])
+
+
+def test_a_model_that_answers_an_estimator_in_place_of_a_row_is_refused(tmp_path: Path, stages: Path) -> None:
+    # findings/skl2onnx-bagging-answers-by-estimator.sh
+    rows, kinds = load_iris(return_X_y=True)
+    file = dumped(tmp_path / "bagged.skops", BaggingClassifier(RidgeClassifier(), random_state=0).fit(rows, kinds))
+
+    with pytest.raises(estimators.EstimatorError, match="an answer a row, got 10 for 384 rows of BaggingClassifier: "):
+        made(tmp_path, stages, "--from", file)
+
+
+def test_an_estimator_whose_limit_would_be_lost_is_refused_also_within_a_pipeline(tmp_path: Path, stages: Path) -> None:
+    # findings/skl2onnx-tuned-threshold-is-lost.sh
+    rows, kinds = load_iris(return_X_y=True)
+    tuned = TunedThresholdClassifierCV(LogisticRegression(max_iter=1000), scoring="f1", random_state=0)
+    requests = "utils._metadata_requests"
+    scoring = [
+        *("metrics._classification.f1_score", "metrics._scorer._CurveScorer", "metrics._scorer._Scorer"),
+        *(f"{requests}.MetadataRequest", f"{requests}.MethodMetadataRequest"),
+    ]
+    file = dumped(tmp_path / "tuned.skops", make_pipeline(StandardScaler(), tuned).fit(rows, kinds == 1))
+
+    with pytest.raises(estimators.EstimatorError, match=r"the likeliest class, Pipeline cuts at 0\.\d+, of which "):
+        made(tmp_path, stages, "--from", file, *(word for name in scoring for word in ("--trust", f"sklearn.{name}")))
 
 
 def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from edge_constructs.model_runtime import (
     Header,
     check_model,
     device_runtime,
-    kept_ratios,
     read_header,
+    unlike_on_openvino,
     weight_files,
 )
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
@@ -192,11 +192,11 @@ def test_a_resize_that_openvino_does_otherwise_is_refused_where_openvino_runs_it
     source = resized(tmp_path / "kept", ["", "", "sizes"], keep_aspect_ratio_policy=policy)
 
     check_model(source)
-    told = rf"kept/model\.onnx: must keep no ratio .* keep_aspect_ratio_policy {policy}, .*serving\.accelerator to cpu"
+    told = rf"kept/model\.onnx: must give the same on OpenVINO .*_ratio_policy {policy}, .*serving\.accelerator to cpu"
     with pytest.raises(ModelDeclarationError, match=told):
         check_model(source, accelerator="openvino")
     assert model_tool.main(["check", str(tmp_path / "kept")]) == 0
-    notice = f"notice: not for OpenVINO, which stretches in place of keep_aspect_ratio_policy {policy} of Resize\n"
+    notice = f"notice: not for OpenVINO: Resize with keep_aspect_ratio_policy {policy}, for which OpenVINO stretches"
     assert notice in capsys.readouterr().out
 
 
@@ -211,7 +211,55 @@ def test_a_resize_that_stretches_or_has_scales_is_the_same_everywhere(tmp_path: 
         check_model(resized(tmp_path / f"m{number}", inputs, **attributes), accelerator="openvino")
     (tmp_path / "none.onnx").write_bytes(b"no model")
 
-    assert kept_ratios(tmp_path / "none.onnx") == []
+    assert unlike_on_openvino(tmp_path / "none.onnx") == []
+
+
+def pooled(folder: Path, operator: str, **attributes: Any) -> ModelSource:
+    """A model of one pool over rows and columns."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, None, None]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], **attributes)], "graph", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    folder.mkdir()
+    onnx.save(made, folder / "model.onnx")
+    return ModelSource(
+        folder.name, {"framework": "ONNX", "source": "model.onnx"}, {"model.onnx": folder / "model.onnx"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes"),
+    [
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 0, 1]}),
+        ("MaxPool", {"kernel_shape": [3, 1], "strides": [2, 2]}),
+        ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    ],
+)
+def test_a_pool_whose_edge_openvino_does_otherwise_is_refused_where_openvino_runs_it(
+    operator: str, attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    check_model(pooled(tmp_path / "plain", operator, **attributes), accelerator="openvino")
+    source = pooled(tmp_path / "edge", operator, ceil_mode=1, **attributes)
+
+    check_model(source)
+    with pytest.raises(ModelDeclarationError, match=rf"same on OpenVINO as elsewhere, got {operator} with ceil_mode"):
+        check_model(source, accelerator="openvino")
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes"),
+    [
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),  # as PyTorch's networks have it
+        ("MaxPool", {"kernel_shape": [2, 2], "strides": [3, 3], "dilations": [2, 2]}),
+        ("MaxPool", {"kernel_shape": [2, 2]}),
+        ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "count_include_pad": 1}),
+    ],
+)
+def test_a_pool_whose_last_window_begins_in_the_picture_is_the_same_everywhere(
+    operator: str, attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    check_model(pooled(tmp_path / "edge", operator, ceil_mode=1, **attributes), accelerator="openvino")
 
 
 def test_the_header_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
