@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.core_device.offline_cloud import at_work
+from twin.core_device.client_devices.plugins import RunningPart
 from twin.core_device.components.component import Component, Patience, State
 from twin.core_device.components.process import ComponentLog, RunningStep, in_processes
 from twin.core_device.components.recipe import Recipe, Step
@@ -225,6 +226,49 @@ def test_a_component_that_says_it_runs_is_settled_at_once(tmp_path: Path) -> Non
 
         assert component.settled
         component.report(State.ERRORED)
+        assert not component.settled
+        await component.stop()
+
+    run(scenario)
+
+
+def test_a_part_that_says_it_runs_before_its_start_is_noted_is_settled_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = ComponentLog(tmp_path / "com.x.log")
+        says: Callable[[], None]
+
+        async def part() -> None:
+            says()
+            await asyncio.Event().wait()
+
+        async def spawn(_step: Step, _script: str, _environment: Mapping[str, str]) -> RunningStep:
+            return RunningPart(part(), log)
+
+        recipe = Recipe("com.x", "1.0.0", {}, (), (), {"run": Step("run", "", 0.0, {})})
+        component = Component(
+            recipe, lambda _: ("", {}), spawn, log, lambda _: None, replace(QUICK, stable_s=600.0), dialect=CLASSIC
+        )
+        says = lambda: component.report(State.RUNNING)  # noqa: E731 - it needs what it is made for
+
+        component.start()
+        await until(lambda: component.settled)
+
+        await component.stop()
+
+    run(scenario)
+
+
+def test_a_component_that_is_started_again_has_to_say_anew_that_it_runs(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, patience=replace(QUICK, stable_s=600.0), run="echo $$ >> pids; exec sleep 600")
+        component.start()
+        await until(lambda: component.state is State.RUNNING)
+        component.report(State.RUNNING)
+
+        os.kill(int((tmp_path / "work" / "pids").read_text()), 9)
+        await until(lambda: (tmp_path / "work" / "pids").read_text().count("\n") == 2)
+        await until(lambda: component.state is State.RUNNING)
+
         assert not component.settled
         await component.stop()
 
