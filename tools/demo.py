@@ -3,15 +3,17 @@
 import fcntl
 import json
 import os
+import queue
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,7 +23,7 @@ from rich.table import Table
 from config.names import Names
 from tools import demo_report
 from tools.cdk_cli import ROOT, CdkError
-from tools.demo_site import CAMERA, read_a_digit_cut_off
+from tools.demo_site import CAMERA, Site
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from tools.predictions import (
     PICTURE_TOPIC,
@@ -40,12 +42,15 @@ from twin import inventory, lifecycle
 from twin.errors import TwinError
 from twin.files import private_folder
 from twin.operator import OperatorClient
-from twin.state import load_state
+from twin.state import TwinState, load_state
 
 STAGE, MODEL = "twin", "digits"
 STEPS = 9
 OUT = ROOT / "out"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DEVICE_LIMIT_S = 180
+_STOP_LIMIT_S = 30
+_AGAIN = "after the twin's new start"
 _FINISHED_STACK = re.compile(r"\s*✅\s+\S+ \((?P<name>[^)]+)\)")
 Result = TypeVar("Result")
 console = Console(highlight=False, soft_wrap=True)
@@ -90,8 +95,13 @@ class Progress:
         self.done: list[Step] = []
 
     @contextmanager
-    def step(self, name: str) -> Iterator[list[str]]:
-        """Time one step. What is appended to the list it gives becomes the step's closing words."""
+    def step(self, name: str, time_is: str = "") -> Iterator[list[str]]:
+        """Time one step. What is appended to the list it gives becomes the step's closing words.
+
+        Args:
+            name: The step's.
+            time_is: Said before the time, where that is not all that the work took.
+        """
         self._number += 1
         head = f"[bold]{self._number}/{STEPS} {name:<12}[/bold]"
         words: list[str] = []
@@ -102,18 +112,92 @@ class Progress:
             yield words
         self._status = None
         self.done.append(Step(name, round(time.monotonic() - started, 2), " ".join(words).rstrip(",")))
-        console.print(f"{head} {' '.join(words) or 'done'} [dim]{self.done[-1].seconds:.1f} s[/dim]")
+        console.print(f"{head} {' '.join(words) or 'done'} [dim]{time_is}{self.done[-1].seconds:.1f} s[/dim]")
 
     def detail(self, line: str) -> None:
         """Show what the running step is at; a finished stack keeps a line of its own."""
         if finished := _FINISHED_STACK.match(line):
             console.print(f"      [green]✓[/green] {finished[1]}")
-        elif self._status and line.strip():
-            self._status.update(f"[bold]{self._number}/{STEPS}[/bold] {line.strip()[: console.width - 10]}")
+        elif (status := self._status) and line.strip():  # work beside a step may end after it
+            status.update(f"[bold]{self._number}/{STEPS}[/bold] {line.strip()[: console.width - 10]}")
+
+
+class Beside(Generic[Result]):
+    """Work that a thread does beside the steps, begun with the block; at the block's end it is stopped.
+
+    Attributes:
+        twin: The twin that it began with.
+
+    Args:
+        home: The twin's.
+        work: What to do. It tells the function what it is at, and ends soon after the event is set.
+    """
+
+    def __init__(self, home: Path, work: Callable[[threading.Event, Callable[[str], None]], Result]) -> None:
+        self.twin = load_state(home)
+        self._work = work
+        self._on_status: Callable[[str], None] = _silent
+        self._stop, self._done = threading.Event(), threading.Event()
+        self._outcome: list[Result] = []
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        """Stop it: what it still makes would be left."""
+        self._stop.set()
+        if not self._done.is_set():
+            with uninterrupted():
+                self._done.wait(_STOP_LIMIT_S)
+
+    def outcome(self, on_status: Callable[[str], None]) -> Result:
+        """Wait for what comes of it, and raise what it has raised.
+
+        Args:
+            on_status: Told from now on what it is at.
+        """
+        self._on_status = on_status
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._outcome[0]
+
+    def _run(self) -> None:
+        try:
+            self._outcome.append(self._work(self._stop, lambda text: self._on_status(text)))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self._error = error
+        finally:
+            self._done.set()
+
+
+def _silent(_text: str) -> None:
+    return
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore interrupts for a bounded clean-up that must end."""
+    numbers = INTERRUPTS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(out: Path) -> Report:
     """Run every step; the caller cleans up whatever a failure or an interrupt leaves."""
+    # What runs beside the steps ends before the caller cleans up.
+    with ExitStack() as beside:
+        return _run(out, beside)
+
+
+def _run(out: Path, beside: ExitStack) -> Report:
     progress, names = Progress(), Names(STAGE)
     home = out / "twin"
     with progress.step("twin") as words:
@@ -127,12 +211,32 @@ def run(out: Path) -> Report:
         on_line=progress.detail,
         twin_has_ended=lambda: has_ended(home),
     )
+
+    def bootstrap(stopped: threading.Event, on_status: Callable[[str], None]) -> float:
+        ended = deploy.twin_has_ended
+        return replace(deploy, on_line=on_status, twin_has_ended=lambda: stopped.is_set() or ended()).bootstrap()
+
+    listening = beside.enter_context(ExitStack())
+
+    def hear(*_: object) -> queue.SimpleQueue[bytes]:
+        return listening.enter_context(photographs(state))
+
+    # Both need the twin and no template. The device looks at its photograph as soon as it can, then every five seconds.
+    bootstrapping = beside.enter_context(Beside(home, bootstrap))
+    hearing = beside.enter_context(Beside(home, hear))
     with progress.step("synth") as words:
         deploy.synth()
         words.append(f"{len(list(deploy.assembly.glob('*.template.json')))} stacks, policy checks passed,")
-    with progress.step("bootstrap"):
-        bootstrap_s = repeated_if_the_twin_ends(home, deploy.bootstrap)
+    with progress.step("bootstrap", time_is="waited ") as words:
+        bootstrap_s, when = repeated_if_the_twin_ends(
+            home,
+            lambda: (bootstrapping.outcome(progress.detail), "beside synth"),
+            lambda: (deploy.bootstrap(), _AGAIN),
+            since=bootstrapping.twin,
+        )
+        words.append(f"took {bootstrap_s:.1f} s {when},")
     with progress.step("deploy"):
+        heard = repeated_if_the_twin_ends(home, lambda: hearing.outcome(progress.detail), hear, since=hearing.twin)
         deploy_s = repeated_if_the_twin_ends(home, deploy.deploy)
     deployed = time.monotonic()
     with progress.step("device") as words:
@@ -143,28 +247,40 @@ def run(out: Path) -> Report:
         deployment = repeated_if_the_twin_ends(home, wait)
         words.append(f"{names.edge_server} runs deployment {deployment[:8]},")
     with progress.step("predict") as words:
+        # Before the site has a device that looks at the same photograph.
+        picture = repeated_if_the_twin_ends(home, lambda: picture_of(state, heard))
+        site = Site(state, names, out / CAMERA)
+        preparing = beside.enter_context(Beside(home, site.prepare))
 
-        def predict() -> tuple[list[Prediction], float, list[Prediction], list[Scene], ClassifiedPicture]:
+        def predict() -> tuple[list[Prediction], float, list[Prediction], list[Scene]]:
             predictions: list[Prediction] = []
             first_s = 0.0
-            with OperatorClient(state) as operator, operator.listen(PICTURE_TOPIC) as photographs:
+            with OperatorClient(state) as operator:
                 for prediction in predict_held_out(operator, names, MODEL):
                     first_s = first_s or time.monotonic() - deployed
                     predictions.append(prediction)
                     progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
-                flowers, scenes = predict_flowers(operator, names), find_digits(operator, names)
-                return predictions, first_s, flowers, scenes, next_picture(photographs)
+                return predictions, first_s, predict_flowers(operator, names), find_digits(operator, names)
 
-        predictions, first_prediction_s, flowers, scenes, picture = repeated_if_the_twin_ends(home, predict)
+        predictions, first_prediction_s, flowers, scenes = repeated_if_the_twin_ends(home, predict)
         precision = precision_of(scenes)
         words.append(f"{len(predictions)} held-out digits, accuracy {accuracy(predictions):.3f},")
         words.append(f"{len(flowers)} iris flowers, accuracy {accuracy(flowers):.3f},")
         words.append(f"digits found on {len(scenes)} scenes, mean average precision {precision:.3f},")
     with progress.step("cut off") as words:
-        read = repeated_if_the_twin_ends(
-            home, lambda: read_a_digit_cut_off(state, names, out / CAMERA, progress.detail)
-        )
-        words.append(f"a client device shows its core, whose line is cut, a {read['expected']}: {read['label']},")
+
+        def cut_off() -> tuple[float, str, Prediction]:
+            prepared_s = preparing.outcome(progress.detail)
+            return prepared_s, "beside predict", site.read_a_digit_cut_off(progress.detail)
+
+        def again() -> tuple[float, str, Prediction]:
+            prepared_s = site.prepare(on_status=progress.detail)
+            return prepared_s, _AGAIN, site.read_a_digit_cut_off(progress.detail)
+
+        prepared_s, when, read = repeated_if_the_twin_ends(home, cut_off, again, since=preparing.twin)
+        words.append(f"a client device shows its core, whose line is cut, a {read['expected']}: {read['label']};")
+        words.append(f"the core was made ready {when} in {prepared_s:.1f} s,")
+    beside.close()
     show(predictions)
     show_others(flowers, picture)
     downloads = demo_report.downloads_of(state)
@@ -204,20 +320,48 @@ def has_ended(home: Path) -> bool:
     return state is not None and not state.running
 
 
-def repeated_if_the_twin_ends(home: Path, action: Callable[[], Result]) -> Result:
+def repeated_if_the_twin_ends(
+    home: Path,
+    action: Callable[[], Result],
+    again: Callable[[], Result] | None = None,
+    *,
+    since: TwinState | None = None,
+) -> Result:
     """Do something with the twin; if the twin was killed meanwhile, start it from its state and do it again, once.
+
+    Args:
+        home: The twin's.
+        action: What to do.
+        again: What to do the second time; the same by default.
+        since: The twin as it was when the action was begun, if that was before; another step may have started it again.
 
     Raises:
         Exception: What the action raised, if the twin still runs or the action fails again.
     """
+    since = since or load_state(home)
     try:
         return action()
     except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError):
-        if not has_ended(home):
+        if not has_ended(home) and load_state(home) == since:
             raise
         console.print("[yellow]the twin has ended; it is started from its state folder, and the step repeated[/yellow]")
         lifecycle.start(home)
-        return action()
+        return (again or action)()
+
+
+@contextmanager
+def photographs(state: TwinState) -> Iterator[queue.SimpleQueue[bytes]]:
+    """Hear what devices say of the photograph that they look at by themselves."""
+    with OperatorClient(state) as operator, operator.listen(PICTURE_TOPIC) as heard:
+        yield heard
+
+
+def picture_of(state: TwinState, heard: queue.SimpleQueue[bytes]) -> ClassifiedPicture:
+    """What a device has said of its photograph, or says next; a client of before may have lost its right to hear."""
+    if not heard.empty():
+        return next_picture(heard)
+    with photographs(state) as from_now_on:
+        return next_picture(heard, from_now_on)
 
 
 def forget(home: Path) -> None:
@@ -259,7 +403,7 @@ def main(
 def _demonstrate(out: Path, report: Path) -> int:
     started = time.monotonic()
     # A terminal's hang-up or a job runner's stop is an interrupt like Ctrl-C: everything is taken down.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it: the demo goes on without its terminal
             signal.signal(number, signal.default_int_handler)
     code, page = 1, report.with_suffix(".html")
@@ -276,7 +420,7 @@ def _demonstrate(out: Path, report: Path) -> int:
         console.print(str(error), style="red", markup=False)
         console.print(f"logs: {out}")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in INTERRUPTS:
             signal.signal(number, signal.SIG_IGN)  # the clean-up is bounded and must end
         try:
             forget(out.resolve() / "twin")

@@ -91,9 +91,11 @@ class OfflineDeploy:
         return time.monotonic() - started
 
     def bootstrap(self) -> float:
-        """Prepare the twin's account as `cdk bootstrap` does a real one. Returns seconds."""
+        """Prepare the twin's account as `cdk bootstrap` does a real one; no template is needed. Returns seconds."""
         account, region = self.environment["CDK_DEFAULT_ACCOUNT"], self.environment["CDK_DEFAULT_REGION"]
-        return self._cdk("bootstrap", f"aws://{account}/{region}", limit_s=BOOTSTRAP_LIMIT_S)
+        private_folder(self.out)
+        # With an app the command line would read its stacks, though the environment is named.
+        return self._cdk("bootstrap", f"aws://{account}/{region}", limit_s=BOOTSTRAP_LIMIT_S, app="")
 
     def deploy(self) -> float:
         """Deploy all stacks. Returns seconds."""
@@ -108,9 +110,9 @@ class OfflineDeploy:
         """Destroy all stacks. Returns seconds."""
         return self._cdk("destroy", "--all", "--force", "--concurrency", "5", limit_s=DEPLOY_LIMIT_S)
 
-    def _cdk(self, *arguments: str, limit_s: float) -> float:
+    def _cdk(self, *arguments: str, limit_s: float, app: str | None = None) -> float:
         return run_cdk(
-            [arguments[0], "--app", str(self.assembly), *arguments[1:]],
+            [arguments[0], "--app", str(self.assembly) if app is None else app, *arguments[1:]],
             # A folder of its own: the command line remembers accounts by access key, and the twin's key is nobody's.
             environment={
                 **os.environ,

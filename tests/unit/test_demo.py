@@ -1,13 +1,16 @@
-"""What keeps two demos apart."""
+"""What keeps two demos apart, and how its site comes and goes."""
 
 import signal
 import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
 
+from config.names import Names
 from tools import demo, demo_site
 from tools.demo import alone
 from tools.predictions import PredictionError
@@ -64,3 +67,72 @@ def test_a_client_device_that_takes_too_long_is_an_error_of_the_demo(
 
     with pytest.raises(PredictionError, match=r"camera: \w+\.py predict: must end within \d+ s, it did not"):
         demo_site._run_client(tmp_path / "camera", "predict")
+
+
+@pytest.fixture
+def joining(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What joins and leaves, with a cloud in which a deployment never ends."""
+    did: list[str] = []
+
+    class Clients:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def remove(self, thing: str) -> None:
+            did.append(f"{thing} leaves")
+
+    class Greengrass:
+        exceptions = SimpleNamespace(ResourceNotFoundException=KeyError)
+
+        def list_effective_deployments(self, **of: str) -> dict[str, Any]:
+            if of["coreDeviceThingName"] == "device-01":
+                raise KeyError
+            return {"effectiveDeployments": [{"deploymentId": "1"}]}
+
+        def get_deployment(self, **_: Any) -> dict[str, Any]:
+            return {"components": {}}
+
+        def create_deployment(self, **_: Any) -> dict[str, str]:
+            did.append("deployment")
+            return {"deploymentId": "2"}
+
+    def set_count(_state: Any, count: int, **_: Any) -> list[str]:
+        did.append(f"{count} devices")
+        return ["device-01"][:count]
+
+    monkeypatch.setattr(demo_site.client_device, "ClientDevices", Clients)  # type: ignore[attr-defined]
+    monkeypatch.setattr(demo_site.own_devices, "set_count", set_count)  # type: ignore[attr-defined]
+    monkeypatch.setattr(demo_site.boto3, "client", lambda *_, **__: Greengrass())  # type: ignore[attr-defined]
+    return did
+
+
+def site_in(folder: Path) -> demo_site.Site:
+    state: Any = SimpleNamespace(region="r", account="0", client_arguments=dict)
+    return demo_site.Site(state, Names("twin"), folder)
+
+
+def test_a_site_that_nobody_waits_for_any_more_ends_its_wait(tmp_path: Path, joining: list[str]) -> None:
+    stopped, told = threading.Event(), list[str]()
+
+    def hear(text: str) -> None:
+        told.append(text)
+        stopped.set()
+
+    with pytest.raises(demo_site.SiteStoppedError, match="device-01 is not waited for any more, it is not joined"):
+        site_in(tmp_path).prepare(stopped, hear)
+
+    assert joining == ["1 devices", "deployment"]
+    assert told == ["device-01: not joined"]
+
+
+def test_a_site_that_is_prepared_anew_begins_without_what_was_left(tmp_path: Path, joining: list[str]) -> None:
+    site, stopped = site_in(tmp_path), threading.Event()
+    stopped.set()
+    with pytest.raises(demo_site.SiteStoppedError):
+        site.prepare(stopped)
+    joining.clear()
+
+    with pytest.raises(demo_site.SiteStoppedError):
+        site.prepare(stopped)
+
+    assert joining == ["camera-1 leaves", "0 devices", "1 devices", "deployment"]
