@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (open_files_limit(), hard))
 
 
+_LOOK_S = 0.05
 _TOLERANCE_S = 1.0
 """Where start times are the clock's, they move a little when it is adjusted."""
 
@@ -167,11 +169,32 @@ def end_processes(processes: Iterable[psutil.Process], *, term_s: float, kill_s:
     remaining = list(processes)
     for process in remaining:
         _quietly(process.terminate)
-    _, remaining = psutil.wait_procs(remaining, timeout=term_s)
+    remaining = _running_after(remaining, term_s)
     for process in remaining:
         _quietly(process.kill)
-    _, remaining = psutil.wait_procs(remaining, timeout=kill_s)
+    return _running_after(remaining, kill_s)
+
+
+def _running_after(processes: list[psutil.Process], limit_s: float) -> list[psutil.Process]:
+    """Wait for the end of processes; those that still run.
+
+    One that has ended counts although nobody has collected its status yet: a container's first process may never do.
+    """
+    deadline, remaining = time.monotonic() + limit_s, processes
+    while remaining:
+        left_s = max(deadline - time.monotonic(), 0.0)
+        _, alive = psutil.wait_procs(remaining, timeout=min(left_s, _LOOK_S))
+        remaining = [process for process in alive if not _has_ended(process)]
+        if not left_s:
+            break
     return remaining
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _quietly(signal_process: Callable[[], None]) -> None:

@@ -33,6 +33,21 @@ def test_a_process_that_has_ended_is_no_head_and_stops_nobody_from_finding_the_o
         assert end_processes(family, term_s=5) == []
 
 
+def test_a_process_whose_parent_never_asks_for_its_status_has_ended_all_the_same() -> None:
+    careless = PARENT.replace("child.wait()", "sys.stdin.read()")
+    with subprocess.Popen(
+        [sys.executable, "-c", careless], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+
+        left = end_processes([child], term_s=30, kill_s=30)
+
+        assert child.status() == psutil.STATUS_ZOMBIE
+        parent.kill()
+    assert left == []
+
+
 def start_cloud(home: Path) -> None:
     ports = dict.fromkeys(PORT_NAMES, 1)
     spawn_cloud(
