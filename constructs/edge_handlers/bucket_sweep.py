@@ -78,8 +78,10 @@ def empty(sweep: BucketSweep, s3: Any, deadline: Deadline) -> int:
         if not _is_marked(sweep, s3):
             LOG.warning("bucket %s lacks the tag %s: kept as it is", sweep.bucket, sweep.required_tag)
             return 0
+        refused = 0
         for number in range(PASSES):
-            if number:
+            # The second pass only looks whether something came meanwhile; what was refused, or has come, takes its time.
+            if number > 1 or refused:
                 time.sleep(PAUSE_S * number)
             found = refused = 0
             for page in _pages(sweep.bucket, s3):

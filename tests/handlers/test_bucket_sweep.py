@@ -37,6 +37,23 @@ def test_delete_takes_objects_versions_and_markers(bucket: FakeS3) -> None:
     assert bucket.buckets["artifacts-dev"] == {}
 
 
+def test_only_what_is_refused_or_comes_late_is_waited_for(bucket: FakeS3, pauses: list[float]) -> None:
+    run(event.delete("bucket_sweep", ID))
+    assert pauses == []
+
+    def late() -> None:
+        if len(bucket.called("list_object_versions")) < 8:
+            bucket.put("artifacts-dev", "log", b"late")
+            bucket.before("list_object_versions", late)
+
+    bucket.put("artifacts-dev", "key", b"new")
+    bucket.before("list_object_versions", late)
+    run(event.delete("bucket_sweep", ID))
+
+    assert bucket.buckets["artifacts-dev"] == {}
+    assert pauses and pauses[0] == 2.0
+
+
 def test_deletes_in_pages(bucket: FakeS3) -> None:
     run(event.delete("bucket_sweep", ID))
 
