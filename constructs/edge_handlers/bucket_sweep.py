@@ -80,7 +80,7 @@ def empty(sweep: BucketSweep, s3: Any, deadline: Deadline) -> int:
             return 0
         refused = 0
         for number in range(PASSES):
-            # The second pass only looks whether something came meanwhile; what was refused, or has come, takes its time.
+            # The second pass only looks whether something came meanwhile: what came, or was refused, takes its time.
             if number > 1 or refused:
                 time.sleep(PAUSE_S * number)
             found = refused = 0
