@@ -32,7 +32,10 @@ def find_interpreter(target: Target) -> str | None:
     if path is None:
         return None
     # A version manager's stand-in is there for versions that are not, and another machine's may run by emulation.
-    run = subprocess.run([path, "-c", _WHO], capture_output=True, text=True, timeout=IMPORT_LIMIT_S, check=False)
+    try:
+        run = subprocess.run([path, "-c", _WHO], capture_output=True, text=True, timeout=IMPORT_LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # such a stand-in may be for no system at all, or fetch one first
+        return None
     return path if run.stdout.split() == [target.python, target.architecture] else None
 
 

@@ -143,16 +143,19 @@ def strip(folder: Path, architecture: str, program: str = "strip") -> tuple[Cut,
             continue
         stripped = path.with_name(f"{path.name}.stripped")
         command = [program, "--strip-unneeded", "-o", str(stripped), str(path)]
-        result = subprocess.run(command, capture_output=True, timeout=STRIP_LIMIT_S, check=False)
+        try:
+            managed = not subprocess.run(command, capture_output=True, timeout=STRIP_LIMIT_S, check=False).returncode
+        except subprocess.TimeoutExpired:
+            managed = False
         saved = path.stat().st_size - stripped.stat().st_size if stripped.exists() else 0
-        if result.returncode == 0 and saved > 0 and loadable(stripped):
+        if managed and saved > 0 and loadable(stripped):
             stripped.chmod(path.stat().st_mode & 0o777)
             stripped.replace(path)
             cut.files += 1
             cut.size_bytes += saved
         else:
             stripped.unlink(missing_ok=True)
-            kept += result.returncode != 0 or saved > 0
+            kept += not managed or saved > 0
     return cut, f"{kept} shared objects were left as they are: {program} does not manage them" if kept else ""
 
 

@@ -1,6 +1,7 @@
 """The bundler, on wheels made here; `pip download` itself is covered by the wheelhouse."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge_constructs.reproducible_zip import sha256_of
-from tools import bundle
+from tools import bundle, bundle_check, bundle_trim
 from tools.bundle import BundleError, BundleTooLargeError, build, check_size, largest_parts, unpack
-from tools.bundle_check import announced
+from tools.bundle_check import announced, find_interpreter
 from tools.bundle_trim import loadable, strip, trim
 from tools.wheelhouse import Target
 
@@ -457,6 +458,35 @@ def test_strips_a_shared_object_that_still_loads_and_leaves_others_alone(tmp_pat
     assert (tmp_path / "broken.so").stat().st_size == 2000
     assert "left as they are" in note
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([library.name, "broken.so", "text.so"])
+
+
+def test_a_strip_that_does_not_end_leaves_the_object_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages, program = tmp_path / "packages", tmp_path / "slow-strip"
+    packages.mkdir()
+    library = packages / "lib.so"
+    library.write_bytes(Path(sys.executable).resolve().read_bytes())
+    before = sha256_of(library)
+    program.write_text("#!/bin/sh\nexec sleep 300\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(bundle_trim, "STRIP_LIMIT_S", 0.1)
+
+    cut, note = strip(packages, TARGET.architecture, str(program))
+
+    assert (cut.files, sha256_of(library)) == (0, before)
+    assert note == f"1 shared objects were left as they are: {program} does not manage them"
+    assert [path.name for path in packages.iterdir()] == ["lib.so"]
+
+
+@pytest.mark.parametrize("stand_in", ["#!/bin/sh\nexec sleep 300\n", "#!/nonexistent\n"])
+def test_a_stand_in_for_a_python_that_does_not_answer_is_none(
+    stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python3.9").write_text(stand_in)
+    (tmp_path / "python3.9").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(bundle_check, "IMPORT_LIMIT_S", 0.1)
+
+    assert find_interpreter(Target("3.9", TARGET.architecture)) is None
 
 
 def test_without_strip_the_report_says_so(tmp_path: Path) -> None:
