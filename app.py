@@ -18,8 +18,10 @@ from pathlib import Path
 # when the interpreter ends, which is done with what is frozen.
 gc.disable()
 atexit.register(gc.freeze)
-# `constructs/` is a source root: it holds edge_constructs and edge_handlers, and is no package itself.
-sys.path.insert(1, str(Path(__file__).resolve().parent / "constructs"))
+_ROOT = Path(__file__).resolve().parent
+# `constructs/` is a source root: it holds edge_constructs and edge_handlers, and is no package itself. With
+# PYTHONSAFEPATH Python leaves out the script's own folder, too.
+sys.path[1:1] = [str(_ROOT), str(_ROOT / "constructs")]
 
 from config.endings import settle_endings
 
@@ -49,19 +51,17 @@ _EXPECTED = (ConfigurationError, MissingAssetError, ModelDeclarationError, Polic
 
 def main() -> None:
     """Synthesise the stage; a failure ends with exit code 1 and what, where and how to fix it, not with a traceback."""
+    debug = "--debug" in sys.argv[1:]
     try:
         app = new_app(read_context())
-    except ConfigurationError as exc:
-        sys.exit(str(exc))
-    debug = "--debug" in sys.argv[1:] or app.node.try_get_context("debug") == "true"
-    gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
-    try:
+        debug = debug or app.node.try_get_context("debug") == "true"
+        gate = PolicyGate(app, templates=app.node.try_get_context("validate") == "true")
         define_stacks(app, load_stage(app.node.try_get_context("stage") or DEFAULT_STAGE))
         sys.stderr.write(room(gate.synth()) + left_out(ASSETS))
     except Exception as exc:
         if debug:
             raise
-        sys.exit(str(exc) if isinstance(exc, _EXPECTED) else describe(exc, Path(__file__).parent))
+        sys.exit(str(exc) if isinstance(exc, _EXPECTED) else describe(exc, _ROOT))
 
 
 if __name__ == "__main__":

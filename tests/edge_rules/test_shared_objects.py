@@ -71,15 +71,34 @@ def test_who_asks_for_what_is_read_ahead_waits_for_it_and_reads_nothing_again(
         return needed_glibc(content)
 
     monkeypatch.setattr(shared_objects, "needed_glibc", needed)
-    shared_objects.read_ahead([broken, archive])
-    assert begun.wait(60)
-    asked = threading.Thread(target=lambda: readers.append(repr(glibc_needs(archive))))
-    asked.start()
-    assert not readers[1:]  # it waits, for the other one has not ended
-    released.set()
-    asked.join(60)
+    with shared_objects.read_ahead([broken, archive]):
+        assert begun.wait(60)
+        asked = threading.Thread(target=lambda: readers.append(repr(glibc_needs(archive))))
+        asked.start()
+        assert not readers[1:]  # it waits, for the other one has not ended
+        released.set()
+        asked.join(60)
 
     assert readers == ["read ahead", "(('plain.so', (2, 17)),)"]
+
+
+def test_what_nobody_has_asked_for_by_the_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [tmp_path / name for name in ("used", "of an earlier synth", "of another")]
+    begun, released, asked = threading.Event(), threading.Event(), []
+
+    def needs(place: Path) -> None:
+        asked.append(place)
+        begun.set()
+        assert released.wait(60)
+
+    monkeypatch.setattr(shared_objects, "glibc_needs", needs)
+    with shared_objects.read_ahead(places):
+        assert begun.wait(60)
+        (reader,) = [thread for thread in threading.enumerate() if thread.name == "read ahead"]
+    released.set()
+    reader.join(60)
+
+    assert asked == places[:1]
 
 
 def test_a_real_library_says_what_its_wheel_says() -> None:

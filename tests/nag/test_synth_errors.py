@@ -1,11 +1,16 @@
 """What a user sees of a synth that fails: a few lines, exit code 1, and a traceback only when asked for."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.nag.test_policy_gate import APP_WITH
 from tests.synthesis import run_app
+
+ROOT = Path(__file__).resolve().parents[2]
 
 BAD_NAME = 'from aws_cdk import aws_s3 as s3; s3.Bucket(stack, "Named", bucket_name="Not_A_Name")'
 BAD_PERMISSION = 'from edge_constructs.permission import Permission; Permission(("s3:GetObject",), ("*",))'
@@ -104,3 +109,33 @@ def test_an_unknown_stage_needs_no_traceback(tmp_path: Path, stage: str) -> None
 
     assert result.returncode == 1
     assert result.stderr.startswith("stage must be one of dev, prod, twin")
+
+
+def ended(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, "CDK_OUTDIR": str(tmp_path / "cdk.out"), "CDK_CONTEXT_JSON": '{"stage": "prdo"}'}
+    return subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env={**settings, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_folder_of_templates_that_cannot_be_made_needs_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    done = ended(tmp_path, CDK_OUTDIR=str(tmp_path / "file" / "cdk.out"))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("synth: ENOTDIR: ")
+    assert str(tmp_path / "file" / "cdk.out") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_app_finds_its_modules_where_python_leaves_out_the_scripts_folder(tmp_path: Path) -> None:
+    done = ended(tmp_path, PYTHONSAFEPATH="1")
+
+    assert done.stderr.startswith("stage must be one of ")

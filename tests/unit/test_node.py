@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,27 @@ def test_what_a_synth_needs_besides_the_cdk_is_imported_while_node_starts(tmp_pa
     assert done.returncode == 0, done.stderr
     assert {"pydantic by imports", "onnxruntime by imports"} <= set(done.stderr.splitlines())
     assert "MainThread" not in done.stderr
+
+
+def test_an_interrupt_that_leaves_a_module_locked_ends_the_program_all_the_same(tmp_path: Path) -> None:
+    # As an interrupt between the lock's taking and its block does, so that the thread waits for it without an end.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class First:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tools.node':\n"
+        "            First.lock = importlib._bootstrap._get_module_lock('onnxruntime')\n"
+        "            First.lock.acquire()\n"
+        "        if name == 'aws_cdk':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, First())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "app.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    assert (done.stderr, done.returncode) == ("interrupted\n", -signal.SIGINT)
 
 
 def test_what_fails_while_node_starts_is_told_once_and_in_words(tmp_path: Path) -> None:
