@@ -14,18 +14,38 @@ _IN_CHECKOUT = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file(
 def settle_endings() -> None:
     """Let this process end so; to be called before the imports that take a while."""
     sys.excepthook = _say
+    sys.unraisablehook = _hear_again
     atexit.register(_end)  # the last of all, for it is the first that is registered
 
 
 def _end() -> None:
     _reader_has_gone()
-    if _interrupted:
+    if _interrupted or _lost:
         # Python would end so, too, but forgets it where another thread has run a text as code meanwhile.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
 
 
 _interrupted = False
+_lost = False
+_AGAIN_S = 0.05
+
+
+def _hear_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Repeat an interrupt a little later that came while a finalizer ran: Python tells of it, and goes on."""
+    global _lost
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    _lost = True
+    signal.signal(signal.SIGALRM, _interrupt_again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+
+
+def _interrupt_again(*_: object) -> None:
+    global _lost
+    _lost = False
+    raise KeyboardInterrupt
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

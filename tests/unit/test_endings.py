@@ -86,3 +86,46 @@ def test_a_mistake_in_an_import_of_a_package_that_is_there_keeps_its_traceback()
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
     assert "Traceback" in ended.stderr
+
+
+LOSING = """
+import gc, os, signal, sys, time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Loses:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+
+"""
+
+
+def test_an_interrupt_that_comes_while_a_finalizer_runs_is_not_lost() -> None:
+    program = f"{SETTLED}{LOSING}lost = Loses()\ndel lost\ntime.sleep(60)\nprint('went on')"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    assert (ended.stdout, ended.stderr) == ("", "interrupted\n")
+    assert ended.returncode == -signal.SIGINT
+
+
+def test_an_interrupt_that_is_lost_just_before_the_end_still_ends_the_program_so() -> None:
+    program = f"{SETTLED}import config.endings\nconfig.endings._AGAIN_S = 600\n{LOSING}lost = Loses()\ndel lost"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.stderr == ""
+    assert ended.returncode == -signal.SIGINT
+
+
+def test_another_error_of_a_finalizer_is_told() -> None:
+    program = SETTLED + "exec('class Fails:\\n def __del__(self): raise ValueError(1)')\nfailing = Fails()\ndel failing"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "ValueError: 1" in ended.stderr
+    assert ended.returncode == 0
