@@ -48,6 +48,8 @@ STAGE, MODEL = "twin", "digits"
 STEPS = 9
 OUT = ROOT / "out"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: By the last one comes again what a finalizer has dropped (config/endings.py).
+_INTERRUPTING = (*INTERRUPTS, signal.SIGALRM)
 _DEVICE_LIMIT_S = 180
 _STOP_LIMIT_S = 30
 _AGAIN = "after the twin's new start"
@@ -137,19 +139,21 @@ class Beside(Generic[Result]):
         self.twin = load_state(home)
         self._work = work
         self._on_status: Callable[[str], None] = _silent
-        self._stop, self._done = threading.Event(), threading.Event()
+        self._begun, self._stop, self._done = False, threading.Event(), threading.Event()
         self._outcome: list[Result] = []
         self._error: BaseException | None = None
 
-    def __enter__(self) -> Self:
-        """Begin."""
+    def begin_in(self, block: ExitStack) -> Self:
+        """Begin; a block ends it. An interrupt that comes while it begins finds it there."""
+        block.push(self.__exit__)
+        self._begun = True
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it: what it still makes would be left."""
         self._stop.set()
-        if not self._done.is_set():
+        if self._begun and not self._done.is_set():
             with uninterrupted():
                 self._done.wait(_STOP_LIMIT_S)
 
@@ -181,7 +185,7 @@ def _silent(_text: str) -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ignore interrupts for a bounded clean-up that must end."""
-    numbers = INTERRUPTS if threading.current_thread() is threading.main_thread() else ()
+    numbers = _INTERRUPTING if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
@@ -222,8 +226,8 @@ def _run(out: Path, beside: ExitStack) -> Report:
         return listening.enter_context(photographs(state))
 
     # Both need the twin and no template. The device looks at its photograph as soon as it can, then every five seconds.
-    bootstrapping = beside.enter_context(Beside(home, bootstrap))
-    hearing = beside.enter_context(Beside(home, hear))
+    bootstrapping = Beside(home, bootstrap).begin_in(beside)
+    hearing = Beside(home, hear).begin_in(beside)
     with progress.step("synth") as words:
         deploy.synth()
         words.append(f"{len(list(deploy.assembly.glob('*.template.json')))} stacks, policy checks passed,")
@@ -250,7 +254,7 @@ def _run(out: Path, beside: ExitStack) -> Report:
         # Before the site has a device that looks at the same photograph.
         picture = repeated_if_the_twin_ends(home, lambda: picture_of(state, heard))
         site = Site(state, names, out / CAMERA)
-        preparing = beside.enter_context(Beside(home, site.prepare))
+        preparing = Beside(home, site.prepare).begin_in(beside)
 
         def predict() -> tuple[list[Prediction], float, list[Prediction], list[Scene]]:
             predictions: list[Prediction] = []
@@ -285,9 +289,16 @@ def _run(out: Path, beside: ExitStack) -> Report:
     show_others(flowers, picture)
     downloads = demo_report.downloads_of(state)
     with progress.step("destroy"):
+        if load_state(home) != state:  # it was killed, and started again
+            repeated_if_the_twin_ends(home, site.discard_half_made)
         destroy_s = repeated_if_the_twin_ends(home, deploy.destroy)
     with progress.step("inventory") as words:
-        left = repeated_if_the_twin_ends(home, lambda: inventory.take(state))
+
+        def destroyed_again() -> dict[str, list[str]]:
+            deploy.destroy()  # the state that the killed twin had saved last may be one of before
+            return inventory.take(state)
+
+        left = repeated_if_the_twin_ends(home, lambda: inventory.take(state), destroyed_again)
         leftovers = [f"{kind}: {name}" for kind, found in left.items() if kind != "bootstrap" for name in found]
         words.append(f"left: {', '.join(leftovers) or 'nothing'} (and the CDK bootstrap stack),")
     return Report(
@@ -344,7 +355,10 @@ def repeated_if_the_twin_ends(
     except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError):
         if not has_ended(home) and load_state(home) == since:
             raise
-        console.print("[yellow]the twin has ended; it is started from its state folder, and the step repeated[/yellow]")
+        now = "it is started from its state folder, and the step repeated"
+        if not has_ended(home):  # another step has started it
+            now = "what it had begun beside the steps is done again"
+        console.print(f"[yellow]the twin has ended; {now}[/yellow]")
         lifecycle.start(home)
         return (again or action)()
 
@@ -400,12 +414,19 @@ def main(
         sys.exit(_demonstrate(out, report))
 
 
+def _interrupt(*_: object) -> None:
+    """End the steps, once: whoever presses twice must not end the clean-up before it begins."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _demonstrate(out: Path, report: Path) -> int:
     started = time.monotonic()
     # A terminal's hang-up or a job runner's stop is an interrupt like Ctrl-C: everything is taken down.
-    for number in INTERRUPTS[1:]:
+    for number in INTERRUPTS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it: the demo goes on without its terminal
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _interrupt)
     code, page = 1, report.with_suffix(".html")
     try:
         result = run(out.resolve())
@@ -416,11 +437,11 @@ def _demonstrate(out: Path, report: Path) -> int:
     except KeyboardInterrupt:
         console.print("[yellow]interrupted: taking everything down[/yellow]")
         code = 130
-    except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError) as error:
+    except (CdkError, DeploymentError, PredictionError, TwinError, BotoCoreError, ClientError, OSError) as error:
         console.print(str(error), style="red", markup=False)
         console.print(f"logs: {out}")
     finally:
-        for number in INTERRUPTS:
+        for number in _INTERRUPTING:
             signal.signal(number, signal.SIG_IGN)  # the clean-up is bounded and must end
         try:
             forget(out.resolve() / "twin")

@@ -27,7 +27,8 @@ from tools.offline_deploy import DeploymentError
 from tools.predictions import Prediction, PredictionError
 from twin import faults
 from twin.devices import client_device, own_devices
-from twin.devices.identity import BOUNDED
+from twin.devices.identity import BOUNDED, delete_certificate, plainly
+from twin.devices.membership import SHARED_RIGHTS, Membership
 from twin.state import TwinState
 
 CAMERA, MODEL, SAMPLE, GROUP = "camera-1", "digits", 10, "demo-site"
@@ -122,6 +123,23 @@ class Site:
         """
         self._clients.remove(CAMERA)
         own_devices.set_count(self._state, 0, group=None, dialect="classic", progress=on_status)
+
+    def discard_half_made(self) -> None:
+        """Delete the certificates whose making a killed twin broke off: nobody knows them, so nobody takes them away.
+
+        Raises:
+            ClientError, BotoCoreError, TwinError: A call fails.
+        """
+        iot = boto3.client("iot", config=BOUNDED, **self._state.client_arguments())
+        pages = iot.get_paginator("list_certificates").paginate()
+        for arn in [each["certificateArn"] for page in pages for each in page["certificates"]]:
+            policies = {each["policyName"] for each in iot.list_attached_policies(target=arn)["policies"]}
+            # The stage's have a thing, or a policy of the stage.
+            ours = policies <= {SHARED_RIGHTS, client_device.POLICY}
+            if ours and not iot.list_principal_things(principal=arn)["things"]:
+                delete_certificate(plainly(iot), arn, policies, None)
+        self.remove()
+        Membership(self._state).clean()
 
     def _deploy(self, stopped: threading.Event, on_status: OnStatus) -> None:
         """Deploy what the edge server has, and AWS's components as a stage with `[client_devices]` does."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +95,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             world.do("read")
             return RIGHT
 
+        def discard_half_made(self) -> None:
+            world.do("discard")
+
     class Operator:
         def __init__(self, _state: Any) -> None:
             pass
@@ -126,7 +130,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(demo, "load_state", lambda home: state_of(home, world.pid))
     monkeypatch.setattr(demo, "has_ended", lambda _home: world.ended)
     monkeypatch.setattr(demo, "lifecycle", SimpleNamespace(start=world.start))
-    monkeypatch.setattr(demo, "inventory", SimpleNamespace(take=lambda _state: {}))
+    monkeypatch.setattr(demo, "inventory", SimpleNamespace(take=lambda _state: world.do("take") and {}))
     monkeypatch.setattr(demo_report, "downloads_of", lambda _state: [])
     monkeypatch.setattr(demo_report, "bill_as_dict", lambda _assembly: {})
     monkeypatch.setattr(demo_report, "as_page", lambda _report: "")
@@ -284,6 +288,97 @@ def test_what_a_killed_twin_ended_beside_a_step_is_done_again(
     assert "after the twin's new start" in told
     assert "beside" not in told
     assert world.pid == 2
+    assert world.did[-3:] == ["discard", "destroy", "take"]
+
+
+def test_what_a_twin_killed_during_the_inventory_had_saved_last_is_destroyed_again(
+    world: World, tmp_path: Path
+) -> None:
+    def killed(*_: Any) -> float:
+        if world.pid == 1:
+            world.ended = True
+            raise TwinError("nobody listens")
+        return 1.0
+
+    world.actions["take"] = killed
+
+    demo.run(tmp_path)
+
+    assert world.did[-4:] == ["destroy", "take", "destroy", "take"]
+
+
+def test_a_twin_that_nobody_killed_has_nothing_half_made(world: World, tmp_path: Path) -> None:
+    demo.run(tmp_path)
+
+    assert "discard" not in world.did
+
+
+@pytest.mark.parametrize("number", demo.INTERRUPTS)
+def test_a_second_interrupt_does_not_end_the_clean_up_before_it_begins(
+    world: World, tmp_path: Path, handlers: None, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    told = list[str]()
+
+    def press(text: str, *_: Any, **__: Any) -> None:
+        told.append(text)
+        if "interrupted" in text:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(demo.console, "print", press)
+    world.actions["synth"] = lambda *_: os.kill(os.getpid(), number)
+
+    try:
+        code = demo._demonstrate(tmp_path, tmp_path / "demo.json")
+    except KeyboardInterrupt:  # which would end pytest
+        code = -1
+
+    assert code == 130
+    assert world.did[-1] == "forget"
+    assert told[-1].startswith("ended in ")
+
+
+def test_an_interrupt_while_work_beside_begins_stops_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+
+    def work(stop: threading.Event, _on_status: Any) -> None:
+        if stop.wait(LIMIT_S):
+            stopped.set()
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo.threading, "Thread", Thread)  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt), ExitStack() as block:
+        Beside(tmp_path, work).begin_in(block)
+
+    assert stopped.is_set()
+
+
+def test_a_full_disk_is_told_in_words(
+    world: World, tmp_path: Path, handlers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.actions["deploy"] = failing(OSError(errno.ENOSPC, "No space left on device", "out/demo"))
+
+    assert demo._demonstrate(tmp_path, tmp_path / "demo.json") == 1
+    assert "No space left on device: 'out/demo'\nlogs: " in capsys.readouterr().out
+    assert world.did[-1] == "forget"
+
+
+def test_what_only_ran_beside_a_killed_twin_is_told_without_a_new_start(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    since = state_of(tmp_path, world.pid)
+    world.ended = True
+    world.start()
+
+    repeated_if_the_twin_ends(tmp_path, failing(TwinError("gone")), lambda: "again", since=since)
+
+    assert capsys.readouterr().out == "the twin has ended; what it had begun beside the steps is done again\n"
 
 
 def test_an_error_of_a_twin_that_runs_is_not_tried_again(tmp_path: Path, world: World) -> None:
@@ -311,7 +406,8 @@ def test_work_beside_tells_what_it_is_at_once_somebody_waits(tmp_path: Path, wor
     def hear(text: str) -> None:
         told.append(text)
 
-    with Beside(tmp_path, work) as beside:
+    with ExitStack() as block:
+        beside = Beside(tmp_path, work).begin_in(block)
         beside._on_status = hear
         waited.set()
 

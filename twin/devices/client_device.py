@@ -103,6 +103,7 @@ class ClientDevices:
         try:
             attributes = self._attributes(thing)
             if attributes is None:
+                self._delete_unused_policy()
                 return False
             self._check_no_core(thing)
             for arn in self._iot.list_thing_principals(thingName=thing)["principals"]:
