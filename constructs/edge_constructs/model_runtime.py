@@ -263,9 +263,10 @@ def _unlike_average_pool(attributes: Mapping[str, Any]) -> str:
 
 def _window(attributes: Mapping[str, Any]) -> tuple[list[int], list[int], list[int], list[int]]:
     """Kernel, strides, dilations and the padding behind of a pool, a number an axis."""
-    kernel = list(attributes.get("kernel_shape", ()))
-    strides, dilations = (attributes.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
-    return kernel, strides, dilations, attributes.get("pads", [0] * 2 * len(kernel))[len(kernel) :]
+    kernel = list(attributes.get("kernel_shape") or ())
+    # An empty list is one that is not there.
+    strides, dilations = (attributes.get(name) or [1] * len(kernel) for name in ("strides", "dilations"))
+    return kernel, strides, dilations, (attributes.get("pads") or [0] * 2 * len(kernel))[len(kernel) :]
 
 
 _RATIO, _STRETCH = "keep_aspect_ratio_policy", "stretch"

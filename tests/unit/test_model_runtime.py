@@ -262,6 +262,20 @@ def test_a_pool_whose_last_window_begins_in_the_picture_is_the_same_everywhere(
     check_model(pooled(tmp_path / "edge", operator, ceil_mode=1, **attributes), accelerator="openvino")
 
 
+@pytest.mark.parametrize("name", ["kernel_shape", "strides", "dilations", "pads"])
+def test_an_empty_list_of_a_pool_is_one_that_is_not_there(name: str, tmp_path: Path) -> None:
+    file = pooled(tmp_path / "edge", "MaxPool", ceil_mode=1, kernel_shape=[2, 2], strides=[4, 4]).files["model.onnx"]
+    model = onnx.load(file)
+    (node,) = model.graph.node
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.add(name=name, type=onnx.AttributeProto.INTS)
+    onnx.save(model, file)
+
+    assert len(unlike_on_openvino(file)) == (name not in ("kernel_shape", "strides"))
+
+
 def test_the_header_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
     opsets = [("", 20), ("ai.onnx.ml", 3), ("my.ops", 300)]
     source = write(tmp_path / "m", ir=9, opsets=opsets)
