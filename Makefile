@@ -49,7 +49,11 @@ $(ENVIRONMENTS): %-environment: python
 	@$(PYTHON) tools/set_up.py $*
 
 # The wheels that travel to devices: fetched once, so that synth needs no network.
-$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py $(wildcard config/*.toml) | run-environment
+WHEELHOUSE := edge_assets/runtime/wheelhouse
+# What somebody has deleted is made again.
+GONE := $(strip $(if $(wildcard $(WHEELHOUSE)/*.zip),,all) $(foreach note,$(wildcard $(WHEELHOUSE)/*.sha256),$(if $(wildcard $(note:.sha256=.zip)),,$(note))))
+.PHONY: wheels-gone
+$(VENV)/.wheelhouse: $(wildcard edge_assets/runtime/*.lock edge_assets/runtime/install*) tools/wheelhouse.py $(wildcard config/*.toml) $(if $(GONE),wheels-gone) | run-environment
 	@echo "› wheelhouse of the devices"
 	@$(BIN)/python -m tools.wheelhouse --all-stages
 	@touch $@

@@ -3,6 +3,7 @@
 import ast
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,9 @@ def _made_archive(made: Path, what: str, target: Path) -> Archive:
     if not (made.is_file() and note.is_file()):
         place = made.relative_to(made.parents[3])
         raise MissingAssetError(f"the wheels for {what} are missing at {place}: run make setup")
+    if not zipfile.is_zipfile(made):
+        place = made.relative_to(made.parents[3])
+        raise MissingAssetError(f"the wheels for {what} are damaged at {place}: delete it, then run make setup")
     sha256 = note.read_text(encoding="utf-8").split()[0]
     file = target.parent / sha256 / target.name
     if not file.exists():

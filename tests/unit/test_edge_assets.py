@@ -27,6 +27,8 @@ from edge_constructs.handler_assets import function_files
 from edge_constructs.reproducible_zip import StrangerError, files_below
 from edge_constructs.synth import left_out
 
+WHEELS = b"PK\5\6" + bytes(18)  # a zip of nothing
+
 
 def runtime(parent: Path) -> Path:
     folder = parent / "edge_assets" / "runtime"
@@ -44,9 +46,38 @@ def test_missing_wheels_are_answered_with_what_makes_them(tmp_path: Path) -> Non
     )
 
 
+def test_damaged_wheels_are_answered_with_what_mends_them(tmp_path: Path) -> None:
+    made = runtime(tmp_path) / "wheelhouse" / "runtime-cp312-x86_64.zip"
+    made.write_bytes(WHEELS[:-1])
+    made.with_suffix(".sha256").write_text(f"{'ab' * 32}  {made.name}\n")
+
+    with pytest.raises(
+        MissingAssetError, match=r"damaged at .*-cp312-x86_64\.zip: delete it, then run make setup"
+    ):
+        runtime_archive("3.12", "x86_64", tmp_path, made.parents[1])
+
+
+@pytest.mark.parametrize("kept", ["", "of-another-device.zip"])
+def test_set_up_makes_deleted_wheels_again(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "runtime-cp312-x86_64.sha256").write_text("digest")
+    if kept:
+        (tmp_path / kept).write_bytes(WHEELS)
+
+    told = subprocess.run(
+        ["make", "--dry-run", "setup", f"WHEELHOUSE={tmp_path}"],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert "tools.wheelhouse --all-stages" in told.stdout
+
+
 def test_wheels_are_published_under_one_name_with_their_noted_digest(tmp_path: Path) -> None:
     made = runtime(tmp_path) / "wheelhouse" / "runtime-cp312-x86_64.zip"
-    made.write_bytes(b"wheels")
+    made.write_bytes(WHEELS)
     made.with_suffix(".sha256").write_text(f"{'ab' * 32}  {made.name}\n")
 
     for _ in range(2):  # a second synth finds the file of the first
@@ -54,7 +85,7 @@ def test_wheels_are_published_under_one_name_with_their_noted_digest(tmp_path: P
 
     assert archive.sha256 == "ab" * 32
     assert archive.file.name == "runtime.zip"
-    assert archive.file.read_bytes() == b"wheels"
+    assert archive.file.read_bytes() == WHEELS
 
 
 @pytest.mark.parametrize(
@@ -63,12 +94,12 @@ def test_wheels_are_published_under_one_name_with_their_noted_digest(tmp_path: P
 def test_the_compilers_function_has_a_python_on_amazon_linux_2023(tmp_path: Path, python: str, made: str) -> None:
     with pytest.raises(MissingAssetError, match=f"/{made}.zip: run make setup"):
         compiler_archive(python, "x86_64", tmp_path, runtime(tmp_path))
-    (tmp_path / "edge_assets/runtime/wheelhouse" / f"{made}.zip").write_bytes(b"wheels")
+    (tmp_path / "edge_assets/runtime/wheelhouse" / f"{made}.zip").write_bytes(WHEELS)
     (tmp_path / "edge_assets/runtime/wheelhouse" / f"{made}.sha256").write_text(f"{'ab' * 32}  {made}.zip\n")
 
     archive = compiler_archive(python, "x86_64", tmp_path / "out", tmp_path / "edge_assets" / "runtime")
 
-    assert archive.file.read_bytes() == b"wheels"
+    assert archive.file.read_bytes() == WHEELS
     assert compiler_python(python) == "3.12"
 
 
@@ -100,7 +131,7 @@ def test_a_device_without_the_agent_neither_ships_nor_imports_it(tmp_path: Path)
 
 def test_a_device_with_the_agent_gets_its_code_and_its_wheels(tmp_path: Path) -> None:
     made = runtime(tmp_path) / "wheelhouse" / "runtime-cp312-x86_64-agent.zip"
-    made.write_bytes(b"wheels")
+    made.write_bytes(WHEELS)
     made.with_suffix(".sha256").write_text(f"{'ab' * 32}  {made.name}\n")
 
     archive = inference_archive(tmp_path / "a", agent=True)
