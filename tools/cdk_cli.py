@@ -75,7 +75,7 @@ def run_cdk(
             elif cloud_has_ended():
                 ended_because = "lost the cloud it talked to"
             if ended_because:
-                _end(process)
+                end_group(process)
                 return
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -91,7 +91,7 @@ def run_cdk(
     finally:
         done.set()
         watcher.join()
-        _end(process)
+        end_group(process)
     if ended_because:
         raise CdkError(f"cdk {arguments[0]} {ended_because} and was ended; all output: {log}")
     if code:
@@ -100,9 +100,9 @@ def run_cdk(
     return time.monotonic() - started
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End the command's process group: ask, wait a little, insist."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def end_group(process: subprocess.Popen[str], ask: signal.Signals = signal.SIGTERM) -> None:
+    """End the process group of a command with a session of its own: ask, wait a little, insist."""
+    for number in (ask, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:

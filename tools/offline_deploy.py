@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,9 +15,10 @@ from typing import Any
 
 import boto3
 from boto3.exceptions import Boto3Error
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tools.cdk_cli import ROOT, run_cdk
+from tools.cdk_cli import ROOT, end_group, run_cdk
 from tools.node import settle_jsii
 from twin.files import private_folder
 
@@ -74,20 +76,24 @@ class OfflineDeploy:
         }
         settle_jsii(environment)
         private_folder(self.out)
-        try:
-            result = subprocess.run(
-                [sys.executable, "app.py"],
-                cwd=self.app,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=SYNTH_LIMIT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as exc:
-            raise DeploymentError(f"synth of stage {self.stage} must end within {SYNTH_LIMIT_S} s: try again") from exc
-        if result.returncode:
-            raise DeploymentError(f"synth of stage {self.stage} failed:\n{(result.stderr or result.stdout).strip()}")
+        with subprocess.Popen(
+            [sys.executable, "app.py"],
+            cwd=self.app,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=SYNTH_LIMIT_S)
+            except subprocess.TimeoutExpired as exc:
+                text = f"synth of stage {self.stage} must end within {SYNTH_LIMIT_S} s: try again"
+                raise DeploymentError(text) from exc
+            finally:
+                end_group(process, signal.SIGINT)  # its Node would outlive it, and by this one it cleans up
+        if process.returncode:
+            raise DeploymentError(f"synth of stage {self.stage} failed:\n{(errors or output).strip()}")
         return time.monotonic() - started
 
     def bootstrap(self) -> float:
@@ -161,6 +167,8 @@ class OfflineDeploy:
             aws_access_key_id=session["AccessKeyId"],
             aws_secret_access_key=session["SecretAccessKey"],
             aws_session_token=session["SessionToken"],
+            # Its threads would keep the process from ending while they try again at a twin that is gone.
+            config=Config(retries={"total_max_attempts": 1}),
         )
         place = {"Bucket": filled("bucketName"), "Key": filled("objectKey")}
         if s3.list_objects_v2(Bucket=place["Bucket"], Prefix=place["Key"], MaxKeys=1)["KeyCount"] == 0:

@@ -65,3 +65,27 @@ def test_a_large_asset_is_published_by_the_role_and_once(deploy: OfflineDeploy, 
 
     assert s3.get_object(Bucket=BUCKET, Key=KEY)["Body"].read() == CONTENT
     assert [each["Key"] for each in s3.list_object_versions(Bucket=BUCKET)["Versions"]] == [KEY]
+
+
+def test_what_cannot_be_published_early_is_not_tried_again(
+    deploy: OfflineDeploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    session = {"AccessKeyId": "a", "SecretAccessKey": "s", "SessionToken": "t"}
+
+    class Stand:
+        def assume_role(self, **_: Any) -> dict[str, Any]:
+            return {"Credentials": session}
+
+        def list_objects_v2(self, **_: Any) -> dict[str, Any]:
+            return {"KeyCount": 1}
+
+    def client(_service: str, **arguments: Any) -> Stand:
+        made.append(arguments)
+        return Stand()
+
+    monkeypatch.setattr("boto3.client", client)
+    deploy._publish_large_assets()
+
+    # Its threads would keep an interrupted process from ending.
+    assert [each["config"].retries for each in made if "config" in each] == [{"total_max_attempts": 1}]

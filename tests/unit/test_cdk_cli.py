@@ -1,11 +1,16 @@
-"""The CDK command line by `run_cdk`."""
+"""The CDK command line by `run_cdk`, and a synth: what is told of them, and what outlives them."""
 
 import os
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tools.cdk_cli import run_cdk
+from tools.offline_deploy import DeploymentError, OfflineDeploy
 from twin.state import TwinState
 
 #: What the command line traces once it has made up its mind to report the run.
@@ -42,3 +47,31 @@ def test_a_run_at_the_twin_is_reported_to_nobody(tmp_path: Path, at_the_twin: bo
     )
 
     assert (REPORTS in (tmp_path / "log").read_text()) is not at_the_twin
+
+
+def test_what_a_synth_has_started_does_not_outlive_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "pathlib.Path('pid.new').write_text(str(child.pid))\n"
+        "pathlib.Path('pid.new').rename('pid')\n"
+        "time.sleep(600)\n"
+    )
+    note = tmp_path / "pid"
+
+    def too_long(process: subprocess.Popen[str], **_named: Any) -> None:
+        deadline = time.monotonic() + 60
+        while not note.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise subprocess.TimeoutExpired(process.args, 180)
+
+    monkeypatch.setattr("subprocess.Popen.communicate", too_long)
+    deploy = OfflineDeploy(environment={}, out=tmp_path / "out", app=tmp_path)
+    with pytest.raises(DeploymentError, match="must end within 180 s"):
+        deploy.synth()
+
+    child = int(note.read_text())
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -51,9 +51,7 @@ def test_damaged_wheels_are_answered_with_what_mends_them(tmp_path: Path) -> Non
     made.write_bytes(WHEELS[:-1])
     made.with_suffix(".sha256").write_text(f"{'ab' * 32}  {made.name}\n")
 
-    with pytest.raises(
-        MissingAssetError, match=r"damaged at .*-cp312-x86_64\.zip: delete it, then run make setup"
-    ):
+    with pytest.raises(MissingAssetError, match=r"damaged at .*-cp312-x86_64\.zip: delete it, then run make setup"):
         runtime_archive("3.12", "x86_64", tmp_path, made.parents[1])
 
 

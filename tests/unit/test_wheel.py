@@ -326,7 +326,7 @@ def test_a_stage_that_is_not_there_is_told_before_a_twin_is_started(monkeypatch:
     ("step", "error"),
     [
         ("tools.offline_deploy.private_folder", NotADirectoryError(20, "Not a directory", "out/twin")),
-        ("subprocess.run", subprocess.TimeoutExpired("app.py", 180)),
+        ("subprocess.Popen.communicate", subprocess.TimeoutExpired("app.py", 180)),
         (
             "tools.offline_deploy.OfflineDeploy.wait_for_device",
             EndpointConnectionError(endpoint_url="http://127.0.0.1:4566"),
