@@ -72,8 +72,8 @@ def run_cdk(
         while not done.wait(1):
             if time.monotonic() - started > timeout_s:
                 ended_because = f"took longer than {timeout_s:.0f} s"
-            elif cloud_has_ended():
-                ended_because = "lost the cloud it talked to"
+            else:
+                ended_because = _lost(cloud_has_ended)
             if ended_because:
                 end_group(process)
                 return
@@ -98,6 +98,13 @@ def run_cdk(
         last = "\n".join(tail)
         raise CdkError(f"cdk {arguments[0]} ended with exit code {code}; all output: {log}; its last lines:\n{last}")
     return time.monotonic() - started
+
+
+def _lost(cloud_has_ended: Callable[[], bool]) -> str:
+    try:
+        return "lost the cloud it talked to" if cloud_has_ended() else ""
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the command's limit must go on being watched
+        return f"cannot be told whether its cloud runs ({exc})"
 
 
 def end_group(process: subprocess.Popen[str], ask: signal.Signals = signal.SIGTERM) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tools.cdk_cli import run_cdk
+from tools.cdk_cli import CdkError, run_cdk
 from tools.offline_deploy import DeploymentError, OfflineDeploy
 from twin.state import TwinState
 
@@ -47,6 +47,24 @@ def test_a_run_at_the_twin_is_reported_to_nobody(tmp_path: Path, at_the_twin: bo
     )
 
     assert (REPORTS in (tmp_path / "log").read_text()) is not at_the_twin
+
+
+def test_a_command_whose_cloud_cannot_be_asked_about_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cdk.js").write_text("setInterval(() => {}, 1000)\n")
+    monkeypatch.setattr("tools.cdk_cli._COMMAND", tmp_path / "cdk.js")
+
+    def damaged() -> bool:
+        raise ValueError("state.json is damaged")
+
+    with pytest.raises(CdkError, match=r"cdk deploy cannot be told .* \(state\.json is damaged\) and was ended"):
+        run_cdk(
+            ["deploy"],
+            environment=dict(os.environ),
+            log=tmp_path / "log",
+            timeout_s=60,
+            cloud_has_ended=damaged,
+            cwd=tmp_path,
+        )
 
 
 def test_what_a_synth_has_started_does_not_outlive_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
