@@ -139,7 +139,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in demo.INTERRUPTS}
+    before = {number: signal.getsignal(number) for number in demo._INTERRUPTING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -317,7 +317,8 @@ def test_a_twin_that_nobody_killed_has_nothing_half_made(world: World, tmp_path:
 def test_a_second_interrupt_does_not_end_the_clean_up_before_it_begins(
     world: World, tmp_path: Path, handlers: None, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    for each in demo.INTERRUPTS:  # what runs in the background, or by nohup, ignores some
+        signal.signal(each, signal.default_int_handler)
     told = list[str]()
 
     def press(text: str, *_: Any, **__: Any) -> None:
