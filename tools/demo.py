@@ -51,7 +51,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: By the last one comes again what a finalizer has dropped (config/endings.py).
 _INTERRUPTING = (*INTERRUPTS, signal.SIGALRM)
 _DEVICE_LIMIT_S = 180
-_STOP_LIMIT_S = 30
+_STOP_LIMIT_S, _OUTCOME_LIMIT_S = 30, 600
 _AGAIN = "after the twin's new start"
 _FINISHED_STACK = re.compile(r"\s*✅\s+\S+ \((?P<name>[^)]+)\)")
 Result = TypeVar("Result")
@@ -162,9 +162,14 @@ class Beside(Generic[Result]):
 
         Args:
             on_status: Told from now on what it is at.
+
+        Raises:
+            DeploymentError: It does not end, though each of its own waits does.
         """
         self._on_status = on_status
-        self._done.wait()
+        if not self._done.wait(_OUTCOME_LIMIT_S):
+            text = f"what runs beside the steps must end within {_OUTCOME_LIMIT_S} s, it has not: try again"
+            raise DeploymentError(text)
         if self._error is not None:
             raise self._error
         return self._outcome[0]

@@ -445,3 +445,15 @@ def test_requests_name_the_edge_server_so_that_no_other_device_answers() -> None
 
     assert len(asked) > 400
     assert {request["device"] for request in asked} == {names.edge_server}
+
+
+def test_work_beside_that_does_not_end_is_not_waited_for_for_ever(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_OUTCOME_LIMIT_S", 0.1)
+
+    def work(stopped: threading.Event, _on_status: Callable[[str], None]) -> None:
+        assert stopped.wait(LIMIT_S)
+
+    with ExitStack() as block, pytest.raises(DeploymentError, match=r"beside the steps must end within 0\.1 s"):
+        Beside(tmp_path, work).begin_in(block).outcome(lambda _text: None)
