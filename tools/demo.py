@@ -138,7 +138,7 @@ class Beside(Generic[Result]):
     def __init__(self, home: Path, work: Callable[[threading.Event, Callable[[str], None]], Result]) -> None:
         self.twin = load_state(home)
         self._work = work
-        self._on_status: Callable[[str], None] = _silent
+        self._on_status: Callable[[str], None] = lambda _text: None
         self._begun, self._stop, self._done = False, threading.Event(), threading.Event()
         self._outcome: list[Result] = []
         self._error: BaseException | None = None
@@ -181,10 +181,6 @@ class Beside(Generic[Result]):
             self._error = error
         finally:
             self._done.set()
-
-
-def _silent(_text: str) -> None:
-    return
 
 
 @contextmanager

@@ -232,7 +232,7 @@ def unlike_on_openvino(file: Path) -> list[str]:
                 if operators and operators[0] in _UNLIKE:
                     attributes = dict(_attribute(stream, place) for number, place in parts if number == _ATTRIBUTE)
                     found.add(_UNLIKE[operators[0]](attributes))
-    except (EOFError, ValueError):
+    except (EOFError, ValueError, TypeError):  # an attribute may be of another kind than its operator has
         return []
     return sorted(found - {""})
 

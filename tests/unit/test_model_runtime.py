@@ -214,6 +214,12 @@ def test_a_resize_that_stretches_or_has_scales_is_the_same_everywhere(tmp_path: 
     assert unlike_on_openvino(tmp_path / "none.onnx") == []
 
 
+def test_a_pool_whose_attribute_is_of_another_kind_is_left_to_the_runtime(tmp_path: Path) -> None:
+    source = pooled(tmp_path / "odd", "MaxPool", kernel_shape=5, ceil_mode=1)
+
+    assert unlike_on_openvino(source.files["model.onnx"]) == []
+
+
 def pooled(folder: Path, operator: str, **attributes: Any) -> ModelSource:
     """A model of one pool over rows and columns."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, None, None]) for name in "xy")
