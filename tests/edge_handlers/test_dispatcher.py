@@ -13,8 +13,7 @@ from tests.edge.publications import Pauses
 from v1_handler import child
 from v1_handler import dispatcher as dispatcher_module
 from v1_handler.channel import MESSAGE_BYTES, Channel, ChannelClosedError
-from v1_handler.dispatcher import Dispatcher
-from v1_handler.function_process import Folders, FunctionEndedError, FunctionError, FunctionProcess
+from v1_handler.dispatcher import Dispatcher, Folders, FunctionEndedError, FunctionError, FunctionProcess
 from v1_handler.settings import parse
 
 FOLDERS = Folders(Path("/f"), Path("/d"), Path("/s"), Path("/c"))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.edge.model_folder import ROOT
 from tests.stand_in import NEEDED
-from v1_handler import publishing
+from v1_handler import channel
 
 SHIM = ROOT / "edge_assets" / "handlers" / "shim"
 
@@ -73,8 +73,8 @@ def shim(monkeypatch: pytest.MonkeyPatch) -> Core:
         core.messages.append((message["topic"], base64.b64decode(message["payload"]), policy))
         out.acknowledge(message["publish"], None)
 
-    out = publishing.Publishing(send)
-    monkeypatch.setattr(publishing, "current", out)
+    out = channel.Publishing(send)
+    monkeypatch.setattr(channel, "current", out)
     return core
 
 

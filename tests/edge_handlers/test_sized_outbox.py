@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edge_component.ipc import IpcError, RefusedError
-from v1_handler.outgoing import LITE_BYTES, REFUSALS, SizedOutbox
+from v1_handler.service import LITE_BYTES, REFUSALS, SizedOutbox
 
 
 class Device:

@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from edge_component import process
-from edge_component.ipc import Side
 from edge_component.outbox import Outbox
 from edge_component.process import EnvironmentPointer
-from v1_handler.dispatcher import Dispatcher
-from v1_handler.function_process import Folders
-from v1_handler.outgoing import Outgoing, SizedOutbox
-from v1_handler.service import Event, HandlerService, ServiceError
+from v1_handler.dispatcher import Dispatcher, Folders
+from v1_handler.service import Event, HandlerService, ServiceError, SizedOutbox
 from v1_handler.settings import HandlerSettings
 
 log = logging.getLogger("v1_handler")
@@ -48,11 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     folders = Folders(options.function.resolve(), options.dependencies.resolve(), here / "shim", here, options.version)
     outbox, local = SizedOutbox(), Outbox()
-    queues = {Side.CLOUD: outbox, Side.LOCAL: local}
-    outgoing = Outgoing(queues, lambda topic: service.sides(topic), lambda: service.topics)
 
     def make_dispatcher(settings: HandlerSettings) -> Dispatcher:
-        return Dispatcher(settings, folders, outgoing.publish)
+        return Dispatcher(settings, folders, service.publish)
 
     environment = EnvironmentPointer(options.runtime_pointer)
     settings = greengrass_ipc.SharedSettings.beside(options.runtime_pointer, options.component)

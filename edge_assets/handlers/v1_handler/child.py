@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from v1_handler import publishing
-from v1_handler.channel import Channel, ChannelClosedError
+from v1_handler import channel as to_component
+from v1_handler.channel import Channel, ChannelClosedError, Publishing
 
 
 def function_arn(name: str, version: str) -> str:
@@ -104,9 +104,9 @@ SAID_CHARACTERS = 2000
 def main() -> None:
     """Serve until the component closes the channel."""
     channel = Channel(int(sys.argv[1]))
-    publishing.current = publishing.Publishing(channel.send)
+    out = to_component.current = Publishing(channel.send)
     events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(channel, events, publishing.current), daemon=True).start()
+    threading.Thread(target=_receive, args=(channel, events, out), daemon=True).start()
     prepare_output()
     _look_in(sys.argv[2:])
     process = os.getpid()
@@ -127,7 +127,7 @@ def main() -> None:
         channel.send({"result": message["event"], "error": error})
 
 
-def _receive(channel: Channel, events: "queue.SimpleQueue[dict[str, Any]]", out: publishing.Publishing) -> None:
+def _receive(channel: Channel, events: "queue.SimpleQueue[dict[str, Any]]", out: Publishing) -> None:
     try:
         while True:
             message = channel.receive()

@@ -1,20 +1,28 @@
-"""The handler component's life: a function and its subscriptions as the configuration says."""
+"""The handler component's life: a function, its subscriptions and what it publishes, as the configuration says."""
 
+import base64
+import binascii
 import logging
 import os
 from collections.abc import Callable
 from functools import partial
 
 from edge_component.connected_service import FINISH_LIMIT_S, ConnectedService, Event, ServiceError
-from edge_component.ipc import Connect, IpcClient, Side
+from edge_component.ipc import Connect, IpcClient, IpcError, Publication, Publisher, RefusedError, Side
 from edge_component.outbox import Outbox
 from v1_handler import settings
+from v1_handler.channel import ALL_OR_EXCEPTION, MQTT_BYTES
 from v1_handler.dispatcher import Dispatcher
 from v1_handler.settings import HandlerSettings
 
-__all__ = ["Event", "HandlerService", "ServiceError"]
+__all__ = ["Event", "HandlerService", "ServiceError", "SizedOutbox"]
 
 log = logging.getLogger(__name__)
+
+#: What nucleus lite carries in one PublishToIoTCore; the classic nucleus takes AWS IoT Core's 128 KiB.
+LITE_BYTES = 6300
+#: An error of nucleus lite has no message: that a publication is too large shows by its being refused again and again.
+REFUSALS = 8
 
 
 class HandlerService(ConnectedService):
@@ -44,17 +52,42 @@ class HandlerService(ConnectedService):
         self._dispatcher: Dispatcher | None = None
         self._subscribed: set[tuple[Side, str]] | None = None
 
-    def sides(self, topic: str) -> list[Side]:
-        """Where the function may publish on a topic: nowhere, in the cloud, on the device or both."""
-        settings = self._dispatcher.settings if self._dispatcher else None
-        said = {Side.LOCAL: settings.local_publish, Side.CLOUD: settings.publish} if settings else {}
-        return [side for side, topics in said.items() if topic in topics]
+    def publish(self, topic: str, payload: str, policy: str) -> str | None:
+        """Take a publication, check it and queue it; see `OnPublish`.
 
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """Topics that the function may publish on."""
-        settings = self._dispatcher.settings if self._dispatcher else None
-        return tuple(dict.fromkeys((*settings.publish, *settings.local_publish))) if settings else ()
+        Args:
+            topic: Where to.
+            payload: In base64.
+            policy: `AllOrException`: say when it is not taken; else it is dropped and logged, as it was by V1 where no
+                subscription matched and where the queue was full.
+
+        Returns:
+            Why it was not taken, for the function; None when it was, or was dropped in silence.
+        """
+        problem = self._problem(topic, payload)
+        if problem is None:
+            return None
+        log.error("publication dropped: %s", problem)
+        return problem if policy == ALL_OR_EXCEPTION else None
+
+    def _problem(self, topic: str, payload: str) -> str | None:
+        dispatcher = self._dispatcher
+        settings = dispatcher.settings if dispatcher else None
+        topics = {Side.LOCAL: settings.local_publish, Side.CLOUD: settings.publish} if settings else {}
+        sides = [side for side, listed in topics.items() if topic in listed]
+        if not sides:
+            known = dict.fromkeys((*settings.publish, *settings.local_publish)) if settings else ()
+            return f"topic must be one of the configured {', '.join(known) or '(none)'}, got {topic[:100]!r}"
+        try:
+            content = base64.b64decode(payload, validate=True)
+        except (binascii.Error, ValueError) as exc:
+            return f"a payload must be base64 here: {exc}"
+        if len(content) > MQTT_BYTES:
+            return f"a payload must have at most {MQTT_BYTES} bytes, got {len(content)}"
+        # Every side gets it, whatever becomes of the other one.
+        outboxes = {Side.LOCAL: self._local, Side.CLOUD: self._outbox}
+        full = [side.value for side in sides if not outboxes[side].put(topic, content)]
+        return f"the queue is full ({', '.join(full)})" if full else None
 
     def _accept(self, client: IpcClient, configuration: object) -> bool:
         del client
@@ -97,3 +130,54 @@ class HandlerService(ConnectedService):
 def _heard(settings: HandlerSettings) -> set[tuple[Side, str]]:
     local = {(Side.LOCAL, topic) for topic in settings.local_subscribe}
     return local | {(Side.CLOUD, topic) for topic in settings.subscribe}
+
+
+class SizedOutbox(Outbox):
+    """See `Outbox`; a message of more than 6,300 bytes that is refused eight times in a row is given up."""
+
+    def attach(self, publisher: Publisher | None) -> None:
+        """See `Outbox.attach`."""
+        super().attach(publisher and _SizedPublisher(publisher))
+
+
+class _SizedPublisher:
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._refusals = 0
+
+    def publish(self, topic: str, payload: bytes) -> Publication:
+        try:
+            publication = self._publisher.publish(topic, payload)
+        except IpcError as exc:
+            raise self.refused(exc, payload) from exc
+        return _SizedPublication(self, publication, payload)
+
+    def refused(self, error: IpcError, payload: bytes) -> IpcError:
+        """What an error is to the outbox."""
+        self._refusals += 1
+        if len(payload) <= LITE_BYTES or self._refusals < REFUSALS or isinstance(error, RefusedError):
+            return error
+        self._refusals = 0
+        return RefusedError(
+            f"refused {REFUSALS} times with {len(payload)} bytes: nucleus lite publishes at most {LITE_BYTES}, the "
+            f"classic nucleus 131072: publish it in parts, or through S3 ({error})"
+        )
+
+    def done(self) -> None:
+        """A message was published."""
+        self._refusals = 0
+
+
+class _SizedPublication:
+    def __init__(self, publisher: _SizedPublisher, publication: Publication, payload: bytes) -> None:
+        self._publisher, self._publication, self._payload = publisher, publication, payload
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `Publication.wait`."""
+        try:
+            published = self._publication.wait(timeout_s)
+        except IpcError as exc:
+            raise self._publisher.refused(exc, self._payload) from exc
+        if published:
+            self._publisher.done()
+        return published

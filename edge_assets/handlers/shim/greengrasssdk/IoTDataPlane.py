@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from v1_handler import publishing
+from v1_handler import channel
 
 from .Lambda import InvocationException
 
@@ -34,8 +34,8 @@ class Client:
         if policy not in ("AllOrException", "BestEffort", ""):
             raise ValueError(f"Invalid value for queueFullPolicy: {policy}")
         try:
-            publishing.publish(topic, _bytes(payload), policy)
-        except publishing.NotPublishedError as exc:
+            channel.publish(topic, _bytes(payload), policy)
+        except channel.NotPublishedError as exc:
             raise InvocationException(f"Failed to invoke function due to {exc}") from exc
 
     def get_thing_shadow(self, **kwargs: Any) -> Any:
