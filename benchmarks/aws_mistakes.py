@@ -61,7 +61,7 @@ CHANGES = (
     ),
     Change(
         "Messages of a failed deployment",
-        "constructs/edge_constructs/fleet_alarms.py",
+        "constructs/edge_constructs/observability.py",
         '{"StringLike": {"kms:EncryptionContext:aws:sns:topicArn": topics}}',
         '{"StringEquals": {"aws:SourceAccount": ACCOUNT}}',
         ("tests/unit/test_observability_stack.py",),
@@ -82,7 +82,7 @@ CHANGES = (
     ),
     Change(
         "A retained stage could not be deployed again",
-        "constructs/edge_constructs/encryption_key.py",
+        "constructs/edge_constructs/artifact_store.py",
         "RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if retain",
         "RemovalPolicy.RETAIN if retain",
         ("tests/unit/test_storage_stack.py",),

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "constructs"), str(ROOT / "edge_assets" / "inference")]
 
-from edge_constructs.handler_assets import FOLDER
+from edge_constructs.edge_assets import DEPENDENCIES
 from tools.bundle import BundleError, BundleTooLargeError, build
 from tools.bundle_check import announced, failing_imports, modules
 from tools.wheelhouse import Target
@@ -92,7 +92,7 @@ def bundled(package: str, scratch: Path, uv: Path) -> dict[str, object]:
     assert report
     with zipfile.ZipFile(archive) as members:
         members.extractall(scratch / "device")
-    folder = scratch / "device" / FOLDER
+    folder = scratch / "device" / DEPENDENCIES
     names = list(modules(folder))
     failed = failing_imports(sys.executable, folder, names)
     notes = [note for note in report.notes if "import as before" not in note]

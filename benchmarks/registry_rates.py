@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "constructs"))
 import boto3
 from botocore.config import Config
 
-from edge_handlers.deadline import Deadline
 from edge_handlers.device_registry import DeviceRegistry, Registry
+from edge_handlers.service_client import Deadline
 from twin import lifecycle
 from twin.state import TwinState, load_state
 

@@ -70,10 +70,10 @@ CHANGES = (
     ),
     Change(
         "a deadline's share is taken before its margin",
-        "constructs/edge_handlers/deadline.py",
+        "constructs/edge_handlers/service_client.py",
         "share * (context.get_remaining_time_in_millis() / 1000 - MARGIN_S)",
         "share * context.get_remaining_time_in_millis() / 1000 - MARGIN_S",
-        ("tests/handlers/test_deadline.py",),
+        ("tests/handlers/test_service_client.py",),
     ),
     Change(
         "an expired token (400) keeps the credentials",

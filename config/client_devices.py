@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, model_validator
 
 from config.fleet import Ring
-from config.handler import THING, Topic
 from config.public_components import (
     AUTH,
     BRIDGE,
@@ -20,7 +19,7 @@ from config.public_components import (
     MOQUETTE,
 )
 from config.roster import FileName, Listing, RosterError, ThingName, read_list
-from config.routes import CLOUD, DEVICES
+from config.routes import CLOUD, DEVICES, THING, Topic
 from config.section import Section, Slug
 
 #: Filled by the Auth component with the name of the client device that is connected.

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from config.client_devices import ClientDevices
-from config.delivery import Announced, Bootstrap, Pipeline
 from config.edge_server import (
     CPU,
     DEFAULT_VERSIONS,
@@ -30,12 +29,11 @@ from config.edge_server import (
     nucleus_download,
 )
 from config.fleet import LONGEST_WAIT_MIN, Fleet, Health, Promotion, Ring, Rollout
-from config.handler import THING, Handler
 from config.model import Model, camera_host, camera_ways, device_mistakes, serving
 from config.names import Names
-from config.observability import Observability
+from config.operations import Announced, Bootstrap, Observability, Pipeline
 from config.roster import RosterError
-from config.routes import CLOUD, DEVICES, Route, Wiring, wire
+from config.routes import CLOUD, DEVICES, THING, Handler, Route, Wiring, wire
 from config.section import Section, Slug
 
 #: Where AWS has what not every region has, as CloudFormation's own resource schemas say (cfn-lint 1.58):

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from config.loader import stage_names as stage_names
     from config.names import Names as Names
     from config.stage import Stage as Stage
-    from edge_constructs.acknowledgement import acknowledge as acknowledge
-    from edge_constructs.artifact_bucket import ArtifactBucket as ArtifactBucket
+    from edge_constructs.artifact_store import ArtifactBucket as ArtifactBucket
     from edge_constructs.artifact_store import ArtifactStore as ArtifactStore
+    from edge_constructs.artifact_store import EncryptionKey as EncryptionKey
+    from edge_constructs.artifact_store import SigningKey as SigningKey
     from edge_constructs.component_library import Component as Component
     from edge_constructs.component_library import ComponentLibrary as ComponentLibrary
     from edge_constructs.component_library import component_version as component_version
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
     from edge_constructs.edge_assets import MissingAssetError as MissingAssetError
     from edge_constructs.edge_server import EdgeNetwork as EdgeNetwork
     from edge_constructs.edge_server import EdgeServer as EdgeServer
-    from edge_constructs.encryption_key import EncryptionKey as EncryptionKey
-    from edge_constructs.encryption_key import SigningKey as SigningKey
-    from edge_constructs.fleet_alarms import DeploymentNotice as DeploymentNotice
-    from edge_constructs.fleet_alarms import FleetAlarms as FleetAlarms
-    from edge_constructs.fleet_alarms import NotificationTopic as NotificationTopic
-    from edge_constructs.fleet_dashboard import FleetDashboard as FleetDashboard
     from edge_constructs.fleet_deployment import DeploymentHealth as DeploymentHealth
     from edge_constructs.fleet_deployment import FleetDeployment as FleetDeployment
     from edge_constructs.fleet_provisioning import FleetProvisioning as FleetProvisioning
@@ -53,7 +48,12 @@ if TYPE_CHECKING:
     from edge_constructs.model_verification import ModelVerifier as ModelVerifier
     from edge_constructs.neo_compilation import CompilationTarget as CompilationTarget
     from edge_constructs.neo_compilation import NeoCompiler as NeoCompiler
+    from edge_constructs.observability import DeploymentNotice as DeploymentNotice
+    from edge_constructs.observability import FleetAlarms as FleetAlarms
+    from edge_constructs.observability import FleetDashboard as FleetDashboard
+    from edge_constructs.observability import NotificationTopic as NotificationTopic
     from edge_constructs.permission import Permission as Permission
+    from edge_constructs.permission import acknowledge as acknowledge
     from edge_constructs.reproducible_zip import StrangerError as StrangerError
     from edge_constructs.server_join import ServerJoin as ServerJoin
     from edge_constructs.synth import PolicyGate as PolicyGate
@@ -73,9 +73,12 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "config.names": ("Names",),
     "config.stage": ("Stage",),
-    "edge_constructs.acknowledgement": ("acknowledge",),
-    "edge_constructs.artifact_bucket": ("ArtifactBucket",),
-    "edge_constructs.artifact_store": ("ArtifactStore",),
+    "edge_constructs.artifact_store": (
+        "ArtifactBucket",
+        "ArtifactStore",
+        "EncryptionKey",
+        "SigningKey",
+    ),
     "edge_constructs.component_library": (
         "Component",
         "ComponentLibrary",
@@ -88,16 +91,6 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "EdgeNetwork",
         "EdgeServer",
     ),
-    "edge_constructs.encryption_key": (
-        "EncryptionKey",
-        "SigningKey",
-    ),
-    "edge_constructs.fleet_alarms": (
-        "DeploymentNotice",
-        "FleetAlarms",
-        "NotificationTopic",
-    ),
-    "edge_constructs.fleet_dashboard": ("FleetDashboard",),
     "edge_constructs.fleet_deployment": (
         "DeploymentHealth",
         "FleetDeployment",
@@ -129,7 +122,16 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "CompilationTarget",
         "NeoCompiler",
     ),
-    "edge_constructs.permission": ("Permission",),
+    "edge_constructs.observability": (
+        "DeploymentNotice",
+        "FleetAlarms",
+        "FleetDashboard",
+        "NotificationTopic",
+    ),
+    "edge_constructs.permission": (
+        "Permission",
+        "acknowledge",
+    ),
     "edge_constructs.reproducible_zip": ("StrangerError",),
     "edge_constructs.server_join": ("ServerJoin",),
     "edge_constructs.synth": (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from constructs import Construct
 
-from config.delivery import Pipeline
+from config.operations import Pipeline
 from config.stage import Stage
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack, ProvisioningStack

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from constructs import Construct
 
-from config.handler import THING
 from config.model import result_topics
-from config.routes import CLOUD
+from config.routes import CLOUD, THING
 from config.stage import Stage
 from edge_constructs.identities import (
     THING_NAME,

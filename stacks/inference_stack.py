@@ -8,10 +8,16 @@ from constructs import Construct
 
 from config.edge_server import CPU
 from config.fleet import RINGS, Ring
-from config.handler import Handler
 from config.model import local_result_topics, result_topics, serving
+from config.routes import Handler
 from config.stage import Stage
-from edge_constructs.component_library import Component, ComponentLibrary, component_version
+from edge_constructs.component_library import (
+    Component,
+    ComponentLibrary,
+    component_version,
+    local_access,
+    soft_dependencies,
+)
 from edge_constructs.device_registry import ClientAssociations
 from edge_constructs.edge_assets import (
     INFERENCE_RECIPE,
@@ -23,7 +29,6 @@ from edge_constructs.edge_assets import (
 from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment, merged_settings
 from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
-from edge_constructs.recipe import local_access, soft_dependencies
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack
 from stacks.models_stack import ModelsStack, PackagedModel

@@ -12,14 +12,13 @@ from constructs import Construct
 from config.model import Model
 from config.places import MODELS, SOURCES
 from config.stage import Stage
-from edge_constructs.component_library import component_version
+from edge_constructs.component_library import component_version, content_digest
 from edge_constructs.edge_assets import MODEL_RECIPE, MissingAssetError, compiler_archive
 from edge_constructs.model_package import ModelPackage, ModelPackager, OnnxCompiler
 from edge_constructs.model_runtime import check_model, device_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_constructs.model_verification import NEO_VERSIONS, ModelVerifier, neo_image, triton_image
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackager, NeoCompiler
-from edge_constructs.recipe import content_digest
 from edge_constructs.reproducible_zip import check_member, sha256_of
 from stacks.identity_stack import IdentityStack
 from stacks.stage_stack import StageStack, build_folder

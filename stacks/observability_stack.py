@@ -6,9 +6,8 @@ from constructs import Construct
 from config.edge_server import CPU
 from config.model import finds_objects, has_reference, serving
 from config.stage import Stage
-from edge_constructs.fleet_alarms import DeploymentNotice, FleetAlarms, NotificationTopic
-from edge_constructs.fleet_dashboard import FleetDashboard
 from edge_constructs.fleet_rules import FleetRules
+from edge_constructs.observability import DeploymentNotice, FleetAlarms, FleetDashboard, NotificationTopic
 from edge_constructs.permission import arn
 from stacks.stage_stack import StageStack
 from stacks.storage_stack import StorageStack

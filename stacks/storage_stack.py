@@ -3,9 +3,7 @@
 from constructs import Construct
 
 from config.stage import Stage
-from edge_constructs.artifact_bucket import ArtifactBucket
-from edge_constructs.artifact_store import ArtifactStore
-from edge_constructs.encryption_key import EncryptionKey, SigningKey
+from edge_constructs.artifact_store import ArtifactBucket, ArtifactStore, EncryptionKey, SigningKey
 from edge_constructs.permission import ACCOUNT
 from stacks.stage_stack import StageStack
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from config.loader import ConfigurationError, load_stage, stage_names
 from config.places import BUNDLES, FUNCTIONS
-from edge_constructs.handler_assets import FOLDER, LOCK
+from edge_constructs.edge_assets import DEPENDENCIES, LOCK
 from edge_constructs.reproducible_zip import files_below, is_bytecode, sha256_of, write_zip
 from tools.bundle_check import Untrimmed, find_interpreter
 from tools.bundle_trim import RULES, SYMBOLS, Cut, strip, trim
@@ -162,7 +162,7 @@ def build(
     keep |= _kept(function.name, lock)
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundles) as temporary:
-        wheels, unpacked, folder = (Path(temporary) / name for name in ("wheels", "unpacked", FOLDER))
+        wheels, unpacked, folder = (Path(temporary) / name for name in ("wheels", "unpacked", DEPENDENCIES))
         unpacked.mkdir()
         notes = []
         for wheel in _fetch(function.name, lock, target, wheels):
@@ -175,7 +175,7 @@ def build(
         warning = check_size(function.name, size, largest)
         notes += [*told, *([warning] if warning else [])]
         report = Report(size_of(unpacked), size, tuple(cuts), largest, tuple(notes))
-        members = {f"{FOLDER}/{name}": file for name, file in files_below(folder, left_out=is_bytecode).items()}
+        members = {f"{DEPENDENCIES}/{name}": file for name, file in files_below(folder, left_out=is_bytecode).items()}
         archive.with_suffix(".json").write_text(report.json(), encoding="utf-8")
         write_zip(archive, {**members, LOCK: lock})
     return archive, report

@@ -28,9 +28,8 @@ from config.names import Names
 from config.stage import Stage
 from edge_handlers import component_library, device_registry, model_verification, neo_compilation
 from edge_handlers.certificates import PolicyInUseError
-from edge_handlers.deadline import Deadline, DeadlineError
 from edge_handlers.device_list import CLIENTS, OWNER, DeviceList
-from edge_handlers.service_client import GONE, AwsCallError, ignoring, unless_absent
+from edge_handlers.service_client import GONE, AwsCallError, Deadline, DeadlineError, ignoring, unless_absent
 from twin.errors import TwinError
 from twin.inventory import LISTINGS, VPC_PARTS, Account, Listing
 

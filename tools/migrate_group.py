@@ -20,11 +20,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from config.handler import Handler
 from config.model import Model
 from config.names import Names
 from config.places import FUNCTIONS
-from config.routes import CLOUD, DEVICES, Route, wire
+from config.routes import CLOUD, DEVICES, Handler, Route, wire
 
 LIMIT_BYTES, LIMIT_DOCUMENTS = 16 << 20, 10_000
 _SPACE = re.compile(r"[\ufeff \t\r\n]*")

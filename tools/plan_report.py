@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import takewhile
 
-from config.delivery import Announced
+from config.operations import Announced
 from nucleus_lite.deployment import COMPONENTS
 from tools.cloud_assembly import Stack
 from tools.plan_changes import Plan, StayingStack, TargetPlan

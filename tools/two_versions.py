@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
 
-from config.delivery import Announced
 from config.loader import load_stage, stage_names
+from config.operations import Announced
 from tools.cloud_assembly import LIMIT_S, NOTHING, ROOT, Assembly, AssemblyError, read_assembly, synth
 
 #: What set-up has made; a checkout of another version uses it, too.

@@ -10,10 +10,8 @@ from aws_cdk import aws_codepipeline as codepipeline
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.artifact_bucket import ArtifactBucket
-from edge_constructs.encryption_key import EncryptionKey
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, logging_to
+from edge_constructs.artifact_store import ArtifactBucket, EncryptionKey
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, acknowledge, arn, logging_to
 
 IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
 PYTHON = "3.11"

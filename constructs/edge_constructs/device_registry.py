@@ -9,10 +9,9 @@ from aws_cdk import Duration
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
-from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.artifact_store import asset_reading, file_asset
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, arn
+from edge_constructs.permission import Permission, acknowledge, arn
 from edge_handlers import client_devices, device_registry, sagemaker_devices
 from edge_handlers.device_list import CLIENTS, DeviceList, write_devices
 

@@ -12,8 +12,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.permission import Permission, ServiceRole
+from edge_constructs.permission import Permission, ServiceRole, acknowledge
 
 #: What a core device opens connections to: AWS APIs and S3, IoT Core, the Greengrass data plane.
 _EGRESS_PORTS = {"https": 443, "mqtt": 8883, "greengrass": 8443}

@@ -13,7 +13,7 @@ from constructs import Construct
 
 from config.fleet import Growth, Health, Promotion, Rollout
 from config.public_components import PUBLIC_COMPONENTS
-from edge_constructs.artifact_bucket import PROMOTIONS, ArtifactBucket
+from edge_constructs.artifact_store import PROMOTIONS, ArtifactBucket
 from edge_constructs.component_library import Component
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn

@@ -12,9 +12,8 @@ from constructs import Construct
 
 from config.fleet import RINGS
 from config.names import Names
-from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.handler_provider import HANDLER, LOG, HandlerProvider, entry_name, handler_code
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, logging_to
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, acknowledge, arn, logging_to
 from edge_handlers import fleet_provisioning, provisioning_hook
 from edge_handlers.provisioning_hook import PARAMETER
 

@@ -9,9 +9,8 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from config.names import Names
-from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.artifact_bucket import PROMOTIONS, RESULTS, ArtifactBucket
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, merged
+from edge_constructs.artifact_store import PROMOTIONS, RESULTS, ArtifactBucket
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, acknowledge, arn, merged
 
 Action = iot.CfnTopicRule.ActionProperty
 

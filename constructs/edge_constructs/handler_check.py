@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from config.handler import Handler
-from edge_constructs.edge_assets import COMPONENT
-from edge_constructs.handler_assets import FOLDER, HANDLERS, LOCK, function_files
+from config.routes import Handler
+from edge_constructs.edge_assets import COMPONENT, DEPENDENCIES, HANDLERS, LOCK, function_files
 
 #: What to do about a module that V1 functions often import; docs/migration.md has the same.
 _AS_ONNX = "run the model as ONNX with onnxruntime, which the runtime has"
@@ -145,7 +144,7 @@ def _standard_library(python: str) -> frozenset[str]:
 def _in_bundle(archive: Path) -> frozenset[str]:
     with zipfile.ZipFile(archive) as members:
         names = [PurePosixPath(name).parts for name in members.namelist()]
-    return _tops(parts[1:] for parts in names if parts[0] == FOLDER)
+    return _tops(parts[1:] for parts in names if parts[0] == DEPENDENCIES)
 
 
 def _in_wheels(archive: Path) -> frozenset[str]:

@@ -7,14 +7,19 @@ from typing import Any
 
 from constructs import Construct
 
-from config.handler import THING, Handler
 from config.places import FUNCTIONS
-from config.routes import HandlerTopics
+from config.routes import THING, Handler, HandlerTopics
 from edge_constructs.artifact_store import ArtifactStore
-from edge_constructs.component_library import Component, ComponentLibrary, component_version
-from edge_constructs.handler_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
+from edge_constructs.component_library import (
+    Component,
+    ComponentLibrary,
+    component_version,
+    fill_recipe,
+    local_access,
+    soft_dependencies,
+)
+from edge_constructs.edge_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports, provided_modules
-from edge_constructs.recipe import fill_recipe, local_access, soft_dependencies
 
 _CLOUD, _LOCAL = "aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"
 #: The nucleus' own variable for the device's name: filled in access control by the classic one, from 2.6.0 on.

@@ -11,8 +11,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from edge_constructs.acknowledgement import acknowledge
-from edge_constructs.permission import Permission, ServiceRole, arn, logging_to
+from edge_constructs.permission import Permission, ServiceRole, acknowledge, arn, logging_to
 from edge_handlers.answering import GIVEN_UP, LIMIT_S, WAITER
 from edge_handlers.custom_resource import Contract
 

@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_iot as iot
 from constructs import Construct
 
-from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.artifact_store import ArtifactBucket
 from edge_constructs.permission import Permission, ServiceRole, arn
 
 #: Filled by AWS IoT with the name of the thing that the certificate is attached to.

@@ -10,9 +10,8 @@ from typing import Any
 from aws_cdk import Duration, Size
 from constructs import Construct
 
-from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.artifact_store import ArtifactBucket, SigningKey
 from edge_constructs.edge_assets import compiler_python
-from edge_constructs.encryption_key import SigningKey
 from edge_constructs.handler_provider import HandlerProvider
 from edge_handlers import model_package, onnx_compilation
 

@@ -9,7 +9,7 @@ from aws_cdk import CustomResource, Duration
 from constructs import Construct
 
 from config.places import PROJECT
-from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.artifact_store import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
 from edge_constructs.permission import Permission, arn, pass_role
 from edge_handlers import model_verification

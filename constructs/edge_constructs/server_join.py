@@ -5,9 +5,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from edge_constructs.acknowledgement import acknowledge
 from edge_constructs.handler_provider import HANDLER, LOG, HandlerProvider, entry_name, handler_code
-from edge_constructs.permission import Permission, ServiceRole, arn, logging_to
+from edge_constructs.permission import Permission, ServiceRole, acknowledge, arn, logging_to
 from edge_handlers import server_join
 
 _CERTIFICATES = "a certificate's id is known when it is made"

@@ -14,9 +14,9 @@ from config import loader
 from config.places import PROJECT
 from edge_constructs.reproducible_zip import leftovers
 from edge_rules import EdgeChecks
-from edge_rules.device_rules import places_left
+from edge_rules.deployment_rules import places_left
 from edge_rules.fleet_view import FleetView
-from edge_rules.shared_objects import read_ahead
+from edge_rules.wheel_rules import read_ahead
 
 CDK_JSON = PROJECT / "cdk.json"
 

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
-from edge_handlers.deadline import Deadline
-from edge_handlers.service_client import client, explaining, ignoring
+from edge_handlers.service_client import Deadline, client, explaining, ignoring
 
 LOG = logging.getLogger(__name__)
 PAGE = 1000  # DeleteObjects takes no more keys in one call

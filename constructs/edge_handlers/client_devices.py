@@ -13,9 +13,8 @@ from botocore.exceptions import ClientError
 
 from edge_handlers.answering import CALLED_OFF, answering, now
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse
-from edge_handlers.deadline import Deadline, each_in_time
 from edge_handlers.device_list import OWNER, DeviceList
-from edge_handlers.service_client import GONE, AwsCallError, client, explaining, is_absent
+from edge_handlers.service_client import GONE, AwsCallError, Deadline, client, each_in_time, explaining, is_absent
 
 LOG = logging.getLogger(__name__)
 WORKERS = 4

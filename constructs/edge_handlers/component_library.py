@@ -21,9 +21,8 @@ from typing import Annotated, Any
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, Properties, Request, RequestType, mapping, parse, texts
-from edge_handlers.deadline import Deadline
 from edge_handlers.device_list import check_thing_group
-from edge_handlers.service_client import GONE, client, describe, explaining, ignoring, settling
+from edge_handlers.service_client import GONE, Deadline, client, describe, explaining, ignoring, settling
 
 LOG = logging.getLogger(__name__)
 DIGEST_TAG = "edgewright:recipe"

@@ -14,9 +14,8 @@ from typing import Annotated, Any
 from edge_handlers.answering import CALLED_OFF, answering, now
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
-from edge_handlers.deadline import Deadline, each_in_time
 from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList
-from edge_handlers.service_client import GONE, client, describe, explaining, ignoring, settling
+from edge_handlers.service_client import GONE, Deadline, client, describe, each_in_time, explaining, ignoring, settling
 
 LOG = logging.getLogger(__name__)
 WORKERS = 8  # about a hundred calls a second together, which is what IoT Core takes of each kind

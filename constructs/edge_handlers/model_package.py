@@ -25,7 +25,6 @@ from typing import Annotated, Any
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
-from edge_handlers.deadline import Deadline
 from edge_handlers.model_archive import fetch
 from edge_handlers.s3_objects import (
     CHUNK_BYTES,
@@ -39,7 +38,7 @@ from edge_handlers.s3_objects import (
     source_of,
     uri,
 )
-from edge_handlers.service_client import client, explaining
+from edge_handlers.service_client import Deadline, client, explaining
 
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"

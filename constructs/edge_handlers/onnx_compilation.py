@@ -19,10 +19,9 @@ from typing import Annotated, Any
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, content_name, json_object, parse
-from edge_handlers.deadline import Deadline
 from edge_handlers.model_archive import fetch, pack_one
 from edge_handlers.s3_objects import ObjectStore, S3Location, check_job, check_own, sha256_of, source_of, uri
-from edge_handlers.service_client import client, explaining
+from edge_handlers.service_client import Deadline, client, explaining
 
 MODEL = "model.onnx"
 NEEDED = ("numpy", "onnxruntime")

@@ -11,9 +11,8 @@ from botocore.exceptions import ClientError
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
-from edge_handlers.deadline import Deadline, DeadlineError
 from edge_handlers.device_list import DeviceList
-from edge_handlers.service_client import AwsCallError, client, explaining, is_absent, settling
+from edge_handlers.service_client import AwsCallError, Deadline, DeadlineError, client, explaining, is_absent, settling
 
 LOG = logging.getLogger(__name__)
 RETIRED = 'AWS retired SageMaker Edge Manager on 2024-04-26; set fleet.registry = "iot"'

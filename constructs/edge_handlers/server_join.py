@@ -17,9 +17,8 @@ from typing import Annotated, Any
 from edge_handlers.answering import answering
 from edge_handlers.certificates import certificates_of, delete_certificate, release, things_of
 from edge_handlers.custom_resource import Contract, Key, RequestType, parse
-from edge_handlers.deadline import Deadline, DeadlineError
 from edge_handlers.device_list import JOINED, JOINING
-from edge_handlers.service_client import client, describe, explaining, ignoring
+from edge_handlers.service_client import Deadline, DeadlineError, client, describe, explaining, ignoring
 
 LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)

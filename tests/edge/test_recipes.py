@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from config.handler import Handler
-from config.routes import HandlerTopics
+from config.routes import Handler, HandlerTopics
+from edge_constructs.component_library import fill_recipe, local_access
 from edge_constructs.handler_component import recipe_values
-from edge_constructs.recipe import fill_recipe, local_access
 from tests.edge.model_folder import ROOT
 from tests.edge.recipe_rules import violations
 

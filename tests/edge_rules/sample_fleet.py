@@ -7,8 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from edge_rules.edge_checks import find
 from edge_rules.fleet_view import FleetView
-from edge_rules.rule_book import find
 from tests.edge_rules.small_elf import wheel
 
 RUNTIME_DIGEST, CODE_DIGEST, COMPILER_DIGEST = "a" * 64, "b" * 64, "d" * 64

@@ -14,7 +14,7 @@ from benchmarks.aws_mistakes import CHANGES
 from benchmarks.unnoticed_changes import Change
 from config.loader import ConfigurationError, load_stage
 from edge_constructs.synth import PolicyGate, PolicyViolationError, new_app
-from edge_rules.rule_book import RULES
+from edge_rules.edge_checks import RULES
 from tests.edge_rules.breaks import BREAKS
 from tests.edge_rules.sample_fleet import Fleet
 

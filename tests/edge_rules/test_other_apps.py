@@ -19,8 +19,8 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as s3_assets
 from aws_cdk import aws_sns as sns
 
+from edge_rules.edge_checks import find
 from edge_rules.fleet_view import FleetView
-from edge_rules.rule_book import find
 
 AUTH, BROKER, BRIDGE = (f"aws.greengrass.clientdevices.{name}" for name in ("Auth", "mqtt.Moquette", "mqtt.Bridge"))
 _Deployment = greengrass.CfnDeployment

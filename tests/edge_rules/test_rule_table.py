@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from edge_rules.rule_book import as_markdown
+from edge_rules.edge_checks import as_markdown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "edge-rules.md"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edge_rules.device_rules import places_left
-from edge_rules.rule_book import RULES
+from edge_rules.deployment_rules import places_left
+from edge_rules.edge_checks import RULES
 from tests.edge_rules.breaks import ALSO, BREAKS, KEEPS
 from tests.edge_rules.device_breaks import add_tools
 from tests.edge_rules.sample_fleet import Fleet

@@ -23,7 +23,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
     ours, sleep = threading.get_ident(), time.sleep
     # A handler's own worker threads pause here.
-    monkeypatch.setattr("edge_handlers.service_client.time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(
+        "edge_handlers.service_client.time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+    )
     monkeypatch.setattr(time, "sleep", lambda s: slept.append(s) if threading.get_ident() == ours else sleep(s))
     return slept
 

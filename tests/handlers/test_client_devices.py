@@ -11,9 +11,8 @@ import pytest
 from edge_handlers.answering import CALLED_OFF
 from edge_handlers.client_devices import AssociationError, Associations, is_complete, listed, on_event
 from edge_handlers.custom_resource import Properties
-from edge_handlers.deadline import DeadlineError
 from edge_handlers.device_list import OWNER, DeviceList, write_devices
-from edge_handlers.service_client import AwsCallError
+from edge_handlers.service_client import AwsCallError, DeadlineError
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_greengrass import FakeGreengrass
@@ -210,7 +209,7 @@ def test_ten_thousand_go_in_hundreds_over_several_calls(stage: Stage, monkeypatc
         if next(left, None) is None and stage.polls < 2:
             raise DeadlineError(doing)
 
-    monkeypatch.setattr("edge_handlers.deadline.Deadline.check", is_over)
+    monkeypatch.setattr("edge_handlers.service_client.Deadline.check", is_over)
     stage.create(wanted)
 
     assert stage.polls == 2

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from edge_handlers.component_library import DIGEST_TAG, ComponentVersionError, on_event
-from edge_handlers.deadline import DeadlineError
-from edge_handlers.service_client import AwsCallError
+from edge_handlers.service_client import AwsCallError, DeadlineError
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_greengrass import FakeGreengrass

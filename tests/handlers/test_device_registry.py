@@ -50,12 +50,12 @@ def test_thousands_of_devices_take_several_calls_and_each_goes_on_where_the_last
     left = iter([True] * 1000 + [False])
 
     def is_over(self: Any, doing: str) -> None:
-        from edge_handlers.deadline import DeadlineError
+        from edge_handlers.service_client import DeadlineError
 
         if not next(left, True):
             raise DeadlineError(doing)
 
-    monkeypatch.setattr("edge_handlers.deadline.Deadline.check", is_over)
+    monkeypatch.setattr("edge_handlers.service_client.Deadline.check", is_over)
     registry.create(devices)
 
     assert registry.polls > 1

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from edge_handlers import model_package
-from edge_handlers.deadline import DeadlineError
 from edge_handlers.model_package import LayoutError, on_event
 from edge_handlers.s3_objects import ContentError
-from edge_handlers.service_client import AwsCallError
+from edge_handlers.service_client import AwsCallError, DeadlineError
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_s3 import FakeS3

@@ -12,10 +12,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save_model
 
-from edge_handlers.deadline import DeadlineError
 from edge_handlers.onnx_compilation import OptimiserError, SourceError, WheelError, on_event
 from edge_handlers.onnx_optimise import optimise
-from edge_handlers.service_client import AwsCallError
+from edge_handlers.service_client import AwsCallError, DeadlineError
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_s3 import FakeS3

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from edge_handlers.deadline import DeadlineError
 from edge_handlers.sagemaker_devices import on_event
-from edge_handlers.service_client import AwsCallError
+from edge_handlers.service_client import AwsCallError, DeadlineError
 from tests.handlers import event
 from tests.handlers.event import Context
 from tests.handlers.fake_device_fleets import FakeDeviceFleets

@@ -1,6 +1,10 @@
-"""The real boto3 client, its connection replaced: what is retried, how often, and how long a call can take."""
+"""The real boto3 client, its connection replaced: what is retried, how often, and how long a call can take.
+
+And how long a handler may work, of the time that its Lambda function has left.
+"""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from edge_handlers import service_client
 from edge_handlers.neo_compilation import retire
-from edge_handlers.service_client import AwsCallError, explaining, ignoring, settling
+from edge_handlers.service_client import MARGIN_S, AwsCallError, Deadline, DeadlineError, explaining, ignoring, settling
 from tests.handlers.fake_service import refusal
 
 SHORTEST_FUNCTION_S = 300
@@ -129,3 +133,37 @@ def test_waits_for_a_change_to_settle_a_bounded_number_of_times(pauses: list[flo
     with pytest.raises(ClientError):
         settling(refuse, "DeleteConflictException", attempts=4)
     assert len(pauses) == 2 + 3
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Any:
+    clock = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(service_client, "time", SimpleNamespace(monotonic=lambda: clock.s))
+    return clock
+
+
+def context(seconds: float) -> Any:
+    return SimpleNamespace(get_remaining_time_in_millis=lambda: seconds * 1000)
+
+
+@pytest.mark.parametrize(("share", "left_s"), [(1.0, 100.0), (0.5, 50.0), (0.1, 10.0)])
+def test_a_share_is_one_of_the_time_before_the_margin_which_stays_whole(now: Any, share: float, left_s: float) -> None:
+    assert Deadline.of(context(100 + MARGIN_S), share).remaining() == pytest.approx(left_s)
+
+
+def test_what_is_under_way_is_named_once_the_time_is_over(now: Any) -> None:
+    deadline = Deadline.of(context(100 + MARGIN_S))
+    now.s += 99.9
+    deadline.check("delete devices")
+
+    now.s += 0.1
+    with pytest.raises(DeadlineError, match="over while it was about to delete devices; run the same command again"):
+        deadline.check("delete devices")
+    assert deadline.remaining() == pytest.approx(0)
+
+
+def test_a_function_that_has_less_than_the_margin_left_begins_nothing(now: Any) -> None:
+    deadline = Deadline.of(context(MARGIN_S - 1), 0.5)
+
+    with pytest.raises(DeadlineError):
+        deadline.check("begin")

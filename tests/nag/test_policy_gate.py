@@ -33,7 +33,7 @@ UNSAFE_COMPONENT = """
     from aws_cdk import aws_greengrassv2 as greengrass
     component = greengrass.CfnComponentVersion(stack, "Unsafe", inline_recipe='{{"Manifests": []}}')
     if {acknowledged}:
-        from edge_constructs.acknowledgement import acknowledge
+        from edge_constructs.permission import acknowledge
         acknowledge(component, {{"Edge-ComponentRetain": "nothing was ever deployed with it"}})
 """
 BROKEN_TEMPLATE = 'cdk.CfnResource(stack, "Queue", type="AWS::SQS::Queue", properties={"DelaySeconds": "soon"})'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_rules.rule_book import RULES
+from edge_rules.edge_checks import RULES
 from nucleus_lite import RELEASE, Fact, configuration, deployment, ipc, recipe, unit
 from tests.core_device.test_dialect import QUIRKS
 from tests.nucleus_lite.differences import TABLES, Difference

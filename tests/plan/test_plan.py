@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from config.delivery import Announced
+from config.operations import Announced
 from tests.plan.sample_assembly import (
     CHANGES,
     Change,

@@ -18,12 +18,12 @@ from edge_constructs.edge_assets import (
     bare_python,
     compiler_archive,
     compiler_python,
+    function_files,
     inference_archive,
     package_files,
     runtime_archive,
     shipped_code,
 )
-from edge_constructs.handler_assets import function_files
 from edge_constructs.reproducible_zip import StrangerError, files_below
 from edge_constructs.synth import left_out
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.names import Names
 from config.places import FUNCTIONS
-from config.routes import wire
-from edge_constructs.edge_assets import MissingAssetError
-from edge_constructs.handler_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
+from config.routes import Handler, wire
+from edge_constructs.component_library import fill_recipe
+from edge_constructs.edge_assets import HANDLER_RECIPE, MissingAssetError, dependencies_archive, handler_archive
 from edge_constructs.handler_check import (
     ADVICE,
     HandlerDeclarationError,
@@ -26,7 +25,6 @@ from edge_constructs.handler_check import (
     provided_modules,
 )
 from edge_constructs.handler_component import check_access, recipe_values
-from edge_constructs.recipe import fill_recipe
 from edge_constructs.reproducible_zip import write_zip
 
 DIGITS = FUNCTIONS / "digits"

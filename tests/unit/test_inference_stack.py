@@ -11,9 +11,8 @@ from pydantic import ValidationError
 
 from config.model import Model, local_result_topics, result_topics, serving
 from config.names import Names
-from edge_constructs.artifact_bucket import ArtifactBucket
+from edge_constructs.artifact_store import ArtifactBucket, EncryptionKey
 from edge_constructs.component_library import ComponentLibrary
-from edge_constructs.encryption_key import EncryptionKey
 from edge_constructs.fleet_deployment import merged_settings
 from edge_constructs.synth import new_app, read_context
 from tests.synthesis import assembly, resources, template

@@ -41,8 +41,6 @@ MOST = 25
 ASKED = {
     "config/names.py",
     "constructs/edge_constructs/permission.py",
-    "constructs/edge_constructs/acknowledgement.py",
-    "constructs/edge_handlers/deadline.py",
     "constructs/edge_handlers/service_client.py",
 }
 

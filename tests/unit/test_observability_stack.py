@@ -10,9 +10,9 @@ import pytest
 from aws_cdk.assertions import Template
 
 from config.loader import load_stage
-from config.observability import HEARTBEAT_S, Observability
-from edge_constructs.fleet_alarms import PATTERN_ROOM, DeploymentNotice, patterns
+from config.operations import HEARTBEAT_S, Observability
 from edge_constructs.fleet_rules import DRIFT, FAILED, LATENCY, model_metric
+from edge_constructs.observability import PATTERN_ROOM, DeploymentNotice, patterns
 from edge_constructs.synth import new_app, read_context
 from edge_inference.settings import ServiceSettings
 from stacks.observability_stack import ObservabilityStack

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from config.handler import Handler
 from config.loader import ConfigurationError, load_stage
 from config.model import Model
 from config.names import Names
 from config.routes import (
     CONNECTION_SUBSCRIPTIONS,
     NUCLEUS_SUBSCRIPTIONS,
+    Handler,
     HandlerTopics,
     Route,
     Wiring,
@@ -21,9 +21,9 @@ from config.routes import (
     _Way,
     wire,
 )
-from edge_constructs.handler_assets import HANDLER_RECIPE
+from edge_constructs.component_library import fill_recipe
+from edge_constructs.edge_assets import HANDLER_RECIPE
 from edge_constructs.handler_component import check_access, recipe_values
-from edge_constructs.recipe import fill_recipe
 from nucleus_lite import ipc
 
 NAMES = Names("lab")

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 from aws_cdk.assertions import Match, Template
 
-from edge_constructs.artifact_bucket import ArtifactBucket
-from edge_constructs.artifact_store import ArtifactStore
-from edge_constructs.encryption_key import EncryptionKey
+from edge_constructs.artifact_store import ArtifactBucket, ArtifactStore, EncryptionKey
 from edge_constructs.synth import read_context
 from tests.synthesis import resources, template
 

@@ -1,12 +1,14 @@
-"""Recipe templates and their placeholders."""
+"""Recipe templates and their placeholders; a version is a function of the content."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge_constructs.component_library import component_version
-from edge_constructs.recipe import LIMIT_BYTES, fill_recipe
+from edge_constructs.component_library import LIMIT_BYTES, component_version, content_version, fill_recipe
 
 
 def template(folder: Path, content: object) -> Path:
@@ -79,3 +81,25 @@ def test_a_recipe_that_is_too_long_for_its_nucleus_is_refused_with_limit_size_an
     assert fill_recipe(path, {"NUCLEUS": nucleus, "TEXT": "x" * (limit - spare)})
     with pytest.raises(ValueError, match=rf"a recipe must fit into {limit} bytes, got {limit + 1}: {fix}"):
         fill_recipe(path, {"NUCLEUS": nucleus, "TEXT": "x" * (limit - spare + 1)})
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_is_a_version_that_recipes_accept(parts: list[str]) -> None:
+    version = content_version(*parts)
+
+    assert re.fullmatch(r"1\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})", version)
+    assert version == content_version(*parts)
+
+
+def test_stays_the_same_from_release_to_release() -> None:
+    assert content_version("recipe", b"digest") == "1.511463.431768"
+
+
+@pytest.mark.parametrize("other", [("ab", "c"), ("abc",), ("c", "ab"), ("a", "bc", "")])
+def test_tells_other_parts_apart(other: tuple[str, ...]) -> None:
+    assert content_version(*other) != content_version("a", "bc")
+
+
+def test_refuses_no_content() -> None:
+    with pytest.raises(ValueError, match="at least one part"):
+        content_version()

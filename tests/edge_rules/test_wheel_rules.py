@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_constructs.handler_assets import HANDLERS
+from edge_constructs.edge_assets import HANDLERS
 from edge_constructs.handler_provider import SOURCE_ROOT
-from edge_rules import shared_objects
-from edge_rules.shared_objects import SharedObjectError, glibc_needs, needed_glibc
-from edge_rules.wheel_rules import DEVICE_GLIBC, glibc_of
+from edge_rules import wheel_rules
+from edge_rules.wheel_rules import DEVICE_GLIBC, SharedObjectError, glibc_needs, glibc_of, needed_glibc
 from tests.edge_rules.small_elf import shared_object, wheel
 
 RUNTIME = Path(__file__).resolve().parents[2] / "edge_assets" / "runtime" / "wheelhouse"
@@ -70,8 +69,8 @@ def test_who_asks_for_what_is_read_ahead_waits_for_it_and_reads_nothing_again(
         assert released.wait(60)
         return needed_glibc(content)
 
-    monkeypatch.setattr(shared_objects, "needed_glibc", needed)
-    with shared_objects.read_ahead([broken, archive]):
+    monkeypatch.setattr(wheel_rules, "needed_glibc", needed)
+    with wheel_rules.read_ahead([broken, archive]):
         assert begun.wait(60)
         asked = threading.Thread(target=lambda: readers.append(repr(glibc_needs(archive))))
         asked.start()
@@ -91,8 +90,8 @@ def test_what_nobody_has_asked_for_by_the_end_is_not_read(tmp_path: Path, monkey
         begun.set()
         assert released.wait(60)
 
-    monkeypatch.setattr(shared_objects, "glibc_needs", needs)
-    with shared_objects.read_ahead(places):
+    monkeypatch.setattr(wheel_rules, "glibc_needs", needs)
+    with wheel_rules.read_ahead(places):
         assert begun.wait(60)
         (reader,) = [thread for thread in threading.enumerate() if thread.name == "read ahead"]
     released.set()
