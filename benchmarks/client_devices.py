@@ -28,8 +28,8 @@ from twin import lifecycle
 from twin.core_device.client_devices import packets
 from twin.devices import own_devices
 from twin.devices.identity import certificate_authority, make_certificate
-from twin.edge_processes import device_pid, devices_folder
 from twin.ports import free_ports
+from twin.process import device_pid, devices_folder
 from twin.state import TwinState
 
 CORE, GROUP = "device-01", "site"

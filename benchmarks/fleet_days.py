@@ -24,10 +24,10 @@ from benchmarks.simulated_fleet import ASKED, BEATS, Trial, memory_mb, wait
 from twin import lifecycle
 from twin.clock import Clock
 from twin.devices import simulated_fleet
-from twin.edge_processes import fleet_folder
 from twin.operator import OperatorClient
-from twin.simulation.ledger import read_entries
+from twin.process import fleet_folder
 from twin.simulation.profile import Lot, read_profile
+from twin.simulation.storage import read_entries
 
 AWAY = 0.3
 NOTIFICATIONS = "$aws/things/+/jobs/notify-next-namespace-aws-gg-deployment"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from twin.devices.nucleus_files import COMPONENT_USER
+from twin.devices.identity import COMPONENT_USER
 
 NUCLEUS_USER = "ggcore"
 ROOT = os.geteuid() == 0

@@ -27,10 +27,10 @@ from tools.rehearsal_report import ABORTED, EMPTY, NOT_REACHED, THROUGH, UNCHANG
 from twin.clock import Clock
 from twin.devices import simulated_fleet
 from twin.devices.simulated_fleet import SimulatedDevice
-from twin.edge_processes import fleet_folder
 from twin.errors import TwinError
-from twin.simulation.ledger import Entry, read_entries
+from twin.process import fleet_folder
 from twin.simulation.profile import Lot, Profile
+from twin.simulation.storage import Entry, read_entries
 from twin.state import TwinState
 
 _BUCKET = "rehearsal"

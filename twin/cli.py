@@ -26,7 +26,8 @@ from twin import faults, lifecycle, log_files, unsaved
 from twin import inventory as inventory_module
 from twin import predict as asking
 from twin.clock import Clock
-from twin.devices import client_device, nucleus_files, own_devices
+from twin.devices import client_device, own_devices
+from twin.devices.identity import write_bundle
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
@@ -324,7 +325,7 @@ def join(
     membership = Membership(state, stage)
     identity = membership.join(thing, group)
     try:
-        nucleus_files.write_bundle(folder, identity, state.proxy_port, root)
+        write_bundle(folder, identity, state.proxy_port, root)
     except TwinError:
         membership.leave(thing)
         raise
@@ -406,9 +407,9 @@ def env() -> None:
 def patches() -> None:
     """List what the twin changes in MiniStack and why; exit code 1 with what does not fit the installed release."""
     # Here, because it takes a second, and no other command needs MiniStack.
-    from twin.cloud.ministack import report
+    from twin.cloud.ministack.patches import take_report
 
-    found = report.take()
+    found = take_report()
     for patch in found.patches:
         _output.print(f"{patch.target} (since {patch.since})\n    {patch.why}", markup=False)
     _output.print(f"{len(found.patches)} names; MiniStack {found.release}")

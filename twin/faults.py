@@ -14,9 +14,8 @@ from pathlib import Path
 import psutil
 
 from twin.core_device.processes import FAULTS as DAEMONS
-from twin.edge_processes import CUT_OFF
 from twin.errors import TwinError
-from twin.process import with_descendants
+from twin.process import CUT_OFF, with_descendants
 from twin.state import TwinState
 from twin.status import device_processes, device_roots
 from twin.unsaved import NETWORK_PATH, signed

@@ -21,11 +21,18 @@ import psutil
 from twin import unsaved
 from twin.clock import Clock
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
-from twin.edge_processes import end_edge_processes
 from twin.errors import TwinError
 from twin.files import finish_together, private_folder, private_opener, try_room
 from twin.ports import free_ports, is_free
-from twin.process import ProcessIdentity, end_processes, heads, listened_on, processes_where, with_descendants
+from twin.process import (
+    ProcessIdentity,
+    end_edge_processes,
+    end_processes,
+    heads,
+    listened_on,
+    processes_where,
+    with_descendants,
+)
 from twin.state import PORT_NAMES, STATE_FILE, TwinState, load_state, remove_state, save_state
 
 REGION = "us-east-1"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from twin.edge_processes import devices_folder, fleet_folder, instances_folder
+from twin.process import devices_folder, fleet_folder, instances_folder
 
 POLL_S = 0.3
 _FIRST_BYTES, _LINE_BYTES = 4 << 20, 512

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from twin import unsaved
 from twin.clock import Clock
 from twin.devices import own_devices
-from twin.edge_processes import device_pid, devices_folder, instances_folder
+from twin.process import device_pid, devices_folder, instances_folder
 from twin.simulation.identities import names as fleet_names
 from twin.simulation.identities import status as fleet_status
 from twin.state import TwinState

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 
 from tests.core_device.small_broker import SmallBroker, running_broker
 from tests.core_device.tls_identity import TlsIdentity, renew
-from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import QUEUE_LIMIT_BYTES, Connection
 from twin.core_device.cloud.mqtt_client import IN_FLIGHT_LIMIT
 from twin.core_device.cloud.spool import PIECE_BYTES, Backlog, Spool
 from twin.core_device.dialect import CLASSIC, LITE, Dialect
-from twin.core_device.errors import RequestRejectedError
+from twin.core_device.errors import Backoff, RequestRejectedError
 
 
 def run(

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from tests.core_device.small_broker import SmallBroker, running_broker
-from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.deployment.jobs import Job, JobQueue
-from twin.core_device.errors import RequestRejectedError
+from twin.core_device.errors import Backoff, RequestRejectedError
 
 PREFIX = "$aws/things/thing-1/jobs"
 NS = "namespace-aws-gg-deployment"

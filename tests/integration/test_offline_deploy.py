@@ -30,7 +30,7 @@ from tools.offline_deploy import OfflineDeploy
 from tools.predictions import accuracy, predict_held_out
 from twin import inventory, lifecycle
 from twin.cli import application
-from twin.devices.nucleus_files import COMPONENT_USER
+from twin.devices.identity import COMPONENT_USER
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState

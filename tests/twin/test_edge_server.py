@@ -23,7 +23,7 @@ from tests.twin.conftest import Clients, handlers_zip, outputs_of, trust, wait_u
 from twin.cloud.edge_server import edge_server as servers
 from twin.cloud.edge_server.device_process import LONGEST_DELAY_S, KeptDevice
 from twin.cloud.edge_server.edge_server import UserDataError, parse, send_outcome
-from twin.edge_processes import instances_folder
+from twin.process import instances_folder
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, take_status
 

@@ -16,9 +16,8 @@ from twin.clock import Clock
 from twin.cloud.edge_server import supervisor
 from twin.cloud.edge_server.supervisor import drop_half_made
 from twin.cloud_process import Settings
-from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
-from twin.devices.nucleus_files import CONFIG_FILE
-from twin.edge_processes import instances_folder
+from twin.devices.identity import CERTIFICATE, CONFIG_FILE, KEY, ROOT_CA
+from twin.process import instances_folder
 
 BEGAN = 1_000.0
 

@@ -24,10 +24,9 @@ from tests.stand_in import NEEDED
 from tests.twin.conftest import wait_until
 from twin import lifecycle
 from twin.core_device.files import Layout
-from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, instances_folder
 from twin.errors import TwinError
 from twin.ports import free_ports
-from twin.process import ProcessIdentity, listened_on
+from twin.process import COMPONENT_VARIABLE, DEVICE_VARIABLE, ProcessIdentity, instances_folder, listened_on
 from twin.state import PORT_NAMES, TwinState, load_state, save_state
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from tests.twin.conftest import Clients
 from twin import inventory
 from twin.cli import application
-from twin.devices import nucleus_files
-from twin.devices.identity import CloudNames, Identity
+from twin.devices.identity import CLASSIC_CONFIG_FILE, CONFIG_FILE, CloudNames, Identity, write_bundle
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.state import TwinState
@@ -38,8 +37,8 @@ def test_a_joined_device_is_known_by_the_files_of_its_folder_and_leaves_without_
     result = run("join", "board-1", "--group", "ring-a", "--out", str(tmp_path / "b"), "--root", str(tmp_path / "b"))
 
     assert result.exit_code == 0, result.output
-    config = yaml.safe_load((tmp_path / "b" / nucleus_files.CONFIG_FILE).read_text())
-    classic = yaml.safe_load((tmp_path / "b" / nucleus_files.CLASSIC_CONFIG_FILE).read_text())
+    config = yaml.safe_load((tmp_path / "b" / CONFIG_FILE).read_text())
+    classic = yaml.safe_load((tmp_path / "b" / CLASSIC_CONFIG_FILE).read_text())
     system, nucleus = config["system"], config["services"]["aws.greengrass.NucleusLite"]["configuration"]
     assert classic["system"]["thingName"] == system["thingName"] == "board-1"
     bundle = tmp_path / "b"
@@ -70,7 +69,7 @@ def test_the_readmes_commands_keep_the_key_from_components_and_give_them_the_tru
     bundle, etc, root = tmp_path / "bundle", tmp_path / "etc", tmp_path / "root"
     names = CloudNames("board-9", "us-east-1", "d.amazonaws.com", "c.amazonaws.com", "alias")
     identity = Identity(**asdict(names), certificate="c", private_key="k", root_ca="r", groups=())
-    nucleus_files.write_bundle(bundle, identity, 1, str(root))
+    write_bundle(bundle, identity, 1, str(root))
     (etc / "config.d").mkdir(parents=True)
     package = etc / "config.d" / "greengrass-lite.yaml"
     package.write_text('runWithDefault:\n  posixUser: "ggcore:ggcore"\n')

@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from config.places import PACKAGE as REPOSITORY
 from twin.cli import application
 from twin.cloud import server
-from twin.cloud.ministack import report
-from twin.cloud.ministack.patches import LEDGER, Ledger, Patch, PatchError, signature_of
+from twin.cloud.ministack.patches import LEDGER, Ledger, Patch, PatchError, missing, signature_of, take_report
 from twin.cloud_process import Settings
 
 TWIN = REPOSITORY / "twin"
@@ -146,7 +145,7 @@ def test_the_cloud_does_not_start_on_a_ministack_that_does_not_fit(
 
 
 def test_the_installed_ministack_fits_and_the_ledger_says_why_each_name_is_changed() -> None:
-    found = report.take()
+    found = take_report()
 
     # A new release of MiniStack fails here, with everything that it broke.
     assert [str(misfit) for misfit in found.misfits] == []
@@ -160,14 +159,14 @@ def test_a_name_that_is_read_or_called_and_missing_is_told_with_its_user(tmp_pat
         "def f(): return iot._no_such_name(iot._things)\n"
     )
 
-    assert [str(misfit) for misfit in report.missing(tmp_path)] == [
+    assert [str(misfit) for misfit in missing(tmp_path)] == [
         "core.nothing_here must be there for user.py, got nothing",
         "services.iot._no_such_name must be there for user.py, got nothing",
     ]
 
 
 def test_the_command_lists_the_ledger_and_fails_on_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    report.take()
+    take_report()
 
     listed = CliRunner().invoke(application, ["patches"])
     monkeypatch.setattr(

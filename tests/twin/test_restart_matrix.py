@@ -16,7 +16,7 @@ from tests.twin.conftest import saved, wait_until
 from tests.twin.test_devices import pids, status_of
 from twin import lifecycle
 from twin.devices import own_devices
-from twin.edge_processes import devices_folder
+from twin.process import devices_folder
 from twin.state import TwinState
 
 NAME = "com.example.Slow"

@@ -20,15 +20,13 @@ from tests.twin.conftest import wait_until
 from twin import cli, inventory, lifecycle, log_files
 from twin.core_device.processes import InstanceLock
 from twin.devices import own_devices, simulated_fleet
-from twin.edge_processes import fleet_folder
 from twin.errors import TwinError
 from twin.operator import OperatorClient
-from twin.process import open_files_limit
+from twin.process import fleet_folder, open_files_limit
 from twin.simulation import fleet as fleet_module
 from twin.simulation.identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity, names, status
-from twin.simulation.ledger import read_entries
 from twin.simulation.profile import Lot, Profile, read_profile
-from twin.simulation.storage import Database
+from twin.simulation.storage import Database, read_entries
 from twin.state import TwinState
 
 COUNT, NAME, GROUP = 30, "com.example.Modelled", "many"

@@ -21,8 +21,7 @@ from twin.clock import CLOCK
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud_process import CLOUD_LOG, EDGE_SERVER_LOG, Settings
-from twin.edge_processes import fleet_folder
-from twin.process import TRIM_S, trim_memory
+from twin.process import TRIM_S, fleet_folder, trim_memory
 
 INTERVAL_S = 5.0
 

@@ -12,7 +12,7 @@ from ministack.services.cloudformation import provisioners
 from twin.cloud.ministack.patches import require
 from twin.cloud.ministack.registry import register_type
 from twin.cloud_process import Settings
-from twin.edge_processes import instances_folder
+from twin.process import instances_folder
 
 _TERMINATION_LIMIT_S = 40.0
 

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from twin.devices.identity import write_credentials
+from twin.devices.identity import CONFIG_FILE, CREDENTIALS, lite, write_credentials
 from twin.devices.membership import Membership
-from twin.devices.nucleus_files import CONFIG_FILE, CREDENTIALS, lite
-from twin.edge_processes import devices_folder, end_edge_processes
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 from twin.lifecycle import one_at_a_time
+from twin.process import devices_folder, end_edge_processes
 from twin.state import TwinState
 
 COUNT_LIMIT = 100

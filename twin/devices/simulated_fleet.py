@@ -15,11 +15,10 @@ from typing import Any
 from twin.devices.identity import certificate_authority, certificate_request, cloud_names, plainly
 from twin.devices.membership import Membership
 from twin.devices.own_devices import LOCK
-from twin.edge_processes import end_edge_processes, fleet_folder
 from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 from twin.lifecycle import one_at_a_time
-from twin.process import open_files_limit
+from twin.process import end_edge_processes, fleet_folder, open_files_limit
 from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity, status
 from twin.simulation.profile import Lot, Profile
 from twin.state import TwinState

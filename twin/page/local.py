@@ -22,12 +22,12 @@ from config.stage import Stage
 from twin import faults, inventory, log_files
 from twin import predict as asking
 from twin.clock import Clock
-from twin.edge_processes import CUT_OFF, device_pid
 from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.page.live import Source
 from twin.page.server import listener, serve
 from twin.ports import LOOPBACK
+from twin.process import CUT_OFF, device_pid
 from twin.state import TwinState, load_state
 from twin.status import device_roots
 

@@ -32,10 +32,9 @@ from twin.errors import TwinError
 from twin.files import write_whole
 
 from .identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity
-from .ledger import as_document, document
 from .machine import SharedParts, SimulatedMachine
 from .profile import Offline, read_profile
-from .storage import Database
+from .storage import Database, as_document, document
 
 log = logging.getLogger(__name__)
 

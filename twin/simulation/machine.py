@@ -26,10 +26,9 @@ from twin.core_device.device import CoreDevice, Machine, Services
 from twin.core_device.errors import DeploymentError, RequestRejectedError
 from twin.core_device.files import Layout
 
-from .ledger import Ledger
 from .profile import Answer as AnswerTo
 from .profile import Behaviour, Lot, Message, Profile
-from .storage import Database, Download, Downloads
+from .storage import Database, Download, Downloads, Ledger
 
 log = logging.getLogger(__name__)
 

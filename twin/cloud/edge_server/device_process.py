@@ -12,10 +12,17 @@ import psutil
 
 from config.places import IMPORTS
 from twin.clock import CLOCK_VARIABLE
-from twin.devices.nucleus_files import CONFIG_FILE
-from twin.edge_processes import COMPONENT_VARIABLE, DEVICE_VARIABLE, end_edge_processes
+from twin.devices.identity import CONFIG_FILE
 from twin.files import PRIVATE_UMASK, private_opener
-from twin.process import ALLOCATOR, INTERPRETER_VARIABLES, ProcessIdentity, processes_where
+from twin.process import (
+    ALLOCATOR,
+    COMPONENT_VARIABLE,
+    DEVICE_VARIABLE,
+    INTERPRETER_VARIABLES,
+    ProcessIdentity,
+    end_edge_processes,
+    processes_where,
+)
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 STABLE_S = 15.0

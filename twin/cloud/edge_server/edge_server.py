@@ -34,15 +34,17 @@ from twin.cloud.edge_server.device_process import DeviceProcess, KeptDevice
 from twin.cloud_process import RoleCredentials, Settings
 from twin.devices.identity import (
     CERTIFICATE,
+    CONFIG_FILE,
     KEY,
     ROOT_CA,
     CloudNames,
     certificate_authority,
     certificate_request,
+    lite,
+    points_at,
 )
-from twin.devices.nucleus_files import CONFIG_FILE, lite, points_at
-from twin.edge_processes import instances_folder
 from twin.files import write_whole
+from twin.process import instances_folder
 from twin.status import STATUS_FILE, EdgeServerStatus
 
 logger = logging.getLogger("twin.edge_server")

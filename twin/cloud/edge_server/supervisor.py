@@ -22,11 +22,16 @@ from twin.cloud.edge_server.edge_server import JOINED, EdgeServer, UserDataError
 from twin.cloud.ministack.patches import require
 from twin.cloud.ministack.registry import register_periodic
 from twin.cloud_process import EDGE_SERVER_LOG, Settings
-from twin.devices.identity import CERTIFICATE, KEY, ROOT_CA
-from twin.devices.nucleus_files import CONFIG_FILE, point_at
-from twin.edge_processes import DEVICE_VARIABLE, devices_folder, end_edge_processes, fleet_folder, instances_folder
+from twin.devices.identity import CERTIFICATE, CONFIG_FILE, KEY, ROOT_CA, point_at
 from twin.files import write_whole
-from twin.process import processes_where
+from twin.process import (
+    DEVICE_VARIABLE,
+    devices_folder,
+    end_edge_processes,
+    fleet_folder,
+    instances_folder,
+    processes_where,
+)
 from twin.simulation.identities import CONFIG_FILE as FLEET_CONFIG
 
 logger = logging.getLogger("twin.edge_server")

@@ -27,7 +27,7 @@ from twin.cloud.iot.role_aliases import credentials
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
 from twin.cloud_process import Settings
-from twin.edge_processes import CUT_OFF, ports_of
+from twin.process import CUT_OFF, ports_of
 
 
 def endpoint_names(account: str, region: str) -> dict[str, str]:

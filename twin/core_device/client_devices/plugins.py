@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from twin.clock import CLOCK
-from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.cloud.credentials import TokenExchange
 from twin.core_device.cloud.https import CloudHttp
@@ -21,7 +20,7 @@ from twin.core_device.components.configuration_store import ConfigurationStore
 from twin.core_device.components.process import Output, Spawn
 from twin.core_device.components.recipe import Step
 from twin.core_device.configuration import Configuration
-from twin.core_device.errors import CoreDeviceError, RequestRejectedError
+from twin.core_device.errors import Backoff, CoreDeviceError, RequestRejectedError
 from twin.core_device.files import Layout
 from twin.core_device.ipc.service import LocalTopics
 

@@ -19,9 +19,8 @@ from paho.mqtt.matcher import MQTTMatcher
 from paho.mqtt.properties import Properties
 
 from twin.clock import CLOCK
-from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
-from twin.core_device.errors import RequestRejectedError
+from twin.core_device.errors import Backoff, RequestRejectedError
 
 from .https import DeviceTls
 from .mqtt_client import IN_FLIGHT_LIMIT, make_mqtt_client, publish_properties

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from twin.clock import CLOCK
-from twin.core_device.backoff import Backoff
 from twin.core_device.configuration import Configuration
-from twin.core_device.errors import DeploymentError, RequestRejectedError
+from twin.core_device.errors import Backoff, DeploymentError, RequestRejectedError
 
 if TYPE_CHECKING:
     import httpx

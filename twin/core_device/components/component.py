@@ -13,9 +13,8 @@ from pathlib import Path
 
 from nucleus_lite import unit
 from twin.clock import CLOCK
-from twin.core_device.backoff import Backoff
 from twin.core_device.dialect import LITE, Dialect
-from twin.core_device.errors import DeploymentError
+from twin.core_device.errors import Backoff, DeploymentError
 
 from .process import Output, RunningStep, Spawn
 from .recipe import Recipe, Step

@@ -17,12 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from twin.clock import CLOCK
-from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.credentials import TokenExchange, object_url, signed_headers
 from twin.core_device.cloud.https import ATTEMPTS, CloudHttp, DataPlane, is_transient
 from twin.core_device.components.recipe import Artifact, Recipe
 from twin.core_device.dialect import LITE
-from twin.core_device.errors import DeploymentError, RequestRejectedError
+from twin.core_device.errors import Backoff, DeploymentError, RequestRejectedError
 from twin.core_device.files import Layout
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from twin.clock import CLOCK
-from twin.core_device.backoff import Backoff
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.dialect import LITE, Dialect, check_document
-from twin.core_device.errors import DeploymentError, RequestRejectedError
+from twin.core_device.errors import Backoff, DeploymentError, RequestRejectedError
 from twin.core_device.files import JSON_FILES, Documents
 
 from .deployer import Deployer, Outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twin.simulation.ledger import Entry, Ledger
+from twin.simulation.storage import Entry, Ledger
 
 
 def running(*components: str) -> Ledger:
