@@ -5,7 +5,7 @@ import threading
 import time
 
 from twin.core_device.__main__ import main
-from twin.core_device.components import environment
+from twin.core_device.components import process
 
 VARIABLES = ("LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC")
 
@@ -18,5 +18,5 @@ def sleep(seconds: float) -> None:
 if __name__ == "__main__":
     time.sleep = sleep  # type: ignore[assignment] # nobody passes an index
     # A device keeps its own environment from its components.
-    environment._INHERITED = (*environment._INHERITED, *VARIABLES)
+    process._INHERITED = (*process._INHERITED, *VARIABLES)
     sys.exit(main())

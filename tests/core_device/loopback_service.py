@@ -13,7 +13,7 @@ from paho.mqtt.client import topic_matches_sub
 
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.configuration_store import ConfigurationStore
-from twin.core_device.components.environment import Tokens
+from twin.core_device.components.process import Tokens
 from twin.core_device.dialect import DIALECTS, Dialect
 from twin.core_device.ipc.operations import IpcLimits
 from twin.core_device.ipc.server import IpcServer

@@ -23,8 +23,7 @@ from twin.core_device.cloud.credentials import Credentials, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane
 from twin.core_device.components.component import Component, ComponentSupervisor, Patience
 from twin.core_device.components.configuration_store import ConfigurationStore
-from twin.core_device.components.environment import ComponentEnvironment, Tokens
-from twin.core_device.components.process import ComponentProcess, RunningStep
+from twin.core_device.components.process import ComponentEnvironment, ComponentProcess, RunningStep, Tokens
 from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.configuration import Configuration
 from twin.core_device.deployment.deployer import Deployer, Resolver

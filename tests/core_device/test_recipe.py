@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from twin.core_device.components.environment import interpolate, recipe_variables
+from twin.core_device.components.process import interpolate, recipe_variables
 from twin.core_device.components.recipe import Recipe, parse_recipe, satisfies
 from twin.core_device.dialect import CLASSIC
 from twin.core_device.errors import DeploymentError

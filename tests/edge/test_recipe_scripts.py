@@ -8,7 +8,7 @@ import pytest
 
 from tests.edge.lite_script import lite_script
 from tests.edge.test_recipes import FILLINGS, filled
-from twin.core_device.components.environment import interpolate, recipe_variables
+from twin.core_device.components.process import interpolate, recipe_variables
 from twin.core_device.files import Layout
 
 ROOT = "/var/lib/greengrass"

@@ -27,10 +27,9 @@ REAL = {
     "twin/cloud/edge_server/edge_server.py": ("looks at a process, for `status`", "EdgeServer._note EdgeServer.run"),
     "twin/cloud/function_template.py": ("replaces them", "_keep_time"),
     "twin/cloud/iot/front.py": ("network", "_pump splice"),
-    "twin/cloud/iot/http_message.py": ("network", "read_body read_head write_json"),
     "twin/cloud/iot/jobs.py": ("half a second to gather", "JobNotifier._notify_late JobNotifier.replied"),
     "twin/cloud/iot/connections.py": ("MQTT keep-alive", "_Client.__init__ _Client.hear _look"),
-    "twin/cloud/iot/listener.py": ("network", "close"),
+    "twin/cloud/iot/listener.py": ("network", "close read_body read_head write_json"),
     "twin/cloud/iot/registry.py": (
         "life of a token, room for other tasks",
         "_fleet_provisioning_reply _register _remove",

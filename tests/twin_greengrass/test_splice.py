@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from twin.cloud.iot.front import splice
-from twin.cloud.iot.http_message import HttpError
+from twin.cloud.iot.listener import HttpError
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -32,7 +32,6 @@ logger = logging.getLogger("twin.server")
 EXTENSIONS = (
     "twin.cloud.doors",
     "twin.cloud.authorization",
-    "twin.cloud.resource_types",
     # Before the next one: what that one sends a failed creation is not stopped.
     "twin.cloud.stack_deletion",
     "twin.cloud.stack_operations",

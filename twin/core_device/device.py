@@ -20,13 +20,16 @@ from twin.core_device.cloud.credentials import CredentialEndpoint, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane, DeviceTls
 from twin.core_device.components.component import Component, ComponentSupervisor
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
-from twin.core_device.components.environment import (
+from twin.core_device.components.process import (
     NUCLEUS_VERSION,
     TOKEN_EXCHANGE_SERVICE,
     ComponentEnvironment,
+    ComponentLog,
+    Output,
+    Spawn,
     Tokens,
+    in_processes,
 )
-from twin.core_device.components.process import ComponentLog, Output, Spawn, in_processes
 from twin.core_device.components.recipe import Recipe, Step
 from twin.core_device.deployment.artifacts import Artifacts, ArtifactStore
 from twin.core_device.deployment.deployer import Deployer, Resolver

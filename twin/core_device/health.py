@@ -11,7 +11,7 @@ from typing import Any
 from twin.clock import CLOCK, Clock
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.component import Component, State
-from twin.core_device.components.environment import NUCLEUS_VERSION
+from twin.core_device.components.process import NUCLEUS_VERSION
 from twin.core_device.components.recipe import device_platform
 from twin.core_device.deployment.deployer import Outcome
 from twin.core_device.deployment.document import DeployedSet, DeploymentDocument

@@ -27,8 +27,7 @@ from twin.cloud.aws.protocol import (
 from twin.cloud.aws.shapes import read_request
 from twin.cloud.greengrass import client_devices, components, core_devices, deployments
 from twin.cloud.greengrass.components import SERVICE, artifact_location, resolve_component_candidates
-from twin.cloud.iot.http_message import RequestHead, read_body, read_head, write_json
-from twin.cloud.iot.listener import DeviceIdentity, Listener, identify
+from twin.cloud.iot.listener import DeviceIdentity, Listener, RequestHead, identify, read_body, read_head, write_json
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background, register_service, register_store
 from twin.cloud_process import Settings

@@ -21,8 +21,7 @@ from ministack.services import iot
 
 from twin.cloud.aws.protocol import json_response
 from twin.cloud.doors import device_connections
-from twin.cloud.iot.http_message import HttpError, read_head, write_json
-from twin.cloud.iot.listener import Listener, Serve, close, identify
+from twin.cloud.iot.listener import HttpError, Listener, Serve, close, identify, read_head, write_json
 from twin.cloud.iot.role_aliases import credentials
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background

@@ -14,8 +14,7 @@ from ministack.core.responses import AccountRegionScopedDict, get_account_id, ge
 from twin.clock import CLOCK
 from twin.cloud.aws.protocol import ServiceError, error_response, json_response
 from twin.cloud.credentials import role_session
-from twin.cloud.iot.http_message import HttpError, RequestHead
-from twin.cloud.iot.listener import DeviceIdentity
+from twin.cloud.iot.listener import DeviceIdentity, HttpError, RequestHead
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_store, register_type
 from twin.cloud_process import Settings

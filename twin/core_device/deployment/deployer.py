@@ -13,7 +13,7 @@ from twin.clock import CLOCK
 from twin.core_device.cloud.https import DataPlane
 from twin.core_device.components.component import ComponentSupervisor
 from twin.core_device.components.configuration_store import DEFAULT_TIMESTAMP_MS, ConfigurationStore
-from twin.core_device.components.environment import TOKEN_EXCHANGE_SERVICE
+from twin.core_device.components.process import TOKEN_EXCHANGE_SERVICE
 from twin.core_device.components.recipe import Recipe, device_platform, is_pre_release, parse_recipe, satisfies
 from twin.core_device.dialect import LITE, Dialect, check_components, check_letters, check_requirement, check_status
 from twin.core_device.errors import DeploymentError

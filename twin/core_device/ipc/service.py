@@ -12,7 +12,7 @@ from twin.clock import CLOCK
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.components.component import Component, State
 from twin.core_device.components.configuration_store import ConfigurationStore, ShapeError, StaleValueError
-from twin.core_device.components.environment import Tokens
+from twin.core_device.components.process import Tokens
 from twin.core_device.errors import RequestRejectedError
 
 from .operations import Cancel, IpcError, IpcHandler, Message, with_thing

@@ -7,13 +7,13 @@ from typing import cast
 
 import pytest
 
-from twin.cloud.iot import http_message
-from twin.cloud.iot.http_message import BODY_LIMIT_BYTES, HttpError, RequestHead, read_body, read_head
+from twin.cloud.iot import listener
+from twin.cloud.iot.listener import BODY_LIMIT_BYTES, HttpError, RequestHead, read_body, read_head
 
 
 def head_of(raw: bytes, *, ended: bool = True) -> RequestHead:
     async def read() -> RequestHead:
-        reader = asyncio.StreamReader(limit=http_message.HEAD_LIMIT_BYTES)
+        reader = asyncio.StreamReader(limit=listener.HEAD_LIMIT_BYTES)
         reader.feed_data(raw)
         if ended:
             reader.feed_eof()
@@ -36,7 +36,7 @@ def test_a_forwarded_head_asks_for_the_end_of_the_connection() -> None:
 
 
 def test_a_slow_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_message, "READ_LIMIT_S", 0.05)
+    monkeypatch.setattr(listener, "READ_LIMIT_S", 0.05)
 
     with pytest.raises(HttpError, match="within") as error:
         head_of(b"GET / HT", ended=False)
@@ -61,7 +61,7 @@ class Written:
 
 def body_of(raw: bytes) -> tuple[bytes, bytes]:
     async def read() -> tuple[bytes, bytes]:
-        reader, writer = asyncio.StreamReader(limit=http_message.HEAD_LIMIT_BYTES), Written()
+        reader, writer = asyncio.StreamReader(limit=listener.HEAD_LIMIT_BYTES), Written()
         reader.feed_data(raw)
         reader.feed_eof()
         body = await read_body(await read_head(reader), reader, cast(asyncio.StreamWriter, writer))
