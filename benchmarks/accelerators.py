@@ -29,10 +29,9 @@ for root in (".", "constructs", "edge_assets/inference"):
     sys.path.insert(0, str(ROOT / root))
 
 from edge_constructs.model_source import ModelSource
-from edge_inference.messages import Request
+from edge_inference.messages import Prediction, Request
 from edge_inference.models import runtime
 from edge_inference.models.package import ModelPackage
-from edge_inference.models.prediction import Prediction
 from edge_inference.models.runtime import OnnxModel, Running
 from edge_inference.models.store import Workload, load_workload
 

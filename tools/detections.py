@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from edge_inference.messages import Score
 from edge_inference.models.package import ModelPackage, ModelPackageError
-from edge_inference.models.prediction import Score
 
 #: Intersection over union from which an object counts as found.
 OVERLAP = 0.5

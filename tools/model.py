@@ -24,10 +24,9 @@ from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime, unlike_on_openvino
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_inference.messages import Request, RequestError, above
+from edge_inference.messages import Request, RequestError, Score, above
 from edge_inference.models.detection import MOST
 from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
-from edge_inference.models.prediction import Score
 from edge_inference.models.store import Workload
 from tools import detections, model_init, model_preview, model_reference
 from tools.estimators import EstimatorError

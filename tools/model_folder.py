@@ -15,11 +15,10 @@ from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import sha256_of
 from edge_inference.files import read_file
-from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.messages import ErrorCode, Prediction, Request, RequestError
 from edge_inference.messages import parse as parse_request
 from edge_inference.models import runtime
 from edge_inference.models.package import MODEL_FILE, ModelPackage, ModelPackageError
-from edge_inference.models.prediction import Prediction
 from edge_inference.models.store import Workload, load_workload
 from edge_inference.settings import KEYS, parse
 

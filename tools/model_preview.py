@@ -16,7 +16,7 @@ from config.model import labels_in_an_answer
 from edge_constructs.model_source import ModelSource
 from edge_inference.messages import Request, above
 from edge_inference.models.pictures import Pixels
-from edge_inference.models.recognition import ImageClassifier, ObjectDetector, TabularClassifier
+from edge_inference.models.workloads import ImageClassifier, ObjectDetector, TabularClassifier
 from tools import detections
 from tools.model_folder import answer, asked, check_serving, load, package, sample_labels, whole_path
 from twin.page import html as page

@@ -19,9 +19,8 @@ from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.comparison import agree, named
-from edge_inference.messages import Request, RequestError
+from edge_inference.messages import Prediction, Request, RequestError
 from edge_inference.models.package import TENSORS, ModelPackageError
-from edge_inference.models.prediction import Prediction
 from tools.model_folder import answer, check_serving, load, package, sample_labels
 from twin.page import html as page
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from config.names import Names
-from edge_inference.models.prediction import Score
+from edge_inference.messages import Score
 from tools.cdk_cli import ROOT
 from tools.detections import mean_average_precision, truths_in
 from tools.digits import digit_png

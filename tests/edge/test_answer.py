@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edge_inference.messages import PAYLOAD_BYTES, ErrorCode, RequestError, failure, success
+from edge_inference.messages import PAYLOAD_BYTES, ErrorCode, Prediction, RequestError, Score, failure, success
 from edge_inference.models.pictures import Preprocessing
-from edge_inference.models.prediction import Prediction, Score
-from edge_inference.models.recognition import _classes, top_k
+from edge_inference.models.workloads import _classes, top_k
 
 
 def test_an_answer_holds_what_clients_need() -> None:

@@ -21,9 +21,8 @@ from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.comparison import SHOWN, Compared, Shadow, Sketch, agree, in_turn, named
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
-from edge_inference.messages import Request, RequestError, parse
+from edge_inference.messages import Prediction, Request, RequestError, Score, parse
 from edge_inference.models.package import ModelPackage
-from edge_inference.models.prediction import Prediction, Score
 from edge_inference.models.runtime import OnnxModel, Running, load
 from edge_inference.models.store import ModelStore, load_workload
 from tests.edge.file_bench import serving

@@ -10,8 +10,7 @@ import pytest
 from edge_component.back_off import BackOff
 from edge_inference import captures
 from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue
-from edge_inference.messages import Request
-from edge_inference.models.prediction import Prediction, Score
+from edge_inference.messages import Prediction, Request, Score
 from edge_inference.settings import ModelSettings, ServiceSettings, parse
 from edge_inference.uploads import GATHER_S, CaptureUpload
 from tests.edge.local_device import configuration

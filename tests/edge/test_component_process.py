@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edge_constructs.model_source import ModelSource
-from edge_inference.models.prediction import Score
+from edge_inference.messages import Score
 from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT, make_package, point
 from tests.edge.signing import Signer

@@ -15,11 +15,19 @@ from onnx import numpy_helper
 from PIL import Image
 
 from edge_inference.captures import CaptureFolder, CaptureQueue
-from edge_inference.messages import PAYLOAD_BYTES, ErrorCode, Request, RequestError, edge_manager, success
+from edge_inference.messages import (
+    PAYLOAD_BYTES,
+    ErrorCode,
+    Prediction,
+    Request,
+    RequestError,
+    Score,
+    edge_manager,
+    success,
+)
 from edge_inference.models.detection import CANDIDATES, MOST, Detection, read_detection, suppressed
 from edge_inference.models.package import ModelPackageError
 from edge_inference.models.pictures import LETTERBOX, ORIENTATION, Preprocessing
-from edge_inference.models.prediction import Prediction, Score
 from edge_inference.models.runtime import load
 from edge_inference.models.store import Workload, load_workload
 from edge_inference.settings import ModelSettings

@@ -16,8 +16,7 @@ from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
-from edge_inference.messages import ErrorCode, Request, RequestError
-from edge_inference.models.prediction import Prediction, Score
+from edge_inference.messages import ErrorCode, Prediction, Request, RequestError, Score
 from edge_inference.models.store import ModelStore
 from edge_inference.settings import parse
 from tests.edge.local_device import RESPONSE, configuration

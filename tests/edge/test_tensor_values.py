@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_inference.models.package import DTYPES
-from edge_inference.models.tensors import exact_tensor, zeros
+from edge_inference.models.workloads import exact_tensor, zeros
 
 JSON_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
 NESTED = st.recursive(JSON_VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))

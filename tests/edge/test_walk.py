@@ -30,7 +30,7 @@ WALK = {
     "edge_inference/endpoint.py",
     "edge_inference/pipeline.py",
     "edge_inference/messages.py",
-    "edge_inference/models/recognition.py",
+    "edge_inference/models/workloads.py",
     "edge_inference/models/pictures.py",
     "edge_inference/models/runtime.py",
     "edge_component/outbox.py",

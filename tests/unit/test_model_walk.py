@@ -123,6 +123,6 @@ def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest
     way = walk.files - ASKED
     assert {Path(file).name for file in way} >= {
         *("stage.py", "models_stack.py", "model_source.py", "inference_stack.py"),
-        *("component_library.py", "store.py", "package.py", "signature.py", "runtime.py", "recognition.py"),
+        *("component_library.py", "store.py", "package.py", "signature.py", "runtime.py", "workloads.py"),
     }
     assert len(way) <= MOST, "\n".join(sorted(way))

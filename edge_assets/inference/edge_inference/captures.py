@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from edge_inference.messages import Request, named_score
-from edge_inference.models.prediction import Prediction
+from edge_inference.messages import Prediction, Request, named_score
 from edge_inference.settings import ModelSettings, ServiceSettings
 
 log = logging.getLogger(__name__)

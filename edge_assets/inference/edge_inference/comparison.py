@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_inference.messages import Request
-from edge_inference.models.prediction import Prediction, Score
+from edge_inference.messages import Prediction, Request, Score
 from edge_inference.models.store import Workload
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,8 @@ from edge_inference.camera import Camera, Source
 from edge_inference.captures import CaptureQueue
 from edge_inference.comparison import Compared, Shadow, Sketch
 from edge_inference.files import FileJob, FileSource, read_file
-from edge_inference.messages import ErrorCode, Request, RequestError, check_size, parse
+from edge_inference.messages import ErrorCode, Prediction, Request, RequestError, check_size, parse
 from edge_inference.models.drift import DriftWindow
-from edge_inference.models.prediction import Prediction
 from edge_inference.models.runtime import Running
 from edge_inference.models.store import Candidate, ModelStore, Workload
 from edge_inference.pipeline import HandOver, Pipeline

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from edge_component.back_off import BackOff
 from edge_component.process import free_bytes
-from edge_inference.messages import Request
+from edge_inference.messages import Prediction, Request
 from edge_inference.models.contents import read_file
 from edge_inference.models.package import (
     MANIFEST,
@@ -23,11 +23,15 @@ from edge_inference.models.package import (
     declared,
     open_package,
 )
-from edge_inference.models.prediction import Prediction
-from edge_inference.models.recognition import ImageClassifier, ObjectDetector, TabularClassifier, load_samples
 from edge_inference.models.runtime import ON_ONE_THREAD, ModelRuntime, Running, RuntimeLoader
 from edge_inference.models.signature import SigningKey
-from edge_inference.models.tensors import TensorModel
+from edge_inference.models.workloads import (
+    ImageClassifier,
+    ObjectDetector,
+    TabularClassifier,
+    TensorModel,
+    load_samples,
+)
 
 log = logging.getLogger(__name__)
 

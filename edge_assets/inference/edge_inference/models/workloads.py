@@ -1,9 +1,10 @@
-"""Models that recognise: what a picture shows, which objects are where in it, which class a row of a table is of."""
+"""What a model does with a request: it names a picture, its objects or the class of a row, or answers raw tensors."""
 
 import io
+import logging
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_inference.messages import ErrorCode, Request, RequestError
+from edge_inference.messages import ErrorCode, Prediction, Request, RequestError, Score
 from edge_inference.models import pictures
 from edge_inference.models.detection import Detection
 from edge_inference.models.drift import measure
-from edge_inference.models.package import ModelPackage, ModelPackageError
+from edge_inference.models.package import FREE, ModelPackage, ModelPackageError, Tensor
 from edge_inference.models.pictures import Decoded, Preprocessing
-from edge_inference.models.prediction import Prediction, Score
 from edge_inference.models.runtime import ModelRuntime
-from edge_inference.models.tensors import exact_tensor, fits
+
+log = logging.getLogger(__name__)
+
+_NUMBERS: tuple[str, set[type]] = ("numbers", {int, float})
+#: What JSON must hold for NumPy's kinds of types; all others are numbers.
+_WANTED: dict[str, tuple[str, set[type]]] = {"b": ("true or false", {bool}), "O": ("texts", {str})}
 
 
 def top_k(
@@ -286,10 +291,7 @@ class ObjectDetector:
             seen, what = seen._replace(pixels=self.samples[0]), "its first sample"
         try:
             outputs = self._run(seen.pixels)
-            for tensor in self.package.outputs:
-                found = outputs[tensor.name].shape
-                if not fits(tensor, outputs[tensor.name]):
-                    raise ValueError(f"output {tensor.name} must have the shape {tensor.shape}, got {found}")
+            _check_shapes(self.package, outputs)
             self._objects(outputs, seen.size)
         except Exception as exc:
             raise ModelPackageError(f"{self.package.model_file} fails on {what}: {exc}") from exc
@@ -311,3 +313,121 @@ class ObjectDetector:
                 corners[inside].tolist(), found.labels[inside].tolist(), found.scores[inside].tolist(), strict=True
             )
         ]
+
+
+def zeros(shape: list[int], dtype: str) -> NDArray[Any]:
+    """Make a tensor of zeros, or of empty texts."""
+    return np.full(shape, "", object) if dtype == "string" else np.zeros(shape, dtype)
+
+
+def exact_tensor(values: object, dtype: str) -> NDArray[Any]:
+    """Make a tensor that holds exactly what a client sent; floating-point numbers are rounded to the type's precision.
+
+    Args:
+        values: Nested lists of numbers, texts or booleans, as JSON has them.
+        dtype: The declared type.
+
+    Returns:
+        An array of that type, in the shape of the lists.
+
+    Raises:
+        ValueError: The lists are ragged, hold something else (5 is no text, "5" and true are no numbers), or a number
+            has no place in the type.
+    """
+    # As Python's objects first: NumPy would read texts as numbers, cut fractions off, and make all texts equally long.
+    found = np.asarray(values, object)
+    wanted = np.dtype(object if dtype == "string" else dtype)
+    what, types = _WANTED.get(wanted.kind, _NUMBERS)
+    if wrong := set(map(type, found.flat)) - types:
+        named = ", ".join(sorted(each.__name__ for each in wrong))
+        raise ValueError(f"expected {what} in lists of equal length, got {named}")
+    try:
+        with np.errstate(all="ignore"):
+            converted: NDArray[Any] = found.astype(wanted)
+            lost = np.isinf(converted) & np.isfinite(found.astype(float)) if wanted.kind == "f" else converted != found
+    except (OverflowError, ValueError) as exc:
+        raise ValueError(f"a number has no place in it: {exc}") from exc
+    if np.any(lost):
+        raise ValueError(f"{found[lost].flat[0]!r} has no place in it")
+    return converted
+
+
+@dataclass(frozen=True)
+class TensorModel:
+    """A loaded model of raw tensors.
+
+    Args:
+        package: Where it came from.
+        runtime: Runs it.
+    """
+
+    package: ModelPackage
+    runtime: ModelRuntime
+
+    def predict(self, request: Request, count: int) -> Prediction:
+        """Run the model on a request's tensors; see `Workload.predict`."""
+        del count  # there are no labels
+        request.needs("inputs")
+        given = request.inputs or {}
+        wanted = {tensor.name: tensor for tensor in self.package.inputs}
+        if set(given) != set(wanted):
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"inputs must be exactly {', '.join(wanted)}, got {', '.join(map(str, given))[:200] or 'none'}",
+            )
+        values = {name: _array(wanted[name], given[name]) for name in wanted}
+        outputs = self.runtime.run_tensors(values)
+        for name, output in outputs.items():
+            # JSON has no form for them, and a client must not take them for a result.
+            if output.dtype.kind == "f" and not np.isfinite(output).all():
+                raise ValueError(f"output {name} must be finite, got NaN or infinity")
+        return Prediction(
+            self.package.version,
+            outputs={name: value.tolist() for name, value in outputs.items()},
+            notice=self.package.notice,
+        )
+
+    def warm_up(self) -> None:
+        """Run the model on zeros, free sizes as 1; see `Workload.warm_up`.
+
+        A model with free sizes may have no use for a size of 1: there, a failure is a line in the log.
+        """
+        inputs = self.package.inputs
+        values = {
+            tensor.name: zeros([1 if size == FREE else size for size in tensor.shape], tensor.dtype)
+            for tensor in inputs
+        }
+        try:
+            _check_shapes(self.package, self.runtime.run_tensors(values))
+        except Exception as exc:
+            problem = f"{self.package.model_file} fails on zeros: {exc}"
+            if not any(FREE in tensor.shape for tensor in inputs):
+                raise ModelPackageError(problem) from exc
+            log.warning("%s (free sizes as 1; served all the same)", problem)
+
+
+def _array(tensor: Tensor, value: object) -> NDArray[Any]:
+    try:
+        array = exact_tensor(value, tensor.dtype)
+    except ValueError as exc:
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"inputs.{tensor.name} must be {tensor.dtype}: {exc}") from exc
+    if not fits(tensor, array):
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f"inputs.{tensor.name} must have the shape {tensor.shape}, got {array.shape}",
+        )
+    return array
+
+
+def _check_shapes(package: ModelPackage, outputs: Mapping[str, NDArray[Any]]) -> None:
+    for tensor in package.outputs:
+        if not fits(tensor, outputs[tensor.name]):
+            found = outputs[tensor.name].shape
+            raise ValueError(f"output {tensor.name} must have the shape {tensor.shape}, got {found}")
+
+
+def fits(tensor: Tensor, array: NDArray[Any]) -> bool:
+    """Whether an array has the declared shape, whatever its free sizes are."""
+    return array.ndim == len(tensor.shape) and all(
+        wanted in (size, FREE) for size, wanted in zip(array.shape, tensor.shape, strict=True)
+    )
