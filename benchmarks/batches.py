@@ -22,8 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 for root in (".", "constructs", "edge_assets/inference"):
     sys.path.insert(0, str(ROOT / root))
 
-from edge_inference.models.batches import BatchedModel, batched
-from edge_inference.models.runtime import OnnxModel, import_engine
+from edge_inference.models.runtime import BatchedModel, OnnxModel, batched, import_engine
 
 MODELS = {"digit-detector": (1, 1, 96, 96), "image-classification": (1, 3, 224, 224)}
 

@@ -154,7 +154,7 @@ def serve(how: dict[str, Any]) -> None:
         os.sched_setaffinity(0, how["cores"])
         component = session = None
         if how.get("bare"):
-            session = runtime.open_session(package / "model.onnx", verified(package)[1])
+            session, _ = runtime.open_session(package / "model.onnx", verified(package)[1])
         else:
             component = Component(folder, package, device, **how.get("settings", {}))
         about = {"parallel": 1, "threads": 1}

@@ -122,7 +122,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="edgewright-bench-"))
     package = mobilenet_package(Path("out/bench/mobilenet"))
     (folder / "photo.jpg").write_bytes(photograph())
-    session = runtime.open_session(package / "model.onnx", verified(package)[1])
+    session, _ = runtime.open_session(package / "model.onnx", verified(package)[1])
 
     def timed(way: Callable[[object, bytes], int], count: int) -> float:
         started = time.perf_counter()

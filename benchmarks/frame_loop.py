@@ -52,8 +52,8 @@ def main() -> int:
     contents = {"model.onnx": file.read_bytes()}
     ways: dict[str, Callable[[], Any]] = {
         "as the runtime does": lambda: by_itself(contents["model.onnx"]),
-        "two threads, no spinning": lambda: open_session(file, contents, Running(2)),
-        "one thread, the default": lambda: open_session(file, contents),
+        "two threads, no spinning": lambda: open_session(file, contents, Running(2))[0],
+        "one thread, the default": lambda: open_session(file, contents)[0],
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds):

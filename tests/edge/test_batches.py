@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edge_inference.models.batches import BatchedModel, batched
-from edge_inference.models.runtime import OnnxModel, import_engine, run_session
+from edge_inference.models.runtime import BatchedModel, OnnxModel, batched, import_engine, run_session
 from edge_inference.settings import parse
 from tests.edge.file_bench import Bench
 from tests.edge.local_device import configuration

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_inference.messages import Request
-from edge_inference.models.contents import reads_beside
+from edge_inference.models.integrity import SigningKeys, parse_key, reads_beside
 from edge_inference.models.package import ModelPackage, ModelPackageError, open_package
 from edge_inference.models.runtime import OnnxModel, Running, load
-from edge_inference.models.signature import SigningKeys, parse_key
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from tests.edge.model_folder import DIGITS, make_package, point
 from tests.edge.signing import Signer

@@ -6,7 +6,7 @@ import pytest
 
 from edge_component.ipc import IpcError, RefusedError, Side
 from edge_component.settings import ConfigurationError
-from edge_inference.router import Router
+from edge_inference.service import Router
 from edge_inference.settings import ModelSettings, parse
 from tests.edge.local_device import configuration
 

@@ -9,10 +9,10 @@ import pytest
 
 from edge_component import connected_service
 from edge_component.back_off import BackOff
+from edge_component.connected_service import Event, ServiceError
 from edge_component.ipc import IpcError, RefusedError
 from edge_component.outbox import Outbox
-from edge_inference.router import Router
-from edge_inference.service import Event, InferenceService, ServiceError
+from edge_inference.service import InferenceService, Router
 from tests.edge.publications import Pauses
 
 

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_inference.models.integrity import SignatureError, SigningKey, parse_key
 from edge_inference.models.package import ModelPackageError, open_package
-from edge_inference.models.signature import SignatureError, SigningKey, parse_key
 from tests.edge.model_folder import make_package
 from tests.edge.signing import Signer
 

@@ -16,7 +16,7 @@ from edge_component.outbox import Outbox
 from edge_inference.endpoint import Endpoint
 from edge_inference.models.runtime import load
 from edge_inference.models.store import ModelStore, load_workload
-from edge_inference.router import Router
+from edge_inference.service import Router
 from edge_inference.settings import ModelSettings, parse
 from tests.edge.file_bench import digit
 from tests.edge.local_device import configuration
@@ -26,7 +26,7 @@ from tests.edge.publications import Published
 CODE = ROOT / "edge_assets" / "inference"
 #: Of what a picture's request passes; the client of the IPC, `edge_component/greengrass_ipc.py`, is the ninth.
 WALK = {
-    "edge_inference/router.py",
+    "edge_inference/service.py",
     "edge_inference/endpoint.py",
     "edge_inference/pipeline.py",
     "edge_inference/messages.py",

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from edge_component.settings import ConfigurationError
-from edge_inference.models.signature import SigningKeys
+from edge_inference.models.integrity import SigningKeys
 from edge_inference.service import AgentSwitch, start_agent
 from edge_inference.settings import parse_agent
 

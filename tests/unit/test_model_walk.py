@@ -18,8 +18,8 @@ from edge_constructs.model_source import ModelSource
 from edge_constructs.synth import new_app, read_context
 from edge_handlers import component_library, model_package, service_client
 from edge_inference.messages import Request
+from edge_inference.models.integrity import parse_key
 from edge_inference.models.runtime import load
-from edge_inference.models.signature import parse_key
 from edge_inference.models.store import ModelStore, load_workload
 from stacks import edgewright
 from stacks.inference_stack import InferenceStack
@@ -123,6 +123,6 @@ def test_a_model_passes_few_files_on_its_way(tmp_path: Path, monkeypatch: pytest
     way = walk.files - ASKED
     assert {Path(file).name for file in way} >= {
         *("stage.py", "models_stack.py", "model_source.py", "inference_stack.py"),
-        *("component_library.py", "store.py", "package.py", "signature.py", "runtime.py", "workloads.py"),
+        *("component_library.py", "store.py", "package.py", "integrity.py", "runtime.py", "workloads.py"),
     }
     assert len(way) <= MOST, "\n".join(sorted(way))

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from edge_component import process
+from edge_component.connected_service import Event, ServiceError
 from edge_component.outbox import Outbox
 from edge_component.process import EnvironmentPointer
 from v1_handler.dispatcher import Dispatcher, Folders
-from v1_handler.service import Event, HandlerService, ServiceError, SizedOutbox
+from v1_handler.service import HandlerService, SizedOutbox
 from v1_handler.settings import HandlerSettings
 
 log = logging.getLogger("v1_handler")

@@ -7,15 +7,13 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from edge_component.connected_service import FINISH_LIMIT_S, ConnectedService, Event, ServiceError
+from edge_component.connected_service import FINISH_LIMIT_S, ConnectedService
 from edge_component.ipc import Connect, IpcClient, IpcError, Publication, Publisher, RefusedError, Side
 from edge_component.outbox import Outbox
 from v1_handler import settings
 from v1_handler.channel import ALL_OR_EXCEPTION, MQTT_BYTES
 from v1_handler.dispatcher import Dispatcher
 from v1_handler.settings import HandlerSettings
-
-__all__ = ["Event", "HandlerService", "ServiceError", "SizedOutbox"]
 
 log = logging.getLogger(__name__)
 

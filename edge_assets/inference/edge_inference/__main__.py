@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 
 from edge_component import process
+from edge_component.connected_service import Event, ServiceError
 from edge_component.outbox import Outbox, Spool
 from edge_component.process import EnvironmentPointer
 from edge_inference.captures import CaptureFolder, CaptureQueue
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat, resident_mb
+from edge_inference.models.integrity import SigningKeys
 from edge_inference.models.package import ModelPackageError
 from edge_inference.models.runtime import Running
-from edge_inference.models.signature import SigningKeys
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
-from edge_inference.router import Router
-from edge_inference.service import AgentSwitch, Event, InferenceService, ServiceError
+from edge_inference.service import AgentSwitch, InferenceService, Router
 from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
 from edge_inference.uploads import CaptureUpload, ObjectStore
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     # The SDK takes a while to import; a wrong command line should not wait for it.
     from edge_component import greengrass_ipc
-    from edge_inference.models import batches, runtime
+    from edge_inference.models import runtime
 
     # While the connection is made; what is wrong with it is told with the first model.
     threading.Thread(target=runtime.prepare, name="import", daemon=True).start()
@@ -71,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def load_model(served: Served, folder: Path, running: Running) -> Workload:
         process.freeze()
         try:
-            model = load_workload(folder, partial(batches.load, running=running), keys.current, served)
+            model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
         except ModelPackageError as exc:
             if running.accelerator == runtime.CPU:
                 raise
             # What an accelerator cannot run, once it is tried, the processor may.
             running = replace(running, refused=str(exc)[: runtime.REASON_CHARACTERS])
-            model = load_workload(folder, partial(batches.load, running=running), keys.current, served)
+            model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
         process.trim()
         return model
 

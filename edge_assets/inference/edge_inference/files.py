@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_inference.messages import ErrorCode, Request, RequestError, json_object, of_message
-from edge_inference.models.contents import open_file
+from edge_inference.models.integrity import open_file
 from edge_inference.settings import ModelSettings
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from edge_component.process import free_bytes
 from edge_inference.agent import AgentError, Status
 from edge_inference.models import runtime
-from edge_inference.models.contents import read_file
+from edge_inference.models.integrity import SigningKey, read_file
 from edge_inference.models.package import MANIFEST, MEMORY_FACTOR, MODEL_FILE, ModelPackageError, declared, verified
-from edge_inference.models.signature import SigningKey
 
 #: Element types of ONNX Runtime that the agent's protocol knows.
 TYPES: dict[str, np.dtype[Any]] = {
@@ -108,7 +107,8 @@ def load(folder: Path, key: SigningKey | None) -> TensorModel:
     """
     try:
         _manifest, contents = verified(folder, key)
-        return TensorModel.of_session(folder, runtime.open_session(folder / MODEL_FILE, contents))
+        session, _ = runtime.open_session(folder / MODEL_FILE, contents)
+        return TensorModel.of_session(folder, session)
     except ModelPackageError as exc:
         cause = exc.__cause__
         exhausted = cause is not None and _status(cause) is Status.RESOURCE_EXHAUSTED

@@ -27,7 +27,7 @@ from edge_inference.agent.models import ModelRegistry, TensorModel, load
 from edge_inference.agent.tensors import content, written_shape
 from edge_inference.captures import Keep
 from edge_inference.endpoint import Endpoint
-from edge_inference.models.signature import SigningKeys
+from edge_inference.models.integrity import SigningKeys
 from edge_inference.settings import AgentSettings
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from edge_inference.models.contents import Contents, open_file, read_file
 from edge_inference.models.detection import KEYS as DETECTION
 from edge_inference.models.detection import Detection, read_detection
 from edge_inference.models.drift import Reference, read_reference
+from edge_inference.models.integrity import (
+    SIGNATURE,
+    SIGNATURE_BYTES,
+    Contents,
+    SignatureError,
+    SigningKey,
+    open_file,
+    read_file,
+)
 from edge_inference.models.pictures import CHANNELS, INPUT_DTYPES, LETTERBOX, PAD, STRETCH, Preprocessing
-from edge_inference.models.signature import SIGNATURE, SIGNATURE_BYTES, SignatureError, SigningKey
 
 #: The portable form of a model; a compiled one may lie beside it.
 MODEL_FILE = "model.onnx"

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from edge_component.back_off import BackOff
 from edge_component.process import free_bytes
 from edge_inference.messages import Prediction, Request
-from edge_inference.models.contents import read_file
+from edge_inference.models.integrity import SigningKey, read_file
 from edge_inference.models.package import (
     MANIFEST,
     MEMORY_FACTOR,
@@ -24,7 +24,6 @@ from edge_inference.models.package import (
     open_package,
 )
 from edge_inference.models.runtime import ON_ONE_THREAD, ModelRuntime, Running, RuntimeLoader
-from edge_inference.models.signature import SigningKey
 from edge_inference.models.workloads import (
     ImageClassifier,
     ObjectDetector,
