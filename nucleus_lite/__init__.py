@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 RELEASE = "2.6.0"
-COMMIT = "283b286"
 OBSERVED = "observed"
 
 

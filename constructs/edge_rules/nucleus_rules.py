@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from edge_rules.fleet_view import FleetView
 from edge_rules.recipe_view import PLACE, merges_on_lite, recipes
 from edge_rules.rule import Finding, rule
-from nucleus_lite import configuration, unit
+from nucleus_lite import configuration
 from nucleus_lite import recipe as lite_recipe
 
 #: What CreateComponentVersion adds to each artifact: Digest, Algorithm, Permission with Read and Execute.
@@ -172,11 +172,11 @@ def components_are_generic(fleet: FleetView) -> Iterator[Finding]:
     "a component's name must be one of a systemd unit, and no other component's",
     reason="nucleus lite runs ggl.<name>.service, ggl.<name>.install.service and, its own, ggl.core.<daemon>.service",
     fix="write letters, digits, '.', '-' and '_', at most 128, without core. before and .install or .bootstrap behind",
-    fact=unit.NAME,
+    fact=lite_recipe.NAME,
 )
 def names_are_units(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        if recipe.name and (problem := unit.name_problem(recipe.name)):
+        if recipe.name and (problem := lite_recipe.name_problem(recipe.name)):
             yield Finding(recipe.resource, f"{PLACE}/ComponentName", f"{recipe.name[:60]!r} ({problem})")
 
 
@@ -185,12 +185,12 @@ def names_are_units(fleet: FleetView) -> Iterator[Finding]:
     "a component's description must be one line without % and without a backslash at its end",
     reason="nucleus lite writes it into a systemd unit as it is: a second line there is a setting of its own",
     fix="write one plain sentence",
-    fact=unit.DESCRIPTION,
+    fact=lite_recipe.DESCRIPTION,
 )
 def descriptions_are_one_line(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         text = str(recipe.body.get("ComponentDescription", ""))
-        if problem := unit.description_problem(text):
+        if problem := lite_recipe.description_problem(text):
             yield Finding(recipe.resource, f"{PLACE}/ComponentDescription", problem)
 
 
@@ -199,10 +199,10 @@ def descriptions_are_one_line(fleet: FleetView) -> Iterator[Finding]:
     "the systemd unit of a component must fit into 2048 bytes",
     reason="nucleus lite writes it into a buffer of that size: description and dependencies make it longer",
     fix="depend on fewer components, or give them shorter names",
-    fact=unit.BYTES,
+    fact=lite_recipe.UNIT_BYTES,
 )
 def units_fit(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        size = unit.unit_bytes(recipe.body)
-        if recipe.on_lite and size > unit.BYTES.value:
+        size = lite_recipe.unit_bytes(recipe.body)
+        if recipe.on_lite and size > lite_recipe.UNIT_BYTES.value:
             yield Finding(recipe.resource, f"{PLACE}/ComponentDependencies", f"about {size} bytes")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_rules.edge_checks import RULES
-from nucleus_lite import RELEASE, Fact, configuration, deployment, ipc, recipe, unit
+from nucleus_lite import RELEASE, Fact, configuration, deployment, ipc, recipe
 from tests.core_device.test_dialect import QUIRKS
 from tests.nucleus_lite.differences import TABLES, Difference
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "twin.md"
 FACTS = [
     fact
-    for module in (recipe, configuration, unit, deployment, ipc)
+    for module in (recipe, configuration, deployment, ipc)
     for fact in vars(module).values()
     if isinstance(fact, Fact)
 ]

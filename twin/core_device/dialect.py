@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nucleus_lite import configuration, deployment, recipe, unit
+from nucleus_lite import configuration, deployment, recipe
 from twin.core_device.ipc.operations import IpcLimits
 
 from .errors import DeploymentError
@@ -107,8 +107,8 @@ LITE = Dialect(
     keeps_pre_releases=True,
     keeps_work_folders=True,
     ignores_case=False,
-    start_window_s=unit.START_WINDOW_S,
-    install_attempts=unit.ATTEMPTS.value,
+    start_window_s=recipe.START_WINDOW_S,
+    install_attempts=recipe.ATTEMPTS.value,
     sends_properties=False,
     escapes_values=True,
     missing_stays=False,
@@ -269,12 +269,12 @@ def _recipe_rules(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unit_rules(document: Mapping[str, Any]) -> Iterator[str]:
-    if problem := unit.name_problem(str(document.get("ComponentName") or "")):
+    if problem := recipe.name_problem(str(document.get("ComponentName") or "")):
         yield f"the component's name must be one of a systemd unit: {problem}"
-    if problem := unit.description_problem(str(document.get("ComponentDescription") or "")):
+    if problem := recipe.description_problem(str(document.get("ComponentDescription") or "")):
         yield f"ComponentDescription must be one plain line: {problem}"
-    if (size := unit.unit_bytes(document)) > unit.BYTES.value:
-        yield f"its systemd unit must be at most {unit.BYTES.value} bytes, got about {size}: depend on fewer components"
+    if (size := recipe.unit_bytes(document)) > (limit := recipe.UNIT_BYTES.value):
+        yield f"its systemd unit must be at most {limit} bytes, got about {size}: depend on fewer components"
 
 
 def _lifecycle_rules(lifecycle: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from nucleus_lite import unit
+from nucleus_lite.recipe import ATTEMPTS as LITE_ATTEMPTS
 from twin.clock import CLOCK
 from twin.core_device.dialect import LITE, Dialect
 from twin.core_device.errors import Backoff, DeploymentError
@@ -19,7 +19,7 @@ from twin.core_device.errors import Backoff, DeploymentError
 from .process import Output, RunningStep, Spawn
 from .recipe import Recipe, Step
 
-ATTEMPTS: int = unit.ATTEMPTS.value  # failures that make a component BROKEN
+ATTEMPTS: int = LITE_ATTEMPTS.value  # failures that make a component BROKEN
 
 
 #: Done, and done once the nucleus (100) or the device (101) is started again, which this device does without.
