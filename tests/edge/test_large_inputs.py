@@ -61,8 +61,8 @@ def test_the_small_run_after_a_large_one_gives_the_rest_back_once(monkeypatch: p
 
 def test_a_system_that_cannot_trim_its_heap_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
-    process._malloc_trim.cache_clear()
+    process._library_call.cache_clear()
 
     process.trim()
 
-    process._malloc_trim.cache_clear()
+    process._library_call.cache_clear()

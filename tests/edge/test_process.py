@@ -13,6 +13,8 @@ from edge_component import process
 from edge_component.process import EndBudget, EnvironmentPointer
 from tests.edge.model_folder import DIGITS, ROOT, point
 
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
 LOADING = f"""
 import threading, time
 import onnxruntime
@@ -136,12 +138,119 @@ def test_without_glibc_nothing_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> No
     def without(_name: object) -> object:
         raise OSError("no such library")
 
-    process._malloc_trim.cache_clear()
+    process._library_call.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", without)
 
     process.trim()
+    process.release_code()
 
-    process._malloc_trim.cache_clear()
+    process._library_call.cache_clear()
+
+
+RELEASING = """
+import re
+import numpy, onnxruntime
+from edge_component import process
+
+def resident_kb():
+    with open("/proc/self/smaps_rollup") as table:
+        return int(re.search(r"Rss: +([0-9]+)", table.read())[1])
+
+before = resident_kb()
+process.release_code()
+print(before - resident_kb())
+print(numpy.dot(numpy.arange(3), numpy.arange(3)))
+process.release_code()
+print(numpy.linalg.inv(numpy.eye(2)).sum())
+"""
+
+
+@linux_only
+def test_code_of_libraries_leaves_memory_and_runs_again() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", RELEASING],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    released_kb, product, total = result.stdout.split()
+    assert int(released_kb) > 10_000
+    assert (product, total) == ("5", "2.0")
+
+
+LOADED_MEANWHILE = """
+import _ctypes, glob, os, sysconfig, threading
+from edge_component import process
+
+folder = os.path.join(sysconfig.get_paths()["platstdlib"], "lib-dynload")
+files = sorted(glob.glob(os.path.join(folder, "*.so"))) + sorted(glob.glob(os.path.join(
+    sysconfig.get_paths()["platlib"], "numpy.libs", "*.so*")))
+assert files
+ended = threading.Event()
+
+def load(files):
+    while not ended.is_set():
+        for handle in [_ctypes.dlopen(file, 1) for file in files]:
+            _ctypes.dlclose(handle)
+
+threads = [threading.Thread(target=load, args=(files[half::2],)) for half in (0, 1)]
+for thread in threads:
+    thread.start()
+for _ in range(60):
+    process.release_code()
+ended.set()
+for thread in threads:
+    thread.join()
+print("whole")
+"""
+
+CHANGED = """
+import ctypes, ctypes.util, mmap
+from edge_component import process
+
+library = ctypes.CDLL(ctypes.util.find_library("m"))
+# A function that nobody calls, changed as a debugger changes it for a breakpoint.
+address = ctypes.cast(library.ynf, ctypes.c_void_p).value
+page = address // mmap.PAGESIZE * mmap.PAGESIZE
+protect = ctypes.CDLL(None).mprotect
+assert not protect(ctypes.c_void_p(page), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+ctypes.memset(address, 0xCC, 1)
+assert not protect(ctypes.c_void_p(page), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC)
+process.release_code()
+print(ctypes.string_at(address, 1).hex())
+"""
+
+
+@linux_only
+def test_code_that_was_changed_in_memory_stays_as_it_is() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", CHANGED],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert result.stdout.strip() == "cc"
+
+
+@linux_only
+def test_libraries_that_are_loaded_meanwhile_stay_whole() -> None:
+    """Two threads load and close libraries, one releases code: a page that is lost ends the process."""
+    result = subprocess.run(
+        [sys.executable, "-c", LOADED_MEANWHILE],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert result.stdout.strip() == "whole"
 
 
 def test_a_component_ends_by_itself_twice_an_hour_at_most(tmp_path: Path) -> None:

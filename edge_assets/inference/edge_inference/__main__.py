@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             running = replace(running, refused=str(exc)[: runtime.REASON_CHARACTERS])
             model = load_workload(folder, partial(runtime.load, running=running), keys.current, served)
         process.trim()
+        process.release_code()
         return model
 
     def make_endpoint(settings: ModelSettings) -> Endpoint:
