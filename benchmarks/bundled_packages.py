@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/bundled_packages.py [PACKAGE …] [--json FILE] [--uv PROGRAM]
 
 Each is locked with what it needs, bundled for this machine, and every top-level module of it imported before and after
-the trimming (tools/bundle_check.py). Exit code 1 if a package is not bundled, or was not compared.
+the trimming (tools/bundle_trim.py). Exit code 1 if a package is not bundled, or was not compared.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "constructs"), str(ROOT / "edge_assets" / 
 
 from edge_constructs.edge_assets import DEPENDENCIES
 from tools.bundle import BundleError, BundleTooLargeError, build
-from tools.bundle_check import announced, failing_imports, modules
+from tools.bundle_trim import announced, failing_imports, modules
 from tools.wheelhouse import Target
 
 #: Package to why it is here: what builds it, and what it reads at run time.

@@ -21,10 +21,8 @@ from config.loader import ConfigurationError, load_stage, stage_names
 from config.places import BUNDLES, FUNCTIONS
 from edge_constructs.edge_assets import DEPENDENCIES, LOCK
 from edge_constructs.reproducible_zip import files_below, is_bytecode, sha256_of, write_zip
-from tools.bundle_check import Untrimmed, find_interpreter
-from tools.bundle_trim import RULES, SYMBOLS, Cut, strip, trim
-from tools.requirement_lock import read_lock
-from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download
+from tools.bundle_trim import RULES, SYMBOLS, Cut, Untrimmed, find_interpreter, strip, trim
+from tools.wheelhouse import ARCHITECTURES, Target, WheelhouseError, download, read_lock
 
 #: All artifacts of a component together, as Greengrass limits them.
 LIMIT_BYTES = 2_000_000_000

@@ -29,7 +29,7 @@ from packaging.tags import Tag, cpython_tags, mac_platforms
 from packaging.tags import compatible_tags as _pure_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from tools.requirement_lock import Pin, read_pins
+from tools.wheelhouse import Pin, read_pins
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the packages of all locks ask for, and their wheels: written here, read by tests/unit/test_locks.py.

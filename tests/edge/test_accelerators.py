@@ -21,8 +21,7 @@ from edge_inference.settings import ACCELERATORS
 from tests.edge.file_bench import Bench, serving
 from tests.edge.model_folder import ROOT, make_package
 from tools.locks import METADATA
-from tools.requirement_lock import read_lock, read_locks
-from tools.wheelhouse import RUNTIME, Target, WheelhouseError, accelerated, archive_path
+from tools.wheelhouse import RUNTIME, Target, WheelhouseError, accelerated, archive_path, read_lock, read_locks
 
 OPENVINO = ROOT / ".venv-openvino" / "bin" / "python"
 

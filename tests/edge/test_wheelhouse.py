@@ -6,8 +6,7 @@ import pytest
 from edge_constructs.reproducible_zip import files_below, sha256_of, write_zip
 from tests.edge.model_folder import ROOT
 from tools import wheelhouse
-from tools.requirement_lock import locked_wheels, read_lock, read_locks
-from tools.wheelhouse import RUNTIME, Target, WheelhouseError
+from tools.wheelhouse import RUNTIME, Target, WheelhouseError, locked_wheels, read_lock, read_locks
 
 
 def test_the_devices_lock_pins_what_the_repository_pins() -> None:

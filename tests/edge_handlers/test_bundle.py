@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge_constructs.reproducible_zip import sha256_of
-from tools import bundle, bundle_check, bundle_trim
+from tools import bundle, bundle_trim
 from tools.bundle import BundleError, BundleTooLargeError, build, check_size, largest_parts, unpack
-from tools.bundle_check import announced, find_interpreter
-from tools.bundle_trim import loadable, strip, trim
+from tools.bundle_trim import announced, find_interpreter, loadable, strip, trim
 from tools.wheelhouse import Target
 
 TARGET = Target.here()
@@ -484,7 +483,7 @@ def test_a_stand_in_for_a_python_that_does_not_answer_is_none(
     (tmp_path / "python3.9").write_text(stand_in)
     (tmp_path / "python3.9").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(bundle_check, "IMPORT_LIMIT_S", 0.1)
+    monkeypatch.setattr(bundle_trim, "IMPORT_LIMIT_S", 0.1)
 
     assert find_interpreter(Target("3.9", TARGET.architecture)) is None
 

@@ -10,8 +10,8 @@ import pytest
 
 from tools import locks
 from tools.locks import MACHINES, METADATA, PYTHONS, all_locks, unmet
-from tools.requirement_lock import read_pins
 from tools.set_up import ENVIRONMENTS
+from tools.wheelhouse import read_pins
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "edge_assets" / "runtime"

@@ -21,8 +21,8 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tools import set_up
-from tools.requirement_lock import read_pins
 from tools.set_up import ENVIRONMENTS, Environment, SetUp, SetUpError, State, pip_configuration, uv_settings
+from tools.wheelhouse import read_pins
 
 ROOT = Path(__file__).resolve().parents[2]
 NEWER = "9999.1"
