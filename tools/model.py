@@ -11,6 +11,7 @@ without one the folder's own samples are predicted, and compared with their labe
 """
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -18,6 +19,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from config.loader import ConfigurationError as StageError
 from config.model import labels_in_an_answer
@@ -27,10 +33,23 @@ from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.messages import Request, RequestError, Score, above
 from edge_inference.models.detection import MOST
 from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
+from edge_inference.models.pictures import Pixels
 from edge_inference.models.store import Workload
-from tools import detections, model_init, model_preview, model_reference
+from edge_inference.models.workloads import ImageClassifier, ObjectDetector, TabularClassifier
+from tools import detections, model_init
 from tools.estimators import EstimatorError
-from tools.model_folder import answer, asked, check_name, check_serving, load, package, sample_labels, whole_path
+from tools.model_folder import (
+    answer,
+    asked,
+    check_name,
+    check_serving,
+    load,
+    package,
+    sample_labels,
+    whole_path,
+    write_reference,
+)
+from twin.page import html as page
 
 SHOWN = 5
 _WRONG = (
@@ -145,17 +164,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("folder", type=Path, help="with model.json in it")
     command.add_argument("inputs", nargs="*", metavar="INPUT", help="a picture, a JSON file or a JSON request")
     model_init.add_arguments(commands.add_parser("init", help="make a folder and a stage's entry of an ONNX file"))
-    model_preview.add_arguments(commands.add_parser("preview", help="show what the model sees and says, as a page"))
-    model_reference.add_arguments(commands.add_parser("reference", help="write what its samples look like"))
+    command = commands.add_parser("preview", help="show what the model sees and says, as a page")
+    command.add_argument("folder", type=Path, help="the model's folder")
+    command.add_argument("inputs", nargs="*", metavar="INPUT", help="pictures, JSON files, JSON requests; or samples")
+    command.add_argument("--out", type=Path, default=Path("out/preview.html"), help="the page (default: %(default)s)")
+    command = commands.add_parser("reference", help="write what its samples look like")
+    command.add_argument("folder", type=Path, help="the model's folder; its model.json must name samples")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # that no signature is checked is no news here
     try:
         if options.command == "init":
             lines = model_init.init(options, check)
         elif options.command == "preview":
-            lines = model_preview.preview(options.folder, options.inputs, options.out)
+            lines = preview(options.folder, options.inputs, options.out)
         elif options.command == "reference":
-            lines = model_reference.write_reference(options.folder)
+            lines = write_reference(options.folder)
         else:
             lines = check(options.folder, options.inputs)
         for line in lines:
@@ -167,6 +190,115 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{subject}: {exc}", file=sys.stderr)
         return 1
     return 0
+
+
+ON_A_PAGE = 24
+Asked = tuple[str, Request, str]
+
+
+def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
+    """Run a model with the device's own code and write what it saw and said.
+
+    Args:
+        folder: The model's.
+        inputs: As for `check`; by default its first 24 samples, or the picture that it looks at by itself.
+        out: The page's file.
+
+    Yields:
+        Where the page is.
+
+    Raises:
+        ModelDeclarationError, ModelPackageError, RequestError: What is wrong with the folder or an input.
+        OSError: The page cannot be written.
+    """
+    source = ModelSource.read(whole_path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        unpacked = package(source, Path(scratch) / "package")
+        model: Any = load(unpacked)
+        own = unpacked / str(source.declaration.get("serving", {}).get("ImageName", ""))
+        subjects = list(
+            ((*asked(text), "") for text in inputs or [str(own)]) if inputs or own.is_file() else _own_samples(model)
+        )
+        serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
+        settings = check_serving(source.name, serving)
+        count = settings["count"] if isinstance(model, ObjectDetector) else 3
+        answers = [(what, request, is_, answer(model, what, request, count)) for what, request, is_ in subjects]
+        if isinstance(model, ObjectDetector):
+            content = _objects(model, answers, settings["threshold"])
+        else:
+            content = _pictures(model, answers) if isinstance(model, ImageClassifier) else _table(model, answers)
+        declared = {key: value for key, value in source.declaration.items() if key not in ("name", "labels", "samples")}
+        rows = [(key, json.dumps(value)[:300]) for key, value in declared.items()]
+        lead = f"{model.package.task}, run on this machine with the device's code. {model.package.notice}"
+        sections = [
+            ("What it sees, and says", content),
+            ("Its declaration", page.table("model.json", ("key", "value"), rows)),
+        ]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        text = page.page(f"Preview of {source.name}", lead, sections)
+        out.write_text(text, encoding="utf-8", errors="replace")  # JSON may hold half a character
+    yield f"{len(answers)} inputs in {out}" + (
+        "" if answers else ": the folder has no samples, give pictures or requests"
+    )
+
+
+def _own_samples(model: Any) -> Iterator[Asked]:
+    labels = sample_labels(model.package)
+    for index in range(min(len(getattr(model, "samples", ())), ON_A_PAGE)):
+        yield f"sample {index}", Request(None, index=index), labels[index] if labels else ""
+
+
+def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
+    wanted, shown = model.preprocessing, []
+    for what, request, expected, prediction in answers:
+        given = request.image
+        pixels = model.samples[request.index or 0] if given is None else wanted.decode(given).pixels
+        tensor = wanted.apply(pixels)
+        visible = _visible(pixels)
+        file = io.BytesIO()
+        Image.fromarray(visible.squeeze()).save(file, "PNG")
+        best = prediction.scores[0].label
+        others = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.scores)
+        values = f"{others}; {what}, {wanted.width} x {wanted.height}, values {tensor.min():.2f} to {tensor.max():.2f}"
+        more = f"is {expected}; {values}" if expected else values
+        shown.append((file.getvalue(), what, best, more, bool(expected) and expected != best))
+    return page.pictures(shown, large=max(wanted.width, wanted.height) > 32)
+
+
+def _visible(pixels: Pixels) -> NDArray[np.uint8]:
+    scale = 1 if pixels.dtype == np.uint8 else 255
+    visible: NDArray[np.uint8] = np.rint(np.clip(pixels, 0, 255 / scale) * scale).astype(np.uint8)
+    return visible
+
+
+def _objects(model: ObjectDetector, answers: Sequence[tuple[str, Request, str, Any]], threshold: float) -> str:
+    """Pictures with what was found in them, and in green what is there, where the samples say so."""
+    shown, there = [], detections.truths_of(model.package)
+    for what, request, _, prediction in answers:
+        found, truths = above(prediction, threshold), []
+        if request.image is None:
+            picture: bytes | NDArray[np.uint8] = _visible(model.samples[request.index or 0])
+            truths = there[request.index or 0] if there else []
+        else:
+            picture = request.image
+        said = f"{len(found)} object{'' if len(found) == 1 else 's'}"
+        more = (
+            f"{f'of {len(truths)} that are there, ' if truths else ''}{what}, {' x '.join(map(str, prediction.size))}"
+        )
+        named = ", ".join(f"{score.label} {score.probability:.2f}" for score in found)
+        shown.append((detections.drawn(picture, found, truths), f"{what}: {named or 'nothing'}", said, more, False))
+    return page.pictures(shown, large=True)
+
+
+def _table(model: Any, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
+    rows = []
+    for what, request, expected, prediction in answers:
+        seen: Any = request.features if request.features is not None else request.inputs
+        if request.index is not None and isinstance(model, TabularClassifier):
+            seen = np.round(model.samples[request.index].astype(float), 4).tolist()
+        said = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.scores)
+        rows.append((what, json.dumps(seen)[:300], said or json.dumps(prediction.outputs)[:300], expected))
+    return page.table("Inputs and answers", ("input", "values", "said", "is"), rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from edge_inference.models.detection import SEPARATE
 from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, OBJECTS, TABLES, TASKS, TENSORS
 from edge_inference.models.runtime import import_engine
 from tools import estimators
-from tools.detector_exports import Tensor, box_values, is_free, is_picture, seen_detection
+from tools.detections import Tensor, box_values, is_free, is_picture, seen_detection
 from tools.model_folder import check_name
 from twin.files import write_whole
 

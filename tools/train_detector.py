@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tools.digits import MAXIMUM
-from tools.model_reference import write_again
+from tools.model_folder import write_again
 from tools.set_up import require
 from tools.train_digits import split_digits
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.digits import MAXIMUM
-from tools.model_reference import write_again
+from tools.model_folder import write_again
 from tools.onnx_graphs import Layer, perceptron
 from tools.set_up import require
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.model_reference import write_again
+from tools.model_folder import write_again
 from tools.onnx_graphs import Layer, perceptron
 from tools.set_up import require
 

@@ -30,8 +30,7 @@ from edge_inference.models.drift import (
 from edge_inference.models.package import ModelPackageError, open_package
 from tests.edge.file_bench import Bench, digit
 from tests.edge.model_folder import DIGITS, make_package, point
-from tools.model_folder import load, package
-from tools.model_reference import describe, write_reference
+from tools.model_folder import describe, load, package, write_reference
 
 ALARM = 0.25
 MODELS = DIGITS.parent

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_inference.models.package import ModelPackageError
 from tools import model, model_init
-from tools.detector_exports import seen_detection
+from tools.detections import seen_detection
 from tools.model_init import ModelInitError, init
 
 SIDE, LABELS = 96, 80
