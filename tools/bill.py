@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
-
 from config.loader import ConfigurationError, load_stage
 from config.places import PACKAGE
 from edge_rules.fleet_view import FleetView, Resource

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
-
 from config.places import PROJECT
 from edge_handlers.custom_resource import Properties
 from edge_handlers.deployment_health import HealthCheck

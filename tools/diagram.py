@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
-
 from edge_rules.fleet_view import FleetView
 from edge_rules.recipe_view import Recipe, recipes
 from tools.cloud_assembly import ROOT, AssemblyError, synth

@@ -25,8 +25,6 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
-
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.fleet import RINGS

@@ -23,9 +23,8 @@ from tests.plan.sample_assembly import (
     remove_model,
 )
 from tools.cloud_assembly import read_assembly
-from tools.plan import UNANNOUNCED, main
+from tools.plan import UNANNOUNCED, main, unannounced
 from tools.plan_changes import Plan, compare
-from tools.plan_report import unannounced
 
 GOLDEN = Path(__file__).parent / "golden"
 FAILING = {"removal", "replacement", "reused-version", "list-emptied", "row-removed", "row-moved", "region-changed"}

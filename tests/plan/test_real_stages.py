@@ -12,8 +12,8 @@ from config.names import Names
 from tests.synthesis import assembly
 from tools.bill import Bill, bill_of, read_prices
 from tools.cloud_assembly import Register, read_assembly
+from tools.plan import as_text
 from tools.plan_changes import compare
-from tools.plan_report import as_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
