@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.device_fleet import NAME, recipe, wait
 from config.names import Names
-from tools.browser import HOW, Browser, browser, find, page_of
+from tools.screenshots import HOW, Browser, browser, find, page_of
 from twin import lifecycle
 from twin.devices import own_devices
 from twin.state import TwinState

@@ -17,7 +17,7 @@ from benchmarks.twin_fault_kills import ask
 from benchmarks.twin_fault_s3 import captured
 from benchmarks.update_paths import change_model
 from benchmarks.waiting import wait_for
-from tools.cdk_cli import CdkError
+from tools.offline_deploy import CdkError
 from tools.predictions import PICTURE_TOPIC
 from twin.core_device.components.component import ATTEMPTS
 from twin.operator import OperatorClient

@@ -26,7 +26,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.deployed_twin import LIMIT_S, NAMES, REQUEST, RESPONSE, ROOT, DeployedTwin
-from tools.cdk_cli import CdkError
+from tools.offline_deploy import CdkError
 from twin.operator import OperatorClient
 
 FETCHED = re.compile(r"component (\S+) \S+, artifact \S+/(\S+): fetched (\d+) bytes")

@@ -91,8 +91,7 @@ def deploy(stage: StageName = "twin") -> None:
 
     from config.loader import ConfigurationError, load_stage
     from config.names import Names
-    from tools.cdk_cli import CdkError
-    from tools.offline_deploy import DeploymentError
+    from tools.offline_deploy import CdkError, DeploymentError
     from twin import lifecycle
     from twin.errors import TwinError
     from twin.state import default_home
@@ -114,7 +113,7 @@ def deploy(stage: StageName = "twin") -> None:
 @application.command()
 def destroy(stage: StageName = "twin") -> None:
     """Take the app away from the twin; edgewright twin inventory lists what is left."""
-    from tools.cdk_cli import CdkError
+    from tools.offline_deploy import CdkError
     from twin.errors import TwinError
     from twin.state import default_home, load_state
 

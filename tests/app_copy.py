@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools.cdk_cli import ROOT
+from config.places import PROJECT as ROOT
 
 
 def git(*arguments: str) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from config.loader import stage_names
+from config.places import PROJECT as ROOT
 from tests.stand_in import NEEDED
-from tools.cdk_cli import ROOT
 
 #: The folder that the workers of a session share; tests/conftest.py makes and removes it.
 SHARED = "EDGEWRIGHT_TESTS_SHARED"

@@ -1,4 +1,4 @@
-// Drives a Chromium for tools/browser.py: a command a line on stdin, its result a line on stdout, both JSON.
+// Drives a Chromium for tools/screenshots.py: a command a line on stdin, its result a line on stdout, both JSON.
 import { createInterface } from "node:readline";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";

@@ -18,10 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "constructs"))
-
 from config.loader import ConfigurationError, load_stage, stage_names
-from tools.cdk_cli import ROOT
+from config.places import PROJECT as ROOT
 from tools.compliance_findings import AnalyserError, Assembly, Finding, accept, analyse, of_report, read_exceptions
 
 SYNTH_LIMIT_S = 300

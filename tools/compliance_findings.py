@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from config.places import PROJECT as ROOT
 from edge_rules.fleet_view import FleetView, Resource
-from tools.cdk_cli import ROOT
 
 EXCEPTIONS = ROOT / "config" / "tables" / "compliance.toml"
 _SOURCES = ("constructs/edge_constructs", "stacks", "app.py")

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
+from config.places import PROJECT as ROOT
 from tools import demo_report
-from tools.cdk_cli import ROOT, CdkError
 from tools.demo_site import CAMERA, Site
-from tools.offline_deploy import DeploymentError, OfflineDeploy
+from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
 from tools.predictions import (
     PICTURE_TOPIC,
     ClassifiedPicture,

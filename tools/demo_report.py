@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from config.places import PROJECT as ROOT
 from tools.bill import bill_of
-from tools.cdk_cli import ROOT
 from tools.cloud_assembly import read_assembly
 from tools.detections import drawn, truths_in
 from tools.digits import MAXIMUM, digit_png

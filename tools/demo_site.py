@@ -19,9 +19,9 @@ import numpy as np
 
 from config.client_devices import ClientDevices
 from config.names import Names
+from config.places import PROJECT as ROOT
 from config.public_components import PUBLIC_COMPONENTS
 from config.routes import DEVICES
-from tools.cdk_cli import ROOT
 from tools.digits import digit_png
 from tools.offline_deploy import DeploymentError
 from tools.predictions import Prediction, PredictionError

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
-from tools.cdk_cli import ROOT, CdkError
+from config.places import PROJECT as ROOT
 from tools.least_privilege import Grant, denials, examine, read_trail
-from tools.offline_deploy import DeploymentError, OfflineDeploy
+from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
 from twin import lifecycle
 from twin.errors import TwinError
 from twin.state import TwinState

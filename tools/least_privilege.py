@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
-from tools.cdk_cli import ROOT, CdkError
-from tools.offline_deploy import DeploymentError, OfflineDeploy
+from config.places import PROJECT as ROOT
+from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
 from tools.predictions import predict_held_out
 from twin import lifecycle
 from twin.cloud.authorization import filled

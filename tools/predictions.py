@@ -11,8 +11,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from config.names import Names
+from config.places import PROJECT as ROOT
 from edge_inference.messages import Score
-from tools.cdk_cli import ROOT
 from tools.detections import mean_average_precision, truths_in
 from tools.digits import digit_png
 from twin.errors import TwinError

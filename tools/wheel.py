@@ -47,7 +47,7 @@ COMMANDS = {
     "setup": "tools.set_up",
     "wheelhouse": "tools.wheelhouse",
 }
-_ALSO = ("tools.predict", "tools.fleet_page", "tools.offline_deploy", "tools.cdk_cli", "tools.node")
+_ALSO = ("tools.predict", "tools.fleet_page", "tools.offline_deploy", "tools.node")
 #: Of a project's folder; `edgewright init` writes them.
 _PROJECT_FILES = ("cdk.json", "package.json", "package-lock.json")
 _ASSETS = "edge_assets"

@@ -18,9 +18,9 @@ import pytest
 from config.loader import load_stage
 from config.names import Names
 from tests.device_processes import device_pid
-from tools.browser import HOW, Browser, browser, find, page_of
 from tools.fleet_page import of_account
 from tools.offline_deploy import OfflineDeploy
+from tools.screenshots import HOW, Browser, browser, find, page_of
 from twin import lifecycle
 from twin.errors import TwinError
 from twin.operator import OperatorClient

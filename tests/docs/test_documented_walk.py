@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from config.places import PROJECT as ROOT
 from tests.app_copy import copy_app
-from tools.cdk_cli import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 LIMIT_S = 300

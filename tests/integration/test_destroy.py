@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.app_copy import copy_app
-from tools.cdk_cli import CdkError
-from tools.offline_deploy import OfflineDeploy
+from tools.offline_deploy import CdkError, OfflineDeploy
 from twin import inventory, lifecycle
 from twin.state import TwinState
 

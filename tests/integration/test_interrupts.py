@@ -20,8 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tools.cdk_cli import CdkError
-from tools.offline_deploy import OfflineDeploy
+from tools.offline_deploy import CdkError, OfflineDeploy
 from twin import inventory, lifecycle
 from twin.state import TwinState
 

@@ -10,8 +10,7 @@ import pytest
 
 from tests.app_copy import copy_app
 from tests.many_models import write_models
-from tools.cdk_cli import CdkError, run_cdk
-from tools.offline_deploy import OfflineDeploy
+from tools.offline_deploy import CdkError, OfflineDeploy, run_cdk
 from twin import inventory, lifecycle
 from twin.state import TwinState
 

@@ -19,9 +19,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from config.names import Names
+from config.places import PROJECT as ROOT
 from tests.app_copy import copy_app
 from tests.edge_handlers.v1_groups import written
-from tools.cdk_cli import ROOT
 from tools.offline_deploy import OfflineDeploy
 from twin import lifecycle
 from twin.devices.client_device import ClientDevices, write_folder

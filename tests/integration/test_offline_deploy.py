@@ -19,12 +19,12 @@ import pytest
 from typer.testing import CliRunner
 
 from config.names import Names
+from config.places import PROJECT as ROOT
 from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
 from tests.edge_agent.conftest import PROTO, Client, tensor
 from tests.packaged_nucleus import NUCLEUS_USER, follow_readme, interpreter, packaged, reads
 from tests.packaged_nucleus import ROOT as AS_ROOT
-from tools.cdk_cli import ROOT
 from tools.demo_site import read_a_digit_cut_off
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import accuracy, predict_held_out

@@ -16,8 +16,7 @@ import pytest
 
 from config.names import Names
 from tests.app_copy import copy_app
-from tools.cdk_cli import CdkError
-from tools.offline_deploy import OfflineDeploy
+from tools.offline_deploy import CdkError, OfflineDeploy
 from twin import lifecycle
 from twin.operator import OperatorClient
 from twin.state import TwinState

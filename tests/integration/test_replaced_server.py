@@ -16,8 +16,7 @@ from botocore.exceptions import ClientError
 
 from config.names import Names
 from tests.app_copy import copy_app
-from tools.cdk_cli import CdkError
-from tools.offline_deploy import OfflineDeploy
+from tools.offline_deploy import CdkError, OfflineDeploy
 from twin import inventory, lifecycle
 from twin.devices.identity import certificate_request
 from twin.state import TwinState

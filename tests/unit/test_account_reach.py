@@ -4,8 +4,8 @@ import re
 from collections import defaultdict
 from typing import Any
 
+from config.places import PROJECT as ROOT
 from tests.synthesis import stacks, template
-from tools.cdk_cli import ROOT
 
 STAGES = ("twin", "dev", "prod")
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

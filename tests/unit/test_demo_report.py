@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from config.places import PROJECT as ROOT
 from tests.unit.kept_page import assert_kept
-from tools.cdk_cli import ROOT
 from tools.demo_report import as_page, downloads_of
 from twin.page.html import histogram, matrix, page, table, time_line
 from twin.state import TwinState

@@ -18,9 +18,8 @@ import pytest
 
 from config.names import Names
 from tools import demo, demo_report, predictions
-from tools.cdk_cli import CdkError
 from tools.demo import Beside, repeated_if_the_twin_ends
-from tools.offline_deploy import DeploymentError
+from tools.offline_deploy import CdkError, DeploymentError
 from tools.predictions import ClassifiedPicture, Prediction, PredictionError, next_picture
 from twin.errors import TwinError
 from twin.state import PORT_NAMES, TwinState

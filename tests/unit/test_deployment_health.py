@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage
+from config.places import PROJECT as ROOT
 from tests.synthesis import template
-from tools.cdk_cli import ROOT
 
 
 def by_ring(stage: str, kind: str) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from config.model import Model, local_result_topics, result_topics, serving
 from config.names import Names
+from config.places import PROJECT as ROOT
 from edge_constructs.artifact_store import ArtifactBucket, EncryptionKey
 from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.fleet_deployment import merged_settings
 from edge_constructs.synth import new_app, read_context
 from tests.synthesis import assembly, resources, template
-from tools.cdk_cli import ROOT
 
 RULE = "AWS::IoT::TopicRule"
 MODELS = ["digits", "iris", "image-classification", "digit-detector"]

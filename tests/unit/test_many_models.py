@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from config.loader import load_stage
+from config.places import PROJECT as ROOT
 from edge_constructs.identities import LIMIT_CHARACTERS, characters
 from edge_constructs.synth import PolicyGate, PolicyViolationError, new_app, read_context, room
 from stacks.edgewright import define_stacks
 from tests.many_models import names, stage_text, write_models
-from tools.cdk_cli import ROOT
 
 #: What nucleus lite has room for: 18 components, of which runtime, inference and the token exchange are three.
 ON_LITE = 15

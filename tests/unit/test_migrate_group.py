@@ -12,10 +12,10 @@ import pytest
 from botocore import validate
 
 from config.loader import load_stage
+from config.places import PROJECT as ROOT
 from config.routes import HandlerTopics
 from tests.edge_handlers.v1_groups import GROUPS, function_arn, written
 from tools import migrate_group
-from tools.cdk_cli import ROOT
 from tools.migrate_group import GroupError, Migration, as_toml, migrate, read_documents
 
 OPERATIONS = {

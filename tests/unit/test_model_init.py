@@ -27,10 +27,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.places import MODELS
+from config.places import PROJECT as ROOT
 from edge_inference.models.package import ModelPackageError
 from tests.unit.kept_page import assert_kept
 from tools import estimators, model, model_init
-from tools.cdk_cli import ROOT
 from tools.model_init import Answers, ModelInitError, add_to_stage, declaration_of, init
 
 RANDOM = np.random.default_rng(0)

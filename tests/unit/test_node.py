@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.cdk_cli import ROOT
+from config.places import PROJECT as ROOT
 from tools.node import node_binary, settle_jsii
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from config.fleet import Promotion
 from config.loader import ConfigurationError, load_stage
+from config.places import PROJECT as ROOT
 from edge_constructs.synth import new_app, read_context
 from edge_handlers.custom_resource import Properties
 from edge_handlers.deployment_health import HealthCheck, decide_on
@@ -18,7 +19,6 @@ from stacks import edgewright
 from tests.handlers.fake_rollout import TARGET, FakeRollout
 from tests.handlers.fake_s3 import FakeS3
 from tests.synthesis import resources, template
-from tools.cdk_cli import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage
-from tools.cdk_cli import ROOT
+from config.places import PROJECT as ROOT
 from twin.cloud.aws.shapes import request_from_properties
 
 

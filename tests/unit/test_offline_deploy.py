@@ -9,8 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tools.cdk_cli import CdkError, run_cdk
-from tools.offline_deploy import DeploymentError, OfflineDeploy
+from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy, run_cdk
 from twin.state import TwinState
 
 #: What the command line traces once it has made up its mind to report the run.
@@ -51,7 +50,7 @@ def test_a_run_at_the_twin_is_reported_to_nobody(tmp_path: Path, at_the_twin: bo
 
 def test_a_command_whose_cloud_cannot_be_asked_about_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cdk.js").write_text("setInterval(() => {}, 1000)\n")
-    monkeypatch.setattr("tools.cdk_cli._COMMAND", tmp_path / "cdk.js")
+    monkeypatch.setattr("tools.offline_deploy._COMMAND", tmp_path / "cdk.js")
 
     def damaged() -> bool:
         raise ValueError("state.json is damaged")
