@@ -9,10 +9,9 @@ import pytest
 
 from edge_component.back_off import BackOff
 from edge_inference import captures
-from edge_inference.captures import WAITING, CaptureFolder, CaptureQueue
+from edge_inference.captures import GATHER_S, WAITING, CaptureFolder, CaptureQueue, CaptureUpload
 from edge_inference.messages import Prediction, Request, Score
 from edge_inference.settings import ModelSettings, ServiceSettings, parse
-from edge_inference.uploads import GATHER_S, CaptureUpload
 from tests.edge.local_device import configuration
 from tests.edge.publications import Pauses
 

@@ -2,21 +2,18 @@
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from edge_component import process
-from edge_component.connected_service import Event, ServiceError
+from edge_component.connected_service import run_process
 from edge_component.outbox import Outbox
 from edge_component.process import EnvironmentPointer
 from v1_handler.dispatcher import Dispatcher, Folders
 from v1_handler.service import HandlerService, SizedOutbox
 from v1_handler.settings import HandlerSettings
-
-log = logging.getLogger("v1_handler")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,17 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service = HandlerService(
         connect, outbox, make_dispatcher, local=local, is_outdated=environment.is_outdated, may_end=may_end
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop())
-    try:
-        ending = service.run()
-    except ServiceError as exc:
-        log.error("%s", exc)
-        return 1
-    if ending is Event.RUNTIME_CHANGED:
-        environment.restart()
-    log.info("stopped")
-    return 0
+    return run_process(service, environment.restart)
 
 
 if __name__ == "__main__":

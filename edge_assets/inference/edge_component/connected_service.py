@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import queue
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -66,7 +67,6 @@ class ConnectedService(ABC):
         is_outdated: Tells whether the process runs in an environment that has been replaced; never by default.
         give_up_s: How long to go without a device.
         may_end: Asked before the process ends because the device does not know it any more; always by default.
-        renew_s: How long to go without a message before the subscriptions are made anew.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class ConnectedService(ABC):
         is_outdated: Callable[[], bool] = lambda: False,
         give_up_s: float = GIVE_UP_S,
         may_end: Callable[[], bool] = lambda: True,
-        renew_s: float = RENEW_S,
     ) -> None:
         self._connect = connect
         self._outbox = outbox
@@ -86,7 +85,7 @@ class ConnectedService(ABC):
         self._is_outdated = is_outdated
         self._give_up_s = give_up_s
         self._may_end = may_end
-        self._renew_s = renew_s
+        self._renew_s = RENEW_S
         # SimpleQueue.put may be called from a signal handler and from the connection's thread.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -311,6 +310,34 @@ class ConnectedService(ABC):
             if not told and self._is_outdated():
                 told = True
                 self._events.put(Event.RUNTIME_CHANGED)
+
+
+def run_process(
+    service: ConnectedService, restart: Callable[[], object], ended: Callable[[], None] = lambda: None
+) -> int:
+    """Serve until a signal ends the process, or until it starts anew in another environment.
+
+    Args:
+        service: What the process does.
+        restart: Starts the same command in the new environment.
+        ended: Called once the service has ended, however it did; nothing by default.
+
+    Returns:
+        Exit code: 0 stopped by a signal, 1 with the reason in the log.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    try:
+        ending = service.run()
+    except ServiceError as exc:
+        log.error("%s", exc)
+        return 1
+    finally:
+        ended()
+    if ending is Event.RUNTIME_CHANGED:
+        restart()
+    log.info("stopped")
+    return 0
 
 
 TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105 - a component's name

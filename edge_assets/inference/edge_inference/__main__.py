@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -12,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from edge_component import process
-from edge_component.connected_service import Event, ServiceError
+from edge_component.connected_service import run_process
 from edge_component.outbox import Outbox, Spool
 from edge_component.process import EnvironmentPointer
-from edge_inference.captures import CaptureFolder, CaptureQueue
+from edge_inference.captures import CaptureFolder, CaptureQueue, CaptureUpload, ObjectStore
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat, resident_mb
 from edge_inference.models.integrity import SigningKeys
@@ -24,7 +23,6 @@ from edge_inference.models.runtime import Running
 from edge_inference.models.store import ModelStore, Served, Workload, load_workload
 from edge_inference.service import AgentSwitch, InferenceService, Router
 from edge_inference.settings import ModelSettings, ServiceSettings, parse_service
-from edge_inference.uploads import CaptureUpload, ObjectStore
 
 log = logging.getLogger("edge_inference")
 
@@ -114,19 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_watch=heartbeat.beat,
         may_end=process.EndBudget(own / "ends").spend,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop())
-    try:
-        ending = service.run()
-    except ServiceError as exc:
-        log.error("%s", exc)
-        return 1
-    finally:
-        agent.stop()
-    if ending is Event.RUNTIME_CHANGED:
-        environment.restart()
-    log.info("stopped")
-    return 0
+    return run_process(service, environment.restart, agent.stop)
 
 
 def open_s3() -> ObjectStore:
