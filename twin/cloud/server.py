@@ -44,7 +44,6 @@ EXTENSIONS = (
     "twin.cloud.iot.front",
     "twin.cloud.iot.connections",
     "twin.cloud.greengrass.api",
-    "twin.cloud.greengrass.cloudformation",
     "twin.cloud.rules_engine",
     "twin.cloud.cloudwatch",
     "twin.cloud.bounds",
