@@ -20,10 +20,9 @@ from tools.cloud_assembly import read_assembly
 from tools.detections import drawn, truths_in
 from tools.digits import MAXIMUM, digit_png
 from tools.predictions import SCENES, Scene, scores_of
-from twin import log_files
 from twin.page.html import figures, histogram, matrix, page, pictures, table, time_line
 from twin.state import TwinState
-from twin.status import take_status
+from twin.status import find_logs, take_status
 
 _FETCHED = re.compile(r"component (\S+) (\S+), artifact \S+?([^/\s]+): fetched (\d+) bytes")
 SHOWN = 44
@@ -43,7 +42,7 @@ def downloads_of(state: TwinState) -> list[Download]:
     """
     things = {server.instance_id: server.thing_name for server in take_status(state).edge_servers}
     found: list[Download] = []
-    for name, path in log_files.find(state.home, "core_device").items():
+    for name, path in find_logs(state.home, "core_device").items():
         device = name.partition("/")[0]
         for component, version, file, size in _FETCHED.findall(path.read_text(encoding="utf-8", errors="replace")):
             found.append(

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
-from twin import faults, lifecycle, log_files, unsaved
+from twin import faults, lifecycle
 from twin import inventory as inventory_module
 from twin import predict as asking
 from twin.clock import Clock
@@ -31,8 +31,8 @@ from twin.devices.identity import write_bundle
 from twin.devices.membership import Membership
 from twin.errors import TwinError
 from twin.operator import OperatorClient
-from twin.state import TwinState, default_home, foreign_settings, load_state
-from twin.status import CoreDeviceStatus, TwinStatus, core_devices, joined_devices, take_status
+from twin.state import TwinState, default_home, foreign_settings, load_state, unsaved_text
+from twin.status import CoreDeviceStatus, TwinStatus, core_devices, find_logs, joined_devices, read_logs, take_status
 
 application = typer.Typer(
     help="An AWS cloud and an edge device on this machine: deploys without an account. State: .twin, or TWIN_HOME.",
@@ -157,7 +157,7 @@ def _show_status(current: TwinStatus) -> None:
         now = datetime.fromtimestamp(clock.time(), UTC).isoformat(timespec="seconds")
         _output.print(f"  twin time: {now}, {clock.speed:g} s a second")
     if current.unsaved:
-        _output.print(f"  not saved: {unsaved.as_text(current.unsaved)}; make room in {state.home}", markup=False)
+        _output.print(f"  not saved: {unsaved_text(current.unsaved)}; make room in {state.home}", markup=False)
     if current.devices:
         ended = [device.thing_name for device in current.devices if device.pid is None]
         _output.print(
@@ -242,7 +242,7 @@ def logs(
 ) -> None:
     """Show the logs of the cloud, the edge devices and their components."""
     home, about = default_home(), ""
-    found = log_files.find(home, who)
+    found = find_logs(home, who)
     if not found and (state := load_state(home)) is not None and who in joined_devices(take_status(state)):
         _output.print(
             f"{who} has joined: its own logs are on it (nucleus lite: journalctl -t COMPONENT; classic: logs/ in its "
@@ -251,11 +251,11 @@ def logs(
         )
         who, about = "cloud", who
     elif not found and not follow:
-        if not (names := ", ".join(sorted(log_files.find(home, "")))):
+        if not (names := ", ".join(sorted(find_logs(home, "")))):
             raise TwinError(f"a twin must have run in {home}, got none: start it with `python -m twin up`")
         raise TwinError(f"WHO must be part of a log's name, got {who!r}: there are {names}")
     try:
-        for line in log_files.read(home, who, last=lines, follow=follow, about=about):
+        for line in read_logs(home, who, last=lines, follow=follow, about=about):
             _output.print(line, markup=False)
     except KeyboardInterrupt:
         return

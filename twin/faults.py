@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -16,9 +13,8 @@ import psutil
 from twin.core_device.processes import FAULTS as DAEMONS
 from twin.errors import TwinError
 from twin.process import CUT_OFF, with_descendants
-from twin.state import TwinState
+from twin.state import NETWORK_PATH, TwinState, ask_cloud
 from twin.status import device_processes, device_roots
-from twin.unsaved import NETWORK_PATH, signed
 
 FAULTS = {
     "kill-component": "kill the inference component",
@@ -118,10 +114,8 @@ def _network(state: TwinState, device: str, *, cut: bool) -> str:
         mark.unlink(missing_ok=True)
         return f"{device} may connect again, and does within 30 s"
     mark.touch()
-    request = signed(state, "POST", NETWORK_PATH)
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_LIMIT_S) as answer:
-            ended = int(json.load(answer)["ended"])
-    except (OSError, urllib.error.URLError, http.client.HTTPException, ValueError, KeyError) as exc:
+        ended = int(ask_cloud(state, "POST", NETWORK_PATH, b"", _LIMIT_S)["ended"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as exc:
         raise TwinError(f"the twin must end the connections of {device}, got {exc}: is it the version of up?") from exc
     return f"{device}: {ended} connections were ended, new ones are refused; its messages wait or are lost"

@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 
-from twin import unsaved
 from twin.clock import Clock
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
 from twin.errors import TwinError
@@ -33,7 +32,17 @@ from twin.process import (
     processes_where,
     with_descendants,
 )
-from twin.state import PORT_NAMES, STATE_FILE, TwinState, load_state, remove_state, save_state
+from twin.state import (
+    PORT_NAMES,
+    STATE_FILE,
+    TwinState,
+    load_state,
+    remove_state,
+    save_all,
+    save_state,
+    unsaved_mark,
+    unsaved_text,
+)
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
@@ -295,7 +304,7 @@ def stop(home: Path, *, anyway: bool = False, progress: Progress = _silent) -> b
             load_state(home)
         except TwinError:
             remove_state(home)
-        if running and not anyway and unsaved.mark(home).exists():
+        if running and not anyway and unsaved_mark(home).exists():
             raise TwinError(
                 f"the last state of the cloud must be written before it ends, it was not: what changed in its last "
                 f"seconds is not in {home / 'state'}; the end of {home / 'log/cloud.log'}:\n{last_log_lines(home)}"
@@ -350,9 +359,9 @@ def _saved(home: Path, anyway: bool, progress: Progress) -> bool:
         return False
     if not anyway:
         progress("saving the state")
-        if left := unsaved.save(state):
+        if left := save_all(state):
             raise TwinError(
-                f"the twin's state must be saved before it stops, got {unsaved.as_text(left)}: it runs on, and has all "
+                f"the twin's state must be saved before it stops, got {unsaved_text(left)}: it runs on, and has all "
                 f"of it in memory. Make room on the disk of {home}, then repeat; `python -m twin down --anyway` stops "
                 "it and loses what is not saved"
             )

@@ -1,9 +1,14 @@
-"""What is known of a twin between two commands: `state.json` in its state folder."""
+"""What is known of a twin between two commands: `state.json` in its state folder.
+
+And what the cloud has in memory and could not write: asked over the gateway, and noted in the state folder.
+"""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import urllib.request
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -170,3 +175,88 @@ def save_state(state: TwinState) -> None:
 def remove_state(home: Path) -> None:
     """Forget the twin of this folder; the persisted cloud state stays."""
     (home / STATE_FILE).unlink(missing_ok=True)
+
+
+SAVE_PATH = "/_ministack/twin/state"
+"""GET tells what is not saved, POST saves first; both are the operator's."""
+
+NETWORK_PATH = "/_ministack/twin/network"
+"""POST ends the connections of devices whose network `twin.faults` has cut; the operator's, too."""
+FLEET_PATH = "/_ministack/twin/things"
+"""POST registers many things at once, DELETE takes them away; both are the operator's."""
+
+_LOOK_S = 5.0
+_SAVE_S = 30.0
+
+
+def unsaved_mark(home: Path) -> Path:
+    """The file that is there from the cloud's start until its last state is written: removing needs no room."""
+    return home / "unsaved"
+
+
+def look_unsaved(state: TwinState) -> dict[str, str]:
+    """What the last attempt could not write.
+
+    Args:
+        state: Of a running twin.
+
+    Returns:
+        The cause by service; empty also if the cloud does not answer within 5 s.
+    """
+    return _ask(state, "GET", _LOOK_S)
+
+
+def save_all(state: TwinState) -> dict[str, str]:
+    """Let the cloud write all that it has in memory; at most 30 s.
+
+    Args:
+        state: Of a running twin.
+
+    Returns:
+        As of `look_unsaved`.
+    """
+    return _ask(state, "POST", _SAVE_S)
+
+
+def unsaved_text(unsaved: dict[str, str]) -> str:
+    """Services by cause, such as `iot, s3 ([Errno 28] No space left on device)`."""
+    causes = sorted(set(unsaved.values()))
+    return "; ".join(f"{', '.join(sorted(name for name in unsaved if unsaved[name] == why))} ({why})" for why in causes)
+
+
+def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:
+    try:
+        return dict(ask_cloud(state, method, SAVE_PATH, b"", limit_s)["unsaved"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return {}
+
+
+def ask_cloud(state: TwinState, method: str, path: str, body: bytes, limit_s: float) -> dict[str, Any]:
+    """Ask the cloud on one of the twin's own paths, as its operator.
+
+    Args:
+        state: Of a running twin.
+        method: HTTP method.
+        path: Below `/_ministack/twin/`.
+        body: JSON, or nothing.
+        limit_s: How long to wait for the answer.
+
+    Returns:
+        The answer's JSON.
+
+    Raises:
+        OSError, HTTPException, ValueError: The cloud does not answer, or refuses (`urllib.error.HTTPError`).
+    """
+    # Here, because loading it takes a while and most commands do without.
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    request = AWSRequest(method, f"{state.gateway_url}{path}", data=body)
+    SigV4Auth(Credentials(state.account, state.secret), "sts", state.region).add_auth(request)
+    signed = urllib.request.Request(  # noqa: S310
+        request.url, data=body or None, headers=dict(request.headers), method=method
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(signed, timeout=limit_s) as answer:
+        return dict(json.load(answer))

@@ -1,8 +1,11 @@
-"""What a running twin looks like from outside: its cloud, its edge servers and its other devices."""
+"""What a twin looks like from outside: its cloud, its edge servers, its other devices, and the logs of all of them."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,12 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from twin import unsaved
 from twin.clock import Clock
 from twin.devices import own_devices
-from twin.process import device_pid, devices_folder, instances_folder
+from twin.process import device_pid, devices_folder, fleet_folder, instances_folder
 from twin.simulation.identities import names as fleet_names
 from twin.simulation.identities import status as fleet_status
-from twin.state import TwinState
+from twin.state import TwinState, look_unsaved
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def take_status(state: TwinState) -> TwinStatus:
         The status now; an edge server whose note is being written is left out.
     """
     fleet = fleet_status(state.home)
-    return TwinStatus(state, _edge_servers(state.home), _devices(state.home), fleet, unsaved.look(state))
+    return TwinStatus(state, _edge_servers(state.home), _devices(state.home), fleet, look_unsaved(state))
 
 
 def _edge_servers(home: Path) -> list[EdgeServerStatus]:
@@ -192,3 +194,80 @@ def _listed(greengrass: Any) -> list[Any]:
 
 
 STATUS_FILE = "edge_server.json"
+
+
+_POLL_S = 0.3
+_FIRST_BYTES, _LINE_BYTES = 4 << 20, 512
+"""Of the end of a log that are read first, and for each line that is asked for: a log may have a gigabyte."""
+
+
+def find_logs(home: Path, who: str) -> dict[str, Path]:
+    """The logs whose name contains a text.
+
+    Args:
+        home: The state folder.
+        who: Part of a name, upper or lower case; empty for all.
+
+    Returns:
+        Path by name: `cloud`, `edge_server`, `fleet` (simulated devices), `fleet/core_device` (why they do not start),
+        `<instance id>/core_device`, `<instance id>/<component>`; devices
+        beside the edge servers with their thing's name for the instance id.
+    """
+    found = {path.stem: path for path in sorted((home / "log").glob("*.log"))}
+    for path in fleet_folder(home).glob("log/*.log"):
+        found["fleet" if path.stem == "fleet" else f"fleet/{path.stem}"] = path
+    edge = [*instances_folder(home).glob("*/log/*.log"), *devices_folder(home).glob("*/log/*.log")]
+    for path in sorted(edge):
+        found[f"{path.parent.parent.name}/{path.stem}"] = path
+    return {name: path for name, path in found.items() if who.lower() in name.lower()}
+
+
+def read_logs(home: Path, who: str, *, last: int, follow: bool, about: str = "") -> Iterator[str]:
+    """Lines of the logs, each with the log's name before it if there may be several.
+
+    Args:
+        home: The state folder.
+        who: As for `find_logs`.
+        last: How many lines of each log to begin with.
+        follow: Go on with new lines, and new logs, for ever.
+        about: Leave out the lines without this text.
+
+    Yields:
+        Lines without their line end.
+    """
+    positions: dict[str, int] = {}
+    prefixed = follow or len(find_logs(home, who)) > 1
+    while True:
+        for name, path in find_logs(home, who).items():
+            first_time = name not in positions
+            first_bytes = None if about or not first_time else max(_FIRST_BYTES, _LINE_BYTES * last)
+            lines, positions[name] = _new_lines(path, positions.get(name, 0), first_bytes)
+            lines = [line for line in lines if about in line]
+            for line in deque(lines, last) if first_time else lines:
+                yield f"[{name}] {line}" if prefixed else line
+        if not follow:
+            return
+        time.sleep(_POLL_S)
+
+
+def _new_lines(path: Path, position: int, first_bytes: int | None) -> tuple[list[str], int]:
+    """Whole lines from a position on, and the position after them; a log that shrank is read from its beginning.
+
+    Args:
+        path: The log.
+        position: Where to begin.
+        first_bytes: Begin at most so far from its end; None: at the position, wherever that is.
+    """
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, 2)
+            position = 0 if size < position else position
+            if first_bytes is not None and size - position > first_bytes:
+                position = log.seek(size - first_bytes - 1)
+                position += len(log.readline(first_bytes))  # the rest of a line
+            log.seek(position)
+            content = log.read()
+    except OSError:
+        return [], position
+    end = content.rfind(b"\n") + 1
+    return content[:end].decode("utf-8", errors="replace").splitlines(), position + end

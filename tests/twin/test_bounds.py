@@ -15,9 +15,10 @@ from ministack.core.responses import request_scope
 from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
 from config.places import PACKAGE as REPOSITORY
-from twin import log_files
+from twin import status
 from twin.cloud import authorization, bounds, cloudwatch
 from twin.cloud.authorization import AccessTrail
+from twin.status import read_logs
 
 DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
 
@@ -251,14 +252,14 @@ def test_logs_that_nobody_else_keeps_short_are_kept_short(tmp_path: Path) -> Non
 
 
 def test_of_a_long_log_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_files, "_FIRST_BYTES", 100)
-    monkeypatch.setattr(log_files, "_LINE_BYTES", 1)
+    monkeypatch.setattr(status, "_FIRST_BYTES", 100)
+    monkeypatch.setattr(status, "_LINE_BYTES", 1)
     log = tmp_path / "log" / "cloud.log"
     log.parent.mkdir()
     log.write_text("".join(f"line {number:04}\n" for number in range(1000)))
 
-    told = list(log_files.read(tmp_path, "cloud", last=90, follow=False))
+    told = list(read_logs(tmp_path, "cloud", last=90, follow=False))
 
     assert told == [f"line {number:04}" for number in range(990, 1000)]  # 100 bytes in whole lines
-    assert len(list(log_files.read(tmp_path, "cloud", last=90, follow=False, about="line"))) == 90
-    assert len(list(log_files.read(tmp_path, "cloud", last=20_000, follow=False))) == 1000
+    assert len(list(read_logs(tmp_path, "cloud", last=90, follow=False, about="line"))) == 90
+    assert len(list(read_logs(tmp_path, "cloud", last=20_000, follow=False))) == 1000

@@ -17,11 +17,11 @@ from ministack.services import lambda_svc
 from typer.testing import CliRunner
 
 from tests.twin.conftest import wait_until
-from twin import lifecycle, unsaved
+from twin import lifecycle
 from twin.cli import application
 from twin.cloud import snapshots
 from twin.errors import TwinError
-from twin.state import TwinState
+from twin.state import TwinState, look_unsaved, unsaved_mark
 
 ONCE = Config(retries={"total_max_attempts": 1})
 
@@ -47,7 +47,7 @@ def test_down_on_a_full_disk_says_what_is_not_saved_and_loses_nothing(
         s3.put_object(Bucket="bucket", Key="key", Body=b"while it was full")
     with pytest.raises(TwinError, match=r"must be saved before it stops, got .*ssm.*File too large.*Make room"):
         lifecycle.stop(home)
-    shown = wait_until(lambda: unsaved.look(state)) and CliRunner().invoke(application, ["status"]).output
+    shown = wait_until(lambda: look_unsaved(state)) and CliRunner().invoke(application, ["status"]).output
 
     assert state.running
     assert "not saved: " in shown
@@ -61,7 +61,7 @@ def test_down_on_a_full_disk_says_what_is_not_saved_and_loses_nothing(
     limit_files(again, 0)
     boto3.client("ssm", **again.client_arguments()).put_parameter(Name="/lost", Value="1", Type="String")
     assert lifecycle.stop(home, anyway=True)
-    assert unsaved.mark(home).exists()
+    assert unsaved_mark(home).exists()
 
 
 def test_up_on_a_full_disk_says_so_and_starts_nothing(home: Path) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.twin.conftest import wait_until
-from twin import cli, inventory, lifecycle, log_files
+from twin import cli, inventory, lifecycle
 from twin.core_device.processes import InstanceLock
 from twin.devices import own_devices, simulated_fleet
 from twin.errors import TwinError
@@ -28,6 +28,7 @@ from twin.simulation.identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Ide
 from twin.simulation.profile import Lot, Profile, read_profile
 from twin.simulation.storage import Database, read_entries
 from twin.state import TwinState
+from twin.status import find_logs
 
 COUNT, NAME, GROUP = 30, "com.example.Modelled", "many"
 LIMIT_S = 120.0
@@ -323,7 +324,7 @@ def test_what_a_fleet_said_before_it_ended_is_not_told_as_what_it_does(tmp_path:
     assert read_entries(folder) == {}
     (folder / "log").mkdir()
     (folder / "log" / "core_device.log").write_text("why it does not start")
-    assert list(log_files.find(tmp_path / "is it?", "fleet")) == ["fleet/core_device"]
+    assert list(find_logs(tmp_path / "is it?", "fleet")) == ["fleet/core_device"]
 
 
 def test_files_that_cannot_be_used_are_told_without_a_traceback(

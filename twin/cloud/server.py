@@ -25,7 +25,7 @@ from twin.cloud.ministack.registry import background_work
 from twin.cloud_process import EXTENSIONS_VARIABLE, Settings
 from twin.ports import LOOPBACK
 from twin.process import allow_open_files
-from twin.unsaved import FLEET_PATH, NETWORK_PATH, SAVE_PATH
+from twin.state import FLEET_PATH, NETWORK_PATH, SAVE_PATH
 
 logger = logging.getLogger("twin.server")
 

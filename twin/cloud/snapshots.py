@@ -22,11 +22,11 @@ from ministack.core import persistence
 from ministack.core.responses import AccountScopedDict
 from ministack.services import lambda_svc, s3, sts
 
-from twin import unsaved
 from twin.cloud.ministack.patches import patch, require
 from twin.cloud.ministack.registry import Response, register_periodic, register_store
 from twin.cloud_process import Settings
 from twin.files import try_room, write_together
+from twin.state import unsaved_mark, unsaved_text
 
 logger = logging.getLogger("twin.snapshots")
 
@@ -102,7 +102,7 @@ class Snapshots:
             except OSError as exc:
                 failed |= dict.fromkeys(changed, str(exc))
             if failed != self.unsaved:
-                told = unsaved.as_text(failed)
+                told = unsaved_text(failed)
                 logger.error("%s", f"not saved: {told}" if failed else "everything is saved again")
             self.unsaved = failed
 
@@ -274,7 +274,7 @@ def install(settings: Settings) -> None:
     # The temporary credentials in use: without them a device's requests would be refused after a restart.
     register_store("sessions", sts._sessions)
     snapshots = Snapshots(Path(persistence.STATE_DIR) if persistence.PERSIST_STATE else settings.home / "state")
-    mark = unsaved.mark(settings.home)
+    mark = unsaved_mark(settings.home)
     _snapshots[:], _marks[:] = [snapshots], [mark]
 
     async def first() -> None:

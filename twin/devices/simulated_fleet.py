@@ -21,8 +21,7 @@ from twin.lifecycle import one_at_a_time
 from twin.process import end_edge_processes, fleet_folder, open_files_limit
 from twin.simulation.identities import CONFIG_FILE, IDENTITIES, Identities, Identity, status
 from twin.simulation.profile import Lot, Profile
-from twin.state import TwinState
-from twin.unsaved import FLEET_PATH, ask
+from twin.state import FLEET_PATH, TwinState, ask_cloud
 
 COUNT_LIMIT = 10_000
 _OTHER_FILES = 500
@@ -230,7 +229,7 @@ def _leave(state: TwinState, things: list[str], progress: Progress) -> None:
 
 def _ask(state: TwinState, method: str, body: dict[str, Any], what: str) -> dict[str, Any]:
     try:
-        return ask(state, method, FLEET_PATH, json.dumps(body).encode(), _LIMIT_S)
+        return ask_cloud(state, method, FLEET_PATH, json.dumps(body).encode(), _LIMIT_S)
     except urllib.error.HTTPError as exc:
         raise TwinError(f"{what} must be possible, got: {exc.read(2000).decode(errors='replace')}") from exc
     except (OSError, http.client.HTTPException, ValueError) as exc:

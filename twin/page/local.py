@@ -19,7 +19,7 @@ from botocore.config import Config
 
 from config.names import Names
 from config.stage import Stage
-from twin import faults, inventory, log_files
+from twin import faults, inventory
 from twin import predict as asking
 from twin.clock import Clock
 from twin.errors import TwinError
@@ -29,7 +29,7 @@ from twin.page.server import listener, serve
 from twin.ports import LOOPBACK
 from twin.process import CUT_OFF, device_pid
 from twin.state import TwinState, load_state
-from twin.status import device_roots
+from twin.status import device_roots, find_logs
 
 _BOUNDED = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}, max_pool_connections=20)
 _ANSWER_S = 15.0
@@ -112,7 +112,7 @@ def _logs(home: Path) -> dict[str, Path]:
     """Log files by name, those of an edge server with its thing's name for the instance id."""
     things = {root.name: thing for thing, root in device_roots(home).items()}
     found = {}
-    for name, path in log_files.find(home, "").items():
+    for name, path in find_logs(home, "").items():
         device, slash, component = name.partition("/")
         found[f"{things.get(device, device)}{slash}{component}"] = path
     return found
