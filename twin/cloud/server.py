@@ -20,7 +20,7 @@ from twin.cloud import rates, snapshots
 from twin.cloud.doors import guarded
 from twin.cloud.iot import registry
 from twin.cloud.iot.front import end_cut_off
-from twin.cloud.ministack.patches import LEDGER, PatchError
+from twin.cloud.ministack.patches import EXTENSIONS, LEDGER, PatchError
 from twin.cloud.ministack.registry import background_work
 from twin.cloud_process import EXTENSIONS_VARIABLE, Settings
 from twin.ports import LOOPBACK
@@ -28,33 +28,6 @@ from twin.process import allow_open_files
 from twin.state import FLEET_PATH, NETWORK_PATH, SAVE_PATH
 
 logger = logging.getLogger("twin.server")
-
-EXTENSIONS = (
-    "twin.cloud.doors",
-    "twin.cloud.authorization",
-    # Before the next one: what that one sends a failed creation is not stopped.
-    "twin.cloud.stack_deletion",
-    "twin.cloud.stack_operations",
-    "twin.cloud.functions",
-    "twin.cloud.iot.jobs",
-    # After the one before: what comes too fast is not handled.
-    "twin.cloud.rates",
-    "twin.cloud.iot.role_aliases",
-    "twin.cloud.iot.registry",
-    "twin.cloud.iot.front",
-    "twin.cloud.iot.connections",
-    "twin.cloud.greengrass.api",
-    "twin.cloud.rules_engine",
-    "twin.cloud.cloudwatch",
-    "twin.cloud.bounds",
-    "twin.cloud.topics",
-    "twin.cloud.sagemaker.api",
-    "twin.cloud.ec2",
-    "twin.cloud.edge_server.supervisor",
-    # Last, so that its final snapshot is taken before the others stop.
-    "twin.cloud.snapshots",
-)
-"""Modules that declare patches, or have `install(settings)`, or both; a later one may wrap what an earlier one has."""
 
 _STOP_LIMIT_S = 10.0
 

@@ -281,7 +281,7 @@ async def _pump(
 
 def install(settings: Settings) -> None:
     """Put the front and the proxy on the cloud's ports."""
-    # Here: what its modules patch is to be declared after what others do (see `EXTENSIONS` of the server).
+    # Here: what its modules patch is to be declared after what others do (see `EXTENSIONS` of the patches).
     from twin.cloud.greengrass.api import serve_request
 
     _home[:] = [settings.home]
