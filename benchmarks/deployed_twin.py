@@ -21,9 +21,8 @@ from config.names import Names
 from tests.app_copy import copy_app
 from tests.device_processes import device_pid, inference_process
 from tools.offline_deploy import OfflineDeploy
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.core_device.components.component import ATTEMPTS
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState
 

@@ -22,9 +22,8 @@ from typing import Any
 import boto3
 import psutil
 
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.devices import own_devices, simulated_fleet
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.process import processes_where
 from twin.simulation.identities import status

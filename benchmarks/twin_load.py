@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from benchmarks.deployed_twin import NAMES, REQUEST, RESPONSE, DeployedTwin
-from twin.errors import TwinError
+from twin import TwinError
 from twin.operator import OperatorClient
 from twin.process import TRIM_S
 

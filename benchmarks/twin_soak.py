@@ -38,7 +38,7 @@ from benchmarks.edge_outages import fill, small_disk
 from benchmarks.twin_fault_kills import PROMISE, ask
 from benchmarks.twin_faults import configure
 from benchmarks.waiting import drop_file, wait_for
-from twin.errors import TwinError
+from twin import TwinError
 from twin.operator import OperatorClient
 
 SERVED_LIMIT_S = 15.0

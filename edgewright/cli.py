@@ -92,8 +92,7 @@ def deploy(stage: StageName = "twin") -> None:
     from config.loader import ConfigurationError, load_stage
     from config.names import Names
     from tools.offline_deploy import CdkError, DeploymentError
-    from twin import lifecycle
-    from twin.errors import TwinError
+    from twin import TwinError, lifecycle
     from twin.state import default_home
 
     if not NODE_MODULES.is_dir():
@@ -114,7 +113,7 @@ def deploy(stage: StageName = "twin") -> None:
 def destroy(stage: StageName = "twin") -> None:
     """Take the app away from the twin; edgewright twin inventory lists what is left."""
     from tools.offline_deploy import CdkError
-    from twin.errors import TwinError
+    from twin import TwinError
     from twin.state import default_home, load_state
 
     try:

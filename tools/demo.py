@@ -38,8 +38,7 @@ from tools.predictions import (
     predict_flowers,
     predict_held_out,
 )
-from twin import inventory, lifecycle
-from twin.errors import TwinError
+from twin import TwinError, inventory, lifecycle
 from twin.files import private_folder
 from twin.operator import OperatorClient
 from twin.state import TwinState, load_state

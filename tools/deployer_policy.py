@@ -22,8 +22,7 @@ from config.names import Names
 from config.places import PROJECT as ROOT
 from tools.least_privilege import Grant, denials, examine, read_trail
 from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
-from twin import lifecycle
-from twin.errors import TwinError
+from twin import TwinError, lifecycle
 from twin.state import TwinState
 
 POLICY = ROOT / "docs" / "deployer-policy.json"

@@ -45,7 +45,7 @@ from config.places import PROJECT as ROOT
 from config.stage import Stage
 from tools.node import node_binary
 from tools.set_up import ENVIRONMENTS
-from twin.errors import TwinError
+from twin import TwinError
 from twin.ports import free_ports
 from twin.state import default_home, load_state
 from twin.status import find_logs

@@ -31,7 +31,7 @@ from config.names import Names
 from config.roster import ThingName
 from config.section import Section
 from edge_handlers.service_client import error_code
-from twin.errors import TwinError
+from twin import TwinError
 from twin.files import private_folder, write_whole
 from twin.inventory import DEVICES_LIMIT, Account, Listing
 

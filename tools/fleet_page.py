@@ -20,7 +20,7 @@ from config.stage import Stage
 from tools.inventory import take
 from tools.predict import clients_of, connected
 from tools.set_up import require
-from twin.errors import TwinError
+from twin import TwinError
 from twin.inventory import Account
 from twin.page import local
 from twin.page.live import Source

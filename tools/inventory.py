@@ -30,7 +30,7 @@ from edge_handlers import component_library, device_registry, model_verification
 from edge_handlers.certificates import PolicyInUseError
 from edge_handlers.device_list import CLIENTS, OWNER, DeviceList
 from edge_handlers.service_client import GONE, AwsCallError, Deadline, DeadlineError, ignoring, unless_absent
-from twin.errors import TwinError
+from twin import TwinError
 from twin.inventory import LISTINGS, VPC_PARTS, Account, Listing
 
 LIMIT_S = 900.0

@@ -28,9 +28,8 @@ from config.names import Names
 from config.places import PROJECT as ROOT
 from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
 from tools.predictions import predict_held_out
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.cloud.authorization import filled
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 
 

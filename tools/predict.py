@@ -24,8 +24,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from config.stage import Stage
 from tools.set_up import require
+from twin import TwinError
 from twin import predict as asking
-from twin.errors import TwinError
 
 _STEP_S = 15.0
 _BOUNDED = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})

@@ -15,7 +15,7 @@ from config.places import PROJECT as ROOT
 from edge_inference.messages import Score
 from tools.detections import mean_average_precision, truths_in
 from tools.digits import digit_png
-from twin.errors import TwinError
+from twin import TwinError
 from twin.operator import OperatorClient
 
 _ANSWER_S = 3

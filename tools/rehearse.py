@@ -36,10 +36,9 @@ from tools.fleet_export import FleetDevice, FleetFile, FleetFileError, read_flee
 from tools.rehearsal_report import NOT_REACHED, UNCHANGED, Behind, Cost, Rehearsal, RingResult
 from tools.rehearsed_rollout import Patience, RehearsedFleet, Rollout
 from tools.two_versions import Change, a_stop_interrupts, add_options, read_change
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.clock import Clock
 from twin.devices.simulated_fleet import COUNT_LIMIT
-from twin.errors import TwinError
 from twin.simulation.profile import Behaviour, Exit, Profile, load_profile
 
 _NAMES_SHOWN = 10

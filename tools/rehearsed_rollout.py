@@ -24,10 +24,10 @@ from edge_rules.recipe_view import DEPLOYMENT, recipes
 from tools.cloud_assembly import Assembly, Target, artifact_file, target_name, told_components
 from tools.fleet_export import FleetDevice
 from tools.rehearsal_report import ABORTED, EMPTY, NOT_REACHED, THROUGH, UNCHANGED, UNHEALTHY, Behind, RingResult, named
+from twin import TwinError
 from twin.clock import Clock
 from twin.devices import simulated_fleet
 from twin.devices.simulated_fleet import SimulatedDevice
-from twin.errors import TwinError
 from twin.process import fleet_folder
 from twin.simulation.profile import Lot, Profile
 from twin.simulation.storage import Entry, read_entries

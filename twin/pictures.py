@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from twin.errors import TwinError
+from twin import TwinError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -26,7 +26,7 @@ from config.names import Names
 from config.places import MODELS
 from config.stage import Stage
 from nucleus_lite.deployment import PACKET_BYTES
-from twin.errors import TwinError
+from twin import TwinError
 from twin.pictures import fitted, half_blocks
 
 Json = dict[str, Any]

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from twin import TwinError
 from twin.clock import Clock
-from twin.errors import TwinError
 from twin.files import write_whole
 from twin.process import ProcessIdentity
 

@@ -21,8 +21,7 @@ from tests.device_processes import device_pid
 from tools.fleet_page import of_account
 from tools.offline_deploy import OfflineDeploy
 from tools.screenshots import HOW, Browser, browser, find, page_of
-from twin import lifecycle
-from twin.errors import TwinError
+from twin import TwinError, lifecycle
 from twin.operator import OperatorClient
 from twin.page import parts
 from twin.page.fleet import Fleet, View

@@ -28,10 +28,9 @@ from tests.packaged_nucleus import ROOT as AS_ROOT
 from tools.demo_site import read_a_digit_cut_off
 from tools.offline_deploy import OfflineDeploy
 from tools.predictions import accuracy, predict_held_out
-from twin import inventory, lifecycle
+from twin import TwinError, inventory, lifecycle
 from twin.cli import application
 from twin.devices.identity import COMPONENT_USER
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.state import TwinState
 

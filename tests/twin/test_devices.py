@@ -18,12 +18,11 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.twin.conftest import wait_until
-from twin import faults, inventory, lifecycle
+from twin import TwinError, faults, inventory, lifecycle
 from twin.cli import application
 from twin.core_device.processes import FAULTS
 from twin.devices import own_devices
 from twin.devices.identity import make_certificate
-from twin.errors import TwinError
 from twin.process import CUT_OFF, DEVICE_VARIABLE, device_pid, devices_folder, processes_where
 from twin.state import TwinState
 from twin.status import DeviceStatus, device_roots, joined_devices, take_status

@@ -16,9 +16,8 @@ from tests.rehearsal.rehearsed_assembly import device, write_fleet
 from tests.twin.conftest import wait_until
 from tools import fleet_export
 from tools.fleet_export import FleetFileError, read_fleet
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.devices.simulated_fleet import SimulatedDevice, set_devices
-from twin.errors import TwinError
 from twin.inventory import DEVICES_LIMIT, Account, Listing
 from twin.simulation.profile import Profile
 

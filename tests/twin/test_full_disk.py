@@ -17,10 +17,9 @@ from ministack.services import lambda_svc
 from typer.testing import CliRunner
 
 from tests.twin.conftest import wait_until
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.cli import application
 from twin.cloud import snapshots
-from twin.errors import TwinError
 from twin.state import TwinState, look_unsaved, unsaved_mark
 
 ONCE = Config(retries={"total_max_attempts": 1})

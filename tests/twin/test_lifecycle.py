@@ -22,9 +22,8 @@ from cryptography import x509
 from benchmarks import refusing_s3
 from tests.stand_in import NEEDED
 from tests.twin.conftest import wait_until
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.core_device.files import Layout
-from twin.errors import TwinError
 from twin.ports import free_ports
 from twin.process import COMPONENT_VARIABLE, DEVICE_VARIABLE, ProcessIdentity, instances_folder, listened_on
 from twin.state import PORT_NAMES, TwinState, load_state, save_state

@@ -15,11 +15,10 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.twin.conftest import Clients
-from twin import inventory
+from twin import TwinError, inventory
 from twin.cli import application
 from twin.devices.identity import CLASSIC_CONFIG_FILE, CONFIG_FILE, CloudNames, Identity, write_bundle
 from twin.devices.membership import Membership
-from twin.errors import TwinError
 from twin.state import TwinState
 
 

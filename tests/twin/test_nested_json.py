@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from config.loader import load_stage
-from twin import predict
+from twin import TwinError, predict
 from twin.cloud import authorization
 from twin.cloud.aws.protocol import RequestError, read_operation
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 
 TWIN = Path(__file__).parents[2] / "twin"

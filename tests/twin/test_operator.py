@@ -8,8 +8,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from tests.twin.conftest import Clients
-from twin import inventory
-from twin.errors import TwinError
+from twin import TwinError, inventory
 from twin.operator import OPERATORS, OperatorClient
 from twin.state import TwinState
 

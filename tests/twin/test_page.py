@@ -22,8 +22,8 @@ from config.loader import load_stage
 from config.names import Names
 from tests.twin.conftest import wait_until
 from tools.fleet_page import of_account
+from twin import TwinError
 from twin.clock import Clock
-from twin.errors import TwinError
 from twin.page import fleet as fleet_module
 from twin.page import live as live_module
 from twin.page import messages as messages_module

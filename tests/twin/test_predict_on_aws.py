@@ -23,8 +23,7 @@ from config.names import Names
 from tests.core_device.small_broker import SmallBroker
 from tests.core_device.tls_identity import HOST, make_identity
 from tools.predict import connected
-from twin import predict
-from twin.errors import TwinError
+from twin import TwinError, predict
 
 NAMES = Names("dev")
 SECRET, TOKEN, REGION = "s3cr3t", "t0ken/+=", "us-east-1"

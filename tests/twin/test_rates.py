@@ -12,9 +12,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.twin.conftest import wait_until
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.cloud.rates import RATES, Throttle
-from twin.errors import TwinError
 from twin.state import TwinState
 
 

@@ -17,10 +17,9 @@ import psutil
 import pytest
 
 from tests.twin.conftest import wait_until
-from twin import cli, inventory, lifecycle
+from twin import TwinError, cli, inventory, lifecycle
 from twin.core_device.processes import InstanceLock
 from twin.devices import own_devices, simulated_fleet
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.process import fleet_folder, open_files_limit
 from twin.simulation import fleet as fleet_module

@@ -13,10 +13,9 @@ import boto3
 import pytest
 
 from tests.twin.conftest import wait_until
-from twin import lifecycle
+from twin import TwinError, lifecycle
 from twin.clock import Clock
 from twin.devices import simulated_fleet
-from twin.errors import TwinError
 from twin.simulation.identities import status
 from twin.simulation.profile import Lot, read_profile
 from twin.state import TwinState, load_state

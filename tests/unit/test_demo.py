@@ -14,7 +14,7 @@ from config.names import Names
 from tools import demo, demo_site
 from tools.demo import alone
 from tools.predictions import PredictionError
-from twin.errors import TwinError
+from twin import TwinError
 
 
 def test_one_demo_at_a_time_works_in_a_folder(tmp_path: Path) -> None:

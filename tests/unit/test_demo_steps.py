@@ -21,7 +21,7 @@ from tools import demo, demo_report, predictions
 from tools.demo import Beside, repeated_if_the_twin_ends
 from tools.offline_deploy import CdkError, DeploymentError
 from tools.predictions import ClassifiedPicture, Prediction, PredictionError, next_picture
-from twin.errors import TwinError
+from twin import TwinError
 from twin.state import PORT_NAMES, TwinState
 
 LIMIT_S = 60

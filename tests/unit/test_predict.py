@@ -17,8 +17,7 @@ from rich.console import Console
 from config.loader import load_stage
 from config.names import Names
 from config.stage import Stage
-from twin import predict
-from twin.errors import TwinError
+from twin import TwinError, predict
 from twin.pictures import fitted, half_blocks
 
 STAGE, NAMES = load_stage("twin"), Names("twin")

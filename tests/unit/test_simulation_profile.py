@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from twin import TwinError
 from twin.core_device.components.recipe import Artifact, Recipe
-from twin.errors import TwinError
 from twin.simulation.profile import Lot, load_profile, read_profile
 
 RECIPE = Recipe("com.example.A", "1.2.0", {}, (), (Artifact("s3://b/k", "digest", False, None),), {})

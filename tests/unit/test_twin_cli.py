@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from twin import cli, lifecycle
-from twin.errors import TwinError
+from twin import TwinError, cli, lifecycle
 from twin.state import TwinState
 from twin.status import EdgeServerStatus, TwinStatus
 

@@ -14,6 +14,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.names import Names
+from twin import TwinError
 from twin.devices.identity import (
     BOUNDED,
     CERTIFICATE,
@@ -25,7 +26,6 @@ from twin.devices.identity import (
     make_certificate,
     plainly,
 )
-from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 from twin.state import TwinState
 

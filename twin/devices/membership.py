@@ -13,6 +13,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.names import Names
+from twin import TwinError
 from twin.devices.identity import (
     BOUNDED,
     Identity,
@@ -22,7 +23,6 @@ from twin.devices.identity import (
     make_certificate,
     plainly,
 )
-from twin.errors import TwinError
 from twin.state import TwinState
 
 _MARK = {"madeBy": "twin-join"}

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from twin import TwinError
 from twin.devices.identity import CONFIG_FILE, CREDENTIALS, lite, write_credentials
 from twin.devices.membership import Membership
-from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 from twin.lifecycle import one_at_a_time
 from twin.process import devices_folder, end_edge_processes

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from twin import TwinError
 from twin.devices.identity import certificate_authority, certificate_request, cloud_names, plainly
 from twin.devices.membership import Membership
 from twin.devices.own_devices import LOCK
-from twin.errors import TwinError
 from twin.files import private_folder, write_whole
 from twin.lifecycle import one_at_a_time
 from twin.process import end_edge_processes, fleet_folder, open_files_limit

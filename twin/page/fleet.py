@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from config.fleet import RINGS
 from config.names import Names
+from twin import TwinError
 from twin.clock import Clock
-from twin.errors import TwinError
 
 logger = logging.getLogger("twin.page")
 

@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from config.names import Names
 from config.stage import Stage
+from twin import TwinError
 from twin.clock import Clock
-from twin.errors import TwinError
 from twin.page import html, parts
 from twin.page.fleet import Clients, Fleet
 from twin.page.messages import Messages, content_type

@@ -19,10 +19,9 @@ from botocore.config import Config
 
 from config.names import Names
 from config.stage import Stage
-from twin import faults, inventory
+from twin import TwinError, faults, inventory
 from twin import predict as asking
 from twin.clock import Clock
-from twin.errors import TwinError
 from twin.operator import OperatorClient
 from twin.page.live import Source
 from twin.page.server import listener, serve

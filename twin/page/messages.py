@@ -22,7 +22,7 @@ from config.model import serving
 from config.names import Names
 from config.places import MODELS
 from config.stage import Stage
-from twin.errors import TwinError
+from twin import TwinError
 from twin.predict import Link, sample_of
 
 logger = logging.getLogger("twin.page")

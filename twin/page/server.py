@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from config.places import NODE_MODULES
-from twin.errors import TwinError
+from twin import TwinError
 from twin.page import html
 from twin.page.live import END_S, SEND_S, Page, Source
 from twin.ports import FOREIGN_SITES, LOOPBACK, own_hosts

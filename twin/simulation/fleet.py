@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from twin import TwinError
 from twin.clock import CLOCK
 from twin.core_device.cloud.https import tls_context
 from twin.core_device.configuration import Configuration, Nucleus, System
@@ -28,7 +29,6 @@ from twin.core_device.device import CoreDevice
 from twin.core_device.dialect import DIALECTS
 from twin.core_device.errors import CoreDeviceError
 from twin.core_device.processes import InstanceLock
-from twin.errors import TwinError
 from twin.files import write_whole
 
 from .identities import CONFIG_FILE, IDENTITIES, STATUS_FILE, Identities, Identity

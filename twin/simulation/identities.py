@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twin.errors import TwinError
+from twin import TwinError
 from twin.process import device_pid, fleet_folder
 
 CONFIG_FILE, IDENTITIES, STATUS_FILE = "fleet.json", "identities.db", "status.json"

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from twin import TwinError
 from twin.core_device.components.recipe import Recipe, is_range, satisfies
 from twin.core_device.dialect import DIALECTS
-from twin.errors import TwinError
 
 
 def _span(value: Any) -> Any:
