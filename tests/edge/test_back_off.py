@@ -1,6 +1,6 @@
 """Pauses between attempts."""
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 
 
 def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success() -> None:

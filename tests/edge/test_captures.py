@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from edge_inference import captures
 from edge_inference.captures import GATHER_S, WAITING, CaptureFolder, CaptureQueue, CaptureUpload
 from edge_inference.messages import Prediction, Request, Score

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_component import connected_service
-from edge_component.back_off import BackOff
+from edge_component import BackOff, connected_service
 from edge_component.connected_service import Event, ServiceError
 from edge_component.ipc import IpcError, RefusedError
 from edge_component.outbox import Outbox

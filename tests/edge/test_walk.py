@@ -36,7 +36,7 @@ WALK = {
     "edge_component/outbox.py",
 }
 #: A part of the outbox, which it asks at every message.
-PARTS = {"edge_component/back_off.py"}
+PARTS = {"edge_component/__init__.py"}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from v1_handler.channel import Channel, ChannelClosedError
 from v1_handler.child import function_arn, log_group
 from v1_handler.settings import HandlerSettings

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from urllib.parse import urlsplit
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from edge_component.ipc import Connect, IpcClient, IpcError, RefusedError
 from edge_component.outbox import Outbox
 from edge_component.settings import ConfigurationError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from edge_component.ipc import IpcError, Publisher, RefusedError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from edge_component.settings import Kind
 from edge_inference.messages import now
 

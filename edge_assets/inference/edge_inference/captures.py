@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from edge_inference.messages import Prediction, Request, named_score
 from edge_inference.settings import ModelSettings, ServiceSettings
 

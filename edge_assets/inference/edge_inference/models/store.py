@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from edge_component.back_off import BackOff
+from edge_component import BackOff
 from edge_component.process import free_bytes
 from edge_inference.messages import Prediction, Request
 from edge_inference.models.integrity import SigningKey, read_file
