@@ -11,7 +11,6 @@ without one the folder's own samples are predicted, and compared with their labe
 """
 
 import argparse
-import io
 import json
 import logging
 import sys
@@ -22,24 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from config.loader import ConfigurationError as StageError
-from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime, unlike_on_openvino
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.messages import Request, RequestError, Score, above
 from edge_inference.models.detection import MOST
 from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
-from edge_inference.models.pictures import Pixels
 from edge_inference.models.store import Workload
 from edge_inference.models.workloads import ImageClassifier, ObjectDetector, TabularClassifier
 from tools import detections, model_init
 from tools.estimators import EstimatorError
 from tools.model_folder import (
     answer,
+    as_png,
     asked,
     check_name,
     check_serving,
@@ -77,8 +73,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     check_runtime()
     check_model(source)
     source = ModelSource.read(folder)
-    serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
-    settings = check_serving(source.name, serving)
+    settings = check_serving(source)
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
         model = load(package(source, Path(scratch) / "package"))
@@ -89,7 +84,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
             yield f"notice: {model.package.notice}"
         for otherwise in unlike_on_openvino(source.files[source.declaration["source"]]):
             yield f"notice: not for OpenVINO: {otherwise}"
-        picture = Path(scratch) / "package" / str(serving.get("ImageName", ""))
+        picture = Path(scratch) / "package" / str(source.declaration.get("serving", {}).get("ImageName", ""))
         if not inputs and picture.is_file():
             inputs = [str(picture)]
         for text in inputs:
@@ -219,8 +214,7 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
         subjects = list(
             ((*asked(text), "") for text in inputs or [str(own)]) if inputs or own.is_file() else _own_samples(model)
         )
-        serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
-        settings = check_serving(source.name, serving)
+        settings = check_serving(source)
         count = settings["count"] if isinstance(model, ObjectDetector) else 3
         answers = [(what, request, is_, answer(model, what, request, count)) for what, request, is_ in subjects]
         if isinstance(model, ObjectDetector):
@@ -254,21 +248,12 @@ def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str,
         given = request.image
         pixels = model.samples[request.index or 0] if given is None else wanted.decode(given).pixels
         tensor = wanted.apply(pixels)
-        visible = _visible(pixels)
-        file = io.BytesIO()
-        Image.fromarray(visible.squeeze()).save(file, "PNG")
         best = prediction.scores[0].label
         others = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.scores)
         values = f"{others}; {what}, {wanted.width} x {wanted.height}, values {tensor.min():.2f} to {tensor.max():.2f}"
         more = f"is {expected}; {values}" if expected else values
-        shown.append((file.getvalue(), what, best, more, bool(expected) and expected != best))
+        shown.append((as_png(pixels), what, best, more, bool(expected) and expected != best))
     return page.pictures(shown, large=max(wanted.width, wanted.height) > 32)
-
-
-def _visible(pixels: Pixels) -> NDArray[np.uint8]:
-    scale = 1 if pixels.dtype == np.uint8 else 255
-    visible: NDArray[np.uint8] = np.rint(np.clip(pixels, 0, 255 / scale) * scale).astype(np.uint8)
-    return visible
 
 
 def _objects(model: ObjectDetector, answers: Sequence[tuple[str, Request, str, Any]], threshold: float) -> str:
@@ -276,11 +261,10 @@ def _objects(model: ObjectDetector, answers: Sequence[tuple[str, Request, str, A
     shown, there = [], detections.truths_of(model.package)
     for what, request, _, prediction in answers:
         found, truths = above(prediction, threshold), []
-        if request.image is None:
-            picture: bytes | NDArray[np.uint8] = _visible(model.samples[request.index or 0])
+        picture = request.image
+        if picture is None:
+            picture = as_png(model.samples[request.index or 0])
             truths = there[request.index or 0] if there else []
-        else:
-            picture = request.image
         said = f"{len(found)} object{'' if len(found) == 1 else 's'}"
         more = (
             f"{f'of {len(truths)} that are there, ' if truths else ''}{what}, {' x '.join(map(str, prediction.size))}"

@@ -1,5 +1,6 @@
 """A model's folder on this machine: packed and loaded as a device would; what its samples look like, for drift."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 
 from config.model import Model, labels_in_an_answer
@@ -79,12 +82,11 @@ def check_name(name: str) -> None:
         raise ModelDeclarationError(f"a model's folder must be named by {rule}, got {name!r}") from exc
 
 
-def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
+def check_serving(source: ModelSource) -> dict[str, Any]:
     """Check what a folder says of its configuration with the device's own rules.
 
     Args:
-        name: The model's name.
-        serving: Keys of the model's configuration.
+        source: The folder, read.
 
     Returns:
         Top-k and threshold.
@@ -92,10 +94,11 @@ def check_serving(name: str, serving: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: A key is unknown or its value breaks a rule.
     """
+    serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
     if unknown := sorted(set(serving) - KEYS):
         raise ConfigurationError(f"serving must hold known keys, got {', '.join(unknown)}")
     topics = {"component": "local", "requestTopic": "local/request", "responseTopic": "local/response"}
-    settings = parse({"models": {name: {**topics, **serving}}})[name]
+    settings = parse({"models": {source.name: {**topics, **serving}}})[source.name]
     return {"count": settings.top_k, "threshold": settings.threshold}
 
 
@@ -164,6 +167,15 @@ def answer(model: Workload, what: str, request: Request, count: int) -> Predicti
         raise RequestError(ErrorCode.INTERNAL_ERROR, f"{what}: inference failed: {type(exc).__name__}: {exc}") from exc
 
 
+def as_png(pixels: NDArray[Any]) -> bytes:
+    """Encode a sample's pixels as a PNG: whole numbers to 255, or others from 0 to 1."""
+    scale = 1 if pixels.dtype == np.uint8 else 255
+    visible = np.rint(np.clip(pixels * np.float32(scale), 0, 255)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(visible.squeeze()).save(file, "PNG")
+    return file.getvalue()
+
+
 def sample_labels(package: ModelPackage) -> list[str]:
     """Read which label each of a package's samples has.
 
@@ -223,8 +235,7 @@ def write_reference(folder: Path) -> Iterator[str]:
     if task == TENSORS or not source.declaration.get("samples"):
         fix = "the task tensors has no confidence" if task == TENSORS else "name held-out inputs under samples"
         raise ModelDeclarationError(f"{folder.name}/{DECLARATION}: a reference is made of samples: {fix}")
-    serving = {"topK": labels_in_an_answer(source.declaration), **source.declaration.get("serving", {})}
-    settings = check_serving(source.name, serving)
+    settings = check_serving(source)
     with tempfile.TemporaryDirectory() as scratch:
         model: Any = load(package(source, Path(scratch) / "package"))
         count = len(model.samples)

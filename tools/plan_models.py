@@ -1,6 +1,5 @@
 """What a changed model says of the inputs it was held to: agreement with the one before, and what changed its label."""
 
-import io
 import json
 import statistics
 import tempfile
@@ -12,16 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from config.model import labels_in_an_answer
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.comparison import agree, named
 from edge_inference.messages import Prediction, Request, RequestError
 from edge_inference.models.package import TENSORS, ModelPackageError
-from tools.model_folder import answer, check_serving, load, package, sample_labels
+from tools.model_folder import answer, as_png, check_serving, load, package, sample_labels
 from twin.page import html as page
 
 MODELS = Path("edge_assets", "models")
@@ -124,8 +119,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 def _compared(name: str, before: Path, after: Path, captures: Path | None) -> ModelChange:
     sources = [ModelSource.read(folder, check_reference=False) for folder in (before, after)]
-    serving = {"topK": labels_in_an_answer(sources[1].declaration), **sources[1].declaration.get("serving", {})}
-    settings = check_serving(name, serving)
+    settings = check_serving(sources[1])
     with tempfile.TemporaryDirectory(prefix="edgewright-models-") as scratch:
         models: list[Any] = [
             load(package(source, Path(scratch) / which)) for source, which in zip(sources, "ab", strict=True)
@@ -247,11 +241,7 @@ def _picture(model: Any, request: Request) -> bytes | None:
     if wanted is None:
         return None
     pixels = model.samples[request.index] if request.image is None else wanted.decode(request.image).pixels
-    scale = 1 if pixels.dtype == np.uint8 else 255
-    visible = np.rint(np.clip(pixels * np.float32(scale), 0, 255)).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(visible.squeeze()).save(file, "PNG")
-    return file.getvalue()
+    return as_png(pixels)
 
 
 def as_lines(changes: Sequence[ModelChange]) -> Iterator[str]:
