@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 for folder in (".", "constructs", "edge_assets/inference"):
     sys.path.insert(0, str(ROOT / folder))
 
-from benchmarks.edge_model import crops
+from benchmarks.edge_model import crops, mobilenet_v2
 from benchmarks.quantization import quantize
-from tools.onnx_graphs import mobilenet_v2, resnet18
+from tools.onnx_graphs import resnet18
 from tools.train_digits import split_digits
 from tools.train_iris import split_iris
 

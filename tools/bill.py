@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from config.loader import ConfigurationError, load_stage
 from config.places import PACKAGE
 from edge_rules.fleet_view import FleetView, Resource
-from tools.cloud_assembly import ROOT, Assembly, AssemblyError, given_devices, read_assembly, synth
+from tools.cloud_assembly import ROOT, Assembly, AssemblyError, given_devices, read_assembly, read_named, synth
 
 PRICES = PACKAGE / "config" / "tables" / "prices.toml"
 DAYS_A_MONTH = 365 / 12
@@ -109,6 +109,11 @@ class Bill:
     def total(self) -> float:
         """Sum, US dollars."""
         return sum(each.usd for each in self.items)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The bill for a program."""
+        items = [{"item": each.name, "usd": round(each.usd, 4), "basis": each.basis} for each in self.items]
+        return {"region": self.region, "total": round(self.total, 2), "items": items}
 
     def text(self) -> str:
         """Write the bill for a terminal, with what it assumes."""
@@ -432,10 +437,7 @@ def _assembly(folder: Path | None, stage: str | None) -> Assembly:
     if folder and stage:
         raise AssemblyError(f"give an assembly or --stage, not both, got {folder} and {stage}")
     if folder:
-        try:
-            return read_assembly(folder)
-        except (AssemblyError, ValueError) as exc:
-            raise AssemblyError(f"{folder}: {exc}") from exc
+        return read_named(folder, str(folder))
     stage = load_stage(stage or "dev").name
     print(f"bill: synthesising {stage}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="edgewright-bill-") as made:
@@ -457,8 +459,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bill: {exc}", file=sys.stderr)
         return 1
     if options.json:
-        rows = [{"item": each.name, "usd": round(each.usd, 4), "basis": each.basis} for each in bill.items]
-        print(json.dumps({"region": bill.region, "total": round(bill.total, 2), "items": rows}, indent=1))
+        print(json.dumps(bill.as_dict(), indent=1))
     else:
         print(bill.text(), end="")
     return 0

@@ -235,6 +235,14 @@ def read_assembly(folder: Path) -> Assembly:
     return _assembly(view, {name: _stack(name, artifacts.get(name) or {}) for name in view.templates})
 
 
+def read_named(folder: Path, which: str) -> Assembly:
+    """Read a cloud assembly; an error begins with what it is called."""
+    try:
+        return read_assembly(folder)
+    except (AssemblyError, ValueError) as exc:
+        raise AssemblyError(f"{which}: {exc}") from exc
+
+
 def _assembly(view: FleetView, stacks: Mapping[str, Stack]) -> Assembly:
     registers = tuple(_register(each) for each in view.of_type(REGISTRY))
     counts = {group: count for each in registers for group, count in each.counts().items()}

@@ -23,14 +23,15 @@ from rich.table import Table
 from config.names import Names
 from config.places import PROJECT as ROOT
 from tools import demo_report
-from tools.demo_site import CAMERA, Site
 from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
 from tools.predictions import (
+    CAMERA,
     PICTURE_TOPIC,
     ClassifiedPicture,
     Prediction,
     PredictionError,
     Scene,
+    Site,
     accuracy,
     find_digits,
     next_picture,

@@ -17,9 +17,9 @@ import numpy as np
 from config.places import PROJECT as ROOT
 from tools.bill import bill_of
 from tools.cloud_assembly import read_assembly
-from tools.detections import drawn, truths_in
-from tools.digits import MAXIMUM, digit_png
-from tools.predictions import SCENES, Scene, scores_of
+from tools.detections import drawn
+from tools.predictions import SCENES, Scene, scores_of, truths_on_scenes
+from tools.train_digits import digit_png
 from twin.page.html import figures, histogram, matrix, page, pictures, table, time_line
 from twin.state import TwinState
 from twin.status import find_logs, take_status
@@ -55,9 +55,7 @@ def downloads_of(state: TwinState) -> list[Download]:
 def bill_as_dict(assembly: Path) -> dict[str, Any]:
     """What the stage of an assembly would cost on AWS in a month."""
     bill = bill_of(read_assembly(assembly))
-    items = [{"item": each.name, "usd": round(each.usd, 4), "basis": each.basis} for each in bill.items]
-    standing = bill.prices.standing
-    return {"region": bill.region, "total": round(bill.total, 2), "prices": standing, "items": items}
+    return {**bill.as_dict(), "prices": bill.prices.standing}
 
 
 def as_page(report: Mapping[str, Any]) -> str:
@@ -125,18 +123,15 @@ def _judged(predictions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[bytes, s
 
 def _scenes(scenes: Sequence[Scene]) -> str:
     """Those on which the most is wrong first."""
-    folder = ROOT / "edge_assets" / "models" / SCENES
-    labels = json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"]
-    there = truths_in(folder / "samples.npz", labels) or []
-    with np.load(folder / "samples.npz", allow_pickle=False) as samples:
+    there = truths_on_scenes()
+    with np.load(ROOT / "edge_assets" / "models" / SCENES / "samples.npz", allow_pickle=False) as samples:
         images = samples["images"]
 
     def shown() -> Iterator[tuple[bytes, str, str, str, bool]]:
         for scene in scenes:
             index, found = scene["index"], scores_of(scene)
             said, right = (sorted(each.label for each in some) for some in (found, there[index]))
-            pixels = np.rint(images[index] * (255 / MAXIMUM)).astype(np.uint8)
-            picture = drawn(pixels, found, there[index], SCENE_PIXELS)
+            picture = drawn(digit_png(images[index]), found, there[index], SCENE_PIXELS)
             more = f"has {', '.join(right)}" if said != right else ""
             yield picture, f"scene {index}", ", ".join(said) or "nothing", more, said != right
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 # onnx is not part of `make setup`: what needs it imports it.
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 #: Neo's documentation names ONNX 1.7: operator set 12, file format 7.
 OPSET = 12
@@ -58,7 +58,7 @@ def _checked(
     output: tuple[str, int],
 ) -> "ModelProto":
     """A model of one float32 input (name and shape) and one float32 output (name and classes)."""
-    from onnx import TensorProto, checker, helper
+    from onnx import TensorProto, helper
 
     (input_name, shape), (output_name, classes) = wanted, output
     graph = helper.make_graph(
@@ -68,6 +68,13 @@ def _checked(
         [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, [shape[0], classes])],
         weights,
     )
+    return checked(graph)
+
+
+def checked(graph: "GraphProto") -> "ModelProto":
+    """A model of a graph, checked."""
+    from onnx import checker, helper
+
     model = helper.make_model(
         graph, producer_name="edgewright", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
@@ -161,16 +168,6 @@ class ConvolutionGraph:
 
 CLASSES = 1000
 INPUT = (1, 3, 224, 224)
-#: Expansion, channels, repetitions, stride of each stage of MobileNetV2.
-BOTTLENECKS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
 
 
 def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelProto":
@@ -198,31 +195,3 @@ def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelPr
             channels = outputs
     graph.classes(value, channels, classes, spread=4.0, output="logits")
     return graph.model("resnet18", INPUT, classes, "logits")
-
-
-def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> "ModelProto":
-    """Build MobileNetV2 with 3.5 million weights.
-
-    Args:
-        classes: Size of the output.
-        seed: Of the weights.
-
-    Returns:
-        float32 input `image`, output `logits`.
-    """
-    graph = ConvolutionGraph(seed)
-    value = graph.relu6(graph.convolution("image", 3, 32, 3, stride=2))
-    channels = 32
-    for expansion, outputs, repetitions, first_stride in BOTTLENECKS:
-        for repetition in range(repetitions):
-            stride = first_stride if repetition == 0 else 1
-            inner, hidden = value, channels * expansion
-            if expansion > 1:
-                inner = graph.relu6(graph.convolution(inner, channels, hidden, 1))
-            inner = graph.relu6(graph.convolution(inner, hidden, hidden, 3, stride=stride, groups=hidden))
-            inner = graph.convolution(inner, hidden, outputs, 1)
-            value = graph.add(value, inner, scale=0.5) if stride == 1 and channels == outputs else inner
-            channels = outputs
-    value = graph.relu6(graph.convolution(value, channels, 1280, 1))
-    graph.classes(value, 1280, classes, spread=4.0, output="logits")
-    return graph.model("mobilenet_v2", INPUT, classes, "logits")

@@ -1,22 +1,41 @@
-"""What the demo asks of the fleet as a client would: held-out digits, flowers, scenes, a photograph; the answers."""
+"""What the demo asks of the fleet as a client would: held-out digits, flowers, scenes, a photograph; the answers.
+
+And of a site: a client device beside a core device, whose line is cut. The stage's own device is nucleus lite, which
+has no broker. So a core device of the classic dialect joins, gets what the stage's device has and AWS's components for
+client devices beside it, and leaves again.
+"""
 
 import base64
 import json
 import queue
+import shutil
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
+import boto3
 import numpy as np
 
+from config.client_devices import ClientDevices
 from config.names import Names
 from config.places import PROJECT as ROOT
+from config.public_components import PUBLIC_COMPONENTS
+from config.routes import DEVICES
 from edge_inference.messages import Score
-from tools.detections import mean_average_precision, truths_in
-from tools.digits import digit_png
-from twin import TwinError
+from tools.detections import Truth, mean_average_precision, truths_in
+from tools.offline_deploy import DeploymentError
+from tools.train_digits import digit_png
+from twin import TwinError, faults
+from twin.devices import client_device, own_devices
+from twin.devices.identity import BOUNDED, delete_certificate, plainly
+from twin.devices.membership import SHARED_RIGHTS, Membership
 from twin.operator import OperatorClient
+from twin.state import TwinState
 
 _ANSWER_S = 3
 _ATTEMPTS = 10
@@ -70,6 +89,18 @@ def _to_the_edge_server(request: dict[str, Any], names: Names) -> dict[str, Any]
     return {**request, "device": names.edge_server}
 
 
+def _right(what: str, answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise PredictionError(f"{what}: {answer['error']['code']}: {answer['error']['message']}")
+    return answer
+
+
+def _prediction(what: str, index: int, expected: str, answer: dict[str, Any]) -> Prediction:
+    label, top = _right(what, answer)["label"], answer["top_k"]
+    probability, latency_ms = top[0]["probability"], answer["latency_ms"]
+    return Prediction(index=index, label=label, expected=expected, probability=probability, latency_ms=latency_ms)
+
+
 def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iterator[Prediction]:
     """Ask for every held-out image: the first ten by their index on the device, the others as pictures.
 
@@ -86,15 +117,7 @@ def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iter
         picture = {"image": base64.b64encode(digit_png(image)).decode()}
         request = {"request_id": f"digit-{index}", **({"index": index} if index < _BY_INDEX else picture)}
         answer = _ask(operator, names, model, request)
-        if "error" in answer:
-            raise PredictionError(f"digit {index}: {answer['error']['code']}: {answer['error']['message']}")
-        yield Prediction(
-            index=index,
-            label=answer["label"],
-            expected=str(label),
-            probability=answer["top_k"][0]["probability"],
-            latency_ms=answer["latency_ms"],
-        )
+        yield _prediction(f"digit {index}", index, str(label), answer)
 
 
 IRIS, PICTURES, SCENES = "iris", "image-classification", "digit-detector"
@@ -141,17 +164,7 @@ def predict_flowers(operator: OperatorClient, names: Names) -> list[Prediction]:
             )
         except TwinError as exc:
             raise PredictionError(f"iris {index}: {exc}") from exc
-        if "error" in answer:
-            raise PredictionError(f"iris {index}: {answer['error']['code']}: {answer['error']['message']}")
-        predictions.append(
-            Prediction(
-                index=index,
-                label=answer["label"],
-                expected=labels[species],
-                probability=answer["top_k"][0]["probability"],
-                latency_ms=answer["latency_ms"],
-            )
-        )
+        predictions.append(_prediction(f"iris {index}", index, labels[species], answer))
     return predictions
 
 
@@ -173,18 +186,21 @@ def find_digits(operator: OperatorClient, names: Names) -> list[Scene]:
     scenes = []
     for index, image in enumerate(images):
         request = {"request_id": f"scene-{index}", "image": base64.b64encode(digit_png(image)).decode()}
-        answer = _ask(operator, names, SCENES, request)
-        if "error" in answer:
-            raise PredictionError(f"scene {index}: {answer['error']['code']}: {answer['error']['message']}")
+        answer = _right(f"scene {index}", _ask(operator, names, SCENES, request))
         scenes.append(Scene(index=index, objects=answer["objects"], latency_ms=answer["latency_ms"]))
     return scenes
 
 
-def precision_of(scenes: Sequence[Scene]) -> float:
-    """Mean average precision of what was found on the held-out scenes, at an overlap of 0.5."""
+def truths_on_scenes() -> list[list[Truth]]:
+    """What is on the held-out scenes."""
     folder = ROOT / "edge_assets" / "models" / SCENES
     labels = json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"]
-    there = truths_in(folder / "samples.npz", labels) or []
+    return truths_in(folder / "samples.npz", labels) or []
+
+
+def precision_of(scenes: Sequence[Scene]) -> float:
+    """Mean average precision of what was found on the held-out scenes, at an overlap of 0.5."""
+    there = truths_on_scenes()
     return mean_average_precision([scores_of(scene) for scene in scenes], [there[each["index"]] for each in scenes])
 
 
@@ -209,3 +225,157 @@ def next_picture(*heard: queue.SimpleQueue[bytes]) -> ClassifiedPicture:
         time.sleep(_POLL_S)
     message = json.loads(having[0].get())
     return ClassifiedPicture(message["inference-description"], message["inference-results"])
+
+
+CAMERA, MODEL, SAMPLE, GROUP = "camera-1", "digits", 10, "demo-site"
+_CLIENT_S, _DEPLOY_S, _STATUS_S = 60, 120, 0.1
+OnStatus = Callable[[str], None]
+
+
+def _silent(_text: str) -> None:
+    return
+
+
+class SiteStoppedError(RuntimeError):
+    """Nobody waits for the site any more."""
+
+
+class Site:
+    """A core device of the classic dialect, and a client device beside it.
+
+    Args:
+        state: Of the twin, on which the stage is deployed.
+        names: Of the stage.
+        folder: For the client device's files.
+    """
+
+    def __init__(self, state: TwinState, names: Names, folder: Path) -> None:
+        self._state, self._names, self._folder = state, names, folder
+        self._clients = client_device.ClientDevices(state, names.stage)
+        self._core = ""
+        self._begun = False
+
+    def prepare(self, stopped: threading.Event | None = None, on_status: OnStatus = _silent) -> float:
+        """Let both join, and wait until the core has its components; what an attempt before has left goes first.
+
+        Args:
+            stopped: Once it is set, the wait ends with an error; what was made stays.
+            on_status: Told what happens.
+
+        Returns:
+            How long it took, in seconds.
+
+        Raises:
+            DeploymentError: The core device does not get its components.
+            TwinError: A device cannot join.
+            SiteStoppedError: It was stopped.
+        """
+        began = time.monotonic()
+        if self._begun:
+            self.remove()
+        self._begun = True
+        shutil.rmtree(self._folder, ignore_errors=True)
+        (self._core,) = own_devices.set_count(
+            self._state, 1, group=GROUP, dialect="classic", own_rights=True, progress=on_status
+        )
+        self._deploy(stopped or threading.Event(), on_status)
+        client_device.write_folder(self._folder, self._clients.add(CAMERA, self._core), self._state, self._names.stage)
+        return time.monotonic() - began
+
+    def read_a_digit_cut_off(self, on_status: OnStatus = _silent) -> Prediction:
+        """Let the client device show a digit to its core, which has no line to the cloud; then both leave.
+
+        Args:
+            on_status: Told what happens.
+
+        Raises:
+            PredictionError: The client is not answered, or with an error.
+            TwinError: The line cannot be cut.
+        """
+        with np.load(ROOT / "edge_assets" / "models" / MODEL / "samples.npz", allow_pickle=False) as samples:
+            picture, expected = digit_png(samples["images"][SAMPLE]), str(samples["labels"][SAMPLE])
+        (self._folder / "digit.png").write_bytes(picture)
+        # It discovers its core by itself; and a core lets in without its line whom the cloud has verified before.
+        _run_client(self._folder, "ask", MODEL, "--image", "digit.png")
+        on_status(f"the line of {self._core} is cut")
+        faults.do(self._state, self._core, "cut-network", "")
+        answer = json.loads(_run_client(self._folder, "ask", MODEL, "--image", "digit.png"))
+        self.remove(on_status)
+        return _prediction(CAMERA, SAMPLE, expected, answer)
+
+    def remove(self, on_status: OnStatus = _silent) -> None:
+        """Let both leave; what is not there is fine.
+
+        Raises:
+            TwinError: One cannot leave.
+        """
+        self._clients.remove(CAMERA)
+        own_devices.set_count(self._state, 0, group=None, dialect="classic", progress=on_status)
+
+    def discard_half_made(self) -> None:
+        """Delete the certificates whose making a killed twin broke off: nobody knows them, so nobody takes them away.
+
+        Raises:
+            ClientError, BotoCoreError, TwinError: A call fails.
+        """
+        iot = boto3.client("iot", config=BOUNDED, **self._state.client_arguments())
+        pages = iot.get_paginator("list_certificates").paginate()
+        for arn in [each["certificateArn"] for page in pages for each in page["certificates"]]:
+            policies = {each["policyName"] for each in iot.list_attached_policies(target=arn)["policies"]}
+            # The stage's have a thing, or a policy of the stage.
+            ours = policies <= {SHARED_RIGHTS, client_device.POLICY}
+            if ours and not iot.list_principal_things(principal=arn)["things"]:
+                delete_certificate(plainly(iot), arn, policies, None)
+        self.remove()
+        Membership(self._state).clean()
+
+    def _deploy(self, stopped: threading.Event, on_status: OnStatus) -> None:
+        """Deploy what the edge server has, and AWS's components as a stage with `[client_devices]` does."""
+        core, names = self._core, self._names
+        greengrass = boto3.client("greengrassv2", config=BOUNDED, **self._state.client_arguments())
+        effective = greengrass.list_effective_deployments(coreDeviceThingName=names.edge_server)
+        newest = effective["effectiveDeployments"][0]["deploymentId"]
+        components: dict[str, Any] = greengrass.get_deployment(deploymentId=newest)["components"]
+        asked, answered = names.request_topic(MODEL), names.response_topic(MODEL)
+        clients = ClientDevices(things=(CAMERA,), models=(MODEL,))
+        for name, configuration in clients.components(
+            [(asked, DEVICES, MODEL), (answered, MODEL, DEVICES)], [CAMERA]
+        ).items():
+            components[name] = {
+                "componentVersion": PUBLIC_COMPONENTS[name].version,
+                "configurationUpdate": {"merge": json.dumps(configuration)},
+            }
+        target = f"arn:aws:iot:{self._state.region}:{self._state.account}:thing/{core}"
+        made = greengrass.create_deployment(targetArn=target, components=components)["deploymentId"]
+        deadline, seen = time.monotonic() + _DEPLOY_S, ""
+        while (status := _status(greengrass, core, made)) != "SUCCEEDED":
+            if status == "FAILED":
+                raise DeploymentError(f"the deployment to {core} must succeed: python -m twin logs {core} says why not")
+            if time.monotonic() > deadline:
+                raise DeploymentError(f"the deployment to {core} must end within {_DEPLOY_S} s, it is {status}")
+            if status != seen:
+                seen = status
+                on_status(f"{core}: {status}")
+            if stopped.wait(_STATUS_S):
+                raise SiteStoppedError(f"the deployment to {core} is not waited for any more, it is {status}")
+
+
+def _status(greengrass: Any, core: str, deployment: str) -> str:
+    try:
+        found = greengrass.list_effective_deployments(coreDeviceThingName=core)["effectiveDeployments"]
+    except greengrass.exceptions.ResourceNotFoundException:
+        return "not joined"
+    return next((each["coreDeviceExecutionStatus"] for each in found if each["deploymentId"] == deployment), "waits")
+
+
+def _run_client(folder: Path, *words: str) -> str:
+    """Run the client of the folder as its README says."""
+    command = [sys.executable, client_device.SCRIPT, *words]
+    called = f"{folder.name}: {client_device.SCRIPT} {' '.join(words)}"
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_CLIENT_S, check=False)
+    except subprocess.TimeoutExpired as exc:
+        raise PredictionError(f"{called}: must end within {_CLIENT_S} s, it did not") from exc
+    if done.returncode:
+        raise PredictionError(f"{called}: {done.stderr.strip()[-500:]}")
+    return done.stdout

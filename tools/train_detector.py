@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tools.digits import MAXIMUM
 from tools.model_folder import write_again
+from tools.onnx_graphs import checked
 from tools.set_up import require
-from tools.train_digits import split_digits
+from tools.train_digits import MAXIMUM, split_digits
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -222,9 +222,7 @@ def detector(layers: Sequence[tuple[Values, Values]]) -> "ModelProto":
         float32 input `image` of shape (1, 1, SIDE, SIDE), 0 to 1; output `grid` of shape (1, 4 + CLASSES, cells):
         centre, width and height in pixels, then a probability a digit.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper  # not part of `make setup`
-
-    from tools.onnx_graphs import IR_VERSION, OPSET
+    from onnx import TensorProto, helper, numpy_helper  # not part of `make setup`
 
     constants: list[TensorProto] = []
 
@@ -264,11 +262,7 @@ def detector(layers: Sequence[tuple[Values, Values]]) -> "ModelProto":
         [helper.make_tensor_value_info("grid", TensorProto.FLOAT, [1, CLASSES + 4, CELLS * CELLS])],
         constants,
     )
-    model = helper.make_model(
-        graph, producer_name="edgewright", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
-    checker.check_model(model, full_check=True)
-    return model
+    return checked(graph)
 
 
 def held_out_scenes(count: int = HELD_OUT_SCENES, seed: int = SEED + 1) -> list[Scene]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config.loader import load_stage, stage_names
 from config.operations import Announced
-from tools.cloud_assembly import LIMIT_S, NOTHING, ROOT, Assembly, AssemblyError, read_assembly, synth
+from tools.cloud_assembly import LIMIT_S, NOTHING, ROOT, Assembly, AssemblyError, read_named, synth
 
 #: What set-up has made; a checkout of another version uses it, too.
 _SHARED = (".venv", ".edgewright", "node_modules", "edge_assets/runtime/wheelhouse", "edge_assets/handlers/bundles")
@@ -82,8 +82,8 @@ def read_change(
     # They may be of a stage that this repository does not have.
     announced = load_stage(stage).announced if stage in stage_names() else Announced()
     return Change(
-        _read(options.before, str(options.before)),
-        _read(options.after, str(options.after)),
+        read_named(options.before, str(options.before)),
+        read_named(options.after, str(options.after)),
         announced,
         f"npx cdk destroy --all --app {options.before}",
     )
@@ -139,16 +139,9 @@ def _synthesised(app: Path, stage: str | None, out: Path, which: str, say: Calla
     started = time.monotonic()
     say(f"synthesising {stage} of {which}")
     synth(app, stage, out, which=which)
-    found = _read(out, which)
+    found = read_named(out, which)
     say(f"synthesised {stage} of {which} in {time.monotonic() - started:.0f} s")
     return found
-
-
-def _read(folder: Path, which: str) -> Assembly:
-    try:
-        return read_assembly(folder)
-    except (AssemblyError, ValueError) as exc:
-        raise AssemblyError(f"{which}: {exc}") from exc
 
 
 def _git(*arguments: str) -> str:

@@ -15,7 +15,7 @@ from edge_inference.settings import ModelSettings, parse
 from tests.edge.local_device import configuration
 from tests.edge.model_folder import DIGITS, make_package, point
 from tests.edge.publications import Published
-from tools.digits import digit_png
+from tools.train_digits import digit_png
 
 RESULTS = "edgewright/test/digits/results"
 

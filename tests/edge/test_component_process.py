@@ -22,8 +22,8 @@ from tests.edge.model_folder import DIGITS, ROOT, make_package, point
 from tests.edge.signing import Signer
 from tests.stand_in import NEEDED
 from tools.detections import Truth, mean_average_precision
-from tools.digits import digit_png
 from tools.model_folder import package
+from tools.train_digits import digit_png
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -11,7 +11,7 @@ from edge_inference.messages import Request
 from edge_inference.models.runtime import load
 from edge_inference.models.store import load_workload
 from tests.edge.model_folder import DIGITS, make_package
-from tools.digits import digit_png
+from tools.train_digits import digit_png
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from edge_component.ipc import IpcError, RefusedError, Side
 from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT
 from tests.edge.test_component_process import Component, end
-from tools.digits import digit_png
+from tools.train_digits import digit_png
 
 pytestmark = pytest.mark.timeout(120)
 

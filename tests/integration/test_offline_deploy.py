@@ -25,9 +25,8 @@ from tests.device_processes import device_pid, inference_process
 from tests.edge_agent.conftest import PROTO, Client, tensor
 from tests.packaged_nucleus import NUCLEUS_USER, follow_readme, interpreter, packaged, reads
 from tests.packaged_nucleus import ROOT as AS_ROOT
-from tools.demo_site import read_a_digit_cut_off
 from tools.offline_deploy import OfflineDeploy
-from tools.predictions import accuracy, predict_held_out
+from tools.predictions import Site, accuracy, predict_held_out
 from twin import TwinError, inventory, lifecycle
 from twin.cli import application
 from twin.devices.identity import COMPONENT_USER
@@ -287,7 +286,13 @@ def test_deploying_the_same_again_changes_nothing(deployed: Deployed) -> None:
 
 
 def test_the_demos_client_device_is_answered_while_the_line_is_cut(deployed: Deployed, tmp_path: Path) -> None:
-    seen = read_a_digit_cut_off(deployed.state, NAMES, tmp_path / "camera")
+    site = Site(deployed.state, NAMES, tmp_path / "camera")
+
+    try:
+        site.prepare()
+        seen = site.read_a_digit_cut_off()
+    finally:
+        site.remove()
 
     assert seen["label"] == seen["expected"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 
 from config.names import Names
-from tools.demo_site import Site
+from tools.predictions import Site
 from twin import inventory, lifecycle
 from twin.devices.client_device import POLICY
 from twin.devices.membership import SHARED_RIGHTS, Membership

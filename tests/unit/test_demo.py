@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from config.names import Names
-from tools import demo, demo_site
+from tools import demo, predictions
 from tools.demo import alone
 from tools.predictions import PredictionError
 from twin import TwinError
@@ -63,10 +63,10 @@ def test_a_client_device_that_takes_too_long_is_an_error_of_the_demo(
     def too_long(command: list[str], **_arguments: Any) -> Any:
         raise subprocess.TimeoutExpired(command, 1)
 
-    monkeypatch.setattr(demo_site.subprocess, "run", too_long)  # type: ignore[attr-defined]
+    monkeypatch.setattr(predictions.subprocess, "run", too_long)  # type: ignore[attr-defined]
 
     with pytest.raises(PredictionError, match=r"camera: \w+\.py predict: must end within \d+ s, it did not"):
-        demo_site._run_client(tmp_path / "camera", "predict")
+        predictions._run_client(tmp_path / "camera", "predict")
 
 
 @pytest.fixture
@@ -100,15 +100,15 @@ def joining(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         did.append(f"{count} devices")
         return ["device-01"][:count]
 
-    monkeypatch.setattr(demo_site.client_device, "ClientDevices", Clients)  # type: ignore[attr-defined]
-    monkeypatch.setattr(demo_site.own_devices, "set_count", set_count)  # type: ignore[attr-defined]
-    monkeypatch.setattr(demo_site.boto3, "client", lambda *_, **__: Greengrass())  # type: ignore[attr-defined]
+    monkeypatch.setattr(predictions.client_device, "ClientDevices", Clients)  # type: ignore[attr-defined]
+    monkeypatch.setattr(predictions.own_devices, "set_count", set_count)  # type: ignore[attr-defined]
+    monkeypatch.setattr(predictions.boto3, "client", lambda *_, **__: Greengrass())  # type: ignore[attr-defined]
     return did
 
 
-def site_in(folder: Path) -> demo_site.Site:
+def site_in(folder: Path) -> predictions.Site:
     state: Any = SimpleNamespace(region="r", account="0", client_arguments=dict)
-    return demo_site.Site(state, Names("twin"), folder)
+    return predictions.Site(state, Names("twin"), folder)
 
 
 def test_a_site_that_nobody_waits_for_any_more_ends_its_wait(tmp_path: Path, joining: list[str]) -> None:
@@ -118,7 +118,7 @@ def test_a_site_that_nobody_waits_for_any_more_ends_its_wait(tmp_path: Path, joi
         told.append(text)
         stopped.set()
 
-    with pytest.raises(demo_site.SiteStoppedError, match="device-01 is not waited for any more, it is not joined"):
+    with pytest.raises(predictions.SiteStoppedError, match="device-01 is not waited for any more, it is not joined"):
         site_in(tmp_path).prepare(stopped, hear)
 
     assert joining == ["1 devices", "deployment"]
@@ -128,11 +128,11 @@ def test_a_site_that_nobody_waits_for_any_more_ends_its_wait(tmp_path: Path, joi
 def test_a_site_that_is_prepared_anew_begins_without_what_was_left(tmp_path: Path, joining: list[str]) -> None:
     site, stopped = site_in(tmp_path), threading.Event()
     stopped.set()
-    with pytest.raises(demo_site.SiteStoppedError):
+    with pytest.raises(predictions.SiteStoppedError):
         site.prepare(stopped)
     joining.clear()
 
-    with pytest.raises(demo_site.SiteStoppedError):
+    with pytest.raises(predictions.SiteStoppedError):
         site.prepare(stopped)
 
     assert joining == ["camera-1 leaves", "0 devices", "1 devices", "deployment"]
