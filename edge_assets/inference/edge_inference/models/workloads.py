@@ -110,7 +110,7 @@ def _read(file: Path, content: bytes, name: str) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class ImageClassifier:
+class _PictureModel:
     """A loaded model of pictures.
 
     Args:
@@ -125,26 +125,34 @@ class ImageClassifier:
     samples: NDArray[np.float32]
     preprocessing: Preprocessing
 
+    def _seen(self, request: Request) -> Decoded:
+        if request.image is not None:
+            return self.preprocessing.decode(request.image)
+        request.needs("index", "image")
+        return Decoded(sample(self.samples, request), (self.preprocessing.width, self.preprocessing.height))
+
+    def _first(self) -> tuple[pictures.Pixels, str]:
+        """A picture to begin with, and what it is."""
+        if len(self.samples):
+            return self.samples[0], "its first sample"
+        wanted = self.preprocessing
+        empty = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
+        return empty, "an empty picture, add samples if it cannot take one"
+
+
+@dataclass(frozen=True)
+class ImageClassifier(_PictureModel):
+    """A loaded model that names what a picture shows; see `_PictureModel`."""
+
     def predict(self, request: Request, count: int) -> Prediction:
         """Name what the picture of a request shows; see `Workload.predict`."""
-        pixels = self._pixels(request)
+        pixels = self._seen(request).pixels
         return _prediction(self.package, self.runtime, self.preprocessing.apply(pixels), count, pixels)
 
     def warm_up(self) -> None:
         """Classify the first sample, or an empty picture; see `Workload.warm_up`."""
-        wanted = self.preprocessing
-        pixels: pictures.Pixels = np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8)
-        if len(self.samples):
-            pixels = self.samples[0]
-        what = "its first sample" if len(self.samples) else "an empty picture, add samples if it cannot take one"
-        _warm_up(self.package, self.runtime, wanted.apply(pixels), what)
-
-    def _pixels(self, request: Request) -> pictures.Pixels:
-        if request.image is not None:
-            return self.preprocessing.decode(request.image).pixels
-        request.needs("index", "image")
-        pixels: NDArray[np.float32] = sample(self.samples, request)
-        return pixels
+        pixels, what = self._first()
+        _warm_up(self.package, self.runtime, self.preprocessing.apply(pixels), what)
 
 
 @dataclass(frozen=True)
@@ -251,30 +259,18 @@ def _warm_up(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any],
 
 
 @dataclass(frozen=True)
-class ObjectDetector:
-    """A loaded detector.
+class ObjectDetector(_PictureModel):
+    """A loaded detector; see `_PictureModel`.
 
     Args:
-        package: Where it came from.
-        runtime: Runs it.
-        samples: Held-out pictures, shape (count, height, width, channels), 0 to 1; count may be 0.
-        preprocessing: From pixels to the input.
         detection: From the outputs to objects.
     """
 
-    package: ModelPackage
-    runtime: ModelRuntime
-    samples: NDArray[np.float32]
-    preprocessing: Preprocessing
     detection: Detection
 
     def predict(self, request: Request, count: int) -> Prediction:
         """Find the objects of a request's picture; see `Workload.predict`."""
-        request.needs("index", "image")
-        if request.image is not None:
-            pixels, size = self.preprocessing.decode(request.image)
-        else:
-            pixels, size = sample(self.samples, request), (self.preprocessing.width, self.preprocessing.height)
+        pixels, size = self._seen(request)
         scores = self._objects(self._run(pixels), size)
         measures = {} if self.package.reference is None else measure(pixels)
         return Prediction(
@@ -283,16 +279,11 @@ class ObjectDetector:
 
     def warm_up(self) -> None:
         """Look at the first sample, or at an empty picture; see `Workload.warm_up`."""
-        wanted, what = self.preprocessing, "an empty picture, add samples if it cannot take one"
-        seen = Decoded(
-            np.zeros((wanted.height, wanted.width, wanted.channels), np.uint8), (wanted.width, wanted.height)
-        )
-        if len(self.samples):
-            seen, what = seen._replace(pixels=self.samples[0]), "its first sample"
+        pixels, what = self._first()
         try:
-            outputs = self._run(seen.pixels)
+            outputs = self._run(pixels)
             _check_shapes(self.package, outputs)
-            self._objects(outputs, seen.size)
+            self._objects(outputs, (self.preprocessing.width, self.preprocessing.height))
         except Exception as exc:
             raise ModelPackageError(f"{self.package.model_file} fails on {what}: {exc}") from exc
 
