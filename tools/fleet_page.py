@@ -22,8 +22,8 @@ from tools.predict import clients_of, connected
 from tools.set_up import require
 from twin import TwinError
 from twin.inventory import Account
-from twin.page import local
 from twin.page.live import Source
+from twin.page.server import run
 from twin.predict import stage_of
 
 
@@ -60,7 +60,7 @@ def main(
     """Serve the live page of a stage in AWS on this machine until Ctrl-C."""
     try:
         require("python -m tools.fleet_page", "dev", "awsiot", "awscrt")
-        local.run(of_account(boto3.Session(), stage_of(stage)), port, open_it=open_it)
+        run(of_account(boto3.Session(), stage_of(stage)), port, open_it=open_it)
     except (TwinError, BotoCoreError) as exc:
         print(f"fleet_page: {exc}", file=sys.stderr)
         raise typer.Exit(1) from exc

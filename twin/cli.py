@@ -279,10 +279,10 @@ def ui(
 ) -> None:
     """Serve the live page: devices, rollouts, predictions, alarms, logs; on this machine, until Ctrl-C."""
     # Here, because no other command needs a web server.
-    from twin.page import local
+    from twin.page.server import of_twin, run
 
     state = _running()
-    local.run(local.of_twin(state.home, asking.stage_of(stage)), port, open_it=open_it)
+    run(of_twin(state.home, asking.stage_of(stage)), port, open_it=open_it)
 
 
 @application.command()

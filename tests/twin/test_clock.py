@@ -45,7 +45,7 @@ REAL = {
         "DeviceFleets._update_resource DeviceFleets.create DeviceFleets.register EdgePackagingJobs._run "
         "EdgePackagingJobs.create",
     ),
-    "twin/cloud/sagemaker/endpoints.py": ("times that are shown", "Endpoints._bring_up Endpoints.create"),
+    "twin/cloud/sagemaker/api.py": ("times that are shown", "Endpoints._bring_up Endpoints.create"),
     "twin/cloud/stack_deletion.py": ("pauses between retries", "QuickWaits.__init__ stop_executions"),
     "twin/cloud/stack_operations.py": ("an answer is held", "_hold"),
     "twin/core_device/client_devices/authority.py": ("life of certificates", "_now"),

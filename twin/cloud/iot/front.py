@@ -20,9 +20,9 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import iot
 
 from twin.cloud.aws.protocol import json_response
+from twin.cloud.credentials import credentials
 from twin.cloud.doors import device_connections
 from twin.cloud.iot.listener import HttpError, Listener, Serve, close, identify, read_head, write_json
-from twin.cloud.iot.role_aliases import credentials
 from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_background
 from twin.cloud_process import Settings

@@ -35,7 +35,7 @@ EXTENSIONS = (
     "twin.cloud.iot.jobs",
     # After the one before: what comes too fast is not handled.
     "twin.cloud.rates",
-    "twin.cloud.iot.role_aliases",
+    "twin.cloud.credentials",
     "twin.cloud.iot.registry",
     "twin.cloud.iot.front",
     "twin.cloud.iot.connections",
