@@ -172,47 +172,6 @@ class ForkedProcess:
         return self.returncode
 
 
-class KeptWorkers:
-    """Keeps the process of a function that raises an error, as AWS keeps its execution environment.
-
-    MiniStack ends the process after each error. A handler that is not done says so by raising one: each question of a
-    waiter would take a new process.
-
-    Only an error that the function's own code raised leaves the process as it was: it came with the trace of it, as the
-    answer to this invocation. After a time-out or a broken answer the process is ended.
-    """
-
-    def __init__(self) -> None:
-        self._held = threading.local()
-
-    def signal(self, end: Callable[[Any], None], process: Any) -> None:
-        """Hold the end of a process back while its worker is in an invocation."""
-        if getattr(self._held, "invoking", False):
-            self._held.process = process
-        else:
-            end(process)
-
-    def collect(self, wait: Callable[..., None], process: Any, deadline: float) -> None:
-        """Wait for a process whose end is not held back."""
-        if not getattr(self._held, "invoking", False):
-            wait(process, deadline)
-
-    def invoke(self, run: Callable[..., Any], worker: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """Run one invocation; the worker's lock is MiniStack's matter."""
-        self._held.invoking, self._held.process = True, None
-        try:
-            answer: dict[str, Any] = run(worker, *arguments, **named)
-        finally:
-            self._held.invoking = False
-            process, self._held.process = self._held.process, None
-        if process is not None:
-            if answer.get("trace") is not None and process.poll() is None and _is_pooled(worker):
-                worker._proc = process
-            else:
-                lambda_runtime.kill_workers([_Ended(process)])
-        return answer
-
-
 def _is_pooled(worker: Any) -> bool:
     """Whether the function is still there: its deletion ends the workers that it finds in the pool."""
     with lambda_runtime._lock:
@@ -229,7 +188,7 @@ class _Ended:
         """Leave it to the worker."""
 
 
-_forker, _kept = Forker(), KeptWorkers()
+_forker = Forker()
 
 
 @patch("core.lambda_runtime.subprocess", why="Python workers are copies of a loaded process", signature="module")
@@ -246,14 +205,26 @@ def _subprocess_with_copies(by_ministack: ModuleType) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(by_ministack), "Popen": popen})
 
 
+# The process of a function that raises an error is kept, as AWS keeps its execution environment. MiniStack ends it
+# after each error. A handler that is not done says so by raising one: each question of a waiter would take a new
+# process.
+_held = threading.local()
+
+
 @patch("core.lambda_runtime._signal", why="a function that raises keeps its process", signature="(proc)")
 def _end_process(end: Callable[[Any], None], process: Any) -> None:
-    _kept.signal(end, process)
+    """Hold the end of a process back while its worker is in an invocation."""
+    if getattr(_held, "invoking", False):
+        _held.process = process
+    else:
+        end(process)
 
 
 @patch("core.lambda_runtime._collect", why="a function that raises keeps its process", signature="(proc, deadline)")
 def _collect_process(wait: Callable[..., None], process: Any, deadline: float) -> None:
-    _kept.collect(wait, process, deadline)
+    """Wait for a process whose end is not held back."""
+    if not getattr(_held, "invoking", False):
+        wait(process, deadline)
 
 
 @patch(
@@ -262,7 +233,23 @@ def _collect_process(wait: Callable[..., None], process: Any, deadline: float) -
     signature="(self, event, request_id, *, trace_id=None, depth=None, durable=None, invoked_function_arn=None)",
 )
 def _invoke_worker(run: Callable[..., Any], worker: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
-    return _kept.invoke(run, worker, *arguments, **named)
+    """Run one invocation; the worker's lock is MiniStack's matter.
+
+    Only an error that the function's own code raised leaves the process as it was: it came with the trace of it, as the
+    answer to this invocation. After a time-out or a broken answer the process is ended.
+    """
+    _held.invoking, _held.process = True, None
+    try:
+        answer: dict[str, Any] = run(worker, *arguments, **named)
+    finally:
+        _held.invoking = False
+        process, _held.process = _held.process, None
+    if process is not None:
+        if answer.get("trace") is not None and process.poll() is None and _is_pooled(worker):
+            worker._proc = process
+        else:
+            lambda_runtime.kill_workers([_Ended(process)])
+    return answer
 
 
 _QUIET_S = 0.01

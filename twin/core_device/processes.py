@@ -8,8 +8,11 @@ import logging
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
+
+from twin.process import ProcessIdentity
 
 from .errors import CoreDeviceError
 from .files import JSON_FILES
@@ -36,11 +39,6 @@ def start_ticks(pid: int) -> int | None:
     # The second field is the program's name, which may hold anything; 22 is starttime, 3 the state.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else int(fields[19])
-
-
-def started_at(pid: int) -> float:
-    """When a process began, in seconds since the machine's start: no jump of the clock changes that."""
-    return (start_ticks(pid) or 0) / os.sysconf("SC_CLK_TCK")
 
 
 def end_process_group(leader: int, ticks: int) -> bool:
@@ -161,7 +159,7 @@ class InstanceLock:
             if self._is_current(stream):
                 break
             stream.close()  # the holder has just left and taken its file with it
-        holder = json.dumps({"pid": os.getpid(), "started": started_at(os.getpid())})
+        holder = json.dumps(asdict(ProcessIdentity.of(os.getpid())))
         stream.truncate(0)  # whoever reads between this and the next line finds nothing: it is starting
         stream.write(holder)
         stream.flush()

@@ -228,7 +228,7 @@ class Fleet:
 
     def _context(self, configuration: Configuration, identity: Identity) -> ssl.SSLContext:
         """OpenSSL reads certificates from files only: one is made for the moment."""
-        context = tls_context(configuration, identified=False)
+        context = tls_context(configuration)
         with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=_KEY) as both:
             both.write(identity.private_key + identity.certificate)
             both.flush()

@@ -170,7 +170,7 @@ class SharedParts:
     def anonymous(self, configuration: Configuration) -> ssl.SSLContext:
         """The context without a certificate, one for all."""
         if self._anonymous is None:
-            self._anonymous = tls_context(configuration, identified=False)
+            self._anonymous = tls_context(configuration)
         return self._anonymous
 
 

@@ -24,32 +24,16 @@ ATTEMPTS = 8  # one, then seven retries as nucleus lite makes
 _TIMEOUT_S = 15.0
 
 
-def tls_context(configuration: Configuration, *, identified: bool) -> ssl.SSLContext:
-    """A client context that trusts the configured root only.
+def tls_context(configuration: Configuration) -> ssl.SSLContext:
+    """A client context that trusts the configured root only, and shows no certificate.
 
     Args:
-        configuration: Where the files are.
-        identified: Present the device's certificate.
+        configuration: Where the root's file is.
     """
     context = ssl.create_default_context(cafile=str(configuration.system.root_ca_path))
     # Private roots are often made without the key usage extension, which newer OpenSSL flags insist on.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
-    if identified:
-        load_identity(context, configuration)
     return context
-
-
-def load_identity(context: ssl.SSLContext, configuration: Configuration) -> None:
-    """Give a context the device's certificate and key as they are now: a rotation replaces both files.
-
-    Args:
-        context: Connections that it makes from here on show them.
-        configuration: Where the files are.
-
-    Raises:
-        OSError: One is missing, is none, or the two do not belong together (ssl.SSLError).
-    """
-    context.load_cert_chain(configuration.system.certificate_path, configuration.system.private_key_path)
 
 
 class DeviceTls:
@@ -63,12 +47,23 @@ class DeviceTls:
         self._configuration = configuration
 
     def context(self, *, identified: bool) -> ssl.SSLContext:
-        """As `tls_context`."""
-        return tls_context(self._configuration, identified=identified)
+        """As `tls_context`; an identified one presents the device's certificate."""
+        context = tls_context(self._configuration)
+        if identified:
+            self.renew(context)
+        return context
 
     def renew(self, context: ssl.SSLContext) -> None:
-        """As `load_identity`."""
-        load_identity(context, self._configuration)
+        """Give a context the device's certificate and key as they are now: a rotation replaces both files.
+
+        Args:
+            context: Connections that it makes from here on show them.
+
+        Raises:
+            OSError: One is missing, is none, or the two do not belong together (ssl.SSLError).
+        """
+        system = self._configuration.system
+        context.load_cert_chain(system.certificate_path, system.private_key_path)
 
     def version(self) -> tuple[float, ...]:
         """What differs once certificate or key are replaced.
