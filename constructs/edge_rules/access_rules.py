@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource, assumed_by, of_resource, of_role, start_scripts
-from edge_rules.recipe_view import PLACE, Recipe, recipes
+from edge_rules.recipe_view import PLACE, Recipe, parts_of, recipes
 from edge_rules.rule import Finding, rule
 
 _MESSAGING = {"aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"}
@@ -25,11 +25,10 @@ _SOURCE_BYTES = 500_000
     fix="list the operations that the component calls",
 )
 def operations_are_named(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, _, policy in recipe.access():
-            for operation in policy.get("operations") or []:
-                if "*" in operation:
-                    yield Finding(recipe.resource, place, operation)
+    for recipe, (place, _, policy) in parts_of(fleet, Recipe.access):
+        for operation in policy.get("operations") or []:
+            if "*" in operation:
+                yield Finding(recipe.resource, place, operation)
 
 
 @rule(
@@ -39,11 +38,10 @@ def operations_are_named(fleet: FleetView) -> Iterator[Finding]:
     fix="list the topics, and address devices by a field of the message",
 )
 def topics_are_named(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, service, policy in recipe.access():
-            for topic in policy.get("resources") or []:
-                if service in _MESSAGING and re.search(r"[*+#]", topic):
-                    yield Finding(recipe.resource, place, topic)
+    for recipe, (place, service, policy) in parts_of(fleet, Recipe.access):
+        for topic in policy.get("resources") or []:
+            if service in _MESSAGING and re.search(r"[*+#]", topic):
+                yield Finding(recipe.resource, place, topic)
 
 
 @rule(
@@ -71,9 +69,8 @@ def configured_topics_are_allowed(fleet: FleetView) -> Iterator[Finding]:
 def topics_of_the_code_are_allowed(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         allowed = _allowed(recipe)
-        for _, artifact in recipe.artifacts():
-            file = fleet.asset(str(artifact.get("Uri", "")))
-            for member, topic in topics_in_code(file) if file and file.suffix == ".zip" else ():
+        for _, archive in recipe.archives():
+            for member, topic in topics_in_code(archive):
                 if topic not in allowed:
                     yield Finding(recipe.resource, f"{PLACE}/Artifacts/{member}", topic)
 

@@ -1,11 +1,10 @@
 """Rules on AWS's components for client devices: who is let in, what goes round, where there are none."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import DEPLOYMENT, components_of, on_lite
+from edge_rules.recipe_view import DEPLOYMENT, components_of, merge_of, on_lite
 from edge_rules.rule import Finding, rule
 
 _PREFIX = "aws.greengrass.clientdevices."
@@ -15,13 +14,7 @@ _GUIDE = "Greengrass developer guide, "
 
 def _configuration(deployment: Resource, component: str) -> Mapping[str, Any] | None:
     """What a deployment merges into a component; None where only the cloud knows it."""
-    wanted = components_of(deployment).get(component) or {}
-    text = deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge"))
-    try:
-        merge = json.loads(text or "{}")
-    except json.JSONDecodeError:
-        return None
-    return merge if isinstance(merge, Mapping) else {}
+    return merge_of(deployment, components_of(deployment).get(component) or {})
 
 
 def _groups(deployment: Resource) -> Mapping[str, Any] | None:

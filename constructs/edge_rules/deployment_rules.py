@@ -12,9 +12,12 @@ from edge_rules.recipe_view import (
     DEPLOYMENT,
     PLACE,
     Device,
+    Recipe,
     components_of,
     devices,
+    merge_of,
     on_lite,
+    parts_of,
     recipes,
     target_of,
 )
@@ -320,10 +323,9 @@ def versions_are_released(fleet: FleetView) -> Iterator[Finding]:
     fact=lite_recipe.BOOTSTRAP,
 )
 def nothing_reboots(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, name, _ in recipe.steps():
-            if recipe.on_lite and name.lower() == "bootstrap":
-                yield Finding(recipe.resource, place, "a bootstrap step")
+    for recipe, (place, name, _) in parts_of(fleet, Recipe.steps):
+        if recipe.on_lite and name.lower() == "bootstrap":
+            yield Finding(recipe.resource, place, "a bootstrap step")
 
 
 def places_left(fleet: FleetView) -> str:
@@ -362,20 +364,12 @@ def names_differ(fleet: FleetView) -> Iterator[Finding]:
             yield Finding(recipe.resource, f"{PLACE}/ComponentConfiguration{path}", pair)
     for deployment in fleet.of_type(DEPLOYMENT):
         for name, wanted in components_of(deployment).items():
-            merge = _parsed(deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge")))
+            # A merge that is known in the cloud only is passed over.
+            merge = merge_of(deployment, wanted) or {}
             before = set(_keys_alike(defaults.get(name, {})))
             for path, pair in _keys_alike(defaults.get(name, {}), merge):
                 if (path, pair) not in before:
                     yield Finding(deployment, f"Properties/Components/{name}/ConfigurationUpdate/Merge{path}", pair)
-
-
-def _parsed(text: str) -> Mapping[str, Any]:
-    """A merge that is known in the cloud only is passed over."""
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _keys_alike(*objects: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.recipe_view import PLACE, merges_on_lite, recipes
+from edge_rules.recipe_view import PLACE, Recipe, merges_on_lite, parts_of, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import configuration
 from nucleus_lite import recipe as lite_recipe
@@ -28,14 +28,13 @@ _RECIPE_C = "ggl-recipe/src/recipe.c"
     source=f"{_RECIPE_C}, docs/RECIPE_SUPPORT_CHANGES.md",
 )
 def keys_are_spelt_exactly(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            for name, step in (manifest.get("Lifecycle") or {}).items():
-                fields = step if isinstance(step, Mapping) and name.lower() != "setenv" else {}
-                wrong = [name] if name not in _STEPS else [field for field in fields if field not in _FIELDS]
-                for key in wrong:
-                    if key.lower() not in _ELSEWHERE:
-                        yield Finding(recipe.resource, f"{place}/Lifecycle/{name}", key)
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        for name, step in (manifest.get("Lifecycle") or {}).items():
+            fields = step if isinstance(step, Mapping) and name.lower() != "setenv" else {}
+            wrong = [name] if name not in _STEPS else [field for field in fields if field not in _FIELDS]
+            for key in wrong:
+                if key.lower() not in _ELSEWHERE:
+                    yield Finding(recipe.resource, f"{place}/Lifecycle/{name}", key)
 
 
 @rule(
@@ -46,12 +45,11 @@ def keys_are_spelt_exactly(fleet: FleetView) -> Iterator[Finding]:
     source=f"{_RECIPE_C}, ggdeploymentd/src/deployment_handler.c (wait_for_phase_status)",
 )
 def timeouts_are_waited_for(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, name, step in recipe.steps():
-            timeout = step.get("Timeout", 1)
-            whole = re.fullmatch(r"\d+", str(timeout)) and not isinstance(timeout, bool)
-            if not whole or (name != "run" and int(timeout) > lite_recipe.STEP_SECONDS.value):
-                yield Finding(recipe.resource, f"{place}/Timeout", str(timeout))
+    for recipe, (place, name, step) in parts_of(fleet, Recipe.steps):
+        timeout = step.get("Timeout", 1)
+        whole = re.fullmatch(r"\d+", str(timeout)) and not isinstance(timeout, bool)
+        if not whole or (name != "run" and int(timeout) > lite_recipe.STEP_SECONDS.value):
+            yield Finding(recipe.resource, f"{place}/Timeout", str(timeout))
 
 
 @rule(
@@ -64,11 +62,10 @@ def timeouts_are_waited_for(fleet: FleetView) -> Iterator[Finding]:
     source="recipe-runner/src/runner.c (substitute_escape, insert_config_value)",
 )
 def variables_mean_the_same(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            for variable in _VARIABLE.findall(script):
-                if variable not in _ALIKE:
-                    yield Finding(recipe.resource, place, f"{{{variable}}}")
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        for variable in _VARIABLE.findall(script):
+            if variable not in _ALIKE:
+                yield Finding(recipe.resource, place, f"{{{variable}}}")
 
 
 @rule(
@@ -109,13 +106,12 @@ def access_control_fits(fleet: FleetView) -> Iterator[Finding]:
     fact=configuration.ACCESS_VARIABLE,
 )
 def topics_are_plain(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, _, policy in recipe.access():
-            for topic in policy.get("resources") or []:
-                # The reserved topics begin with a dollar.
-                plain = str(topic).removeprefix("$aws/")
-                if re.search(r"[?${}]", plain if recipe.on_lite else plain.replace("{iot:thingName}", "")):
-                    yield Finding(recipe.resource, place, str(topic))
+    for recipe, (place, _, policy) in parts_of(fleet, Recipe.access):
+        for topic in policy.get("resources") or []:
+            # The reserved topics begin with a dollar.
+            plain = str(topic).removeprefix("$aws/")
+            if re.search(r"[?${}]", plain if recipe.on_lite else plain.replace("{iot:thingName}", "")):
+                yield Finding(recipe.resource, place, str(topic))
 
 
 @rule(
@@ -145,12 +141,11 @@ def configurations_are_flat(fleet: FleetView) -> Iterator[Finding]:
     source="ggdeploymentd/src/deployment_handler.c (get_recipe_artifacts, unarchive_artifact)",
 )
 def artifacts_do_not_meet(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            uris = [str(artifact.get("Uri", "")) for artifact in manifest.get("Artifacts") or []]
-            names = Counter(uri.rsplit("/", 1)[-1] for uri in uris if "<" not in uri.rsplit("/", 1)[-1])
-            for name in (name for name, count in names.items() if count > 1):
-                yield Finding(recipe.resource, f"{place}/Artifacts", name)
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        uris = [str(artifact.get("Uri", "")) for artifact in manifest.get("Artifacts") or []]
+        names = Counter(uri.rsplit("/", 1)[-1] for uri in uris if "<" not in uri.rsplit("/", 1)[-1])
+        for name in (name for name, count in names.items() if count > 1):
+            yield Finding(recipe.resource, f"{place}/Artifacts", name)
 
 
 @rule(

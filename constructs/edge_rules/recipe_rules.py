@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge_rules.fleet_view import FleetView
-from edge_rules.recipe_view import PLACE, merges_on_lite, recipes
+from edge_rules.recipe_view import PLACE, Recipe, merges_on_lite, parts_of, recipes
 from edge_rules.rule import Finding, rule
 from nucleus_lite import configuration
 from nucleus_lite import recipe as lite_recipe
@@ -47,7 +47,9 @@ def recipe_fits(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
         size = len(recipe.text.encode())
         # Only a component that names another nucleus than lite never meets its lower limit.
-        runtimes = {str((manifest.get("Platform") or {}).get("runtime", "classic")) for _, manifest in recipe.manifests}
+        runtimes = {
+            str((manifest.get("Platform") or {}).get("runtime", "classic")) for _, manifest in recipe.manifests()
+        }
         limit = RECIPE_BYTES if runtimes == {"classic"} else lite_recipe.BYTES.value
         if size > limit:
             yield Finding(recipe.resource, PLACE, f"{size} bytes, at most {limit}")
@@ -61,8 +63,7 @@ def recipe_fits(fleet: FleetView) -> Iterator[Finding]:
 )
 def artifacts_fit(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        files = {fleet.asset(str(artifact.get("Uri", ""))) for _, artifact in recipe.artifacts()}
-        total = sum(file.stat().st_size for file in files if file and file.is_file())
+        total = sum(file.stat().st_size for file in {file for _, file in recipe.files()} if file.is_file())
         if total > COMPONENT_BYTES:
             yield Finding(recipe.resource, f"{PLACE}/Artifacts", f"{total} bytes, at most {COMPONENT_BYTES}")
 
@@ -75,10 +76,9 @@ def artifacts_fit(fleet: FleetView) -> Iterator[Finding]:
     source="ggl-recipe/src/recipe.c (ggl_get_recipe_artifacts_for_platform)",
 )
 def artifacts_are_listed(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            if not isinstance(manifest.get("Artifacts"), list):
-                yield Finding(recipe.resource, place, "no list of Artifacts")
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        if not isinstance(manifest.get("Artifacts"), list):
+            yield Finding(recipe.resource, place, "no list of Artifacts")
 
 
 @rule(
@@ -88,11 +88,10 @@ def artifacts_are_listed(fleet: FleetView) -> Iterator[Finding]:
     fix="publish the artifact under <prefix>/<sha256>/<name>",
 )
 def artifacts_are_addressed_by_content(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, artifact in recipe.artifacts():
-            uri = str(artifact.get("Uri", ""))
-            if uri.startswith("s3://") and "<" not in uri.split("/", 3)[-1] and not re.search(r"[0-9a-f]{32}", uri):
-                yield Finding(recipe.resource, place, uri)
+    for recipe, (place, artifact) in parts_of(fleet, Recipe.artifacts):
+        uri = str(artifact.get("Uri", ""))
+        if uri.startswith("s3://") and "<" not in uri.split("/", 3)[-1] and not re.search(r"[0-9a-f]{32}", uri):
+            yield Finding(recipe.resource, place, uri)
 
 
 @rule(
@@ -103,10 +102,9 @@ def artifacts_are_addressed_by_content(fleet: FleetView) -> Iterator[Finding]:
     source="ggl-recipe/src/recipe.c (get_current_architecture)",
 )
 def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            if "arm64" in str((manifest.get("Platform") or {}).get("architecture", "")):
-                yield Finding(recipe.resource, f"{place}/Platform/architecture", "arm64")
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        if "arm64" in str((manifest.get("Platform") or {}).get("architecture", "")):
+            yield Finding(recipe.resource, f"{place}/Platform/architecture", "arm64")
 
 
 @rule(
@@ -117,11 +115,10 @@ def arm_has_its_own_name(fleet: FleetView) -> Iterator[Finding]:
     fact=lite_recipe.PATTERN,
 )
 def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            name = str((manifest.get("Platform") or {}).get("architecture", "*"))
-            if name not in _NAMES and not re.fullmatch(r"\w+", name):
-                yield Finding(recipe.resource, f"{place}/Platform/architecture", name)
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        name = str((manifest.get("Platform") or {}).get("architecture", "*"))
+        if name not in _NAMES and not re.fullmatch(r"\w+", name):
+            yield Finding(recipe.resource, f"{place}/Platform/architecture", name)
 
 
 @rule(
@@ -132,11 +129,10 @@ def architecture_is_plain(fleet: FleetView) -> Iterator[Finding]:
     fact=lite_recipe.RUNTIME,
 )
 def platform_is_complete(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            platform = manifest.get("Platform") or {}
-            if "os" not in platform or "runtime" not in platform:
-                yield Finding(recipe.resource, f"{place}/Platform", json.dumps(platform))
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        platform = manifest.get("Platform") or {}
+        if "os" not in platform or "runtime" not in platform:
+            yield Finding(recipe.resource, f"{place}/Platform", json.dumps(platform))
 
 
 @rule(
@@ -202,11 +198,10 @@ _NETWORK = re.compile(r"\bpip3? +install\b(?!.*--no-index)|\b(?:curl|wget|apt-ge
     fact=lite_recipe.FOREIGN_VARIABLE,
 )
 def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            for variable in _VARIABLE.findall(script):
-                if not _OWN.fullmatch(variable):
-                    yield Finding(recipe.resource, place, f"{{{variable}}}")
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        for variable in _VARIABLE.findall(script):
+            if not _OWN.fullmatch(variable):
+                yield Finding(recipe.resource, place, f"{{{variable}}}")
 
 
 @rule(
@@ -217,10 +212,9 @@ def variables_are_own(fleet: FleetView) -> Iterator[Finding]:
     fact=lite_recipe.BRACE,
 )
 def scripts_have_no_braces(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            if found := re.search(r".{0,12}[{}].{0,12}", _VARIABLE.sub("", script)):
-                yield Finding(recipe.resource, place, found.group())
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        if found := re.search(r".{0,12}[{}].{0,12}", _VARIABLE.sub("", script)):
+            yield Finding(recipe.resource, place, found.group())
 
 
 @rule(
@@ -231,11 +225,10 @@ def scripts_have_no_braces(fleet: FleetView) -> Iterator[Finding]:
     source="2.6.0",
 )
 def components_run(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
-            steps = {name.lower() for name in manifest.get("Lifecycle") or {}}
-            if steps - {"setenv"} and not steps & {"run", "startup"}:
-                yield Finding(recipe.resource, f"{place}/Lifecycle", ", ".join(sorted(steps)))
+    for recipe, (place, manifest) in parts_of(fleet, Recipe.manifests):
+        steps = {name.lower() for name in manifest.get("Lifecycle") or {}}
+        if steps - {"setenv"} and not steps & {"run", "startup"}:
+            yield Finding(recipe.resource, f"{place}/Lifecycle", ", ".join(sorted(steps)))
 
 
 @rule(
@@ -260,12 +253,11 @@ def programs_start_in_run(fleet: FleetView) -> Iterator[Finding]:
     fact=lite_recipe.SHUTDOWN,
 )
 def steps_are_portable(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, name, step in recipe.steps():
-            if name.lower() in lite_recipe.SHUTDOWN.value:
-                yield Finding(recipe.resource, place, name)
-            elif any(key.lower() == "skipif" for key in step):
-                yield Finding(recipe.resource, place, "Skipif")
+    for recipe, (place, name, step) in parts_of(fleet, Recipe.steps):
+        if name.lower() in lite_recipe.SHUTDOWN.value:
+            yield Finding(recipe.resource, place, name)
+        elif any(key.lower() == "skipif" for key in step):
+            yield Finding(recipe.resource, place, "Skipif")
 
 
 @rule(
@@ -275,10 +267,9 @@ def steps_are_portable(fleet: FleetView) -> Iterator[Finding]:
     fix="remove RequiresPrivilege and prepare the machine when it is provisioned",
 )
 def steps_have_no_privilege(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, _, step in recipe.steps():
-            if str(step.get("RequiresPrivilege", False)).lower() == "true":
-                yield Finding(recipe.resource, f"{place}/RequiresPrivilege", "true")
+    for recipe, (place, _, step) in parts_of(fleet, Recipe.steps):
+        if str(step.get("RequiresPrivilege", False)).lower() == "true":
+            yield Finding(recipe.resource, f"{place}/RequiresPrivilege", "true")
 
 
 @rule(
@@ -290,7 +281,7 @@ def steps_have_no_privilege(fleet: FleetView) -> Iterator[Finding]:
 )
 def environment_is_plain(fleet: FleetView) -> Iterator[Finding]:
     for recipe in recipes(fleet):
-        for place, manifest in recipe.manifests:
+        for place, manifest in recipe.manifests():
             lifecycle = manifest.get("Lifecycle") or {}
             for key, variables in lifecycle.items():
                 if key.lower() == "setenv":
@@ -313,11 +304,10 @@ def _unportable(variables: Mapping[str, Any]) -> list[str]:
     source="ggdeploymentd/src/deployment_handler.c (unarchive_artifact)",
 )
 def unpacked_path_names_the_zip(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            for found in _UNPACKED.finditer(script):
-                if not found.group(1):
-                    yield Finding(recipe.resource, place, found.group())
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        for found in _UNPACKED.finditer(script):
+            if not found.group(1):
+                yield Finding(recipe.resource, place, found.group())
 
 
 @rule(
@@ -328,10 +318,9 @@ def unpacked_path_names_the_zip(fleet: FleetView) -> Iterator[Finding]:
     source="recipe-runner/src/runner.c (substitute_escape)",
 )
 def paths_end_with_a_slash(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            if found := _PATH.search(script):
-                yield Finding(recipe.resource, place, found.group())
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        if found := _PATH.search(script):
+            yield Finding(recipe.resource, place, found.group())
 
 
 @rule(
@@ -341,10 +330,9 @@ def paths_end_with_a_slash(fleet: FleetView) -> Iterator[Finding]:
     fix="write it for /bin/sh",
 )
 def scripts_are_for_sh(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            if re.search(r"\bbash\b", script):
-                yield Finding(recipe.resource, place, "bash")
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        if re.search(r"\bbash\b", script):
+            yield Finding(recipe.resource, place, "bash")
 
 
 @rule(
@@ -354,10 +342,9 @@ def scripts_are_for_sh(fleet: FleetView) -> Iterator[Finding]:
     fix="ship what is needed as an artifact, and install with pip install --no-index",
 )
 def steps_install_offline(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            if found := _NETWORK.search(script):
-                yield Finding(recipe.resource, place, found.group())
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        if found := _NETWORK.search(script):
+            yield Finding(recipe.resource, place, found.group())
 
 
 @rule(
@@ -371,10 +358,8 @@ def scripts_have_unix_line_ends(fleet: FleetView) -> Iterator[Finding]:
         for place, script in recipe.scripts():
             if told := _no_plain_script(script.encode()):
                 yield Finding(recipe.resource, place, told)
-        for _, artifact in recipe.artifacts():
-            file = fleet.asset(str(artifact.get("Uri", "")))
-            members = _no_plain_scripts(file) if file and file.suffix == ".zip" and file.is_file() else ()
-            for member, told in members:
+        for _, archive in recipe.archives():
+            for member, told in _no_plain_scripts(archive):
                 yield Finding(recipe.resource, f"{PLACE}/Artifacts/{member}", told)
 
 

@@ -1,10 +1,11 @@
 """Greengrass recipes and deployments as the rules see them, and what comes together on a device of several groups."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from edge_rules.fleet_view import FleetView, Resource
 from nucleus_lite.deployment import NUCLEI, configuration_arn
@@ -14,6 +15,7 @@ COMPONENT = "AWS::GreengrassV2::ComponentVersion"
 #: A custom resource that takes a version over where it is there already, and keeps it when it is replaced.
 KEPT_COMPONENT = "Custom::ComponentVersion"
 PLACE = "Properties/InlineRecipe"
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,6 @@ class Recipe:
         """The default configuration, access control included."""
         return (self.body.get("ComponentConfiguration") or {}).get("DefaultConfiguration") or {}
 
-    @property
     def manifests(self) -> list[tuple[str, Mapping[str, Any]]]:
         """Location and content of each manifest."""
         return [(f"{PLACE}/Manifests/{place}", found) for place, found in enumerate(self.body.get("Manifests") or [])]
@@ -65,12 +66,12 @@ class Recipe:
     @property
     def on_lite(self) -> bool:
         """Whether nucleus lite may run it: a manifest that names another runtime, or none, is passed over there."""
-        platforms = [manifest.get("Platform") or {} for _, manifest in self.manifests]
+        platforms = [manifest.get("Platform") or {} for _, manifest in self.manifests()]
         return any(str(platform.get("runtime", "classic")) in ("*", "aws_nucleus_lite") for platform in platforms)
 
     def steps(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Location, name and content of every lifecycle step but `setenv`; a bare script counts as `Script`."""
-        for place, manifest in self.manifests:
+        for place, manifest in self.manifests():
             for name, step in (manifest.get("Lifecycle") or {}).items():
                 if name.lower() != "setenv":
                     yield f"{place}/Lifecycle/{name}", name, step if isinstance(step, dict) else {"Script": str(step)}
@@ -81,9 +82,19 @@ class Recipe:
 
     def artifacts(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Location and content of every artifact."""
-        for place, manifest in self.manifests:
+        for place, manifest in self.manifests():
             for number, artifact in enumerate(manifest.get("Artifacts") or []):
                 yield f"{place}/Artifacts/{number}", artifact
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Location and file, or folder, of every artifact that is an asset of the app."""
+        for place, artifact in self.artifacts():
+            if file := self.resource.fleet.asset(str(artifact.get("Uri", ""))):
+                yield place, file
+
+    def archives(self) -> Iterator[tuple[str, Path]]:
+        """Those files that are a zip."""
+        return ((place, file) for place, file in self.files() if file.suffix == ".zip" and file.is_file())
 
     def access(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Location, service and content of every access control policy."""
@@ -107,6 +118,16 @@ def _chosen(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def merge_of(deployment: Resource, wanted: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What an entry of a deployment merges into its component; None where only the cloud knows it."""
+    text = deployment.text((wanted.get("ConfigurationUpdate") or {}).get("Merge"))
+    try:
+        merge = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        return None
+    return merge if isinstance(merge, Mapping) else {}
+
+
 def merges_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, str, Mapping[str, Any]]]:
     """What deployments merge into the configurations of the app's own components that nucleus lite may run.
 
@@ -116,14 +137,8 @@ def merges_on_lite(fleet: FleetView) -> Iterator[tuple[Resource, str, Mapping[st
     own = {recipe.name for recipe in recipes(fleet) if recipe.on_lite}
     for deployment in fleet.of_type(DEPLOYMENT):
         for name, wanted in components_of(deployment).items():
-            merge = (wanted.get("ConfigurationUpdate") or {}).get("Merge")
-            if name in own and merge:
-                try:
-                    configuration = json.loads(deployment.text(merge))
-                except json.JSONDecodeError:
-                    continue
-                if isinstance(configuration, dict):
-                    yield deployment, f"Properties/Components/{name}/ConfigurationUpdate/Merge", configuration
+            if name in own and (configuration := merge_of(deployment, wanted)):
+                yield deployment, f"Properties/Components/{name}/ConfigurationUpdate/Merge", configuration
 
 
 def recipes(fleet: FleetView) -> Iterator[Recipe]:
@@ -131,6 +146,11 @@ def recipes(fleet: FleetView) -> Iterator[Recipe]:
     for resource in fleet.of_type(COMPONENT, KEPT_COMPONENT):
         if "InlineRecipe" in resource.properties:
             yield Recipe(resource, resource.text(resource.properties["InlineRecipe"]))
+
+
+def parts_of(fleet: FleetView, parts: Callable[[Recipe], Iterable[Part]]) -> Iterator[tuple[Recipe, Part]]:
+    """Such parts of all recipes, each with its recipe; `parts` is a method of `Recipe`."""
+    return ((recipe, part) for recipe in recipes(fleet) for part in parts(recipe))
 
 
 THING_GROUP = "AWS::IoT::ThingGroup"

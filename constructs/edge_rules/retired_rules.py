@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from edge_rules.fleet_view import FleetView, iam, start_scripts
-from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.recipe_view import Recipe, parts_of
 from edge_rules.rule import Finding, rule
 
 _EDGE_MANAGER = re.compile(
@@ -119,7 +119,6 @@ def greengrass_image_is_not_used(fleet: FleetView) -> Iterator[Finding]:
     fix="use the handler adapter, which brings the same calls on IPC",
 )
 def v1_sdk_is_not_installed(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, script in recipe.scripts():
-            if re.search(r"\bgreengrasssdk\b", script):
-                yield Finding(recipe.resource, place or PLACE, "greengrasssdk")
+    for recipe, (place, script) in parts_of(fleet, Recipe.scripts):
+        if re.search(r"\bgreengrasssdk\b", script):
+            yield Finding(recipe.resource, place, "greengrasssdk")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_rules.fleet_view import FleetView, Resource
-from edge_rules.recipe_view import PLACE, recipes
+from edge_rules.recipe_view import Recipe, parts_of
 from edge_rules.rule import Finding, rule
 
 Version = tuple[int, ...]
@@ -183,12 +183,9 @@ def read_wheelhouse(archive: Path) -> Wheelhouse | None:
 
 def wheelhouses(fleet: FleetView) -> Iterator[tuple[Resource, str, Wheelhouse]]:
     """The wheels that recipes bring to devices: the recipe, the place of the artifact in it, and what it holds."""
-    for recipe in recipes(fleet):
-        for place, artifact in recipe.artifacts():
-            file = fleet.asset(str(artifact.get("Uri", "")))
-            found = read_wheelhouse(file) if file and file.suffix == ".zip" and file.is_file() else None
-            if found:
-                yield recipe.resource, place or PLACE, found
+    for recipe, (place, archive) in parts_of(fleet, Recipe.archives):
+        if found := read_wheelhouse(archive):
+            yield recipe.resource, place, found
 
 
 @rule(
@@ -267,12 +264,10 @@ def wheels_fit_the_architecture(fleet: FleetView) -> Iterator[Finding]:
     fix="take a wheel with an older manylinux tag, or build on an older system",
 )
 def devices_have_the_glibc(fleet: FleetView) -> Iterator[Finding]:
-    for recipe in recipes(fleet):
-        for place, artifact in recipe.artifacts():
-            file = fleet.asset(str(artifact.get("Uri", "")))
-            for name, needs in glibc_needs(file) if file else ():
-                if needs > DEVICE_GLIBC:
-                    yield Finding(recipe.resource, place or PLACE, f"{name} needs {'.'.join(map(str, needs))}")
+    for recipe, (place, file) in parts_of(fleet, Recipe.files):
+        for name, needs in glibc_needs(file):
+            if needs > DEVICE_GLIBC:
+                yield Finding(recipe.resource, place, f"{name} needs {'.'.join(map(str, needs))}")
 
 
 def _normal(name: str) -> str:
