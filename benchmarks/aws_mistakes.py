@@ -85,7 +85,7 @@ CHANGES = (
         "constructs/edge_constructs/artifact_store.py",
         "RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if retain",
         "RemovalPolicy.RETAIN if retain",
-        ("tests/unit/test_storage_stack.py",),
+        ("tests/unit/test_stage_stack.py",),
     ),
     Change(
         "Stages `x` and `x-canary`; the edge server as a canary",
@@ -146,7 +146,7 @@ CHANGES = (
     Change("The device policy's thing variable", JOIN, ', thingPrincipalType="EXCLUSIVE_THING")', ")", JOIN_TESTS),
     Change(
         "A claim certificate connected under any client id",
-        "constructs/edge_constructs/fleet_provisioning.py",
+        "constructs/edge_constructs/identities.py",
         '[f"client/{CLAIM_CLIENT}"]',
         '["client/*"]',
         ("tests/unit/test_fleet_provisioning.py",),

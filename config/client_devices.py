@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, model_validator
 
-from config.fleet import Ring
+from config.fleet import FileName, Listing, Ring, RosterError, ThingName, read_list
 from config.public_components import (
     AUTH,
     BRIDGE,
@@ -18,7 +18,6 @@ from config.public_components import (
     IP_DETECTOR,
     MOQUETTE,
 )
-from config.roster import FileName, Listing, RosterError, ThingName, read_list
 from config.routes import CLOUD, DEVICES, THING, Topic
 from config.section import Section, Slug
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from config.fleet import RosterError
 from config.places import STAGES
-from config.roster import RosterError
 from config.section import Section
 from config.stage import Stage
 

@@ -28,11 +28,10 @@ from config.edge_server import (
     Runtime,
     nucleus_download,
 )
-from config.fleet import LONGEST_WAIT_MIN, Fleet, Health, Promotion, Ring, Rollout
+from config.fleet import LONGEST_WAIT_MIN, Fleet, Health, Promotion, Ring, Rollout, RosterError
 from config.model import Model, camera_host, camera_ways, device_mistakes, serving
 from config.names import Names
 from config.operations import Announced, Bootstrap, Observability, Pipeline
-from config.roster import RosterError
 from config.routes import CLOUD, DEVICES, THING, Handler, Route, Wiring, wire
 from config.section import Section, Slug
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge_constructs.edge_assets import MissingAssetError as MissingAssetError
     from edge_constructs.edge_server import EdgeNetwork as EdgeNetwork
     from edge_constructs.edge_server import EdgeServer as EdgeServer
+    from edge_constructs.edge_server import ServerJoin as ServerJoin
     from edge_constructs.fleet_deployment import DeploymentHealth as DeploymentHealth
     from edge_constructs.fleet_deployment import FleetDeployment as FleetDeployment
     from edge_constructs.fleet_provisioning import FleetProvisioning as FleetProvisioning
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from edge_constructs.identities import TokenExchange as TokenExchange
     from edge_constructs.model_package import ModelPackage as ModelPackage
     from edge_constructs.model_package import ModelPackager as ModelPackager
+    from edge_constructs.model_package import ModelVerifier as ModelVerifier
     from edge_constructs.model_package import OnnxCompiler as OnnxCompiler
     from edge_constructs.model_source import ModelDeclarationError as ModelDeclarationError
     from edge_constructs.model_source import ModelSource as ModelSource
-    from edge_constructs.model_verification import ModelVerifier as ModelVerifier
     from edge_constructs.neo_compilation import CompilationTarget as CompilationTarget
     from edge_constructs.neo_compilation import NeoCompiler as NeoCompiler
     from edge_constructs.observability import DeploymentNotice as DeploymentNotice
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from edge_constructs.permission import Permission as Permission
     from edge_constructs.permission import acknowledge as acknowledge
     from edge_constructs.reproducible_zip import StrangerError as StrangerError
-    from edge_constructs.server_join import ServerJoin as ServerJoin
     from edge_constructs.synth import PolicyGate as PolicyGate
     from edge_constructs.synth import PolicyViolationError as PolicyViolationError
     from edge_constructs.synth import new_app as new_app
@@ -74,21 +74,19 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "edge_constructs.deploy_pipeline": ("DeployPipeline",),
     "edge_constructs.device_registry": ("DeviceRegistry",),
     "edge_constructs.edge_assets": ("MissingAssetError",),
-    "edge_constructs.edge_server": ("EdgeNetwork", "EdgeServer"),
+    "edge_constructs.edge_server": ("EdgeNetwork", "EdgeServer", "ServerJoin"),
     "edge_constructs.fleet_deployment": ("DeploymentHealth", "FleetDeployment"),
     "edge_constructs.fleet_provisioning": ("FleetProvisioning",),
     "edge_constructs.fleet_rules": ("FleetRules", "TopicRule"),
     "edge_constructs.handler_component": ("HandlerComponent",),
     "edge_constructs.handler_provider": ("HandlerProvider",),
     "edge_constructs.identities": ("CoreDevicePolicy", "EdgeInstanceRole", "SageMakerExecution", "TokenExchange"),
-    "edge_constructs.model_package": ("ModelPackage", "ModelPackager", "OnnxCompiler"),
+    "edge_constructs.model_package": ("ModelPackage", "ModelPackager", "ModelVerifier", "OnnxCompiler"),
     "edge_constructs.model_source": ("ModelDeclarationError", "ModelSource"),
-    "edge_constructs.model_verification": ("ModelVerifier",),
     "edge_constructs.neo_compilation": ("CompilationTarget", "NeoCompiler"),
     "edge_constructs.observability": ("DeploymentNotice", "FleetAlarms", "FleetDashboard", "NotificationTopic"),
     "edge_constructs.permission": ("Permission", "acknowledge"),
     "edge_constructs.reproducible_zip": ("StrangerError",),
-    "edge_constructs.server_join": ("ServerJoin",),
     "edge_constructs.synth": ("PolicyGate", "PolicyViolationError", "new_app", "read_context"),
     "edge_rules.edge_checks": ("EdgeChecks",),
     "stacks.edgewright": ("define_stacks",),

@@ -6,12 +6,10 @@ from constructs import Construct
 from config.names import NUCLEUS_TAG
 from config.stage import Stage
 from edge_constructs.edge_assets import user_data_script
-from edge_constructs.edge_server import EdgeNetwork, EdgeServer
-from edge_constructs.server_join import ServerJoin
+from edge_constructs.edge_server import EdgeNetwork, EdgeServer, ServerJoin
 from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
-from stacks.stage_stack import StageStack
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack
 
 
 class EdgeServerStack(StageStack):

@@ -12,8 +12,7 @@ from stacks.identity_stack import IdentityStack
 from stacks.inference_stack import InferenceStack
 from stacks.models_stack import ModelsStack
 from stacks.observability_stack import ObservabilityStack
-from stacks.stage_stack import StageStack
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack
 
 
 class PipelineStack(StageStack):

@@ -10,8 +10,7 @@ from edge_constructs.edge_assets import runtime_archive
 from edge_constructs.fleet_provisioning import FleetProvisioning
 from edge_constructs.identities import ClientDevicePolicy
 from stacks.identity_stack import IdentityStack
-from stacks.stage_stack import StageStack, build_folder
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack, build_folder
 
 
 class FleetStack(StageStack):

@@ -14,8 +14,7 @@ from edge_constructs.identities import (
     SageMakerExecution,
     TokenExchange,
 )
-from stacks.stage_stack import StageStack
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack
 
 
 class IdentityStack(StageStack):

@@ -32,8 +32,7 @@ from edge_constructs.permission import ACCOUNT
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack
 from stacks.models_stack import ModelsStack, PackagedModel
-from stacks.stage_stack import StageStack, build_folder, stage_tags
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack, build_folder, stage_tags
 
 
 class InferenceStack(StageStack):

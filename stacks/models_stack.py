@@ -14,15 +14,21 @@ from config.places import MODELS, SOURCES
 from config.stage import Stage
 from edge_constructs.component_library import component_version, content_digest
 from edge_constructs.edge_assets import MODEL_RECIPE, MissingAssetError, compiler_archive
-from edge_constructs.model_package import ModelPackage, ModelPackager, OnnxCompiler
+from edge_constructs.model_package import (
+    NEO_VERSIONS,
+    ModelPackage,
+    ModelPackager,
+    ModelVerifier,
+    OnnxCompiler,
+    neo_image,
+    triton_image,
+)
 from edge_constructs.model_runtime import check_model, device_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_constructs.model_verification import NEO_VERSIONS, ModelVerifier, neo_image, triton_image
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackager, NeoCompiler
 from edge_constructs.reproducible_zip import check_member, sha256_of
 from stacks.identity_stack import IdentityStack
-from stacks.stage_stack import StageStack, build_folder
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack, build_folder
 
 SAMPLE = "verification.json"
 #: Part of every model's version: a package of another form, or at another place, needs another one.

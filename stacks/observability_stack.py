@@ -9,8 +9,7 @@ from config.stage import Stage
 from edge_constructs.fleet_rules import FleetRules
 from edge_constructs.observability import DeploymentNotice, FleetAlarms, FleetDashboard, NotificationTopic
 from edge_constructs.permission import arn
-from stacks.stage_stack import StageStack
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StageStack, StorageStack
 
 
 class ObservabilityStack(StageStack):

@@ -1,4 +1,4 @@
-"""What all stacks of a stage have in common."""
+"""What all stacks of a stage have in common, and the storage that they share: it outlives a deployment."""
 
 from pathlib import Path
 from typing import cast
@@ -8,6 +8,8 @@ from constructs import Construct
 
 from config.names import Names
 from config.stage import Stage
+from edge_constructs.artifact_store import ArtifactBucket, ArtifactStore, EncryptionKey, SigningKey
+from edge_constructs.permission import ACCOUNT
 
 
 class StageStack(cdk.Stack):
@@ -47,3 +49,29 @@ def build_folder(scope: Construct) -> Path:
     """Folder in the assembly for archives that are made during synth."""
     assembly = cast("cdk.Stage", cdk.Stage.of(scope))  # an app is a stage, so there always is one
     return Path(assembly.asset_outdir) / "artifacts"
+
+
+class StorageStack(StageStack):
+    """The stage's key, its artifact bucket and the way into it.
+
+    Args:
+        scope: The app.
+        construct_id: Id below it.
+        stage: The stage's configuration.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
+        super().__init__(scope, construct_id, stage=stage, kind="storage", description="Edgewright: key and artifacts")
+        self.key = EncryptionKey(self, "Key", retain=stage.retain)
+        self.signing_key = SigningKey(self, "SigningKey", retain=stage.retain)
+        self.artifacts = ArtifactBucket(
+            self,
+            "Artifacts",
+            name=self.names.artifact_bucket(ACCOUNT, stage.region),
+            log_name=self.names.access_log_bucket(ACCOUNT, stage.region),
+            key=self.key,
+            retain=stage.retain,
+        )
+        self.store = ArtifactStore(
+            self, "Store", bucket=self.artifacts, retain=stage.retain, bootstrap_key=stage.bootstrap.customer_key
+        )

@@ -25,10 +25,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
-from config.fleet import RINGS, Ring
+from config.fleet import RINGS, Ring, ThingName
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.names import Names
-from config.roster import ThingName
 from config.section import Section
 from edge_handlers.service_client import error_code
 from twin import TwinError

@@ -1,4 +1,4 @@
-"""A core device on EC2 and its network: a way out, no way in."""
+"""A core device on EC2: its network with a way out and no way in, and the function that gives it its certificate."""
 
 import hashlib
 import json
@@ -12,7 +12,9 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from edge_constructs.permission import Permission, ServiceRole, acknowledge
+from edge_constructs.handler_provider import HandlerProvider, called_function
+from edge_constructs.permission import Permission, ServiceRole, acknowledge, arn
+from edge_handlers import server_join
 
 #: What a core device opens connections to: AWS APIs and S3, IoT Core, the Greengrass data plane.
 _EGRESS_PORTS = {"https": 443, "mqtt": 8883, "greengrass": 8443}
@@ -328,3 +330,111 @@ def compose_user_data(settings: Mapping[str, str], script: str) -> str:
     if (size := len(text.encode())) > USER_DATA_LIMIT_BYTES:
         raise ValueError(f"user data must fit into {USER_DATA_LIMIT_BYTES} bytes, got {size}: shorten the script")
     return text
+
+
+_CERTIFICATES = "a certificate's id is known when it is made"
+_NO_RESOURCE = "the service knows no resource for these actions; the function names the thing"
+
+
+class ServerJoin(Construct):
+    """Lets one machine join as one thing, once, and no machine as any other.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The function's name, which the machine's user data and its role know.
+        thing: The thing.
+        thing_group: The group that it joins.
+        policy: IoT policy of its certificate.
+        fingerprint: Of the machine.
+
+    Attributes:
+        function: To be made before the machine.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        thing: str,
+        thing_group: str,
+        policy: str,
+        fingerprint: str,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._contract = server_join.ServerJoin(thing, policy, fingerprint)
+        self.function = called_function(
+            self,
+            "Function",
+            name=name,
+            entry=server_join.on_request,
+            permissions=[
+                *_taking_away(thing),
+                Permission(
+                    ("iot:AddThingToThingGroup",),
+                    (arn("iot", f"thing/{thing}"), arn("iot", f"thinggroup/{thing_group}")),
+                ),
+                Permission(
+                    ("iot:AttachPolicy",),
+                    (arn("iot", "cert/*"), arn("iot", f"policy/{policy}")),
+                    wildcard_reason=_CERTIFICATES,
+                ),
+                Permission(
+                    ("iot:CreateCertificateFromCsr", "iot:DescribeEndpoint"), ("*",), wildcard_reason=_NO_RESOURCE
+                ),
+            ],
+            timeout=Duration.minutes(1),
+            environment={
+                "THING_NAME": thing,
+                "THING_GROUP": thing_group,
+                "POLICY_NAME": policy,
+                "FINGERPRINT": fingerprint,
+            },
+            called="one instance calls it, once in its life",
+            awaited="the instance waits for the answer, and reports a refusal to CloudFormation",
+        )
+
+    def confirm_after(self, *last: Construct) -> None:
+        """End former certificates when all else is done: nothing that fails later may want them back.
+
+        Args:
+            last: What must be made before.
+        """
+        thing = self._contract.thing
+        provider = HandlerProvider(
+            self,
+            "Confirmation",
+            handler=server_join,
+            permissions=[
+                *_taking_away(thing),
+                Permission(("iot:DescribeCertificate",), (arn("iot", "cert/*"),), wildcard_reason=_CERTIFICATES),
+                Permission(("greengrass:GetCoreDevice",), (arn("greengrass", f"coreDevices:{thing}"),)),
+            ],
+            limit=Duration.minutes(10),
+        )
+        provider.resource(self, "Joined", self._contract).node.add_dependency(*last)
+
+
+def _taking_away(thing: str) -> list[Permission]:
+    """Look at the thing and its certificates, mark it, and delete certificates."""
+    return [
+        Permission(("iot:DescribeThing", "iot:UpdateThing"), (arn("iot", f"thing/{thing}"),)),
+        Permission(
+            ("iot:DetachPolicy", "iot:UpdateCertificate", "iot:DeleteCertificate"),
+            (arn("iot", "cert/*"),),
+            wildcard_reason=_CERTIFICATES,
+        ),
+        Permission(
+            (
+                "iot:AttachThingPrincipal",
+                "iot:DetachThingPrincipal",
+                "iot:ListAttachedPolicies",
+                "iot:ListPrincipalThings",
+                "iot:ListThingPrincipals",
+            ),
+            ("*",),
+            wildcard_reason=_NO_RESOURCE,
+        ),
+    ]

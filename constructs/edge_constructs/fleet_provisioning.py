@@ -4,72 +4,21 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration
 from aws_cdk import aws_iot as iot
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from config.fleet import RINGS
 from config.names import Names
-from edge_constructs.handler_provider import HANDLER, LOG, HandlerProvider, entry_name, handler_code
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, acknowledge, arn, logging_to
+from edge_constructs.handler_provider import HandlerProvider, called_function
+from edge_constructs.identities import ClaimPolicy
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn
 from edge_handlers import fleet_provisioning, provisioning_hook
 from edge_handlers.provisioning_hook import PARAMETER
 
-#: Each `?` is one character of a random UUID, as which both nuclei connect with a claim: the classic one's plug-in
-#: unless its deviceId says otherwise, nucleus lite's fleet-provisioning always. No name of a thing looks like one.
-CLAIM_CLIENT = "-".join("?" * length for length in (8, 4, 4, 4, 12))
-
-
-class ClaimPolicy(Construct):
-    """The IoT policy of the claim certificates, which many devices share and anybody may have copied.
-
-    Args:
-        scope: Parent construct.
-        construct_id: Id below it.
-        name: The policy's name.
-        template: Name of the provisioning template.
-    """
-
-    def __init__(self, scope: Construct, construct_id: str, *, name: str, template: str) -> None:
-        super().__init__(scope, construct_id)
-        # The classic nucleus' plug-in lets AWS make the key, nucleus lite signs a request with one of its own.
-        calls = (
-            "$aws/certificates/create/json",
-            "$aws/certificates/create-from-csr/json",
-            f"$aws/provisioning-templates/{template}/provision/json",
-        )
-        answers = [f"{call}/{answer}" for call in calls for answer in ("accepted", "rejected")]
-        statements = [
-            # A connection under a device's name would take that device's own down.
-            _statement("iot:Connect", [f"client/{CLAIM_CLIENT}"]),
-            _statement("iot:Publish", [f"topic/{call}" for call in calls]),
-            _statement("iot:Subscribe", [f"topicfilter/{answer}" for answer in answers]),
-            _statement("iot:Receive", [f"topic/{answer}" for answer in answers]),
-        ]
-        self.resource = iot.CfnPolicy(
-            self,
-            "Resource",
-            policy_name=name,
-            policy_document={"Version": "2012-10-17", "Statement": statements},
-        )
-
-
-def _statement(action: str, resources: list[str]) -> dict[str, Any]:
-    # A policy holds in its own Region and account only, and has room for 2,048 characters.
-    named = [arn("iot", resource, region="*", account="*") for resource in resources]
-    return {"Effect": "Allow", "Action": action, "Resource": named}
-
-
 #: What thing groups of every stage begin with.
 GROUPS = "edgewright-"
-_HOOK = {
-    **HANDLER,
-    "NIST.800.53.R5-LambdaConcurrency": "AWS IoT calls it once for each device that joins, and throttles them itself",
-    "NIST.800.53.R5-LambdaDLQ": "AWS IoT waits for the answer: no answer refuses the device, which tries again",
-    "Serverless-LambdaDLQ": "AWS IoT waits for the answer: no answer refuses the device, which tries again",
-}
 _DEVICES = "the device is known only when it joins"
 _PRINCIPALS = "the service knows no resource for these actions"
 
@@ -131,39 +80,25 @@ class FleetProvisioning(Construct):
 
     def _hook(self) -> lambda_.Function:
         names = self._names
-        log = logs.LogGroup(
-            self, "HookLog", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
-        )
-        role = ServiceRole(
+        return called_function(
             self,
-            "HookRole",
-            service="lambda.amazonaws.com",
+            "Hook",
+            before="Hook",
+            entry=provisioning_hook.on_request,
             permissions=[
-                logging_to(log.log_group_arn),
                 Permission(("iot:DescribeThing",), (arn("iot", f"thing/{names.prefix}-*"),), wildcard_reason=_DEVICES),
                 Permission(("iot:ListThingPrincipals", "iot:ListPrincipalThings"), ("*",), wildcard_reason=_PRINCIPALS),
             ],
-        )
-        function = lambda_.Function(
-            self,
-            "Hook",
-            handler=entry_name(provisioning_hook.on_request),
-            runtime=lambda_.Runtime("python3.13", lambda_.RuntimeFamily.PYTHON),
-            code=handler_code(),
-            role=role.as_role(),
-            log_group=log,
             # AWS IoT waits no longer.
             timeout=Duration.seconds(5),
-            memory_size=256,
             environment={
                 "THING_PREFIX": names.prefix,
                 "THING_GROUP": names.thing_group,
                 "RESERVED_THINGS": names.edge_server,
             },
+            called="AWS IoT calls it once for each device that joins, and throttles them itself",
+            awaited="AWS IoT waits for the answer: no answer refuses the device, which tries again",
         )
-        acknowledge(log, LOG)
-        acknowledge(function, _HOOK)
-        return function
 
     def _role(self) -> ServiceRole:
         """What AWS IoT does for a device: of AWSIoTThingsRegistration what the template uses, on its things."""

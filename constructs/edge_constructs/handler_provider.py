@@ -61,9 +61,59 @@ def handler_code() -> lambda_.Code:
     return lambda_.Code.from_asset(str(SOURCE_ROOT), exclude=_ALL_BUT_CODE, ignore_mode=IgnoreMode.GIT)
 
 
-def entry_name(entry: Callable[..., Any]) -> str:
-    """What Lambda calls an entry point of a module of `edge_handlers`."""
-    return f"{entry.__module__}.{entry.__name__}"
+def called_function(
+    scope: Construct,
+    construct_id: str,
+    *,
+    before: str = "",
+    entry: Callable[..., Any],
+    permissions: Sequence[Permission],
+    timeout: Duration,
+    environment: Mapping[str, str],
+    called: str,
+    awaited: str,
+    name: str | None = None,
+) -> lambda_.Function:
+    """Define a function that no custom resource calls, with its log and its role.
+
+    Args:
+        scope: Parent construct of the three.
+        construct_id: The function's id below it.
+        before: What the ids `Log` and `Role` begin with.
+        entry: Entry point of a module of `edge_handlers`.
+        permissions: What it may do, besides writing its log.
+        timeout: Of one call.
+        environment: Its variables.
+        called: Why its concurrency needs no bound: who calls it, and how often.
+        awaited: Why no failed call is kept: who waits for the answer.
+        name: Its name, where somebody knows it.
+    """
+    log = logs.LogGroup(
+        scope, f"{before}Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
+    )
+    role = ServiceRole(
+        scope,
+        f"{before}Role",
+        service="lambda.amazonaws.com",
+        permissions=[logging_to(log.log_group_arn), *permissions],
+    )
+    function = lambda_.Function(
+        scope,
+        construct_id,
+        function_name=name,
+        handler=f"{entry.__module__}.{entry.__name__}",
+        runtime=lambda_.Runtime("python3.13", lambda_.RuntimeFamily.PYTHON),
+        code=handler_code(),
+        role=role.as_role(),
+        log_group=log,
+        timeout=timeout,
+        memory_size=256,
+        environment=environment,
+    )
+    acknowledge(log, LOG)
+    findings = dict.fromkeys(("NIST.800.53.R5-LambdaDLQ", "Serverless-LambdaDLQ"), awaited)
+    acknowledge(function, {**HANDLER, "NIST.800.53.R5-LambdaConcurrency": called, **findings})
+    return function
 
 
 class HandlerProvider(Construct):

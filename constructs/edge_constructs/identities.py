@@ -1,4 +1,4 @@
-"""What each may do: the core device by its certificate and its role, the edge server's instance, SageMaker's jobs."""
+"""What each may do: core devices and clients, devices that join, the edge server's instance, SageMaker's jobs."""
 
 import json
 import re
@@ -98,12 +98,7 @@ class CoreDevicePolicy(Construct):
                 f"its topics lie outside {namespace}/<name>/<kind>: {', '.join(exact)}; move them there, where one "
                 "entry covers all of a kind, or use fewer or shorter ones"
             )
-        self.resource = iot.CfnPolicy(
-            self,
-            "Resource",
-            policy_name=name,
-            policy_document={"Version": "2012-10-17", "Statement": statements},
-        )
+        self.resource = _policy(self, name, statements)
 
 
 class ClientDevicePolicy(Construct):
@@ -133,12 +128,41 @@ class ClientDevicePolicy(Construct):
                 f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: say what the client "
                 "devices' names begin with (client_devices.select)"
             )
-        self.resource = iot.CfnPolicy(
-            self,
-            "Resource",
-            policy_name=name,
-            policy_document={"Version": "2012-10-17", "Statement": statements},
+        self.resource = _policy(self, name, statements)
+
+
+#: Each `?` is one character of a random UUID, as which both nuclei connect with a claim: the classic one's plug-in
+#: unless its deviceId says otherwise, nucleus lite's fleet-provisioning always. No name of a thing looks like one.
+CLAIM_CLIENT = "-".join("?" * length for length in (8, 4, 4, 4, 12))
+
+
+class ClaimPolicy(Construct):
+    """The IoT policy of the claim certificates, which many devices share and anybody may have copied.
+
+    Args:
+        scope: Parent construct.
+        construct_id: Id below it.
+        name: The policy's name.
+        template: Name of the provisioning template.
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, name: str, template: str) -> None:
+        super().__init__(scope, construct_id)
+        # The classic nucleus' plug-in lets AWS make the key, nucleus lite signs a request with one of its own.
+        calls = (
+            "$aws/certificates/create/json",
+            "$aws/certificates/create-from-csr/json",
+            f"$aws/provisioning-templates/{template}/provision/json",
         )
+        answers = [f"{call}/{answer}" for call in calls for answer in ("accepted", "rejected")]
+        statements = [
+            # A connection under a device's name would take that device's own down.
+            _allow("iot:Connect", [f"client/{CLAIM_CLIENT}"]),
+            _allow("iot:Publish", [f"topic/{call}" for call in calls]),
+            _allow("iot:Subscribe", [f"topicfilter/{answer}" for answer in answers]),
+            _allow("iot:Receive", [f"topic/{answer}" for answer in answers]),
+        ]
+        self.resource = _policy(self, name, statements)
 
 
 def by_namespace(namespace: str, topics: Sequence[str]) -> list[str]:
@@ -160,6 +184,11 @@ def _allow(action: str, resources: Sequence[str]) -> dict[str, Any]:
     # A policy holds in its own Region and account only: naming them would take a fifth of the characters there are.
     named = [arn("iot", resource, region="*", account="*") for resource in resources]
     return {"Effect": "Allow", "Action": action, "Resource": named}
+
+
+def _policy(scope: Construct, name: str, statements: Sequence[dict[str, Any]]) -> iot.CfnPolicy:
+    document = {"Version": "2012-10-17", "Statement": statements}
+    return iot.CfnPolicy(scope, "Resource", policy_name=name, policy_document=document)
 
 
 def characters(statements: Sequence[dict[str, Any]]) -> int:

@@ -29,9 +29,10 @@ WAITER = "WAITER"
 LIMIT_S = "LIMIT_S"
 #: Keys of its input: the event so far, when its time is over (seconds since 1970), and why it has given up.
 WAITING, UNTIL, GIVEN_UP = "Waiting", "Until", "GivenUp"
-#: Key of an event: when what an earlier one still waited for was called off, seconds since 1970. A question that was
-#: under way then may go on as long as its function may.
+#: Key of an event: when what an earlier one still waited for was called off, seconds since 1970.
 CALLED_OFF = "CalledOff"
+#: How long a question that was under way then may go on: as long as its function may.
+_LONGEST_CALL_S = 300.0
 #: Id of what a Create that failed at once has made: nothing. The CDK's provider framework, which stages of former
 #: releases have, writes the same.
 NEVER_MADE = "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"
@@ -65,6 +66,11 @@ class AnswerError(RuntimeError):
 def now() -> float:
     """Seconds since 1970, for what bounds real work: on a twin at another speed `time.time()` runs ahead."""
     return datetime.now(UTC).timestamp()
+
+
+def still_asked_s(event: Mapping[str, Any]) -> float:
+    """Seconds for which the last question of a cancelled event may still be at work; zero or less when it has ended."""
+    return float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S - now()
 
 
 def answering(on_event: Entry, is_complete: Entry | None = None) -> Entry:

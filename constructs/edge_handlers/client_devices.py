@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from botocore.exceptions import ClientError
 
-from edge_handlers.answering import CALLED_OFF, answering, now
+from edge_handlers.answering import answering, still_asked_s
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse
 from edge_handlers.device_list import OWNER, DeviceList
 from edge_handlers.service_client import GONE, AwsCallError, Deadline, client, each_in_time, explaining, is_absent
@@ -22,8 +22,6 @@ _TAKE_BACK = "batch_disassociate_client_device_from_core_device"
 #: Entries of a call and of a page (Greengrass V2 API).
 BATCH = 100
 _PAGE = 250
-#: How long a question may go on after its event has been called off: as long as the function may.
-_LONGEST_CALL_S = 300.0
 #: What an answer to CloudFormation, of 4 kB, has room for.
 _SHOWN = 20
 
@@ -87,7 +85,7 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one poll: associate and disassociate for a while; the waiter asks again until all is done."""
     request = parse(event)
     properties = Associations.of(request.properties)
-    if now() < float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S:
+    if still_asked_s(event) > 0:
         # A cancelled event's last question may be associating what is to be taken back.
         return {"IsComplete": False}
     work = ClientDevices(client("greengrassv2"), client("iot"), properties.group, Deadline.of(context, share=0.8))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from edge_handlers.answering import CALLED_OFF, answering, now
+from edge_handlers.answering import answering, still_asked_s
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList
@@ -20,8 +20,6 @@ from edge_handlers.service_client import GONE, Deadline, client, describe, each_
 LOG = logging.getLogger(__name__)
 WORKERS = 8  # about a hundred calls a second together, which is what IoT Core takes of each kind
 PAGE = 250
-#: How long a question may go on after its event has been called off: as long as the function may.
-_LONGEST_CALL_S = 300.0
 # Thing names: `[a-zA-Z0-9:_-]+`, 128 at most (IoT API); Greengrass takes 124 bytes of them.
 THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,124}")
 
@@ -119,7 +117,7 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Answer one poll: work on the devices for a while; the framework asks again until all are done."""
     request = parse(event)
     registry = Registry.of(request.properties)
-    if (left_s := float(event.get(CALLED_OFF, 0)) + _LONGEST_CALL_S - now()) > 0:
+    if (left_s := still_asked_s(event)) > 0:
         LOG.info(
             "waits %.0f s: the last question of a cancelled event may be registering what is to be removed", left_s
         )

@@ -73,11 +73,6 @@ def fetch(place: S3Location, folder: Path, s3: Any, max_bytes: int = MAX_BYTES) 
     raise AssertionError("the loop returns or raises")
 
 
-def pack_one(model: Path, name: str, target: Path) -> None:
-    """Write an archive of one file; arguments as of `pack`, the file and its name."""
-    pack({name: model}, target)
-
-
 def pack(files: Mapping[str, Path], target: Path) -> None:
     """Write an archive whose bytes follow from its files alone; not compressed, because weights hardly shrink.
 

@@ -24,7 +24,7 @@ from edge_handlers.custom_resource import (
     number,
     parse,
 )
-from edge_handlers.model_archive import fetch, pack, pack_one
+from edge_handlers.model_archive import fetch, pack
 from edge_handlers.s3_objects import (
     ObjectStore,
     S3Location,
@@ -331,7 +331,7 @@ def store_served_model(verification: Verification, s3: Any) -> None:
                 "only ONNX models can be verified on an endpoint"
             )
         else:
-            pack_one(folder / "in" / models[0], f"{MODEL}/1/model.onnx", archive)
+            pack({f"{MODEL}/1/model.onnx": folder / "in" / models[0]}, archive)
         place = verification.archive
         store = ObjectStore(s3, place.bucket, verification.kms_key_id)
         store.put_file(place.key, archive, sha256_of(archive), "application/gzip")

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from edge_handlers.answering import answering
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, content_name, json_object, parse
-from edge_handlers.model_archive import fetch, pack_one
+from edge_handlers.model_archive import fetch, pack
 from edge_handlers.s3_objects import ObjectStore, S3Location, check_job, check_own, sha256_of, source_of, uri
 from edge_handlers.service_client import Deadline, client, explaining
 
@@ -115,7 +115,7 @@ def build(compilation: OnnxCompilation, s3: Any, deadline: Deadline) -> dict[str
         optimised = folder / MODEL
         run_optimiser(model, optimised, compilation.shapes, site, deadline)
         archive = folder / "model.tar.gz"
-        pack_one(optimised, MODEL, archive)
+        pack({MODEL: optimised}, archive)
         deadline.check(f"upload the model {compilation.name}")
         result = compilation.result
         store = ObjectStore(s3, result.bucket, compilation.kms_key_id)

@@ -9,7 +9,7 @@ import yaml
 
 from config.loader import load_stage, stage_names
 from edge_constructs.deploy_pipeline import DEPLOY_MINUTES
-from edge_constructs.model_verification import LIMIT
+from edge_constructs.model_package import LIMIT
 from edge_constructs.neo_compilation import MAX_RUNTIME_MINUTES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from config.client_devices import ASSOCIATIONS, ClientDevices
+from config.fleet import RosterError
 from config.loader import ConfigurationError, load_stage
 from config.public_components import AUTH, BRIDGE, EMQX, IP_DETECTOR, MOQUETTE
-from config.roster import RosterError
 from config.stage import Stage
 
 SERVER = "edgewright-lab-edge-server"

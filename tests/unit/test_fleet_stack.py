@@ -12,7 +12,7 @@ from edge_constructs.synth import new_app, read_context
 from stacks.edge_server_stack import EdgeServerStack
 from stacks.fleet_stack import FleetStack
 from stacks.identity_stack import IdentityStack
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StorageStack
 from tests.synthesis import assembly, resources
 from tests.wheel_archive import wheel_archive
 

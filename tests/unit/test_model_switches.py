@@ -12,8 +12,8 @@ from config.loader import ConfigurationError, load_stage
 from config.places import MODELS
 from config.stage import Stage
 from edge_constructs.edge_assets import MissingAssetError
+from edge_constructs.model_package import ImageUriError, neo_image, triton_image
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_constructs.model_verification import ImageUriError, neo_image, triton_image
 from edge_constructs.reproducible_zip import StrangerError
 from edge_constructs.synth import PolicyGate, new_app, read_context
 from stacks.edgewright import define_stacks
@@ -219,7 +219,7 @@ def test_a_region_without_an_image_is_named_with_those_that_have_one(tmp_path: P
 
 
 def test_without_the_sdk_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_constructs.model_verification.PROJECT", tmp_path)
+    monkeypatch.setattr("edge_constructs.model_package.PROJECT", tmp_path)
     with pytest.raises(ImageUriError, match=r"run make setup-sagemaker, or set models.verification.image"):
         triton_image("eu-west-1")
 

@@ -16,7 +16,7 @@ from edge_constructs.observability import PATTERN_ROOM, DeploymentNotice, patter
 from edge_constructs.synth import new_app, read_context
 from edge_inference.settings import ServiceSettings
 from stacks.observability_stack import ObservabilityStack
-from stacks.storage_stack import StorageStack
+from stacks.stage_stack import StorageStack
 from tests.synthesis import resources, template
 
 STAGES = ("dev", "prod", "twin")

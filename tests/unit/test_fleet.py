@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from config.fleet import Device, read_roster
+from config.fleet import Device, RosterError, read_roster
 from config.loader import ConfigurationError, load_stage
-from config.roster import RosterError
 
 GOOD = 'region = "eu-west-1"\n[[models]]\nfolder = "digits"\n[fleet]\nfile = "lab.csv"\n'
 
