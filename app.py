@@ -37,12 +37,12 @@ if __name__ == "__main__":
     import_beside_node()
 import aws_cdk  # noqa: F401 (waits for Node, meanwhile the thread imports what the next lines want)
 
-from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage
+from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage, read_context
 from config.places import ASSETS
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.model_source import ModelDeclarationError
 from edge_constructs.reproducible_zip import StrangerError
-from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, left_out, new_app, read_context, room
+from edge_constructs.synth import PolicyGate, PolicyViolationError, describe, left_out, new_app, room
 from stacks.edgewright import define_stacks
 
 #: Mistakes of the user: their text says all.

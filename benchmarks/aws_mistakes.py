@@ -15,7 +15,7 @@ from benchmarks.unnoticed_changes import Change, make
 
 SERVER = "constructs/edge_constructs/edge_server.py"
 SERVER_KINDS = ("tests/nag/test_edge_server_kinds.py",)
-SERVER_STACK = ("tests/unit/test_edge_server_stack.py",)
+SERVER_STACK = ("tests/unit/test_device_stacks.py",)
 SCRIPT = "edge_assets/edge_server/user_data.sh"
 JOIN = "constructs/edge_handlers/server_join.py"
 JOIN_TESTS = ("tests/handlers/test_server_join.py",)
@@ -106,7 +106,7 @@ CHANGES = (
         "constructs/edge_constructs/identities.py",
         'Permission(("lambda:InvokeFunction",), (arn("lambda", f"function:{join_function}"),)),',
         'Permission(("iot:AttachThingPrincipal",), ("*",), wildcard_reason="it has no resource type"),',
-        ("tests/unit/test_identity_stack.py",),
+        ("tests/unit/test_device_stacks.py",),
     ),
     Change(
         "Any component reached the instance's role",

@@ -75,8 +75,8 @@ def synth(place: Path) -> None:
     from tools.node import settle_jsii
 
     settle_jsii(os.environ)
-    from config.loader import load_stage
-    from edge_constructs.synth import PolicyGate, new_app, read_context
+    from config.loader import load_stage, read_context
+    from edge_constructs.synth import PolicyGate, new_app
     from stacks.edgewright import define_stacks
 
     app = new_app(read_context(), outdir=place / "out")

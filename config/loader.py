@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from config.fleet import RosterError
-from config.places import STAGES
+from config.places import PROJECT, STAGES
 from config.section import Section
 from config.stage import Stage
 
@@ -28,14 +28,14 @@ def stage_names(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.toml") if not path.name.startswith("."))
 
 
-def read_context(path: Path) -> dict[str, Any]:
-    """Read an app's settings for the CDK.
+def read_context(path: Path = PROJECT / "cdk.json") -> dict[str, Any]:
+    """Read an app's feature flags and settings, so that `python app.py` and `cdk synth` give the same templates.
 
     Args:
         path: The app's `cdk.json`.
 
     Returns:
-        Its `context`; empty without one.
+        Its `context`, empty without one; what the command line passes in `CDK_CONTEXT_JSON` wins over it.
 
     Raises:
         ConfigurationError: It cannot be read, is no JSON, or of another form.

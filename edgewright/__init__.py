@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from config.endings import settle_endings as settle_endings
     from config.loader import ConfigurationError as ConfigurationError
     from config.loader import load_stage as load_stage
+    from config.loader import read_context as read_context
     from config.loader import stage_names as stage_names
     from config.names import Names as Names
     from config.stage import Stage as Stage
@@ -59,14 +60,13 @@ if TYPE_CHECKING:
     from edge_constructs.synth import PolicyGate as PolicyGate
     from edge_constructs.synth import PolicyViolationError as PolicyViolationError
     from edge_constructs.synth import new_app as new_app
-    from edge_constructs.synth import read_context as read_context
     from edge_rules.edge_checks import EdgeChecks as EdgeChecks
     from stacks.edgewright import define_stacks as define_stacks
 
 #: Where each is defined.
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "config.endings": ("settle_endings",),
-    "config.loader": ("ConfigurationError", "load_stage", "stage_names"),
+    "config.loader": ("ConfigurationError", "load_stage", "read_context", "stage_names"),
     "config.names": ("Names",),
     "config.stage": ("Stage",),
     "edge_constructs.artifact_store": ("ArtifactBucket", "ArtifactStore", "EncryptionKey", "SigningKey"),
@@ -87,7 +87,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     "edge_constructs.observability": ("DeploymentNotice", "FleetAlarms", "FleetDashboard", "NotificationTopic"),
     "edge_constructs.permission": ("Permission", "acknowledge"),
     "edge_constructs.reproducible_zip": ("StrangerError",),
-    "edge_constructs.synth": ("PolicyGate", "PolicyViolationError", "new_app", "read_context"),
+    "edge_constructs.synth": ("PolicyGate", "PolicyViolationError", "new_app"),
     "edge_rules.edge_checks": ("EdgeChecks",),
     "stacks.edgewright": ("define_stacks",),
 }

@@ -6,9 +6,7 @@ from constructs import Construct
 
 from config.operations import Pipeline
 from config.stage import Stage
-from stacks.edge_server_stack import EdgeServerStack
-from stacks.fleet_stack import FleetStack, ProvisioningStack
-from stacks.identity_stack import IdentityStack
+from stacks.device_stacks import EdgeServerStack, FleetStack, IdentityStack, ProvisioningStack
 from stacks.inference_stack import InferenceStack
 from stacks.models_stack import ModelsStack
 from stacks.observability_stack import ObservabilityStack

@@ -29,8 +29,7 @@ from edge_constructs.edge_assets import (
 from edge_constructs.fleet_deployment import DeploymentHealth, FleetDeployment, merged_settings
 from edge_constructs.handler_component import HandlerComponent
 from edge_constructs.permission import ACCOUNT
-from stacks.edge_server_stack import EdgeServerStack
-from stacks.fleet_stack import FleetStack
+from stacks.device_stacks import EdgeServerStack, FleetStack
 from stacks.models_stack import ModelsStack, PackagedModel
 from stacks.stage_stack import StageStack, StorageStack, build_folder, stage_tags
 

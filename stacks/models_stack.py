@@ -27,7 +27,7 @@ from edge_constructs.model_runtime import check_model, device_runtime
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_constructs.neo_compilation import CompilationLimits, CompilationTarget, EdgePackager, NeoCompiler
 from edge_constructs.reproducible_zip import check_member, sha256_of
-from stacks.identity_stack import IdentityStack
+from stacks.device_stacks import IdentityStack
 from stacks.stage_stack import StageStack, StorageStack, build_folder
 
 SAMPLE = "verification.json"

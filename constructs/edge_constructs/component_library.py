@@ -15,7 +15,7 @@ from constructs import Construct
 
 from edge_constructs.artifact_store import ArtifactBucket
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, arn
+from edge_constructs.permission import Permission, arn, everywhere
 from edge_handlers import component_library
 
 _RANGE = 1_000_000
@@ -262,11 +262,7 @@ def _sweeping(components: str, targets: tuple[str, ...]) -> Sequence[Permission]
     jobs = ("iot:CancelJob", "iot:DeleteJob", "iot:DescribeJob", "iot:UpdateJob")
     shadows = ("iot:GetThingShadow", "iot:UpdateThingShadow", "iot:DeleteThingShadow")
     return [
-        Permission(
-            ("greengrass:ListDeployments", "greengrass:ListComponents"),
-            ("*",),
-            wildcard_reason="the service knows no resource for these actions",
-        ),
+        everywhere("greengrass:ListDeployments", "greengrass:ListComponents"),
         Permission(
             ("greengrass:CancelDeployment", "greengrass:DeleteDeployment", "greengrass:GetDeployment"),
             (arn("greengrass", "deployments:*"),),

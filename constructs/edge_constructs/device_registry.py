@@ -11,13 +11,11 @@ from constructs import Construct
 
 from edge_constructs.artifact_store import asset_reading, file_asset
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, acknowledge, arn
+from edge_constructs.permission import Permission, acknowledge, arn, ending_certificates, everywhere
 from edge_handlers import client_devices, device_registry, sagemaker_devices
 from edge_handlers.device_list import CLIENTS, DeviceList, write_devices
 
 _DEVICES = "the fleet's devices are configuration: a list of them here would grow with the fleet"
-_CERTIFICATES = "a certificate's id is made by the device that joins"
-_PRINCIPALS = "the service knows no resource for these actions"
 
 
 @dataclass(frozen=True)
@@ -137,22 +135,10 @@ def _permissions(thing_groups: list[str], policies: list[str]) -> list[Permissio
             wildcard_reason=_DEVICES,
         ),
         Permission(_iot("ListThingsInThingGroup"), groups),
-        Permission(
-            _iot("DetachPolicy", "UpdateCertificate", "DeleteCertificate"),
-            (arn("iot", "cert/*"),),
-            wildcard_reason=_CERTIFICATES,
-        ),
-        Permission(
-            _iot(
-                "ListThings",
-                "ListPrincipalThings",
-                "ListThingPrincipals",
-                "ListAttachedPolicies",
-                "AttachThingPrincipal",
-                "DetachThingPrincipal",
-            ),
-            ("*",),
-            wildcard_reason=_PRINCIPALS,
+        ending_certificates("a certificate's id is made by the device that joins"),
+        everywhere(
+            *_iot("ListThings", "ListPrincipalThings", "ListThingPrincipals", "ListAttachedPolicies"),
+            *_iot("AttachThingPrincipal", "DetachThingPrincipal"),
         ),
         Permission(_iot("ListTargetsForPolicy"), tuple(arn("iot", f"policy/{policy}") for policy in policies)),
         Permission(("greengrass:DeleteCoreDevice",), (arn("greengrass", "coreDevices:*"),), wildcard_reason=_DEVICES),
@@ -205,7 +191,7 @@ class ClientAssociations(Construct):
                     (arn("greengrass", "coreDevices:*"),),
                     wildcard_reason=_DEVICES,
                 ),
-                Permission(_iot("ListThings"), ("*",), wildcard_reason=_PRINCIPALS),
+                everywhere("iot:ListThings"),
                 *asset_reading(self, bootstrap_key=bootstrap_key),
             ],
             limit=Duration.minutes(30),
@@ -264,9 +250,7 @@ class SageMakerFleet(Construct):
             "Handler",
             handler=sagemaker_devices,
             permissions=[
-                Permission(
-                    ("sagemaker:ListDevices",), ("*",), wildcard_reason="the service knows no resource for this action"
-                ),
+                everywhere("sagemaker:ListDevices"),
                 Permission(
                     ("sagemaker:RegisterDevices", "sagemaker:DeregisterDevices"),
                     (fleet, f"{fleet}/device/*"),

@@ -13,7 +13,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from edge_constructs.handler_provider import HandlerProvider, called_function
-from edge_constructs.permission import Permission, ServiceRole, acknowledge, arn
+from edge_constructs.permission import Permission, ServiceRole, acknowledge, arn, ending_certificates
 from edge_handlers import server_join
 
 #: What a core device opens connections to: AWS APIs and S3, IoT Core, the Greengrass data plane.
@@ -421,11 +421,7 @@ def _taking_away(thing: str) -> list[Permission]:
     """Look at the thing and its certificates, mark it, and delete certificates."""
     return [
         Permission(("iot:DescribeThing", "iot:UpdateThing"), (arn("iot", f"thing/{thing}"),)),
-        Permission(
-            ("iot:DetachPolicy", "iot:UpdateCertificate", "iot:DeleteCertificate"),
-            (arn("iot", "cert/*"),),
-            wildcard_reason=_CERTIFICATES,
-        ),
+        ending_certificates(_CERTIFICATES),
         Permission(
             (
                 "iot:AttachThingPrincipal",

@@ -16,7 +16,7 @@ from config.public_components import PUBLIC_COMPONENTS
 from edge_constructs.artifact_store import PROMOTIONS, ArtifactBucket
 from edge_constructs.component_library import Component
 from edge_constructs.handler_provider import HandlerProvider
-from edge_constructs.permission import Permission, arn
+from edge_constructs.permission import Permission, arn, everywhere
 from edge_handlers import deployment_health
 from edge_handlers.promotion import Rules
 
@@ -266,12 +266,8 @@ class DeploymentHealth(Construct):
 def _permissions(targets: tuple[str, ...]) -> list[Permission]:
     devices, things, jobs = arn("greengrass", "coreDevices:*"), arn("iot", "thing/*"), arn("iot", "job/*")
     return [
-        Permission(
-            ("greengrass:ListCoreDevices",), ("*",), wildcard_reason="the service knows no resource for this action"
-        ),
-        Permission(
-            ("greengrass:CreateDeployment",), ("*",), wildcard_reason="the service knows no resource for this action"
-        ),
+        everywhere("greengrass:ListCoreDevices"),
+        everywhere("greengrass:CreateDeployment"),
         # Greengrass makes the job, and cancels the one before, with the caller's rights.
         Permission(("iot:CreateJob",), (jobs, *targets), wildcard_reason=_NAMED_BY_SERVICE),
         Permission(("iot:CancelJob", "iot:UpdateJob"), (jobs,), wildcard_reason=_NAMED_BY_SERVICE),

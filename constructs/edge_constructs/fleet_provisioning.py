@@ -13,14 +13,13 @@ from config.fleet import RINGS
 from config.names import Names
 from edge_constructs.handler_provider import HandlerProvider, called_function
 from edge_constructs.identities import ClaimPolicy
-from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn
+from edge_constructs.permission import ACCOUNT, Permission, ServiceRole, arn, ending_certificates, everywhere
 from edge_handlers import fleet_provisioning, provisioning_hook
 from edge_handlers.provisioning_hook import PARAMETER
 
 #: What thing groups of every stage begin with.
 GROUPS = "edgewright-"
 _DEVICES = "the device is known only when it joins"
-_PRINCIPALS = "the service knows no resource for these actions"
 
 
 class FleetProvisioning(Construct):
@@ -87,7 +86,7 @@ class FleetProvisioning(Construct):
             entry=provisioning_hook.on_request,
             permissions=[
                 Permission(("iot:DescribeThing",), (arn("iot", f"thing/{names.prefix}-*"),), wildcard_reason=_DEVICES),
-                Permission(("iot:ListThingPrincipals", "iot:ListPrincipalThings"), ("*",), wildcard_reason=_PRINCIPALS),
+                everywhere("iot:ListThingPrincipals", "iot:ListPrincipalThings"),
             ],
             # AWS IoT waits no longer.
             timeout=Duration.seconds(5),
@@ -115,15 +114,11 @@ class FleetProvisioning(Construct):
                 _allow(("AddThingToThingGroup", "DescribeThingGroup"), thing, group),
                 _allow(("DescribeCertificate", "UpdateCertificate", "AttachPolicy"), certificate),
                 _allow(("GetPolicy",), arn("iot", f"policy/{names.iot_policy}")),
-                Permission(
-                    (
-                        "iot:AttachThingPrincipal",
-                        "iot:ListAttachedPolicies",
-                        "iot:ListPrincipalThings",
-                        "iot:ListThingPrincipals",
-                    ),
-                    ("*",),
-                    wildcard_reason=_PRINCIPALS,
+                everywhere(
+                    "iot:AttachThingPrincipal",
+                    "iot:ListAttachedPolicies",
+                    "iot:ListPrincipalThings",
+                    "iot:ListThingPrincipals",
                 ),
             ],
         )
@@ -176,10 +171,6 @@ def _settings_permissions(policy: str) -> list[Permission]:
             wildcard_reason="fleet indexing is one setting of the account, and a list is of the account",
         ),
         Permission(("iot:ListTargetsForPolicy",), (arn("iot", f"policy/{policy}"),)),
-        Permission(("iot:ListPrincipalThings", "iot:ListAttachedPolicies"), ("*",), wildcard_reason=_PRINCIPALS),
-        Permission(
-            ("iot:DetachPolicy", "iot:UpdateCertificate", "iot:DeleteCertificate"),
-            (arn("iot", "cert/*"),),
-            wildcard_reason="claim certificates are made by whoever builds the devices",
-        ),
+        everywhere("iot:ListPrincipalThings", "iot:ListAttachedPolicies"),
+        ending_certificates("claim certificates are made by whoever builds the devices"),
     ]

@@ -130,7 +130,9 @@ def provided_modules(python: str, dependencies: Path, runtime: Path) -> frozense
         runtime: The archive of the runtime's wheels.
     """
     shim = {path.stem for path in (HANDLERS / "shim").iterdir()} | {COMPONENT.name, "v1_handler"}
-    return _standard_library(python) | shim | _in_bundle(dependencies) | _in_wheels(runtime)
+    # The archive has the digest of its content in its path; a small part of a second, once a synth.
+    wheels = _in_wheels(runtime, runtime.stat().st_mtime_ns)
+    return _standard_library(python) | shim | _in_bundle(dependencies) | wheels
 
 
 def _standard_library(python: str) -> frozenset[str]:
@@ -147,13 +149,8 @@ def _in_bundle(archive: Path) -> frozenset[str]:
     return _tops(parts[1:] for parts in names if parts[0] == DEPENDENCIES)
 
 
-def _in_wheels(archive: Path) -> frozenset[str]:
-    # The archive has the digest of its content in its path; a small part of a second, once a synth.
-    return _read_wheels(archive, archive.stat().st_mtime_ns)
-
-
 @lru_cache(maxsize=8)
-def _read_wheels(archive: Path, _changed: int) -> frozenset[str]:
+def _in_wheels(archive: Path, _changed: int) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     with zipfile.ZipFile(archive) as members:
         for name in members.namelist():

@@ -169,12 +169,8 @@ def check_access(recipe: Mapping[str, Any]) -> None:
     for key, (service, operation) in _OPERATIONS.items():
         policies = configuration.get("accessControl", {}).get(service, {}).values()
         allowed = {topic for policy in policies if operation in policy["operations"] for topic in policy["resources"]}
-        if missing := _missing(configuration.get(key, []), allowed):
+        if missing := [topic for topic in configuration.get(key, []) if topic not in allowed]:
             raise HandlerDeclarationError(
                 f"{recipe['ComponentName']}: accessControl must allow {operation} on each topic of {key}, "
                 f"not on {', '.join(missing)}"
             )
-
-
-def _missing(topics: Sequence[str], allowed: set[str]) -> list[str]:
-    return [topic for topic in topics if topic not in allowed]

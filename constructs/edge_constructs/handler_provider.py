@@ -61,6 +61,18 @@ def handler_code() -> lambda_.Code:
     return lambda_.Code.from_asset(str(SOURCE_ROOT), exclude=_ALL_BUT_CODE, ignore_mode=IgnoreMode.GIT)
 
 
+def _log_and_role(
+    scope: Construct, permissions: Sequence[Permission], before: str = ""
+) -> tuple[logs.LogGroup, ServiceRole]:
+    """What a function writes its log to, and its role, whose ids begin with `before`."""
+    log = logs.LogGroup(
+        scope, f"{before}Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
+    )
+    acknowledge(log, LOG)
+    allowed = [logging_to(log.log_group_arn), *permissions]
+    return log, ServiceRole(scope, f"{before}Role", service="lambda.amazonaws.com", permissions=allowed)
+
+
 def called_function(
     scope: Construct,
     construct_id: str,
@@ -88,15 +100,7 @@ def called_function(
         awaited: Why no failed call is kept: who waits for the answer.
         name: Its name, where somebody knows it.
     """
-    log = logs.LogGroup(
-        scope, f"{before}Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
-    )
-    role = ServiceRole(
-        scope,
-        f"{before}Role",
-        service="lambda.amazonaws.com",
-        permissions=[logging_to(log.log_group_arn), *permissions],
-    )
+    log, role = _log_and_role(scope, permissions, before)
     function = lambda_.Function(
         scope,
         construct_id,
@@ -110,7 +114,6 @@ def called_function(
         memory_size=256,
         environment=environment,
     )
-    acknowledge(log, LOG)
     findings = dict.fromkeys(("NIST.800.53.R5-LambdaDLQ", "Serverless-LambdaDLQ"), awaited)
     acknowledge(function, {**HANDLER, "NIST.800.53.R5-LambdaConcurrency": called, **findings})
     return function
@@ -153,10 +156,6 @@ class HandlerProvider(Construct):
         limit = limit or Duration.minutes(5)
         waits = hasattr(handler, "is_complete")
         self._service_timeout = Duration.seconds(int(limit.to_seconds()) + _MARGIN)
-        log_group = logs.LogGroup(
-            self, "Log", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
-        )
-        acknowledge(log_group, LOG)
         # A name of its own: function and state machine know each other, and a reference there and back is a circle.
         waiter = f"{Stack.of(self).stack_name}-{handler.__name__.rpartition('.')[2].replace('_', '-')}"
         machine_arn = arn("states", f"stateMachine:{waiter}")
@@ -169,12 +168,7 @@ class HandlerProvider(Construct):
                 wildcard_reason="executions of its own waiter: what was cancelled is awaited no more",
             ),
         ]
-        role = ServiceRole(
-            self,
-            "Role",
-            service="lambda.amazonaws.com",
-            permissions=[logging_to(log_group.log_group_arn), *(waiting if waits else ()), *permissions],
-        )
+        log_group, role = _log_and_role(self, [*(waiting if waits else ()), *permissions])
         acknowledge(role, accepted or {})
         # CloudFormation lets nobody change a resource's service token. Where former releases had the function of the
         # CDK's provider framework, this one takes its place: the same id, updated.

@@ -11,7 +11,7 @@ from aws_cdk import aws_iot as iot
 from constructs import Construct
 
 from edge_constructs.artifact_store import ArtifactBucket
-from edge_constructs.permission import Permission, ServiceRole, arn
+from edge_constructs.permission import Permission, ServiceRole, arn, everywhere
 
 #: Filled by AWS IoT with the name of the thing that the certificate is attached to.
 THING_NAME = "${iot:Connection.Thing.ThingName}"
@@ -90,15 +90,12 @@ class CoreDevicePolicy(Construct):
             # `topic*` is topics and topic filters: one resource in place of three, of a policy with little room.
             shadow = _allow("iot:Publish", [f"topic*/{_CONNECTIVITY}"])
             statements.append({**shadow, "Action": ["iot:Publish", "iot:Receive", "iot:Subscribe"]})
-        length = characters(statements)
-        if length > LIMIT_CHARACTERS:
-            exact = [topic for topic in (*requests, *responses) if not topic.startswith(f"{namespace}/*/")]
-            raise ValueError(
-                f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: {len(exact)} of "
-                f"its topics lie outside {namespace}/<name>/<kind>: {', '.join(exact)}; move them there, where one "
-                "entry covers all of a kind, or use fewer or shorter ones"
-            )
-        self.resource = _policy(self, name, statements)
+        exact = [topic for topic in (*requests, *responses) if not topic.startswith(f"{namespace}/*/")]
+        fix = (
+            f"{len(exact)} of its topics lie outside {namespace}/<name>/<kind>: {', '.join(exact)}; move them there, "
+            "where one entry covers all of a kind, or use fewer or shorter ones"
+        )
+        self.resource = _policy(self, name, statements, fix)
 
 
 class ClientDevicePolicy(Construct):
@@ -123,12 +120,8 @@ class ClientDevicePolicy(Construct):
             _allow("iot:Connect", [f"client/{THING_NAME}"]),
             _allow("greengrass:Discover", [f"thing/{thing}" for thing in things]),
         ]
-        if (length := characters(statements)) > LIMIT_CHARACTERS:
-            raise ValueError(
-                f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: say what the client "
-                "devices' names begin with (client_devices.select)"
-            )
-        self.resource = _policy(self, name, statements)
+        fix = "say what the client devices' names begin with (client_devices.select)"
+        self.resource = _policy(self, name, statements, fix)
 
 
 #: Each `?` is one character of a random UUID, as which both nuclei connect with a claim: the classic one's plug-in
@@ -162,7 +155,7 @@ class ClaimPolicy(Construct):
             _allow("iot:Subscribe", [f"topicfilter/{answer}" for answer in answers]),
             _allow("iot:Receive", [f"topic/{answer}" for answer in answers]),
         ]
-        self.resource = _policy(self, name, statements)
+        self.resource = _policy(self, name, statements, "give the provisioning template a shorter name")
 
 
 def by_namespace(namespace: str, topics: Sequence[str]) -> list[str]:
@@ -186,7 +179,9 @@ def _allow(action: str, resources: Sequence[str]) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": action, "Resource": named}
 
 
-def _policy(scope: Construct, name: str, statements: Sequence[dict[str, Any]]) -> iot.CfnPolicy:
+def _policy(scope: Construct, name: str, statements: Sequence[dict[str, Any]], fix: str) -> iot.CfnPolicy:
+    if (length := characters(statements)) > LIMIT_CHARACTERS:
+        raise ValueError(f"IoT policy {name} must have at most {LIMIT_CHARACTERS} characters, got {length}: {fix}")
     document = {"Version": "2012-10-17", "Statement": statements}
     return iot.CfnPolicy(scope, "Resource", policy_name=name, policy_document=document)
 
@@ -347,9 +342,7 @@ def _serving() -> list[Permission]:
     """What SageMaker's guide asks for where a role runs an endpoint of one of AWS's images."""
     log_group = arn("logs", "log-group:/aws/sagemaker/Endpoints/*")
     return [
-        Permission(
-            ("ecr:GetAuthorizationToken",), ("*",), wildcard_reason="the service knows no resource for this action"
-        ),
+        everywhere("ecr:GetAuthorizationToken"),
         Permission(
             ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
             (arn("ecr", "repository/sagemaker-tritonserver", account="*"),),

@@ -116,6 +116,26 @@ def pass_role(role_arn: str, service: str) -> Permission:
     return Permission(("iam:PassRole",), (role_arn,), conditions={"StringEquals": {"iam:PassedToService": service}})
 
 
+def everywhere(*actions: str) -> Permission:
+    """Allow actions for which their service knows no resource.
+
+    Args:
+        actions: Such as `iot:ListThings`.
+    """
+    which = "this action" if len(actions) == 1 else "these actions"
+    return Permission(actions, ("*",), wildcard_reason=f"the service knows no resource for {which}")
+
+
+def ending_certificates(reason: str) -> Permission:
+    """Take policies from certificates of devices, and delete these.
+
+    Args:
+        reason: Why it is not known whose.
+    """
+    verbs = ("iot:DetachPolicy", "iot:UpdateCertificate", "iot:DeleteCertificate")
+    return Permission(verbs, (arn("iot", "cert/*"),), wildcard_reason=reason)
+
+
 def logging_to(log_group_arn: str) -> Permission:
     """Write a log that is there."""
     return Permission(("logs:CreateLogStream", "logs:PutLogEvents"), (log_group_arn,))

@@ -10,31 +10,11 @@ from typing import Any
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks, ServerlessChecks
 
-from config import loader
-from config.places import PROJECT
 from edge_constructs.reproducible_zip import leftovers
 from edge_rules import EdgeChecks
 from edge_rules.deployment_rules import places_left
 from edge_rules.fleet_view import FleetView
 from edge_rules.wheel_rules import read_ahead
-
-CDK_JSON = PROJECT / "cdk.json"
-
-
-def read_context(path: Path = CDK_JSON) -> dict[str, Any]:
-    """Read feature flags and settings, so that `python app.py` and `cdk synth` give the same templates.
-
-    Args:
-        path: The app's `cdk.json`.
-
-    Returns:
-        Its `context`; what the command line passes in `CDK_CONTEXT_JSON` wins over it.
-
-    Raises:
-        ConfigurationError: The file is damaged.
-    """
-    return loader.read_context(path)
-
 
 REPORT = "validation-report.json"
 #: CDK's own reaction to a finding is a traceback; the gate reads the same report and raises its own error.

@@ -9,12 +9,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from botocore.exceptions import ClientError
-
 from edge_handlers.answering import answering, still_asked_s
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, parse
 from edge_handlers.device_list import OWNER, DeviceList
-from edge_handlers.service_client import GONE, AwsCallError, Deadline, client, each_in_time, explaining, is_absent
+from edge_handlers.service_client import (
+    GONE,
+    AwsCallError,
+    Deadline,
+    client,
+    describe,
+    each_in_time,
+    explaining,
+    unless_absent,
+)
 
 LOG = logging.getLogger(__name__)
 WORKERS = 4
@@ -176,27 +183,21 @@ class ClientDevices:
 
     def _associated(self, core: str) -> set[str] | None:
         """The client devices of a core; None where Greengrass knows no such core."""
-        try:
+        with unless_absent():
             pages = self._greengrass.get_paginator("list_client_devices_associated_with_core_device").paginate(
                 coreDeviceThingName=core, PaginationConfig={"PageSize": BATCH}
             )
             return {each["thingName"] for page in pages for each in page.get("associatedClientDevices", [])}
-        except ClientError as exc:
-            if is_absent(exc):
-                return None
-            raise
+        return None
 
     def _call(self, operation: str, core: str, things: list[str]) -> bool:
         """Call with up to a hundred entries at a time; False where Greengrass knows no such core."""
         for start in range(0, len(things), BATCH):
             self._deadline.check(f"go on with {core}: {start} of {len(things)} done")
             entries = [{"thingName": thing} for thing in things[start : start + BATCH]]
-            try:
-                answer = getattr(self._greengrass, operation)(coreDeviceThingName=core, entries=entries)
-            except ClientError as exc:
-                if is_absent(exc):
-                    return False
-                raise
+            answer = describe(getattr(self._greengrass, operation), coreDeviceThingName=core, entries=entries)
+            if answer is None:
+                return False
             refused = answer.get("errorEntries", [])
             if operation == _TAKE_BACK:
                 # A thing that is gone is nobody's client device any more.

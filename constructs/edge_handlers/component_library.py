@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 from edge_handlers.answering import answering
@@ -139,19 +140,14 @@ def _on_version_left(request: Request, deadline: Deadline) -> None:
     greengrass = client("greengrassv2")
     if not left.targets or _is_deployed(left, greengrass):
         return
-    for arn in _versions_of(left.arn.rpartition(":versions:")[0], greengrass):
-        deadline.check(f"delete {arn}")
-        _delete_version(arn, greengrass)
+    _delete_versions(_versions_of(left.arn.rpartition(":versions:")[0], greengrass), greengrass, deadline)
 
 
 def _is_deployed(version: ComponentVersion, greengrass: Any) -> bool:
     """Whether a deployment of the stage names the component, in whatever version."""
     name = json.loads(version.recipe)["ComponentName"]
     for target in version.targets:
-        with explaining(f"list the deployments of {target}"):
-            pages = greengrass.get_paginator("list_deployments").paginate(targetArn=target, historyFilter="LATEST_ONLY")
-            latest = [each["deploymentId"] for page in pages for each in page["deployments"]]
-        for deployment in latest:
+        for deployment in (each["deploymentId"] for each in _deployments(target, greengrass, "LATEST_ONLY")):
             with explaining(f"read deployment {deployment} of {target}"):
                 found = describe(greengrass.get_deployment, deploymentId=deployment) or {}
             if name in (found.get("components") or {}):
@@ -305,21 +301,23 @@ def sweep_away(sweep: ComponentSweep, greengrass: Any, deadline: Deadline) -> No
             deadline.check(f"delete deployment {name}")
             with explaining(f"delete deployment {name} of {target}"):
                 _delete_deployment(deployment, greengrass)
-    for arn in _version_arns(sweep, greengrass):
+    names = _component_names(sweep, greengrass)
+    versions = [arn for name in names for arn in _versions_of(sweep.component_arn(name), greengrass)]
+    _delete_versions(versions, greengrass, deadline)
+
+
+def _delete_versions(arns: list[str], greengrass: Any, deadline: Deadline) -> None:
+    for arn in arns:
         deadline.check(f"delete {arn}")
-        _delete_version(arn, greengrass)
+        with explaining(f"delete component version {arn}"), ignoring(GONE):
+            settling(partial(greengrass.delete_component, arn=arn), "ConflictException")
+            LOG.info("deleted %s", arn)
 
 
-def _delete_version(arn: str, greengrass: Any) -> None:
-    with explaining(f"delete component version {arn}"), ignoring(GONE):
-        settling(lambda: greengrass.delete_component(arn=arn), "ConflictException")
-        LOG.info("deleted %s", arn)
-
-
-def _deployments(target_arn: str, greengrass: Any) -> list[dict[str, Any]]:
+def _deployments(target_arn: str, greengrass: Any, history: str = "ALL") -> list[dict[str, Any]]:
     """All of them, before the first is deleted: a listing that shrinks while it is read skips entries."""
     with explaining(f"list the deployments of {target_arn}"):
-        pages = greengrass.get_paginator("list_deployments").paginate(targetArn=target_arn, historyFilter="ALL")
+        pages = greengrass.get_paginator("list_deployments").paginate(targetArn=target_arn, historyFilter=history)
         return [deployment for page in pages for deployment in page["deployments"]]
 
 
@@ -332,11 +330,6 @@ def _delete_deployment(deployment: dict[str, Any], greengrass: Any) -> None:
         # The IoT job behind it is cancelled a moment later.
         settling(lambda: greengrass.delete_deployment(deploymentId=name), "ConflictException")
         LOG.info("deleted deployment %s", name)
-
-
-def _version_arns(sweep: ComponentSweep, greengrass: Any) -> list[str]:
-    names = _component_names(sweep, greengrass)
-    return [arn for name in names for arn in _versions_of(sweep.component_arn(name), greengrass)]
 
 
 def _versions_of(component: str, greengrass: Any) -> list[str]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Protocol, Self, get_type_hints
 
 
 class RequestType(StrEnum):
@@ -257,20 +257,28 @@ class Request:
         return self.physical_id
 
 
-def begun_name(request: Request, name_of: Callable[[Properties], str]) -> str:
+class Named(Protocol):
+    """A contract whose name follows from its content."""
+
+    @property
+    def name(self) -> str:
+        """What a Create answers with, of `content_name`."""
+
+
+def begun_name(request: Request, read: Callable[[Properties], Named]) -> str:
     """Name what a Delete is about, also where its Create was cancelled before it could answer with the name.
 
     CloudFormation makes up an id for such a resource, and sends the properties that the Create had.
 
     Args:
         request: The Delete.
-        name_of: Gives the name that a Create answers with, of `content_name`.
+        read: The contract's `of`.
 
     Returns:
         The resource's id where a Create gave it, else the name of the properties; the id where they make none.
     """
     try:
-        name = name_of(request.properties)
+        name = read(request.properties).name
     except ValueError:
         return request.known_id
     ours = re.compile(rf"{re.escape(name[:-12])}[0-9a-f]{{12}}(-\d+)?")

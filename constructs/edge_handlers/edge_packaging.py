@@ -12,7 +12,6 @@ from edge_handlers.custom_resource import (
     Contract,
     Key,
     Properties,
-    Request,
     RequestType,
     begun_name,
     content_name,
@@ -57,7 +56,7 @@ class EdgePackaging(Contract):
 
     def check(self, properties: Properties) -> None:
         """Refuse a prefix that makes no name of SageMaker's."""
-        if not NAME_PATTERN.fullmatch(self.name(ATTEMPTS)):
+        if not NAME_PATTERN.fullmatch(self.attempt(ATTEMPTS)):
             raise ValueError(
                 f"{properties.where}.{self.key('name_prefix')} must be 1 to 48 letters, digits and inner dashes, "
                 f"got {self.name_prefix!r}"
@@ -70,18 +69,22 @@ class EdgePackaging(Contract):
                 f"{self.model!r}, got {self.name_prefix!r} and {self.compilation_job!r}"
             )
 
-    def name(self, attempt: int) -> str:
-        """Name of an attempt, from 1: the same for everything that makes the same artifact."""
+    @property
+    def name(self) -> str:
+        """Of the first attempt: the same for everything that makes the same artifact."""
         told = [self.compilation_job, self.model, self.version, self.output_uri, self.kms_key_id]
-        name = content_name(self.name_prefix, told)
-        return name if attempt == 1 else f"{name}-{attempt}"
+        return content_name(self.name_prefix, told)
+
+    def attempt(self, number: int) -> str:
+        """Name of an attempt, from 1."""
+        return self.name if number == 1 else f"{self.name}-{number}"
 
 
 def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 (Lambda's signature)
     """Create and Update start the job, Delete stops it; is_complete finishes both."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        retire(_begun(request), client("sagemaker"))
+        retire(begun_name(request, EdgePackaging.of), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     return {"PhysicalResourceId": start(EdgePackaging.of(request.properties), client("sagemaker"))}
 
@@ -90,12 +93,8 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     """Answer one poll: whether the job has its artifact (Create, Update) or has ended (Delete)."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        return {"IsComplete": retire(_begun(request), client("sagemaker"))}
+        return {"IsComplete": retire(begun_name(request, EdgePackaging.of), client("sagemaker"))}
     return follow(request.known_id, client("sagemaker"))
-
-
-def _begun(request: Request) -> str:
-    return begun_name(request, lambda properties: EdgePackaging.of(properties).name(1))
 
 
 def start(job: EdgePackaging, sagemaker: Any) -> str:
@@ -109,7 +108,7 @@ def start(job: EdgePackaging, sagemaker: Any) -> str:
         AwsCallError: SageMaker refused a call; today it refuses them all.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        name = job.name(attempt)
+        name = job.attempt(attempt)
         with explaining(f"start edge packaging job {name} ({RETIRED})"):
             found = _job(name, sagemaker)
             if found is None:
@@ -117,7 +116,7 @@ def start(job: EdgePackaging, sagemaker: Any) -> str:
                 return name
             if found["EdgePackagingJobStatus"] not in ENDED_BADLY:
                 return name
-    raise PackagingError(f"edge packaging job {job.name(1)} failed {ATTEMPTS} times; change the model or its version")
+    raise PackagingError(f"edge packaging job {job.name} failed {ATTEMPTS} times; change the model or its version")
 
 
 def follow(name: str, sagemaker: Any) -> dict[str, Any]:

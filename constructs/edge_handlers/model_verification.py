@@ -17,7 +17,6 @@ from edge_handlers.custom_resource import (
     Contract,
     Key,
     Properties,
-    Request,
     RequestType,
     begun_name,
     content_name,
@@ -126,8 +125,8 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
     """Create and Update start the endpoint, Delete begins to take it away; is_complete finishes both."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        end_of_logs(_begun(request), client("logs"))
-        remove(_begun(request), client("sagemaker"))
+        end_of_logs(begun_name(request, Verification.of), client("logs"))
+        remove(begun_name(request, Verification.of), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     verification = Verification.of(request.properties)
     try:
@@ -145,16 +144,12 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     """Answer one poll: whether the sample is answered (Create, Update) or the endpoint is gone (Delete)."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        return {"IsComplete": remove(_begun(request), client("sagemaker"))}
+        return {"IsComplete": remove(begun_name(request, Verification.of), client("sagemaker"))}
     verification = Verification.of(request.properties)
     try:
         return follow(verification, client("sagemaker"), client("sagemaker-runtime"), client("s3"))
     finally:
         end_of_logs(verification.name, client("logs"))
-
-
-def _begun(request: Request) -> str:
-    return begun_name(request, lambda properties: Verification.of(properties).name)
 
 
 def start(verification: Verification, sagemaker: Any, s3: Any) -> None:

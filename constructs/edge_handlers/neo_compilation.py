@@ -170,7 +170,7 @@ def on_event(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: AR
     """Create and Update start the job, Delete begins to take it away; is_complete finishes both."""
     request = parse(event)
     if request.type is RequestType.DELETE:
-        retire(_begun(request), client("sagemaker"))
+        retire(begun_name(request, CompilationJob.of), client("sagemaker"))
         return {"PhysicalResourceId": request.known_id}
     return start(CompilationJob.of(request.properties), client("sagemaker"))
 
@@ -180,16 +180,12 @@ def is_complete(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa:
     request = parse(event)
     sagemaker = client("sagemaker")
     if request.type is RequestType.DELETE:
-        return {"IsComplete": retire(_begun(request), sagemaker)}
+        return {"IsComplete": retire(begun_name(request, CompilationJob.of), sagemaker)}
     answer = follow(request.known_id, sagemaker)
     before = _job_before(request)
     if answer["IsComplete"] and before not in (None, request.known_id) and not discard_unfinished(before, sagemaker):
         return {"IsComplete": False}
     return answer
-
-
-def _begun(request: Request) -> str:
-    return begun_name(request, lambda properties: CompilationJob.of(properties).name)
 
 
 def _job_before(request: Request) -> str | None:

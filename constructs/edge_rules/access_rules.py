@@ -8,9 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from edge_rules.fleet_view import FleetView, Resource, assumed_by, of_resource, of_role, start_scripts
+from edge_rules.fleet_view import Finding, FleetView, Resource, assumed_by, of_resource, of_role, rule, start_scripts
 from edge_rules.recipe_view import PLACE, Recipe, parts_of, recipes
-from edge_rules.rule import Finding, rule
 
 _MESSAGING = {"aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"}
 _TOPIC_KEY = re.compile(r"topic", re.IGNORECASE)

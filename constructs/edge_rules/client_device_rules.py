@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_rules.fleet_view import FleetView, Resource
+from edge_rules.fleet_view import Finding, FleetView, Resource, rule
 from edge_rules.recipe_view import DEPLOYMENT, components_of, merge_of, on_lite
-from edge_rules.rule import Finding, rule
 
 _PREFIX = "aws.greengrass.clientdevices."
 AUTH, BRIDGE = f"{_PREFIX}Auth", f"{_PREFIX}mqtt.Bridge"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from edge_rules.fleet_view import FleetView, Resource
+from edge_rules.fleet_view import Finding, FleetView, Resource, rule
 from edge_rules.recipe_view import (
     COMPONENT,
     DEPLOYMENT,
@@ -21,7 +21,6 @@ from edge_rules.recipe_view import (
     recipes,
     target_of,
 )
-from edge_rules.rule import Finding, rule
 from nucleus_lite import deployment as lite_deployment
 from nucleus_lite import recipe as lite_recipe
 

@@ -17,8 +17,7 @@ from edge_rules import (  # noqa: F401 (each registers its rules)
     server_rules,
     wheel_rules,
 )
-from edge_rules.fleet_view import FleetView
-from edge_rules.rule import RULES, Finding, Rule
+from edge_rules.fleet_view import RULES, Finding, FleetView, Rule
 
 __all__ = ["NAME", "RULES", "EdgeChecks", "as_markdown", "find"]
 

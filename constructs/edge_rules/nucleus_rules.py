@@ -4,9 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from edge_rules.fleet_view import FleetView
+from edge_rules.fleet_view import Finding, FleetView, rule
 from edge_rules.recipe_view import PLACE, Recipe, merges_on_lite, parts_of, recipes
-from edge_rules.rule import Finding, rule
 from nucleus_lite import configuration
 from nucleus_lite import recipe as lite_recipe
 

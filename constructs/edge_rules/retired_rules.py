@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from edge_rules.fleet_view import FleetView, iam, start_scripts
+from edge_rules.fleet_view import Finding, FleetView, iam, rule, start_scripts
 from edge_rules.recipe_view import Recipe, parts_of
-from edge_rules.rule import Finding, rule
 
 _EDGE_MANAGER = re.compile(
     r"sagemaker:(?:(?:Create|Delete|Update|Describe)DeviceFleet|(?:Register|Deregister|Update)Devices|DescribeDevice|"

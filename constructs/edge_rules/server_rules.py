@@ -4,8 +4,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from edge_rules.fleet_view import FleetView, Resource, assumed_by, launch_properties, of_role, start_scripts
-from edge_rules.rule import Finding, rule
+from edge_rules.fleet_view import (
+    Finding,
+    FleetView,
+    Resource,
+    assumed_by,
+    launch_properties,
+    of_role,
+    rule,
+    start_scripts,
+)
 from edge_rules.wheel_rules import wheelhouses
 
 _EXPORT = re.compile(r"^\s*export (\w+)=(['\"]?)([^'\"\n]*)\2\s*$", re.MULTILINE)

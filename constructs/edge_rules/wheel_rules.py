@@ -13,9 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_rules.fleet_view import FleetView, Resource
+from edge_rules.fleet_view import Finding, FleetView, Resource, rule
 from edge_rules.recipe_view import Recipe, parts_of
-from edge_rules.rule import Finding, rule
 
 Version = tuple[int, ...]
 _VERNEED = 0x6FFFFFFE

@@ -7,9 +7,10 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
+from config.loader import read_context
 from edge_constructs.edge_assets import user_data_script
 from edge_constructs.edge_server import EdgeNetwork, EdgeServer
-from edge_constructs.synth import PolicyGate, new_app, read_context
+from edge_constructs.synth import PolicyGate, new_app
 from edge_rules.server_rules import needed_ports
 
 IMAGES = {

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from config.loader import ConfigurationError, load_stage
+from config.loader import ConfigurationError, load_stage, read_context
 from config.model import Model
 from config.stage import Stage
-from edge_constructs.synth import PolicyGate, new_app, read_context
+from edge_constructs.synth import PolicyGate, new_app
 from stacks import edgewright
 from stacks.models_stack import ModelsStack
 from tests.wheel_archive import wheel_archive
@@ -57,7 +57,7 @@ def kinds(assembly: Path, stack: str) -> set[str]:
 @pytest.fixture(autouse=True)
 def wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wheels of any device: set-up makes only the ones that the stages need."""
-    monkeypatch.setattr("stacks.fleet_stack.runtime_archive", wheel_archive)
+    monkeypatch.setattr("stacks.device_stacks.runtime_archive", wheel_archive)
     monkeypatch.setattr("stacks.models_stack.compiler_archive", wheel_archive)
 
 

@@ -46,8 +46,8 @@ def test_a_damaged_cdk_json_is_told_in_a_line(content: str, tmp_path: Path) -> N
     program = f"""
 import app
 from pathlib import Path
-from edge_constructs import synth
-app.read_context = lambda: synth.read_context(Path({str(tmp_path / "cdk.json")!r}))
+from config import loader
+app.read_context = lambda: loader.read_context(Path({str(tmp_path / "cdk.json")!r}))
 """
 
     done = run_app(tmp_path, program, stage="twin")
@@ -73,8 +73,8 @@ def test_a_place_in_this_repository_is_named(tmp_path: Path) -> None:
 
 
 LONG_SCRIPT = """
-from stacks import edge_server_stack
-edge_server_stack.user_data_script = lambda kind: '#' * 20_000
+from stacks import device_stacks
+device_stacks.user_data_script = lambda kind: '#' * 20_000
 """
 BROKEN = "import app\ndef broken(*_): raise KeyError('gone')\napp.define_stacks = broken"
 

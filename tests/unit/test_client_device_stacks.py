@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from config.client_devices import CONNECTED_THING
-from config.loader import load_stage
+from config.loader import load_stage, read_context
 from config.public_components import AUTH, BRIDGE, IP_DETECTOR, MOQUETTE, PUBLIC_COMPONENTS
 from edge_constructs.identities import THING_NAME
-from edge_constructs.synth import PolicyGate, new_app, read_context
+from edge_constructs.synth import PolicyGate, new_app
 from stacks import edgewright
 from tools.bill import bill_of
 from tools.cloud_assembly import NOTHING, read_assembly

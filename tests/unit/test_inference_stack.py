@@ -9,13 +9,14 @@ import pytest
 from aws_cdk import Stack
 from pydantic import ValidationError
 
+from config.loader import read_context
 from config.model import Model, local_result_topics, result_topics, serving
 from config.names import Names
 from config.places import PROJECT as ROOT
 from edge_constructs.artifact_store import ArtifactBucket, EncryptionKey
 from edge_constructs.component_library import ComponentLibrary
 from edge_constructs.fleet_deployment import merged_settings
-from edge_constructs.synth import new_app, read_context
+from edge_constructs.synth import new_app
 from tests.synthesis import assembly, resources, template
 
 RULE = "AWS::IoT::TopicRule"
@@ -286,8 +287,7 @@ def test_stacks_are_destroyed_from_the_deployment_to_the_storage() -> None:
 
 def lab(folder: Path, text: str) -> list[dict[str, Any]]:
     """The resources of the inference stack of a stage like the twin's, with a text added to its file."""
-    from config.loader import load_stage
-    from edge_constructs.synth import read_context
+    from config.loader import load_stage, read_context
     from stacks.edgewright import define_stacks
 
     folder.mkdir()

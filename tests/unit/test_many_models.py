@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from config.loader import load_stage
+from config.loader import load_stage, read_context
 from config.places import PROJECT as ROOT
 from edge_constructs.identities import LIMIT_CHARACTERS, characters
-from edge_constructs.synth import PolicyGate, PolicyViolationError, new_app, read_context, room
+from edge_constructs.synth import PolicyGate, PolicyViolationError, new_app, room
 from stacks.edgewright import define_stacks
 from tests.many_models import names, stage_text, write_models
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from config.loader import ConfigurationError, load_stage
+from config.loader import ConfigurationError, load_stage, read_context
 from config.places import MODELS
 from config.stage import Stage
 from edge_constructs.edge_assets import MissingAssetError
 from edge_constructs.model_package import ImageUriError, neo_image, triton_image
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_constructs.reproducible_zip import StrangerError
-from edge_constructs.synth import PolicyGate, new_app, read_context
+from edge_constructs.synth import PolicyGate, new_app
 from stacks.edgewright import define_stacks
 from stacks.models_stack import SAMPLE, ModelsStack, sample_file
 from tests.wheel_archive import wheel_archive
@@ -267,7 +267,7 @@ def test_a_model_is_checked_for_where_it_runs(tmp_path: Path, monkeypatch: pytes
             raise _AskedError
 
     monkeypatch.setattr("stacks.models_stack.check_model", check)
-    monkeypatch.setattr("stacks.fleet_stack.runtime_archive", wheel_archive)
+    monkeypatch.setattr("stacks.device_stacks.runtime_archive", wheel_archive)
 
     with pytest.raises(_AskedError):
         define_stacks(new_app(read_context(), outdir=tmp_path / "out"), load_stage("lab", tmp_path))

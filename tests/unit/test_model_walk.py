@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 import boto3
 import pytest
 
-from config.loader import load_stage
+from config.loader import load_stage, read_context
 from config.model import Model
 from edge_constructs.model_source import ModelSource
-from edge_constructs.synth import new_app, read_context
+from edge_constructs.synth import new_app
 from edge_handlers import component_library, model_package, service_client
 from edge_inference.messages import Request
 from edge_inference.models.integrity import parse_key

@@ -9,11 +9,11 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from config.loader import load_stage
+from config.loader import load_stage, read_context
 from config.operations import HEARTBEAT_S, Observability
 from edge_constructs.fleet_rules import DRIFT, FAILED, LATENCY, model_metric
 from edge_constructs.observability import PATTERN_ROOM, DeploymentNotice, patterns
-from edge_constructs.synth import new_app, read_context
+from edge_constructs.synth import new_app
 from edge_inference.settings import ServiceSettings
 from stacks.observability_stack import ObservabilityStack
 from stacks.stage_stack import StorageStack

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from config.loader import ConfigurationError, load_stage, stage_names
-from edge_constructs.synth import PolicyGate, new_app, read_context
+from config.loader import ConfigurationError, load_stage, read_context, stage_names
+from edge_constructs.synth import PolicyGate, new_app
 from stacks.edgewright import define_stacks
 from tools.deployer_policy import policy_for
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from config.fleet import Promotion
-from config.loader import ConfigurationError, load_stage
+from config.loader import ConfigurationError, load_stage, read_context
 from config.places import PROJECT as ROOT
-from edge_constructs.synth import new_app, read_context
+from edge_constructs.synth import new_app
 from edge_handlers.custom_resource import Properties
 from edge_handlers.deployment_health import HealthCheck, decide_on
 from stacks import edgewright

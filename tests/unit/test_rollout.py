@@ -18,7 +18,8 @@ def stage_file(folder: Path, rollout: str) -> None:
 
 def request(folder: Path, rollout: str) -> dict[str, Any]:
     """The CreateDeployment request of the ring `all`, as Greengrass's service model has it."""
-    from edge_constructs.synth import new_app, read_context
+    from config.loader import read_context
+    from edge_constructs.synth import new_app
     from stacks.edgewright import define_stacks
 
     stage_file(folder, rollout)

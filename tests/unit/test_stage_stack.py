@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aws_cdk.assertions import Match, Template
 
+from config.loader import read_context
 from edge_constructs.artifact_store import ArtifactBucket, ArtifactStore, EncryptionKey
-from edge_constructs.synth import read_context
 from tests.synthesis import resources, template
 
 
