@@ -36,14 +36,10 @@ REAL = {
     ),
     "twin/cloud/ministack/registry.py": ("looks at stores", "register_periodic.repeat"),
     "twin/cloud/rules_engine.py": ("life of credentials", "_session"),
-    "twin/cloud/sagemaker/compilation_jobs.py": (
+    "twin/cloud/sagemaker/neo.py": (
         "times that are shown",
-        "CompilationJobs._run CompilationJobs.create _enter",
-    ),
-    "twin/cloud/sagemaker/edge_manager.py": (
-        "times that are shown",
-        "DeviceFleets._update_resource DeviceFleets.create DeviceFleets.register EdgePackagingJobs._run "
-        "EdgePackagingJobs.create",
+        "CompilationJobs._run CompilationJobs.create DeviceFleets._update_resource DeviceFleets.create "
+        "DeviceFleets.register EdgePackagingJobs._run EdgePackagingJobs.create _enter",
     ),
     "twin/cloud/sagemaker/api.py": ("times that are shown", "Endpoints._bring_up Endpoints.create"),
     "twin/cloud/stack_deletion.py": ("pauses between retries", "QuickWaits.__init__ stop_executions"),

@@ -31,8 +31,7 @@ from twin.cloud.aws.protocol import (
 from twin.cloud.aws.shapes import check_request
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_background, register_service, register_store
-from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL, CompilationJobs
-from twin.cloud.sagemaker.edge_manager import DeviceFleets, EdgePackagingJobs
+from twin.cloud.sagemaker.neo import SERVICE_PRINCIPAL, CompilationJobs, DeviceFleets, EdgePackagingJobs
 from twin.cloud_process import Settings
 
 _LIMIT_S = 60.0

@@ -1,8 +1,13 @@
-"""What AWS retired of SageMaker Edge Manager: device fleets with their type and devices, and edge packaging jobs."""
+"""Neo's compilation jobs: their calls, and each job in a process of its own, bounded in time, stoppable.
+
+And what AWS retired of SageMaker Edge Manager, which packs what Neo made: device fleets with their type and devices,
+and edge packaging jobs.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -11,14 +16,219 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 
+from twin.cloud.aws import worker
 from twin.cloud.aws.protocol import RequestError, page
 from twin.cloud.aws.shapes import check_request, request_from_properties
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_store, register_type
-from twin.cloud.sagemaker.compilation_jobs import SERVICE_PRINCIPAL, CompilationJobs
 from twin.cloud_process import RoleCredentials, Settings
 
+logger = logging.getLogger("twin.sagemaker")
+
+SERVICE_PRINCIPAL = "sagemaker.amazonaws.com"
+FINAL_STATUSES = ("COMPLETED", "FAILED", "STOPPED")
+
+_PARALLEL_JOBS = 2
+_DEFAULT_RUNTIME_S = 900
 _PAGE_SIZE = 10
+
+
+class CompilationJobs:
+    """The jobs of every account and region; `records` holds what DescribeCompilationJob answers, by job name.
+
+    The calls are about those of the request's account and region.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.records = AccountRegionScopedDict()
+        self._settings = settings
+        self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(_PARALLEL_JOBS)
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        """CreateCompilationJob."""
+        name = request["CompilationJobName"]
+        arn = f"arn:aws:sagemaker:{get_region()}:{get_account_id()}:compilation-job/{name}"
+        output = request["OutputConfig"]
+        if "InputConfig" not in request:
+            raise RequestError("ValidationException", "InputConfig must be given: the twin compiles models from S3")
+        if ("TargetDevice" in output) == ("TargetPlatform" in output):
+            raise RequestError("ValidationException", "Exactly one of TargetDevice and TargetPlatform must be given")
+        if name in self.records:
+            raise RequestError("ResourceInUse", f"Compilation job already exists: {arn}")
+        try:
+            credentials = role_session(request["RoleArn"], name, SERVICE_PRINCIPAL, 43_200)
+        except PermissionError as exc:
+            raise RequestError(
+                "ValidationException",
+                f"Could not assume role {request['RoleArn']}. Please ensure that the role exists and allows principal "
+                f"'{SERVICE_PRINCIPAL}' to assume the role: {exc}",
+            ) from exc
+        now = time.time()
+        self.records[name] = {
+            **{key: value for key, value in request.items() if key != "Tags"},
+            "CompilationJobArn": arn,
+            "CompilationJobStatus": "STARTING",
+            "CreationTime": now,
+            "LastModifiedTime": now,
+            "FailureReason": "",
+            "ModelArtifacts": {"S3ModelArtifacts": ""},
+        }
+        self._begin(name, credentials)
+        return {"CompilationJobArn": arn}
+
+    def describe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DescribeCompilationJob."""
+        return self._job(request)
+
+    def list(self, request: dict[str, Any]) -> dict[str, Any]:
+        """ListCompilationJobs, with its filters, orders and pages."""
+
+        def selected(job: dict[str, Any]) -> bool:
+            return (
+                request.get("NameContains", "") in job["CompilationJobName"]
+                and request.get("StatusEquals", job["CompilationJobStatus"]) == job["CompilationJobStatus"]
+                and request.get("CreationTimeAfter", 0) <= job["CreationTime"]
+                and request.get("CreationTimeBefore", job["CreationTime"]) >= job["CreationTime"]
+                and request.get("LastModifiedTimeAfter", 0) <= job["LastModifiedTime"]
+                and request.get("LastModifiedTimeBefore", job["LastModifiedTime"]) >= job["LastModifiedTime"]
+            )
+
+        order = {"Name": "CompilationJobName", "Status": "CompilationJobStatus"}
+        found = sorted(
+            filter(selected, self.records.values()),
+            key=lambda job: job[order.get(request.get("SortBy", ""), "CreationTime")],
+            reverse=request.get("SortOrder", "Descending") == "Descending",
+        )
+        return page("CompilationJobSummaries", [_summary(job) for job in found], request, usual=_PAGE_SIZE)
+
+    def stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        """StopCompilationJob; stopping twice is fine."""
+        job = self._job(request)
+        if job["CompilationJobStatus"] in FINAL_STATUSES:
+            raise RequestError(
+                "ValidationException",
+                f"The request was rejected because the compilation job is in status {job['CompilationJobStatus']}",
+            )
+        self._stop(job["CompilationJobName"])
+        return {}
+
+    def delete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """DeleteCompilationJob; only of a job that has ended."""
+        job = self._job(request)
+        if job["CompilationJobStatus"] not in FINAL_STATUSES:
+            raise RequestError(
+                "ValidationException",
+                f"Cannot delete a compilation job in status {job['CompilationJobStatus']}: stop it and wait until it "
+                "is STOPPED",
+            )
+        del self.records[job["CompilationJobName"]]
+        return {}
+
+    def _job(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["CompilationJobName"]
+        job: dict[str, Any] | None = self.records.get(name)
+        if job is None:
+            raise RequestError("ResourceNotFound", f"Could not find compilation job with name {name}")
+        return job
+
+    async def start(self) -> None:
+        """Take up the jobs that the cloud was running when it stopped; their result is the same."""
+        for (account, region, name), job in list(self.records._data.items()):
+            with request_scope(account, region):
+                if job["CompilationJobStatus"] == "STOPPING":
+                    _enter(job, "STOPPED")
+                elif job["CompilationJobStatus"] not in FINAL_STATUSES:
+                    try:
+                        self._begin(name, role_session(job["RoleArn"], name, SERVICE_PRINCIPAL))
+                    except PermissionError as exc:
+                        _enter(job, "FAILED", FailureReason=f"ClientError: {exc}")
+
+    async def close(self) -> None:
+        """End the running compilers; their jobs stay in progress for the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel("the cloud stops")
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, name: str, credentials: RoleCredentials) -> None:
+        """Begin a job of the request's account and region; returns at once."""
+        key = (get_account_id(), get_region(), name)
+        task = asyncio.get_running_loop().create_task(self._run(self.records[name], credentials))
+        self._tasks[key] = task
+        task.add_done_callback(lambda _task: self._tasks.pop(key, None))
+
+    def _stop(self, name: str) -> None:
+        """Ask a job of the request's account and region to stop; it is STOPPED a moment later."""
+        job = self.records[name]
+        task = self._tasks.get((get_account_id(), get_region(), name))
+        if task is None:
+            _enter(job, "STOPPED")
+        elif job["CompilationJobStatus"] != "STOPPING":
+            _enter(job, "STOPPING")
+            task.cancel()
+
+    async def _run(self, job: dict[str, Any], credentials: RoleCredentials) -> None:
+        limit_s = job["StoppingCondition"].get("MaxRuntimeInSeconds", _DEFAULT_RUNTIME_S)
+        try:
+            async with self._slots:
+                _enter(job, "INPROGRESS", CompilationStartTime=time.time())
+                result = await asyncio.wait_for(self._compile(job, credentials), limit_s)
+        except TimeoutError:
+            result = {"failure": f"ClientError: the job exceeded MaxRuntimeInSeconds, {limit_s} s"}
+        except asyncio.CancelledError:
+            if job["CompilationJobStatus"] == "STOPPING":
+                _enter(job, "STOPPED", CompilationEndTime=time.time())
+                return
+            raise
+        except Exception:
+            logger.exception("compilation job %s", job["CompilationJobName"])
+            result = {"failure": "InternalServerError: the compiler could not be run; see the log of the cloud"}
+        if "failure" in result:
+            _enter(job, "FAILED", FailureReason=result["failure"][:1024], CompilationEndTime=time.time())
+        else:
+            _enter(
+                job,
+                "COMPLETED",
+                ModelArtifacts={"S3ModelArtifacts": result["artifact"]},
+                ModelDigests={"ArtifactDigest": f"sha256:{result['sha256']}"},
+                CompilationEndTime=time.time(),
+            )
+
+    async def _compile(self, job: dict[str, Any], credentials: RoleCredentials) -> dict[str, Any]:
+        """Run the compiler in a process of its own, so that no model can take the cloud down."""
+        client = self._settings.client_arguments(get_region(), credentials)
+        order = {"input": job["InputConfig"], "output": job["OutputConfig"], "client": client}
+        try:
+            return await worker.ask("twin.cloud.sagemaker.compiler", order)
+        except worker.WorkerError as exc:
+            logger.error("compiler of %s: %s", job["CompilationJobName"], exc.log[-4000:])
+            return {
+                "failure": "ClientError: InputConfiguration: the compiler crashed on the model "
+                f"(exit code {exc.code}): check that the model loads in ONNX Runtime"
+            }
+
+
+def _summary(job: dict[str, Any]) -> dict[str, Any]:
+    output = job["OutputConfig"]
+    platform = output.get("TargetPlatform", {})
+    targets = {
+        "CompilationTargetDevice": output.get("TargetDevice"),
+        **{f"CompilationTargetPlatform{key}": platform.get(key) for key in ("Os", "Arch", "Accelerator")},
+    }
+    kept = ("CompilationJobName", "CompilationJobArn", "CreationTime", "LastModifiedTime", "CompilationJobStatus")
+    times = ("CompilationStartTime", "CompilationEndTime")
+    return {
+        **{key: job[key] for key in (*kept, *times) if key in job},
+        **{key: value for key, value in targets.items() if value},
+    }
+
+
+def _enter(job: dict[str, Any], status: str, **changes: Any) -> None:
+    job.update(changes, CompilationJobStatus=status, LastModifiedTime=time.time())
+    logger.info("compilation job %s: %s %s", job["CompilationJobName"], status, changes.get("FailureReason", ""))
+
+
 _S3 = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})
 
 
