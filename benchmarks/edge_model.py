@@ -47,6 +47,14 @@ def crops(count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     return found
 
 
+class MobileGraph(ConvolutionGraph):
+    """A graph with MobileNetV2's rectifier."""
+
+    def relu6(self, value: str) -> str:
+        """Add a rectifier that ends at 6."""
+        return self._node("Clip", [value, self._constant(np.array(0.0)), self._constant(np.array(6.0))])
+
+
 def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> ModelProto:
     """Build MobileNetV2 with 3.5 million weights.
 
@@ -57,7 +65,7 @@ def mobilenet_v2(classes: int = CLASSES, seed: int = 0) -> ModelProto:
     Returns:
         float32 input `image`, output `logits`.
     """
-    graph = ConvolutionGraph(seed)
+    graph = MobileGraph(seed)
     value = graph.relu6(graph.convolution("image", 3, 32, 3, stride=2))
     channels = 32
     for expansion, outputs, repetitions, first_stride in BOTTLENECKS:

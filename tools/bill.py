@@ -247,19 +247,18 @@ def difference(
     return BillDifference(bill_of(kept), bill_of(after, devices), bill)
 
 
-def rollout_items(region: str, executions: int, transferred_bytes: int, prices: Prices | None = None) -> list[Item]:
+def rollout_items(region: str, executions: int, transferred_bytes: int) -> list[Item]:
     """Estimate what a rollout costs, once.
 
     Args:
         region: Where it runs.
         executions: Devices that are notified.
         transferred_bytes: What all of them download.
-        prices: The price table; by default the repository's.
 
     Raises:
         ValueError: The table lacks a price, or knows no factor for the region.
     """
-    prices = prices or _prices()
+    prices = _prices()
     messages = executions * MESSAGES_A_DEPLOYMENT
     gib = transferred_bytes / (1 << 30)
     return [

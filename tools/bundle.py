@@ -93,16 +93,13 @@ def largest_parts(folder: Path) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(parts.items(), key=lambda item: (-item[1], item[0]))[:LARGEST])
 
 
-def check_size(
-    what: str, size_bytes: int, largest: Sequence[tuple[str, int]], limit_bytes: int = LIMIT_BYTES
-) -> str | None:
+def check_size(what: str, size_bytes: int, largest: Sequence[tuple[str, int]]) -> str | None:
     """Compare a size with the limits.
 
     Args:
         what: The function.
         size_bytes: Of its artifacts, unpacked.
         largest: See `largest_parts`.
-        limit_bytes: What Greengrass takes.
 
     Returns:
         A warning; None when there is nothing to warn of.
@@ -111,9 +108,9 @@ def check_size(
         BundleTooLargeError: It is over the limit.
     """
     named = ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in largest)
-    if size_bytes > limit_bytes:
+    if size_bytes > LIMIT_BYTES:
         raise BundleTooLargeError(
-            f"{what}: a component may have {limit_bytes / 1e6:.0f} MB, got {size_bytes / 1e6:.1f} MB; "
+            f"{what}: a component may have {LIMIT_BYTES / 1e6:.0f} MB, got {size_bytes / 1e6:.1f} MB; "
             f"its largest parts: {named}"
         )
     if size_bytes > WARNING_BYTES:

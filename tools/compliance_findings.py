@@ -202,7 +202,10 @@ def analyse(assemblies: Sequence[Assembly], work: Path) -> Iterator[Finding]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         runs = [
             pool.submit(_checkov, places, work),
-            *(pool.submit(lint, region, _of_region(places, region)) for region in regions),
+            *(
+                pool.submit(lint, region, {path: each for path, each in places.items() if each.region == region})
+                for region in regions
+            ),
             *(pool.submit(_parliament, each, work / each.stage / "policies") for each in assemblies),
         ]
         for run in runs:
@@ -228,10 +231,6 @@ def lint(region: str, places: Mapping[Path, Assembly]) -> list[Finding]:
             file = Path(found["Filename"])
             findings.append(_finding("cfn-lint", found["Rule"]["Id"], places, file, place, found["Message"][:300]))
     return findings
-
-
-def _of_region(places: Mapping[Path, Assembly], region: str) -> dict[Path, Assembly]:
-    return {path: each for path, each in places.items() if each.region == region}
 
 
 def _checkov(places: Mapping[Path, Assembly], work: Path) -> list[Finding]:

@@ -68,9 +68,7 @@ def truths_in(file: Path, labels: Sequence[str]) -> list[list[Truth]] | None:
     return found
 
 
-def mean_average_precision(
-    found: Sequence[Sequence[Score]], there: Sequence[Sequence[Truth]], overlap: float = OVERLAP
-) -> float:
+def mean_average_precision(found: Sequence[Sequence[Score]], there: Sequence[Sequence[Truth]]) -> float:
     """Compute the mean over labels of the area under the curve of precision by recall.
 
     A label's objects of all pictures are gone through, the most probable first; each takes the object of its label that
@@ -79,7 +77,6 @@ def mean_average_precision(
     Args:
         found: Objects of each picture.
         there: What each picture shows.
-        overlap: Least intersection over union of an object that is found.
 
     Returns:
         From 0 to 1; 0 where nothing is there.
@@ -87,19 +84,17 @@ def mean_average_precision(
     Source: Everingham et al., "The PASCAL Visual Object Classes Challenge" (2010), section 4.2, with all points.
     """
     labels = sorted({truth.label for truths in there for truth in truths})
-    return float(np.mean([_average_precision(label, found, there, overlap) for label in labels])) if labels else 0.0
+    return float(np.mean([_average_precision(label, found, there) for label in labels])) if labels else 0.0
 
 
-def _average_precision(
-    label: str, found: Sequence[Sequence[Score]], there: Sequence[Sequence[Truth]], overlap: float
-) -> float:
+def _average_precision(label: str, found: Sequence[Sequence[Score]], there: Sequence[Sequence[Truth]]) -> float:
     left = [[truth.box for truth in truths if truth.label == label] for truths in there]
     count = sum(map(len, left))
     said = [(score, place) for place, scores in enumerate(found) for score in scores if score.label == label]
     right = np.zeros(len(said))
     for rank, (score, place) in enumerate(sorted(said, key=lambda each: -each[0].probability)):
         overlaps = [intersection_over_union(score.box or (), box) for box in left[place]]
-        if overlaps and max(overlaps) >= overlap:
+        if overlaps and max(overlaps) >= OVERLAP:
             right[rank] = 1
             del left[place][int(np.argmax(overlaps))]
     hits = np.cumsum(right)

@@ -98,12 +98,11 @@ def _end_of_space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def migrate(documents: Sequence[Mapping[str, Any]], functions: Path = FUNCTIONS) -> Migration:
+def migrate(documents: Sequence[Mapping[str, Any]]) -> Migration:
     """Make handlers and routes of a group.
 
     Args:
         documents: What the commands printed.
-        functions: Where the functions' folders are to lie.
 
     Returns:
         All that has a counterpart, and what has none.
@@ -138,7 +137,7 @@ def migrate(documents: Sequence[Mapping[str, Any]], functions: Path = FUNCTIONS)
         raise GroupError("the group's functions are missing: add what get-function-definition-version prints")
     if not subscriptions:
         made.to_do.append("no subscription was given: add what get-subscription-definition-version prints")
-    names = _handlers(listed, lambdas, functions, made)
+    names = _handlers(listed, lambdas, made)
     things = _routes(subscriptions, names, made)
     devices = (
         f"routes name them as {DEVICES}; list the things in [client_devices]: {', '.join(things)}"
@@ -175,7 +174,7 @@ def _slug(name: str, taken: set[str]) -> str:
 
 
 def _handlers(
-    listed: Sequence[Mapping[str, Any]], lambdas: Mapping[str, Mapping[str, Any]], functions: Path, made: Migration
+    listed: Sequence[Mapping[str, Any]], lambdas: Mapping[str, Mapping[str, Any]], made: Migration
 ) -> dict[str, str]:
     """Function's name to handler's name, for those that have a counterpart."""
     names: dict[str, str] = {}
@@ -197,7 +196,7 @@ def _handlers(
             continue
         name = _slug(function, taken)
         try:
-            made.handlers.append(_handler(name, about, code, functions, made))
+            made.handlers.append(_handler(name, about, code, made))
         except ValidationError as exc:
             made.left_out.append(f"function {function}: {_said(exc)}")
             continue
@@ -212,7 +211,7 @@ def _said(error: ValidationError) -> str:
     return "; ".join(rules)
 
 
-def _handler(name: str, about: Mapping[str, Any], code: Mapping[str, Any], functions: Path, made: Migration) -> Handler:
+def _handler(name: str, about: Mapping[str, Any], code: Mapping[str, Any], made: Migration) -> Handler:
     environment = _object(about.get("Environment"))
     entry = str(code.get("Handler") or "")
     if not _ENTRY.fullmatch(entry):
@@ -222,7 +221,7 @@ def _handler(name: str, about: Mapping[str, Any], code: Mapping[str, Any], funct
             f"{name}: module and function are not known, {entry} is a guess: add what aws lambda "
             "get-function-configuration prints, or write it into handler"
         )
-    if not (functions / name).is_dir():
+    if not (FUNCTIONS / name).is_dir():
         made.to_do.append(f"{name}: put the function's code into edge_assets/handlers/functions/{name}")
     for key, what in (
         ("ResourceAccessPolicies", "resources of its container: use the component's user and its groups"),

@@ -113,10 +113,6 @@ class ConvolutionGraph:
         """Add a rectifier."""
         return self._node("Relu", [value])
 
-    def relu6(self, value: str) -> str:
-        """Add a rectifier that ends at 6."""
-        return self._node("Clip", [value, self._constant(np.array(0.0)), self._constant(np.array(6.0))])
-
     def max_pool(self, value: str) -> str:
         """Halve width and height by the maximum of 3x3 pixels."""
         return self._node("MaxPool", [value], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2])
@@ -170,18 +166,16 @@ CLASSES = 1000
 INPUT = (1, 3, 224, 224)
 
 
-def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelProto":
+def resnet18(width: int = 64) -> "ModelProto":
     """Build ResNet-18.
 
     Args:
         width: Channels of the first stage: 64 in the paper (11.7 million weights); 8 has 1/64 of the cost.
-        classes: Size of the output.
-        seed: Of the weights.
 
     Returns:
         float32 input `image`, output `logits`.
     """
-    graph = ConvolutionGraph(seed)
+    graph = ConvolutionGraph(seed=0)
     value = graph.max_pool(graph.relu(graph.convolution("image", 3, width, 7, stride=2)))
     channels = width
     for stage in range(4):
@@ -193,5 +187,5 @@ def resnet18(width: int = 64, classes: int = CLASSES, seed: int = 0) -> "ModelPr
             shortcut = value if channels == outputs else graph.convolution(value, channels, outputs, 1, stride=stride)
             value = graph.relu(graph.add(shortcut, inner, scale=0.3))
             channels = outputs
-    graph.classes(value, channels, classes, spread=4.0, output="logits")
-    return graph.model("resnet18", INPUT, classes, "logits")
+    graph.classes(value, channels, CLASSES, spread=4.0, output="logits")
+    return graph.model("resnet18", INPUT, CLASSES, "logits")

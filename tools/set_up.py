@@ -161,9 +161,9 @@ class SetUp:
         digests = {name: _digest(self._root / name) for name in names}
         if state.locks != digests:
             print(f"› Python packages in {wanted.folder}: {wanted.purpose} (hash-checked)", flush=True)
-            state.with_locks(dict.fromkeys(digests, _UNFINISHED)).write(environment)
+            dataclasses.replace(state, locks=dict.fromkeys(digests, _UNFINISHED)).write(environment)
             self._install(environment, [self._root / name for name in digests])
-            state.with_locks(digests).write(environment)
+            dataclasses.replace(state, locks=digests).write(environment)
         if wanted.node:
             self.make_node(environment, dev=wanted.node_dev)
 
@@ -282,10 +282,6 @@ class State:
         new = file.with_suffix(".new")
         new.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
         new.replace(file)
-
-    def with_locks(self, locks: Mapping[str, str]) -> State:
-        """The same environment with other contents."""
-        return dataclasses.replace(self, locks=locks)
 
     def is_usable(self, environment: Path, root: Path) -> bool:
         """Whether more can be installed into it: made here, by this Python, which is still there."""

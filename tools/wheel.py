@@ -17,7 +17,6 @@ import shutil
 import sys
 import tempfile
 import tokenize
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -93,11 +92,6 @@ def build_wheel(
             return str(build_meta.build_wheel(str(out)))
 
 
-def get_requires_for_build_wheel(config_settings: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
-    """PEP 517: nothing besides what pyproject.toml names."""
-    return []
-
-
 def build_sdist(*_arguments: Any) -> str:
     """PEP 517 asks for it.
 
@@ -124,9 +118,9 @@ def _built_in(folder: Path) -> Iterator[None]:
             del os.environ["SOURCE_DATE_EPOCH"]
 
 
-def project_settings(root: Path = ROOT) -> str:
+def project_settings() -> str:
     """The settings for setuptools: this repository's `[project]`, and all that lies in `src`."""
-    own, _, _ = (root / "pyproject.toml").read_text(encoding="utf-8").partition("\n[tool.")
+    own, _, _ = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("\n[tool.")
     _, _, project = own.partition("[project]")
     return (
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n\n'
@@ -136,17 +130,16 @@ def project_settings(root: Path = ROOT) -> str:
     )
 
 
-def write_tree(target: Path, root: Path = ROOT) -> None:
+def write_tree(target: Path) -> None:
     """Write what the wheel holds.
 
     Args:
         target: Becomes the folder above the packages.
-        root: The repository.
 
     Raises:
         WheelError: As for `moved`.
     """
-    files, modules = _sources(root), set(_modules(root))
+    files, modules = _sources(), set(_modules())
     rewrite = mover(modules)
     for place, source in files.items():
         file = target / place
@@ -156,7 +149,7 @@ def write_tree(target: Path, root: Path = ROOT) -> None:
             try:
                 file.write_text(rewrite(source.read_text(encoding="utf-8")), encoding="utf-8")
             except WheelError as exc:
-                raise WheelError(f"{source.relative_to(root)}: {exc}") from exc
+                raise WheelError(f"{source.relative_to(ROOT)}: {exc}") from exc
             shutil.copymode(source, file)
         else:
             shutil.copy(source, file)
@@ -164,23 +157,23 @@ def write_tree(target: Path, root: Path = ROOT) -> None:
         (target / package / "py.typed").touch()
 
 
-def _sources(root: Path) -> dict[str, Path]:
+def _sources() -> dict[str, Path]:
     """Place in the wheel to file."""
     found: dict[str, Path] = {}
 
     def add(folder: str, below: str, left_out: Callable[[str], bool] = lambda _path: False) -> None:
-        for name, file in files_below(root / folder).items():
+        for name, file in files_below(ROOT / folder).items():
             if not left_out(name) and "__pycache__" not in file.parts:
                 found[f"{below}/{name}"] = file
 
-    tools = needed_tools(root)
+    tools = needed_tools()
     add(NAMESPACE, NAMESPACE)
     for name in BELOW:
         add(name, f"{NAMESPACE}/{name}")
     for name, folder in BESIDE.items():
         add(folder, name)
     add(_ASSETS, f"{NAMESPACE}/{_ASSETS}", lambda path: tuple(path.split("/")[:2]) in _NO_ASSETS)
-    found |= {f"{NAMESPACE}/{name}": root / name for name in _PROJECT_FILES}
+    found |= {f"{NAMESPACE}/{name}": ROOT / name for name in _PROJECT_FILES}
     outside = f"{NAMESPACE}/tools/"
     return {
         place: file
@@ -190,7 +183,7 @@ def _sources(root: Path) -> dict[str, Path]:
     }
 
 
-def needed_tools(root: Path = ROOT) -> set[str]:
+def needed_tools() -> set[str]:
     """Names of the modules of `tools` that the wheel's commands import, early or late."""
     needed, open_ones = {"__init__"}, [name.partition(".")[2] for name in (*COMMANDS.values(), *_ALSO)]
     while open_ones:
@@ -198,7 +191,7 @@ def needed_tools(root: Path = ROOT) -> set[str]:
         if name in needed:
             continue
         needed.add(name)
-        for node in ast.walk(ast.parse((root / "tools" / f"{name}.py").read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse((ROOT / "tools" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "tools":
                 open_ones += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tools."):
@@ -206,11 +199,11 @@ def needed_tools(root: Path = ROOT) -> set[str]:
     return needed
 
 
-def _modules(root: Path) -> Iterator[str]:
+def _modules() -> Iterator[str]:
     """Dotted names of the modules that lie below the namespace in the wheel."""
     for name in BELOW:
-        for file in (root / name).rglob("*.py"):
-            yield ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        for file in (ROOT / name).rglob("*.py"):
+            yield ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 _COMMAND_LINES = (
@@ -264,12 +257,6 @@ def _places(source: str, modules: set[str]) -> Iterator[tuple[int, int, int, str
             if "." in name:
                 row, column = token.start
                 yield row - 1, column + 1, len(name), f"{NAMESPACE}.{name}"
-
-
-def requirements(root: Path = ROOT) -> list[str]:
-    """All that the wheel asks for, extras included, as pyproject.toml has it."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *(each for some in project["optional-dependencies"].values() for each in some)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from config.places import project_folder
 from edgewright import cli, scaffold
 from tests.app_copy import git
 from tests.installed import Installed, beside, with_set_up
-from tools.wheel import BELOW, BESIDE, ROOT, WheelError, mover, requirements
+from tools.wheel import BELOW, BESIDE, ROOT, WheelError, mover
 
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -117,7 +117,9 @@ def test_what_it_asks_for_is_what_the_locks_have() -> None:
     locked = dict(re.findall(r"^([A-Za-z0-9][\w.-]*)==(\S+)", texts, re.MULTILINE))
     dev = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     locked |= dict(re.findall(r"^(awsiotsdk|setuptools)==(\S+)", dev, re.MULTILINE))
-    asked = [Requirement(text) for text in (*requirements(), *SETTINGS["build-system"]["requires"])]
+    extras = SETTINGS["project"]["optional-dependencies"].values()
+    texts_asked = [*SETTINGS["project"]["dependencies"], *(each for some in extras for each in some)]
+    asked = [Requirement(text) for text in (*texts_asked, *SETTINGS["build-system"]["requires"])]
     direct = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("requirements.in", "requirements-twin.in"))
 
     assert [str(each) for each in asked if locked[each.name] not in each.specifier] == []
