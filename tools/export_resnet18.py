@@ -10,22 +10,20 @@ too; without that it becomes the latter.
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from tools.onnx_graphs import CLASSES, INPUT, resnet18
+from tools.model_folder import declaration_text
+from tools.onnx_graphs import CLASSES, INPUT, OPSET, resnet18
 from tools.set_up import require
 
 FOLDER = Path(__file__).resolve().parents[1] / "edge_assets" / "models" / "image-classification"
 NARROW_WIDTH = 8
 PRETRAINED, RANDOM, NARROW = "pretrained", "random", "narrow"
 NOTICE = "random weights: the labels mean nothing"
-#: Neo's documentation names ONNX 1.7: operator set 12.
-OPSET = 12
 
 
 def torch_model(weights: str, traced: Path | None = None) -> tuple[bytes, list[str], str]:
@@ -158,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content, labels, notice = torch_model(options.weights, output / TRACED if options.trace else None)
     output.mkdir(parents=True, exist_ok=True)
     (output / "model.onnx").write_bytes(content)
-    (output / "model.json").write_text(_json(declaration(labels, notice, traced=options.trace)), encoding="utf-8")
+    declared = declaration(labels, notice, traced=options.trace)
+    (output / "model.json").write_text(declaration_text(declared), encoding="utf-8")
     picture = output / "image.jpg"
     if not picture.exists():
         from PIL import Image
@@ -168,12 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Image.fromarray(load_sample_image("china.jpg")).save(picture, quality=80)
     print(f"{output}: {len(content) / 1e6:.1f} MB, {notice or 'pretrained on ImageNet'}")
     return 0
-
-
-def _json(content: dict[str, Any]) -> str:
-    """A line a field: a thousand labels a line each would bury the rest."""
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
-    return f"{{\n{lines}\n}}\n"
 
 
 if __name__ == "__main__":

@@ -231,27 +231,21 @@ def _device(
     thing: str, ring: Ring, core: dict[str, Any] | None, detail: tuple[str, dict[str, str]] | None
 ) -> FleetDevice:
     try:
-        return _known_device(thing, ring, core, detail)
+        if core is None or detail is None:
+            return FleetDevice(thing=thing, ring=ring)
+        seen = core.get("lastStatusUpdateTimestamp")
+        return FleetDevice(
+            thing=thing,
+            ring=ring,
+            nucleus="lite" if _NUCLEI.get(core.get("runtime") or "") == "lite" else "classic",
+            nucleus_version=detail[0] or None,
+            architecture=core.get("architecture") or None,
+            status=core.get("status") or None,
+            last_seen=seen.astimezone(UTC).replace(microsecond=0) if seen else None,
+            components=detail[1],
+        )
     except ValidationError as exc:
         raise FleetFileError(_mistakes(exc, f"thing {thing}")) from exc
-
-
-def _known_device(
-    thing: str, ring: Ring, core: dict[str, Any] | None, detail: tuple[str, dict[str, str]] | None
-) -> FleetDevice:
-    if core is None or detail is None:
-        return FleetDevice(thing=thing, ring=ring)
-    seen = core.get("lastStatusUpdateTimestamp")
-    return FleetDevice(
-        thing=thing,
-        ring=ring,
-        nucleus="lite" if _NUCLEI.get(core.get("runtime") or "") == "lite" else "classic",
-        nucleus_version=detail[0] or None,
-        architecture=core.get("architecture") or None,
-        status=core.get("status") or None,
-        last_seen=seen.astimezone(UTC).replace(microsecond=0) if seen else None,
-        components=detail[1],
-    )
 
 
 def _say(text: str) -> None:

@@ -66,6 +66,12 @@ def package(source: ModelSource, folder: Path) -> Path:
     return folder
 
 
+def declaration_text(declared: Mapping[str, Any]) -> str:
+    """A declaration as its file: a line a field, as a thousand labels a line each would bury the rest."""
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in declared.items())
+    return f"{{\n{lines}\n}}\n"
+
+
 def check_name(name: str) -> None:
     """Check that a stage can list the folder: its name becomes part of topics, jobs and stacks.
 
@@ -297,11 +303,23 @@ def to_json(reference: Reference, made_of: Mapping[str, str]) -> str:
     return f'{head[:-1]}, "statistics": [\n' + ",\n".join(f"  {line}" for line in lines) + "\n]}\n"
 
 
-def write_again(folder: Path) -> Iterator[str]:
-    """Write the reference of a model that was trained anew, where its folder has one; raises as `write_reference`."""
+def write_trained(folder: Path, model: Any, samples: dict[str, Any], said: str) -> None:
+    """Write a model that was trained anew, and its reference where its folder has one; raises as `write_reference`.
+
+    Args:
+        folder: The model's.
+        model: As ONNX has it.
+        samples: Held-out inputs, and what they are.
+        said: Of the training, printed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    np.savez_compressed(folder / "samples.npz", **samples)
+    print(f"{folder}: {said}")
     declaration = folder / DECLARATION
     if declaration.is_file() and json.loads(declaration.read_text(encoding="utf-8-sig")).get("reference"):
-        yield from write_reference(folder)
+        for told in write_reference(folder):
+            print(told)
 
 
 def _name_in(declaration: Path) -> None:

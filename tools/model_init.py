@@ -1,7 +1,6 @@
 """Makes a model's folder and its entry in a stage's file out of an ONNX file: `python -m tools.model init`."""
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -22,7 +21,7 @@ from edge_inference.models.package import DTYPES, FLOATS, FREE, IMAGES, OBJECTS,
 from edge_inference.models.runtime import import_engine
 from tools import estimators
 from tools.detections import Tensor, box_values, is_free, is_picture, seen_detection
-from tools.model_folder import check_name
+from tools.model_folder import check_name, declaration_text
 from twin.files import write_whole
 
 Checker = Callable[[Path, Sequence[str]], Iterator[str]]
@@ -528,7 +527,7 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
             (made / extra).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(flags.file.parent / extra, made / extra)
         shutil.copyfile(flags.file, made / _SOURCE)
-        (made / DECLARATION).write_text(_as_json(declared), encoding="utf-8")
+        (made / DECLARATION).write_text(declaration_text(declared), encoding="utf-8")
         yield from check(made, [])
         if declared["task"] == OBJECTS:
             read = ", ".join(f"{key} {value}" for key, value in declared["detection"].items())
@@ -557,8 +556,3 @@ def _init(flags: argparse.Namespace, check: Checker, models: Path, stages: Path)
     where = "twin predict" if flags.stage == "twin" else "tools.predict"
     stage = "" if flags.stage == "twin" else f" --stage {flags.stage}"
     yield f"next: npx cdk deploy --all -c stage={flags.stage}, then python -m {where} {name}{stage} {subject}"
-
-
-def _as_json(declared: dict[str, Any]) -> str:
-    """A key a line."""
-    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in declared.items()) + "\n}\n"

@@ -12,7 +12,7 @@ import json
 import math
 import time
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -306,11 +306,8 @@ class RehearsedFleet:
     def _read(self, rollout: Rollout) -> None:
         """Take down what has become of a rollout's devices."""
         found: dict[str, tuple[str, float]] = {}
-        for page in self._iot.get_paginator("list_job_executions_for_job").paginate(jobId=rollout.job, maxResults=250):
-            for each in page["executionSummaries"]:
-                summary = each["jobExecutionSummary"]
-                thing = each["thingArn"].partition(":thing/")[2]
-                found[thing] = summary["status"], summary["queuedAt"].timestamp()
+        for thing, summary in self._executions(rollout):
+            found[thing] = summary["status"], summary["queuedAt"].timestamp()
         moments = sorted({moment for _status, moment in found.values()})
         rollout.executions = {thing: status for thing, (status, _moment) in found.items()}
         rollout.batches = {thing: moments.index(moment) for thing, (_status, moment) in found.items()}
@@ -319,6 +316,11 @@ class RehearsedFleet:
         status = {each["coreDeviceThingName"]: each["status"] for page in pages for each in page["coreDevices"]}
         succeeded = {thing for thing, state in rollout.executions.items() if state == "SUCCEEDED"}
         rollout.healthy = frozenset(thing for thing in succeeded if status.get(thing) == HEALTHY)
+
+    def _executions(self, rollout: Rollout) -> Iterator[tuple[str, dict[str, Any]]]:
+        for page in self._iot.get_paginator("list_job_executions_for_job").paginate(jobId=rollout.job, maxResults=250):
+            for each in page["executionSummaries"]:
+                yield each["thingArn"].partition(":thing/")[2], each["jobExecutionSummary"]
 
     def result(self, rollout: Rollout, ring: str) -> RingResult:
         """What a rollout did to its ring."""
@@ -363,12 +365,10 @@ class RehearsedFleet:
         """How much longer this machine took for a device than the model says, the slowest twentieth left out."""
         took = []
         entries = read_entries(self._folder)
-        for page in self._iot.get_paginator("list_job_executions_for_job").paginate(jobId=rollout.job, maxResults=250):
-            for each in page["executionSummaries"]:
-                summary, thing = each["jobExecutionSummary"], each["thingArn"].partition(":thing/")[2]
-                if summary["status"] in ("SUCCEEDED", "FAILED"):
-                    real = (summary["lastUpdatedAt"] - summary["queuedAt"]).total_seconds()
-                    took.append(real - self._end_s(rollout, thing, entries, queued=True))
+        for thing, summary in self._executions(rollout):
+            if summary["status"] in ("SUCCEEDED", "FAILED"):
+                real = (summary["lastUpdatedAt"] - summary["queuedAt"]).total_seconds()
+                took.append(real - self._end_s(rollout, thing, entries, queued=True))
         took.sort()
         return took[int(len(took) * 0.95)] if took else 0.0
 

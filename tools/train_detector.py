@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tools.model_folder import write_again
+from tools.model_folder import write_trained
 from tools.onnx_graphs import checked
 from tools.set_up import require
 from tools.train_digits import MAXIMUM, split_digits
@@ -293,18 +293,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output: Path = options.output
     split = split_digits()
     model = detector(train(split.train_images, split.train_labels, options.steps))
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     scenes = held_out_scenes()
-    np.savez_compressed(
-        output / "samples.npz",
-        images=np.stack([scene.pixels for scene in scenes]),
+    samples = {
+        "images": np.stack([scene.pixels for scene in scenes]),
         # Picture, label, left, top, right, bottom.
-        objects=np.concatenate([np.insert(scene.objects, 0, number, axis=1) for number, scene in enumerate(scenes)]),
-    )
-    print(f"{output}: {len(scenes)} held-out scenes; python -m tools.model check {output} tells the precision")
-    for told in write_again(output):
-        print(told)
+        "objects": np.concatenate([np.insert(scene.objects, 0, number, axis=1) for number, scene in enumerate(scenes)]),
+    }
+    said = f"{len(scenes)} held-out scenes; python -m tools.model check {output} tells the precision"
+    write_trained(output, model, samples, said)
     return 0
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.model_folder import write_again
+from tools.model_folder import write_trained
 from tools.onnx_graphs import Layer, perceptron
 from tools.set_up import require
 
@@ -140,21 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hidden", type=int, default=HIDDEN, help="units of the hidden layer (default: %(default)s)")
     options = parser.parse_args(arguments)
     require(parser.prog, "dev", "sklearn", "onnx")
-    output: Path = options.output
     split = split_digits()
     layers = train(split.train_images, split.train_labels, options.hidden)
     model = perceptron("digits", "image", (1, 1, 8, 8), "logits", layers)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    np.savez_compressed(
-        output / "samples.npz",
-        images=split.held_out_images.astype(np.uint8),
-        labels=split.held_out_labels.astype(np.uint8),
-    )
+    samples = {"images": split.held_out_images.astype(np.uint8), "labels": split.held_out_labels.astype(np.uint8)}
     share = accuracy(layers, split.held_out_images, split.held_out_labels)
-    print(f"{output}: {share:.4f} of {len(split.held_out_labels)} held-out images recognised")
-    for told in write_again(output):
-        print(told)
+    said = f"{share:.4f} of {len(split.held_out_labels)} held-out images recognised"
+    write_trained(options.output, model, samples, said)
     return 0
 
 

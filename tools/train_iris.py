@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.model_folder import write_again
+from tools.model_folder import write_trained
 from tools.onnx_graphs import Layer, perceptron
 from tools.set_up import require
 
@@ -77,22 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m tools.train_iris", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=IRIS, help="folder to write to (default: %(default)s)")
-    output: Path = parser.parse_args(arguments).output
+    options = parser.parse_args(arguments)
     require(parser.prog, "dev", "sklearn", "onnx")
     split = split_iris()
     weights, bias = train(split.train_rows, split.train_labels)
     model = perceptron("iris", "features", (1, 4), "logits", [(weights, bias)])
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    np.savez_compressed(
-        output / "samples.npz",
-        rows=split.held_out_rows.astype(np.float32),
-        labels=split.held_out_labels.astype(np.uint8),
-    )
+    samples = {"rows": split.held_out_rows.astype(np.float32), "labels": split.held_out_labels.astype(np.uint8)}
     share = np.mean((split.held_out_rows @ weights + bias).argmax(axis=1) == split.held_out_labels)
-    print(f"{output}: {share:.4f} of {HELD_OUT} held-out flowers recognised")
-    for told in write_again(output):
-        print(told)
+    write_trained(options.output, model, samples, f"{share:.4f} of {HELD_OUT} held-out flowers recognised")
     return 0
 
 
