@@ -26,8 +26,8 @@ from benchmarks.waiting import wait_for
 from config.public_components import AUTH, BRIDGE, IP_DETECTOR, MOQUETTE, PUBLIC_COMPONENTS
 from twin import lifecycle
 from twin.core_device.client_devices import packets
-from twin.devices import own_devices
 from twin.devices.identity import certificate_authority, make_certificate
+from twin.devices.membership import set_own_devices
 from twin.ports import free_ports
 from twin.process import device_pid, devices_folder
 from twin.state import TwinState
@@ -209,7 +209,7 @@ def measure(folder: Path, clients: int, minutes: float) -> dict[str, Any]:
     state = lifecycle.start(folder / "home")
     try:
         greengrass = boto3.client("greengrassv2", **state.client_arguments())
-        own_devices.set_count(state, 1, group=GROUP, dialect="classic")
+        set_own_devices(state, 1, group=GROUP, dialect="classic")
         wait_for(lambda: greengrass.list_core_devices()["coreDevices"], "the core device", LIMIT_S)
         certificate_authority(state.gateway_url)
         names = [f"client-{number:03}" for number in range(clients)]

@@ -19,7 +19,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from twin import lifecycle
-from twin.devices import own_devices
+from twin.devices.membership import set_own_devices
 from twin.process import processes_where
 from twin.state import TwinState
 from twin.status import take_status
@@ -61,7 +61,7 @@ def measure(state: TwinState, count: int) -> dict[str, Any]:
     arguments = state.client_arguments()
     greengrass, iot = boto3.client("greengrassv2", **arguments), boto3.client("iot", **arguments)
     began = time.monotonic()
-    own_devices.set_count(state, count, group=GROUP, dialect="lite")
+    set_own_devices(state, count, group=GROUP, dialect="lite")
     joined_s = round(time.monotonic() - began, 1)
     wait(lambda: len(greengrass.list_core_devices(maxResults=100)["coreDevices"]) == count)
     online_s = round(time.monotonic() - began, 1)

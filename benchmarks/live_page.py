@@ -24,7 +24,7 @@ from benchmarks.device_fleet import NAME, recipe, wait
 from config.names import Names
 from tools.screenshots import HOW, Browser, browser, find, page_of
 from twin import lifecycle
-from twin.devices import own_devices
+from twin.devices.membership import set_own_devices
 from twin.state import TwinState
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -59,7 +59,7 @@ def deploy(state: TwinState, count: int, version: str) -> None:
 
 def measure(state: TwinState, chromium: Browser, pid: int, url: str, count: int) -> dict[str, Any]:
     """Let devices join, deploy to them twice, and look at the page."""
-    own_devices.set_count(state, count, group=GROUP, dialect="lite")
+    set_own_devices(state, count, group=GROUP, dialect="lite")
     greengrass = boto3.client("greengrassv2", **state.client_arguments())
     wait(lambda: len(greengrass.list_core_devices(maxResults=100)["coreDevices"]) == count)
     chromium.do("open", url=url)

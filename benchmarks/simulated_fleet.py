@@ -23,7 +23,8 @@ import boto3
 import psutil
 
 from twin import TwinError, lifecycle
-from twin.devices import own_devices, simulated_fleet
+from twin.devices import simulated_fleet
+from twin.devices.membership import set_own_devices
 from twin.operator import OperatorClient
 from twin.process import processes_where
 from twin.simulation.identities import status
@@ -246,7 +247,7 @@ def roll_out(home: Path, count: int, failing: float, speed: float) -> dict[str, 
 def reference(home: Path) -> dict[str, Any]:
     """A device that is a process, for comparison."""
     state = lifecycle.start(home)
-    own_devices.set_count(state, 2, group=GROUP, dialect="lite")
+    set_own_devices(state, 2, group=GROUP, dialect="lite")
     greengrass = boto3.client("greengrassv2", **state.client_arguments())
     wait(lambda: len(greengrass.list_core_devices()["coreDevices"]) == 2, "two device processes")
     found = processes_where(lambda environment: str(home) in environment.get("TWIN_DEVICE_ROOT", ""))

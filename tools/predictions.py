@@ -31,9 +31,9 @@ from tools.detections import Truth, mean_average_precision, truths_in
 from tools.offline_deploy import DeploymentError
 from tools.train_digits import digit_png
 from twin import TwinError, faults
-from twin.devices import client_device, own_devices
+from twin.devices import client_device
 from twin.devices.identity import BOUNDED, delete_certificate, plainly
-from twin.devices.membership import SHARED_RIGHTS, Membership
+from twin.devices.membership import SHARED_RIGHTS, Membership, set_own_devices
 from twin.operator import OperatorClient
 from twin.state import TwinState
 
@@ -275,7 +275,7 @@ class Site:
             self.remove()
         self._begun = True
         shutil.rmtree(self._folder, ignore_errors=True)
-        (self._core,) = own_devices.set_count(
+        (self._core,) = set_own_devices(
             self._state, 1, group=GROUP, dialect="classic", own_rights=True, progress=on_status
         )
         self._deploy(stopped or threading.Event(), on_status)
@@ -310,7 +310,7 @@ class Site:
             TwinError: One cannot leave.
         """
         self._clients.remove(CAMERA)
-        own_devices.set_count(self._state, 0, group=None, dialect="classic", progress=on_status)
+        set_own_devices(self._state, 0, group=None, dialect="classic", progress=on_status)
 
     def discard_half_made(self) -> None:
         """Delete the certificates whose making a killed twin broke off: nobody knows them, so nobody takes them away.

@@ -27,7 +27,7 @@ from config.places import PROJECT as ROOT
 from tools.node import node_binary
 from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
 from twin import TwinError, lifecycle
-from twin.devices import own_devices
+from twin.devices.membership import set_own_devices
 from twin.files import private_folder
 from twin.operator import OperatorClient
 from twin.state import TwinState
@@ -213,7 +213,7 @@ def main() -> int:
             deploy.synth()
             deploy.bootstrap()
             deploy.deploy()
-            own_devices.set_count(state, _DEVICES, group=Names(STAGE).thing_group, dialect="lite")
+            set_own_devices(state, _DEVICES, group=Names(STAGE).thing_group, dialect="lite")
             with page_of(home) as (url, _pid), browser(executable) as chromium:
                 for path in take(chromium, url, state, ROOT / "docs"):
                     print(path.relative_to(ROOT))

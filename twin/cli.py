@@ -26,9 +26,9 @@ from twin import TwinError, faults, lifecycle
 from twin import inventory as inventory_module
 from twin import predict as asking
 from twin.clock import Clock
-from twin.devices import client_device, own_devices
+from twin.devices import client_device
 from twin.devices.identity import write_bundle
-from twin.devices.membership import Membership
+from twin.devices.membership import Membership, check_own_devices, set_own_devices
 from twin.operator import OperatorClient
 from twin.state import TwinState, default_home, foreign_settings, load_state, unsaved_text
 from twin.status import CoreDeviceStatus, TwinStatus, core_devices, find_logs, joined_devices, read_logs, take_status
@@ -85,7 +85,7 @@ def up(
         raise TwinError("--profile must come with --simulated: it says what simulated devices do")
     # Before a twin is started, or devices come, because of them.
     if devices is not None:
-        own_devices.check(devices, dialect)
+        check_own_devices(devices, dialect)
     simulate = None if simulated_devices is None else _simulation(simulated_devices, group, profile)
     state = load_state(default_home())
     was_running = state is not None and state.running
@@ -94,7 +94,7 @@ def up(
             default_home(), speed=speed, aws_rates=aws_rates, progress=lambda text: spinner.update(f"twin: {text}")
         )
         if devices is not None:
-            own_devices.set_count(
+            set_own_devices(
                 state,
                 devices,
                 group=group,

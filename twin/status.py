@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from twin.clock import Clock
-from twin.devices import own_devices
+from twin.devices.membership import own_things
 from twin.process import device_pid, devices_folder, fleet_folder, instances_folder
 from twin.simulation.identities import names as fleet_names
 from twin.simulation.identities import status as fleet_status
@@ -98,13 +98,13 @@ def _edge_servers(home: Path) -> list[EdgeServerStatus]:
 
 
 def _devices(home: Path) -> list[DeviceStatus]:
-    return [DeviceStatus(thing, device_pid(devices_folder(home) / thing)) for thing in own_devices.names(home)]
+    return [DeviceStatus(thing, device_pid(devices_folder(home) / thing)) for thing in own_things(home)]
 
 
 def device_roots(home: Path) -> dict[str, Path]:
     """The root folders of the twin's devices by thing name."""
     found = {each.thing_name: instances_folder(home) / each.instance_id for each in _edge_servers(home)}
-    return found | {thing: devices_folder(home) / thing for thing in own_devices.names(home)}
+    return found | {thing: devices_folder(home) / thing for thing in own_things(home)}
 
 
 def device_processes(home: Path) -> dict[str, int | None]:

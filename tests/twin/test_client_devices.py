@@ -38,8 +38,9 @@ from config.public_components import AUTH, BRIDGE, IP_DETECTOR, MOQUETTE, PUBLIC
 from tests.twin.conftest import wait_until
 from twin import faults, lifecycle
 from twin.cli import application
-from twin.devices import client_device, own_devices
+from twin.devices import client_device
 from twin.devices.client_device import ClientDevices
+from twin.devices.membership import set_own_devices
 from twin.operator import OperatorClient
 from twin.ports import free_ports
 from twin.state import TwinState
@@ -156,7 +157,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         state = lifecycle.start(home)
         found = Site(state, tmp_path_factory.mktemp("clients"))
-        own_devices.set_count(state, 1, group=GROUP, dialect="classic")
+        set_own_devices(state, 1, group=GROUP, dialect="classic")
         access = {
             PUBSUB: {
                 "all": {

@@ -21,8 +21,8 @@ from tests.twin.conftest import wait_until
 from twin import TwinError, faults, inventory, lifecycle
 from twin.cli import application
 from twin.core_device.processes import FAULTS
-from twin.devices import own_devices
 from twin.devices.identity import make_certificate
+from twin.devices.membership import set_own_devices
 from twin.process import CUT_OFF, DEVICE_VARIABLE, device_pid, devices_folder, processes_where
 from twin.state import TwinState
 from twin.status import DeviceStatus, device_roots, joined_devices, take_status
@@ -60,8 +60,8 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
     small_twin: TwinState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     greengrass = boto3.client("greengrassv2", **small_twin.client_arguments())
-    own_devices.set_count(small_twin, 2, group="ring-a", dialect="lite")
-    own_devices.set_count(small_twin, 3, group="ring-b", dialect="classic")
+    set_own_devices(small_twin, 2, group="ring-a", dialect="lite")
+    set_own_devices(small_twin, 3, group="ring-b", dialect="classic")
     wait_until(lambda: all(pids(small_twin).values()) and len(greengrass.list_core_devices()["coreDevices"]) == 3)
     one_known = replace(take_status(small_twin), devices=[DeviceStatus("device-01", None)])
     assert joined_devices(one_known) == {"device-02": "HEALTHY", "device-03": "HEALTHY"}
@@ -128,7 +128,7 @@ def test_a_ring_gets_its_deployment_an_offline_member_catches_up_and_nothing_is_
 
 def test_a_device_goes_on_with_a_new_certificate_and_key_when_the_old_ones_are_revoked(small_twin: TwinState) -> None:
     greengrass, iot = (boto3.client(each, **small_twin.client_arguments()) for each in ("greengrassv2", "iot"))
-    own_devices.set_count(small_twin, 1, group="ring", dialect="lite")
+    set_own_devices(small_twin, 1, group="ring", dialect="lite")
     wait_until(lambda: len(greengrass.list_core_devices()["coreDevices"]) == 1)
     process = pids(small_twin)["device-01"]
     (old,) = iot.list_thing_principals(thingName="device-01")["principals"]
@@ -146,18 +146,18 @@ def test_a_device_goes_on_with_a_new_certificate_and_key_when_the_old_ones_are_r
 
 
 def test_fewer_devices_means_that_the_others_leave(small_twin: TwinState) -> None:
-    own_devices.set_count(small_twin, 2, group=None, dialect="lite")
+    set_own_devices(small_twin, 2, group=None, dialect="lite")
     wait_until(lambda: all(pids(small_twin).values()))
     gone = pids(small_twin)["device-02"]
 
-    own_devices.set_count(small_twin, 1, group=None, dialect="lite")
+    set_own_devices(small_twin, 1, group=None, dialect="lite")
 
     assert list(pids(small_twin)) == ["device-01"]
     assert gone is not None
     wait_until(lambda: not psutil.pid_exists(gone))  # the cloud's process is its parent
     assert inventory.take(small_twin)["things"] == ["device-01"]
 
-    own_devices.set_count(small_twin, 0, group=None, dialect="lite")
+    set_own_devices(small_twin, 0, group=None, dialect="lite")
 
     assert inventory.is_empty(inventory.take(small_twin))
 
@@ -167,12 +167,12 @@ def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, count: int, dial
     state = TwinState(tmp_path, 1, 0.0, 1, 2, 3, 4, 5, "us-east-1", "000000000000", "secret")
 
     with pytest.raises(TwinError, match="must be"):
-        own_devices.set_count(state, count, group=None, dialect=dialect)
+        set_own_devices(state, count, group=None, dialect=dialect)
 
 
 def test_a_device_fails_on_command_and_recovers(small_twin: TwinState) -> None:
     greengrass = boto3.client("greengrassv2", **small_twin.client_arguments())
-    own_devices.set_count(small_twin, 1, group="ring-a", dialect="lite")
+    set_own_devices(small_twin, 1, group="ring-a", dialect="lite")
     wait_until(lambda: greengrass.list_core_devices()["coreDevices"])
     root = device_roots(small_twin.home)["device-01"]
 

@@ -15,7 +15,7 @@ import pytest
 from tests.twin.conftest import saved, wait_until
 from tests.twin.test_devices import pids, status_of
 from twin import lifecycle
-from twin.devices import own_devices
+from twin.devices.membership import set_own_devices
 from twin.process import devices_folder
 from twin.state import TwinState
 
@@ -27,7 +27,7 @@ UNTIL_TOLD = "while [ ! -e ../go-on ]; do sleep 0.1; done"
 @pytest.fixture
 def small_twin(home: Path) -> TwinState:
     state = lifecycle.start(home)
-    own_devices.set_count(state, 1, group="ring", dialect="lite")
+    set_own_devices(state, 1, group="ring", dialect="lite")
     client = boto3.client("greengrassv2", **state.client_arguments())
     wait_until(lambda: client.list_core_devices()["coreDevices"])
     return state
@@ -129,7 +129,7 @@ def test_a_job_that_is_cancelled_while_it_runs_does_not_stand_in_the_way_of_the_
 
 
 def test_a_rollout_stops_when_its_abort_criteria_are_met(small_twin: TwinState) -> None:
-    own_devices.set_count(small_twin, 3, group="ring", dialect="lite")
+    set_own_devices(small_twin, 3, group="ring", dialect="lite")
     wait_until(lambda: len(greengrass(small_twin).list_core_devices()["coreDevices"]) == 3)
     component(small_twin, "1.0.0", "exit 3")
     criteria = {

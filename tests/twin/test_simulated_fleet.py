@@ -19,7 +19,8 @@ import pytest
 from tests.twin.conftest import wait_until
 from twin import TwinError, cli, inventory, lifecycle
 from twin.core_device.processes import InstanceLock
-from twin.devices import own_devices, simulated_fleet
+from twin.devices import membership, simulated_fleet
+from twin.devices.membership import DEVICES_LOCK, set_own_devices
 from twin.operator import OperatorClient
 from twin.process import fleet_folder, open_files_limit
 from twin.simulation import fleet as fleet_module
@@ -249,13 +250,13 @@ def test_two_ups_change_devices_one_after_the_other(home: Path, monkeypatch: pyt
     monkeypatch.setattr(lifecycle, "START_LIMIT_S", 0.0)
     monkeypatch.setattr(lifecycle, "STOP_LIMIT_S", 0.0)
     monkeypatch.setattr(simulated_fleet, "Membership", lambda *_: pytest.fail("the other one is at work"))
-    monkeypatch.setattr(own_devices, "Membership", lambda *_, **__: pytest.fail("the other one is at work"))
+    monkeypatch.setattr(membership, "Membership", lambda *_, **__: pytest.fail("the other one is at work"))
 
-    with lifecycle.one_at_a_time(home, own_devices.LOCK):
+    with lifecycle.one_at_a_time(home, DEVICES_LOCK):
         with pytest.raises(TwinError, match="another `python -m twin up` or `down` must end first"):
             simulated_fleet.set_count(state, 1, group=None, profile=Profile())
         with pytest.raises(TwinError, match="another `python -m twin up` or `down` must end first"):
-            own_devices.set_count(state, 1, group=None, dialect="lite")
+            set_own_devices(state, 1, group=None, dialect="lite")
 
 
 def test_a_full_disk_is_one_to_the_devices_and_ends_none_of_them(

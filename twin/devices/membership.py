@@ -1,12 +1,18 @@
-"""A device in the twin's account: thing, certificate, groups and rights; made by `join`, undone by `leave`."""
+"""A device in the twin's account: thing, certificate, groups and rights; made by `join`, undone by `leave`.
+
+The twin's own ones beside the edge servers: `up --devices N` makes them, the cloud keeps them running.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -16,13 +22,20 @@ from config.names import Names
 from twin import TwinError
 from twin.devices.identity import (
     BOUNDED,
+    CONFIG_FILE,
+    CREDENTIALS,
     Identity,
     certificate_authority,
     cloud_names,
     delete_certificate,
+    lite,
     make_certificate,
     plainly,
+    write_credentials,
 )
+from twin.files import private_folder, write_whole
+from twin.lifecycle import one_at_a_time
+from twin.process import devices_folder, end_edge_processes
 from twin.state import TwinState
 
 _MARK = {"madeBy": "twin-join"}
@@ -327,3 +340,113 @@ def _remove_unused_rights(state: TwinState) -> None:
         except ClientError as exc:
             if exc.response["Error"]["Code"] not in ("ResourceNotFoundException", "NoSuchEntity"):
                 raise
+
+
+OWN_LIMIT = 100
+DIALECTS = ("lite", "classic")
+DEVICES_LOCK = "devices.lock"
+_END_LIMIT_S = 20.0
+
+Progress = Callable[[str], None]
+
+
+def own_things(home: Path) -> list[str]:
+    """The things of the devices in a state folder."""
+    return sorted(path.parent.name for path in devices_folder(home).glob(f"*/{CONFIG_FILE}"))
+
+
+def set_own_devices(
+    state: TwinState,
+    count: int,
+    *,
+    group: str | None,
+    dialect: str,
+    own_rights: bool = False,
+    progress: Progress = lambda _text: None,
+) -> list[str]:
+    """Let there be exactly so many devices, `device-01` and up; those that exist are left as they are.
+
+    Args:
+        state: Of a running twin.
+        count: 0 to 100; surplus devices leave, the highest numbers first.
+        group: Thing group of new devices, as for `join`.
+        dialect: `lite` or `classic`: whose limits and quirks a new device has.
+        own_rights: As for `Membership`.
+        progress: Told what happens.
+
+    Returns:
+        The things.
+
+    Raises:
+        TwinError: If a value is not allowed, or a device cannot join or leave.
+    """
+    check_own_devices(count, dialect)
+    with one_at_a_time(state.home, DEVICES_LOCK):
+        return _set_own_devices(state, count, group, dialect, own_rights=own_rights, progress=progress)
+
+
+def check_own_devices(count: int, dialect: str) -> None:
+    """Refuse what `set_own_devices` refuses, before a twin runs.
+
+    Raises:
+        TwinError: A value is not allowed.
+    """
+    if not 0 <= count <= OWN_LIMIT:
+        raise TwinError(f"--devices must be from 0 to {OWN_LIMIT}, got {count}")
+    if dialect not in DIALECTS:
+        raise TwinError(f"--dialect must be one of {', '.join(DIALECTS)}, got {dialect!r}")
+
+
+def _set_own_devices(
+    state: TwinState, count: int, group: str | None, dialect: str, *, own_rights: bool, progress: Progress
+) -> list[str]:
+    wanted = [f"device-{number:02}" for number in range(1, count + 1)]
+    membership = Membership(state, own_rights=own_rights)
+    for thing in [thing for thing in _folders(state.home) if thing not in wanted]:
+        progress(f"{thing} leaves")
+        _remove(state, membership, thing)
+    present = own_things(state.home)
+    for thing in [thing for thing in wanted if thing not in present]:
+        progress(f"{thing} joins")
+        _add(state, membership, thing, group, dialect)
+    return wanted
+
+
+def _folders(home: Path) -> list[str]:
+    """Of devices that have joined or began to."""
+    folder = devices_folder(home)
+    return sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
+
+
+def _add(state: TwinState, membership: Membership, thing: str, group: str | None, dialect: str) -> None:
+    root = devices_folder(state.home) / thing
+    if root.is_dir():  # an interrupted start: its key may be lost, so it begins anew
+        _remove(state, membership, thing)
+    private_folder(root.parent)
+    private_folder(root)
+    identity = membership.join(thing, group)
+    write_credentials(root / CREDENTIALS, identity)
+    # Written last: a folder with it is a device that has joined, and is kept running.
+    write_whole(root / CONFIG_FILE, lite(identity, state.proxy_port, root=str(root), dialect=dialect), private=True)
+
+
+def _remove(state: TwinState, membership: Membership, thing: str) -> None:
+    root = devices_folder(state.home) / thing
+    # Without its configuration the cloud's process ends the device; what is left after that is ended here.
+    (root / CONFIG_FILE).unlink(missing_ok=True)
+    end_edge_processes(root)
+    membership.leave(thing)
+    remove_folder(root, "device")
+
+
+def remove_folder(folder: Path, whose: str) -> None:
+    """Delete the folder of what has left; its processes may take a moment to let go of it.
+
+    Raises:
+        TwinError: It is still there after 20 s.
+    """
+    deadline = time.monotonic() + _END_LIMIT_S
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            raise TwinError(f"the folder of a {whose} that left must be deletable, got {folder}: delete it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import time
 import urllib.error
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,8 +13,7 @@ from typing import Any
 
 from twin import TwinError
 from twin.devices.identity import certificate_authority, certificate_request, cloud_names, plainly
-from twin.devices.membership import Membership
-from twin.devices.own_devices import LOCK
+from twin.devices.membership import DEVICES_LOCK, Membership, remove_folder
 from twin.files import private_folder, write_whole
 from twin.lifecycle import one_at_a_time
 from twin.process import end_edge_processes, fleet_folder, open_files_limit
@@ -29,7 +27,6 @@ _OTHER_FILES = 500
 
 _BULK = 100
 _LIMIT_S = 120.0
-_END_LIMIT_S = 20.0
 _CHANGE_LIMIT_S = 30.0
 
 Progress = Callable[[str], None]
@@ -115,7 +112,7 @@ def set_devices(
         TwinError: If devices cannot join or leave.
     """
     if devices or fleet_folder(state.home).is_dir():
-        with one_at_a_time(state.home, LOCK):
+        with one_at_a_time(state.home, DEVICES_LOCK):
             _set_devices(state, devices, profile, progress)
 
 
@@ -138,7 +135,8 @@ def _set_devices(state: TwinState, devices: Sequence[SimulatedDevice], profile: 
     finally:
         identities.close()
     if not devices:
-        _remove_folder(folder)
+        end_edge_processes(folder)
+        remove_folder(folder, "fleet")
         membership.clean()
 
 
@@ -234,12 +232,3 @@ def _ask(state: TwinState, method: str, body: dict[str, Any], what: str) -> dict
         raise TwinError(f"{what} must be possible, got: {exc.read(2000).decode(errors='replace')}") from exc
     except (OSError, http.client.HTTPException, ValueError) as exc:
         raise TwinError(f"{what} must be possible, got: {exc!r}: see `python -m twin logs cloud`") from exc
-
-
-def _remove_folder(folder: Path) -> None:
-    end_edge_processes(folder)
-    deadline = time.monotonic() + _END_LIMIT_S
-    while folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        if time.monotonic() > deadline:
-            raise TwinError(f"the folder of a fleet that left must be deletable, got {folder}: delete it")
