@@ -48,7 +48,6 @@ from tools.set_up import ENVIRONMENTS
 from twin import TwinError
 from twin.ports import free_ports
 from twin.state import default_home, load_state
-from twin.status import find_logs
 
 LOG_BYTES = 200_000
 _FILES = ("config/*.toml", "cdk.json", "out/demo.json", "out/demo/*.log", "out/*/validation-report.json")
@@ -127,6 +126,9 @@ def write_bundle(file: Path, report: str, root: Path, home: Path) -> list[str]:
     versions = "\n".join(sorted({f"{each.name} {each.version}" for each in distributions()}))
     texts = {"doctor.txt": report, "versions.txt": f"{platform.platform()}, {platform.python_version()}\n{versions}\n"}
     paths = {path.relative_to(root).as_posix(): path for pattern in _FILES for path in root.glob(pattern)}
+    # Here, because it loads what makes certificates, which no check needs.
+    from twin.status import find_logs
+
     paths |= {f"twin/{name}.log": path for name, path in find_logs(home, "").items()}
     for name, path in paths.items():
         if path.is_file() and not path.is_symlink():
