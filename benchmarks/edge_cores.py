@@ -5,8 +5,10 @@ What two cores of this machine can give at most, two bare loops that share nothi
     .venv/bin/python benchmarks/edge_cores.py [--rounds 9] [--frames 60]
 
 Each way is a component in a process of its own, all are started first and then take turns, a round each; ratios are
-medians over rounds. The device that takes the answers has a process of its own for each. The quota needs root and a
-control group of its own; without, that row is left out.
+medians over rounds. The device that takes the answers has a process of its own for each, which may run anywhere: beside
+one core that is a core of its own, beside two it takes from them. With one core for both, as on a device that has one,
+two cores are compared with half of what they are. The quota needs root and a control group of its own; without, that
+row is left out.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_S = 0.02
 """Between two looks at which core runs what; each takes from the cores that are measured."""
 PAIR = "two bare loops at once, a core each"
+ALONE = "one core, the device on it, too"
 GROUP_V1, GROUP_V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 
 
@@ -144,11 +147,11 @@ def serve(how: dict[str, Any]) -> None:
     """Be one of the ways: read how many frames, answer with seconds and processor time.
 
     Args:
-        how: folder, cores (mask), group (control group to join, or empty), bare (the bare loop instead), settings.
+        how: folder, cores (mask), device (that of the device; by default all), group (control group to join, or empty),
+            bare (the bare loop instead), settings.
     """
     folder, package = Path(how["folder"]), mobilenet_package(ROOT / "out" / "bench" / "mobilenet")
-    everywhere = os.sched_getaffinity(0)
-    with RecordingDevice(folder / "ipc.sock", everywhere) as device:
+    with RecordingDevice(folder / "ipc.sock", set(how.get("device", os.sched_getaffinity(0)))) as device:
         if how.get("group"):
             (Path(how["group"]) / "cgroup.procs").write_text(str(os.getpid()))
         os.sched_setaffinity(0, how["cores"])
@@ -184,6 +187,7 @@ def compare(folder: Path, rounds: int, frames: int) -> None:
             Way("bare loop, one core", folder / "bare", cores=one, bare=True),
             Way("one core of the mask", folder / "one", cores=one),
             Way("one core, one thread asked for", folder / "asked", cores=one, settings={"parallel": 1, "threads": 1}),
+            Way(ALONE, folder / "alone", cores=one, device=one),
             Way("two cores", folder / "two", cores=two),
             Way("two cores, two threads an input", folder / "threads", cores=two, settings={"threads": 2}),
         ]
@@ -227,7 +231,8 @@ def table(ways: list[Way]) -> None:
             print(f"{first} / {second}: {statistics.median(a / b for a, b in pairs):.3f} (target {target})")
 
     print()
-    ratio("two cores", "one core of the mask", ">= 1.8")
+    ratio("two cores", ALONE, ">= 1.8")
+    ratio("two cores", "one core of the mask", "for comparison: the device has the other core for itself")
     ratio(PAIR, "bare loop, one core", "what this machine's two cores can give")
     ratio("two cores", PAIR, "for comparison")
     ratio("one core of the mask", "bare loop, one core", ">= 0.97")
