@@ -186,6 +186,45 @@ def test_a_new_app_is_synthesised_without_the_repository(installed: Installed, a
     assert (app / "requirements.txt").read_text().startswith(f"edgewright[twin]=={SETTINGS['project']['version']}\n")
 
 
+#: Runs a command as in an environment that has what the wheel asks for without an extra, and nothing else.
+ALONE = """
+import importlib.metadata, re, runpy, sys
+known, left = {"setuptools"}, ["edgewright"]
+while left:
+    name = re.match(r"[\\w.-]+", left.pop())[0].lower().replace("_", "-")
+    if name not in known:
+        known.add(name)
+        try:
+            left += [text for text in importlib.metadata.requires(name) or () if "extra ==" not in text]
+        except importlib.metadata.PackageNotFoundError:
+            pass
+modules = importlib.metadata.packages_distributions()
+missing = {top for top, names in modules.items() if not known & {name.lower().replace("_", "-") for name in names}}
+assert "numpy" in missing and "aws_cdk" not in missing
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.argv[:] = sys.argv[1:]
+if sys.argv[0] == "edgewright":
+    from edgewright.cli import main
+    main()
+else:
+    sys.path.insert(0, "")
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_set_up_and_synth_need_no_extra(installed: Installed, app: Path) -> None:
+    assert "runtime-" in installed.run("python", "-c", ALONE, "edgewright", "setup", cwd=app)
+    assert installed.run("python", "-c", ALONE, "app.py", cwd=app) == ""  # and exit code 0
+    with pytest.raises(AssertionError, match=r"needs numpy, which is not installed: pip install 'edgewright\[twin\]'"):
+        installed.run("python", "-c", ALONE, "edgewright", "plan", cwd=app)
+
+
 def test_a_new_app_plans_its_changes_also_as_a_folder_of_a_larger_repository(installed: Installed, app: Path) -> None:
     def git_in_app(*words: str) -> None:
         who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
