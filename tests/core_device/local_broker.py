@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.core_device.tls_identity import make_identity
 from twin.core_device.client_devices.authority import CertificateAuthority
 from twin.core_device.client_devices.broker import Broker, Limits
+from twin.core_device.client_devices.client_connection import listen
 
 WAIT_S = 30.0
 
@@ -51,7 +52,7 @@ class Local:
     async def start(self, port: int = 0) -> None:
         roots = self.folder / "tls" / "ca.pem"
         context = self.authority.server_context(["127.0.0.1"], timedelta(hours=1), roots)
-        await self.broker.start(context, "127.0.0.1", port)
+        await listen(self.broker, context, "127.0.0.1", port)
 
     def tls(self, *, certificate: bool = True) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata="".join(self.authority.certificates))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import ssl
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Protocol
 from paho.mqtt.matcher import MQTTMatcher
 
 from . import packets
-from .client_connection import ClientTls, Connection
 from .packets import Connect, Kind, Message
 
 log = logging.getLogger(__name__)
@@ -74,6 +72,23 @@ Receiver = Callable[[Message], None]
 _MESSAGE_BYTES = 200
 
 
+class Line(Protocol):
+    """A client's connection, as the broker uses it; `client_connection.Connection` is one."""
+
+    session: Session | None
+    will: Message | None
+
+    def send(self, packet: bytes) -> None:
+        """Write a packet."""
+
+    def unread_bytes(self) -> int:
+        """What is written and not sent yet."""
+        ...
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once; a will is sent."""
+
+
 @dataclass(eq=False)
 class Session:
     """What is kept of a client as long as its session lasts."""
@@ -89,7 +104,7 @@ class Session:
     """By packet id, the oldest first; None once PUBREC has come for it."""
     received: set[int] = field(default_factory=set)
     """Ids of QoS 2 that came and are not released."""
-    connection: Connection | None = None
+    connection: Line | None = None
     dropped: int = 0
     refused: int = 0
     _ids: itertools.cycle[int] = field(default_factory=lambda: itertools.cycle(range(1, 65536)))
@@ -113,25 +128,24 @@ class Broker:
         self.port: int | None = None
         self.held_bytes = 0
         self._is_full = False
-        self._connections: set[Connection] = set()
+        self._connections: set[Line] = set()
         self._retained: dict[str, Message] = {}
         self._subscribers: dict[str, dict[Session | Receiver, int]] = {}
         self._matching = MQTTMatcher()  # type: ignore[no-untyped-call]
         self._server: asyncio.Server | None = None
 
-    async def start(self, context: ssl.SSLContext, host: str, port: int) -> None:
-        """Listen.
+    async def start(self, protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
+        """Listen; `client_connection.listen` does it with TLS.
 
         Args:
-            context: With the server's certificate; asks clients for theirs.
+            protocol: Makes the protocol of a connection, which calls `admit` first.
             host: Address to bind.
             port: 0 for any.
 
         Raises:
             OSError: The port is taken.
         """
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: ClientTls(Connection(self), context, self.limits), host, port)
+        self._server = await asyncio.get_running_loop().create_server(protocol, host, port)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -158,14 +172,14 @@ class Broker:
             if forget:
                 self._forget(session)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Line) -> bool:
         """Take a new connection; False where there is no room."""
         if len(self._connections) >= self.limits.connections:
             return False
         self._connections.add(connection)
         return True
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: Line) -> None:
         """A connection has ended."""
         self._connections.discard(connection)
         session = connection.session
@@ -178,7 +192,7 @@ class Broker:
         if connection.will is not None and session is not None:
             self.receive(session, connection.will)
 
-    def open_session(self, connection: Connection, connect: Connect) -> tuple[Session, bool]:
+    def open_session(self, connection: Line, connect: Connect) -> tuple[Session, bool]:
         """The session of a client that may come in, and whether it was there before."""
         found = self.sessions.get(connect.client_id)
         if found is not None and found.connection is not None:

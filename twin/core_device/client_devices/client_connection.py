@@ -7,15 +7,13 @@ import logging
 import re
 import ssl
 from asyncio.sslproto import SSLProtocol
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twin.ports import abort
 
 from . import packets
+from .broker import Broker, Limits, Session
 from .packets import Acknowledgement, Bare, Connect, Kind, MalformedError, Message, Publish, Refusal, Subscribe
-
-if TYPE_CHECKING:
-    from .broker import Broker, Limits, Session
 
 log = logging.getLogger(__name__)
 
@@ -242,3 +240,18 @@ class ClientTls(SSLProtocol):
         """The socket is closed, in the middle of TLS, too."""
         super().connection_lost(exc)
         self._connection.closed()
+
+
+async def listen(broker: Broker, context: ssl.SSLContext, host: str, port: int) -> None:
+    """Have a broker listen with TLS.
+
+    Args:
+        broker: Is started.
+        context: With the server's certificate; asks clients for theirs.
+        host: Address to bind.
+        port: 0 for any.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    await broker.start(lambda: ClientTls(Connection(broker), context, broker.limits), host, port)

@@ -28,6 +28,7 @@ from . import AUTH, BRIDGE, EMQX, IP_DETECTOR, MOQUETTE
 from .authority import CertificateAuthority
 from .bridge import Bridge, MappingError, parse_mappings
 from .broker import Broker
+from .client_connection import listen
 from .device_auth import DeviceCloud, Identities, Permissions, PermissionsError, UnreachableError, parse_permissions
 
 log = logging.getLogger(__name__)
@@ -244,11 +245,11 @@ class ClientDevices:
         life = timedelta(seconds=life_s)
         context = await asyncio.to_thread(self._authority.server_context, hosts, life, roots)
         try:
-            await self.broker.start(context, HOST, port)
+            await listen(self.broker, context, HOST, port)
         except OSError as exc:
             # Several core devices of a twin are on one machine, where a port is one's alone.
             log.warning("the broker cannot have port %d (%s): it takes a free one", port, exc.strerror)
-            await self.broker.start(context, HOST, 0)
+            await listen(self.broker, context, HOST, 0)
         self._had = (configured, self.broker.port or port)
         log.info("the broker for client devices listens on %s:%s", HOST, self.broker.port)
 
