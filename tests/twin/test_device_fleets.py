@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -84,3 +85,22 @@ def test_a_property_that_leaves_the_template_leaves_the_fleet(deploy: Deploy, cl
     assert "Description" not in client("sagemaker").describe_device_fleet(DeviceFleetName="fans")
     assert names(client("sagemaker"), "fans") == ["fan-1"]
     client("sagemaker").deregister_devices(DeviceFleetName="fans", DeviceNames=["fan-1"])
+
+
+def test_fleets_are_listed_by_name_time_and_order(client: Clients) -> None:
+    sagemaker = client("sagemaker")
+    for name in ("list-b", "list-a"):
+        sagemaker.create_device_fleet(
+            DeviceFleetName=name, RoleArn=ROLE, OutputConfig={"S3OutputLocation": "s3://somewhere/"}
+        )
+
+    def listed(**filters: Any) -> list[str]:
+        found = sagemaker.list_device_fleets(NameContains="list-", **filters)
+        return [each["DeviceFleetName"] for each in found["DeviceFleetSummaries"]]
+
+    made = sagemaker.describe_device_fleet(DeviceFleetName="list-a")["CreationTime"]
+    assert listed(SortBy="NAME", SortOrder="Ascending") == ["list-a", "list-b"]
+    assert listed(SortBy="CREATION_TIME", SortOrder="Ascending") == ["list-b", "list-a"]
+    assert listed(SortBy="LAST_MODIFIED_TIME") == ["list-a", "list-b"]
+    assert listed(LastModifiedTimeAfter=made + timedelta(hours=1)) == []
+    assert listed(CreationTimeBefore=made - timedelta(hours=1)) == []

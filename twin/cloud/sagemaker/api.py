@@ -31,11 +31,17 @@ from twin.cloud.aws.protocol import (
 from twin.cloud.aws.shapes import check_request
 from twin.cloud.credentials import role_session
 from twin.cloud.ministack.registry import register_background, register_service, register_store
-from twin.cloud.sagemaker.neo import SERVICE_PRINCIPAL, CompilationJobs, DeviceFleets, EdgePackagingJobs
+from twin.cloud.sagemaker.neo import (
+    PAGE_SIZE,
+    SERVICE_PRINCIPAL,
+    CompilationJobs,
+    DeviceFleets,
+    EdgePackagingJobs,
+    selected,
+)
 from twin.cloud_process import Settings
 
 _LIMIT_S = 60.0
-_PAGE_SIZE = 10
 
 
 class Endpoints:
@@ -81,26 +87,11 @@ class Endpoints:
         return {}
 
     def list(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
-        """ListModels, ListEndpointConfigs, ListEndpoints, with their filters, orders and pages."""
-        name, order = f"{kind}Name", {"Name": f"{kind}Name", "Status": "EndpointStatus"}
-        shown = (name, f"{kind}Arn", "CreationTime", "LastModifiedTime", "EndpointStatus")
-
-        def selected(record: dict[str, Any]) -> bool:
-            status = record.get("EndpointStatus")
-            return (
-                request.get("NameContains", "") in record[name]
-                and request.get("StatusEquals", status) == status
-                and request.get("CreationTimeAfter", 0) <= record["CreationTime"]
-                and request.get("CreationTimeBefore", record["CreationTime"]) >= record["CreationTime"]
-            )
-
-        found = sorted(
-            filter(selected, self._records[kind].values()),
-            key=lambda record: record.get(order.get(request.get("SortBy", ""), "CreationTime"), ""),
-            reverse=request.get("SortOrder", "Descending") == "Descending",
-        )
+        """ListModels, ListEndpointConfigs, ListEndpoints."""
+        shown = (f"{kind}Name", f"{kind}Arn", "CreationTime", "LastModifiedTime", "EndpointStatus")
+        found = selected(kind, self._records[kind].values(), request)
         items = [{key: record[key] for key in shown if key in record} for record in found]
-        return page(f"{kind}s", items, request, usual=_PAGE_SIZE)
+        return page(f"{kind}s", items, request, usual=PAGE_SIZE)
 
     async def invoke(self, name: str, body: bytes) -> bytes:
         """InvokeEndpoint: the answer of the model's server."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 import boto3
@@ -30,7 +33,35 @@ FINAL_STATUSES = ("COMPLETED", "FAILED", "STOPPED")
 
 _PARALLEL_JOBS = 2
 _DEFAULT_RUNTIME_S = 900
-_PAGE_SIZE = 10
+PAGE_SIZE = 10
+
+
+def selected(kind: str, records: Iterable[dict[str, Any]], request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records that a list call asks for, in its order; all of SageMaker's lists filter and sort alike.
+
+    Args:
+        kind: What is listed: Endpoint for the keys EndpointName and EndpointStatus.
+        records: All there are.
+        request: NameContains, StatusEquals, CreationTime and LastModifiedTime with After or Before, SortBy, SortOrder.
+    """
+
+    def fits(record: dict[str, Any]) -> bool:
+        status = record.get(f"{kind}Status")
+        return (
+            request.get("NameContains", "") in record[f"{kind}Name"]
+            and request.get("StatusEquals", status) == status
+            and all(
+                request.get(f"{key}After", 0) <= record.get(key, 0) <= request.get(f"{key}Before", math.inf)
+                for key in ("CreationTime", "LastModifiedTime")
+            )
+        )
+
+    # Older calls say CreationTime, those for devices CREATION_TIME.
+    by = request.get("SortBy", "CreationTime").replace("_", "").lower()
+    key = {"name": f"{kind}Name", "status": f"{kind}Status", "lastmodifiedtime": "LastModifiedTime"}.get(
+        by, "CreationTime"
+    )
+    return sorted(filter(fits, records), key=itemgetter(key), reverse=request.get("SortOrder") != "Ascending")
 
 
 class CompilationJobs:
@@ -82,25 +113,9 @@ class CompilationJobs:
         return self._job(request)
 
     def list(self, request: dict[str, Any]) -> dict[str, Any]:
-        """ListCompilationJobs, with its filters, orders and pages."""
-
-        def selected(job: dict[str, Any]) -> bool:
-            return (
-                request.get("NameContains", "") in job["CompilationJobName"]
-                and request.get("StatusEquals", job["CompilationJobStatus"]) == job["CompilationJobStatus"]
-                and request.get("CreationTimeAfter", 0) <= job["CreationTime"]
-                and request.get("CreationTimeBefore", job["CreationTime"]) >= job["CreationTime"]
-                and request.get("LastModifiedTimeAfter", 0) <= job["LastModifiedTime"]
-                and request.get("LastModifiedTimeBefore", job["LastModifiedTime"]) >= job["LastModifiedTime"]
-            )
-
-        order = {"Name": "CompilationJobName", "Status": "CompilationJobStatus"}
-        found = sorted(
-            filter(selected, self.records.values()),
-            key=lambda job: job[order.get(request.get("SortBy", ""), "CreationTime")],
-            reverse=request.get("SortOrder", "Descending") == "Descending",
-        )
-        return page("CompilationJobSummaries", [_summary(job) for job in found], request, usual=_PAGE_SIZE)
+        """ListCompilationJobs."""
+        found = selected("CompilationJob", self.records.values(), request)
+        return page("CompilationJobSummaries", [_summary(job) for job in found], request, usual=PAGE_SIZE)
 
     def stop(self, request: dict[str, Any]) -> dict[str, Any]:
         """StopCompilationJob; stopping twice is fine."""
@@ -267,8 +282,9 @@ class DeviceFleets:
     def list(self, request: dict[str, Any]) -> dict[str, Any]:
         """ListDeviceFleets."""
         kept = ("DeviceFleetName", "DeviceFleetArn", "CreationTime", "LastModifiedTime")
-        found = [{key: record[key] for key in kept} for record in self._records.values()]
-        return page("DeviceFleetSummaries", found, request, usual=_PAGE_SIZE)
+        records = selected("DeviceFleet", self._records.values(), request)
+        found = [{key: record[key] for key in kept} for record in records]
+        return page("DeviceFleetSummaries", found, request, usual=PAGE_SIZE)
 
     def register(self, request: dict[str, Any]) -> dict[str, Any]:
         """RegisterDevices; a device that is registered already is described anew."""
@@ -298,7 +314,7 @@ class DeviceFleets:
             for fleet in fleets
             for device in fleet["devices"].values()
         ]
-        return page("DeviceSummaries", found, request, usual=_PAGE_SIZE)
+        return page("DeviceSummaries", found, request, usual=PAGE_SIZE)
 
     def _fleet(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["DeviceFleetName"]
