@@ -121,8 +121,9 @@ class HandlerService(ConnectedService):
             self._dispatcher = None
 
     def _submit(self, topic: str, payload: bytes) -> None:
-        if self._dispatcher:
-            self._dispatcher.submit(topic, payload)
+        # Of the SDK's thread: the service may end meanwhile.
+        if dispatcher := self._dispatcher:
+            dispatcher.submit(topic, payload)
 
 
 def _heard(settings: HandlerSettings) -> set[tuple[Side, str]]:
