@@ -15,11 +15,16 @@ import pytest
 import skl2onnx
 import skops.io
 from onnx import TensorProto, helper, numpy_helper, save
-from sklearn.datasets import load_iris
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import TunedThresholdClassifierCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from sklearn.svm import LinearSVC
@@ -503,6 +508,8 @@ def test_an_estimator_becomes_a_model_that_gives_the_same(tmp_path: Path, stages
 
 
 TREES = ("--trust", "sklearn.tree._tree.Tree")
+_CALIBRATION = "sklearn.calibration"
+CALIBRATED = ("--trust", f"{_CALIBRATION}._CalibratedClassifier", "--trust", f"{_CALIBRATION}._SigmoidCalibration")
 
 
 @pytest.mark.filterwarnings("ignore:Skipping features")  # of scikit-learn, about the column that is left out
@@ -569,6 +576,49 @@ def test_an_estimator_whose_limit_would_be_lost_is_refused_also_within_a_pipelin
 
     with pytest.raises(estimators.EstimatorError, match=r"the likeliest class, Pipeline cuts at 0\.\d+, of which "):
         made(tmp_path, stages, "--from", file, *(word for name in scoring for word in ("--trust", f"sklearn.{name}")))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (LinearDiscriminantAnalysis(), "LinearDiscriminantAnalysis of two classes, whose scores are doubled: fit Cal"),
+        (CalibratedClassifierCV(GaussianNB(), method="isotonic"), "CalibratedClassifierCV of method=.isotonic., which"),
+        (KNeighborsClassifier(weights="distance"), "KNeighborsClassifier of weights=.distance., which are lost: fit"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_is_converted_wrongly_is_refused_where_no_row_shows_it(
+    tmp_path: Path, stages: Path, estimator: Any, message: str
+) -> None:
+    # findings/skl2onnx-{discriminant-of-two-classes,isotonic-calibration-in-steps,neighbours-lose-their-weights}.sh
+    rows, kinds = load_breast_cancer(return_X_y=True)
+    fitted = make_pipeline(StandardScaler(), estimator).fit(rows, kinds)
+    file = dumped(tmp_path / "wrong.skops", fitted)
+
+    with pytest.raises(estimators.EstimatorError, match=f"one that skl2onnx converts rightly, got {message}"):
+        made(tmp_path, stages, "--from", file, *CALIBRATED)
+
+
+def test_a_discriminant_of_two_classes_is_right_once_it_is_calibrated(tmp_path: Path, stages: Path) -> None:
+    rows, kinds = load_breast_cancer(return_X_y=True)
+    fitted = CalibratedClassifierCV(LinearDiscriminantAnalysis(), cv=3).fit(rows, kinds)
+    file = dumped(tmp_path / "calibrated.skops", fitted)
+
+    _, lines = made(tmp_path, stages, "--from", file, *CALIBRATED)
+
+    assert lines[0].startswith("calibrated.skops: as ONNX it gives what the estimator gives, to ")
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_an_estimator_of_several_labels_a_row_is_refused(tmp_path: Path, stages: Path, labels: int) -> None:
+    # findings/skl2onnx-perceptron-of-two-labels.sh
+    rows, kinds = load_iris(return_X_y=True)
+    several = np.eye(3, dtype=int)[kinds, :labels]
+    fitted = MLPClassifier((4,), solver="lbfgs", tol=1.0, random_state=0).fit(rows, several)
+    file = dumped(tmp_path / "several.skops", fitted)
+
+    with pytest.raises(estimators.EstimatorError, match=f"a classifier must have one target, got {labels}: make a mod"):
+        made(tmp_path, stages, "--from", file)
 
 
 def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
