@@ -101,7 +101,7 @@ def joining(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return ["device-01"][:count]
 
     monkeypatch.setattr(predictions.client_device, "ClientDevices", Clients)  # type: ignore[attr-defined]
-    monkeypatch.setattr(predictions, "set_own_devices", set_count)  # type: ignore[attr-defined]
+    monkeypatch.setattr(predictions, "set_own_devices", set_count)
     monkeypatch.setattr(predictions.boto3, "client", lambda *_, **__: Greengrass())  # type: ignore[attr-defined]
     return did
 
