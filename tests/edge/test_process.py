@@ -253,6 +253,42 @@ def test_libraries_that_are_loaded_meanwhile_stay_whole() -> None:
     assert result.stdout.strip() == "whole"
 
 
+MAPPING = """7f0000002000-7f0000004000 {rights} 00002000 fe:00 12                        /usr/lib/a b.so
+Size:                  8 kB
+Rss:                   {rss} kB
+Pss:                   8 kB
+Anonymous:             {anonymous} kB
+Swap:                  {swap} kB
+SwapPss:               0 kB
+VmFlags:
+"""
+
+
+@pytest.mark.parametrize(
+    ("rights", "rss", "anonymous", "swap", "released"),
+    [
+        ("r--p", 8, 0, 0, True),
+        ("r--p", 8, 4, 0, False),  # relocated
+        ("r--p", 4, 0, 4, False),  # relocated, and in part swapped out
+        ("r--p", 0, 0, 8, False),
+        ("r--p", 0, 0, 0, False),  # nothing to be had; an emulator that counts nothing
+        ("rw-p", 8, 0, 0, False),
+        ("r--s", 8, 0, 0, False),
+    ],
+)
+def test_only_what_is_as_its_file_has_it_is_released(
+    rights: str, rss: int, anonymous: int, swap: int, released: bool
+) -> None:
+    code = MAPPING.format(rights="r-xp", rss=8, anonymous=8, swap=0).replace("7f0000002000", "7f0000000000")
+    other = MAPPING.format(rights=rights, rss=rss, anonymous=anonymous, swap=swap)
+
+    found = process._unchanged_code(f"{code}{other}\n\u2028 x\n")
+
+    assert found == ([(0x7F0000002000, 0x2000, "/usr/lib/a b.so")] if released else [])
+    assert process._unchanged_code(other) == []  # data: the file has no code in memory
+    assert process._unchanged_code("") == []
+
+
 def test_a_component_ends_by_itself_twice_an_hour_at_most(tmp_path: Path) -> None:
     now = [1_000_000.0]
 

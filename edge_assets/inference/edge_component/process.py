@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 ARENAS = 2
 _MADV_DONTNEED = 4  # of Linux's mman.h
 _MAPPINGS = Path("/proc/self/smaps")
+_CODE = re.compile(r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<rights>r-xp|r--p) \S+ \S+ \S+ +(?P<file>/.*)")
+_SIZES = re.compile(r"^(Rss|Anonymous|Swap): +([0-9]+) kB$", re.MULTILINE)
 
 
 class EnvironmentPointer:
@@ -184,33 +187,37 @@ def release_code() -> None:
     load.restype = ctypes.c_void_p
     # One that is held is mapped and relocated as a whole, and stays so: of one that another thread loads or closes,
     # the next lines would tear away what the loader writes.
-    named = {name for _, _, name in _unchanged_code(_text(_MAPPINGS))}
+    own = os.path.realpath("/proc/self/exe")
+    named = {name for _, _, name in _unchanged_code(_text(_MAPPINGS))} - {own}
     held = {name: load(os.fsencode(name), os.RTLD_LAZY | os.RTLD_NOLOAD) for name in named}
-    held[os.path.realpath("/proc/self/exe")] = load(None, os.RTLD_LAZY)
-    for start, size, name in list(_unchanged_code(_text(_MAPPINGS))):
+    held[own] = load(None, os.RTLD_LAZY)
+    for start, size, name in _unchanged_code(_text(_MAPPINGS)):
         if held.get(name):
             advise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_DONTNEED)
     for handle in filter(None, held.values()):
         close(ctypes.c_void_p(handle))
 
 
-def _unchanged_code(mappings: str) -> Iterator[tuple[int, int, str]]:
-    """Code and constants that are as their file has them, by the text of /proc/PID/smaps.
+def _unchanged_code(mappings: str) -> list[tuple[int, int, str]]:
+    """Libraries' code and constants in memory that are as their file has them, by the text of /proc/PID/smaps.
 
-    What a page has beyond its file would be lost: what a loader wrote into it, a debugger's breakpoint.
+    What a page has beyond its file would be lost: what a loader wrote into it, a debugger's breakpoint. Such pages are
+    anonymous, or swapped out and then counted there alone.
 
     Returns:
         First address, bytes and file of each mapping.
     """
-    start = end = 0
-    file = ""
-    for line in mappings.splitlines():
-        name, value, *rest = line.split(maxsplit=5)
-        if not name.endswith(":"):
-            start, end = (int(address, 16) for address in name.split("-"))
-            file = rest[3] if len(rest) > 3 and value in ("r-xp", "r--p") else ""
-        elif name == "Anonymous:" and value == "0" and file.startswith("/"):
-            yield start, end - start, file
+    found, libraries = [], set()
+    for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", mappings, flags=re.MULTILINE):
+        head, sizes = _CODE.match(mapping), dict(_SIZES.findall(mapping))
+        if head is None:
+            continue
+        start, end = int(head["start"], 16), int(head["end"], 16)
+        if head["rights"] == "r-xp":
+            libraries.add(head["file"])
+        if sizes.get("Rss", "0") != "0" and sizes.get("Anonymous") == sizes.get("Swap") == "0":
+            found.append((start, end - start, head["file"]))
+    return [piece for piece in found if piece[2] in libraries]
 
 
 def free_bytes() -> int:
