@@ -126,10 +126,11 @@ def write_bundle(file: Path, report: str, root: Path, home: Path) -> list[str]:
     versions = "\n".join(sorted({f"{each.name} {each.version}" for each in distributions()}))
     texts = {"doctor.txt": report, "versions.txt": f"{platform.platform()}, {platform.python_version()}\n{versions}\n"}
     paths = {path.relative_to(root).as_posix(): path for pattern in _FILES for path in root.glob(pattern)}
-    # Here, because it loads what makes certificates, which no check needs.
-    from twin.status import find_logs
+    # What makes certificates is loaded with it; a report of this machine must not fail for want of that.
+    with suppress(ImportError):
+        from twin.status import find_logs
 
-    paths |= {f"twin/{name}.log": path for name, path in find_logs(home, "").items()}
+        paths |= {f"twin/{name}.log": path for name, path in find_logs(home, "").items()}
     for name, path in paths.items():
         if path.is_file() and not path.is_symlink():
             texts[name] = _begin_or_end(path)

@@ -193,14 +193,19 @@ def _parts(part: Any, seen: set[int] | None = None) -> Iterator[Any]:
             yield from _parts(each, seen)
     elif hasattr(part, "get_params"):
         yield part
-        for value in vars(part).values():
-            yield from _parts(value, seen)
+        for name, value in vars(part).items():
+            # What was calibrated, as it came: scores that skl2onnx doubles are put right behind it.
+            if not (name == "estimator" and hasattr(part, "calibrated_classifiers_")):
+                yield from _parts(value, seen)
 
 
 def _converted_wrongly(estimator: Any) -> Iterator[str]:
     """What skl2onnx never converts rightly, and rows drawn at random may not show (findings/skl2onnx-*.sh)."""
     for part in _parts(estimator):
         kind = type(part).__name__
+        # Another one is what a search or a vote made its own from.
+        if not any(name.endswith("_") for name in vars(part)):
+            continue
         if getattr(part, "method", None) == "isotonic":
             yield f'{kind} of method="isotonic", which answers in steps then: fit it with method="sigmoid"'
         if kind.startswith("KNeighbors") and getattr(part, "weights", None) == "distance":

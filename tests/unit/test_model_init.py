@@ -19,9 +19,10 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
-from sklearn.model_selection import TunedThresholdClassifierCV
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -597,6 +598,20 @@ def test_what_is_converted_wrongly_is_refused_where_no_row_shows_it(
 
     with pytest.raises(estimators.EstimatorError, match=f"one that skl2onnx converts rightly, got {message}"):
         made(tmp_path, stages, "--from", file, *CALIBRATED)
+
+
+def test_what_was_only_tried_or_is_put_right_behind_is_not_refused() -> None:
+    rows, kinds = load_iris(return_X_y=True)
+
+    def refused(weights: str) -> list[str]:
+        search = GridSearchCV(KNeighborsClassifier(weights="distance"), {"weights": [weights]})
+        return list(estimators._converted_wrongly(search.fit(rows, kinds)))
+
+    discriminant = FrozenEstimator(LinearDiscriminantAnalysis().fit(rows, kinds == 1))
+
+    assert refused("uniform") == []
+    assert len(refused("distance")) == 1
+    assert list(estimators._converted_wrongly(CalibratedClassifierCV(discriminant).fit(rows, kinds == 1))) == []
 
 
 def test_a_discriminant_of_two_classes_is_right_once_it_is_calibrated(tmp_path: Path, stages: Path) -> None:

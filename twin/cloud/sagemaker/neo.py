@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from operator import itemgetter
 from typing import Any
 
 import boto3
@@ -61,7 +60,9 @@ def selected(kind: str, records: Iterable[dict[str, Any]], request: dict[str, An
     key = {"name": f"{kind}Name", "status": f"{kind}Status", "lastmodifiedtime": "LastModifiedTime"}.get(
         by, "CreationTime"
     )
-    return sorted(filter(fits, records), key=itemgetter(key), reverse=request.get("SortOrder") != "Ascending")
+    return sorted(
+        filter(fits, records), key=lambda record: record.get(key, ""), reverse=request.get("SortOrder") != "Ascending"
+    )
 
 
 class CompilationJobs:
