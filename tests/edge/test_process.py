@@ -147,6 +147,15 @@ def test_without_glibc_nothing_is_trimmed(monkeypatch: pytest.MonkeyPatch) -> No
     process._library_call.cache_clear()
 
 
+def said(program: str) -> str:
+    """What a program says that runs in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=True
+    ).stdout.strip()
+
+
 RELEASING = """
 import re
 import numpy, onnxruntime
@@ -167,16 +176,8 @@ print(numpy.linalg.inv(numpy.eye(2)).sum())
 
 @linux_only
 def test_code_of_libraries_leaves_memory_and_runs_again() -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", RELEASING],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    released_kb, product, total = said(RELEASING).split()
 
-    released_kb, product, total = result.stdout.split()
     assert int(released_kb) > 10_000
     assert (product, total) == ("5", "2.0")
 
@@ -226,31 +227,13 @@ print(ctypes.string_at(address, 1).hex())
 
 @linux_only
 def test_code_that_was_changed_in_memory_stays_as_it_is() -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", CHANGED],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-
-    assert result.stdout.strip() == "cc"
+    assert said(CHANGED) == "cc"
 
 
 @linux_only
 def test_libraries_that_are_loaded_meanwhile_stay_whole() -> None:
     """Two threads load and close libraries, one releases code: a page that is lost ends the process."""
-    result = subprocess.run(
-        [sys.executable, "-c", LOADED_MEANWHILE],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "edge_assets" / "inference")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-
-    assert result.stdout.strip() == "whole"
+    assert said(LOADED_MEANWHILE) == "whole"
 
 
 MAPPING = """7f0000002000-7f0000004000 {rights} 00002000 fe:00 12                        /usr/lib/a b.so

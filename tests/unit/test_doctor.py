@@ -3,6 +3,7 @@
 import http.server
 import json
 import socket
+import sys
 import threading
 import zipfile
 from collections import namedtuple
@@ -305,6 +306,15 @@ def test_a_damaged_state_and_what_cannot_be_read_are_in_no_bundles_way(
 
     with zipfile.ZipFile(tmp_path / "s.zip") as archive:
         assert archive.read("cdk.json").decode() == "cannot be read: [Errno 13] Permission denied"
+
+
+def test_a_bundle_is_made_where_what_the_twin_needs_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cdk.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "twin.status", None)  # as if it could not be imported
+
+    names = doctor.write_bundle(tmp_path / "s.zip", "", tmp_path, tmp_path)
+
+    assert {"doctor.txt", "versions.txt", "cdk.json"} <= set(names)
 
 
 def test_a_long_log_is_sent_from_its_end(tmp_path: Path) -> None:
