@@ -89,13 +89,9 @@ _TAG_ROUTES: list[Route] = [
 ]
 
 
-_ROUTES = [
-    *components.ROUTES,
-    *deployments.ROUTES,
-    *core_devices.ROUTES,
-    *client_devices.ROUTES,
-    *_TAG_ROUTES,
-]
+#: Each with its `ROUTES`, and the `STORES` behind them.
+_CALLS = (components, deployments, core_devices, client_devices)
+_ROUTES = [*(route for each in _CALLS for route in each.ROUTES), *_TAG_ROUTES]
 
 
 async def handle(
@@ -200,13 +196,9 @@ def _require(identity: DeviceIdentity, operation: str, resource: str) -> None:
 def install(settings: Settings) -> None:
     """Add the service and its stores to MiniStack, and listen on the data port."""
     register_service("greengrass", handle)
-    register_store("greengrass_components", components.COMPONENTS)
-    register_store("greengrass_deployments", deployments.DEPLOYMENTS)
-    register_store("greengrass_revisions", deployments.REVISIONS)
-    register_store("greengrass_core_devices", core_devices.CORE_DEVICES)
-    register_store("greengrass_client_devices", client_devices.ASSOCIATIONS)
-    register_store("greengrass_connectivity", client_devices.CONNECTIVITY)
-    register_store("greengrass_authorities", client_devices.AUTHORITIES)
+    for each in _CALLS:
+        for name, mapping in each.STORES.items():
+            register_store(name, mapping)
     _register_types()
     listener = Listener("Greengrass data plane", settings.data_port, serve, tls=True)
     register_background(listener.name, start=listener.start, stop=listener.stop)

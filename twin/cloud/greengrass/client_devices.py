@@ -354,3 +354,9 @@ ROUTES: list[Route] = [
     ("GET", _CONNECTIVITY, _get),
     ("PUT", _CONNECTIVITY, _update),
 ]
+
+STORES = {
+    "greengrass_client_devices": ASSOCIATIONS,
+    "greengrass_connectivity": CONNECTIVITY,
+    "greengrass_authorities": AUTHORITIES,
+}

@@ -412,3 +412,5 @@ ROUTES: list[Route] = [
     ("GET", _COMPONENTS + "/(arn:[^/]+)", _get),
     ("DELETE", _COMPONENTS + "/(arn:[^/]+)", _delete),
 ]
+
+STORES = {"greengrass_components": COMPONENTS}

@@ -270,3 +270,5 @@ ROUTES: list[Route] = [
     ("GET", _CORE_DEVICES + "/([^/]+)/installedComponents", _list_installed_components),
     ("GET", _CORE_DEVICES + "/([^/]+)/effectiveDeployments", _list_effective_deployments),
 ]
+
+STORES = {"greengrass_core_devices": CORE_DEVICES}

@@ -342,3 +342,5 @@ ROUTES: list[Route] = [
     ("POST", _DEPLOYMENTS + "/([^/]+)/cancel", _cancel),
     ("DELETE", _DEPLOYMENTS + "/([^/]+)", _delete),
 ]
+
+STORES = {"greengrass_deployments": DEPLOYMENTS, "greengrass_revisions": REVISIONS}
