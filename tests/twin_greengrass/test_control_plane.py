@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.twin_greengrass.started_cloud import Cloud
+from twin.cloud.aws.shapes import mistakes
 
 
 def test_a_component_version_is_described_and_never_changes(
@@ -164,3 +165,11 @@ def test_devices_are_given_names_of_aws(cloud: Cloud) -> None:
     assert credentials == data.replace("-ats.iot.", ".credentials.iot.")
     with pytest.raises(iot.exceptions.InvalidRequestException):
         iot.describe_endpoint(endpointType="iot:Jobs")
+
+
+def test_a_member_is_known_by_the_name_that_it_has_on_the_wire() -> None:
+    role = "arn:aws:iam::000000000000:role/Greengrass"
+
+    assert mistakes("greengrassv2", "AssociateServiceRoleToAccount", {"RoleArn": role}) == []
+    (missing,) = mistakes("greengrassv2", "AssociateServiceRoleToAccount", {"roleArn": role}, unknown=True)
+    assert missing.startswith("Value null at 'roleArn'")

@@ -102,13 +102,16 @@ def _check(shape: Shape, value: Any, path: str, unknown: bool) -> Iterator[str]:
     here = path or "request"
     match shape.type_name, value:
         case "structure", dict():
+            # Greengrass writes `roleArn` as RoleArn, and what came with its first version alike.
+            on_wire = {name: member.serialization.get("name", name) for name, member in shape.members.items()}
+            members = {on_wire[name]: member for name, member in shape.members.items()}
             for name in shape.required_members:
-                if value.get(name) is None and not shape.members[name].serialization.get("location"):
+                if value.get(on_wire[name]) is None and not shape.members[name].serialization.get("location"):
                     yield f"Value null at '{_member(path, name)}' failed to satisfy constraint: Member must not be null"
             for name, member in value.items():
-                if name in shape.members:
+                if name in members:
                     if member is not None:
-                        yield from _check(shape.members[name], member, _member(path, name), unknown)
+                        yield from _check(members[name], member, _member(path, name), unknown)
                 elif not unknown:
                     yield f"Value at '{_member(path, name)}' failed to satisfy constraint: Member is unknown"
         case "map", dict():

@@ -259,7 +259,7 @@ def update_connectivity(core: str, body: bytes) -> Document:
         NotFoundError: There is no such thing.
     """
     entries = _document(body).get("ConnectivityInfo")
-    check_request(SERVICE, "UpdateConnectivityInfo", {"connectivityInfo": _as_in_model(entries)})
+    check_request(SERVICE, "UpdateConnectivityInfo", {"ConnectivityInfo": entries})
     assert isinstance(entries, list)  # noqa: S101 - checked by the model
     if len(entries) > ENTRIES:
         raise InvalidRequestError([("ConnectivityInfo", f"must have at most {ENTRIES} entries, got {len(entries)}")])
@@ -268,16 +268,6 @@ def update_connectivity(core: str, body: bytes) -> Document:
     version = str(uuid.uuid4())
     CONNECTIVITY[core] = {"entries": entries, "version": version}
     return {"Version": version, "Message": "Connectivity Info Updated"}
-
-
-def _as_in_model(entries: Any) -> Any:
-    """Entries by the model's member names, which begin in small letters; on the wire they begin in capitals."""
-    if not isinstance(entries, list):
-        return entries
-    return [
-        {name[:1].lower() + name[1:]: value for name, value in entry.items()} if isinstance(entry, dict) else entry
-        for entry in entries
-    ]
 
 
 def _document(body: bytes) -> Document:
