@@ -43,9 +43,7 @@ python:
 	@$(PYTHON) -c "$$SUPPORTED"
 
 # `run-environment` and the like; tools/set_up.py does only what is not done.
-ENVIRONMENTS := $(addsuffix -environment,run dev compliance sagemaker docs model openvino cuda)
-.PHONY: $(ENVIRONMENTS)
-$(ENVIRONMENTS): %-environment: python
+%-environment: python
 	@$(PYTHON) tools/set_up.py $*
 
 # The wheels that travel to devices: fetched once, so that synth needs no network.

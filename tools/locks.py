@@ -29,13 +29,14 @@ from packaging.tags import Tag, cpython_tags, mac_platforms
 from packaging.tags import compatible_tags as _pure_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from tools.set_up import ENVIRONMENTS, INSTALLER_LOCK
 from tools.wheelhouse import Pin, read_pins
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the packages of all locks ask for, and their wheels: written here, read by tests/unit/test_locks.py.
 METADATA = "requirements-metadata.json"
-#: In this order: later ones keep to the versions of earlier ones.
-NAMES = ("installer", "", "twin", "dev", "model", "sagemaker", "compliance", "docs", "openvino", "cuda")
+#: Of every environment, in this order: later ones keep to the versions of earlier ones.
+LOCKS = (INSTALLER_LOCK, *dict.fromkeys(lock for each in ENVIRONMENTS.values() for lock in each.locks))
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LIMIT_S = 900
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version", PYTHONS[0], "--generate-hashes")
@@ -216,10 +217,9 @@ def renew(root: Path, packages: Sequence[str], *, everything: bool) -> None:
         LockError: No set of versions fits, or the registry did not answer.
     """
     upgrade = ["--upgrade"] if everything else [f"--upgrade-package={name}" for name in packages]
-    for name in NAMES:
-        stem = "-".join(filter(None, ("requirements", name)))
-        print(f"› {stem}.txt", flush=True)
-        _uv(root, *_COMPILE, *_LOCK, *upgrade, f"{stem}.in", "-o", f"{stem}.txt")
+    for lock in LOCKS:
+        print(f"› {lock}", flush=True)
+        _uv(root, *_COMPILE, *_LOCK, *upgrade, str(Path(lock).with_suffix(".in")), "-o", lock)
     record(root)
 
 
@@ -253,7 +253,7 @@ def record(root: Path) -> None:
 def all_locks(root: Path) -> list[Path]:
     """Every lock of the repository: of this machine's environments, of devices, of functions."""
     return [
-        *(root / f"{'-'.join(filter(None, ('requirements', name)))}.txt" for name in NAMES),
+        *(root / lock for lock in LOCKS),
         # What set-up packs wheels in has copies of them.
         *sorted(each for each in (root / "edge_assets").glob("**/*.lock") if "wheelhouse" not in each.parts),
     ]

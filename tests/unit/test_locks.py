@@ -57,6 +57,7 @@ def test_the_metadata_is_of_the_locked_packages_and_no_others(metadata: dict[str
 
 def test_every_lock_is_installed_by_something_that_is_checked_here() -> None:
     assert {lock for locks in TOGETHER.values() for lock in locks} == set(all_locks(ROOT))
+    assert set(ROOT.glob("requirements*.txt")) <= set(all_locks(ROOT))
 
 
 def lock(folder: Path, *lines: str) -> list[Path]:
