@@ -149,9 +149,8 @@ class Page:
                 self._logs_at = self.looked_at
                 await self._list_logs()
             if view != before or not self.parts:
-                self._put("rollout", parts.rollout(view))
-                self._put("alarms", parts.alarms(view))
-                self._put("targets", parts.targets(view))
+                for name, write in parts.OF_VIEW.items():
+                    self._put(name, write(view))
                 self._put("devices", parts.devices(view, self.messages.heartbeats))
             self._put("trouble", parts.trouble(view, self.messages))
             self._put("glance", parts.glance(view, self.messages))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -269,6 +269,10 @@ def alarms(view: View) -> str:
 def targets(view: View) -> str:
     """Options of the forms that name a device."""
     return "".join(f"<option>{escape(each.thing)}</option>" for each in view.devices[:DEVICES])
+
+
+#: Parts of what the account says alone, each by its place: written anew whenever that has changed.
+OF_VIEW: Mapping[str, Callable[[View], str]] = {"rollout": rollout, "alarms": alarms, "targets": targets}
 
 
 def models(stage: Stage) -> str:
