@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from edge_component import BackOff
-from edge_component.ipc import IpcError, Publisher, RefusedError
+from edge_component.ipc import IpcError, Publication, Publisher, RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ KEEP_AFTER_S = 0.1
 LONGEST_KEEP_PAUSE_S = 10.0
 #: So many leave together when others follow: waking up for each costs the processor as much as publishing it.
 GROUP = 8
+#: After a failure so many leave one by one: nucleus lite takes few at once, and what is behind a failure arrives twice.
+SINGLY = 1000
 TABLE = "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)"
 
 
@@ -265,33 +268,36 @@ class Outbox:
         back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
         since: float | None = None
         before: Publisher | None = None
-        while (head := self._head()) is not None:
-            publisher, message = head
-            topic = message.topic
+        singly = 0
+        while (found := self._next(1 if singly else GROUP)) is not None:
+            publisher, messages = found
             if publisher is not before:
                 since, before = None, publisher
-            since = self._clock() if since is None else since
-            try:
-                publication = publisher.publish(topic, message.payload)
-                while not publication.wait(KEEP_AFTER_S):
-                    self._keep()
-            except RefusedError as exc:
-                self._drop(topic, str(exc))
-            except IpcError as exc:
-                waited_s = self._clock() - since
-                if waited_s < self._give_up_s:
-                    log.warning("answer on %s kept, tried for %.1f s: %s", topic, waited_s, exc)
-                    self._keep()
-                    self._pause(back_off.pause_s())
-                    continue
-                self._drop(topic, f"given up after {waited_s:.0f} s: {exc}")
-            self._remove(message)
-            back_off.reset()
-            since = None
+            begun = _begun(publisher, messages)
+            for message, publication in zip(messages, begun, strict=False):
+                since = self._clock() if since is None else since
+                try:
+                    self._wait(publication)
+                except RefusedError as exc:
+                    self._drop(message.topic, str(exc))
+                except IpcError as exc:
+                    waited_s = self._clock() - since
+                    if waited_s < self._give_up_s:
+                        log.warning("answer on %s kept, tried for %.1f s: %s", message.topic, waited_s, exc)
+                        self._keep()
+                        self._pause(back_off.pause_s())
+                        # Those behind it are published again, too, so that the last to arrive is the newest.
+                        singly = SINGLY
+                        break
+                    self._drop(message.topic, f"given up after {waited_s:.0f} s: {exc}")
+                self._remove(message)
+                back_off.reset()
+                since, singly = None, max(singly - 1, 0)
         self._keep_at = 0.0
         self._keep()
 
-    def _head(self) -> tuple[Publisher, _Message] | None:
+    def _next(self, most: int) -> tuple[Publisher, list[_Message]] | None:
+        """The way out, and what is to be published next: the oldest on disk, or what waits in memory, up to so many."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._memory or self._may_publish())
@@ -306,9 +312,15 @@ class Outbox:
                 continue
             kept = self._spool.first()
             if kept is not None:
-                return publisher, _Message(*kept)
-            if self._memory:
-                return publisher, self._memory[0]
+                return publisher, [_Message(*kept)]
+            with self._changed:
+                waiting = list(islice(self._memory, most))
+            if waiting:
+                return publisher, waiting
+
+    def _wait(self, publication: Publication) -> None:
+        while not publication.wait(KEEP_AFTER_S):
+            self._keep()
 
     def _may_publish(self) -> bool:
         return bool(self._publisher and self.waiting) and not self._held
@@ -350,6 +362,30 @@ class Outbox:
     def _drop(self, topic: str, reason: str) -> None:
         self.dropped += 1
         log.error("answer on %s dropped: %s", topic, reason)
+
+
+class _Failed:
+    """A publication that has not begun."""
+
+    def __init__(self, failure: IpcError) -> None:
+        self._failure = failure
+
+    def wait(self, timeout_s: float) -> bool:  # noqa: ARG002 - as a publication has it
+        """Raise what kept it; see `Publication.wait`."""
+        raise self._failure
+
+
+def _begun(publisher: Publisher, messages: Sequence[_Message]) -> list[Publication]:
+    """Begin to publish in order, up to the first that cannot be begun for now."""
+    begun: list[Publication] = []
+    for message in messages:
+        try:
+            begun.append(publisher.publish(message.topic, message.payload))
+        except IpcError as exc:
+            begun.append(_Failed(exc))
+            if not isinstance(exc, RefusedError):
+                break
+    return begun
 
 
 def _tell(message: _Message) -> None:
