@@ -291,7 +291,7 @@ class _Events(Response):
         await self._page.tell(receive, send)
 
 
-_PARTS = ("trouble", "glance", "rollout", "devices", "predictions", "alarms", "targets", "logs")
+_PARTS = ("trouble", "glance", "devices", "predictions", "logs", *parts.OF_VIEW)
 
 
 def _tail(path: Path) -> list[str]:
