@@ -12,15 +12,12 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-import numpy as np
-
-from config.places import PROJECT as ROOT
 from tools.bill import bill_of
 from tools.cloud_assembly import read_assembly
 from tools.detections import drawn
 from tools.predictions import SCENES, Scene, scores_of, truths_on_scenes
-from tools.train_digits import digit_png
 from twin.page.html import figures, histogram, matrix, page, pictures, table, time_line
+from twin.predict import sample_of
 from twin.state import TwinState
 from twin.status import find_logs, take_status
 
@@ -112,26 +109,22 @@ def _digits(predictions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _judged(predictions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[bytes, str, str, str, bool]]:
-    with np.load(ROOT / "edge_assets" / "models" / "digits" / "samples.npz", allow_pickle=False) as samples:
-        images = samples["images"]
     for each in sorted(predictions, key=lambda each: (each["label"] == each["expected"], each["probability"])):
         wrong = each["label"] != each["expected"]
         more = f"is {each['expected']}, {each['probability']:.3f}" if wrong else f"{each['probability']:.3f}"
-        png = digit_png(images[each["index"]])
-        yield png, f"sample {each['index']}, a {each['expected']}", f"said {each['label']}", more, wrong
+        picture, _ = sample_of("digits", each["index"])
+        yield picture, f"sample {each['index']}, a {each['expected']}", f"said {each['label']}", more, wrong
 
 
 def _scenes(scenes: Sequence[Scene]) -> str:
     """Those on which the most is wrong first."""
     there = truths_on_scenes()
-    with np.load(ROOT / "edge_assets" / "models" / SCENES / "samples.npz", allow_pickle=False) as samples:
-        images = samples["images"]
 
     def shown() -> Iterator[tuple[bytes, str, str, str, bool]]:
         for scene in scenes:
             index, found = scene["index"], scores_of(scene)
             said, right = (sorted(each.label for each in some) for some in (found, there[index]))
-            picture = drawn(digit_png(images[index]), found, there[index], SCENE_PIXELS)
+            picture = drawn(sample_of(SCENES, index)[0], found, there[index], SCENE_PIXELS)
             more = f"has {', '.join(right)}" if said != right else ""
             yield picture, f"scene {index}", ", ".join(said) or "nothing", more, said != right
 

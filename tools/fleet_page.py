@@ -8,7 +8,6 @@ can also ask, and let something fail: `python -m twin ui`.
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import boto3
@@ -18,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from config.loader import stage_names
 from config.stage import Stage
 from tools.inventory import take
-from tools.predict import clients_of, connected
+from tools.predict import clients_of, connected, errors_told
 from tools.set_up import require
 from twin import TwinError
 from twin.inventory import Account
@@ -52,18 +51,15 @@ def of_account(session: boto3.Session, stage: Stage) -> Source:
     )
 
 
+@errors_told("fleet_page")
 def main(
     stage: Annotated[str, typer.Option("--stage", help="The deployed stage.")] = "dev",
     port: Annotated[int | None, typer.Option("--port", min=1024, max=65535, help="By default a free one.")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser, too.")] = False,
 ) -> None:
     """Serve the live page of a stage in AWS on this machine until Ctrl-C."""
-    try:
-        require("python -m tools.fleet_page", "dev", "awsiot", "awscrt")
-        run(of_account(boto3.Session(), stage_of(stage)), port, open_it=open_it)
-    except (TwinError, BotoCoreError) as exc:
-        print(f"fleet_page: {exc}", file=sys.stderr)
-        raise typer.Exit(1) from exc
+    require("python -m tools.fleet_page", "dev", "awsiot", "awscrt")
+    run(of_account(boto3.Session(), stage_of(stage)), port, open_it=open_it)
 
 
 if __name__ == "__main__":

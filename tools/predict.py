@@ -12,10 +12,10 @@ from __future__ import annotations
 import queue
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from typing import Any
 
 import boto3
 import typer
@@ -126,45 +126,29 @@ def connected(session: boto3.Session, region: str, **settings: Any) -> Iterator[
             connection.disconnect().result(_STEP_S)
 
 
-def clients_of(session: boto3.Session, stage: Stage) -> Callable[[str], Any]:
+def clients_of(session: boto3.Session, stage: Stage) -> asking.Clients:
     """Make a maker of clients in the stage's region."""
     return lambda service: session.client(service, region_name=stage.region, config=_BOUNDED)
 
 
-def main(
-    model: asking.Model = None,
-    stage: Annotated[str, typer.Option("--stage", help="The deployed stage.")] = "dev",
-    index: asking.Index = None,
-    image: asking.Picture = None,
-    features: asking.Features = None,
-    inputs: asking.Inputs = None,
-    device: asking.Device = None,
-    watch: asking.Watch = False,
-    count: asking.Count = None,
-    timeout: asking.Timeout = 15,
-    message_bytes: asking.Longest = asking.LONGEST,
-    as_json: asking.AsJson = False,
-) -> None:
-    """Ask a model of a stage's devices over AWS IoT, or listen to them, with the credentials of this shell."""
+@contextmanager
+def errors_told(program: str) -> Iterator[None]:
+    """Tell an error that a user can act on as one message, and end with exit code 1."""
     try:
-        subjects = (index, image, features, inputs)
-        wanted, asked, models = asking.prepared(stage, model, subjects, watching=watch, longest=message_bytes)
-        require("python -m tools.predict", "dev", "awsiot", "awscrt")
-        session = boto3.Session()
-        asking.run(
-            lambda: connected(session, wanted.region),
-            clients_of(session, wanted),
-            wanted,
-            asked,
-            models=models,
-            device=device,
-            count=count,
-            timeout_s=timeout,
-            as_json=as_json,
-        )
+        yield
     except (TwinError, BotoCoreError) as exc:
-        print(f"predict: {exc}", file=sys.stderr)
+        print(f"{program}: {exc}", file=sys.stderr)
         raise typer.Exit(1) from exc
+
+
+def _in_aws(stage: Stage) -> tuple[asking.Connect, asking.Clients]:
+    require("python -m tools.predict", "dev", "awsiot", "awscrt")
+    session = boto3.Session()
+    return lambda: connected(session, stage.region), clients_of(session, stage)
+
+
+_ABOUT = "Ask a model of a stage's devices over AWS IoT, or listen to them, with the credentials of this shell."
+main = errors_told("predict")(asking.command("dev", _in_aws, _ABOUT))
 
 
 if __name__ == "__main__":

@@ -19,22 +19,21 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import boto3
-import numpy as np
 
 from config.client_devices import ClientDevices
 from config.names import Names
-from config.places import PROJECT as ROOT
+from config.places import MODELS
 from config.public_components import PUBLIC_COMPONENTS
 from config.routes import DEVICES
 from edge_inference.messages import Score
 from tools.detections import Truth, mean_average_precision, truths_in
 from tools.offline_deploy import DeploymentError
-from tools.train_digits import digit_png
 from twin import TwinError, faults
 from twin.devices import client_device
 from twin.devices.identity import BOUNDED, delete_certificate, plainly
 from twin.devices.membership import SHARED_RIGHTS, Membership, set_own_devices
 from twin.operator import OperatorClient
+from twin.predict import sample_of, samples_of
 from twin.state import TwinState
 
 _ANSWER_S = 3
@@ -70,23 +69,20 @@ def accuracy(predictions: list[Prediction]) -> float:
     return sum(p["label"] == p["expected"] for p in predictions) / len(predictions) if predictions else 0.0
 
 
-def _ask(operator: OperatorClient, names: Names, model: str, request: dict[str, Any]) -> dict[str, Any]:
+def _ask(operator: OperatorClient, names: Names, model: str, what: str, subject: dict[str, Any]) -> dict[str, Any]:
     """Ask until there is an answer: a request that a device took just before it was killed is lost with it."""
-    request = _to_the_edge_server(request, names)
+    # Other devices with the same models leave it alone.
+    request = {"request_id": what.replace(" ", "-"), **subject, "device": names.edge_server}
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return operator.request(
+            answer = operator.request(
                 names.request_topic(model), request, names.response_topic(model), timeout_s=_ANSWER_S
             )
+            return _right(what, answer)
         except TwinError as exc:
             if attempt == _ATTEMPTS:
                 raise PredictionError(f"{request['request_id']}, asked {_ATTEMPTS} times: {exc}") from exc
     raise AssertionError("unreachable")
-
-
-def _to_the_edge_server(request: dict[str, Any], names: Names) -> dict[str, Any]:
-    """The request, which other devices with the same models leave alone."""
-    return {**request, "device": names.edge_server}
 
 
 def _right(what: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -95,10 +91,15 @@ def _right(what: str, answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _prediction(what: str, index: int, expected: str, answer: dict[str, Any]) -> Prediction:
-    label, top = _right(what, answer)["label"], answer["top_k"]
-    probability, latency_ms = top[0]["probability"], answer["latency_ms"]
-    return Prediction(index=index, label=label, expected=expected, probability=probability, latency_ms=latency_ms)
+def _prediction(index: int, expected: str, answer: dict[str, Any]) -> Prediction:
+    probability, latency_ms = answer["top_k"][0]["probability"], answer["latency_ms"]
+    return Prediction(
+        index=index, label=answer["label"], expected=expected, probability=probability, latency_ms=latency_ms
+    )
+
+
+def _as_picture(png: bytes) -> dict[str, Any]:
+    return {"image": base64.b64encode(png).decode()}
 
 
 def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iterator[Prediction]:
@@ -112,15 +113,13 @@ def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iter
     Raises:
         PredictionError: an error answer, or none within 30 s of repeated asking.
     """
-    samples = np.load(ROOT / "edge_assets" / "models" / model / "samples.npz", allow_pickle=False)
-    for index, (image, label) in enumerate(zip(samples["images"], samples["labels"], strict=True)):
-        picture = {"image": base64.b64encode(digit_png(image)).decode()}
-        request = {"request_id": f"digit-{index}", **({"index": index} if index < _BY_INDEX else picture)}
-        answer = _ask(operator, names, model, request)
-        yield _prediction(f"digit {index}", index, str(label), answer)
+    for index in range(len(samples_of(model)[1]["images"])):
+        picture, label = sample_of(model, index)
+        subject = {"index": index} if index < _BY_INDEX else _as_picture(picture)
+        yield _prediction(index, label, _ask(operator, names, model, f"digit {index}", subject))
 
 
-IRIS, PICTURES, SCENES = "iris", "image-classification", "digit-detector"
+IRIS, SCENES = "iris", "digit-detector"
 PICTURE_TOPIC = "gg/sageMakerEdgeManager/image-classification"
 ANSWER_LIMIT_S = 30.0
 
@@ -149,23 +148,12 @@ def predict_flowers(operator: OperatorClient, names: Names) -> list[Prediction]:
         One prediction a flower.
 
     Raises:
-        PredictionError: An error answer, or none within 30 s.
+        PredictionError: An error answer, or none within 30 s of repeated asking.
     """
-    folder = ROOT / "edge_assets" / "models" / IRIS
-    labels = json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"]
-    predictions = []
-    with np.load(folder / "samples.npz", allow_pickle=False) as samples:
-        flowers = list(zip(samples["rows"].tolist(), samples["labels"].tolist(), strict=True))
-    for index, (row, species) in enumerate(flowers):
-        request = _to_the_edge_server({"request_id": f"iris-{index}", "features": row}, names)
-        try:
-            answer = operator.request(
-                names.request_topic(IRIS), request, names.response_topic(IRIS), timeout_s=ANSWER_LIMIT_S
-            )
-        except TwinError as exc:
-            raise PredictionError(f"iris {index}: {exc}") from exc
-        predictions.append(_prediction(f"iris {index}", index, labels[species], answer))
-    return predictions
+    return [
+        _prediction(index, sample_of(IRIS, index)[1], _ask(operator, names, IRIS, f"iris {index}", {"features": row}))
+        for index, row in enumerate(samples_of(IRIS)[1]["rows"].tolist())
+    ]
 
 
 def find_digits(operator: OperatorClient, names: Names) -> list[Scene]:
@@ -181,21 +169,16 @@ def find_digits(operator: OperatorClient, names: Names) -> list[Scene]:
     Raises:
         PredictionError: An error answer, or none within 30 s of repeated asking.
     """
-    with np.load(ROOT / "edge_assets" / "models" / SCENES / "samples.npz", allow_pickle=False) as samples:
-        images = samples["images"]
     scenes = []
-    for index, image in enumerate(images):
-        request = {"request_id": f"scene-{index}", "image": base64.b64encode(digit_png(image)).decode()}
-        answer = _right(f"scene {index}", _ask(operator, names, SCENES, request))
+    for index in range(len(samples_of(SCENES)[1]["images"])):
+        answer = _ask(operator, names, SCENES, f"scene {index}", _as_picture(sample_of(SCENES, index)[0]))
         scenes.append(Scene(index=index, objects=answer["objects"], latency_ms=answer["latency_ms"]))
     return scenes
 
 
 def truths_on_scenes() -> list[list[Truth]]:
     """What is on the held-out scenes."""
-    folder = ROOT / "edge_assets" / "models" / SCENES
-    labels = json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"]
-    return truths_in(folder / "samples.npz", labels) or []
+    return truths_in(MODELS / SCENES / "samples.npz", samples_of(SCENES)[0]["labels"]) or []
 
 
 def precision_of(scenes: Sequence[Scene]) -> float:
@@ -292,8 +275,7 @@ class Site:
             PredictionError: The client is not answered, or with an error.
             TwinError: The line cannot be cut.
         """
-        with np.load(ROOT / "edge_assets" / "models" / MODEL / "samples.npz", allow_pickle=False) as samples:
-            picture, expected = digit_png(samples["images"][SAMPLE]), str(samples["labels"][SAMPLE])
+        picture, expected = sample_of(MODEL, SAMPLE)
         (self._folder / "digit.png").write_bytes(picture)
         # It discovers its core by itself; and a core lets in without its line whom the cloud has verified before.
         _run_client(self._folder, "ask", MODEL, "--image", "digit.png")
@@ -301,7 +283,7 @@ class Site:
         faults.do(self._state, self._core, "cut-network", "")
         answer = json.loads(_run_client(self._folder, "ask", MODEL, "--image", "digit.png"))
         self.remove(on_status)
-        return _prediction(CAMERA, SAMPLE, expected, answer)
+        return _prediction(SAMPLE, expected, _right(CAMERA, answer))
 
     def remove(self, on_status: OnStatus = _silent) -> None:
         """Let both leave; what is not there is fine.

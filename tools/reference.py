@@ -231,7 +231,7 @@ def commands() -> str:
     lines += ["## Tools", ""]
     for file in sorted((ROOT / "tools").glob("*.py")):
         text = file.read_text(encoding="utf-8")
-        if "\ndef main(" not in text:
+        if not re.search(r"^(def main\(|main = )", text, re.MULTILINE):
             continue
         about = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
         lines += [f"### python -m tools.{file.stem}", _cell(about), ""]

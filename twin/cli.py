@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.names import Names
+from config.stage import Stage
 from twin import TwinError, faults, lifecycle
 from twin import inventory as inventory_module
 from twin import predict as asking
@@ -196,36 +197,12 @@ def _show_components(known: list[CoreDeviceStatus]) -> None:
         _output.print(f"and {len(known) - _DEVICES_SHOWN} more core devices: --json has them all")
 
 
-@application.command()
-def predict(
-    model: asking.Model = None,
-    index: asking.Index = None,
-    image: asking.Picture = None,
-    features: asking.Features = None,
-    inputs: asking.Inputs = None,
-    device: asking.Device = None,
-    watch: asking.Watch = False,
-    count: asking.Count = None,
-    timeout: asking.Timeout = 15,
-    message_bytes: asking.Longest = asking.LONGEST,
-    stage: Annotated[str, typer.Option("--stage", help="The deployed stage.")] = "twin",
-    as_json: AsJson = False,
-) -> None:
-    """Ask a model on the devices, or listen to what they say."""
-    subjects = (index, image, features, inputs)
-    wanted, asked, models = asking.prepared(stage, model, subjects, watching=watch, longest=message_bytes)
+def _on_the_twin(_stage: Stage) -> tuple[asking.Connect, asking.Clients]:
     state = _running()
-    asking.run(
-        lambda: OperatorClient(state),
-        lambda service: boto3.client(service, **state.client_arguments()),
-        wanted,
-        asked,
-        models=models,
-        device=device,
-        count=count,
-        timeout_s=timeout,
-        as_json=as_json,
-    )
+    return lambda: OperatorClient(state), lambda service: boto3.client(service, **state.client_arguments())
+
+
+application.command()(asking.command("twin", _on_the_twin, "Ask a model on the devices, or listen to what they say."))
 
 
 @application.command()

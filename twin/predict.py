@@ -36,24 +36,8 @@ MESSAGE_BYTES = 128 << 10
 _AROUND_PICTURE = 250  # topic, braces, request_id, device
 _SILENCE_S = 30.0
 
-Model = Annotated[str | None, typer.Argument(help="The model's name, such as digits; with --watch, all by default.")]
-Index = Annotated[int | None, typer.Option("--index", min=0, help="A held-out sample that travels with the model.")]
-Picture = Annotated[Path | None, typer.Option("--image", help="A picture; one that is too large is scaled down.")]
-Features = Annotated[str | None, typer.Option("--features", help="A row as JSON: an object by names, or a list.")]
-Inputs = Annotated[str | None, typer.Option("--inputs", help="Raw tensors as JSON: an object of nested lists.")]
-Device = Annotated[str | None, typer.Option("--device", help="Only this device shall answer; by default all do.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Show what devices say, until Ctrl-C or --count.")]
-Count = Annotated[int | None, typer.Option("--count", min=1, help="End --watch after so many messages.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, max=300, help="Seconds to wait for an answer.")]
 #: A longer packet makes nucleus lite lose its connection.
-Longest = Annotated[
-    int,
-    typer.Option(
-        "--message-bytes", min=1000, max=MESSAGE_BYTES, help="Longest message; the classic nucleus takes 131072."
-    ),
-]
 LONGEST = PACKET_BYTES.value
-AsJson = Annotated[bool, typer.Option("--json", help="Print messages as they came.")]
 
 
 class Link(Protocol):
@@ -64,6 +48,9 @@ class Link(Protocol):
 
     def listen(self, topic: str) -> AbstractContextManager[queue.SimpleQueue[bytes]]:
         """Receive everything on an exact topic while in the block."""
+
+
+Connect = Callable[[], AbstractContextManager[Link]]
 
 
 @dataclass(frozen=True)
@@ -118,9 +105,7 @@ def question(
     Raises:
         TwinError: The stage has no such model, not exactly one thing is asked, or it cannot be sent.
     """
-    listed = [each.folder for each in stage.models]
-    if model not in listed:
-        raise TwinError(f"MODEL must be one that stage {stage.name} lists: {', '.join(listed)}, got {model or 'none'}")
+    model = _listed(stage, model)
     given = {"--index": index, "--image": image, "--features": features, "--inputs": inputs}
     if len(names := [name for name, value in given.items() if value is not None]) != 1:
         raise TwinError(f"one of {', '.join(given)} must be given, got {' and '.join(names) or 'none'}")
@@ -142,6 +127,13 @@ def question(
     if (size := len(json.dumps(asked.request)) + _AROUND_PICTURE) > longest:
         raise TwinError(f"a message must have at most {longest} bytes, got about {size}: raise --message-bytes")
     return asked
+
+
+def _listed(stage: Stage, model: str | None) -> str:
+    listed = [each.folder for each in stage.models]
+    if model not in listed:
+        raise TwinError(f"MODEL must be one that stage {stage.name} lists: {', '.join(listed)}, got {model or 'none'}")
+    return str(model)
 
 
 def of_picture(model: str, content: bytes, name: str, longest: int = LONGEST) -> Question:
@@ -173,7 +165,7 @@ def sample_of(model: str, index: int) -> tuple[bytes, str]:
     """
     picture, label = b"", ""
     with suppress(OSError, ValueError, KeyError, IndexError, TypeError):
-        declaration, arrays = _samples(model)
+        declaration, arrays = samples_of(model)
         if "labels" in arrays:
             label = str(declaration["labels"][int(arrays["labels"][index])])
         if "images" in arrays:
@@ -189,7 +181,8 @@ def sample_of(model: str, index: int) -> tuple[bytes, str]:
 
 
 @lru_cache(maxsize=4)
-def _samples(model: str) -> tuple[Json, dict[str, Any]]:
+def samples_of(model: str) -> tuple[Json, dict[str, Any]]:
+    """A model's declaration, and the arrays of its held-out samples."""
     import numpy as np
 
     declaration = json.loads((MODELS / model / "model.json").read_text(encoding="utf-8-sig"))
@@ -327,44 +320,23 @@ def show(console: Console, asked: Question, answer: Json, round_trip_s: float) -
     console.print(f"{answer.get('latency_ms', 0):.2f} ms on the device, {round_trip_s * 1000:.0f} ms there and back")
 
 
-def run(
-    connect: Callable[[], AbstractContextManager[Link]],
-    clients: Clients,
-    stage: Stage,
-    asked: Question | None,
-    *,
-    models: list[str],
-    device: str | None,
-    count: int | None,
-    timeout_s: float,
-    as_json: bool,
+def ask_and_show(
+    connect: Connect, clients: Clients, stage: Stage, asked: Question, *, timeout_s: float, as_json: bool
 ) -> None:
-    """Connect, then ask or watch, and print.
+    """Connect, ask, and print the answer.
 
     Args:
         connect: Makes the client.
         clients: Makes AWS clients, to look for the reason of silence.
         stage: The stage.
-        asked: The request; None to watch.
-        models: To watch.
-        device: The device that shall answer; None for all.
-        count: End watching after so many messages; None for never.
+        asked: The request.
         timeout_s: How long to wait for an answer.
-        as_json: Print messages as they came.
+        as_json: Print it as it came.
 
     Raises:
         TwinError: Nobody answered, or with an error.
     """
-    console, names = Console(highlight=False, soft_wrap=True), Names(stage.name)
-    if asked is None:
-        with suppress(KeyboardInterrupt), connect() as link:
-            for topic, message in watch(link, stage, models, count):
-                if not as_json:
-                    console.print(line_of(topic, message), markup=False)
-                elif message:
-                    typer.echo(message.decode(errors="replace"))
-        return
-    asked.request.update({"device": device} if device else {})
+    names = Names(stage.name)
     with connect() as link:
         started = time.monotonic()
         try:
@@ -377,40 +349,75 @@ def run(
     if as_json:
         typer.echo(json.dumps(answer))
     elif "error" not in answer:
-        show(console, asked, answer, took_s)
+        show(_console(), asked, answer, took_s)
     if "error" in answer:
         raise TwinError(f"{answer.get('device')} says {answer['error']['code']}: {answer['error']['message']}")
 
 
-def prepared(
-    stage_name: str,
-    model: str | None,
-    subjects: tuple[int | None, Path | None, str | None, str | None],
-    *,
-    watching: bool,
-    longest: int,
-) -> tuple[Stage, Question | None, list[str]]:
-    """Check a command line before anything is connected.
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+_Model = Annotated[str | None, typer.Argument(help="The model's name, such as digits; with --watch, all by default.")]
+_Index = Annotated[int | None, typer.Option("--index", min=0, help="A held-out sample that travels with the model.")]
+_Picture = Annotated[Path | None, typer.Option("--image", help="A picture; one that is too large is scaled down.")]
+_Features = Annotated[str | None, typer.Option("--features", help="A row as JSON: an object by names, or a list.")]
+_Inputs = Annotated[str | None, typer.Option("--inputs", help="Raw tensors as JSON: an object of nested lists.")]
+_Device = Annotated[str | None, typer.Option("--device", help="Only this device shall answer; by default all do.")]
+_Watching = Annotated[bool, typer.Option("--watch", help="Show what devices say, until Ctrl-C or --count.")]
+_Count = Annotated[int | None, typer.Option("--count", min=1, help="End --watch after so many messages.")]
+_Timeout = Annotated[float, typer.Option("--timeout", min=1, max=300, help="Seconds to wait for an answer.")]
+_Longest = Annotated[
+    int,
+    typer.Option(
+        "--message-bytes", min=1000, max=MESSAGE_BYTES, help="Longest message; the classic nucleus takes 131072."
+    ),
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print messages as they came.")]
+
+
+def command(
+    stage_by_default: str, place: Callable[[Stage], tuple[Connect, Clients]], about: str
+) -> Callable[..., None]:
+    """Make a command line that asks a model, or listens.
 
     Args:
-        stage_name: The stage's name.
-        model: The model's, if given.
-        subjects: Index, image, features, inputs.
-        watching: Whether to listen instead of asking.
-        longest: The longest message, bytes.
-
-    Returns:
-        The stage, the request to send unless watching, and the models to watch.
-
-    Raises:
-        TwinError: It asks for what cannot be.
+        stage_by_default: The stage's name.
+        place: Where a stage is, once the command line is right: makes its MQTT client, and AWS clients.
+        about: Says what the command does.
     """
-    stage = stage_of(stage_name)
-    if not watching:
-        return stage, question(stage, model, *subjects, longest), []
-    if any(subject is not None for subject in subjects):
-        raise TwinError("--watch only listens: leave --index, --image, --features and --inputs to another terminal")
-    listed = [each.folder for each in stage.models]
-    if model is not None and model not in listed:
-        raise TwinError(f"MODEL must be one that stage {stage.name} lists: {', '.join(listed)}, got {model}")
-    return stage, None, [model] if model else listed
+
+    def predict(
+        model: _Model = None,
+        index: _Index = None,
+        image: _Picture = None,
+        features: _Features = None,
+        inputs: _Inputs = None,
+        device: _Device = None,
+        watching: _Watching = False,
+        count: _Count = None,
+        timeout: _Timeout = 15,
+        longest: _Longest = LONGEST,
+        stage: Annotated[str, typer.Option("--stage", help="The deployed stage.")] = stage_by_default,
+        as_json: _AsJson = False,
+    ) -> None:
+        wanted = stage_of(stage)
+        if not watching:
+            asked = question(wanted, model, index, image, features, inputs, longest)
+            asked.request.update({"device": device} if device else {})
+            connect, clients = place(wanted)
+            ask_and_show(connect, clients, wanted, asked, timeout_s=timeout, as_json=as_json)
+            return
+        if any(subject is not None for subject in (index, image, features, inputs)):
+            raise TwinError("--watch only listens: leave --index, --image, --features and --inputs to another terminal")
+        models = [each.folder for each in wanted.models] if model is None else [_listed(wanted, model)]
+        (connect, _), console = place(wanted), _console()
+        with suppress(KeyboardInterrupt), connect() as link:
+            for topic, message in watch(link, wanted, models, count):
+                if not as_json:
+                    console.print(line_of(topic, message), markup=False)
+                elif message:
+                    typer.echo(message.decode(errors="replace"))
+
+    predict.__doc__ = about
+    return predict

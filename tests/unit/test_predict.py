@@ -210,14 +210,11 @@ def test_a_message_that_is_too_long_for_nucleus_lite_is_a_reason_of_silence() ->
     asked = ask_for(STAGE, "iris", inputs=json.dumps({"x": [1] * 3000}), longest=predict.MESSAGE_BYTES)
 
     with pytest.raises(TwinError, match=r"the message has about .* bytes, nucleus lite takes 5000"):
-        predict.run(
+        predict.ask_and_show(
             lambda: nullcontext(Fleet(lambda _asked: [])),
             lambda _service: Account([], []),
             STAGE,
             asked,
-            models=[],
-            device=None,
-            count=None,
             timeout_s=0.05,
             as_json=False,
         )
