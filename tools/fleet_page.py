@@ -21,7 +21,7 @@ from tools.predict import clients_of, connected, errors_told
 from tools.set_up import require
 from twin import TwinError
 from twin.inventory import Account
-from twin.page.live import Source
+from twin.page.fleet import Source
 from twin.page.server import run
 from twin.predict import stage_of
 

@@ -246,6 +246,16 @@ def why_silent(clients: Clients, names: Names) -> str:
         return f"why could not be found out: {exc}"
 
 
+def answer_topics(stage: Stage) -> dict[str, str]:
+    """Where devices say what models answer, and what they make of files, to the model's name."""
+    names, found = Names(stage.name), dict[str, str]()
+    for model in stage.models:
+        found[names.response_topic(model.folder)] = model.folder
+        if topic := serving(model, names).get("PublishResultsOnTopic"):
+            found[str(topic)] = model.folder
+    return found
+
+
 def watch(link: Link, stage: Stage, models: list[str], count: int | None) -> Iterator[tuple[str, bytes]]:
     """Receive what devices say of models: answers, and results of files.
 
@@ -258,12 +268,9 @@ def watch(link: Link, stage: Stage, models: list[str], count: int | None) -> Ite
     Yields:
         Topic and message; after 30 s without one an empty message.
     """
-    names = Names(stage.name)
-    topics = [names.response_topic(model) for model in models]
-    keys = [serving(each, names) for each in stage.models if each.folder in models]
-    topics += [str(each["PublishResultsOnTopic"]) for each in keys if "PublishResultsOnTopic" in each]
     with ExitStack() as stack:
-        heard = {topic: stack.enter_context(link.listen(topic)) for topic in dict.fromkeys(topics)}
+        topics = [topic for topic, model in answer_topics(stage).items() if model in models]
+        heard = {topic: stack.enter_context(link.listen(topic)) for topic in topics}
         seen, last = 0, time.monotonic()
         while count is None or seen < count:
             before = seen

@@ -115,7 +115,7 @@ def test_the_page_over_aws_sees_the_same_by_the_same_calls(live: Live, monkeypat
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # an earlier test's has the keys of another twin
 
     source = of_account(boto3.Session(), load_stage("twin"))
-    fleet = Fleet(source.clients, NAMES)
+    fleet = Fleet(source)
     try:
         view = fleet.look()
         lines = fleet.log(next(group for group in fleet.log_groups() if "HealthHandlerLog" in group))

@@ -28,8 +28,7 @@ from twin.page import fleet as fleet_module
 from twin.page import live as live_module
 from twin.page import messages as messages_module
 from twin.page import server as server_module
-from twin.page.fleet import Component, Device, Execution, Fleet, Rollout, View
-from twin.page.live import Source
+from twin.page.fleet import Component, Device, Execution, Fleet, Rollout, Source, View
 from twin.page.messages import Messages
 from twin.page.parts import devices, predictions, rollout
 from twin.page.server import listener, serve
@@ -422,7 +421,7 @@ def test_a_page_goes_on_where_a_file_goes_while_it_is_read(source: Source, monke
         wait_until(lambda: len(looks) > 20)
 
 
-def test_a_fleet_of_ten_thousand_is_listed_by_large_pages() -> None:
+def test_a_fleet_of_ten_thousand_is_listed_by_large_pages(source: Source) -> None:
     asked: list[dict[str, Any]] = []
 
     class Client:
@@ -433,9 +432,9 @@ def test_a_fleet_of_ten_thousand_is_listed_by_large_pages() -> None:
             asked.append(arguments)
             return ({"things": [str(number)]} for number in range(100))
 
-    fleet = Fleet(lambda _service: Client(), NAMES)
+    fleet = Fleet(replace(source, clients=lambda _service: Client()))
     try:
-        assert len(list(fleet._pages("iot", "list_things_in_thing_group", thingGroupName="all"))) == 100
+        assert len(list(fleet._all("iot", "list_things_in_thing_group", "things", thingGroupName="all"))) == 100
     finally:
         fleet.close()
     assert asked == [{"thingGroupName": "all", "PaginationConfig": {"PageSize": 250}}]
@@ -469,12 +468,12 @@ class Account:
 
 
 def test_devices_of_others_are_no_reason_to_ask_for_the_rings_and_times_are_the_browsers(
-    monkeypatch: pytest.MonkeyPatch,
+    source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_module, "_MEMBERS_S", 1e9)
     now = 1_800_000_000.0
     account = Account(now)
-    fleet = Fleet(lambda _service: account, NAMES, clock=lambda: Clock(60, now - 60, now))
+    fleet = Fleet(replace(source, clients=lambda _service: account, clock=lambda: Clock(60, now - 60, now)))
     try:
         fleet.look()
         view = fleet.look()
@@ -509,7 +508,7 @@ def test_figures_of_a_second_are_those_of_its_answers() -> None:
 
 def test_why_a_rollout_failed_and_what_runs_where_is_told() -> None:
     failed = Execution("line-1", "FAILED", 1000.0, "the run step <exited> with 3")
-    rolled = Rollout("canary", "f70499a9-1", "ACTIVE", 900.0, (failed, Execution("line-2", "IN_PROGRESS", 1001.0)))
+    rolled = Rollout("canary", "f70499a9-1", 900.0, (failed, Execution("line-2", "IN_PROGRESS", 1001.0)))
     broken = Component("edgewright.twin.Inference", "1.2.3", "BROKEN")
     view = View(devices=(Device("line-1", "canary", "UNHEALTHY", 1000.0, "2.6.0 lite", (broken,)),), rollouts=(rolled,))
 

@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from config.fleet import RINGS
 from config.names import Names
+from config.stage import Stage
 from twin import TwinError
 from twin.clock import Clock
+from twin.predict import Clients, Connect, Link
 
 logger = logging.getLogger("twin.page")
 
-Clients = Callable[[str], Any]
 #: Of a job execution that goes on no more.
 ENDED = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
 FAILED = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
@@ -81,7 +83,6 @@ class Rollout:
 
     ring: str
     deployment: str
-    status: str
     created: float
     executions: tuple[Execution, ...] = ()
 
@@ -108,46 +109,61 @@ class View:
         return moving or any(rollout.going_on for rollout in self.rollouts)
 
 
-@dataclass
-class _Known:
-    """What need not be asked for again."""
+@dataclass(frozen=True)
+class Source:
+    """Where a page looks, and what it may do there.
 
-    members: dict[str, str] = field(default_factory=dict)
-    members_at: float = -_MEMBERS_S
-    cores: frozenset[str] = frozenset()
-    alarms: tuple[tuple[str, str, str, float], ...] = ()
-    alarms_at: float = -_ALARMS_S
-    devices: dict[str, Device] = field(default_factory=dict)
-    jobs: dict[str, str] = field(default_factory=dict)
-    rollouts: dict[str, Rollout] = field(default_factory=dict)
-    turn: int = 0
+    Attributes:
+        stage: The stage.
+        where: The account in words, such as `the twin in .twin`.
+        clients: Makes an AWS client of a service's name.
+        connect: Makes the MQTT client.
+        left: Lists what a destroy takes away, by kind.
+        rest_s: Seconds between two looks while nothing goes on.
+        everything: Show core devices that are in none of the stage's groups, too.
+        processes: What each device's process does, by thing; empty where that is not known.
+        clock: The account's, by which devices, deployments and alarms have their times; a browser has the real one.
+        logs: Log files of this machine by name.
+        ask: Sends a request (client, model, its fields) and gives the answer; None for a page that only reads.
+        faults: Words by fault; empty for a page that only reads.
+        fault: Does a fault (device, fault) and says what came of it.
+    """
+
+    stage: Stage
+    where: str
+    clients: Clients
+    connect: Connect
+    left: Callable[[], Mapping[str, list[str]]]
+    rest_s: float = 0.5
+    everything: bool = False
+    processes: Callable[[], Mapping[str, str]] = dict
+    clock: Callable[[], Clock] = Clock
+    logs: Callable[[], Mapping[str, Path]] = dict
+    ask: Callable[[Link, str, Mapping[str, Any]], dict[str, Any]] | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
+    fault: Callable[[str, str], str] | None = None
 
 
 class Fleet:
     """Looks at a stage in an account; from one thread at a time.
 
     Args:
-        clients: Makes an AWS client of a service's name.
-        names: Of the stage.
-        everything: Show core devices that are in none of the stage's groups, too.
-        processes: What each device's process does, by thing; empty where that is not known.
-        clock: The account's, by which devices, deployments and alarms have their times; a browser has the real one.
+        source: Which, and what is known of it besides.
     """
 
-    def __init__(
-        self,
-        clients: Clients,
-        names: Names,
-        *,
-        everything: bool = False,
-        processes: Callable[[], Mapping[str, str]] = dict,
-        clock: Callable[[], Clock] = Clock,
-    ) -> None:
-        self._make, self._names, self._everything, self._processes = clients, names, everything, processes
-        self._clock_now, self._clock = clock, Clock()
+    def __init__(self, source: Source) -> None:
+        self._source, self._names, self._clock = source, Names(source.stage.name), Clock()
         self._clients: dict[str, Any] = {}
         self._making = threading.Lock()  # boto3's session is not for several threads at once
-        self._known = _Known()
+        # What need not be asked for again.
+        self._members: dict[str, str] = {}
+        self._cores: frozenset[str] = frozenset()
+        self._known_alarms: tuple[tuple[str, str, str, float], ...] = ()
+        self._members_at = self._alarms_at = float("-inf")
+        self._devices: dict[str, Device] = {}
+        self._jobs: dict[str, str] = {}
+        self._rollouts: dict[str, Rollout] = {}
+        self._turn = 0
         self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fleet")
         self.view = View(trouble="not looked at yet")
 
@@ -170,46 +186,43 @@ class Fleet:
     def _client(self, service: str) -> Any:
         with self._making:
             if service not in self._clients:
-                self._clients[service] = self._make(service)
+                self._clients[service] = self._source.clients(service)
             return self._clients[service]
 
-    def _pages(self, service: str, operation: str, **arguments: Any) -> Iterable[dict[str, Any]]:
+    def _all(self, service: str, operation: str, key: str, **arguments: Any) -> Iterable[Any]:
         size = {"PaginationConfig": {"PageSize": _PAGE[service]}} if service in _PAGE else {}
         pages = self._client(service).get_paginator(operation).paginate(**arguments, **size)
         for number, page in enumerate(pages):
             if number == _PAGES:
                 raise TwinError(f"{service} {operation} must end within {_PAGES} pages, it did not")
-            yield page
+            yield from page[key]
 
     def _look(self) -> View:
-        self._clock = self._clock_now()
-        cores = self._threads.submit(
-            lambda: [each for page in self._pages("greengrassv2", "list_core_devices") for each in page["coreDevices"]]
-        )
+        self._clock = self._source.clock()
+        cores = self._threads.submit(lambda: list(self._all("greengrassv2", "list_core_devices", "coreDevices")))
         stacks, alarms = self._threads.submit(self._stacks), self._threads.submit(self._alarms)
-        deployments = self._threads.submit(self._deployments)
+        deployments = self._threads.submit(self._newest_deployments)
         found = {core["coreDeviceThingName"]: core for core in cores.result()}
-        if found.keys() != self._known.cores or time.monotonic() > self._known.members_at + _MEMBERS_S:
-            self._known.members, self._known.members_at = self._members(), time.monotonic()
-            self._known.cores = frozenset(found)
-        devices, news = self._devices(found)
-        rollouts = self._rollouts(deployments.result(), everywhere=news)
+        if found.keys() != self._cores or time.monotonic() > self._members_at + _MEMBERS_S:
+            self._members, self._members_at = self._ring_by_thing(), time.monotonic()
+            self._cores = frozenset(found)
+        devices, news = self._looked_at(found)
+        rollouts = self._rolled(deployments.result(), everywhere=news)
         return View(devices, rollouts, stacks.result(), alarms.result())
 
-    def _members(self) -> dict[str, str]:
-        """Ring by thing."""
+    def _ring_by_thing(self) -> dict[str, str]:
         rings: dict[str, str] = {}
         for ring in RINGS:
             with suppress(self._client("iot").exceptions.ResourceNotFoundException):
                 group = self._names.ring_group(ring)
-                for page in self._pages("iot", "list_things_in_thing_group", thingGroupName=group):
-                    rings.update(dict.fromkeys(page["things"], ring))
+                things = self._all("iot", "list_things_in_thing_group", "things", thingGroupName=group)
+                rings.update(dict.fromkeys(things, ring))
         return rings
 
-    def _devices(self, cores: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Device, ...], bool]:
+    def _looked_at(self, cores: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Device, ...], bool]:
         """Devices by ring and name, and whether one of them has reported anew."""
-        processes, members, known = self._processes(), self._known.members, self._known.devices
-        wanted = {thing: core for thing, core in cores.items() if self._everything or thing in members}
+        processes, members, known = self._source.processes(), self._members, self._devices
+        wanted = {thing: core for thing, core in cores.items() if self._source.everything or thing in members}
         wanted |= {thing: cores[thing] for thing in (self._names.edge_server,) if thing in cores}
         fresh = [
             thing
@@ -243,13 +256,10 @@ class Fleet:
         thing, greengrass = core["coreDeviceThingName"], self._client("greengrassv2")
         try:
             version = greengrass.get_core_device(coreDeviceThingName=thing).get("coreVersion", "")
-            pages = self._pages(
-                "greengrassv2", "list_installed_components", coreDeviceThingName=thing, topologyFilter="ALL"
-            )
+            arguments = {"coreDeviceThingName": thing, "topologyFilter": "ALL"}
             listed = [
                 Component(each["componentName"], each.get("componentVersion", ""), each.get("lifecycleState", ""))
-                for page in pages
-                for each in page["installedComponents"]
+                for each in self._all("greengrassv2", "list_installed_components", "installedComponents", **arguments)
             ]
         except greengrass.exceptions.ResourceNotFoundException:
             return None
@@ -259,50 +269,47 @@ class Fleet:
             thing, "", core["status"], reported, f"{version} {runtime}".strip(), tuple(sorted(listed, key=str))
         )
 
-    def _deployments(self) -> dict[str, Mapping[str, Any]]:
-        """The newest deployment by ring."""
+    def _newest_deployments(self) -> dict[str, Mapping[str, Any]]:
+        """By ring."""
         groups = {self._names.ring_group(ring): ring for ring in RINGS}
         return {
             groups[group]: each
-            for page in self._pages("greengrassv2", "list_deployments", historyFilter="LATEST_ONLY")
-            for each in page["deployments"]
+            for each in self._all("greengrassv2", "list_deployments", "deployments", historyFilter="LATEST_ONLY")
             if (group := each["targetArn"].rpartition("/")[2]) in groups and ":thinggroup/" in each["targetArn"]
         }
 
-    def _rollouts(self, deployments: Mapping[str, Mapping[str, Any]], *, everywhere: bool) -> tuple[Rollout, ...]:
+    def _rolled(self, deployments: Mapping[str, Mapping[str, Any]], *, everywhere: bool) -> tuple[Rollout, ...]:
         """Rollouts in the order of their rings; a settled one is looked at in turn with the others."""
-        known, rings = self._known.rollouts, [ring for ring in RINGS if ring in deployments]
-        self._known.turn += 1
+        known, rings = self._rollouts, [ring for ring in RINGS if ring in deployments]
+        self._turn += 1
         for place, ring in enumerate(rings):
             identifier, before = deployments[ring]["deploymentId"], known.get(ring)
             same = before is not None and before.deployment == identifier
-            if everywhere or not same or (before and before.going_on) or place == self._known.turn % len(rings):
+            if everywhere or not same or (before and before.going_on) or place == self._turn % len(rings):
                 executions = self._executions(identifier, before if same else None)
-                known[ring] = Rollout(
-                    ring, identifier, "", self._at(deployments[ring]["creationTimestamp"]), tuple(executions)
-                )
-        return tuple(replace(known[ring], status=deployments[ring]["deploymentStatus"]) for ring in rings)
+                created = self._at(deployments[ring]["creationTimestamp"])
+                known[ring] = Rollout(ring, identifier, created, tuple(executions))
+        return tuple(known[ring] for ring in rings)
 
     def _executions(self, deployment: str, before: Rollout | None) -> list[Execution]:
-        if deployment not in self._known.jobs:
-            if len(self._known.jobs) > 100:
-                self._known.jobs.clear()
+        if deployment not in self._jobs:
+            if len(self._jobs) > 100:
+                self._jobs.clear()
             found = self._client("greengrassv2").get_deployment(deploymentId=deployment)
-            self._known.jobs[deployment] = found.get("iotJobId", "")
-        if not (job := self._known.jobs[deployment]):
+            self._jobs[deployment] = found.get("iotJobId", "")
+        if not (job := self._jobs[deployment]):
             return []
         reasons = {
             (each.thing, each.changed): each.reason for each in (before.executions if before else ()) if each.reason
         }
         executions, asked = [], 0
-        for page in self._pages("iot", "list_job_executions_for_job", jobId=job):
-            for each in page["executionSummaries"]:
-                thing, summary = each["thingArn"].rpartition("/")[2], each["jobExecutionSummary"]
-                changed = self._at(summary.get("lastUpdatedAt") or summary["queuedAt"])
-                reason = reasons.get((thing, changed), "")
-                if summary["status"] in FAILED and not reason and asked < _CAUSES:
-                    reason, asked = self._cause(job, thing), asked + 1
-                executions.append(Execution(thing, summary["status"], changed, reason))
+        for each in self._all("iot", "list_job_executions_for_job", "executionSummaries", jobId=job):
+            thing, summary = each["thingArn"].rpartition("/")[2], each["jobExecutionSummary"]
+            changed = self._at(summary.get("lastUpdatedAt") or summary["queuedAt"])
+            reason = reasons.get((thing, changed), "")
+            if summary["status"] in FAILED and not reason and asked < _CAUSES:
+                reason, asked = self._cause(job, thing), asked + 1
+            executions.append(Execution(thing, summary["status"], changed, reason))
         return sorted(executions, key=lambda each: (each.status not in FAILED, each.status in ENDED, each.thing))
 
     def _cause(self, job: str, thing: str) -> str:
@@ -320,28 +327,26 @@ class Fleet:
         # An account keeps deleted ones for 90 days.
         every = self._client("cloudformation").meta.service_model.shape_for("StackStatus").enum
         wanted = [status for status in every if status != "DELETE_COMPLETE"]
-        for page in self._pages("cloudformation", "list_stacks", StackStatusFilter=wanted):
-            for each in page["StackSummaries"]:
-                name, status = each["StackName"], each["StackStatus"]
-                if own.match(name) and status != "DELETE_COMPLETE":
-                    changed = each.get("DeletionTime") or each.get("LastUpdatedTime") or each["CreationTime"]
-                    found[name] = name, status, _epoch(changed), each.get("StackStatusReason", "")
+        for each in self._all("cloudformation", "list_stacks", "StackSummaries", StackStatusFilter=wanted):
+            name, status = each["StackName"], each["StackStatus"]
+            if own.match(name) and status != "DELETE_COMPLETE":
+                changed = each.get("DeletionTime") or each.get("LastUpdatedTime") or each["CreationTime"]
+                found[name] = name, status, _epoch(changed), each.get("StackStatusReason", "")
         return tuple(found[name] for name in sorted(found))
 
     def _alarms(self) -> tuple[tuple[str, str, str, float], ...]:
         """Name, state, reason, since when; those that are off first."""
-        if time.monotonic() > self._known.alarms_at + _ALARMS_S:
+        if time.monotonic() > self._alarms_at + _ALARMS_S:
             prefix = f"{self._names.prefix}-"
             found = [
                 (name, each["StateValue"], each.get("StateReason", ""), self._at(each["StateUpdatedTimestamp"]))
-                for page in self._pages("cloudwatch", "describe_alarms", AlarmNamePrefix=prefix)
-                for each in page["MetricAlarms"]
+                for each in self._all("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNamePrefix=prefix)
                 if (name := each["AlarmName"].removeprefix(prefix))
             ]
             order = {"ALARM": 0, "INSUFFICIENT_DATA": 1}
-            self._known.alarms = tuple(sorted(found, key=lambda each: (order.get(each[1], 2), each[0])))
-            self._known.alarms_at = time.monotonic()
-        return self._known.alarms
+            self._known_alarms = tuple(sorted(found, key=lambda each: (order.get(each[1], 2), each[0])))
+            self._alarms_at = time.monotonic()
+        return self._known_alarms
 
     def _at(self, moment: Any) -> float:
         """The real time of what the account's clock says."""
@@ -358,8 +363,7 @@ class Fleet:
         return [
             each["logGroupName"]
             for prefix in prefixes
-            for page in self._pages("logs", "describe_log_groups", logGroupNamePrefix=prefix)
-            for each in page["logGroups"]
+            for each in self._all("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
         ]
 
     def log(self, group: str) -> list[str]:

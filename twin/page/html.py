@@ -1,52 +1,42 @@
-"""Pages to keep: one HTML file each, without scripts, fonts or anything else from a network."""
+"""Templates filled in; and pages to keep: one HTML file each, without scripts or anything else from a network."""
 
 import base64
+import re
+from bisect import bisect
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2430; --paper: #fbfaf7; --card: #fff; --line: #d9d6cd; --soft: #5b6472;
-  --accent: #0b6e8f; --good: #1f7a4d; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e9ee; --paper: #14171d; --card: #1c2129; --line: #363d49;
-  --soft: #a6afbd; --accent: #58b9d9; --good: #5fc48f; --bad: #ff8f85; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { margin: 0; font-size: 1.8rem; line-height: 1.2; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem; }
-.lead, figcaption, caption, small, summary { color: var(--soft); }
-a { color: var(--accent); } code, pre { font: .9em ui-monospace, monospace; } pre { white-space: pre-wrap; }
-blockquote { margin: 1rem 0; padding: .25rem 1rem; border-left: .3rem solid var(--bad); background: var(--card); }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 0; }
-dl div { padding: .75rem 1rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); }
-dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; } .scroll table { min-width: min(100%, 30rem); }
-.scroll:focus-visible { outline: 2px solid var(--accent); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0 0 .4rem; }
-th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: break-word; }
-td.number, th.number { text-align: right; white-space: nowrap; } small { font-weight: 400; } th { font-weight: 600; }
-.steps { width: 100%; } .steps td:last-child { width: 60%; min-width: 8rem; vertical-align: middle; padding-right: 0; }
-.steps td:last-child div { height: .8rem; min-width: 3px; border-radius: .2rem; background: var(--accent); }
-@media (max-width: 40rem) { .steps td:last-child { width: 25%; min-width: 4rem; } }
-.scroll .matrix { min-width: 0; }
-.matrix td, .matrix th { padding: .3rem; min-width: 2.2rem; text-align: center; border: 1px solid var(--line); }
-.matrix .right { background: color-mix(in srgb, var(--good) 30%, transparent); }
-.matrix .wrong { background: color-mix(in srgb, var(--bad) 35%, transparent); font-weight: 700; }
-.matrix .none { color: var(--soft); }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); gap: .5rem; padding: 0;
-  list-style: none; } .pictures.large { grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); }
-.pictures li { padding: .5rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card);
-  font-size: .85rem; line-height: 1.3; }
-.pictures img { display: block; width: 100%; image-rendering: pixelated; margin-bottom: .35rem; border-radius: .25rem; }
-.pictures .wrong { border: 2px solid var(--bad); } .pictures b { font-size: 1rem; } .wrong b { color: var(--bad); }
-svg { display: block; width: 100%; max-width: 44rem; height: auto; fill: var(--accent); }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif; } figure { margin: 0; }
-@media print { body { max-width: none; } .pictures li { break-inside: avoid; } }
-"""
-#: Nothing is fetched, whatever a text in the page says.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_PLACE = re.compile(r"\{\{(\w+)\}\}|\{\{\{(\w+)\}\}\}")
+
+
+@cache
+def text_of(name: str) -> str:
+    """A file beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def filled(template: str, /, **values: object) -> str:
+    """A template of this folder with its places filled in: {{text}} is escaped, {{{html}}} is not."""
+    # In one pass: what a device says may look like a place, too.
+    return _PLACE.sub(
+        lambda place: escape(str(values[place[1]])) if place[1] else str(values[place[2]]), text_of(template)
+    )
+
+
+def document(title: str, body: str, *, asked_again: bool = True) -> str:
+    """A page of the server's, which a browser without scripts asks for again every 5 seconds.
+
+    Args:
+        title: Plain text.
+        body: HTML.
+        asked_again: Whether what it shows changes.
+    """
+    again = '<noscript><meta http-equiv="refresh" content="5"></noscript>' if asked_again else ""
+    return filled("document.html", title=title, again=again, body=body)
 
 
 def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
@@ -61,13 +51,7 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
         f"<section>{f'<h2>{escape(heading)}</h2>' if heading else ''}\n{content}</section>"
         for heading, content in sections
     )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n<style>{STYLE}</style></head>\n'
-        f'<body><header><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p></header>\n'
-        f"<main>{body}</main></body></html>\n"
-    )
+    return filled("kept.html", title=title, lead=lead, style=text_of("kept.css"), body=body)
 
 
 def figures(named: Iterable[tuple[str, str]]) -> str:
@@ -125,12 +109,10 @@ def matrix(labels: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:
         labels: In the order of rows and columns.
         pairs: What each is, and what was said of it.
     """
-    counts: dict[tuple[str, str], int] = {}
-    for pair in pairs:
-        counts[pair] = counts.get(pair, 0) + 1
+    counts = Counter(pairs)
 
     def cell(expected: str, said: str) -> str:
-        count = counts.get((expected, said), 0)
+        count = counts[expected, said]
         kind = "none" if not count else "right" if expected == said else "wrong"
         return f'<td class="{kind}">{count}</td>'
 
@@ -159,19 +141,16 @@ def histogram(values: Sequence[float], what: str, unit: str, bars: int = 24) -> 
     ordered = sorted(values)
     least, most = ordered[0], max(ordered[int(0.99 * (len(ordered) - 1))], ordered[0] + 1e-9)
     edges = [least + (most - least) * place / bars for place in range(bars + 1)]
-    counts = [sum(low <= value < high for value in values) for low, high in pairwise(edges)]
-    counts[-1] += sum(value >= edges[-1] for value in values)
-    width, height, highest = 720 / bars, 160, max(counts)
+    counts = Counter(min(bisect(edges, value), bars) - 1 for value in values)
+    rows = [(f"{low:.3f} to {high:.3f}", str(counts[place])) for place, (low, high) in enumerate(pairwise(edges))]
+    width, unit_height = 720 / bars, 160 / max(counts.values())
     drawn = "".join(
-        f'<rect x="{place * width:.1f}" y="{170 - height * count / highest:.1f}" width="{width - 2:.1f}" '
-        f'height="{height * count / highest:.1f}"><title>{low:.3f} to {high:.3f} {unit}: {count}</title></rect>'
-        for place, (count, (low, high)) in enumerate(zip(counts, pairwise(edges), strict=True))
+        f'<rect x="{place * width:.1f}" y="{170 - unit_height * counts[place]:.1f}" width="{width - 2:.1f}" '
+        f'height="{unit_height * counts[place]:.1f}"><title>{between} {unit}: {count}</title></rect>'
+        for place, (between, count) in enumerate(rows)
     )
     ends = f'<text x="0" y="186">{least:.3f} {unit}</text><text x="720" y="186" text-anchor="end">{most:.3f} {unit}'
     label = f"{what} of {len(values)}, from {least:.3f} to {ordered[-1]:.3f} {unit}"
-    rows = [
-        (f"{low:.3f} to {high:.3f}", str(count)) for count, (low, high) in zip(counts, pairwise(edges), strict=True)
-    ]
     return (
         f'<figure><svg viewBox="0 0 720 192" role="img" aria-label="{escape(label)}">{drawn}{ends} and more'
         f"</text></svg><figcaption>{escape(label)}</figcaption></figure>"

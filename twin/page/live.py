@@ -8,9 +8,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,16 +16,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from config.names import Names
-from config.stage import Stage
 from twin import TwinError
-from twin.clock import Clock
 from twin.page import html, parts
-from twin.page.fleet import Clients, Fleet
+from twin.page.fleet import Fleet, Source
 from twin.page.messages import Messages, content_type
-from twin.predict import Link
 
 logger = logging.getLogger("twin.page")
 
@@ -43,41 +37,6 @@ _BUSY = 0.4  # of the pause at rest, while something goes on
 _LINES = 200
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a page looks, and what it may do there.
-
-    Attributes:
-        stage: The stage.
-        where: The account in words, such as `the twin in .twin`.
-        clients: Makes AWS clients.
-        connect: Makes the MQTT client.
-        left: Lists what a destroy takes away, by kind.
-        rest_s: Seconds between two looks while nothing goes on.
-        everything: Show devices outside the stage's groups, too.
-        processes: What each device's process does, by thing.
-        clock: The account's.
-        logs: Log files of this machine by name.
-        ask: Sends a request (client, model, its fields) and gives the answer; None for a page that only reads.
-        faults: Words by fault; empty for a page that only reads.
-        fault: Does a fault (device, fault) and says what came of it.
-    """
-
-    stage: Stage
-    where: str
-    clients: Clients
-    connect: Callable[[], AbstractContextManager[Link]]
-    left: Callable[[], Mapping[str, list[str]]]
-    rest_s: float = 0.5
-    everything: bool = False
-    processes: Callable[[], Mapping[str, str]] = dict
-    clock: Callable[[], Clock] = Clock
-    logs: Callable[[], Mapping[str, Path]] = dict
-    ask: Callable[[Link, str, Mapping[str, Any]], dict[str, Any]] | None = None
-    faults: Mapping[str, str] = field(default_factory=dict)
-    fault: Callable[[str, str], str] | None = None
-
-
 class Page:
     """What the page knows, and the browsers that are told when it changes.
 
@@ -87,13 +46,7 @@ class Page:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.fleet = Fleet(
-            source.clients,
-            Names(source.stage.name),
-            everything=source.everything,
-            processes=source.processes,
-            clock=source.clock,
-        )
+        self.fleet = Fleet(source)
         self.messages = Messages(source.stage)
         self.parts: dict[str, str] = {}
         self.versions: dict[str, int] = {}
@@ -183,13 +136,13 @@ class Page:
             for event in self.browsers.values():
                 event.set()
 
-    async def events(self, _request: Request) -> Response:
+    async def events(self, _request: Request) -> ASGIApp:
         """What changes, as it changes."""
         if len(self.browsers) >= CLIENTS:
             return PlainTextResponse(f"at most {CLIENTS} pages may be open: close one", 503)
-        return _Events(self)
+        return self._tell
 
-    async def tell(self, receive: Receive, send: Send) -> None:
+    async def _tell(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a browser what changes. It is sent the newest of each part, so nothing piles up for a slow one."""
         key, changed = secrets.randbits(64), asyncio.Event()
         self.browsers[key] = changed
@@ -228,11 +181,19 @@ class Page:
     async def show(self, _request: Request) -> Response:
         """The page with all of its parts."""
         await self.look(within_s=1.0)
-        title = f"Edgewright: stage {self.source.stage.name}"
-        faults = self.source.faults if self.source.ask else None
+        source, title = self.source, f"Edgewright: stage {self.source.stage.name}"
         shown = {name: self.parts.get(name, "") for name in _PARTS}
-        body = parts.body(title, self.source.where, self.source.stage, shown, faults)
-        return HTMLResponse(parts.document(title, body, refresh_s=5))
+        forms = ""
+        if source.ask:
+            faults = "".join(
+                f'<option value="{name}">{escape(words)}</option>' for name, words in source.faults.items()
+            )
+            forms = html.filled(
+                "forms.html", models=parts.models(source.stage), targets=shown["targets"], faults=faults
+            )
+        series = json.dumps([model.folder for model in source.stage.models])
+        body = html.filled("page.html", title=title, where=source.where, series=series, forms=forms, **shown)
+        return HTMLResponse(html.document(title, body))
 
     async def picture(self, request: Request) -> Response:
         """A picture that a prediction is about."""
@@ -255,13 +216,8 @@ class Page:
                 return PlainTextResponse(f"name must be a log that the page lists, got {name[:200]!r}", 404)
         except (OSError, ClientError, BotoCoreError) as exc:
             lines = [f"the log cannot be read: {exc}"]
-        text = escape("\n".join(lines)) or "nothing yet"
-        body = (
-            f'<header><div><h1>{escape(name)}</h1><p class="where">The last {_LINES} lines, as they come. '
-            f'<a href="./">Back</a></p></div></header><main id="again">'
-            f'<pre class="log" tabindex="0" role="region" aria-label="log">{text}</pre></main>'
-        )
-        return HTMLResponse(parts.document(f"Log {name}", body, refresh_s=5))
+        body = html.filled("log.html", name=name, lines=str(_LINES), text="\n".join(lines) or "nothing yet")
+        return HTMLResponse(html.document(f"Log {name}", body))
 
     async def destroy(self, _request: Request) -> Response:
         """What a destroy would take away, as a page."""
@@ -272,23 +228,8 @@ class Page:
             return PlainTextResponse(f"what is there cannot be listed: {exc}", 502)
         lines = [(kind, str(len(names)), ", ".join(names)) for kind, names in found.items()]
         table = html.table("By kind", ("kind", "how many", "names"), lines, (1,))
-        body = (
-            '<header><div><h1>What a destroy takes away</h1><p class="where"><code>npx cdk destroy --all</code> '
-            f'deletes this; what <code>cdk bootstrap</code> made stays. <a href="./">Back</a></p></div></header>'
-            f"<main><section>{table if lines else '<p>Nothing of the stage is there.</p>'}</section></main>"
-        )
-        return HTMLResponse(parts.document("What a destroy takes away", body))
-
-
-class _Events(Response):
-    """Server-sent events until the browser leaves."""
-
-    def __init__(self, page: Page) -> None:
-        super().__init__()
-        self._page = page
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - of ASGI
-        await self._page.tell(receive, send)
+        body = html.filled("destroy.html", table=table if lines else "<p>Nothing of the stage is there.</p>")
+        return HTMLResponse(html.document("What a destroy takes away", body, asked_again=False))
 
 
 _PARTS = ("trouble", "glance", "devices", "predictions", "logs", *parts.OF_VIEW)

@@ -10,24 +10,26 @@ import math
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from statistics import quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 from config.model import serving
 from config.names import Names
 from config.places import MODELS
 from config.stage import Stage
 from twin import TwinError
-from twin.predict import Link, sample_of
+from twin.predict import Connect, Link, answer_topics, sample_of
 
 logger = logging.getLogger("twin.page")
 
 Json = dict[str, Any]
+Value = TypeVar("Value")
 SHOWN = 24
 """Predictions on the page; older ones go."""
 SECONDS = 900
@@ -77,12 +79,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A device's newest sign of life: when it came (epoch seconds), and figures as they are shown."""
+    """A device's newest sign of life: when it came (epoch seconds), and each model's name, version and latencies."""
 
     at: float
-    uptime_s: float
     memory_mb: float
-    models: tuple[tuple[str, str, int, str], ...]
+    models: tuple[tuple[str, str, str], ...]
     problem: str = ""
 
 
@@ -91,7 +92,7 @@ class Second:
     """What a second brought: answers by model, latencies, probabilities of the best label by model: sum and number."""
 
     at: int
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     confidences: dict[str, tuple[float, int]] = field(default_factory=dict)
     errors: int = 0
@@ -107,7 +108,7 @@ class Second:
         figures: list[Any] = [self.at, *values, self.errors]
         for model in models:
             total, number = self.confidences.get(model, (0.0, 0))
-            figures += [self.counts.get(model, 0), round(total / number, 4) if number else None]
+            figures += [self.counts[model], round(total / number, 4) if number else None]
         return figures
 
 
@@ -136,14 +137,9 @@ class Messages:
 
     def topics(self) -> dict[str, Callable[[bytes], None]]:
         """Exact topics, and what takes their messages."""
-        found: dict[str, Callable[[bytes], None]] = {self.names.heartbeat_topic: self.heartbeat}
-        for model in self.stage.models:
-            name = model.folder
-            found[self.names.request_topic(name)] = lambda payload, name=name: self.request(name, payload)  # type: ignore[misc]
-            found[self.names.response_topic(name)] = lambda payload, name=name: self.response(name, payload)  # type: ignore[misc]
-            if topic := serving(model, self.names).get("PublishResultsOnTopic"):
-                found[str(topic)] = lambda payload, name=name: self.response(name, payload)  # type: ignore[misc]
-        return found
+        requests = {self.names.request_topic(model): partial(self.request, model) for model in self.models}
+        answers = {topic: partial(self.response, model) for topic, model in answer_topics(self.stage).items()}
+        return {self.names.heartbeat_topic: self.heartbeat, **requests, **answers}
 
     def request(self, model: str, payload: bytes) -> None:
         """Remember what is asked, for the answers that follow."""
@@ -160,9 +156,7 @@ class Messages:
             subject = message.get("features", message.get("inputs"))
             text = json.dumps(subject)[:_TEXT] if subject is not None else ""
         with self._lock:
-            self._asked[identifier] = key, text, truth
-            while len(self._asked) > _REQUESTS:
-                self._asked.popitem(last=False)
+            _put(self._asked, identifier, (key, text, truth), _REQUESTS)
 
     def response(self, model: str, payload: bytes) -> None:
         """Take in an answer, or a result of a file in either of its forms."""
@@ -204,7 +198,7 @@ class Messages:
             prediction = Prediction(number=self.count, at=now, **said, **more)
             self.predictions.appendleft(prediction)
             second = self._second(int(now))
-            second.counts[model] = second.counts.get(model, 0) + 1
+            second.counts[model] += 1
             second.errors += prediction.wrong == "error"
             if prediction.latency_ms is not None and len(second.latencies) < _LATENCIES:
                 second.latencies.append(prediction.latency_ms)
@@ -228,14 +222,11 @@ class Messages:
         for name, found in list(_object_of(message.get("models")).items())[:64]:
             each, latency = _object_of(found), _object_of(_object_of(found).get("latency_ms"))
             shown = " / ".join(f"{value:.2f}" for at in ("p50", "p95", "p99") if (value := _number(latency.get(at))))
-            rows.append((_text(name), _text(each.get("version")), int(_number(each.get("answered")) or 0), shown))
+            rows.append((_text(name), _text(each.get("version")), shown))
             problem = problem or _text(each.get("problem"))
-        uptime_s, memory_mb = (_number(message.get(key)) or 0.0 for key in ("uptime_s", "rss_mb"))
+        beat = Heartbeat(self._clock(), _number(message.get("rss_mb")) or 0.0, tuple(rows), problem)
         with self._lock:
-            self.heartbeats[device] = Heartbeat(self._clock(), uptime_s, memory_mb, tuple(rows), problem)
-            self.heartbeats.move_to_end(device)
-            while len(self.heartbeats) > _DEVICES:
-                self.heartbeats.popitem(last=False)
+            _put(self.heartbeats, device, beat, _DEVICES)
             self.beats += 1
 
     def newest(self) -> list[Prediction]:
@@ -253,7 +244,7 @@ class Messages:
         """How many answers came in the last seconds."""
         first = self._clock() - seconds
         with self._lock:
-            return sum(sum(second.counts.values()) for second in self._seconds if second.at > first)
+            return sum(second.counts.total() for second in self._seconds if second.at > first)
 
     def _keep(self, content: bytes) -> str:
         """Store a picture that a browser can show; returns its key, or nothing."""
@@ -261,9 +252,8 @@ class Messages:
             return ""
         key = sha256(content).hexdigest()[:24]
         with self._lock:
-            self._pictures[key] = content
-            self._pictures.move_to_end(key)
-            while len(self._pictures) > _PICTURES or sum(map(len, self._pictures.values())) > _PICTURES_BYTES:
+            _put(self._pictures, key, content, _PICTURES)
+            while sum(map(len, self._pictures.values())) > _PICTURES_BYTES:
                 self._pictures.popitem(last=False)
         return key
 
@@ -285,7 +275,7 @@ class Messages:
             return b""
         return sample_of(model, int(place))[0] if place.isascii() and place.isdecimal() and len(place) < 7 else b""
 
-    def listen(self, connect: Callable[[], AbstractContextManager[Link]], stop: threading.Event) -> None:
+    def listen(self, connect: Connect, stop: threading.Event) -> None:
         """Take in what comes until told to stop; a link that cannot be made is tried again.
 
         Args:
@@ -328,6 +318,14 @@ def content_type(picture: bytes) -> str:
     if picture.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     return "image/jpeg" if picture.startswith(b"\xff\xd8\xff") else ""
+
+
+def _put(store: OrderedDict[str, Value], key: str, value: Value, most: int) -> None:
+    """Keep a value as the newest; the oldest of too many go."""
+    store[key] = value
+    store.move_to_end(key)
+    while len(store) > most:
+        store.popitem(last=False)
 
 
 def _object(payload: bytes) -> Json:

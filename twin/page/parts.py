@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from config.places import MODELS
 from config.stage import Stage
-from twin.page.fleet import ENDED, FAILED, Device, Rollout, View
+from twin.page.fleet import ENDED, FAILED, Device, Execution, Rollout, View
+from twin.page.html import filled
 from twin.page.messages import Heartbeat, Messages, Prediction
 
 DEVICES = 200
@@ -22,7 +22,6 @@ _REASONS = 5
 NONE = "\N{EN DASH}"
 _GOOD = frozenset({"HEALTHY", "RUNNING", "FINISHED", "SUCCEEDED", "COMPLETED", "OK", "ACTIVE", "running"})
 _BAD = frozenset({"UNHEALTHY", "BROKEN", "ERRORED", "ALARM", "not running", "failed", "cut off"}) | FAILED
-_ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "td": "cell"}
 
 
 def badge(text: str) -> str:
@@ -41,29 +40,6 @@ def moment(at: float, *, none: str = NONE) -> str:
     local = time.localtime(at)
     iso = time.strftime("%Y-%m-%dT%H:%M:%S%z", local)
     return f'<time data-at="{at:.3f}" datetime="{iso}">{time.strftime("%H:%M:%S", local)}</time>'
-
-
-def rows(caption: str, head: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A table whose rows become cards in a narrow window.
-
-    Args:
-        caption: What it shows; read aloud only.
-        head: A column each.
-        lines: The row's id, and a cell of HTML for each column, the first of which names the row.
-    """
-    heading = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in head)
-    body = "\n".join(
-        f'<tr role="row" id="{escape(key)}"><th scope="row" role="rowheader">{cells[0]}</th>'
-        + "".join(
-            f'<td role="cell" data-label="{name}">{cell}</td>' for name, cell in zip(head[1:], cells[1:], strict=True)
-        )
-        + "</tr>"
-        for key, cells in lines
-    )
-    return (
-        f'<table class="cards" role="table"><caption class="aloud">{caption}</caption>'
-        f'<thead role="rowgroup"><tr role="row">{heading}</tr></thead><tbody role="rowgroup">{body}</tbody></table>'
-    )
 
 
 def glance(view: View, messages: Messages) -> str:
@@ -120,27 +96,25 @@ def rollout(view: View) -> str:
 
 
 def _ring(rollout: Rollout) -> str:
-    counts: dict[str, int] = {}
-    for each in rollout.executions:
-        counts[each.status] = counts.get(each.status, 0) + 1
-    total, done = len(rollout.executions), sum(counts.get(status, 0) for status in ENDED)
+    counts = Counter(each.status for each in rollout.executions)
     failed = [each for each in rollout.executions if each.status in FAILED]
-    words = ", ".join(f"{count} {status.lower().replace('_', ' ')}" for status, count in sorted(counts.items()))
     reasons = "".join(
         f"<li><b>{escape(each.thing)}</b> {moment(each.changed)}: {escape(each.reason[:500]) or 'no reason given'}</li>"
         for each in failed[:_REASONS]
     )
     more = f"<li>and {len(failed) - _REASONS} more</li>" if len(failed) > _REASONS else ""
-    state = "rolls out" if rollout.going_on else "failed on some" if failed else "done"
-    kind = "busy" if rollout.going_on else "bad" if failed else "good"
-    when = f"<small>deployment {escape(rollout.deployment[:8])}, {moment(rollout.created)}</small>"
-    return (
-        f'<div class="ring" id="r-{rollout.ring}">'
-        f'<h3>Ring {rollout.ring} <span class="badge {kind}">{state}</span></h3>'
-        f'<progress class="{"bad" if failed else ""}" max="{total}" value="{done}" '
-        f'aria-label="devices of ring {rollout.ring} that have ended">{done} of {total}</progress>'
-        f"<p>{escape(words)} · {when}</p>"
-        f"{f'<ul class=reasons>{reasons}{more}</ul>' if reasons else ''}</div>"
+    return filled(
+        "ring.html",
+        ring=rollout.ring,
+        kind="busy" if rollout.going_on else "bad" if failed else "good",
+        state="rolls out" if rollout.going_on else "failed on some" if failed else "done",
+        failed="bad" if failed else "",
+        total=counts.total(),
+        done=sum(counts[status] for status in ENDED),
+        words=", ".join(f"{count} {status.lower().replace('_', ' ')}" for status, count in sorted(counts.items())),
+        deployment=rollout.deployment[:8],
+        created=moment(rollout.created),
+        reasons=f'<ul class="reasons">{reasons}{more}</ul>' if reasons else "",
     )
 
 
@@ -149,43 +123,29 @@ def devices(view: View, heartbeats: Mapping[str, Heartbeat]) -> str:
     if not view.devices:
         return "<p>No device has joined yet.</p>"
     status = {each.thing: each for rollout in view.rollouts for each in rollout.executions}
-    head = (
-        "Device",
-        "Ring",
-        "Health",
-        "Deployment",
-        "Last heartbeat",
-        "Memory",
-        "Models: p50 / p95 / p99 ms",
-        "Nucleus",
+    shown = "".join(
+        _device(device, heartbeats.get(device.thing), status.get(device.thing)) for device in view.devices[:DEVICES]
     )
-    lines = []
-    for device in view.devices[:DEVICES]:
-        beat, execution = heartbeats.get(device.thing), status.get(device.thing)
-        deployed = badge(execution.status) + " " + moment(execution.changed) if execution else badge("")
-        lines.append(
-            (
-                f"d-{device.thing}",
-                (
-                    escape(device.thing),
-                    escape(device.ring) or NONE,
-                    _health(device),
-                    deployed,
-                    moment(beat.at if beat else 0, none="none yet"),
-                    f"{beat.memory_mb:.0f} MB" if beat else NONE,
-                    _models(beat),
-                    _versions(device),
-                ),
-            )
-        )
     rest = len(view.devices) - DEVICES
     more = f"<p>and {rest} more, which <code>tools.fleet_page</code> does not list</p>" if rest > 0 else ""
-    return rows("Devices by ring", head, lines) + more
+    return filled("devices.html", rows=shown) + more
 
 
-def _health(device: Device) -> str:
-    process = badge(device.process) if device.process not in ("", "running") else ""
-    return f"{process} {badge(device.status or 'not reported')} {moment(device.reported)}"
+def _device(device: Device, beat: Heartbeat | None, execution: Execution | None) -> str:
+    return filled(
+        "device.html",
+        thing=device.thing,
+        ring=device.ring or NONE,
+        process=badge(device.process) if device.process not in ("", "running") else "",
+        status=badge(device.status or "not reported"),
+        reported=moment(device.reported),
+        deployed=badge(execution.status) + " " + moment(execution.changed) if execution else badge(""),
+        heartbeat=moment(beat.at if beat else 0, none="none yet"),
+        memory=f"{beat.memory_mb:.0f} MB" if beat else NONE,
+        models=_models(beat),
+        nucleus=device.nucleus or NONE,
+        components=_components(device),
+    )
 
 
 def _models(beat: Heartbeat | None) -> str:
@@ -193,22 +153,21 @@ def _models(beat: Heartbeat | None) -> str:
         return NONE
     listed = "".join(
         f"<li><b>{escape(name)}</b> {escape(latency) or NONE} <small>{escape(version)}</small></li>"
-        for name, version, _, latency in beat.models
+        for name, version, latency in beat.models
     )
     problem = f'<p class="problem">{escape(beat.problem)}</p>' if beat.problem else ""
     return f'<ul class="plain">{listed}</ul>{problem}'
 
 
-def _versions(device: Device) -> str:
+def _components(device: Device) -> str:
+    if not device.components:
+        return ""
     listed = "".join(
         f"<li>{badge(each.state)} {escape(each.name)} {escape(each.version)}</li>" for each in device.components
     )
     broken = sum(each.state in _BAD for each in device.components)
     words = f"{len(device.components)} components{f', {broken} broken' if broken else ''}"
-    inside = (
-        f'<details id="c-{escape(device.thing)}"><summary>{words}</summary><ul class="plain">{listed}</ul></details>'
-    )
-    return f"{escape(device.nucleus) or NONE} {inside if listed else ''}"
+    return f'<details id="c-{escape(device.thing)}"><summary>{words}</summary><ul class="plain">{listed}</ul></details>'
 
 
 def predictions(newest: Sequence[Prediction]) -> str:
@@ -230,13 +189,18 @@ def _prediction(each: Prediction) -> str:
         f'{escape(label)}"></progress> {probability:.3f}</li>'
         for label, probability in each.top[:3]
     )
-    kind = "bad" if each.wrong else ""
-    truth = f" <small>is {escape(each.wrong)}</small>" if each.wrong not in ("", "error") else ""
-    took = f"{each.latency_ms:.2f} ms · " if each.latency_ms is not None else ""
-    return (
-        f'<li id="p-{each.number}" class="{kind}">{shown}<div><b>{escape(each.label)}</b>{truth}'
-        f'<ol class="plain">{bars}</ol><small>{escape(each.model)} · {took}{moment(each.at)}<br>'
-        f"{escape(each.device)}</small></div></li>"
+    return filled(
+        "prediction.html",
+        number=each.number,
+        kind="bad" if each.wrong else "",
+        shown=shown,
+        label=each.label,
+        truth=f" <small>is {escape(each.wrong)}</small>" if each.wrong not in ("", "error") else "",
+        bars=bars,
+        model=each.model,
+        took=f"{each.latency_ms:.2f} ms · " if each.latency_ms is not None else "",
+        when=moment(each.at),
+        device=each.device,
     )
 
 
@@ -254,15 +218,14 @@ def alarms(view: View) -> str:
     """Alarms, those that are off first."""
     if not view.alarms:
         return "<p>The stage has no alarms in this account.</p>"
-    head = ("Alarm", "State", "Since", "Reason")
     lines = [
-        (f"a-{name}", (escape(name), badge(state), moment(since), f"<small>{escape(reason)}</small>"))
+        filled("alarm.html", name=name, state=badge(state), since=moment(since), reason=reason)
         for name, state, reason, since in view.alarms
     ]
     off = sum(state != "OK" for _, state, _, _ in view.alarms)
     quiet = f"{len(lines) - off} of {len(lines)} alarms are OK"
-    shown = rows("Alarms that are not OK", head, lines[:off]) if off else ""
-    rest = rows("Alarms that are OK", head, lines[off:])
+    shown = filled("alarms.html", caption="Alarms that are not OK", rows="".join(lines[:off])) if off else ""
+    rest = filled("alarms.html", caption="Alarms that are OK", rows="".join(lines[off:]))
     return f'{shown}<details id="quiet"><summary>{quiet}</summary>{rest}</details>' if off < len(lines) else shown
 
 
@@ -287,50 +250,3 @@ def models(stage: Stage) -> str:
         row = json.dumps(dict.fromkeys(declaration.get("features") or [], 1.0))
         options.append(f'<option data-takes="{takes}" data-row="{escape(row)}">{escape(model.folder)}</option>')
     return "".join(options)
-
-
-def document(title: str, body: str, *, refresh_s: int | None = None) -> str:
-    """A whole page of the server's.
-
-    Args:
-        title: Plain text.
-        body: HTML.
-        refresh_s: Where there is no script, the browser asks again after so many seconds.
-    """
-    again = f'<noscript><meta http-equiv="refresh" content="{refresh_s}"></noscript>' if refresh_s else ""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">{again}\n'
-        f'<link rel="icon" href="data:,">'
-        f'<link rel="stylesheet" href="static/uPlot.min.css"><link rel="stylesheet" href="static/page.css">\n'
-        f'<script src="static/uPlot.iife.min.js" defer></script><script src="static/idiomorph.min.js" defer></script>\n'
-        f'<script src="static/page.js" defer></script></head>\n<body>{body}</body></html>\n'
-    )
-
-
-def body(title: str, where: str, stage: Stage, filled: Mapping[str, str], faults: Mapping[str, str] | None) -> str:
-    """The page's frame with its parts.
-
-    Args:
-        title: Its heading, plain.
-        where: The account, plain.
-        stage: Whose page it is.
-        filled: HTML by part.
-        faults: Words by fault, for the form; None for a page that only reads.
-    """
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    forms = (Path(__file__).parent / "forms.html").read_text(encoding="utf-8") if faults is not None else ""
-    options = "".join(f'<option value="{name}">{escape(words)}</option>' for name, words in (faults or {}).items())
-    values = {
-        "title": escape(title),
-        "where": escape(where),
-        "series": escape(json.dumps([model.folder for model in stage.models])),
-        "models": models(stage),
-        "faults": options,
-        **filled,
-    }
-    # In one pass: what a device says may look like a place, too.
-    return _PLACE.sub(lambda place: values[place[1]], template.replace("{{forms}}", forms))
-
-
-_PLACE = re.compile(r"\{\{(\w+)\}\}")

@@ -18,6 +18,7 @@ import socket
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as ServerConfig
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -41,7 +43,8 @@ from twin import predict as asking
 from twin.clock import Clock
 from twin.operator import OperatorClient
 from twin.page import html
-from twin.page.live import END_S, SEND_S, Page, Source
+from twin.page.fleet import Source
+from twin.page.live import END_S, SEND_S, Page
 from twin.ports import FOREIGN_SITES, LOOPBACK, own_hosts
 from twin.process import CUT_OFF, device_pid
 from twin.state import TwinState, load_state
@@ -83,12 +86,12 @@ class Actions:
         self._source, self._messages = page.source, page.messages
         self._asking = asyncio.Semaphore(_ASKS)
 
-    async def ask(self, request: Request) -> Response:
-        """Send a request to a model and wait for its answer."""
-        ask = self._source.ask
-        assert ask is not None  # noqa: S101 - the route is there only with it
+    def routes(self) -> list[Route]:
+        """None for a page that only reads."""
+        if not (ask := self._source.ask) or not (fault := self._source.fault):
+            return []
 
-        def do(content: Mapping[str, Any]) -> dict[str, Any]:
+        def asked(content: Mapping[str, Any]) -> dict[str, Any]:
             fields = {
                 key: content[key] for key in ("index", "features", "device") if content.get(key) not in (None, "")
             }
@@ -101,17 +104,15 @@ class Actions:
                 raise TwinError(f"the page must be connected to ask, it is not: {self._messages.trouble}")
             return ask(link, str(content.get("model", "")), fields)
 
-        return await self._do(request, do)
+        def done(content: Mapping[str, Any]) -> dict[str, Any]:
+            return {"said": fault(str(content.get("device", "")), str(content.get("fault", "")))}
 
-    async def fault(self, request: Request) -> Response:
-        """Make something go wrong on a device."""
-        fault = self._source.fault
-        assert fault is not None  # noqa: S101 - the route is there only with it
-        return await self._do(
-            request, lambda content: {"said": fault(str(content.get("device", "")), str(content.get("fault", "")))}
-        )
+        return [
+            Route(path, partial(self._do, action=action), methods=["POST"])
+            for path, action in (("/ask", asked), ("/fault", done))
+        ]
 
-    async def _do(self, request: Request, action: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Response:
+    async def _do(self, request: Request, *, action: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Response:
         if not request.headers.get("content-type", "").startswith("application/json"):
             return JSONResponse({"problem": "Content-Type must be application/json"}, 415)
         try:
@@ -146,27 +147,18 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse a request."""
-        if scope["type"] == "lifespan":
+        if scope["type"] != "http":  # the start and the end; a WebSocket, for which there is no route, is closed
             await self._inner(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
             return
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message.get("headers", [])}
-                added = [
-                    (name.encode(), value.encode())
-                    for name, value in _HEADERS.items()
-                    if name.lower().encode() not in given
-                ]
-                message = {**message, "headers": [*message.get("headers", []), *added]}
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal:
+        if refusal := self._refusal(scope):
             await PlainTextResponse(refusal, 403)(scope, receive, guarded)
             return
         path = scope["path"][1 + len(self._token) :]
@@ -176,14 +168,14 @@ class Door:
         await self._inner({**scope, "path": path, "raw_path": path.encode()}, receive, guarded)
 
     def _refusal(self, scope: Scope) -> str:
-        headers: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").lower())
-        hosts, origins = headers.get("host", []), headers.get("origin", [])
+        def said(name: str) -> list[str]:
+            return [value.lower() for value in Headers(scope=scope).getlist(name)]
+
+        hosts, origins = said("host"), said("origin")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return f"Host must be {' or '.join(sorted(self._hosts))}: use the address that the command printed"
         own = f"http://{hosts[0]}"
-        if FOREIGN_SITES & set(headers.get("sec-fetch-site", [])) or any(origin != own for origin in origins):
+        if FOREIGN_SITES & set(said("sec-fetch-site")) or any(origin != own for origin in origins):
             return "requests of another site's page are refused"
         if scope["method"] not in ("GET", "HEAD") and not origins:
             return "what changes something must come from this page: the Origin header is missing"
@@ -201,7 +193,7 @@ def application(source: Source, port: int, token: str) -> ASGIApp:
         token: That its paths begin with.
     """
     page = Page(source)
-    styles = html.STYLE + (_HERE / "page.css").read_text(encoding="utf-8")
+    styles = html.text_of("kept.css") + html.text_of("page.css")
 
     @asynccontextmanager
     async def life(_application: Starlette) -> AsyncIterator[None]:
@@ -227,10 +219,8 @@ def application(source: Source, port: int, token: str) -> ASGIApp:
         Route("/log", page.log),
         Route("/destroy", page.destroy),
         Route("/static/{name}", static),
+        *Actions(page).routes(),
     ]
-    if source.ask and source.fault:
-        actions = Actions(page)
-        routes += [Route("/ask", actions.ask, methods=["POST"]), Route("/fault", actions.fault, methods=["POST"])]
     return Door(Starlette(routes=routes, lifespan=life, max_body_size=BODY_BYTES), port, token)
 
 
