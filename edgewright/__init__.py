@@ -8,6 +8,7 @@ A name is loaded when it is first asked for, since the constructs bring the CDK 
 
 import os
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,35 +64,15 @@ if TYPE_CHECKING:
     from edge_rules.edge_checks import EdgeChecks as EdgeChecks
     from stacks.edgewright import define_stacks as define_stacks
 
-#: Where each is defined.
-_PUBLIC: dict[str, tuple[str, ...]] = {
-    "config.endings": ("settle_endings",),
-    "config.loader": ("ConfigurationError", "load_stage", "read_context", "stage_names"),
-    "config.names": ("Names",),
-    "config.stage": ("Stage",),
-    "edge_constructs.artifact_store": ("ArtifactBucket", "ArtifactStore", "EncryptionKey", "SigningKey"),
-    "edge_constructs.component_library": ("Component", "ComponentLibrary", "component_version"),
-    "edge_constructs.deploy_pipeline": ("DeployPipeline",),
-    "edge_constructs.device_registry": ("DeviceRegistry",),
-    "edge_constructs.edge_assets": ("MissingAssetError",),
-    "edge_constructs.edge_server": ("EdgeNetwork", "EdgeServer", "ServerJoin"),
-    "edge_constructs.fleet_deployment": ("DeploymentHealth", "FleetDeployment"),
-    "edge_constructs.fleet_provisioning": ("FleetProvisioning",),
-    "edge_constructs.fleet_rules": ("FleetRules", "TopicRule"),
-    "edge_constructs.handler_component": ("HandlerComponent",),
-    "edge_constructs.handler_provider": ("HandlerProvider",),
-    "edge_constructs.identities": ("CoreDevicePolicy", "EdgeInstanceRole", "SageMakerExecution", "TokenExchange"),
-    "edge_constructs.model_package": ("ModelPackage", "ModelPackager", "ModelVerifier", "OnnxCompiler"),
-    "edge_constructs.model_source": ("ModelDeclarationError", "ModelSource"),
-    "edge_constructs.neo_compilation": ("CompilationTarget", "NeoCompiler"),
-    "edge_constructs.observability": ("DeploymentNotice", "FleetAlarms", "FleetDashboard", "NotificationTopic"),
-    "edge_constructs.permission": ("Permission", "acknowledge"),
-    "edge_constructs.reproducible_zip": ("StrangerError",),
-    "edge_constructs.synth": ("PolicyGate", "PolicyViolationError", "new_app"),
-    "edge_rules.edge_checks": ("EdgeChecks",),
-    "stacks.edgewright": ("define_stacks",),
-}
-_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+def _defined_in() -> dict[str, str]:
+    """Module by public name, as the imports above tell type checkers."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    lines = (line.split() for line in text.splitlines() if line.startswith("    from ") and " as " in line)
+    return {name: module for _, module, _, name, _, _ in lines}
+
+
+_MODULES = _defined_in()
 
 
 def __getattr__(name: str) -> Any:

@@ -75,7 +75,7 @@ def make(folder: Path, stage: str, model: str) -> Iterator[str]:
         NewAppError: The folder is not empty or cannot be written, the stage's name breaks a rule, or the model's folder
             cannot be used; then nothing was made.
     """
-    check_stage(stage)
+    _check_stage(stage)
     source, origin = _model(model)
     here, folder = Path.cwd(), folder.absolute()
     if not folder.name.isprintable():
@@ -104,12 +104,8 @@ def make(folder: Path, stage: str, model: str) -> Iterator[str]:
     yield f"next: cd {shlex.quote(_shown(folder, here))} && edgewright setup && python -m pytest; then README.md"
 
 
-def check_stage(name: str) -> None:
-    """Check a stage's name by the stage's own rules.
-
-    Raises:
-        NewAppError: It breaks one.
-    """
+def _check_stage(name: str) -> None:
+    """A stage's name must keep the stage's own rules."""
     try:
         Stage.model_validate({"name": name, "region": "us-east-1", "models": [{"folder": "any"}]})
     except ValidationError as exc:

@@ -16,7 +16,6 @@ import re
 import shutil
 import sys
 import tempfile
-import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -52,7 +51,7 @@ _PROJECT_FILES = ("cdk.json", "package.json", "package-lock.json")
 _ASSETS = "edge_assets"
 #: Made by set-up, or of this repository's own app.
 _NO_ASSETS = {("runtime", "wheelhouse"), ("handlers", "bundles"), ("handlers", "functions")}
-_STAGES = re.compile(r"config/(fleet/.*|[^/]*\.toml)")
+_STAGES = re.compile(r"fleet/.*|[^/]*\.toml")
 #: A wheel's members bear the date of the oldest zip, so that equal sources give equal bytes.
 _DATE = "315532800"
 
@@ -84,7 +83,7 @@ def build_wheel(
     out = Path(wheel_directory).resolve()
     with tempfile.TemporaryDirectory(prefix="edgewright-wheel-") as made:
         stage = Path(made)
-        write_tree(stage / "src")
+        _write_tree(stage / "src")
         (stage / "pyproject.toml").write_text(project_settings(), encoding="utf-8")
         shutil.copy(ROOT / "README.md", stage)
         shutil.copy(ROOT / "LICENSE", stage)
@@ -130,15 +129,8 @@ def project_settings() -> str:
     )
 
 
-def write_tree(target: Path) -> None:
-    """Write what the wheel holds.
-
-    Args:
-        target: Becomes the folder above the packages.
-
-    Raises:
-        WheelError: As for `moved`.
-    """
+def _write_tree(target: Path) -> None:
+    """Write what the wheel holds into the folder above its packages."""
     files, modules = _sources(), set(_modules())
     rewrite = mover(modules)
     for place, source in files.items():
@@ -159,28 +151,20 @@ def write_tree(target: Path) -> None:
 
 def _sources() -> dict[str, Path]:
     """Place in the wheel to file."""
-    found: dict[str, Path] = {}
-
-    def add(folder: str, below: str, left_out: Callable[[str], bool] = lambda _path: False) -> None:
-        for name, file in files_below(ROOT / folder).items():
-            if not left_out(name) and "__pycache__" not in file.parts:
-                found[f"{below}/{name}"] = file
-
     tools = needed_tools()
-    add(NAMESPACE, NAMESPACE)
-    for name in BELOW:
-        add(name, f"{NAMESPACE}/{name}")
-    for name, folder in BESIDE.items():
-        add(folder, name)
-    add(_ASSETS, f"{NAMESPACE}/{_ASSETS}", lambda path: tuple(path.split("/")[:2]) in _NO_ASSETS)
-    found |= {f"{NAMESPACE}/{name}": ROOT / name for name in _PROJECT_FILES}
-    outside = f"{NAMESPACE}/tools/"
-    return {
-        place: file
-        for place, file in sorted(found.items())
-        if not (place.startswith(outside) and place.removeprefix(outside).removesuffix(".py") not in tools)
-        and not _STAGES.fullmatch(place.removeprefix(f"{NAMESPACE}/"))
+    below = {name: f"{NAMESPACE}/{name}" for name in (*BELOW, _ASSETS)}
+    left_out: dict[str, Callable[[str], object]] = {
+        "config": lambda name: _STAGES.fullmatch(name),
+        "tools": lambda name: name.removesuffix(".py") not in tools,
+        _ASSETS: lambda name: tuple(name.split("/")[:2]) in _NO_ASSETS,
     }
+    found = {f"{NAMESPACE}/{name}": ROOT / name for name in _PROJECT_FILES}
+    for folder, place in {NAMESPACE: NAMESPACE, **below, **{folder: name for name, folder in BESIDE.items()}}.items():
+        stays = left_out.get(folder)
+        for name, file in files_below(ROOT / folder).items():
+            if "__pycache__" not in file.parts and not (stays and stays(name)):
+                found[f"{place}/{name}"] = file
+    return dict(sorted(found.items()))
 
 
 def needed_tools() -> set[str]:
@@ -221,42 +205,27 @@ def mover(modules: set[str]) -> Callable[[str], str]:
 
     Args:
         modules: Dotted names that move below the namespace.
+
+    Raises:
+        WheelError: By the function: `import twin.x` binds `twin`, which would be another name in the wheel.
     """
+    tops = "|".join(sorted({name.partition(".")[0] for name in modules}))
+    binding = re.compile(rf"^[ \t]*import ((?:{tops})\b.*)", re.MULTILINE)
+    imported = re.compile(rf"^([ \t]*from )(?=(?:{tops})\b[\w.]* import\b)", re.MULTILINE)
+    # A module that a process is started with, or that is imported by its name.
+    named = re.compile(rf"""(["'])((?:{tops})\.[\w.]+)(?=\1)""")
 
     def moved(source: str) -> str:
-        lines = source.splitlines(keepends=True)
-        for row, column, length, new in sorted(_places(source, modules), reverse=True):
-            line = lines[row]
-            lines[row] = f"{line[:column]}{new}{line[column + length :]}"
-        text = "".join(lines)
+        if found := binding.search(source):
+            line = source.count("\n", 0, found.start()) + 1
+            raise WheelError(f"line {line}: write from … import …, got import {found[1]}")
+        text = imported.sub(rf"\1{NAMESPACE}.", source)
+        text = named.sub(lambda at: f"{at[1]}{NAMESPACE}.{at[2]}" if at[2] in modules else at[0], text)
         for pattern, command in _COMMAND_LINES:
             text = pattern.sub(command, text)
         return text
 
     return moved
-
-
-def _places(source: str, modules: set[str]) -> Iterator[tuple[int, int, int, str]]:
-    """Where a text names what moves: row, column, length, what takes its place.
-
-    Raises:
-        WheelError: `import twin.x` binds `twin`, which would be another name in the wheel.
-    """
-    tops = {name.partition(".")[0] for name in modules}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.partition(".")[0] in tops:
-                    raise WheelError(f"line {node.lineno}: write from … import …, got import {alias.name}")
-        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] in tops:
-            yield node.lineno - 1, node.col_offset + len("from "), 0, f"{NAMESPACE}."
-    # A module that a process is started with, or that is imported by its name.
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.STRING and token.string[0] in "\"'" and token.string[1:-1] in modules:
-            name = token.string[1:-1]
-            if "." in name:
-                row, column = token.start
-                yield row - 1, column + 1, len(name), f"{NAMESPACE}.{name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
