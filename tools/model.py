@@ -26,9 +26,9 @@ from config.loader import ConfigurationError as StageError
 from edge_component.settings import ConfigurationError
 from edge_constructs.model_runtime import check_model, device_runtime, installed_runtime, unlike_on_openvino
 from edge_constructs.model_source import ModelDeclarationError, ModelSource
-from edge_inference.messages import Request, RequestError, Score, above
+from edge_inference.messages import Prediction, Request, RequestError, Score, above
 from edge_inference.models.detection import MOST
-from edge_inference.models.package import OBJECTS, TENSORS, ModelPackageError
+from edge_inference.models.package import OBJECTS, ModelPackageError
 from edge_inference.models.store import Workload
 from edge_inference.models.workloads import ImageClassifier, ObjectDetector, TabularClassifier
 from tools import detections, model_init
@@ -41,7 +41,7 @@ from tools.model_folder import (
     check_serving,
     load,
     package,
-    sample_labels,
+    samples_of,
     whole_path,
     write_reference,
 )
@@ -70,7 +70,7 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
     folder = whole_path(folder)
     source = ModelSource.read(folder, check_reference=False)
     check_name(source.name)
-    check_runtime()
+    _check_runtime()
     check_model(source)
     source = ModelSource.read(folder)
     settings = check_serving(source)
@@ -84,35 +84,42 @@ def check(folder: Path, inputs: Sequence[str]) -> Iterator[str]:
             yield f"notice: {model.package.notice}"
         for otherwise in unlike_on_openvino(source.files[source.declaration["source"]]):
             yield f"notice: not for OpenVINO: {otherwise}"
-        picture = Path(scratch) / "package" / str(source.declaration.get("serving", {}).get("ImageName", ""))
-        if not inputs and picture.is_file():
-            inputs = [str(picture)]
-        for text in inputs:
-            name, request = asked(text)
-            yield _line(name, model, request, **settings)
-        if not inputs and model.package.samples is not None and model.package.task != TENSORS:
-            yield from _samples(model, **settings)
+        for request in _subjects(source, model, inputs, SHOWN):
+            yield _line(model, request, **settings)
+        if not inputs and _own_picture(source) is None:
+            yield from _judged(model)
 
 
-def check_runtime() -> None:
-    """Check that this environment has the devices' ONNX Runtime: another one may load what they do not.
+def _own_picture(source: ModelSource) -> Path | None:
+    """The picture that a model looks at by itself."""
+    return source.files.get(str(source.declaration.get("serving", {}).get("ImageName", "")))
 
-    Raises:
-        ModelPackageError: It has another one, or none.
-    """
+
+def _subjects(source: ModelSource, model: Workload, inputs: Sequence[str], most: int) -> Iterator[Request]:
+    """What a model is asked: as given, or the picture that it looks at by itself, or so many of its samples."""
+    own = _own_picture(source)
+    if inputs or own is not None:
+        yield from map(asked, inputs or [str(own)])
+    else:
+        yield from samples_of(model, most)
+
+
+def _check_runtime() -> None:
+    """This environment must have the devices' ONNX Runtime: another one may load what they do not."""
     engine, wanted = installed_runtime(), device_runtime()
     found = "none" if engine is None else str(engine.__version__)
     if found != wanted:
         raise ModelPackageError(f"onnxruntime must be {wanted}, as on the devices, got {found}: run make setup")
 
 
-def _line(name: str, model: Workload, request: Request, count: int, threshold: float) -> str:
+def _line(model: Workload, request: Request, count: int, threshold: float) -> str:
     started = time.perf_counter()
-    prediction = answer(model, name, request, count)
+    prediction = answer(model, request, count)
     latency_ms = (time.perf_counter() - started) * 1000
     found = ", ".join(map(_said, above(prediction, threshold)))
     if not prediction.scores and prediction.size is None:
         found = json.dumps(prediction.outputs)[:200]
+    name = f"{request.request_id}{f' (is {request.label})' if request.label else ''}"
     return f"{name}: {found or f'nothing with a score of {threshold:g} or above'} ({latency_ms:.2f} ms)"
 
 
@@ -121,21 +128,17 @@ def _said(score: Score) -> str:
     return f"{score.label} {score.probability:.3f}{at}"
 
 
-def _samples(model: Workload, count: int, threshold: float) -> Iterator[str]:
-    labels, size = sample_labels(model.package), len(getattr(model, "samples", ()))
-    for index in range(min(size, SHOWN)):
-        expected = f" (is {labels[index]})" if labels else ""
-        yield _line(f"sample {index}{expected}", model, Request(None, index=index), count, threshold)
-    if model.package.task == OBJECTS:
-        there = detections.truths_of(model.package)
-        if there:
-            found = [answer(model, f"sample {n}", Request(None, index=n), MOST).scores for n in range(size)]
-            precision = detections.mean_average_precision(found, there)
-            yield f"mean average precision {precision:.4f} on {size} samples, at an overlap of {detections.OVERLAP}"
-    elif labels:
-        said = [answer(model, f"sample {n}", Request(None, index=n), 1).scores[0].label for n in range(size)]
-        right = sum(label == wanted for label, wanted in zip(said, labels, strict=True))
-        yield f"{right} of {size} samples right ({right / size:.4f})"
+def _judged(model: Workload) -> Iterator[str]:
+    """How right a model is on all of its samples, where they say what they are."""
+    samples = samples_of(model)
+    if samples and model.package.task == OBJECTS:
+        if there := detections.truths_of(model.package):
+            found = [answer(model, each, MOST).scores for each in samples]
+            precision, overlap = detections.mean_average_precision(found, there), detections.OVERLAP
+            yield f"mean average precision {precision:.4f} on {len(found)} samples, at an overlap of {overlap}"
+    elif samples and samples[0].label:
+        right = sum(answer(model, each, 1).scores[0].label == each.label for each in samples)
+        yield f"{right} of {len(samples)} samples right ({right / len(samples):.4f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 ON_A_PAGE = 24
-Asked = tuple[str, Request, str]
+Answered = tuple[Request, Prediction]
 
 
 def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
@@ -208,15 +211,11 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
     """
     source = ModelSource.read(whole_path(folder))
     with tempfile.TemporaryDirectory() as scratch:
-        unpacked = package(source, Path(scratch) / "package")
-        model: Any = load(unpacked)
-        own = unpacked / str(source.declaration.get("serving", {}).get("ImageName", ""))
-        subjects = list(
-            ((*asked(text), "") for text in inputs or [str(own)]) if inputs or own.is_file() else _own_samples(model)
-        )
+        model: Any = load(package(source, Path(scratch) / "package"))
+        subjects = list(_subjects(source, model, inputs, ON_A_PAGE))
         settings = check_serving(source)
         count = settings["count"] if isinstance(model, ObjectDetector) else 3
-        answers = [(what, request, is_, answer(model, what, request, count)) for what, request, is_ in subjects]
+        answers = [(request, answer(model, request, count)) for request in subjects]
         if isinstance(model, ObjectDetector):
             content = _objects(model, answers, settings["threshold"])
         else:
@@ -236,16 +235,10 @@ def preview(folder: Path, inputs: Sequence[str], out: Path) -> Iterator[str]:
     )
 
 
-def _own_samples(model: Any) -> Iterator[Asked]:
-    labels = sample_labels(model.package)
-    for index in range(min(len(getattr(model, "samples", ())), ON_A_PAGE)):
-        yield f"sample {index}", Request(None, index=index), labels[index] if labels else ""
-
-
-def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
+def _pictures(model: ImageClassifier, answers: Sequence[Answered]) -> str:
     wanted, shown = model.preprocessing, []
-    for what, request, expected, prediction in answers:
-        given = request.image
+    for request, prediction in answers:
+        given, what, expected = request.image, str(request.request_id), request.label
         pixels = model.samples[request.index or 0] if given is None else wanted.decode(given).pixels
         tensor = wanted.apply(pixels)
         best = prediction.scores[0].label
@@ -256,32 +249,32 @@ def _pictures(model: ImageClassifier, answers: Sequence[tuple[str, Request, str,
     return page.pictures(shown, large=max(wanted.width, wanted.height) > 32)
 
 
-def _objects(model: ObjectDetector, answers: Sequence[tuple[str, Request, str, Any]], threshold: float) -> str:
+def _objects(model: ObjectDetector, answers: Sequence[Answered], threshold: float) -> str:
     """Pictures with what was found in them, and in green what is there, where the samples say so."""
     shown, there = [], detections.truths_of(model.package)
-    for what, request, _, prediction in answers:
+    for request, prediction in answers:
+        what = request.request_id
         found, truths = above(prediction, threshold), []
         picture = request.image
         if picture is None:
             picture = as_png(model.samples[request.index or 0])
             truths = there[request.index or 0] if there else []
-        said = f"{len(found)} object{'' if len(found) == 1 else 's'}"
-        more = (
-            f"{f'of {len(truths)} that are there, ' if truths else ''}{what}, {' x '.join(map(str, prediction.size))}"
-        )
+        said, size = f"{len(found)} object{'' if len(found) == 1 else 's'}", " x ".join(map(str, prediction.size or ()))
+        more = f"{f'of {len(truths)} that are there, ' if truths else ''}{what}, {size}"
         named = ", ".join(f"{score.label} {score.probability:.2f}" for score in found)
         shown.append((detections.drawn(picture, found, truths), f"{what}: {named or 'nothing'}", said, more, False))
     return page.pictures(shown, large=True)
 
 
-def _table(model: Any, answers: Sequence[tuple[str, Request, str, Any]]) -> str:
+def _table(model: Any, answers: Sequence[Answered]) -> str:
     rows = []
-    for what, request, expected, prediction in answers:
+    for request, prediction in answers:
         seen: Any = request.features if request.features is not None else request.inputs
         if request.index is not None and isinstance(model, TabularClassifier):
             seen = np.round(model.samples[request.index].astype(float), 4).tolist()
         said = ", ".join(f"{score.label} {score.probability:.3f}" for score in prediction.scores)
-        rows.append((what, json.dumps(seen)[:300], said or json.dumps(prediction.outputs)[:300], expected))
+        answered = said or json.dumps(prediction.outputs)[:300]
+        rows.append((str(request.request_id), json.dumps(seen)[:300], answered, request.label or ""))
     return page.table("Inputs and answers", ("input", "values", "said", "is"), rows)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +133,11 @@ def load(unpacked: Path) -> Workload:
         ) from exc
 
 
-def asked(text: str) -> tuple[str, Request]:
-    """Read what the command line gives as an input.
+def asked(text: str) -> Request:
+    """Read what the command line gives as an input; the request's id is what it is called in an error.
 
     Args:
         text: A picture, a file with a request, or a request itself.
-
-    Returns:
-        What it is called in an error, and the request.
 
     Raises:
         RequestError: It is none.
@@ -150,16 +148,33 @@ def asked(text: str) -> tuple[str, Request]:
         request = parse_request(text.encode(), "local") if is_request else read_file(Path(text), REQUEST_BYTES)
     except RequestError as exc:
         raise RequestError(exc.code, f"{what}: {exc}") from exc
-    return what, request or Request(None)
+    return replace(request or Request(None), request_id=what)
 
 
-def answer(model: Workload, what: str, request: Request, count: int) -> Prediction:
+def samples_of(model: Any, most: int | None = None) -> list[Request]:
+    """Requests for a model's own samples, with what each is where the folder says so.
+
+    Args:
+        model: Loaded; one of tensors has none.
+        most: How many, at most.
+
+    Raises:
+        ModelPackageError: There are more or fewer labels than samples, or a number stands for none.
+    """
+    size = len(getattr(model, "samples", ()))
+    labels = _sample_labels(model.package) if size else []
+    return [
+        Request(f"sample {index}", index=index, label=labels[index] if labels else None)
+        for index in range(min(size, size if most is None else most))
+    ]
+
+
+def answer(model: Workload, request: Request, count: int) -> Prediction:
     """Predict as the device does: whatever a model does with an input, it is told.
 
     Args:
         model: Loaded.
-        what: What the input is called in an error.
-        request: The input.
+        request: The input; its id is what it is called in an error.
         count: How many labels to name at most.
 
     Raises:
@@ -168,9 +183,10 @@ def answer(model: Workload, what: str, request: Request, count: int) -> Predicti
     try:
         return model.predict(request, count)
     except RequestError as exc:
-        raise RequestError(exc.code, f"{what}: {exc}") from exc
+        raise RequestError(exc.code, f"{request.request_id}: {exc}") from exc
     except Exception as exc:
-        raise RequestError(ErrorCode.INTERNAL_ERROR, f"{what}: inference failed: {type(exc).__name__}: {exc}") from exc
+        text = f"{request.request_id}: inference failed: {type(exc).__name__}: {exc}"
+        raise RequestError(ErrorCode.INTERNAL_ERROR, text) from exc
 
 
 def as_png(pixels: NDArray[Any]) -> bytes:
@@ -182,18 +198,8 @@ def as_png(pixels: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def sample_labels(package: ModelPackage) -> list[str]:
-    """Read which label each of a package's samples has.
-
-    Args:
-        package: Verified, and its samples read.
-
-    Returns:
-        Their labels; none where the samples do not say.
-
-    Raises:
-        ModelPackageError: There are more or fewer than samples, or a number stands for no label.
-    """
+def _sample_labels(package: ModelPackage) -> list[str]:
+    """Which label each of a package's samples has; none where the samples do not say."""
     if package.samples is None:
         return []
     file, last = package.samples[0], len(package.labels) - 1
@@ -244,19 +250,18 @@ def write_reference(folder: Path) -> Iterator[str]:
     settings = check_serving(source)
     with tempfile.TemporaryDirectory() as scratch:
         model: Any = load(package(source, Path(scratch) / "package"))
-        count = len(model.samples)
-        if count < LEAST_SAMPLES:
+        if (count := len(model.samples)) < LEAST_SAMPLES:
             raise ModelDeclarationError(f"{folder.name}: samples must be at least {LEAST_SAMPLES}, got {count}")
         threshold = settings["threshold"] if model.package.task == OBJECTS else 0.0
         values: dict[str, list[float]] = {}
-        for index in range(count):
-            said = answer(model, f"sample {index}", Request(None, index=index), settings["count"])
+        for request, sample in zip(samples_of(model), model.samples, strict=True):
+            said = answer(model, request, settings["count"])
             found = {CONFIDENCE: said.confidence(threshold) or 0.0}
-            for name, value in {**found, **measure(model.samples[index], model.package.features)}.items():
+            for name, value in {**found, **measure(sample, model.package.features)}.items():
                 values.setdefault(name, []).append(value)
     reference = Reference(count, threshold, tuple(describe(name, each) for name, each in values.items()))
     file = folder / REFERENCE
-    write_whole(file, to_json(reference, reference_of(source)))
+    write_whole(file, _to_json(reference, reference_of(source)))
     _name_in(folder / DECLARATION)
     yield f"{file}: {len(values)} statistics of {count} samples, {file.stat().st_size} bytes"
 
@@ -289,13 +294,8 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def to_json(reference: Reference, made_of: Mapping[str, str]) -> str:
-    """Write a reference as its file.
-
-    Args:
-        reference: What `read_reference` will return.
-        made_of: Name of each file that it follows from to its SHA-256.
-    """
+def _to_json(reference: Reference, made_of: Mapping[str, str]) -> str:
+    """A reference as its file, which `read_reference` reads, with the SHA-256 of each file that it follows from."""
     lines = [
         json.dumps({"name": each.name, "edges": each.edges, "counts": each.counts}) for each in reference.statistics
     ]

@@ -101,18 +101,8 @@ class Answers:
         return ""
 
 
-def read_graph(file: Path) -> tuple[Any, list[Tensor], list[Tensor]]:
-    """Load a model and read what its graph says.
-
-    Args:
-        file: The ONNX file.
-
-    Returns:
-        The session, inputs and outputs as a declaration has them; free sizes are -1.
-
-    Raises:
-        ModelInitError: It does not load, or an input is no tensor.
-    """
+def _read_graph(file: Path) -> tuple[Any, list[Tensor], list[Tensor]]:
+    """Load a model: the session, inputs and outputs as a declaration has them; free sizes are -1."""
     engine = import_engine()
     if not file.is_file():
         raise ModelInitError(
@@ -140,14 +130,8 @@ def _size(size: object) -> int:
     return size if isinstance(size, int) and size > 0 else FREE
 
 
-def seen_task(inputs: Sequence[Tensor], outputs: Sequence[Tensor], labels: int = 0) -> str:
-    """Guess the task by the shapes.
-
-    Args:
-        inputs: Of the graph.
-        outputs: Likewise.
-        labels: How many there are; 0 where nobody said.
-    """
+def _seen_task(inputs: Sequence[Tensor], outputs: Sequence[Tensor], labels: int) -> str:
+    """Guess the task by the shapes of the graph, and by the number of labels, where somebody said."""
     if len(inputs) == 1 and is_picture(inputs[0]["shape"]) and seen_detection(inputs[0], outputs, labels) is not None:
         return OBJECTS
     numbers = [each for each in outputs if each["dtype"] in FLOATS]
@@ -171,9 +155,9 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
     Raises:
         ModelInitError: Something is missing or cannot be; everything missing is listed.
     """
-    session, inputs, outputs = read_graph(flags.file)
+    session, inputs, outputs = _read_graph(flags.file)
     given = _labels(flags.labels or "")
-    task = flags.task or seen_task(inputs, outputs, len(given))
+    task = flags.task or _seen_task(inputs, outputs, len(given))
     _check_flags(flags, task)
     name = flags.name or re.sub(r"[^a-z0-9]+", "-", flags.file.stem.lower()).strip("-")
     declared: dict[str, Any] = {"name": name, "task": task, "framework": "ONNX", "source": _SOURCE}
@@ -411,25 +395,34 @@ def _listed_in(stage: str, instead_of: str | None, folder: Path, name: str = "")
     return listed
 
 
+_TABLE = re.compile(r"^(?=[ \t]*\[)", re.MULTILINE)
 _ENTRY = re.compile(r"""\s*\[\[\s*["']?models["']?\s*\]\]""")
-_TABLE = re.compile(r"\s*\[")
 #: A table of an entry, such as `[models.serving]`: it belongs to the entry before it.
 _PART = re.compile(r"""\s*\[\s*["']?models["']?\s*\.""")
 
 
 def _with_entry(text: str, name: str, instead_of: str | None, shown: str) -> str:
-    """A stage's file with an entry for a model; lines of anything else stay as they are."""
+    """A stage's file with an entry for a model, and without the tables of another; the rest stays as it is."""
     entry = {"folder": name, "compiler": "none"}
-    lines = text.split("\n")
-    if entries := [place for place, line in enumerate(lines) if _ENTRY.match(line)]:
-        after = range(entries[-1] + 1, len(lines))
-        end = next((at for at in after if _TABLE.match(lines[at]) and not _PART.match(lines[at])), len(lines))
-        while end > entries[-1] + 1 and not lines[end - 1].strip():
-            end -= 1
-        lines[end:end] = ["", "[[models]]", *(f'{key} = "{value}"' for key, value in entry.items())]
-        if instead_of:
-            lines = _without(lines, instead_of)
-        made = "\n".join(lines).rstrip("\n") + "\n"
+    folder = re.compile(rf"""\s*folder\s*=\s*["']{instead_of}["']""")
+    thresholds = re.compile(rf"""\s*\[observability\.models\.["']?{instead_of}["']?[].]""")
+    kept: list[str] = []
+    in_models = gone = False
+    end = 0
+    for table in _TABLE.split(text):
+        if _ENTRY.match(table):
+            in_models, gone = True, any(map(folder.match, table.splitlines()))
+        elif not (in_models and _PART.match(table)):
+            in_models, gone = False, thresholds.match(table) is not None
+        if not gone:
+            kept.append(table)
+        if in_models:
+            end = len(kept)
+    if end:
+        before, after = "".join(kept[:end]), "".join(kept[end:])
+        told = before.rstrip()
+        added = "\n".join(["", "", "[[models]]", *(f'{key} = "{value}"' for key, value in entry.items())])
+        made = f"{told}{added}{before[len(told) :]}{after}".rstrip("\n") + "\n"
         if _differs_by_an_entry(text, made, entry, instead_of):
             return made
     raise ModelInitError(
@@ -451,22 +444,6 @@ def _differs_by_an_entry(before: str, after: str, entry: dict[str, str], instead
         return {**stage, "models": [], "observability": observed}
 
     return new["models"] == [*models, entry] and rest(new) == rest(old)
-
-
-def _without(lines: Sequence[str], model: str) -> list[str]:
-    """Take a model's tables out of a stage's file; other lines stay as they are."""
-    kept: list[str] = []
-    gone = in_models = False
-    for place, line in enumerate(lines):
-        if _ENTRY.match(line):
-            rest = next((at for at in range(place + 1, len(lines)) if _TABLE.match(lines[at])), len(lines))
-            gone = any(re.match(rf"""\s*folder\s*=\s*["']{model}["']""", each) for each in lines[place:rest])
-            in_models = True
-        elif _TABLE.match(line) and not (in_models and _PART.match(line)):
-            gone = re.match(rf"""\s*\[observability\.models\.["']?{model}["']?[].]""", line) is not None
-            in_models = False
-        kept += [] if gone else [line]
-    return kept
 
 
 def init(flags: argparse.Namespace, check: Checker, models: Path = MODELS, stages: Path = FOLDER) -> Iterator[str]:

@@ -16,7 +16,7 @@ from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.comparison import agree, named
 from edge_inference.messages import Prediction, Request, RequestError
 from edge_inference.models.package import TENSORS, ModelPackageError
-from tools.model_folder import answer, as_png, check_serving, load, package, sample_labels
+from tools.model_folder import answer, as_png, check_serving, load, package, samples_of
 from twin.page import html as page
 
 MODELS = Path("edge_assets", "models")
@@ -129,7 +129,7 @@ def _compared(name: str, before: Path, after: Path, captures: Path | None) -> Mo
         if captures is not None:
             asked, source = list(_captured(captures, name)), "captured"
         else:
-            asked, source = list(_samples(models)), "held out"
+            asked, source = _samples(models), "held out"
         read = [request for request in asked if _is_readable(models[1], request)]
         if asked and not read:
             return ModelChange(name, problem=f"none of {len(asked)} {source} inputs can be read")
@@ -148,16 +148,14 @@ def _is_readable(model: Any, request: Request) -> bool:
     return True
 
 
-def _samples(models: list[Any]) -> Iterator[Request]:
+def _samples(models: list[Any]) -> list[Request]:
     """Requests for the new model's samples, or for those of the one before; both models get the same ones."""
     owner = models[1] if len(models[1].samples) else models[0]
     if any(model.samples.shape[1:] != owner.samples.shape[1:] for model in models):
         raise ValueError("inputs of another form: the two cannot be given the same ones")
     for place, model in enumerate(models):
         models[place] = replace(model, samples=owner.samples)
-    truths = sample_labels(owner.package)
-    for index in range(min(len(owner.samples), MOST_INPUTS)):
-        yield Request(f"sample {index}", index=index, label=truths[index] if truths else None)
+    return samples_of(owner, MOST_INPUTS)
 
 
 def _captured(folder: Path, model: str) -> Iterator[Request]:
@@ -201,7 +199,7 @@ def _asked(
         try:
             for place, model in enumerate(models):
                 started = time.perf_counter()
-                answers.append(answer(model, request.request_id or "", request, count))
+                answers.append(answer(model, request, count))
                 times[place].append((time.perf_counter() - started) * 1000)
         except RequestError:
             if answers:  # the one before has an answer, so that this is the new one's fault
