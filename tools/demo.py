@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -286,8 +286,7 @@ def _run(out: Path, beside: ExitStack) -> Report:
         words.append(f"a client device shows its core, whose line is cut, a {read['expected']}: {read['label']};")
         words.append(f"the core was made ready {when} in {prepared_s:.1f} s,")
     beside.close()
-    show(predictions)
-    show_others(flowers, picture)
+    show(predictions, flowers, picture)
     downloads = demo_report.downloads_of(state)
     with progress.step("destroy"):
         if load_state(home) != state:  # it was killed, and started again
@@ -384,26 +383,22 @@ def forget(home: Path) -> None:
     lifecycle.purge(home, keep="log")
 
 
-def show(predictions: list[Prediction]) -> None:
-    """Print one answer for each digit, and the mistakes."""
-    table = Table("digit", "predicted", "probability", "latency", box=None, pad_edge=False)
-    firsts = {p["expected"]: p for p in reversed(predictions)}
-    wrong = [p for p in predictions if p["label"] != p["expected"]]
-    for p in [firsts[digit] for digit in sorted(firsts)] + wrong[:3]:
+def show(digits: list[Prediction], flowers: list[Prediction], picture: ClassifiedPicture) -> None:
+    """Print one answer for each digit and the mistakes, a flower of each species, what is said of the photograph."""
+    firsts = {p["expected"]: p for p in reversed(digits)}
+    wrong = [p for p in digits if p["label"] != p["expected"]]
+    _print_table("digit", [firsts[digit] for digit in sorted(firsts)] + wrong[:3])
+    _print_table("iris", {flower["expected"]: flower for flower in flowers}.values())
+    results = ", ".join(f"{each['Label']} {each['Score']:.3f}" for each in picture.results) or "none"
+    console.print(f"photograph: {picture.description}: {results}")
+
+
+def _print_table(what: str, predictions: Iterable[Prediction]) -> None:
+    table = Table(what, "predicted", "probability", "latency", box=None, pad_edge=False)
+    for p in predictions:
         style = None if p["label"] == p["expected"] else "red"
         table.add_row(p["expected"], p["label"], f"{p['probability']:.3f}", f"{p['latency_ms']:.2f} ms", style=style)
     console.print(table)
-
-
-def show_others(flowers: list[Prediction], picture: ClassifiedPicture) -> None:
-    """Print one flower of each species, and what the device says of its photograph."""
-    table = Table("iris", "predicted", "probability", "latency", box=None, pad_edge=False)
-    for flower in {flower["expected"]: flower for flower in flowers}.values():
-        probability, latency = f"{flower['probability']:.3f}", f"{flower['latency_ms']:.2f} ms"
-        table.add_row(flower["expected"], flower["label"], probability, latency)
-    console.print(table)
-    results = ", ".join(f"{each['Label']} {each['Score']:.3f}" for each in picture.results) or "none"
-    console.print(f"photograph: {picture.description}: {results}")
 
 
 def main(

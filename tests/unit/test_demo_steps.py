@@ -446,6 +446,26 @@ def test_requests_name_the_edge_server_so_that_no_other_device_answers() -> None
     assert {request["device"] for request in asked} == {names.edge_server}
 
 
+def test_a_request_that_is_lost_with_its_device_is_sent_again() -> None:
+    lost = {"digit-0", "iris-0", "scene-0"}
+
+    class Operator:
+        def request(self, _topic: str, request: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+            if request["request_id"] in lost:
+                lost.remove(request["request_id"])
+                raise TwinError("no answer")
+            return {"label": "x", "top_k": [{"probability": 1.0}], "latency_ms": 1.0, "objects": []}
+
+    operator: Any = Operator()
+    names = Names("twin")
+
+    next(predictions.predict_held_out(operator, names, "digits"))
+    predictions.predict_flowers(operator, names)
+    predictions.find_digits(operator, names)
+
+    assert lost == set()
+
+
 def test_work_beside_that_does_not_end_is_not_waited_for_for_ever(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
