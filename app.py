@@ -37,6 +37,7 @@ if __name__ == "__main__":
     import_beside_node()
 import aws_cdk  # noqa: F401 (waits for Node, meanwhile the thread imports what the next lines want)
 
+from config.kept_answers import FILE, KEPT
 from config.loader import DEFAULT_STAGE, ConfigurationError, load_stage, read_context
 from config.places import ASSETS
 from edge_constructs.edge_assets import MissingAssetError
@@ -52,6 +53,7 @@ _EXPECTED = (ConfigurationError, MissingAssetError, ModelDeclarationError, Polic
 def main() -> None:
     """Synthesise the stage; a failure ends with exit code 1 and what, where and how to fix it, not with a traceback."""
     debug = "--debug" in sys.argv[1:]
+    KEPT.keep_in(FILE)
     try:
         app = new_app(read_context())
         debug = debug or app.node.try_get_context("debug") == "true"

@@ -47,6 +47,7 @@ from edge_constructs import synth
 packs = os.environ["PACKS"].split(",")
 synth._PACKS = tuple(pack for pack in synth._PACKS if pack.__name__ in packs)
 marks = {"import": time.perf_counter() - begin}
+app.KEPT.keep_in(app.FILE)
 scope = app.new_app(app.read_context())
 gate = app.PolicyGate(scope)
 before, waited[0] = time.perf_counter(), 0.0

@@ -11,6 +11,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from config.kept_answers import FILE
+
 _LOADED_S = 5.0
 
 
@@ -54,7 +56,9 @@ def import_beside_node() -> None:
     def load() -> None:
         with suppress(Exception):
             importlib.import_module("config.loader")
-            importlib.import_module("edge_constructs.model_runtime").installed_runtime()
+            # Later ones remember which models it has loaded.
+            if not FILE.exists():
+                importlib.import_module("edge_constructs.model_runtime").installed_runtime()
 
     # The interpreter must not end in the middle of loading a library. But an interrupted import may leave its module
     # locked, and who wants that waits for ever.

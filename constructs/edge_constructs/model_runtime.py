@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from config.edge_server import CPU, WHEELS
+from config.kept_answers import KEPT
 from config.places import ASSETS
 from edge_constructs.model_source import DECLARATION, ModelDeclarationError, ModelSource
 
@@ -88,9 +89,8 @@ def check_model(source: ModelSource, version: str = "", accelerator: str = CPU) 
         )
     try:
         _compare(read_header(file), version)
-        engine = installed_runtime()
-        if engine is not None and engine.__version__ == version:
-            _load(engine, file)
+        # Importing the runtime takes a tenth of a synth, and a model that it has loaded loads again.
+        KEPT.ask(f"loads {name} with {version}", source.files, Path(__file__), lambda: _load(file, version))
     except Exception as exc:
         problem = " ".join(str(exc).split())[:400]
         raise ModelDeclarationError(
@@ -135,13 +135,18 @@ def _compare(header: "Header", version: str) -> None:
             raise ValueError(f"its opset version of {domain or 'ai.onnx'} is {found}, at most {most} is taken")
 
 
-def _load(engine: Any, file: Path) -> None:
+def _load(file: Path, version: str) -> bool | None:
+    """Load the model, if the release is installed; whether it was."""
+    engine = installed_runtime()
+    if engine is None or engine.__version__ != version:
+        return None
     options = engine.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     # Types and kernels are looked up all the same; a large graph loads in a fraction of the time.
     options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
     engine.InferenceSession(str(file), sess_options=options, providers=["CPUExecutionProvider"])
+    return True
 
 
 @dataclass(frozen=True)

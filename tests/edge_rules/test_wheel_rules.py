@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from config.kept_answers import KeptAnswers
 from edge_constructs.edge_assets import HANDLERS
 from edge_constructs.handler_provider import SOURCE_ROOT
 from edge_rules import wheel_rules
@@ -98,6 +99,25 @@ def test_what_nobody_has_asked_for_by_the_end_is_not_read(tmp_path: Path, monkey
     reader.join(60)
 
     assert asked == places[:1]
+
+
+def test_an_archive_that_an_earlier_synth_has_read_is_not_unpacked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = KeptAnswers()
+    answers.keep_in(tmp_path / "kept.json")
+    monkeypatch.setattr(wheel_rules, "KEPT", answers)
+    first, copy, other = (tmp_path / name for name in ("first.zip", "copy.zip", "other.zip"))
+    for place, version in ((first, "2.28"), (other, "2.34")):
+        with zipfile.ZipFile(place, "w") as members:
+            members.writestr("wheels/x-1-cp312-cp312-manylinux_2_28_x86_64.whl", wheel(version))
+    copy.write_bytes(first.read_bytes())
+    read = glibc_needs(first)
+
+    monkeypatch.setattr(wheel_rules, "needed_glibc", lambda _content: (9, 9))
+
+    assert glibc_needs(copy) == read == (("x-1-cp312-cp312-manylinux_2_28_x86_64.whl: package/module.so", (2, 28)),)
+    assert [needs for _, needs in glibc_needs(other)] == [(9, 9)]
 
 
 def test_a_real_library_says_what_its_wheel_says() -> None:

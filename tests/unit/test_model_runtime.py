@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
+from config.kept_answers import KeptAnswers
 from edge_constructs import model_runtime
 from edge_constructs.model_runtime import (
     LIMITS,
@@ -148,6 +150,43 @@ def test_an_operator_or_a_type_that_the_runtime_lacks_is_told_with_what_helps(
 
     with pytest.raises(ModelDeclarationError, match=told):
         check_model(source)
+
+
+def test_a_model_that_an_earlier_synth_has_loaded_needs_no_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def installed() -> Any:
+        asked.append(1)
+        return onnxruntime
+
+    monkeypatch.setattr(model_runtime, "installed_runtime", installed)
+    answers = KeptAnswers()
+    answers.keep_in(tmp_path / "kept.json")
+    monkeypatch.setattr(model_runtime, "KEPT", answers)
+
+    check_model(write(tmp_path / "m"))
+    check_model(write(tmp_path / "m"))
+    assert len(asked) == 1
+    check_model(write(tmp_path / "m", "Neg"))
+    assert len(asked) == 2
+
+
+def test_a_model_that_was_refused_or_not_loaded_is_asked_about_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = KeptAnswers()
+    answers.keep_in(tmp_path / "kept.json")
+    monkeypatch.setattr(model_runtime, "KEPT", answers)
+    source = write(tmp_path / "m", "Frobnicate")
+    with monkeypatch.context() as without:
+        without.setattr(model_runtime, "installed_runtime", lambda: None)
+        check_model(source)
+
+    for _ in range(2):
+        with pytest.raises(ModelDeclarationError, match="No Op registered"):
+            check_model(source)
 
 
 def test_another_framework_is_not_looked_at(tmp_path: Path) -> None:
