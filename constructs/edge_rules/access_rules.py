@@ -15,6 +15,9 @@ _MESSAGING = {"aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"}
 _TOPIC_KEY = re.compile(r"topic", re.IGNORECASE)
 _TOPIC_ARGUMENTS = {"topic", "topic_name"}
 _SOURCE_BYTES = 500_000
+#: Where a call may name a topic by a plain text: the argument, `=`, and what a text may begin with, also a comment or a
+#: bracket before it.
+_MAY_NAME_A_TOPIC = re.compile(rb"""\btopic(_name)?\s*([#\\]|=\s*([rRuU]?["']|[(#\\]))""")
 
 
 @rule(
@@ -137,7 +140,7 @@ def topics_in_code(archive: Path) -> tuple[tuple[str, str], ...]:
             if member.filename.endswith(".py") and member.file_size <= _SOURCE_BYTES:
                 source = members.read(member)
                 # Parsing is the slow part: most files have no such argument.
-                if b"topic" in source:
+                if _MAY_NAME_A_TOPIC.search(source):
                     found += [(member.filename, topic) for topic in _written_out(source)]
     return tuple(found)
 

@@ -1,7 +1,12 @@
 """Every rule both ways: the sample fleet keeps all of them, and one change breaks exactly one."""
 
+import zipfile
+from pathlib import Path
+
 import pytest
 
+from edge_rules import access_rules
+from edge_rules.access_rules import topics_in_code
 from edge_rules.deployment_rules import places_left
 from edge_rules.edge_checks import RULES
 from tests.edge_rules.breaks import ALSO, BREAKS, KEEPS
@@ -48,6 +53,34 @@ def test_a_near_miss_breaks_no_rule(what: str, fleet: Fleet) -> None:
     KEEPS[what](fleet)
 
     assert fleet.findings() == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "publish(topic='plant/a')",
+        'publish(topic_name = r"plant/a")',
+        "publish(topic\n  =\n  'plant/a')",
+        "publish(topic  # where\n = 'plant/a')",
+        "publish(topic=  # where\n U'plant/a')",
+        "publish(topic=('plant/a'))",
+        "publish(topic \\\n = \\\n 'plant/a')",
+    ],
+)
+def test_a_topic_in_code_is_found_however_it_is_written(call: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as members:
+        members.writestr("code.py", call)
+        members.writestr("of_the_configuration.py", "publish(topic=settings.topic, subtopic='plant/b')")
+
+    assert topics_in_code(tmp_path / "code.zip") == (("code.py", "plant/a"),)
+
+
+def test_code_that_names_no_topic_by_a_text_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as members:
+        members.writestr("code.py", "def publish(topic: str) -> None:\n    call(topic=topic, topic_name=request.topic)")
+    monkeypatch.setattr(access_rules, "_written_out", lambda _source: pytest.fail("parsed"))
+
+    assert topics_in_code(tmp_path / "code.zip") == ()
 
 
 def test_every_rule_is_broken_by_a_test() -> None:
