@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -50,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LongestFirst(config))
     if hasattr(config, "workerinput"):
         return
+    # A time limit or a cancelled pipeline ends a session so: fixtures are to end the twins that they have started.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     folder = tempfile.mkdtemp(prefix="edgewright-tests-")
     os.environ["EDGEWRIGHT_TESTS_SHARED"] = folder  # workers inherit it
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

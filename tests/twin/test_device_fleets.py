@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,6 +54,9 @@ def test_devices_come_and_go_page_by_page_and_hold_their_fleet(client: Clients) 
     )
 
     assert names(sagemaker, "valves") == many
+    of_fleet = partial(sagemaker.list_devices, DeviceFleetName="valves")
+    assert of_fleet(ModelName="digits")["DeviceSummaries"] == [], "no agent has said what a device runs"
+    assert of_fleet(LatestHeartbeatAfter=datetime(2020, 1, 1, tzinfo=UTC))["DeviceSummaries"] == []
     with pytest.raises(ClientError, match="ResourceInUse"):
         sagemaker.delete_device_fleet(DeviceFleetName="valves")
 

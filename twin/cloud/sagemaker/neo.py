@@ -304,8 +304,10 @@ class DeviceFleets:
         return {}
 
     def list_devices(self, request: dict[str, Any]) -> dict[str, Any]:
-        """ListDevices, of one fleet or of all."""
+        """ListDevices, of one fleet or of all; no agent of Edge Manager's has said when it lives and what it runs."""
         fleets = [self._fleet(request)] if "DeviceFleetName" in request else list(self._records.values())
+        if request.keys() & {"LatestHeartbeatAfter", "ModelName"}:
+            fleets = []
         found = [
             {
                 **device,
