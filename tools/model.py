@@ -16,7 +16,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +142,7 @@ def _judged(model: Workload) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: Without the program's name; those of the process by default.
-
-    Returns:
-        Exit code: 0 the model works, 1 with the reason on standard error.
-    """
+    """Run the command line, that of the process by default; returns 0, or 1 with the reason on standard error."""
     about, examples = (__doc__ or "").split("\n", 1)
     parser = argparse.ArgumentParser(
         prog="python -m tools.model",
@@ -170,16 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("folder", type=Path, help="the model's folder; its model.json must name samples")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # that no signature is checked is no news here
+    run: dict[str, Callable[[], Iterator[str]]] = {
+        "init": lambda: model_init.init(options, check),
+        "check": lambda: check(options.folder, options.inputs),
+        "preview": lambda: preview(options.folder, options.inputs, options.out),
+        "reference": lambda: write_reference(options.folder),
+    }
     try:
-        if options.command == "init":
-            lines = model_init.init(options, check)
-        elif options.command == "preview":
-            lines = preview(options.folder, options.inputs, options.out)
-        elif options.command == "reference":
-            lines = write_reference(options.folder)
-        else:
-            lines = check(options.folder, options.inputs)
-        for line in lines:
+        for line in run[options.command]():
             print(line)
     except BrokenPipeError:  # told where a program's endings are
         raise

@@ -404,8 +404,8 @@ _PART = re.compile(r"""\s*\[\s*["']?models["']?\s*\.""")
 def _with_entry(text: str, name: str, instead_of: str | None, shown: str) -> str:
     """A stage's file with an entry for a model, and without the tables of another; the rest stays as it is."""
     entry = {"folder": name, "compiler": "none"}
-    folder = re.compile(rf"""\s*folder\s*=\s*["']{instead_of}["']""")
-    thresholds = re.compile(rf"""\s*\[observability\.models\.["']?{instead_of}["']?[].]""")
+    folder = re.compile(rf"""\s*folder\s*=\s*["']{instead_of or ""}["']""")
+    thresholds = re.compile(rf"""\s*\[observability\.models\.["']?{instead_of or ""}["']?[].]""")
     kept: list[str] = []
     in_models = gone = False
     end = 0

@@ -215,10 +215,6 @@ _CLIENT_S, _DEPLOY_S, _STATUS_S = 60, 120, 0.1
 OnStatus = Callable[[str], None]
 
 
-def _silent(_text: str) -> None:
-    return
-
-
 class SiteStoppedError(RuntimeError):
     """Nobody waits for the site any more."""
 
@@ -238,7 +234,7 @@ class Site:
         self._core = ""
         self._begun = False
 
-    def prepare(self, stopped: threading.Event | None = None, on_status: OnStatus = _silent) -> float:
+    def prepare(self, stopped: threading.Event | None = None, on_status: OnStatus = lambda _text: None) -> float:
         """Let both join, and wait until the core has its components; what an attempt before has left goes first.
 
         Args:
@@ -265,7 +261,7 @@ class Site:
         client_device.write_folder(self._folder, self._clients.add(CAMERA, self._core), self._state, self._names.stage)
         return time.monotonic() - began
 
-    def read_a_digit_cut_off(self, on_status: OnStatus = _silent) -> Prediction:
+    def read_a_digit_cut_off(self, on_status: OnStatus = lambda _text: None) -> Prediction:
         """Let the client device show a digit to its core, which has no line to the cloud; then both leave.
 
         Args:
@@ -285,7 +281,7 @@ class Site:
         self.remove(on_status)
         return _prediction(SAMPLE, expected, _right(CAMERA, answer))
 
-    def remove(self, on_status: OnStatus = _silent) -> None:
+    def remove(self, on_status: OnStatus = lambda _text: None) -> None:
         """Let both leave; what is not there is fine.
 
         Raises:

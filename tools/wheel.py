@@ -16,10 +16,11 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from edge_constructs.reproducible_zip import files_below
 from tools.set_up import require
@@ -60,17 +61,11 @@ class WheelError(Exception):
     """The wheel cannot be built; the text says what is in the way."""
 
 
-def build_wheel(
-    wheel_directory: str,
-    config_settings: Mapping[str, Any] | None = None,  # noqa: ARG001 (the names are those of PEP 517)
-    metadata_directory: str | None = None,  # noqa: ARG001
-) -> str:
-    """Build the wheel; PEP 517.
+def build_wheel(wheel_directory: str, *_settings: Any, **_more: Any) -> str:
+    """Build the wheel; PEP 517, of whose other arguments none is used.
 
     Args:
         wheel_directory: Gets it.
-        config_settings: Not used.
-        metadata_directory: Not used.
 
     Returns:
         The file's name.
@@ -87,7 +82,15 @@ def build_wheel(
         (stage / "pyproject.toml").write_text(project_settings(), encoding="utf-8")
         shutil.copy(ROOT / "README.md", stage)
         shutil.copy(ROOT / "LICENSE", stage)
-        with _built_in(stage):
+        date = {"SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _DATE)}
+        # What setuptools takes from its process; its list of copied files is no news.
+        with (
+            chdir(stage),
+            patch.dict(os.environ, date),
+            patch.object(sys, "argv", ["setup.py", "--quiet"]),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             return str(build_meta.build_wheel(str(out)))
 
 
@@ -98,23 +101,6 @@ def build_sdist(*_arguments: Any) -> str:
         WheelError: Always: the repository is the source.
     """
     raise WheelError("there is no source distribution: build the wheel of a checkout, python -m tools.wheel")
-
-
-@contextmanager
-def _built_in(folder: Path) -> Iterator[None]:
-    """What setuptools takes from its process: the folder, arguments, the date; its list of copied files is no news."""
-    before, arguments, date = Path.cwd(), sys.argv, os.environ.get("SOURCE_DATE_EPOCH")
-    os.environ.setdefault("SOURCE_DATE_EPOCH", _DATE)
-    sys.argv = ["setup.py", "--quiet"]
-    os.chdir(folder)
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        os.chdir(before)
-        sys.argv = arguments
-        if date is None:
-            del os.environ["SOURCE_DATE_EPOCH"]
 
 
 def project_settings() -> str:
@@ -229,14 +215,7 @@ def mover(modules: set[str]) -> Callable[[str], str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: Without the program's name; those of the process by default.
-
-    Returns:
-        Exit code: 0 built, 1 with the reason on standard error.
-    """
+    """Run the command line, that of the process by default; returns 0, or 1 with the reason on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tools.wheel", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "wheel", help="folder for the wheel")
     options = parser.parse_args(arguments)

@@ -108,13 +108,17 @@ def source(link: Link) -> Source:
     def connect() -> Iterator[Link]:
         yield link
 
+    def ask(_link: Any, content: Any) -> dict[str, Any]:
+        asked = server_module.question(STAGE, content)
+        return {"label": asked.model, **{key: str(value) for key, value in asked.request.items()}}
+
     return Source(
         stage=STAGE,
         where="nowhere",
         clients=nobody,
         connect=connect,
         left=lambda: {"things": ["<b>one</b>"]},
-        ask=lambda _link, model, fields: {"label": model, **{key: str(value) for key, value in fields.items()}},
+        ask=ask,
         faults={"kill": "kill it"},
         fault=done,
     )

@@ -59,9 +59,9 @@ class Device:
     """
 
     thing: str
-    ring: str
-    status: str
-    reported: float
+    ring: str = ""
+    status: str = ""
+    reported: float = 0.0
     nucleus: str = ""
     components: tuple[Component, ...] = ()
     process: str = ""
@@ -124,7 +124,7 @@ class Source:
         processes: What each device's process does, by thing; empty where that is not known.
         clock: The account's, by which devices, deployments and alarms have their times; a browser has the real one.
         logs: Log files of this machine by name.
-        ask: Sends a request (client, model, its fields) and gives the answer; None for a page that only reads.
+        ask: Sends what the form asks, as JSON has it, and gives the answer; None for a page that only reads.
         faults: Words by fault; empty for a page that only reads.
         fault: Does a fault (device, fault) and says what came of it.
     """
@@ -139,7 +139,7 @@ class Source:
     processes: Callable[[], Mapping[str, str]] = dict
     clock: Callable[[], Clock] = Clock
     logs: Callable[[], Mapping[str, Path]] = dict
-    ask: Callable[[Link, str, Mapping[str, Any]], dict[str, Any]] | None = None
+    ask: Callable[[Link, Mapping[str, Any]], dict[str, Any]] | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
     fault: Callable[[str, str], str] | None = None
 
@@ -222,8 +222,11 @@ class Fleet:
     def _looked_at(self, cores: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Device, ...], bool]:
         """Devices by ring and name, and whether one of them has reported anew."""
         processes, members, known = self._source.processes(), self._members, self._devices
-        wanted = {thing: core for thing, core in cores.items() if self._source.everything or thing in members}
-        wanted |= {thing: cores[thing] for thing in (self._names.edge_server,) if thing in cores}
+        wanted = {
+            thing: core
+            for thing, core in cores.items()
+            if self._source.everything or thing in members or thing == self._names.edge_server
+        }
         fresh = [
             thing
             for thing, core in wanted.items()
@@ -237,18 +240,12 @@ class Fleet:
         order: dict[str, int] = {ring: place for place, ring in enumerate(RINGS)}
         shown = [
             replace(
-                known.get(thing) or Device(thing, "", "", 0.0),
+                known.get(thing, Device(thing)),
                 ring=members.get(thing, ""),
-                status=core["status"],
+                status=wanted[thing]["status"] if thing in wanted else "",
                 process=processes.get(thing, ""),
             )
-            for thing, core in wanted.items()
-        ]
-        # A device that has not reported yet is a process only.
-        shown += [
-            Device(thing, members.get(thing, ""), "", 0.0, process=doing)
-            for thing, doing in processes.items()
-            if thing not in wanted
+            for thing in {**wanted, **processes}  # one that has not reported yet is a process only
         ]
         return tuple(sorted(shown, key=lambda each: (order.get(each.ring, 9), each.thing))), bool(fresh)
 
@@ -265,9 +262,8 @@ class Fleet:
             return None
         runtime = str(core.get("runtime", "")).removeprefix("aws_nucleus_")
         reported = self._at(core["lastStatusUpdateTimestamp"])
-        return Device(
-            thing, "", core["status"], reported, f"{version} {runtime}".strip(), tuple(sorted(listed, key=str))
-        )
+        nucleus = f"{version} {runtime}".strip()
+        return Device(thing, reported=reported, nucleus=nucleus, components=tuple(sorted(listed, key=str)))
 
     def _newest_deployments(self) -> dict[str, Mapping[str, Any]]:
         """By ring."""

@@ -81,10 +81,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numb
         + "</tr>"
         for row in rows
     )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{heading}</tr></thead><tbody>\n{lines}</tbody></table></div>"
-    )
+    return filled("table.html", caption=caption, kind="plain", head=heading, rows=lines)
 
 
 def time_line(steps: Sequence[tuple[str, float, str]]) -> str:
@@ -116,17 +113,13 @@ def matrix(labels: Sequence[str], pairs: Iterable[tuple[str, str]]) -> str:
         kind = "none" if not count else "right" if expected == said else "wrong"
         return f'<td class="{kind}">{count}</td>'
 
-    heading = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
+    heading = "".join(f'<th scope="col">{escape(label)}</th>' for label in ("is \\ said", *labels))
     lines = "".join(
         f'<tr><th scope="row">{escape(label)}</th>{"".join(cell(label, said) for said in labels)}</tr>'
         for label in labels
     )
     caption = "A row is what a sample is, a column what the device said"
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class="matrix">'
-        f'<caption>{caption}</caption><thead><tr><th scope="col">is \\ said</th>{heading}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
+    return filled("table.html", caption=caption, kind="matrix", head=heading, rows=lines)
 
 
 def histogram(values: Sequence[float], what: str, unit: str, bars: int = 24) -> str:

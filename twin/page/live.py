@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import threading
 import time
 from contextlib import suppress
@@ -51,7 +50,8 @@ class Page:
         self.parts: dict[str, str] = {}
         self.versions: dict[str, int] = {}
         self.version = 0
-        self.browsers: dict[int, asyncio.Event] = {}
+        self.browsers = 0
+        self._changed = asyncio.Event()
         self.looked_at = 0.0
         self._groups: list[str] = []
         self._logs_at = -10.0
@@ -84,8 +84,7 @@ class Page:
                 logger.exception("a look failed")
             wait_s = self.source.rest_s * (_BUSY if self.fleet.view.busy else 1)
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s if self.browsers else _ALONE_S):
-                    await self._soon.wait()
+                await asyncio.wait_for(self._soon.wait(), wait_s if self.browsers else _ALONE_S)
             self._soon.clear()
 
     async def look(self, *, within_s: float = 0.0) -> None:
@@ -133,19 +132,18 @@ class Page:
         if self.parts.get(name) != content:
             self.version += 1
             self.parts[name], self.versions[name] = content, self.version
-            for event in self.browsers.values():
-                event.set()
+            self._changed.set()  # who begins to wait from now on waits for the next change
+            self._changed = asyncio.Event()
 
     async def events(self, _request: Request) -> ASGIApp:
         """What changes, as it changes."""
-        if len(self.browsers) >= CLIENTS:
+        if self.browsers >= CLIENTS:
             return PlainTextResponse(f"at most {CLIENTS} pages may be open: close one", 503)
         return self._tell
 
     async def _tell(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a browser what changes. It is sent the newest of each part, so nothing piles up for a slow one."""
-        key, changed = secrets.randbits(64), asyncio.Event()
-        self.browsers[key] = changed
+        self.browsers += 1
         self._soon.set()
         leaving = asyncio.create_task(_left(receive))
         try:
@@ -153,7 +151,7 @@ class Page:
             await send({"type": "http.response.start", "status": 200, "headers": head})
             seen = since = 0
             while not leaving.done():
-                changed.clear()
+                changed = self._changed
                 news = [name for name, version in self.versions.items() if version > seen]
                 seen = self.version
                 points = self.messages.points(since)
@@ -176,7 +174,7 @@ class Page:
             logger.warning("a browser took nothing for %.0f s and was dropped", SEND_S)
         finally:
             leaving.cancel()
-            del self.browsers[key]
+            self.browsers -= 1
 
     async def show(self, _request: Request) -> Response:
         """The page with all of its parts."""

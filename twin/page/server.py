@@ -92,17 +92,9 @@ class Actions:
             return []
 
         def asked(content: Mapping[str, Any]) -> dict[str, Any]:
-            fields = {
-                key: content[key] for key in ("index", "features", "device") if content.get(key) not in (None, "")
-            }
-            if isinstance(picture := content.get("image"), str):
-                try:
-                    fields["image"] = base64.b64decode(picture, validate=True)
-                except binascii.Error as exc:
-                    raise TwinError(f"image must be base64, got {picture[:20]!r}: {exc}") from exc
             if (link := self._messages.link) is None:
                 raise TwinError(f"the page must be connected to ask, it is not: {self._messages.trouble}")
-            return ask(link, str(content.get("model", "")), fields)
+            return ask(link, content)
 
         def done(content: Mapping[str, Any]) -> dict[str, Any]:
             return {"said": fault(str(content.get("device", "")), str(content.get("fault", "")))}
@@ -294,8 +286,8 @@ def of_twin(home: Path, stage: Stage) -> Source:
     def connect() -> AbstractContextManager[asking.Link]:
         return OperatorClient(state())
 
-    def ask(link: asking.Link, model: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        asked = _question(stage, model, fields)
+    def ask(link: asking.Link, content: Mapping[str, Any]) -> dict[str, Any]:
+        asked = question(stage, content)
         return {"note": asked.note, **asking.ask(link, names, asked, _ANSWER_S)}
 
     return Source(
@@ -314,21 +306,24 @@ def of_twin(home: Path, stage: Stage) -> Source:
     )
 
 
-def _question(stage: Stage, model: str, fields: Mapping[str, Any]) -> asking.Question:
+def question(stage: Stage, content: Mapping[str, Any]) -> asking.Question:
     """What the page's form asks.
 
     Raises:
         TwinError: It cannot be asked.
     """
     listed = [each.folder for each in stage.models]
-    if model not in listed:
+    if (model := str(content.get("model", ""))) not in listed:
         raise TwinError(f"model must be one of {', '.join(listed)}, got {model!r}")
-    device, index, row = fields.get("device"), fields.get("index"), fields.get("features")
-    if isinstance(picture := fields.get("image"), bytes):
-        asked = asking.of_picture(model, picture, "the picture")
+    device, index, row = content.get("device"), content.get("index"), content.get("features")
+    if isinstance(picture := content.get("image"), str):
+        try:
+            asked = asking.of_picture(model, base64.b64decode(picture, validate=True), "the picture")
+        except binascii.Error as exc:
+            raise TwinError(f"image must be base64, got {picture[:20]!r}: {exc}") from exc
     elif type(index) is int and index >= 0:
         asked = asking.question(stage, model, index, None, None, None)
-    elif isinstance(row, str) and len(row) <= _ROW:
+    elif isinstance(row, str) and 0 < len(row) <= _ROW:
         asked = asking.question(stage, model, None, None, row, None)
     else:
         raise TwinError(f"a picture, a row or a sample's place from 0 on must be given, got {json.dumps(index)}")
