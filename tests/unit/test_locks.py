@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.unmet_requirements import unmet
 from tools import locks
-from tools.locks import MACHINES, METADATA, PYTHONS, all_locks, unmet
+from tools.locks import MACHINES, METADATA, PYTHONS, all_locks
 from tools.set_up import ENVIRONMENTS
 from tools.wheelhouse import read_pins
 
