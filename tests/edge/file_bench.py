@@ -12,10 +12,10 @@ from edge_inference.endpoint import Endpoint
 from edge_inference.models.runtime import load
 from edge_inference.models.store import ModelStore, load_workload
 from edge_inference.settings import ModelSettings, parse
+from tests.edge.digit_picture import digit_png
 from tests.edge.local_device import configuration
 from tests.edge.model_folder import DIGITS, make_package, point
 from tests.edge.publications import Published
-from tools.train_digits import digit_png
 
 RESULTS = "edgewright/test/digits/results"
 

@@ -17,13 +17,13 @@ import pytest
 
 from edge_constructs.model_source import ModelSource
 from edge_inference.messages import Score
+from tests.edge.digit_picture import digit_png
 from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT, make_package, point
 from tests.edge.signing import Signer
 from tests.stand_in import NEEDED
 from tools.detections import Truth, mean_average_precision
 from tools.model_folder import package
-from tools.train_digits import digit_png
 
 pytestmark = pytest.mark.timeout(90)
 

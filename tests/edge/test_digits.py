@@ -10,8 +10,8 @@ import pytest
 from edge_inference.messages import Request
 from edge_inference.models.runtime import load
 from edge_inference.models.store import load_workload
+from tests.edge.digit_picture import digit_png
 from tests.edge.model_folder import DIGITS, make_package
-from tools.train_digits import digit_png
 
 
 @pytest.fixture(scope="module")

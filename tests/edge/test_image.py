@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from edge_inference.messages import ErrorCode, RequestError
 from edge_inference.models.pictures import ORIENTATION, Pixels
 from edge_inference.models.pictures import decode as decode_pixels
-from tools.train_digits import digit_png
+from tests.edge.digit_picture import digit_png
 
 
 def decode(data: bytes, width: int, height: int, mode: str, resize: int | None = None) -> NDArray[np.float32]:

@@ -16,10 +16,10 @@ import pytest
 from edge_component import greengrass_ipc
 from edge_component.greengrass_ipc import GreengrassIpc, connect
 from edge_component.ipc import IpcError, RefusedError, Side
+from tests.edge.digit_picture import digit_png
 from tests.edge.local_device import REQUEST, RESPONSE, LocalDevice, configuration
 from tests.edge.model_folder import DIGITS, ROOT
 from tests.edge.test_component_process import Component, end
-from tools.train_digits import digit_png
 
 pytestmark = pytest.mark.timeout(120)
 
