@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nucleus_lite import configuration, deployment, recipe
@@ -36,7 +36,7 @@ _CLASSIC_IPC = IpcLimits(
 
 @dataclass(frozen=True)
 class Dialect:
-    """The behaviour of a nucleus, as far as components can tell.
+    """The behaviour of a nucleus, as far as components can tell; the defaults are those of nucleus lite.
 
     Args:
         name: As in the device's configuration.
@@ -67,54 +67,30 @@ class Dialect:
 
     name: str
     runtime: str
-    patterns: bool
-    all_steps: bool
-    binds_to: bool
-    packet_bytes: int | None
-    keeps_messages: bool
-    ipc: IpcLimits
-    file_mode: int
-    starts_configured: bool
-    rolls_back: bool
-    null_credentials: bool
-    groups_only: bool
-    keeps_pre_releases: bool
-    keeps_work_folders: bool
-    ignores_case: bool
-    start_window_s: float | None
-    install_attempts: int
-    sends_properties: bool
-    escapes_values: bool
-    missing_stays: bool
-    fills_policies: bool
-    plays_plugins: bool
+    patterns: bool = False
+    all_steps: bool = False
+    binds_to: bool = True
+    packet_bytes: int | None = deployment.PACKET_BYTES.value
+    keeps_messages: bool = False
+    ipc: IpcLimits = field(default_factory=IpcLimits)
+    file_mode: int = 0o755
+    starts_configured: bool = True
+    rolls_back: bool = False
+    null_credentials: bool = True
+    groups_only: bool = True
+    keeps_pre_releases: bool = True
+    keeps_work_folders: bool = True
+    ignores_case: bool = False
+    start_window_s: float | None = recipe.START_WINDOW_S
+    install_attempts: int = recipe.ATTEMPTS.value
+    sends_properties: bool = False
+    escapes_values: bool = True
+    missing_stays: bool = False
+    fills_policies: bool = False
+    plays_plugins: bool = False
 
 
-LITE = Dialect(
-    name="lite",
-    runtime="aws_nucleus_lite",
-    patterns=False,
-    all_steps=False,
-    binds_to=True,
-    packet_bytes=deployment.PACKET_BYTES.value,
-    keeps_messages=False,
-    ipc=IpcLimits(),
-    file_mode=0o755,
-    starts_configured=True,
-    rolls_back=False,
-    null_credentials=True,
-    groups_only=True,
-    keeps_pre_releases=True,
-    keeps_work_folders=True,
-    ignores_case=False,
-    start_window_s=recipe.START_WINDOW_S,
-    install_attempts=recipe.ATTEMPTS.value,
-    sends_properties=False,
-    escapes_values=True,
-    missing_stays=False,
-    fills_policies=False,
-    plays_plugins=False,
-)
+LITE = Dialect(name="lite", runtime="aws_nucleus_lite")
 CLASSIC = Dialect(
     name="classic",
     runtime="aws_nucleus_classic",
