@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aws_cdk import Duration
-from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from edge_constructs.artifact_store import asset_reading, file_asset
@@ -234,6 +233,9 @@ class SageMakerFleet(Construct):
         bootstrap_key: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
+        # A fifth of what a synth imports of the CDK, and most stages have no such fleet.
+        from aws_cdk import aws_sagemaker as sagemaker
+
         self.resource = sagemaker.CfnDeviceFleet(
             self,
             "Resource",
