@@ -132,10 +132,19 @@ def destroy(stage: StageName = "twin") -> None:
 
 def _app(state: TwinState, stage: str) -> OfflineDeploy:
     from tools.offline_deploy import OfflineDeploy
+    from twin.state import lacking
 
     # A folder a stage: what is destroyed is what was deployed of that stage, never another one.
     out = PROJECT / "out" / stage
-    return OfflineDeploy(state.environment(), out, PROJECT, stage, _say, twin_has_ended=lambda: not state.running)
+    return OfflineDeploy(
+        state.environment(),
+        out,
+        PROJECT,
+        stage,
+        _say,
+        twin_has_ended=lambda: not state.running,
+        twin_lacks=lambda: lacking(state),
+    )
 
 
 def _say(text: str) -> None:

@@ -42,7 +42,7 @@ from tools.predictions import (
 from twin import TwinError, inventory, lifecycle
 from twin.files import private_folder
 from twin.operator import OperatorClient
-from twin.state import TwinState, load_state
+from twin.state import TwinState, lacking, load_state
 
 STAGE, MODEL = "twin", "digits"
 STEPS = 9
@@ -215,6 +215,7 @@ def _run(out: Path, beside: ExitStack) -> Report:
         stage=STAGE,
         on_line=progress.detail,
         twin_has_ended=lambda: has_ended(home),
+        twin_lacks=lambda: lacking(state),
     )
 
     def bootstrap(stopped: threading.Event, on_status: Callable[[str], None]) -> float:

@@ -42,7 +42,7 @@ def run_cdk(
     log: Path,
     timeout_s: float,
     on_line: Callable[[str], None] = lambda _line: None,
-    cloud_has_ended: Callable[[], bool] = lambda: False,
+    trouble: Callable[[], str] = lambda: "",
     cwd: Path = PROJECT,
 ) -> float:
     """Run one CDK command to its end.
@@ -53,14 +53,15 @@ def run_cdk(
         log: file that receives all output; an older one is overwritten.
         timeout_s: after so many seconds the command is ended and CdkError raised.
         on_line: called with each line of output, without its end.
-        cloud_has_ended: asked every second; once it says so, the command is ended: by itself it would try for minutes.
+        trouble: asked every second, such as "lost its cloud"; what it says ends the command, which by itself would try
+            for minutes.
         cwd: the app's folder, where cdk.json is.
 
     Returns:
         How long it took, in seconds.
 
     Raises:
-        CdkError: the command failed, took too long, or lost its cloud.
+        CdkError: the command failed, took too long, or has trouble.
     """
     if not _COMMAND.exists():
         raise CdkError(f"the CDK command line is missing at {_COMMAND}: run make setup")
@@ -86,7 +87,7 @@ def run_cdk(
             if time.monotonic() - started > timeout_s:
                 ended_because = f"took longer than {timeout_s:.0f} s"
             else:
-                ended_because = _lost(cloud_has_ended)
+                ended_because = _told(trouble)
             if ended_because:
                 end_group(process)
                 return
@@ -113,9 +114,9 @@ def run_cdk(
     return time.monotonic() - started
 
 
-def _lost(cloud_has_ended: Callable[[], bool]) -> str:
+def _told(trouble: Callable[[], str]) -> str:
     try:
-        return "lost the cloud it talked to" if cloud_has_ended() else ""
+        return trouble()
     except Exception as exc:  # noqa: BLE001 - whatever it is, the command's limit must go on being watched
         return f"cannot be told whether its cloud runs ({exc})"
 
@@ -157,6 +158,8 @@ class OfflineDeploy:
         stage: the stage to deploy.
         on_line: called with each line that a command prints.
         twin_has_ended: asked now and then while a command runs; once it says so, the command is ended.
+        twin_lacks: asked while a deploy runs, such as "needs room in out/demo/twin"; what it says ends the deploy: on a
+            full disk a function may end without an answer, for which a stack waits.
         context: more of the app's context, besides the stage.
     """
 
@@ -166,6 +169,7 @@ class OfflineDeploy:
     stage: str = "twin"
     on_line: Callable[[str], None] = field(default=lambda _line: None)
     twin_has_ended: Callable[[], bool] = field(default=lambda: False)
+    twin_lacks: Callable[[], str] = field(default=lambda: "")
     context: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -221,14 +225,16 @@ class OfflineDeploy:
         early.start()
         return self._cdk(
             "deploy", "--all", "--require-approval", "never", "--concurrency", "5", "--progress", "events",
-            limit_s=DEPLOY_LIMIT_S,
+            limit_s=DEPLOY_LIMIT_S, trouble=self.twin_lacks,
         )  # fmt: skip
 
     def destroy(self) -> float:
         """Destroy all stacks. Returns seconds."""
         return self._cdk("destroy", "--all", "--force", "--concurrency", "5", limit_s=DEPLOY_LIMIT_S)
 
-    def _cdk(self, *arguments: str, limit_s: float, app: str | None = None) -> float:
+    def _cdk(
+        self, *arguments: str, limit_s: float, app: str | None = None, trouble: Callable[[], str] = lambda: ""
+    ) -> float:
         return run_cdk(
             [arguments[0], "--app", str(self.assembly) if app is None else app, *arguments[1:]],
             # A folder of its own: the command line remembers accounts by access key, and the twin's key is nobody's.
@@ -241,7 +247,7 @@ class OfflineDeploy:
             log=self.out / f"cdk-{arguments[0]}.log",
             timeout_s=limit_s,
             on_line=self.on_line,
-            cloud_has_ended=self.twin_has_ended,
+            trouble=lambda: "lost the cloud it talked to" if self.twin_has_ended() else trouble(),
             cwd=self.app,
         )
 

@@ -224,6 +224,12 @@ def unsaved_text(unsaved: dict[str, str]) -> str:
     return "; ".join(f"{', '.join(sorted(name for name in unsaved if unsaved[name] == why))} ({why})" for why in causes)
 
 
+def lacking(state: TwinState) -> str:
+    """What keeps a running twin from writing its state, such as `needs room in out/twin`; empty if nothing does."""
+    unsaved = look_unsaved(state)
+    return f"needs room in {state.home} for the twin's {unsaved_text(unsaved)}" if unsaved else ""
+
+
 def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:
     try:
         return dict(ask_cloud(state, method, SAVE_PATH, b"", limit_s)["unsaved"])

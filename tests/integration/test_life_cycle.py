@@ -141,7 +141,6 @@ def cdk(stage: OfflineDeploy, *arguments: str) -> None:
         log=stage.out / f"{arguments[0]}.log",
         timeout_s=300,
         on_line=lambda _line: None,
-        cloud_has_ended=lambda: False,
         cwd=stage.app,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.twin.conftest import wait_until
 from twin import TwinError, lifecycle
 from twin.cli import application
 from twin.cloud import snapshots
-from twin.state import TwinState, look_unsaved, unsaved_mark
+from twin.state import TwinState, lacking, look_unsaved, unsaved_mark
 
 ONCE = Config(retries={"total_max_attempts": 1})
 
@@ -51,9 +52,11 @@ def test_down_on_a_full_disk_says_what_is_not_saved_and_loses_nothing(
     assert state.running
     assert "not saved: " in shown
     assert "ssm" in shown
+    assert re.match(rf"needs room in {home} for the twin's .*ssm.*File too large", lacking(state))
     limit_files(state, resource.RLIM_INFINITY)
     assert lifecycle.stop(home)
     again = lifecycle.start(home)
+    assert lacking(again) == ""
     assert boto3.client("ssm", **again.client_arguments()).get_parameter(Name="/accepted")["Parameter"]["Value"] == "1"
     assert s3.get_object(Bucket="bucket", Key="key")["Body"].read() == b"before"
 

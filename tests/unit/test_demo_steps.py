@@ -66,6 +66,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         stage: str
         on_line: Callable[[str], None]
         twin_has_ended: Callable[[], bool]
+        twin_lacks: Callable[[], str]
         assembly = tmp_path
 
         def synth(self) -> float:

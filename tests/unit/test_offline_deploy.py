@@ -52,7 +52,7 @@ def test_a_command_whose_cloud_cannot_be_asked_about_is_ended(tmp_path: Path, mo
     (tmp_path / "cdk.js").write_text("setInterval(() => {}, 1000)\n")
     monkeypatch.setattr("tools.offline_deploy._COMMAND", tmp_path / "cdk.js")
 
-    def damaged() -> bool:
+    def damaged() -> str:
         raise ValueError("state.json is damaged")
 
     with pytest.raises(CdkError, match=r"cdk deploy cannot be told .* \(state\.json is damaged\) and was ended"):
@@ -61,9 +61,21 @@ def test_a_command_whose_cloud_cannot_be_asked_about_is_ended(tmp_path: Path, mo
             environment=dict(os.environ),
             log=tmp_path / "log",
             timeout_s=60,
-            cloud_has_ended=damaged,
+            trouble=damaged,
             cwd=tmp_path,
         )
+
+
+def test_a_deploy_ends_once_its_twin_lacks_something_and_a_destroy_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cdk.js").write_text("setTimeout(() => {}, process.argv.includes('destroy') ? 3000 : 600000)\n")
+    monkeypatch.setattr("tools.offline_deploy._COMMAND", tmp_path / "cdk.js")
+    app = OfflineDeploy({}, tmp_path, tmp_path, twin_lacks=lambda: "needs room in twin for the twin's iot (full)")
+
+    with pytest.raises(CdkError, match=r"cdk deploy needs room in twin for the twin's iot \(full\) and was ended"):
+        app.deploy()
+    app.destroy()
 
 
 def test_what_a_synth_has_started_does_not_outlive_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
