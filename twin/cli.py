@@ -40,8 +40,9 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_output = Console(highlight=False, soft_wrap=True)
-_messages = Console(stderr=True, highlight=False, soft_wrap=True)
+# What is printed is others' text: brackets and colons in it are no markup.
+_output = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+_messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 _DEVICES_SHOWN = 10
 """With their components, by `status`."""
@@ -157,7 +158,7 @@ def _show_status(current: TwinStatus) -> None:
         now = datetime.fromtimestamp(clock.time(), UTC).isoformat(timespec="seconds")
         _output.print(f"  twin time: {now}, {clock.speed:g} s a second")
     if current.unsaved:
-        _output.print(f"  not saved: {unsaved_text(current.unsaved)}; make room in {state.home}", markup=False)
+        _output.print(f"  not saved: {unsaved_text(current.unsaved)}; make room in {state.home}")
     if current.devices:
         ended = [device.thing_name for device in current.devices if device.pid is None]
         _output.print(
@@ -171,28 +172,28 @@ def _show_status(current: TwinStatus) -> None:
         )
     if joined := joined_devices(current):
         told = ", ".join(f"{thing} {health}" for thing, health in joined.items())
-        _output.print(f"  joined, with logs of their own: {told}", markup=False)
+        _output.print(f"  joined, with logs of their own: {told}")
     if not current.edge_servers:
         _output.print("  edge servers: none")
     # No table: a narrow terminal would cut the name, which other commands take.
     for server in current.edge_servers:
         where = f"{server.instance_id}, pid {server.pid}" if server.pid else server.instance_id
         told = f"  edge server: {server.thing_name} {server.phase} ({where}): {server.last_event}"
-        _output.print(told, markup=False)
+        _output.print(told)
     _show_components(core_devices(state))
 
 
 def _show_components(known: list[CoreDeviceStatus]) -> None:
     for core in known[:_DEVICES_SHOWN]:
         deployed = f"last deployment {core.deployment}" if core.deployment else "no deployment yet"
-        _output.print(f"{core.thing_name}: {core.status}, {deployed}", markup=False)
+        _output.print(f"{core.thing_name}: {core.status}, {deployed}")
         widths = [
             max((len(text) for text in column), default=0)
             for column in zip(*map(astuple, core.components), strict=True)
         ]
         for component in core.components:
             cells = (text.ljust(width) for text, width in zip(astuple(component), widths, strict=True))
-            _output.print(f"  {'  '.join(cells).rstrip()}", markup=False)
+            _output.print(f"  {'  '.join(cells).rstrip()}")
     if len(known) > _DEVICES_SHOWN:
         _output.print(f"and {len(known) - _DEVICES_SHOWN} more core devices: --json has them all")
 
@@ -223,7 +224,6 @@ def logs(
         _output.print(
             f"{who} has joined: its own logs are on it (nucleus lite: journalctl -t COMPONENT; classic: logs/ in its "
             "root folder). What the cloud says of it:",
-            markup=False,
         )
         who, about = "cloud", who
     elif not found and not follow:
@@ -232,7 +232,7 @@ def logs(
         raise TwinError(f"WHO must be part of a log's name, got {who!r}: there are {names}")
     try:
         for line in read_logs(home, who, last=lines, follow=follow, about=about):
-            _output.print(line, markup=False)
+            _output.print(line)
     except KeyboardInterrupt:
         return
 
@@ -245,7 +245,7 @@ def fault(
 ) -> None:
     """Let a device have a fault, or take one back: components, the device itself, network, disk, daemons."""
     said = faults.do(_running(), device, fault, Names(stage).inference_component)
-    _output.print(said, markup=False)
+    _output.print(said)
 
 
 @application.command()
@@ -275,7 +275,7 @@ def inventory(as_json: AsJson = False) -> None:
     for kind, names in left.items():
         _output.print(f"{kind} ({len(names)})")
         for name in names:
-            _output.print(f"  {name}", markup=False)
+            _output.print(f"  {name}")
     if found.get("bootstrap"):
         _output.print(f"Apart from that, of the CDK bootstrap: {len(found['bootstrap'])} resources")
 
@@ -306,14 +306,14 @@ def join(
         membership.leave(thing)
         raise
     groups = ", ".join(identity.groups) or "no group: give --group for deployments to one"
-    _output.print(f"{thing} may join (thing groups: {groups}). Next: {folder / 'README.md'}", markup=False)
+    _output.print(f"{thing} may join (thing groups: {groups}). Next: {folder / 'README.md'}")
 
 
 @application.command()
 def leave(thing: Annotated[str, typer.Argument(help="The name given to `join`.")]) -> None:
     """Undo `join`: certificate, attachments, core device and thing go; the device's own files stay where they are."""
     left = Membership(_running()).leave(thing)
-    _output.print(f"{thing} has left." if left else f"There is no thing {thing}; nothing of it is left.", markup=False)
+    _output.print(f"{thing} has left." if left else f"There is no thing {thing}; nothing of it is left.")
 
 
 @application.command()
@@ -332,9 +332,7 @@ def device(
     devices = client_device.ClientDevices(state, stage)
     if remove:
         removed = devices.remove(thing)
-        _output.print(
-            f"{thing} has no certificate any more." if removed else f"There is no thing {thing}.", markup=False
-        )
+        _output.print(f"{thing} has no certificate any more." if removed else f"There is no thing {thing}.")
         return
     folder = (out or Path(thing)).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -345,10 +343,10 @@ def device(
     except TwinError:
         devices.remove(thing)
         raise
-    _output.print(f"{thing} may connect to {', '.join(made.cores)}. Next: {folder / 'README.md'}", markup=False)
+    _output.print(f"{thing} may connect to {', '.join(made.cores)}. Next: {folder / 'README.md'}")
     if silent := devices.without_broker(made.cores):
         fix = 'a broker comes with [client_devices] and fleet.nucleus = "classic" of a stage'
-        _output.print(f"discovery finds no broker yet on {', '.join(silent)}: {fix}", markup=False)
+        _output.print(f"discovery finds no broker yet on {', '.join(silent)}: {fix}")
 
 
 @application.command()
@@ -387,7 +385,7 @@ def patches() -> None:
 
     found = take_report()
     for patch in found.patches:
-        _output.print(f"{patch.target} (since {patch.since})\n    {patch.why}", markup=False)
+        _output.print(f"{patch.target} (since {patch.since})\n    {patch.why}")
     _output.print(f"{len(found.patches)} names; MiniStack {found.release}")
     if found.misfits:
         raise TwinError(f"{len(found.misfits)} names do not fit:\n" + "\n".join(map(str, found.misfits)))
@@ -416,11 +414,11 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m twin"
     try:
         application(arguments, prog_name=program)
     except TwinError as exc:
-        _messages.print(f"error: {exc}", style="red", markup=False)
+        _messages.print(f"error: {exc}", style="red")
         sys.exit(1)
     except (OSError, sqlite3.Error) as exc:
         if isinstance(exc, OSError) and exc.filename is None and exc.errno != errno.ENOSPC:
             raise
         text = f"the files of {default_home()} must be readable and writable, got {exc}: make room, or set TWIN_HOME"
-        _messages.print(f"error: {text}", style="red", markup=False)
+        _messages.print(f"error: {text}", style="red")
         sys.exit(1)

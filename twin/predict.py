@@ -310,20 +310,20 @@ def show(console: Console, asked: Question, answer: Json, round_trip_s: float) -
     if asked.picture and console.is_terminal and console.color_system == "truecolor":
         console.file.write(half_blocks(asked.picture))
     if asked.note:
-        console.print(asked.note, markup=False)
+        console.print(asked.note)
     model = answer.get("model", {})
     who = f"{answer.get('device')} says ({model.get('name')} {model.get('version')})"
     said = answer.get("label") or json.dumps(answer.get("outputs"))
     if "objects" in answer:
         said = f"{len(answer['objects'])} objects in {' x '.join(map(str, answer.get('size', [])))} pixels"
-    console.print(f"{who}: {said}", markup=False)
+    console.print(f"{who}: {said}")
     table = Table(box=None, show_header=False, pad_edge=False)
     for each in answer.get("objects") or answer.get("top_k") or []:
         box = ", ".join(f"{place:g}" for place in each.get("box", []))
         table.add_row(each["label"], f"{each['probability']:.3f}", "█" * round(each["probability"] * 30), box)
     console.print(table)
     if "notice" in answer:
-        console.print(f"notice: {answer['notice']}", markup=False)
+        console.print(f"notice: {answer['notice']}")
     console.print(f"{answer.get('latency_ms', 0):.2f} ms on the device, {round_trip_s * 1000:.0f} ms there and back")
 
 
@@ -362,7 +362,7 @@ def ask_and_show(
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 _Model = Annotated[str | None, typer.Argument(help="The model's name, such as digits; with --watch, all by default.")]
@@ -422,7 +422,7 @@ def command(
         with suppress(KeyboardInterrupt), connect() as link:
             for topic, message in watch(link, wanted, models, count):
                 if not as_json:
-                    console.print(line_of(topic, message), markup=False)
+                    console.print(line_of(topic, message))
                 elif message:
                     typer.echo(message.decode(errors="replace"))
 

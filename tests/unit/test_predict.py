@@ -206,6 +206,14 @@ class Account:
         return {"effectiveDeployments": [{"coreDeviceExecutionStatus": "FAILED", "reason": "no room"}]}
 
 
+def test_a_label_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    said = json.loads(answer({"request_id": "a"})) | {"top_k": [{"label": "[/red] :x:", "probability": 0.5}]}
+
+    predict.show(predict._console(), ask_for(STAGE, "digits", index=7), said, 0.01)
+
+    assert "[/red] :x:" in capsys.readouterr().out
+
+
 def test_a_message_that_is_too_long_for_nucleus_lite_is_a_reason_of_silence() -> None:
     asked = ask_for(STAGE, "iris", inputs=json.dumps({"x": [1] * 3000}), longest=predict.MESSAGE_BYTES)
 

@@ -32,6 +32,13 @@ def test_logs_of_no_twin_say_how_to_start_one(tmp_path: Path, monkeypatch: pytes
     assert str(told) == f"a twin must have run in {tmp_path}, got none: start it with `python -m twin up`"
 
 
+def test_a_path_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "[red]line-1[/red]" / ":x:"
+    monkeypatch.setenv("TWIN_HOME", str(home))
+
+    assert CliRunner().invoke(cli.application, ["down"]).output == f"No twin ran in {home}.\n"
+
+
 @pytest.mark.parametrize(
     ("there", "named"),
     [
