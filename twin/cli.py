@@ -10,7 +10,8 @@ import shlex
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ import boto3
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from config.names import Names
 from config.stage import Stage
@@ -58,6 +60,13 @@ def _running() -> TwinState:
     return state
 
 
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show what goes on, while it goes on."""
+    with _messages.status("twin") as spinner:
+        yield lambda text: spinner.update(Text(f"twin: {text}"))
+
+
 @application.command()
 def up(
     as_json: AsJson = False,
@@ -91,20 +100,12 @@ def up(
     simulate = None if simulated_devices is None else _simulation(simulated_devices, group, profile)
     state = load_state(default_home())
     was_running = state is not None and state.running
-    with _messages.status("twin") as spinner:
-        state = lifecycle.start(
-            default_home(), speed=speed, aws_rates=aws_rates, progress=lambda text: spinner.update(f"twin: {text}")
-        )
+    with _progress() as progress:
+        state = lifecycle.start(default_home(), speed=speed, aws_rates=aws_rates, progress=progress)
         if devices is not None:
-            set_own_devices(
-                state,
-                devices,
-                group=group,
-                dialect=dialect,
-                progress=lambda text: spinner.update(f"twin: {text}"),
-            )
+            set_own_devices(state, devices, group=group, dialect=dialect, progress=progress)
         if simulate is not None:
-            simulate(state, lambda text: spinner.update(f"twin: {text}"))
+            simulate(state, progress)
     if as_json:
         typer.echo(json.dumps(take_status(state).as_json()))
         return
@@ -280,6 +281,13 @@ def inventory(as_json: AsJson = False) -> None:
         _output.print(f"Apart from that, of the CDK bootstrap: {len(found['bootstrap'])} resources")
 
 
+def _new_folder(path: Path) -> Path:
+    folder = path.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TwinError(f"--out must be a new or empty folder, got {folder}: name another one")
+    return folder
+
+
 @application.command()
 def join(
     thing: Annotated[str, typer.Argument(help="Name of the device's thing, new in the account.")],
@@ -295,9 +303,7 @@ def join(
 ) -> None:
     """Let a real device join: make its identity and a folder with its files and a README of three commands."""
     state = _running()
-    folder = (out or Path(thing)).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TwinError(f"--out must be a new or empty folder, got {folder}: name another one")
+    folder = _new_folder(out or Path(thing))
     membership = Membership(state, stage)
     identity = membership.join(thing, group)
     try:
@@ -334,9 +340,7 @@ def device(
         removed = devices.remove(thing)
         _output.print(f"{thing} has no certificate any more." if removed else f"There is no thing {thing}.")
         return
-    folder = (out or Path(thing)).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TwinError(f"--out must be a new or empty folder, got {folder}: name another one")
+    folder = _new_folder(out or Path(thing))
     made = devices.add(thing, core)
     try:
         client_device.write_folder(folder, made, state, stage)
@@ -360,9 +364,9 @@ def down(
 ) -> None:
     """Stop the twin, its devices and their components, also after a crash; the state stays for the next start."""
     home = default_home()
-    with _messages.status("twin") as spinner:
+    with _progress() as progress:
         stop = lifecycle.purge if purge else functools.partial(lifecycle.stop, anyway=anyway)
-        ran = stop(home, progress=lambda text: spinner.update(f"twin: {text}"))
+        ran = stop(home, progress=progress)
     _output.print("The twin is stopped." if ran else f"No twin ran in {home}.")
 
 
