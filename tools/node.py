@@ -47,7 +47,7 @@ def settle_jsii(environment: MutableMapping[str, str]) -> None:
 
 
 def import_beside_node() -> None:
-    """Begin to import, in a thread, what a synth needs besides the CDK.
+    """Begin, in a thread, to import what a synth needs besides the CDK, and to read what ships.
 
     The import of aws_cdk waits half a second for Node, which starts and reads the CDK: call this just before it. What
     fails here fails again, in words, where it is asked for.
@@ -56,6 +56,7 @@ def import_beside_node() -> None:
     def load() -> None:
         with suppress(Exception):
             importlib.import_module("config.loader")
+            importlib.import_module("edge_constructs.edge_assets").bare_ahead()
             # Later ones remember which models it has loaded.
             if not FILE.exists():
                 importlib.import_module("edge_constructs.model_runtime").installed_runtime()

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from config.edge_server import CPU
@@ -201,6 +202,13 @@ def shipped_code(package: Path) -> dict[str, bytes]:
     }
 
 
+def bare_ahead() -> None:
+    """Bare the modules that ship in every stage, so that `inference_archive` has them at once."""
+    for package in (COMPONENT, ASSETS / "inference" / "edge_inference"):
+        shipped_code(package)
+
+
+@cache
 def bare_python(source: str) -> str:
     """Take docstrings and comments out of a module, a third of what a device would fetch.
 

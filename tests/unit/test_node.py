@@ -2,12 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from config.places import PROJECT as ROOT
-from tools.node import node_binary, settle_jsii
+from edge_constructs.edge_assets import COMPONENT, bare_python, shipped_code
+from tools.node import import_beside_node, node_binary, settle_jsii
 
 
 def test_jsii_unpacks_in_the_environment_not_in_the_home_folder() -> None:
@@ -70,6 +72,18 @@ def test_what_a_synth_needs_besides_the_cdk_is_imported_while_node_starts(tmp_pa
     # What it has loaded is known from now on.
     assert "pydantic by imports" in second.stderr
     assert "onnxruntime" not in second.stderr
+
+
+def test_what_ships_is_read_while_node_starts() -> None:
+    bare_python.cache_clear()
+
+    import_beside_node()
+    (thread,) = [each for each in threading.enumerate() if each.name == "imports"]
+    thread.join(120)
+    read = bare_python.cache_info().misses
+    shipped_code(COMPONENT)
+
+    assert bare_python.cache_info().misses == read > 0
 
 
 def test_an_interrupt_that_leaves_a_module_locked_ends_the_program_all_the_same(tmp_path: Path) -> None:
