@@ -99,7 +99,10 @@ class FakeS3(FakeService):
 
     def delete_object(self, Bucket: str, Key: str, VersionId: str | None = None) -> dict[str, Any]:  # noqa: N803
         self.record("delete_object", Bucket=Bucket, Key=Key, VersionId=VersionId)
-        self._drop(Bucket, Key, VersionId)
+        if VersionId is None:
+            self.put(Bucket, Key, None)  # as in a versioned bucket: what was there stays behind a marker
+        else:
+            self._drop(Bucket, Key, VersionId)
         return {}
 
     def get_bucket_tagging(self, Bucket: str) -> dict[str, Any]:  # noqa: N803
@@ -133,7 +136,7 @@ class FakeS3(FakeService):
             raise refusal("NoSuchBucket", operation)
         return self.buckets[bucket]
 
-    def _drop(self, bucket: str, key: str, version: str | None) -> None:
+    def _drop(self, bucket: str, key: str, version: str) -> None:
         versions = self.buckets[bucket].get(key, [])
         kept = [stored for stored in versions if stored.version != version]
         if kept:
