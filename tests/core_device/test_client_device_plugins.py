@@ -14,8 +14,9 @@ from typing import Any, cast
 import pytest
 from cryptography import x509
 
+from config.public_components import AUTH, BRIDGE, MOQUETTE, PUBLIC_COMPONENTS
 from tests.core_device.tls_identity import make_identity
-from twin.core_device.client_devices import AUTH, BRIDGE, MOQUETTE, authority, plugins
+from twin.core_device.client_devices import authority, plugins
 from twin.core_device.client_devices.authority import CertificateAuthority
 from twin.core_device.client_devices.bridge import Bridge, Mapping
 from twin.core_device.client_devices.broker import Broker
@@ -87,6 +88,14 @@ def test_a_part_that_is_configured_wrongly_ends_with_the_mistake_as_its_last_out
 
     assert status == 1
     assert said in text
+
+
+@pytest.mark.parametrize("name", PUBLIC_COMPONENTS)
+def test_each_component_of_aws_s_that_the_twin_knows_has_a_part(tmp_path: Path, name: str) -> None:
+    async def main() -> Any:
+        return OfflineDevice(tmp_path).parts().spawn(name, ComponentLog(tmp_path / "log"))
+
+    assert callable(asyncio.run(main()))
 
 
 def test_the_broker_runs_without_a_cloud_and_is_renewed_in_time_on_its_port(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from config.public_components import PUBLIC_COMPONENTS
 from twin.clock import CLOCK, Clock
-from twin.core_device.client_devices import PLAYED
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.cloud.credentials import CredentialEndpoint, TokenExchange
 from twin.core_device.cloud.https import CloudHttp, DataPlane, DeviceTls
@@ -181,7 +181,7 @@ class LocalServices(Services):
 
     def played(self, recipe: Recipe, output: Output) -> tuple[Recipe, Spawn] | None:
         """Auth, broker, bridge and IP detector for client devices, which nucleus lite does not have."""
-        if recipe.name not in PLAYED or not self._device.configuration.nucleus.dialect.plays_plugins:
+        if recipe.name not in PUBLIC_COMPONENTS or not self._device.configuration.nucleus.dialect.plays_plugins:
             return None
         if self._client_devices is None:
             # Here: broker and certificates are loaded on a device that has client devices only.

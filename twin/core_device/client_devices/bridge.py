@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from config.public_components import BRIDGE
 from twin.clock import CLOCK
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.errors import RequestRejectedError
@@ -21,7 +22,6 @@ from twin.core_device.ipc.operations import Cancel, Json
 from twin.core_device.ipc.operations import Message as LocalMessage
 from twin.core_device.ipc.service import LocalTopics
 
-from . import BRIDGE
 from .broker import Broker
 from .packets import is_filter
 

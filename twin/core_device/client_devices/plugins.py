@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
+from config.public_components import AUTH, BRIDGE, EMQX, IP_DETECTOR, MOQUETTE
 from twin.clock import CLOCK
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.cloud.credentials import TokenExchange
@@ -24,7 +25,6 @@ from twin.core_device.errors import Backoff, CoreDeviceError, RequestRejectedErr
 from twin.core_device.files import Layout
 from twin.core_device.ipc.service import LocalTopics
 
-from . import AUTH, BRIDGE, EMQX, IP_DETECTOR, MOQUETTE
 from .authority import CertificateAuthority
 from .bridge import Bridge, MappingError, parse_mappings
 from .broker import Broker
@@ -98,7 +98,7 @@ class ClientDevices:
         """What runs a component's part in place of a script.
 
         Args:
-            name: One of `PLAYED`.
+            name: One of AWS's that the twin knows.
             output: Its log.
         """
         play = {
