@@ -16,7 +16,7 @@ from tools.bill import bill_of
 from tools.cloud_assembly import read_assembly
 from tools.detections import drawn
 from tools.predictions import SCENES, Scene, scores_of, truths_on_scenes
-from twin.page.html import figures, histogram, matrix, page, pictures, table, time_line
+from twin.page.html import figure, histogram, matrix, page, pictures, table, time_line
 from twin.predict import sample_of
 from twin.state import TwinState
 from twin.status import find_logs, take_status
@@ -65,21 +65,19 @@ def as_page(report: Mapping[str, Any]) -> str:
     latencies = [each["latency_ms"] for each in digits]
     middle, late = (quantiles(latencies, n=100, method="inclusive")[place] for place in (49, 98))
     left = report["leftovers"]
-    head = figures(
-        [
-            (f"right of {len(digits)} digits", f"{report['accuracy']:.1%}"),
-            (f"right of {len(flowers)} flowers", f"{report['iris_accuracy']:.1%}"),
-            (f"precision on {len(scenes)} scenes", f"{report['mean_average_precision']:.3f}"),
-            ("latency on the device, p50", f"{middle:.2f} ms"),
-            ("p99", f"{late:.2f} ms"),
-            ("deploy", f"{report['deploy_s']:.1f} s"),
-            ("left after the destroy", ", ".join(left) or "nothing"),
-        ]
+    head = (
+        figure(f"right of {len(digits)} digits", f"{report['accuracy']:.1%}"),
+        figure(f"right of {len(flowers)} flowers", f"{report['iris_accuracy']:.1%}"),
+        figure(f"precision on {len(scenes)} scenes", f"{report['mean_average_precision']:.3f}"),
+        figure("latency on the device, p50", f"{middle:.2f} ms"),
+        figure("p99", f"{late:.2f} ms"),
+        figure("deploy", f"{report['deploy_s']:.1f} s"),
+        figure("left after the destroy", ", ".join(left) or "nothing"),
     )
     steps = [(each["name"], each["seconds"], each["words"]) for each in report["steps"]]
     whole = sum(each["seconds"] for each in report["steps"])
     sections = [
-        ("", head),
+        ("", f"<dl>{''.join(head)}</dl>"),
         (f"Steps: {whole:.0f} s", time_line(steps)),
         ("Digits: the wrong ones first, then those of least certainty", _digits(digits)),
         ("Which digit is taken for which", _confusion(digits)),
@@ -89,10 +87,8 @@ def as_page(report: Mapping[str, Any]) -> str:
         ("A photograph that the device looks at by itself", _photograph(report["image_classification"])),
         ("What each device downloaded", _downloads(report["downloads"])),
         ("What a month of this stage would cost on AWS", _bill(report["bill"])),
-        ("What was left", f"<p>{'' if left else 'Nothing, but for the stack of <code>cdk bootstrap</code>.'}</p>"),
+        ("What was left", _left(left)),
     ]
-    if left:
-        sections[-1] = ("What was left", table("resources", ("kind", "name"), [each.split(": ", 1) for each in left]))
     lead = "Deployed by the CDK to the twin on this machine, predicted on its core device, destroyed."
     return page("Edgewright: what the demo showed", lead, sections)
 
@@ -149,6 +145,12 @@ def _bill(bill: Mapping[str, Any]) -> str:
     rows = [(each["item"], f"{each['usd']:.2f}", each["basis"]) for each in bill["items"]]
     caption = f"{bill['total']:.2f} USD a month in {bill['region']}, list {bill['prices']}, without free tiers"
     return table(caption, ("item", "USD", "basis"), rows, (1,))
+
+
+def _left(resources: Sequence[str]) -> str:
+    if not resources:
+        return "<p>Nothing, but for the stack of <code>cdk bootstrap</code>.</p>"
+    return table("resources", ("kind", "name"), [each.split(": ", 1) for each in resources])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

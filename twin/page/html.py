@@ -54,9 +54,9 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
     return filled("kept.html", title=title, lead=lead, style=text_of("kept.css"), body=body)
 
 
-def figures(named: Iterable[tuple[str, str]]) -> str:
-    """Large figures: what, and how much."""
-    return f"<dl>{''.join(f'<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>' for what, value in named)}</dl>"
+def figure(what: str, value: str, *, bad: bool = False) -> str:
+    """A large figure of a list: what, how much, and whether that is bad."""
+    return f"<div{' class=bad' if bad else ''}><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>"
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from config.places import MODELS
 from config.stage import Stage
 from twin.page.fleet import ENDED, FAILED, Device, Execution, Rollout, View
-from twin.page.html import filled
+from twin.page.html import figure, filled
 from twin.page.messages import Heartbeat, Messages, Prediction
 
 DEVICES = 200
@@ -55,15 +55,13 @@ def glance(view: View, messages: Messages) -> str:
     else:
         doing = "settled" if view.stacks else "not deployed"
     shown = (
-        ("devices healthy", f"{healthy} of {len(view.devices)}", healthy < len(view.devices)),
-        ("alarms", str(off) if view.alarms else "none there", off > 0),
-        ("deploy", doing, False),
-        ("answers, last minute", str(messages.rate(60)), False),
-        ("answers since this page", str(messages.count), False),
+        figure("devices healthy", f"{healthy} of {len(view.devices)}", bad=healthy < len(view.devices)),
+        figure("alarms", str(off) if view.alarms else "none there", bad=off > 0),
+        figure("deploy", doing),
+        figure("answers, last minute", str(messages.rate(60))),
+        figure("answers since this page", str(messages.count)),
     )
-    return "".join(
-        f"<div{' class=bad' if bad else ''}><dt>{what}</dt><dd>{escape(value)}</dd></div>" for what, value, bad in shown
-    )
+    return "".join(shown)
 
 
 def trouble(view: View, messages: Messages) -> str:
