@@ -28,16 +28,14 @@ from tools.predictions import (
     CAMERA,
     PICTURE_TOPIC,
     ClassifiedPicture,
+    HeldOut,
     Prediction,
     PredictionError,
     Scene,
     Site,
     accuracy,
-    find_digits,
     next_picture,
     precision_of,
-    predict_flowers,
-    predict_held_out,
 )
 from twin import TwinError, inventory, lifecycle
 from twin.files import private_folder
@@ -262,11 +260,12 @@ def _run(out: Path, beside: ExitStack) -> Report:
             predictions: list[Prediction] = []
             first_s = 0.0
             with OperatorClient(state) as operator:
-                for prediction in predict_held_out(operator, names, MODEL):
+                held_out = HeldOut(operator, names)
+                for prediction in held_out.pictures(MODEL):
                     first_s = first_s or time.monotonic() - deployed
                     predictions.append(prediction)
                     progress.detail(f"{len(predictions)} digits, accuracy {accuracy(predictions):.3f}")
-                return predictions, first_s, predict_flowers(operator, names), find_digits(operator, names)
+                return predictions, first_s, held_out.flowers(), held_out.scenes()
 
         predictions, first_prediction_s, flowers, scenes = repeated_if_the_twin_ends(home, predict)
         precision = precision_of(scenes)

@@ -29,14 +29,7 @@ Download = dict[str, Any]
 
 
 def downloads_of(state: TwinState) -> list[Download]:
-    """Read in the devices' logs what each has downloaded.
-
-    Args:
-        state: Of a twin.
-
-    Returns:
-        Device, component, version, file and bytes, in the order of download.
-    """
+    """Read in the logs of a twin's devices what each has downloaded: component, version, file, bytes; in its order."""
     things = {server.instance_id: server.thing_name for server in take_status(state).edge_servers}
     found: list[Download] = []
     for name, path in find_logs(state.home, "core_device").items():
@@ -56,11 +49,7 @@ def bill_as_dict(assembly: Path) -> dict[str, Any]:
 
 
 def as_page(report: Mapping[str, Any]) -> str:
-    """Write the page.
-
-    Args:
-        report: The content of `demo.json`.
-    """
+    """The content of `demo.json` as a page."""
     digits, flowers, scenes = report["predictions"], report["iris"], report["scenes"]
     latencies = [each["latency_ms"] for each in digits]
     middle, late = (quantiles(latencies, n=100, method="inclusive")[place] for place in (49, 98))

@@ -27,7 +27,7 @@ from rich.table import Table
 from config.names import Names
 from config.places import PROJECT as ROOT
 from tools.offline_deploy import CdkError, DeploymentError, OfflineDeploy
-from tools.predictions import predict_held_out
+from tools.predictions import HeldOut
 from twin import TwinError, lifecycle
 from twin.cloud.authorization import filled
 from twin.operator import OperatorClient
@@ -401,7 +401,7 @@ def run(out: Path, app: Path = ROOT) -> tuple[list[Grant], list[str]]:
             console.print(f"{step.__name__}: {step():.1f} s")
         deploy.wait_for_device(names.edge_server, timeout_s=180)
         with OperatorClient(state) as operator:
-            for _answer in predict_held_out(operator, names, MODEL):
+            for _answer in HeldOut(operator, names).pictures(MODEL):
                 pass
             send_what_rules_refuse(operator, names)
         wait_for_captures(deploy, names)

@@ -33,11 +33,7 @@ REQUEST_BYTES = 1 << 20
 
 
 def whole_path(folder: Path) -> Path:
-    """A folder's path with its own name: "." has none.
-
-    Args:
-        folder: As a command line gives it. Of links in a ring the path is what it is: reading them is the error.
-    """
+    """A folder's path with its own name: "." has none. Of links in a ring it is what it is: reading is the error."""
     try:
         return folder.resolve()
     except RuntimeError:  # before Python 3.13
@@ -75,9 +71,6 @@ def declaration_text(declared: Mapping[str, Any]) -> str:
 
 def check_name(name: str) -> None:
     """Check that a stage can list the folder: its name becomes part of topics, jobs and stacks.
-
-    Args:
-        name: The folder's.
 
     Raises:
         ModelDeclarationError: It cannot.

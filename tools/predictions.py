@@ -69,22 +69,6 @@ def accuracy(predictions: list[Prediction]) -> float:
     return sum(p["label"] == p["expected"] for p in predictions) / len(predictions) if predictions else 0.0
 
 
-def _ask(operator: OperatorClient, names: Names, model: str, what: str, subject: dict[str, Any]) -> dict[str, Any]:
-    """Ask until there is an answer: a request that a device took just before it was killed is lost with it."""
-    # Other devices with the same models leave it alone.
-    request = {"request_id": what.replace(" ", "-"), **subject, "device": names.edge_server}
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            answer = operator.request(
-                names.request_topic(model), request, names.response_topic(model), timeout_s=_ANSWER_S
-            )
-            return _right(what, answer)
-        except TwinError as exc:
-            if attempt == _ATTEMPTS:
-                raise PredictionError(f"{request['request_id']}, asked {_ATTEMPTS} times: {exc}") from exc
-    raise AssertionError("unreachable")
-
-
 def _right(what: str, answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise PredictionError(f"{what}: {answer['error']['code']}: {answer['error']['message']}")
@@ -102,26 +86,59 @@ def _as_picture(png: bytes) -> dict[str, Any]:
     return {"image": base64.b64encode(png).decode()}
 
 
-def predict_held_out(operator: OperatorClient, names: Names, model: str) -> Iterator[Prediction]:
-    """Ask for every held-out image: the first ten by their index on the device, the others as pictures.
-
-    Args:
-        operator: connected client.
-        names: topics of the stage.
-        model: the model's name.
-
-    Raises:
-        PredictionError: an error answer, or none within 30 s of repeated asking.
-    """
-    for index in range(len(samples_of(model)[1]["images"])):
-        picture, label = sample_of(model, index)
-        subject = {"index": index} if index < _BY_INDEX else _as_picture(picture)
-        yield _prediction(index, label, _ask(operator, names, model, f"digit {index}", subject))
-
-
 IRIS, SCENES = "iris", "digit-detector"
 PICTURE_TOPIC = "gg/sageMakerEdgeManager/image-classification"
 ANSWER_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Asks the edge server for samples that models have never seen.
+
+    Each question raises PredictionError: an error answer, or none within 30 s of repeated asking.
+
+    Args:
+        operator: Connected client.
+        names: Topics of the stage.
+    """
+
+    operator: OperatorClient
+    names: Names
+
+    def pictures(self, model: str) -> Iterator[Prediction]:
+        """Ask a model for every picture: the first ten by their index on the device, the others as pictures."""
+        for index in range(len(samples_of(model)[1]["images"])):
+            picture, label = sample_of(model, index)
+            subject = {"index": index} if index < _BY_INDEX else _as_picture(picture)
+            yield _prediction(index, label, self._ask(model, f"digit {index}", subject))
+
+    def flowers(self) -> list[Prediction]:
+        """Ask for the species of every iris."""
+        return [
+            _prediction(index, sample_of(IRIS, index)[1], self._ask(IRIS, f"iris {index}", {"features": row}))
+            for index, row in enumerate(samples_of(IRIS)[1]["rows"].tolist())
+        ]
+
+    def scenes(self) -> list[Scene]:
+        """Ask where the digits are on each scene, which is sent as a picture."""
+        scenes = []
+        for index in range(len(samples_of(SCENES)[1]["images"])):
+            answer = self._ask(SCENES, f"scene {index}", _as_picture(sample_of(SCENES, index)[0]))
+            scenes.append(Scene(index=index, objects=answer["objects"], latency_ms=answer["latency_ms"]))
+        return scenes
+
+    def _ask(self, model: str, what: str, subject: dict[str, Any]) -> dict[str, Any]:
+        """Ask until there is an answer: a request that a device took just before it was killed is lost with it."""
+        # Other devices with the same models leave it alone.
+        request = {"request_id": what.replace(" ", "-"), **subject, "device": self.names.edge_server}
+        topics = self.names.request_topic(model), self.names.response_topic(model)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return _right(what, self.operator.request(topics[0], request, topics[1], timeout_s=_ANSWER_S))
+            except TwinError as exc:
+                if attempt == _ATTEMPTS:
+                    raise PredictionError(f"{request['request_id']}, asked {_ATTEMPTS} times: {exc}") from exc
+        raise AssertionError("unreachable")
 
 
 @dataclass(frozen=True)
@@ -135,45 +152,6 @@ class ClassifiedPicture:
 
     description: str
     results: list[dict[str, Any]]
-
-
-def predict_flowers(operator: OperatorClient, names: Names) -> list[Prediction]:
-    """Ask for the species of every held-out iris.
-
-    Args:
-        operator: Connected client.
-        names: Topics of the stage.
-
-    Returns:
-        One prediction a flower.
-
-    Raises:
-        PredictionError: An error answer, or none within 30 s of repeated asking.
-    """
-    return [
-        _prediction(index, sample_of(IRIS, index)[1], _ask(operator, names, IRIS, f"iris {index}", {"features": row}))
-        for index, row in enumerate(samples_of(IRIS)[1]["rows"].tolist())
-    ]
-
-
-def find_digits(operator: OperatorClient, names: Names) -> list[Scene]:
-    """Ask where the digits are on each held-out scene, which is sent as a picture.
-
-    Args:
-        operator: Connected client.
-        names: Topics of the stage.
-
-    Returns:
-        What was found on each.
-
-    Raises:
-        PredictionError: An error answer, or none within 30 s of repeated asking.
-    """
-    scenes = []
-    for index in range(len(samples_of(SCENES)[1]["images"])):
-        answer = _ask(operator, names, SCENES, f"scene {index}", _as_picture(sample_of(SCENES, index)[0]))
-        scenes.append(Scene(index=index, objects=answer["objects"], latency_ms=answer["latency_ms"]))
-    return scenes
 
 
 def truths_on_scenes() -> list[list[Truth]]:

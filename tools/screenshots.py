@@ -49,17 +49,18 @@ class BrowserError(Exception):
 
 
 class Browser:
-    """A browser with one page.
-
-    Args:
-        commands: Standard input of browser.mjs.
-        results: Its standard output.
-    """
+    """A browser with one page, driven by the standard input and output of browser.mjs."""
 
     def __init__(self, commands: IO[str], results: IO[str]) -> None:
         self._commands = commands
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(results, self._lines), daemon=True).start()
+
+        def read() -> None:
+            for line in results:
+                self._lines.put(line)
+            self._lines.put("")
+
+        threading.Thread(target=read, daemon=True).start()
 
     def do(self, command: str, **arguments: Any) -> Any:
         """Give a command and wait for its result.
@@ -83,19 +84,9 @@ class Browser:
         self.do("wait", code=code, limit_s=limit_s)
 
 
-def _read(lines: IO[str], into: queue.SimpleQueue[str]) -> None:
-    for line in lines:
-        into.put(line)
-    into.put("")
-
-
 @contextmanager
 def browser(executable: str) -> Iterator[Browser]:
-    """Run a browser while in the block.
-
-    Args:
-        executable: From `find`.
-    """
+    """Run a browser, of which `find` says where it is, while in the block."""
     sandbox = "none" if os.geteuid() == 0 else "own"  # Chromium refuses to be root's with its sandbox
     process = subprocess.Popen(
         [str(node_binary()), str(Path(__file__).with_name("browser.mjs")), executable, sandbox],
@@ -119,11 +110,7 @@ def browser(executable: str) -> Iterator[Browser]:
 
 @contextmanager
 def page_of(home: Path) -> Iterator[tuple[str, int]]:
-    """Serve the page of a twin by its command; gives its address and pid.
-
-    Args:
-        home: The twin's state folder.
-    """
+    """Serve the page of the twin in a state folder by its command; gives its address and pid."""
     process = subprocess.Popen(
         [sys.executable, "-m", "twin", "ui"],
         env={**os.environ, "TWIN_HOME": str(home), "PYTHONUNBUFFERED": "1"},
@@ -152,17 +139,7 @@ _DRAWN = [[(0.32, 0.25), (0.68, 0.25), (0.5, 0.52), (0.42, 0.82)], [(0.36, 0.53)
 
 
 def take(chromium: Browser, url: str, state: TwinState, out: Path) -> list[Path]:
-    """Ask for a while, then take the pictures.
-
-    Args:
-        chromium: The browser.
-        url: The page's.
-        state: Of the twin.
-        out: Their folder.
-
-    Returns:
-        The files: wide, and narrow in dark.
-    """
+    """Ask for a while, then take the page's pictures into a folder: wide, and narrow in dark."""
     names = Names(STAGE)
     chromium.do("open", url=url, width=1280, height=1960)
     chromium.wait(f"document.querySelectorAll('#devices tbody tr').length === {_DEVICES + 1}")

@@ -10,28 +10,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add benchmarks/*.md, which pages link to.
-
-    Args:
-        files: Those of docs/.
-        config: Of the site.
-
-    Returns:
-        All of them.
-    """
+    """Add benchmarks/*.md, which pages link to, to the files of docs/."""
     for page in sorted((ROOT / "benchmarks").glob("*.md")):
         files.append(File.generated(config, f"benchmarks/{page.name}", abs_src_path=str(page)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Let links to benchmarks lead into the site.
-
-    Args:
-        markdown: A page's text.
-
-    Returns:
-        The text as the site has it.
-    """
+    """A page's text as the site has it: links to benchmarks lead into the site."""
     inward = re.sub(r"\]\(\.\./((?:\.\./)*benchmarks/)", r"](\1", markdown)
     return inward.replace("](../docs/", "](../")

@@ -26,7 +26,7 @@ from tests.edge_agent.conftest import PROTO, Client, tensor
 from tests.packaged_nucleus import NUCLEUS_USER, follow_readme, interpreter, packaged, reads
 from tests.packaged_nucleus import ROOT as AS_ROOT
 from tools.offline_deploy import OfflineDeploy
-from tools.predictions import Site, accuracy, predict_held_out
+from tools.predictions import HeldOut, Site, accuracy
 from twin import TwinError, inventory, lifecycle
 from twin.cli import application
 from twin.devices.identity import COMPONENT_USER
@@ -93,7 +93,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:
 
 
 def test_predicts_held_out_digits_on_the_device(deployed: Deployed) -> None:
-    predictions = list(predict_held_out(deployed.operator, NAMES, "digits"))
+    predictions = list(HeldOut(deployed.operator, NAMES).pictures("digits"))
 
     assert len(predictions) >= 100
     assert accuracy(predictions) >= 0.95
@@ -272,7 +272,7 @@ def test_a_new_model_becomes_a_new_component_version_that_the_device_serves(depl
     wait_for(
         lambda: deployed.ask_until_answered()["model"]["version"] != before["version"], 30, "the new model's answers"
     )
-    predictions = list(predict_held_out(deployed.operator, NAMES, "digits"))
+    predictions = list(HeldOut(deployed.operator, NAMES).pictures("digits"))
     assert accuracy(predictions) >= 0.95
 
 

@@ -115,16 +115,24 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             heard.put(b'{"inference-description": "a photograph", "inference-results": []}')
             yield heard
 
-    def held_out(*_: Any) -> Iterator[Prediction]:
-        world.do("predict")
-        yield RIGHT
+    class HeldOut:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def pictures(self, _model: str) -> Iterator[Prediction]:
+            world.do("predict")
+            yield RIGHT
+
+        def flowers(self) -> list[Prediction]:
+            return [RIGHT]
+
+        def scenes(self) -> list[Any]:
+            return []
 
     monkeypatch.setattr(demo, "OfflineDeploy", Deploy)
     monkeypatch.setattr(demo, "Site", Site)
     monkeypatch.setattr(demo, "OperatorClient", Operator)
-    monkeypatch.setattr(demo, "predict_held_out", held_out)
-    monkeypatch.setattr(demo, "predict_flowers", lambda *_: [RIGHT])
-    monkeypatch.setattr(demo, "find_digits", lambda *_: [])
+    monkeypatch.setattr(demo, "HeldOut", HeldOut)
     monkeypatch.setattr(demo, "precision_of", lambda _: 1.0)
     monkeypatch.setattr(demo, "forget", lambda _home: world.do("forget"))
     monkeypatch.setattr(demo, "load_state", lambda home: state_of(home, world.pid))
@@ -439,9 +447,10 @@ def test_requests_name_the_edge_server_so_that_no_other_device_answers() -> None
     operator: Any = Operator()
     names = Names("twin")
 
-    list(predictions.predict_held_out(operator, names, "digits"))
-    predictions.predict_flowers(operator, names)
-    predictions.find_digits(operator, names)
+    held_out = predictions.HeldOut(operator, names)
+    list(held_out.pictures("digits"))
+    held_out.flowers()
+    held_out.scenes()
 
     assert len(asked) > 400
     assert {request["device"] for request in asked} == {names.edge_server}
@@ -458,11 +467,11 @@ def test_a_request_that_is_lost_with_its_device_is_sent_again() -> None:
             return {"label": "x", "top_k": [{"probability": 1.0}], "latency_ms": 1.0, "objects": []}
 
     operator: Any = Operator()
-    names = Names("twin")
+    held_out = predictions.HeldOut(operator, Names("twin"))
 
-    next(predictions.predict_held_out(operator, names, "digits"))
-    predictions.predict_flowers(operator, names)
-    predictions.find_digits(operator, names)
+    next(held_out.pictures("digits"))
+    held_out.flowers()
+    held_out.scenes()
 
     assert lost == set()
 

@@ -145,11 +145,7 @@ class Source:
 
 
 class Fleet:
-    """Looks at a stage in an account; from one thread at a time.
-
-    Args:
-        source: Which, and what is known of it besides.
-    """
+    """Looks at a stage in an account; from one thread at a time."""
 
     def __init__(self, source: Source) -> None:
         self._source, self._names, self._clock = source, Names(source.stage.name), Clock()

@@ -37,11 +37,7 @@ _LINES = 200
 
 
 class Page:
-    """What the page knows, and the browsers that are told when it changes.
-
-    Args:
-        source: Where it looks.
-    """
+    """What the page knows, and the browsers that are told when it changes."""
 
     def __init__(self, source: Source) -> None:
         self.source = source

@@ -197,7 +197,9 @@ class Messages:
             self.count += 1
             prediction = Prediction(number=self.count, at=now, **said, **more)
             self.predictions.appendleft(prediction)
-            second = self._second(int(now))
+            if not self._seconds or self._seconds[-1].at < int(now):
+                self._seconds.append(Second(int(now)))
+            second = self._seconds[-1]
             second.counts[model] += 1
             second.errors += prediction.wrong == "error"
             if prediction.latency_ms is not None and len(second.latencies) < _LATENCIES:
@@ -206,11 +208,6 @@ class Messages:
                 total, number = second.confidences.get(model, (0.0, 0))
                 second.confidences[model] = total + prediction.top[0][1], number + 1
             self.version += 1
-
-    def _second(self, at: int) -> Second:
-        if not self._seconds or self._seconds[-1].at < at:
-            self._seconds.append(Second(at))
-        return self._seconds[-1]
 
     def heartbeat(self, payload: bytes) -> None:
         """Take in a sign of life."""

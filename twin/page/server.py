@@ -75,36 +75,22 @@ _STATIC = {
 }
 
 
-class Actions:
-    """What a page of a twin may do: ask and fault; JSON by POST.
+def _actions(page: Page) -> list[Route]:
+    """What a page of a twin may do: ask and fault, as JSON by POST; nothing for a page that only reads."""
+    ask, fault, messages = page.source.ask, page.source.fault, page.messages
+    if ask is None or fault is None:
+        return []
+    room = asyncio.Semaphore(_ASKS)
 
-    Args:
-        page: Whose.
-    """
+    def asked(content: Mapping[str, Any]) -> dict[str, Any]:
+        if (link := messages.link) is None:
+            raise TwinError(f"the page must be connected to ask, it is not: {messages.trouble}")
+        return ask(link, content)
 
-    def __init__(self, page: Page) -> None:
-        self._source, self._messages = page.source, page.messages
-        self._asking = asyncio.Semaphore(_ASKS)
+    def done(content: Mapping[str, Any]) -> dict[str, Any]:
+        return {"said": fault(str(content.get("device", "")), str(content.get("fault", "")))}
 
-    def routes(self) -> list[Route]:
-        """None for a page that only reads."""
-        if not (ask := self._source.ask) or not (fault := self._source.fault):
-            return []
-
-        def asked(content: Mapping[str, Any]) -> dict[str, Any]:
-            if (link := self._messages.link) is None:
-                raise TwinError(f"the page must be connected to ask, it is not: {self._messages.trouble}")
-            return ask(link, content)
-
-        def done(content: Mapping[str, Any]) -> dict[str, Any]:
-            return {"said": fault(str(content.get("device", "")), str(content.get("fault", "")))}
-
-        return [
-            Route(path, partial(self._do, action=action), methods=["POST"])
-            for path, action in (("/ask", asked), ("/fault", done))
-        ]
-
-    async def _do(self, request: Request, *, action: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Response:
+    async def do(request: Request, *, action: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Response:
         if not request.headers.get("content-type", "").startswith("application/json"):
             return JSONResponse({"problem": "Content-Type must be application/json"}, 415)
         try:
@@ -116,13 +102,16 @@ class Actions:
             return JSONResponse({"problem": f"a request must be sent within {_BODY_S:.0f} s"}, 408)
         except (ValueError, RecursionError) as exc:
             return JSONResponse({"problem": f"the request must be JSON: {exc}"}, 400)
-        if self._asking.locked():
+        if room.locked():
             return JSONResponse({"problem": f"at most {_ASKS} requests at a time: wait for an answer"}, 429)
-        async with self._asking:
+        async with room:
             try:
                 return JSONResponse(await asyncio.to_thread(action, content))
             except (TwinError, ClientError, BotoCoreError, OSError) as exc:
                 return JSONResponse({"problem": str(exc)}, 422)
+
+    actions = {"/ask": asked, "/fault": done}
+    return [Route(path, partial(do, action=action), methods=["POST"]) for path, action in actions.items()]
 
 
 class Door:
@@ -211,7 +200,7 @@ def application(source: Source, port: int, token: str) -> ASGIApp:
         Route("/log", page.log),
         Route("/destroy", page.destroy),
         Route("/static/{name}", static),
-        *Actions(page).routes(),
+        *_actions(page),
     ]
     return Door(Starlette(routes=routes, lifespan=life, max_body_size=BODY_BYTES), port, token)
 
