@@ -96,8 +96,7 @@ def convert(file: Path, folder: Path, engine: Any, trusted: Sequence[str] = ()) 
     try:
         converted = to_onnx(estimator, rows[:1], options=options, target_opset=_OPSET)
     except Exception as exc:  # a converter raises whatever it meets
-        reason = str(exc).strip().splitlines()[0][:200]
-        text = f"skl2onnx cannot convert {type(estimator).__name__}: {reason}"
+        text = f"skl2onnx cannot convert {type(estimator).__name__}: {_reason(exc)}"
         raise EstimatorError(f"{text}; every step must be one that it knows") from exc
     target = folder / f"{file.stem}.onnx"
     target.write_bytes(converted.SerializeToString())
@@ -109,6 +108,11 @@ def convert(file: Path, folder: Path, engine: Any, trusted: Sequence[str] = ()) 
         difference,
         notes,
     )
+
+
+def _reason(exc: Exception) -> str:
+    """The first line of what a library says; its kind where it says nothing."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:200]
 
 
 def load(file: Path, trusted: Sequence[str] = ()) -> Any:
@@ -239,9 +243,8 @@ def _compare(estimator: Any, model: Path, rows: Any, engine: Any, *, classifies:
         session = engine.InferenceSession(str(model), providers=["CPUExecutionProvider"])
         output = session.run(None, {session.get_inputs()[0].name: rows})[-1]
     except Exception as exc:  # the runtime's own kinds
-        reason = str(exc).strip().splitlines()[0][:200]
         raise EstimatorError(
-            f"skl2onnx makes a model of {type(estimator).__name__} that ONNX Runtime refuses: {reason}"
+            f"skl2onnx makes a model of {type(estimator).__name__} that ONNX Runtime refuses: {_reason(exc)}"
         ) from exc
     if len(output) != len(rows):
         raise EstimatorError(

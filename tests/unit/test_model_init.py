@@ -671,6 +671,21 @@ def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monke
     assert not (tmp_path / "models").exists()
 
 
+def test_a_converter_that_fails_without_a_word_is_told_by_its_kind(
+    tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    monkeypatch.setattr(skl2onnx, "to_onnx", fail)
+    file = dumped(tmp_path / "plain.skops", LogisticRegression().fit([[0.0], [1.0]], [0, 1]))
+
+    with pytest.raises(
+        estimators.EstimatorError, match="cannot convert LogisticRegression: NotImplementedError; every"
+    ):
+        made(tmp_path, stages, "--from", file)
+
+
 def test_the_releases_that_an_error_names_are_those_that_are_tried() -> None:
     locked = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
 
