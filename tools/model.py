@@ -40,8 +40,8 @@ from tools.model_folder import (
     check_name,
     check_serving,
     load,
+    own_samples,
     package,
-    samples_of,
     whole_path,
     write_reference,
 )
@@ -101,7 +101,7 @@ def _subjects(source: ModelSource, model: Workload, inputs: Sequence[str], most:
     if inputs or own is not None:
         yield from map(asked, inputs or [str(own)])
     else:
-        yield from samples_of(model, most)
+        yield from own_samples(model, most)
 
 
 def _check_runtime() -> None:
@@ -130,7 +130,7 @@ def _said(score: Score) -> str:
 
 def _judged(model: Workload) -> Iterator[str]:
     """How right a model is on all of its samples, where they say what they are."""
-    samples = samples_of(model)
+    samples = own_samples(model)
     if samples and model.package.task == OBJECTS:
         if there := detections.truths_of(model.package):
             found = [answer(model, each, MOST).scores for each in samples]

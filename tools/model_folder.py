@@ -144,7 +144,7 @@ def asked(text: str) -> Request:
     return replace(request or Request(None), request_id=what)
 
 
-def samples_of(model: Any, most: int | None = None) -> list[Request]:
+def own_samples(model: Any, most: int | None = None) -> list[Request]:
     """Requests for a model's own samples, with what each is where the folder says so.
 
     Args:
@@ -247,7 +247,7 @@ def write_reference(folder: Path) -> Iterator[str]:
             raise ModelDeclarationError(f"{folder.name}: samples must be at least {LEAST_SAMPLES}, got {count}")
         threshold = settings["threshold"] if model.package.task == OBJECTS else 0.0
         values: dict[str, list[float]] = {}
-        for request, sample in zip(samples_of(model), model.samples, strict=True):
+        for request, sample in zip(own_samples(model), model.samples, strict=True):
             said = answer(model, request, settings["count"])
             found = {CONFIDENCE: said.confidence(threshold) or 0.0}
             for name, value in {**found, **measure(sample, model.package.features)}.items():

@@ -16,7 +16,7 @@ from edge_constructs.model_source import ModelDeclarationError, ModelSource
 from edge_inference.comparison import agree, named
 from edge_inference.messages import Prediction, Request, RequestError
 from edge_inference.models.package import TENSORS, ModelPackageError
-from tools.model_folder import answer, as_png, check_serving, load, package, samples_of
+from tools.model_folder import answer, as_png, check_serving, load, own_samples, package
 from twin.page import html as page
 
 MODELS = Path("edge_assets", "models")
@@ -155,7 +155,7 @@ def _samples(models: list[Any]) -> list[Request]:
         raise ValueError("inputs of another form: the two cannot be given the same ones")
     for place, model in enumerate(models):
         models[place] = replace(model, samples=owner.samples)
-    return samples_of(owner, MOST_INPUTS)
+    return own_samples(owner, MOST_INPUTS)
 
 
 def _captured(folder: Path, model: str) -> Iterator[Request]:
