@@ -29,11 +29,12 @@ from config.endings import settle_endings
 if __name__ == "__main__":
     settle_endings()
 
-from tools.node import import_beside_node, settle_jsii
+from tools.node import import_beside_node, keep_compiled, settle_jsii
 
 # jsii reads it when aws_cdk is imported.
 settle_jsii(os.environ)
 if __name__ == "__main__":
+    keep_compiled(os.environ)
     import_beside_node()
 import aws_cdk  # noqa: F401 (waits for Node, meanwhile the thread imports what the next lines want)
 

@@ -1,15 +1,17 @@
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from config.places import PROJECT as ROOT
 from edge_constructs.edge_assets import COMPONENT, bare_python, shipped_code
-from tools.node import import_beside_node, node_binary, settle_jsii
+from tools.node import import_beside_node, keep_compiled, node_binary, settle_jsii
 
 
 def test_jsii_unpacks_in_the_environment_not_in_the_home_folder() -> None:
@@ -36,6 +38,82 @@ def test_an_environment_that_cannot_be_written_leaves_the_place_to_jsii(monkeypa
     settle_jsii(settings)
 
     assert set(settings) == {"JSII_NODE"}
+
+
+def node(environment: Mapping[str, str], program: str) -> str:
+    """What a program in Node says."""
+    done = subprocess.run(
+        [node_binary(), "-e", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+MADE = 'const make = (name) => require("fs").mkdtempSync(require("os").tmpdir() + "/" + name);'
+
+
+def test_node_keeps_what_it_compiles_below_a_folder_that_has_the_same_name_each_time(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    settings = {"NODE_OPTIONS": "--no-warnings", "TMPDIR": str(tmp_path)}
+    place = tmp_path / "a folder" / "kept"
+
+    keep_compiled(settings, place)
+    loaded = 'fs = require("fs"); dir = make("jsii-kernel-"); fs.writeFileSync(dir + "/m.js", "module.exports = 1");'
+    said = node(settings, f'{MADE}{loaded} require(dir + "/m.js"); console.log(dir, process.execArgv)')
+
+    assert said.startswith(str(place / "jsii-kernel-kept"))
+    assert settings["NODE_OPTIONS"].startswith("--no-warnings --require ")
+    assert [file for file in (place / "compiled").rglob("*") if file.is_file()]
+
+
+def test_a_folder_that_is_in_use_or_for_another_purpose_has_another_name(tmp_path: Path) -> None:
+    settings = {"TMPDIR": str(tmp_path)}
+
+    keep_compiled(settings, tmp_path / "kept")
+    first, *others = node(
+        settings, f'{MADE}["jsii-kernel-", "jsii-kernel-", "other-"].map(make).forEach((at) => console.log(at))'
+    ).split()
+
+    assert first == str(tmp_path / "kept" / "jsii-kernel-kept")
+    assert [Path(each).parent for each in others] == [tmp_path, tmp_path]
+
+
+def test_what_a_killed_synth_has_left_makes_room(tmp_path: Path) -> None:
+    (tmp_path / "kept" / "jsii-kernel-kept" / "node_modules").mkdir(parents=True)
+    settings: dict[str, str] = {}
+
+    keep_compiled(settings, tmp_path / "kept")
+
+    assert not Path(settings["EDGEWRIGHT_KEPT_KERNEL"]).exists()
+
+
+def test_a_synth_beside_another_one_keeps_nothing(tmp_path: Path) -> None:
+    keep_compiled({}, tmp_path / "kept")
+    program = f"from tools.node import *; s = {{}}; keep_compiled(s, Path({str(tmp_path / 'kept')!r})); print(s)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout == "{}\n"
+
+
+def test_a_place_that_cannot_be_written_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file")
+    settings: dict[str, str] = {}
+
+    keep_compiled(settings, tmp_path / "kept")
+
+    assert settings == {}
+
+
+def test_jsii_calls_its_folder_as_it_is_looked_for() -> None:
+    spec = importlib.util.find_spec("jsii._embedded.jsii")
+    assert spec
+    assert spec.origin
+
+    program = Path(spec.origin).with_name("lib__program.js").read_text(encoding="utf-8")
+
+    assert '"jsii-kernel-"' in program
+    assert "mkdtempSync(" in program
 
 
 def synth(folder: Path, finder: str) -> subprocess.CompletedProcess[str]:
