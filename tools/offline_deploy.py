@@ -88,6 +88,8 @@ def run_cdk(
                 ended_because = f"took longer than {timeout_s:.0f} s"
             else:
                 ended_because = _told(trouble)
+            if ended_because and process.poll() is not None:
+                ended_because = ""  # it has ended by itself meanwhile
             if ended_because:
                 end_group(process)
                 return

@@ -5,6 +5,7 @@ And what the cloud has in memory and could not write: asked over the gateway, an
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -186,6 +187,8 @@ FLEET_PATH = "/_ministack/twin/things"
 """POST registers many things at once, DELETE takes them away; both are the operator's."""
 
 _LOOK_S = 5.0
+_GLANCE_S = 1.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAVE_S = 30.0
 
 
@@ -225,9 +228,13 @@ def unsaved_text(unsaved: dict[str, str]) -> str:
 
 
 def lacking(state: TwinState) -> str:
-    """What keeps a running twin from writing its state, such as `needs room in out/twin`; empty if nothing does."""
-    unsaved = look_unsaved(state)
-    return f"needs room in {state.home} for the twin's {unsaved_text(unsaved)}" if unsaved else ""
+    """What keeps a running twin from writing its state, such as `needs room in out/twin: No space left on device`.
+
+    Empty if nothing does, if something other than room is lacking, and if the cloud does not answer within a second.
+    """
+    causes = " ".join(_ask(state, "GET", _GLANCE_S).values())
+    found = [text for text in map(os.strerror, _NO_ROOM) if text in causes]
+    return f"needs room in {state.home}: {found[0]}" if found else ""
 
 
 def _ask(state: TwinState, method: str, limit_s: float) -> dict[str, str]:

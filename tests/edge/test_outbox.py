@@ -355,6 +355,61 @@ def test_several_on_their_way_that_went_to_disk_meanwhile_leave_it_once_they_are
     assert len(Spool(file)) == 0
 
 
+def test_messages_of_before_are_published_though_their_file_could_be_opened_only_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, publisher = tmp_path / "spool.sqlite", SlowPublisher()
+    before = Spool(file)
+    before.extend([("topic", b"old 1"), ("topic", b"old 2")])
+    before.close()
+    with monkeypatch.context() as full:
+        full.setattr(outbox_module, "_open", lambda _file: None)
+        spool = Spool(file)
+    with running(Outbox(spool=spool)) as box:
+        box._keep_at = float("inf")
+        for payload in (b"1", b"2"):
+            box.put("topic", payload)
+        box.attach(publisher)
+        wait_until(lambda: len(publisher.held) == 2)
+        box._keep_at = 0.0
+        wait_until(lambda: len(spool) == 4)
+
+        for number in range(6):
+            wait_until(partial(lambda count: len(publisher.held) >= count, number + 1))
+            publisher.end([number])
+
+        assert box.drain(LIMIT_S) == 0
+    assert publisher.payloads == [b"1", b"2", b"old 1", b"old 2", b"1", b"2"]
+
+
+def test_what_comes_after_a_damaged_file_is_published_though_others_were_on_their_way(tmp_path: Path) -> None:
+    file, publisher, safe = tmp_path / "spool.sqlite", SlowPublisher(), list[int]()
+    spool = Spool(file)
+    with running(Outbox(spool=spool)) as box:
+        box._keep_at = float("inf")
+        for number in range(3):
+            box.put("topic", b"%d" % number)
+        box.attach(publisher)
+        wait_until(lambda: len(publisher.held) == 3)
+        box._keep_at = 0.0
+        wait_until(lambda: len(spool) == 3)
+        assert spool._database is not None
+        spool._database.executescript("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA shrink_memory")
+        file.write_bytes(b"garbage!" * 2000)
+        publisher.end([0])
+        wait_until(lambda: not len(spool))
+        for number in range(3, 6):
+            box.put("topic", b"%d" % number, on_safe=partial(safe.append, number))
+        wait_until(lambda: safe == [3, 4, 5])
+
+        for number in range(1, 6):
+            wait_until(partial(lambda count: len(publisher.held) >= count, number + 1))
+            publisher.end([number])
+
+        assert box.drain(LIMIT_S) == 0
+    assert publisher.payloads == [b"%d" % number for number in range(6)]
+
+
 def test_a_message_that_nothing_follows_after_all_leaves_within_a_moment(outbox: Outbox) -> None:
     publisher = FakePublisher()
     outbox.attach(publisher)

@@ -10,7 +10,7 @@ def drained(spool: Spool) -> list[bytes]:
     found = []
     while (message := spool.first()) is not None:
         found.append(message[1])
-        assert spool.remove_first()
+        spool.remove_first(*message)
     return found
 
 
@@ -26,7 +26,17 @@ def test_keeps_messages_in_order_until_they_are_removed(tmp_path: Path) -> None:
     assert spool.first() == ("topic", b"1")
     assert len(spool) == 3
     assert drained(spool) == [b"1", b"2", b"3"]
-    assert (len(spool), spool.first(), spool.remove_first()) == (0, None, False)
+    assert (len(spool), spool.first()) == (0, None)
+
+
+def test_another_message_than_the_oldest_is_not_taken_for_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    assert add(spool, b"1", b"2")
+
+    spool.remove_first("topic", b"2")
+    spool.remove_first("other", b"1")
+
+    assert drained(spool) == [b"1", b"2"]
 
 
 def test_without_a_file_nothing_is_taken() -> None:
@@ -39,7 +49,7 @@ def test_without_a_file_nothing_is_taken() -> None:
 def test_messages_outlive_the_process_that_is_killed(tmp_path: Path) -> None:
     first = Spool(tmp_path / "spool.sqlite")
     assert add(first, b"1", b"2", b"3")
-    first.remove_first()
+    first.remove_first("topic", b"1")
     # Not closed: a killed process does not do that either.
 
     again = Spool(tmp_path / "spool.sqlite")

@@ -75,6 +75,14 @@ def test_attempts_are_counted_anew_after_a_success(device: Device) -> None:
     assert second[-1] is RefusedError
 
 
+def test_what_others_are_refused_does_not_count_against_a_large_one(device: Device) -> None:
+    out = publisher(device)
+    device.refused = REFUSALS
+
+    assert [outcome(out, 10) for _ in range(REFUSALS)] == [IpcError] * REFUSALS
+    assert outcome(out, LITE_BYTES + 1) is IpcError
+
+
 def test_without_a_connection_there_is_nothing_to_publish_by() -> None:
     outbox = SizedOutbox()
 

@@ -1,7 +1,9 @@
 """The CDK command line by `run_cdk`, and a synth: what is told of them, and what outlives them."""
 
+import json
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -71,11 +73,37 @@ def test_a_deploy_ends_once_its_twin_lacks_something_and_a_destroy_goes_on(
 ) -> None:
     (tmp_path / "cdk.js").write_text("setTimeout(() => {}, process.argv.includes('destroy') ? 3000 : 600000)\n")
     monkeypatch.setattr("tools.offline_deploy._COMMAND", tmp_path / "cdk.js")
-    app = OfflineDeploy({}, tmp_path, tmp_path, twin_lacks=lambda: "needs room in twin for the twin's iot (full)")
+    app = OfflineDeploy({}, tmp_path, tmp_path, twin_lacks=lambda: "needs room in twin: full")
 
-    with pytest.raises(CdkError, match=r"cdk deploy needs room in twin for the twin's iot \(full\) and was ended"):
+    with pytest.raises(CdkError, match=r"cdk deploy needs room in twin: full and was ended"):
         app.deploy()
     app.destroy()
+
+
+def test_a_command_that_has_ended_by_itself_has_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cdk.js").write_text("")
+    monkeypatch.setattr("tools.offline_deploy._COMMAND", tmp_path / "cdk.js")
+    asked = threading.Event()
+
+    def told_late() -> str:
+        asked.set()
+        (tmp_path / "go").touch()
+        time.sleep(3)
+        return "needs room"
+
+    (tmp_path / "cdk.js").write_text(
+        f"const wait = setInterval(() => {{ if (require('fs').existsSync({json.dumps(str(tmp_path / 'go'))})) "
+        "clearInterval(wait) }, 50)\n"
+    )
+    run_cdk(
+        ["deploy"],
+        environment=dict(os.environ),
+        log=tmp_path / "log",
+        timeout_s=60,
+        trouble=told_late,
+        cwd=tmp_path,
+    )
+    assert asked.is_set()
 
 
 def test_what_a_synth_has_started_does_not_outlive_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

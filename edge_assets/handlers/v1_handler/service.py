@@ -153,8 +153,10 @@ class _SizedPublisher:
 
     def refused(self, error: IpcError, payload: bytes) -> IpcError:
         """What an error is to the outbox."""
+        if len(payload) <= LITE_BYTES or isinstance(error, RefusedError):
+            return error
         self._refusals += 1
-        if len(payload) <= LITE_BYTES or self._refusals < REFUSALS or isinstance(error, RefusedError):
+        if self._refusals < REFUSALS:
             return error
         self._refusals = 0
         return RefusedError(

@@ -93,23 +93,26 @@ class Spool:
             row = self._row()
             return None if row is None else (row[1], row[2])
 
-    def remove_first(self) -> bool:
-        """Forget the oldest message: it is published.
+    def remove_first(self, topic: str, payload: bytes) -> None:
+        """Forget the oldest message, which is published, if it is this one.
 
-        Returns:
-            Whether there was one.
+        The oldest may be another: of a file that could be opened only now, or of the one that follows a damaged file.
+        This one may then be published again.
+
+        Args:
+            topic: Where it went.
+            payload: What it was.
         """
         with self._lock:
             row = self._row()
-            if row is None:
-                return False
+            if row is None or (row[1], row[2]) != (topic, payload):
+                return
             # Remembered, too: a delete that fails on a full disk must not publish the message for ever.
             self._published = row[0]
             self._on_disk -= 1
             with contextlib.suppress(sqlite3.Error):
                 if self._database is not None:
                     self._database.execute("DELETE FROM messages WHERE number <= ?", (self._published,))
-            return True
 
     def close(self) -> None:
         """Close the file."""
@@ -344,7 +347,7 @@ class Outbox:
         # It may have gone to disk since it was taken from memory.
         in_memory = bool(self._memory) and self._memory[0] is head
         if not in_memory:
-            self._spool.remove_first()
+            self._spool.remove_first(head.topic, head.payload)
         with self._changed:
             if in_memory:
                 self._memory.popleft()
