@@ -29,6 +29,7 @@ class SmallBroker:
         self.certificates: list[int] = []  # serial numbers of those that clients showed
         self.away = False
         self.acknowledges = True
+        self.accepts = True  # else who connects waits for its answer until `accept`
         self.responder: Responder | None = None
         self._clients: dict[asyncio.StreamWriter, set[str]] = {}
 
@@ -42,6 +43,12 @@ class SmallBroker:
     def drop_clients(self) -> None:
         for writer in self._clients:
             writer.transport.abort()
+
+    def accept(self) -> None:
+        """Answer those who wait, and whoever connects from now on."""
+        self.accepts = True
+        for writer in self._clients:
+            writer.write(CONNECTED)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.away:
@@ -66,7 +73,8 @@ class SmallBroker:
         kind = head >> 4
         if kind == 1:
             self.client_ids.append(_connect_client_id(body))
-            writer.write(_packet(0x20, b"\x00\x00\x00"))
+            if self.accepts:
+                writer.write(CONNECTED)
         elif kind == 3:
             self._on_publish(head, body, writer)
         elif kind == 8:
@@ -157,6 +165,9 @@ def _packet(head: int, body: bytes) -> bytes:
         size += bytes((digit | (0x80 if length else 0),))
         if not length:
             return bytes((head,)) + size + body
+
+
+CONNECTED = _packet(0x20, b"\x00\x00\x00")
 
 
 def _text(text: str) -> bytes:

@@ -246,6 +246,27 @@ def test_a_cloud_that_dies_before_it_acknowledges_gets_the_messages_again_in_ord
     run(tmp_path, scenario, spool=tmp_path / "spool.sqlite")
 
 
+def test_what_comes_before_the_cloud_has_taken_the_connection_is_sent_behind_what_waits(tmp_path: Path) -> None:
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await connection.connected.wait()
+        broker.acknowledges = False
+        for topic, payload in MESSAGES:
+            await connection.deliver(topic, payload, 1)
+        await until(lambda: broker.published == MESSAGES)
+
+        broker.accepts, broker.acknowledges = False, True
+        broker.drop_clients()
+        await until(lambda: len(broker.client_ids) == 2)
+        await connection.deliver("a", b"next", 1)
+        await asyncio.sleep(0.1)
+        broker.accept()
+        await until(lambda: not connection._queued)
+
+        assert broker.published == [*MESSAGES, *MESSAGES, ("a", b"next")]
+
+    run(tmp_path, scenario, spool=tmp_path / "spool.sqlite")
+
+
 @pytest.mark.parametrize(("dialect", "sent"), [(CLASSIC, True), (LITE, False)])
 def test_what_a_killed_device_had_taken_is_sent_by_the_next_one_in_order(
     tmp_path: Path, dialect: Dialect, sent: bool

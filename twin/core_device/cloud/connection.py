@@ -324,8 +324,12 @@ class Connection:
         return queued
 
     def _hand_over(self) -> None:
-        """Give the client as many as may be unacknowledged: each costs some 2 kB there, beside what it is."""
-        while self._waiting and len(self._queued) < IN_FLIGHT_LIMIT:
+        """Give the client as many as may be unacknowledged: each costs some 2 kB there, beside what it is.
+
+        Only once the cloud has taken the connection: before, the client would send them at once, ahead of those that it
+        has to send again.
+        """
+        while self._waiting and self.connected.is_set() and len(self._queued) < IN_FLIGHT_LIMIT:
             queued = self._waiting.popleft()
             payload = self._backlog.take(queued.size - _MESSAGE_OVERHEAD_BYTES)
             info = self._client.publish(queued.topic, payload, 1, queued.retain, queued.properties)
@@ -415,6 +419,7 @@ class Connection:
         log.info("connected to %s:%d", self._host, self._port)
         self._backoff.reset()
         self.connected.set()
+        self._hand_over()
         for topic_filter in self._subscriptions.keys() - restored:  # made in the meantime
             self._client.subscribe(topic_filter, self._subscriptions[topic_filter].qos)
         for listener in self._connect_listeners:
