@@ -18,6 +18,7 @@ from config.places import PACKAGE as REPOSITORY
 from twin import status
 from twin.cloud import authorization, bounds, cloudwatch
 from twin.cloud.authorization import AccessTrail
+from twin.cloud.greengrass import api as greengrass
 from twin.status import read_logs
 
 DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
@@ -234,6 +235,7 @@ def test_every_store_of_the_twins_own_is_in_the_documents_table() -> None:
     calls = re.compile(r'register_store\(f?"([\w{}.()]+)"')
     sources = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "twin" / "cloud").rglob("*.py")]
     names = {name.partition("{")[0] for text in sources for name in calls.findall(text)}
+    names |= {name for each in greengrass._CALLS for name in each.STORES}
 
     assert {"sessions", "greengrass_components", "compilation_jobs"} <= names
     assert [name for name in sorted(names) if f"`{name}" not in DOCUMENT] == []
