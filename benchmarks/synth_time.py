@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/synth_time.py [--runs 5]
 
-The runs of all apps take turns, so that a busy machine slows all of them down. CPU counts Python and Node together.
+The runs of all apps take turns, so that a busy machine slows all of them down, and each is compared with the one bucket
+of its own turn. CPU counts Python and Node together.
 """
 
 import argparse
@@ -37,7 +38,7 @@ CHECKED = "twin, with schema check"
 
 
 def main() -> None:
-    """Run the apps in turn and print the medians and their ratios."""
+    """Run the apps in turn and print the medians, and those of the ratios within a turn."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=5, help="runs of each app (default: %(default)s)")
     runs = parser.parse_args().runs
@@ -58,14 +59,16 @@ def main() -> None:
                 if turn:  # the first turn fills caches
                     seconds[name].append(taken)
                     used[name].append(cpu)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    cpus = {name: statistics.median(values) for name, values in used.items()}
-    for name, median in medians.items():
-        spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
+    for name, values in seconds.items():
         print(
-            f"{name:28} median {median:5.2f} s  ({spread})  {median / medians[BASELINE]:.2f} x one bucket,  "
-            f"CPU {cpus[name]:5.2f} s  {cpus[name] / cpus[BASELINE]:.2f} x"
+            f"{name:28} median {statistics.median(values):5.2f} s  ({min(values):.2f}-{max(values):.2f})  "
+            f"{_times(values, seconds[BASELINE])} x one bucket,  "
+            f"CPU {statistics.median(used[name]):5.2f} s  {_times(used[name], used[BASELINE])} x"
         )
+
+
+def _times(values: list[float], baseline: list[float]) -> str:
+    return f"{statistics.median(value / other for value, other in zip(values, baseline, strict=True)):.2f}"
 
 
 def _context(**values: str) -> dict[str, str]:
