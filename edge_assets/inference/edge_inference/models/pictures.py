@@ -162,8 +162,12 @@ def _fitted(
         width, height = picture.size
     if deep and mode != "L":
         picture, deep = Image.fromarray(np.uint8(np.asarray(picture) / 256)).convert(mode), False
-    pixels = np.asarray(picture).reshape(height, width, -1)
-    return np.clip(pixels / np.float32(65535), 0, 1, dtype=np.float32) if deep else pixels
+    if deep:
+        values: Pixels = np.clip(np.asarray(picture) / np.float32(65535), 0, 1, dtype=np.float32)
+        return values.reshape(height, width, -1)
+    # A channel behind the other, as models want them: what comes next reads each by itself.
+    planes = b"".join([picture.tobytes("raw", channel) for channel in picture.getbands()])
+    return np.frombuffer(planes, np.uint8).reshape(-1, height, width).transpose(1, 2, 0)
 
 
 def _padded(pixels: Pixels, width: int, height: int, left: int, top: int, pad: int) -> Pixels:
