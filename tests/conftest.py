@@ -52,10 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     # A time limit or a cancelled pipeline ends a session so: fixtures are to end the twins that they have started.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     folder = tempfile.mkdtemp(prefix="edgewright-tests-")
     os.environ["EDGEWRIGHT_TESTS_SHARED"] = folder  # workers inherit it
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _interrupt(*_: object) -> None:
+    # Not by SIGINT: what a shell starts in the background ignores that.
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(autouse=True)

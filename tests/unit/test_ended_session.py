@@ -1,11 +1,14 @@
 """A session that is ended from outside."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -24,7 +27,8 @@ def test_that_takes_long(twin):
 """
 
 
-def test_a_session_that_is_terminated_ends_what_its_fixtures_have_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["", "trap '' INT; "], ids=["in front", "in the background"])
+def test_a_session_that_is_terminated_ends_what_its_fixtures_have_started(tmp_path: Path, before: str) -> None:
     (tmp_path / "test_long.py").write_text(TEST)
     command = [
         sys.executable,
@@ -38,8 +42,14 @@ def test_a_session_that_is_terminated_ends_what_its_fixtures_have_started(tmp_pa
         "0",
         "test_long.py",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as session:
+    session = subprocess.Popen(
+        ["/bin/sh", "-c", f"{before}exec {shlex.join(command)}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
         deadline = time.monotonic() + LIMIT_S
         while not (tmp_path / "started").exists():
             assert time.monotonic() < deadline
@@ -48,6 +58,8 @@ def test_a_session_that_is_terminated_ends_what_its_fixtures_have_started(tmp_pa
 
         session.send_signal(signal.SIGTERM)
         output, _ = session.communicate(timeout=LIMIT_S)
+    finally:
+        session.kill()
 
     assert (tmp_path / "ended").exists(), output
     assert session.returncode == 2, "interrupted, as by a keyboard"

@@ -46,6 +46,21 @@ function take(name, html) {
   }
 }
 
+// A part at a time, and of each the newest: what came while the page was busy must not be one long task.
+const waiting = new Map();
+
+function takeSoon(name, html) {
+  if (!waiting.size) setTimeout(takeNext);
+  waiting.set(name, html);
+}
+
+function takeNext() {
+  const [name, html] = waiting.entries().next().value;
+  waiting.delete(name);
+  if (waiting.size) setTimeout(takeNext);
+  take(name, html);
+}
+
 // ---- plots
 
 const KEEP_S = 900;
@@ -135,7 +150,7 @@ function follow() {
     };
     events.addEventListener("part", (event) => {
       const { name, html } = JSON.parse(event.data);
-      take(name, html);
+      takeSoon(name, html);
     });
     events.addEventListener("points", (event) => {
       const { now, points } = JSON.parse(event.data);
