@@ -419,9 +419,10 @@ class Connection:
         log.info("connected to %s:%d", self._host, self._port)
         self._backoff.reset()
         self.connected.set()
-        self._hand_over()
         for topic_filter in self._subscriptions.keys() - restored:  # made in the meantime
             self._client.subscribe(topic_filter, self._subscriptions[topic_filter].qos)
+        # Behind them: an answer to what is asked here would find nobody.
+        self._hand_over()
         for listener in self._connect_listeners:
             listener()
 
