@@ -255,7 +255,7 @@ class InferenceStack(StageStack):
             runtime=self.names.runtime_component,
             python=stage.runtime.python,
             architecture=stage.runtime.architecture,
-            wheels=wheels.file,
+            wheels=wheels,
             store=self._store,
             library=self._library,
             folder=build_folder(self),

@@ -79,6 +79,8 @@ def import_beside_node() -> None:
     The import of aws_cdk waits half a second for Node, which starts and reads the CDK: call this just before it. What
     fails here fails again, in words, where it is asked for.
     """
+    # It starts Node; the thread would hold up its import, and with it Node.
+    importlib.import_module("jsii")
 
     def load() -> None:
         with suppress(Exception):

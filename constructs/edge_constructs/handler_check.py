@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from config.kept_answers import KEPT
 from config.routes import Handler
-from edge_constructs.edge_assets import COMPONENT, DEPENDENCIES, HANDLERS, LOCK, function_files
+from edge_constructs.edge_assets import COMPONENT, DEPENDENCIES, HANDLERS, LOCK, Archive, function_files
 
 #: What to do about a module that V1 functions often import; docs/migration.md has the same.
 _AS_ONNX = "run the model as ONNX with onnxruntime, which the runtime has"
@@ -121,7 +122,7 @@ def told(imports: Iterable[Import], python: str) -> str:
     return f"{head}: {'; '.join(parts)}; docs/migration.md#imports"
 
 
-def provided_modules(python: str, dependencies: Path, runtime: Path) -> frozenset[str]:
+def provided_modules(python: str, dependencies: Path, runtime: Archive) -> frozenset[str]:
     """List the top-level modules that a function finds besides its own files.
 
     Args:
@@ -130,9 +131,9 @@ def provided_modules(python: str, dependencies: Path, runtime: Path) -> frozense
         runtime: The archive of the runtime's wheels.
     """
     shim = {path.stem for path in (HANDLERS / "shim").iterdir()} | {COMPONENT.name, "v1_handler"}
-    # The archive has the digest of its content in its path; a small part of a second, once a synth.
-    wheels = _in_wheels(runtime, runtime.stat().st_mtime_ns)
-    return _standard_library(python) | shim | _in_bundle(dependencies) | wheels
+    # The archive of fifty megabytes is read once, then known by its digest.
+    wheels = KEPT.ask(f"modules in {runtime.sha256}", {}, Path(__file__), lambda: _in_wheels(runtime))
+    return _standard_library(python) | shim | _in_bundle(dependencies) | frozenset(wheels)
 
 
 def _standard_library(python: str) -> frozenset[str]:
@@ -150,14 +151,14 @@ def _in_bundle(archive: Path) -> frozenset[str]:
 
 
 @lru_cache(maxsize=8)
-def _in_wheels(archive: Path, _changed: int) -> frozenset[str]:
+def _in_wheels(archive: Archive) -> tuple[str, ...]:
     found: frozenset[str] = frozenset()
-    with zipfile.ZipFile(archive) as members:
+    with zipfile.ZipFile(archive.file) as members:
         for name in members.namelist():
             if name.endswith(".whl"):
                 with zipfile.ZipFile(io.BytesIO(members.read(name))) as wheel:
                     found |= _tops(PurePosixPath(path).parts for path in wheel.namelist())
-    return found
+    return tuple(sorted(found))
 
 
 def _tops(paths: Iterable[tuple[str, ...]]) -> frozenset[str]:

@@ -18,7 +18,7 @@ from edge_constructs.component_library import (
     local_access,
     soft_dependencies,
 )
-from edge_constructs.edge_assets import HANDLER_RECIPE, dependencies_archive, handler_archive
+from edge_constructs.edge_assets import HANDLER_RECIPE, Archive, dependencies_archive, handler_archive
 from edge_constructs.handler_check import HandlerDeclarationError, check_function, check_imports, provided_modules
 
 _CLOUD, _LOCAL = "aws.greengrass.ipc.mqttproxy", "aws.greengrass.ipc.pubsub"
@@ -70,7 +70,7 @@ class HandlerComponent(Construct):
         runtime: str,
         python: str,
         architecture: str,
-        wheels: Path,
+        wheels: Archive,
         store: ArtifactStore,
         library: ComponentLibrary,
         folder: Path,

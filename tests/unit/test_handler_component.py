@@ -16,7 +16,13 @@ from config.names import Names
 from config.places import FUNCTIONS
 from config.routes import Handler, wire
 from edge_constructs.component_library import fill_recipe
-from edge_constructs.edge_assets import HANDLER_RECIPE, MissingAssetError, dependencies_archive, handler_archive
+from edge_constructs.edge_assets import (
+    HANDLER_RECIPE,
+    Archive,
+    MissingAssetError,
+    dependencies_archive,
+    handler_archive,
+)
 from edge_constructs.handler_check import (
     ADVICE,
     HandlerDeclarationError,
@@ -25,7 +31,7 @@ from edge_constructs.handler_check import (
     provided_modules,
 )
 from edge_constructs.handler_component import check_access, recipe_values
-from edge_constructs.reproducible_zip import write_zip
+from edge_constructs.reproducible_zip import sha256_of, write_zip
 
 DIGITS = FUNCTIONS / "digits"
 
@@ -240,9 +246,9 @@ def test_what_is_provided_is_read_from_shim_lock_runtime_and_python(tmp_path: Pa
     }
     write_zip(tmp_path / "dependencies.zip", members)
 
+    runtime = Archive(tmp_path / "runtime.zip", sha256_of(tmp_path / "runtime.zip"))
     found = {
-        python: provided_modules(python, tmp_path / "dependencies.zip", tmp_path / "runtime.zip")
-        for python in ("3.11", "3.12", "3.13")
+        python: provided_modules(python, tmp_path / "dependencies.zip", runtime) for python in ("3.11", "3.12", "3.13")
     }
 
     assert {"json", "greengrasssdk", "greengrass_common", "cv2", "_x", "numpy", "six", "imp", "cgi"} <= found["3.11"]
