@@ -187,6 +187,19 @@ def test_a_copy_that_is_damaged_leaves_what_the_pointer_names(device: Device) ->
     assert again.store.candidate is None
 
 
+def test_a_copy_that_is_damaged_is_made_anew(device: Device) -> None:
+    (model,) = (device.folder / "copies").glob("*/*/model.onnx")
+    model.write_bytes(b"no model")
+    again = Device(device.folder)
+    again.follow("1.0.0")
+    again.follow("none", "1.1.0")
+
+    third = Device(device.folder)
+    third.follow("none")
+
+    assert third.ask(0)["model"]["version"] == "1.0.0"
+
+
 def test_the_first_model_needs_nobody_to_compare_with(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.follow("none", "1.0.0")

@@ -206,3 +206,20 @@ def test_who_waits_gets_the_first_model(pointer: Path, loader: FakeLoader) -> No
 
 def test_who_waits_too_long_gets_none(pointer: Path, loader: FakeLoader) -> None:
     assert ModelStore(pointer, loader).wait(time.monotonic() + 0.05) is None
+
+
+def test_a_copy_of_no_use_is_tried_again_with_growing_pauses_while_there_is_no_pointer(
+    tmp_path: Path, pointer: Path, loader: FakeLoader, clock: Clock
+) -> None:
+    (tmp_path / "copies" / "1.0.0" / "digits").mkdir(parents=True)
+    loader.broken["digits"] = ModelPackageError("damaged")
+    store = ModelStore(pointer, loader, clock, copies=tmp_path / "copies")
+
+    for _ in range(4):
+        store.refresh(approved="1.0.0")
+    assert loader.asked == ["digits"]
+    clock.now += FIRST_RETRY_S
+    for _ in range(4):
+        store.refresh(approved="1.0.0")
+
+    assert loader.asked == ["digits", "digits"]

@@ -1,6 +1,7 @@
 """A component's process: the environment that it follows, its memory, and that it ends with its own exit code."""
 
 import ctypes
+import errno
 import gc
 import os
 import subprocess
@@ -94,6 +95,13 @@ def test_is_outdated_once_the_pointer_names_another_complete_environment(tmp_pat
 
     assert EnvironmentPointer(pointer, old).is_outdated()
     assert EnvironmentPointer(pointer, tmp_path / "gone").is_outdated()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"/work/\0/venv-2", b"\xff\xfe"])
+def test_a_pointer_that_a_power_cut_has_damaged_is_as_good_as_none(tmp_path: Path, old: Path, content: bytes) -> None:
+    (tmp_path / "current").write_bytes(content)
+
+    assert not EnvironmentPointer(tmp_path / "current", old).is_outdated()
 
 
 def test_restarts_the_same_command_in_the_new_environment(tmp_path: Path) -> None:
@@ -292,6 +300,22 @@ def test_a_clock_that_was_put_back_and_a_damaged_file_do_not_keep_a_component(tm
     assert EndBudget(file, lambda: 1_000_000.0).spend()
     file.write_text("nonsense")
     assert EndBudget(file).spend()
+
+
+def test_a_full_disk_does_not_make_it_forget_the_ends_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, file = EndBudget(tmp_path / "ends", lambda: 1000.0), tmp_path / "ends"
+    assert budget.spend()
+
+    def full(path: Path, _text: str) -> int:
+        path.open("w").close()  # emptied, then no room
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert not budget.spend()
+
+    assert file.read_text() == "1000.0"
+    assert [budget.spend(), budget.spend()] == [True, False]
 
 
 def test_an_end_that_cannot_be_noted_does_not_come(tmp_path: Path) -> None:

@@ -144,3 +144,32 @@ def test_a_closed_spool_is_empty_until_it_is_opened_again(tmp_path: Path) -> Non
 
     assert (len(spool), spool.first()) == (0, None)
     assert len(Spool(tmp_path / "spool.sqlite")) == 1
+
+
+def test_a_message_that_the_disk_has_garbled_holds_up_none_behind_it(tmp_path: Path) -> None:
+    file = tmp_path / "spool.sqlite"
+    first = Spool(file)
+    assert first.extend([("topic-1", b"1"), ("topic-2", b"2")])
+    first.close()
+    content = file.read_bytes()
+    assert content.count(b"topic-1") == 1
+    file.write_bytes(content.replace(b"topic-1", b"\xffopic-1"))
+
+    assert drained(Spool(file)) == [b"1", b"2"]
+
+
+def test_a_store_whose_damage_shows_with_a_message_is_put_aside(tmp_path: Path) -> None:
+    file = tmp_path / "spool.sqlite"
+    first = Spool(file)
+    assert add(first, b"1" * 100_000)
+    first.close()
+    content = file.read_bytes()
+    # All pages of the message but its first: each begins with the number of the next.
+    file.write_bytes(content[: 3 * 4096] + b"\xff" * (len(content) - 3 * 4096))
+
+    spool = Spool(file)
+    assert (len(spool), spool.first()) == (1, None)
+    assert add(spool, b"2")
+
+    assert drained(spool) == [b"2"]
+    assert (tmp_path / "spool.damaged").is_file()

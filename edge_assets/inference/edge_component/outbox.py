@@ -141,9 +141,10 @@ class Spool:
             row: tuple[int, str, bytes] | None = self._database.execute(query, (self._published,)).fetchone()
         except sqlite3.Error as exc:
             log.error("%d messages cannot be published, the spool cannot be read: %s", self._on_disk, exc)
-            # Opened anew with the next messages, or put aside if it is damaged.
+            # Opened anew with the next messages, unless it is damaged.
             self._database.close()
             self._database = row = None
+            _put_aside(self._file, exc)
         if row is None:
             self._on_disk = 0
         return row
@@ -407,16 +408,23 @@ def _open(file: Path) -> sqlite3.Connection | None:
             return _connected(file)
         except (sqlite3.Error, OSError) as exc:
             log.error("the spool %s cannot be used: %s", file, exc)
-            # A full disk or a missing right (OperationalError) leaves good messages where they are.
-            if attempt == 0 and isinstance(exc, sqlite3.Error) and not isinstance(exc, sqlite3.OperationalError):
-                with contextlib.suppress(OSError):
-                    file.replace(file.with_suffix(".damaged"))
+            if attempt == 0:
+                _put_aside(file, exc)
     return None
+
+
+def _put_aside(file: Path | None, error: Exception) -> None:
+    """Make room for a new store; a full disk or a missing right (OperationalError) leaves good messages there."""
+    if file and isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.OperationalError):
+        with contextlib.suppress(OSError):
+            file.replace(file.with_suffix(".damaged"))
 
 
 def _connected(file: Path) -> sqlite3.Connection:
     file.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(file, timeout=1, isolation_level=None, check_same_thread=False)
+    # A topic that the disk has garbled is refused; unread, it would hold up all that is behind it.
+    database.text_factory = lambda text: text.decode(errors="replace")
     try:
         # Write-ahead log without a sync a message: a killed process loses nothing, a power cut the last moments.
         database.execute("PRAGMA journal_mode=WAL")

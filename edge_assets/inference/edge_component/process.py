@@ -68,7 +68,8 @@ class EnvironmentPointer:
             content = self._pointer.read_text(errors="replace").strip()
         except OSError:
             return None
-        return Path(content) if content else None
+        # No path has zero bytes, but a file may after a power cut.
+        return Path(content) if content and "\0" not in content else None
 
 
 class EndBudget:
@@ -104,7 +105,10 @@ class EndBudget:
         if len(recent) >= self.ENDS:
             return False
         try:
-            self._file.write_text("\n".join(map(str, [*recent, now])))
+            # In one step: a full disk must not make it forget the ends that it knows.
+            new = self._file.with_suffix(".new")
+            new.write_text("\n".join(map(str, [*recent, now])))
+            new.replace(self._file)
         except OSError as exc:
             log.error("%s cannot be written, so the process goes on: %s", self._file, exc)
             return False

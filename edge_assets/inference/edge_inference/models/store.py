@@ -212,6 +212,8 @@ class ModelStore:
         self._problem = f"{pointer} does not exist yet: is the model's component deployed?"
         self._seen: tuple[str, int, Running] | None = None
         self._retry_at: float | None = None
+        # Made or loaded by this process: one that a former process has left may be damaged.
+        self._copied: Path | None = None
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)
         self.loads = 0
         self.failed_loads = 0
@@ -254,7 +256,7 @@ class ModelStore:
         self._limit_mb = limit_mb
         if approved != self._approved:
             self._approve(approved)
-        if approved and self.model is None and self._seen is None:
+        if approved and self.model is None and self._seen is None and self._clock() >= (self._retry_at or 0):
             self._resume(running)
         pointed = self._read_pointer()
         if pointed is None:
@@ -305,19 +307,24 @@ class ModelStore:
                 self._take(self._load(folder, running), "as before")
             except Exception as exc:  # noqa: BLE001 - whatever is wrong with the copy, the pointer names a model
                 log.error("the copy of the model in use is of no use: %s", exc)
+                self._retry_at = self._clock() + self._back_off.pause_s()
             return
 
     def _copy(self, folder: Path, version: str) -> None:
         """Keep the model in use, and no other one."""
-        if self._copies is None or self._copies in folder.parents:
+        if self._copies is None:
+            return
+        if self._copies in folder.parents:
+            self._copied = folder
             return
         wanted, new = self._copies / version / folder.name, self._copies / ".new"
         try:
-            if wanted.is_dir():
+            if wanted == self._copied and wanted.is_dir():
                 return
             shutil.rmtree(self._copies, ignore_errors=True)
             shutil.copytree(folder, new / folder.name)
             new.rename(wanted.parent)
+            self._copied = wanted
         except OSError as exc:
             log.error("the model in use is not copied, and a restart takes the candidate for it: %s", exc)
             with suppress(OSError):
