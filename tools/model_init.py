@@ -191,7 +191,9 @@ def declaration_of(flags: argparse.Namespace, answers: Answers) -> dict[str, Any
         text = f"--labels must be {size}, as many as {output['name']} has values"
         shown = ", ".join(labels[:3]) + (", …" if labels[3:] else "")
         raise ModelInitError(f"{text}, got {len(labels)} ({shown}) for the shape {output['shape']}: or --task tensors")
-    likely = all(each.min() >= 0 and (size == 1 or abs(float(each.sum()) - 1) < 1e-3) for each in results)
+    # A model of 8 bits rounds each value to a 256th.
+    off = 1e-3 + size / 512
+    likely = all(each.min() >= 0 and (size == 1 or abs(float(each.sum()) - 1) < off) for each in results)
     if size == 1:
         # Between 0 and 1 a logit may lie, too, until the inputs are large.
         results += [_run(session, inputs[0], output["name"], 0, factor) for factor in (-1e3, 1e3)]

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +30,11 @@ _KINDS = {
     "serving": dict,
     "extras": list,
     "features": list,
+    "notice": str,
+    "probabilities": bool,
 }
+_KIND_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+_KEYS = sorted({*_REQUIRED, *_KINDS, "description", "frameworkVersion", "labels", "reference", "task", "topK"})
 
 
 class ModelDeclarationError(ValueError):
@@ -48,15 +53,24 @@ def mistakes_of(declaration: dict[str, Any], folder: Path) -> Iterator[str]:
     """
     required = _REQUIRED if declaration.get("task") == "tensors" else (*_REQUIRED, "labels")
     yield from (f"{field}: is required, got nothing" for field in required if not declaration.get(field))
+    for key in sorted(set(declaration) - set(_KEYS)):
+        close = get_close_matches(key, _KEYS, n=1)
+        fix = f"did you mean {close[0]}?" if close else ", ".join(_KEYS)
+        yield f"{key[:60]}: must be a key of a declaration: {fix}"
+    if declaration.get("framework") not in (None, "", "ONNX"):
+        yield f"framework: must be ONNX, which devices run, got {declaration['framework']!r:.60}"
     if declaration.get("name") not in (None, folder.name):
         yield f"name: must be the folder's, {folder.name!r}, got {declaration['name']!r}"
     for field, kind in _KINDS.items():
         if not isinstance(declaration.get(field, kind()), kind):
-            wanted = "an object" if kind is dict else "a list"
-            yield f"{field}: must be {wanted}, got {declaration[field]!r:.60}"
+            yield f"{field}: must be {_KIND_NAMES[kind]}, got {declaration[field]!r:.60}"
             return  # the files that it would name are not known
     for field in ("inputs", "outputs"):
         yield from _tensor_mistakes(field, declaration.get(field) or [])
+    features = declaration.get("features", [])
+    for place, name in enumerate(features):
+        if type(name) not in (str, int) or not str(name).strip() or name in features[:place]:
+            yield f"features[{place}]: must be a name that no other one has, got {name!r:.60}"
     if not isinstance(declaration.get("reference", ""), str):
         yield f"reference: must be a file in the folder, got {declaration['reference']!r:.60}"
         return

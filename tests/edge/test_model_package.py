@@ -70,6 +70,13 @@ WRONG: dict[str, dict[str, Any]] = {
     "one value a label": {"labels": ["a", "b"]},
     "std must not be 0": {"preprocessing": {"width": 8, "height": 8, "mode": "L", "mean": [0], "std": [0]}},
     "a factor must be a number": {"preprocessing": {"width": 8, "height": 8, "mode": "L", "mean": [""], "std": [1]}},
+    "a factor must be a number below 1e[+]38, got 1000": {
+        "preprocessing": {"width": 8, "height": 8, "mode": "L", "mean": [10**400], "std": [1]}
+    },
+    "a factor must be a number below 1e[+]38, got inf": {
+        "preprocessing": {"width": 8, "height": 8, "mode": "L", "std": [float("inf")]}
+    },
+    "a factor must be a number below 1e[+]38, got nan": {"samples": {"file": "samples.npz", "maximum": float("nan")}},
     "samples.maximum must be above 0": {"samples": {"file": "samples.npz", "maximum": 0}},
     "samples.file must be one of files": {"samples": {"file": "../x", "maximum": 1}},
     "files must hold model.onnx": {"files": {"samples.npz": FILES}},
@@ -117,6 +124,12 @@ REFUSED: dict[str, Callable[[Path], Any]] = {
     ),
     "values must be real numbers, got <U1": lambda folder: np.savez(
         folder / "samples.npz", images=np.full((1, 8, 8), "1")
+    ),
+    "images must be from 0 to 16, got 0 to 255: set samples.maximum": lambda folder: np.savez(
+        folder / "samples.npz", images=np.array([[[0] * 8] * 4 + [[255] * 8] * 4], np.uint8)
+    ),
+    "images must be from 0 to 16, got nan to nan": lambda folder: np.savez(
+        folder / "samples.npz", images=np.full((1, 8, 8), np.nan)
     ),
     "must hold an array named images": lambda folder: np.savez(folder / "samples.npz", other=np.zeros(1)),
     "samples.npz must hold": lambda folder: (folder / "samples.npz").write_bytes(b"no zip"),

@@ -142,6 +142,15 @@ def test_names_a_declaration_that_is_no_object(tmp_path: Path, content: bytes) -
         ({"source": "model.pb"}, "source: must be an .onnx file in the folder itself, got 'model.pb'"),
         ({"labels": "lost.txt"}, "labels: must be a list, or the name of a file with one a line, got 'lost.txt'"),
         ({"labels": "/etc/passwd"}, "labels: must be a list, or a file in the folder"),
+        ({"probabilites": True}, "probabilites: must be a key of a declaration: did you mean probabilities?"),
+        ({"mean": [0.5]}, "mean: must be a key of a declaration: compilation, description, detection, extras, "),
+        ({"probabilities": "true"}, "probabilities: must be true or false, got 'true'"),
+        ({"probabilities": 1}, "probabilities: must be true or false, got 1"),
+        ({"notice": None}, "notice: must be a text, got None"),
+        ({"framework": "onnx"}, "framework: must be ONNX, which devices run, got 'onnx'"),
+        ({"features": ["a", "b", "a"]}, "features[2]: must be a name that no other one has, got 'a'"),
+        ({"features": ["a", None]}, "features[1]: must be a name that no other one has, got None"),
+        ({"features": [" ", 0]}, "features[0]: must be a name that no other one has, got ' '"),
     ],
 )
 def test_names_what_no_package_can_be_made_of(tmp_path: Path, changes: dict[str, Any], line: str) -> None:

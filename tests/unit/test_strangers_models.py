@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from config.places import MODELS
+from edge_inference.models.package import ModelPackageError
 from tools import model, model_init
 from tools.model_init import ModelInitError, init
 
@@ -157,6 +158,45 @@ def test_a_logit_between_0_and_1_is_none_the_less_a_logit(tmp_path: Path, last: 
 
     assert declared.get("probabilities", False) is probabilities
     assert f"the output is taken for {'probabilities' if probabilities else 'logits'}" in lines
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100, 1000])
+def test_probabilities_of_eight_bits_are_probabilities(tmp_path: Path, classes: int) -> None:
+    steps = [("Gemm", ["x", "w"], "z"), ("Softmax", ["z"], "p"), ("QuantizeLinear", ["p", "s", "zero"], "q")]
+    nodes = [
+        helper.make_node(kind, takes, [gives])
+        for kind, takes, gives in [*steps, ("DequantizeLinear", ["q", "s", "zero"], "y")]
+    ]
+    weights: dict[str, Any] = {
+        "w": np.random.default_rng(0).normal(size=(4, classes)).astype(np.float32),
+        "s": np.float32(1 / 256),
+        "zero": np.uint8(0),
+    }
+    file = saved(tmp_path / "eight.onnx", [value("x", ["n", 4])], [value("y", ["n", classes])], nodes, **weights)
+
+    declared, _ = made(tmp_path, file, "--labels", classes)
+
+    assert declared["probabilities"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--labels", "4", "--probabilities"), r"probabilities must be from 0 to 1, got .* to .*: leave out probab"),
+        (("--labels", "yes", "--no-probabilities"), r"labels must be at least two, got one, which softmax makes"),
+    ],
+)
+def test_what_would_be_no_probability_is_refused(tmp_path: Path, words: Sequence[str], message: str) -> None:
+    count = 4 if "4" in words else 1
+    weights = np.arange(4 * count, dtype=np.float32).reshape(4, count) - 1
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"])]
+    held = {"w": weights, "b": np.full(count, 2, np.float32)}
+    file = saved(tmp_path / "net.onnx", [value("x", ["n", 4])], [value("y", ["n", count])], nodes, **held)
+
+    with pytest.raises(ModelPackageError, match=message):
+        made(tmp_path, file, *words)
+
+    assert not (tmp_path / "models").exists()
 
 
 def test_eighty_labels_need_no_file(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ MOST = 300
 CANDIDATES = 4096
 OVERLAP, MINIMUM_SCORE = 0.45, 0.25
 #: Rounding in the graph may lift a probability so far above 1.
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
 
 Shapes = Mapping[str, tuple[int, ...]]
 Array = NDArray[Any]
@@ -120,7 +120,7 @@ class Detection:
         # The first of equals first, whatever way the sort goes.
         order = np.argsort(-scores, kind="stable")[:CANDIDATES]
         kept, scores = kept[order], scores[order]
-        if len(scores) and not -_ROUNDING <= scores[-1] <= scores[0] <= 1 + _ROUNDING:
+        if len(scores) and not -ROUNDING <= scores[-1] <= scores[0] <= 1 + ROUNDING:
             raise ValueError(
                 f"a detector's scores must be from 0 to 1, got {scores[-1]:g} to {scores[0]:g}: "
                 "set detection.activation"

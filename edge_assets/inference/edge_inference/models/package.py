@@ -44,6 +44,8 @@ DTYPES = {
     "bool": "tensor(bool)",
     "string": "tensor(string)",
 }
+#: What float32 has no place for, infinity and NaN make nothing of every pixel.
+FACTOR_LIMIT = 1e38
 #: A size that is free, such as the batch of a model with dynamic batch.
 FREE = -1
 FLOATS = ("float32", "float16", "float64")
@@ -159,8 +161,8 @@ def _whole_number(value: object) -> int:
 
 def _number(value: object) -> float:
     """Read a factor."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"a factor must be a number, got {value!r}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < FACTOR_LIMIT:
+        raise TypeError(f"a factor must be a number below {FACTOR_LIMIT:g}, got {value!r:.60}")
     return float(value)
 
 
@@ -276,6 +278,11 @@ def _check_shapes(package: ModelPackage) -> None:
         raise ValueError(
             f"the output's shape must be {(1, count)}, one value a label{' or one for both' if count == 2 else ''}, "
             f"got {values} for {count} labels"
+        )
+    if count == 1 and not package.probabilities:
+        raise ValueError(
+            "labels must be at least two, got one, which softmax makes certain of whatever the model sees: name the "
+            "other case before it, or set probabilities"
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_inference.messages import ErrorCode, Prediction, Request, RequestError, Score
 from edge_inference.models import pictures
-from edge_inference.models.detection import Detection
+from edge_inference.models.detection import ROUNDING, Detection
 from edge_inference.models.drift import measure
 from edge_inference.models.package import FREE, ModelPackage, ModelPackageError, Tensor
 from edge_inference.models.pictures import Decoded, Preprocessing
@@ -93,7 +93,13 @@ def load_samples(package: ModelPackage) -> NDArray[np.float32]:
     if values.shape[1:] != shape:
         shown = f"(count, {', '.join(map(str, shape))})"
         raise ModelPackageError(f"{file}: samples must have the shape {shown}, got {values.shape}")
-    return values / np.float32(maximum)
+    values = values / np.float32(maximum)
+    if wanted is not None and values.size and not (values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING):
+        raise ModelPackageError(
+            f"{file}: images must be from 0 to {maximum:g}, got {values.min() * maximum:g} to "
+            f"{values.max() * maximum:g}: set samples.maximum to what stands for white, such as 255"
+        )
+    return values
 
 
 def _read(file: Path, content: bytes, name: str) -> NDArray[np.float32]:
@@ -238,10 +244,15 @@ def _prediction(
 def _classes(package: ModelPackage, output: NDArray[Any]) -> NDArray[Any]:
     """One value a label, of whatever shape the output is; a single one is the second label's against the first."""
     classes: NDArray[Any] = output.reshape(-1)
+    if len(classes) != len(package.labels) and (len(classes), len(package.labels)) != (1, 2):
+        raise ValueError(f"a model's output must have {len(package.labels)} values, one a label, got {len(classes)}")
+    if package.probabilities and (classes.min() < -ROUNDING or classes.max() > 1 + ROUNDING):
+        raise ValueError(
+            f"a model's probabilities must be from 0 to 1, got {classes.min():g} to {classes.max():g}: leave out "
+            "probabilities in its declaration, then softmax makes them"
+        )
     if len(classes) == len(package.labels):
         return classes
-    if (len(classes), len(package.labels)) != (1, 2):
-        raise ValueError(f"a model's output must have {len(package.labels)} values, one a label, got {len(classes)}")
     return np.concatenate([1 - classes if package.probabilities else np.zeros_like(classes), classes])
 
 
@@ -256,6 +267,10 @@ def _warm_up(package: ModelPackage, runtime: ModelRuntime, values: NDArray[Any],
         )
     if not np.isfinite(output).all():
         raise ModelPackageError(f"{package.model_file} must answer with finite values, got NaN or infinity on {what}")
+    try:
+        _classes(package, output)
+    except ValueError as exc:
+        raise ModelPackageError(f"{package.model_file} fails on {what}: {exc}") from exc
 
 
 @dataclass(frozen=True)
