@@ -114,7 +114,7 @@ def _mistakes(error: ValidationError) -> list[str]:
         rule = mistake["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
         # A missing field, or a rule about several, has no value of its own: pydantic shows the whole table.
         several = mistake["type"] in ("missing", "value_error") and isinstance(mistake["input"], dict)
-        value = "" if several or f"got {mistake['input']!r}" in rule else f", got {mistake['input']!r}"
+        value = "" if several or f"got {mistake['input']!r}" in rule else f", got {mistake['input']!r:.200}"
         if mistake["type"] == "extra_forbidden":
             rule, value = f"must be a key of the table: {_known(mistake['loc'])}", ""
         # A rule about several may find several mistakes, one a line.

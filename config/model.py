@@ -223,7 +223,7 @@ def device_mistakes(keys: Mapping[str, Any], where: str) -> list[str]:
 
 
 STAGE = "{stage}"
-_TOPIC = re.compile(r"[^+#*?${}\"\\\s]+", re.ASCII)
+_TOPIC = re.compile(r"[^+#*?${}\"\\\s\x00-\x1f\x7f]+", re.ASCII)
 
 
 def check_result_topic(where: str, topic: str) -> None:
@@ -239,9 +239,9 @@ def check_result_topic(where: str, topic: str) -> None:
     longest = topic.replace(STAGE, "x" * 20)
     if not _TOPIC.fullmatch(longest) or len(longest.encode()) > 256:
         raise ValueError(
-            f'{where} must be one topic of all devices, at most 256 bytes, without spaces and any of +#*?${{}}"\\ but '
-            f"for {STAGE}, got {topic[:100]!r}: each result says its device; a handler's topics may have the device's "
-            "name in them"
+            f"{where} must be one topic of all devices, at most 256 bytes, without spaces, control characters and any "
+            f'of +#*?${{}}"\\ but for {STAGE}, got {topic[:100]!r}: '
+            "each result says its device; a handler's topics may have the device's name in them"
         )
 
 

@@ -16,7 +16,7 @@ from nucleus_lite import ipc
 #: As AWS IoT takes it; exact, because access control and IoT policies name it: `*`, `?`, `$` and braces mean something
 #: there. Of AWS's own topics only a shadow's are of use to a function.
 _SHADOW = r"\$aws/things/[\w:-]+/shadow/(name/[\w:-]+/)?(get|update|delete)(/(accepted|rejected|documents|delta))?"
-_TOPIC = re.compile(rf"({_SHADOW}|[^+#*?${{}}\"\\\s]+)", re.ASCII)
+_TOPIC = re.compile(rf"({_SHADOW}|[^+#*?${{}}\"\\\s\x00-\x1f\x7f]+)", re.ASCII)
 #: Stands for the device's name in a topic.
 THING = "{thing}"
 #: Characters of the longest thing name that a stage may list.
@@ -27,14 +27,15 @@ def _exact(topic: str) -> str:
     longest = topic.replace(THING, "x" * _LONGEST_THING)
     if not _TOPIC.fullmatch(longest) or len(longest.encode()) > 256:
         raise ValueError(
-            'a topic must be exact, with at most 256 bytes, without wildcards, spaces and any of +#*?${}"\\, or one '
-            f"of a shadow ($aws/things/<thing>/shadow/update …), got {topic[:100]!r}: declare each topic of a V1 "
-            f"subscription; {THING} in it stands for the device's name"
+            "a topic must be exact, with at most 256 bytes, without wildcards, spaces, control characters and any of "
+            f'+#*?${{}}"\\, or one of a shadow ($aws/things/<thing>/shadow/update …), got {topic[:100]!r}: '
+            f"declare each topic of a V1 subscription; {THING} in it stands for the device's name"
         )
     return topic
 
 
 Topic = Annotated[str, AfterValidator(_exact)]
+VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -67,7 +68,7 @@ class Handler(Section):
     encoding: Literal["json", "binary"] = "json"
     subscribe: tuple[Topic, ...] = ()
     publish: tuple[Topic, ...] = ()
-    environment: dict[VariableName, str] = Field(default_factory=dict)
+    environment: dict[VariableName, VariableValue] = Field(default_factory=dict)
     timeout_s: int = Field(default=3, ge=1, le=3600)
     idle_s: int = Field(default=60, ge=1, le=86400)
     queue_size: int = Field(default=64, ge=1, le=10_000)

@@ -59,6 +59,17 @@ def test_mistakes_between_tables_are_told_at_once(tmp_path: Path) -> None:
         (f"{GOOD}[promotion]\nbeta = 1e-300\n", "promotion.beta: input should be greater than or equal to 0.000001"),
         (f"{GOOD}[promotion]\nzone = 1e-9\n", "promotion.zone: input should be greater than or equal to 0.001"),
         (f"{GOOD}[rollout]\nabort_after = {10**20}\n", "rollout.abort_after: input should be less than or equal to"),
+        (f"{GOOD}[rollout]\ndevices_per_minute = true\n", "rollout.devices_per_minute: must be a number, got True"),
+        (f"region = '{'x' * 5000}'\n", f"got '{'x' * 199}\n"),
+        (
+            f'{GOOD}{PINNED.format("a")}environment = {{ A = "\\u0000" }}\n',
+            "handlers.0.environment.A: string should match",
+        ),
+        (f'{GOOD}{PINNED.format("a")}publish = ["a\\u0000b"]\n', "spaces, control characters and any of"),
+        (
+            f'{REGION}[[models]]\nfolder = "iris"\nserving = {{ PublishResultsOnTopic = "a\\u007fb" }}\n',
+            "spaces, control characters and any of",
+        ),
         (GOOD + PINNED.format("devices"), "handlers: devices is the name of a side of [[routes]]: rename it"),
         (f"{REGION}[[models]]\nfolder = 'cloud'\n", "models: cloud is the name of a side of [[routes]]: rename it"),
         (GOOD + PINNED.format("a-1") + PINNED.format("a1"), "handlers: a-1 and a1 would both be the component A1"),
