@@ -20,6 +20,7 @@ SCRIPT = "edge_assets/edge_server/user_data.sh"
 JOIN = "constructs/edge_handlers/server_join.py"
 JOIN_TESTS = ("tests/handlers/test_server_join.py",)
 VERIFICATION = "constructs/edge_handlers/model_verification.py"
+VERIFICATION_TESTS = ("tests/handlers/test_model_verification.py",)
 
 #: `what` is the row's first cell.
 CHANGES = (
@@ -156,7 +157,42 @@ CHANGES = (
         VERIFICATION,
         '    finally:\n        end_of_logs(verification.name, client("logs"))',
         "    finally:\n        pass",
-        ("tests/handlers/test_model_verification.py",),
+        VERIFICATION_TESTS,
+    ),
+    Change(
+        "Neo's image, and an image of one's own, on an endpoint",
+        "config/model.py",
+        'return "sagemaker-inference-pytorch" if self.compiler == "neo" else "sagemaker-tritonserver"',
+        'return "sagemaker-tritonserver"',
+        ("tests/unit/test_model_switches.py",),
+    ),
+    Change(
+        "The key of an endpoint's volume",
+        "constructs/edge_constructs/model_package.py",
+        '("kms:CreateGrant",)',
+        '("kms:DescribeKey",)',
+        ("tests/unit/test_model_switches.py",),
+    ),
+    Change(
+        "What an endpoint is made of is not known at once",
+        VERIFICATION,
+        'settling(make, "ValidationException")',
+        "make()",
+        VERIFICATION_TESTS,
+    ),
+    Change(
+        "A HEAD that is denied at first",
+        "constructs/edge_handlers/answering.py",
+        '"UnauthorizedException", "403")',
+        '"UnauthorizedException")',
+        ("tests/handlers/test_answering.py",),
+    ),
+    Change(
+        "Client devices without Greengrass's service role",
+        "tools/doctor.py",
+        "if stage.client_devices:",
+        "if False:",
+        ("tests/unit/test_doctor.py",),
     ),
 )
 

@@ -91,6 +91,13 @@ class Model(Section):
             )
         return self
 
+    @property
+    def served_from(self) -> str:
+        """Repository of the image that verifies it on an endpoint."""
+        if image := self.verification.image:
+            return re.sub("[:@].*", "", image.partition("/")[2])
+        return "sagemaker-inference-pytorch" if self.compiler == "neo" else "sagemaker-tritonserver"
+
     @model_validator(mode="after")
     def _results_have_an_exact_topic(self) -> "Model":
         if isinstance(topic := self.serving.get("PublishResultsOnTopic"), str) and topic:

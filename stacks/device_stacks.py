@@ -46,7 +46,7 @@ class IdentityStack(StageStack):
             "Compiler",
             bucket=storage.artifacts,
             in_vpc=any(model.neo.subnets for model in stage.models),
-            serves=any(model.verify == "endpoint" for model in stage.models),
+            serves={model.served_from for model in stage.models if model.verify == "endpoint"},
         )
         # Whether a model uses it or not: an export that comes and goes with the last one that does would be refused.
         self.export_value(self.compiler.role_arn)

@@ -304,6 +304,9 @@ def of_account(stage: Stage, clients: Clients, root: Path = ROOT) -> Iterator[Fi
     for service, ask in asks:
         fix = f"check that {stage.region} has it and that the role may ask it (docs/deploy.md, the deployer's rights)"
         yield _asked(service, fix, partial(_answering, service, ask))
+    if stage.client_devices:
+        fix = "aws greengrassv2 associate-service-role-to-account --role-arn ROLE (docs/client-devices.md)"
+        yield _asked("greengrass's service role", fix, lambda: _service_role(clients("greengrassv2"), fix))
     fix = "ask for more: Service Quotas, AWS Lambda, Concurrent executions"
     yield _asked("lambda concurrency", fix, lambda: _concurrency(clients("lambda"), fix))
     room = "ask for more: Service Quotas, Amazon VPC, VPCs per Region; or delete one, unless the stage has its own"
@@ -339,6 +342,11 @@ def _bootstrap(ssm: Any, name: str, fix: str) -> Finding:
     version = str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
     good = version.isdecimal() and int(version) >= BOOTSTRAP_VERSION
     return judged("bootstrap", good, f"version {version}", fix)
+
+
+def _service_role(greengrass: Any, fix: str) -> Finding:
+    role = greengrass.get_service_role_for_account().get("roleArn")
+    return judged("greengrass's service role", bool(role), str(role), fix)
 
 
 def _concurrency(function: Any, fix: str) -> Finding:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from aws_cdk import Duration
@@ -290,11 +290,17 @@ class SageMakerExecution(Construct):
         construct_id: Id below it.
         bucket: Sources and results.
         in_vpc: Whether a job runs in a VPC, for which SageMaker makes network interfaces with this role.
-        serves: Whether endpoints verify models, for which they read their own form of them and their image.
+        serves: Repositories of the images of endpoints that verify models, for which they read their own form of them.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, bucket: ArtifactBucket, in_vpc: bool = False, serves: bool = False
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        bucket: ArtifactBucket,
+        in_vpc: bool = False,
+        serves: Collection[str] = (),
     ) -> None:
         super().__init__(scope, construct_id)
         reads = ("verification/",) if serves else ()
@@ -312,7 +318,7 @@ class SageMakerExecution(Construct):
                     wildcard_reason="SageMaker names the streams of this log group after its jobs",
                 ),
                 *([_network_interfaces()] if in_vpc else []),
-                *(_serving() if serves else []),
+                *(_serving(serves) if serves else []),
             ],
         )
         self.role_arn = role.arn
@@ -338,15 +344,15 @@ def _network_interfaces() -> Permission:
     )
 
 
-def _serving() -> list[Permission]:
+def _serving(repositories: Collection[str]) -> list[Permission]:
     """What SageMaker's guide asks for where a role runs an endpoint of one of AWS's images."""
     log_group = arn("logs", "log-group:/aws/sagemaker/Endpoints/*")
     return [
         everywhere("ecr:GetAuthorizationToken"),
         Permission(
             ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
-            (arn("ecr", "repository/sagemaker-tritonserver", account="*"),),
-            wildcard_reason="the image lies in an account of AWS that differs from region to region",
+            tuple(arn("ecr", f"repository/{name}", account="*") for name in sorted(repositories)),
+            wildcard_reason="an image of AWS lies in an account that differs from region to region",
         ),
         Permission(
             ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),

@@ -341,6 +341,10 @@ class ModelVerifier(Construct):
                     wildcard_reason=_NAMES,
                 ),
                 pass_role(role_arn, "sagemaker.amazonaws.com"),
+                # For the endpoint's volume (SageMaker Developer Guide, API permissions reference, CreateEndpoint).
+                Permission(
+                    ("kms:CreateGrant",), (key_arn,), conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}}
+                ),
                 *bucket.access(reads=("compiled/", "sources/"), writes=("verification/",)),
                 bucket.listing(),
             ],

@@ -48,7 +48,7 @@ ANSWER_BYTES = 4096
 #: The address has expired, or nobody waits there any more; repeating the event would do its work for nobody.
 _NOBODY_WAITS = (403, 404)
 #: A permission that the deploy granted a moment ago reaches all of AWS within seconds.
-_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedException")
+_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedException", "403")  # the last: of S3 to a HEAD
 _DENIED_PAUSES_S = (2.0, 4.0, 8.0)
 _OVERDUE = "it is not done in the time that it has; look at what it made, and deploy again"
 

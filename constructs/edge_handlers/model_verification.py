@@ -53,6 +53,8 @@ NEO_FRAMEWORKS = ("PYTORCH",)
 #: Read, never imported: it is the image that has what it needs.
 _ENTRY = Path(__file__).with_name("neo_serving.py")
 NAME_PATTERN = re.compile(r"(?=.{1,63}\Z)[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+#: Kinds of SageMaker's instances with them (EC2 User Guide, Instance store volumes).
+_LOCAL_DISKS = re.compile(r".*dn?|(g[5-9]|p[4-9]).*|trn\d.*|dl1")
 DIFFERENCES_SHOWN = 3
 LOG_DAYS = 30
 
@@ -178,16 +180,12 @@ def start(verification: Verification, sagemaker: Any, s3: Any) -> None:
     }
     key = {"KmsKeyId": verification.kms_key_id} if _has_volume(verification) else {}
     with explaining(f"start endpoint {name}"):
-        # A role made seconds ago cannot be assumed everywhere yet; SageMaker says so by a ValidationException.
-        settling(
-            lambda: _unless_there(
-                sagemaker.create_model,
-                ModelName=name,
-                PrimaryContainer=container,
-                ExecutionRoleArn=verification.role_arn,
-                EnableNetworkIsolation=True,
-            ),
-            "ValidationException",
+        _unless_there(
+            sagemaker.create_model,
+            ModelName=name,
+            PrimaryContainer=container,
+            ExecutionRoleArn=verification.role_arn,
+            EnableNetworkIsolation=True,
         )
         _unless_there(sagemaker.create_endpoint_config, EndpointConfigName=name, ProductionVariants=[variant], **key)
         _unless_there(sagemaker.create_endpoint, EndpointName=name, EndpointConfigName=name)
@@ -289,17 +287,21 @@ def _ask(verification: Verification, runtime: Any, s3: Any) -> list[str]:
 
 
 def _has_volume(verification: Verification) -> bool:
-    """Instances with local storage (a d after the generation, and g4dn) refuse a key for their volume."""
+    """Whether there is a volume that a key encrypts: a disk of the instance's own has a key of its own."""
     family = verification.instance_type.split(".")[1]
-    return verification.kms_key_id is not None and not family.endswith(("d", "dn"))
+    return verification.kms_key_id is not None and not _LOCAL_DISKS.fullmatch(family)
 
 
 def _unless_there(call: Callable[..., Any], **arguments: Any) -> None:
-    try:
-        call(**arguments)
-    except ClientError as exc:
-        if "already exist" not in str(exc):
-            raise
+    def make() -> None:
+        try:
+            call(**arguments)
+        except ClientError as exc:
+            if "already exist" not in str(exc):
+                raise
+
+    # A role, a model or a configuration made a moment ago is not known everywhere yet (API reference, CreateEndpoint).
+    settling(make, "ValidationException")
 
 
 def store_served_model(verification: Verification, s3: Any) -> None:

@@ -236,12 +236,34 @@ def test_a_refused_invocation_still_takes_the_endpoint_away(cloud: FakeEndpoints
     assert cloud.nothing_left
 
 
-def test_a_role_made_a_moment_ago_is_waited_for(cloud: FakeEndpoints, pauses: list[float]) -> None:
-    cloud.refuse("create_model", "ValidationException", times=2, message="Could not assume role")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("create_model", "Could not assume role"),
+        ("create_endpoint_config", "Could not find model"),
+        ("create_endpoint", "Could not find endpoint configuration"),
+    ],
+)
+def test_what_was_made_a_moment_ago_is_waited_for(
+    cloud: FakeEndpoints, pauses: list[float], call: str, message: str
+) -> None:
+    cloud.refuse(call, "ValidationException", times=2, message=message)
 
     run(event.create(CAPABILITY))
 
     assert len(pauses) == 2
+
+
+@pytest.mark.parametrize(
+    ("instance", "has_key"),
+    [("ml.c5.large", True), ("ml.c6gn.large", True), ("ml.inf2.xlarge", True), ("ml.p3.2xlarge", True)]
+    + [(f"ml.{family}.large", False) for family in ("m5d", "c6gd", "g4dn", "g5", "g6e", "p4de", "p6-b200", "trn1n")],
+)
+def test_a_disk_of_the_instances_own_gets_no_key(cloud: FakeEndpoints, instance: str, has_key: bool) -> None:
+    run(event.create(CAPABILITY, InstanceType=instance, KmsKeyId="arn:aws:kms:eu-west-1:111122223333:key/1"))
+
+    (made,) = cloud.called("create_endpoint_config")
+    assert ("KmsKeyId" in made) == has_key
 
 
 def test_only_onnx_can_be_verified(cloud: FakeEndpoints, s3: FakeS3) -> None:

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from config.client_devices import ClientDevices
 from config.loader import load_stage
 from tools import doctor
 from tools.doctor import FAULT, OK, WARNING, Finding, main, of_account, of_clock, of_machine, of_network, report_of
 
-STAGE = load_stage("dev")
+DEV = load_stage("dev")
+CLIENTS = ClientDevices.model_validate({"things": ["camera-1"]})
+STAGE = DEV.model_copy(update={"client_devices": CLIENTS})
 TODAY: dict[str, Any] = {"ResponseMetadata": {"HTTPHeaders": {}}}
 USUAL: dict[str, Any] = {
     "get_caller_identity": {"Arn": "arn:aws:iam::111122223333:role/deployer", **TODAY},
@@ -26,6 +29,7 @@ USUAL: dict[str, Any] = {
     "describe_endpoint": {},
     "list_core_devices": {},
     "list_compilation_jobs": {},
+    "get_service_role_for_account": {"roleArn": "arn:aws:iam::111122223333:role/Greengrass_ServiceRole"},
     "get_account_settings": {"AccountLimit": {"ConcurrentExecutions": 1000}},
     "describe_vpcs": {"Vpcs": [{}]},
     "get_service_quota": {"Quota": {"Value": 5.0}},
@@ -76,6 +80,11 @@ def test_an_account_that_is_ready() -> None:
             *("lambda concurrency", WARNING, "Concurrent executions"),
         ),
         ({"describe_vpcs": {"Vpcs": [{}] * 5}}, "VPCs", WARNING, "VPCs per Region"),
+        (
+            {"get_service_role_for_account": refused("ResourceNotFoundException")},
+            *("greengrass's service role", FAULT, "associate-service-role-to-account"),
+        ),
+        ({"get_service_role_for_account": {}}, "greengrass's service role", FAULT, "associate-service-role-to-account"),
     ],
 )
 def test_what_an_account_lacks_has_its_fix(changes: dict[str, Any], what: str, state: str, fix: str) -> None:
@@ -83,6 +92,12 @@ def test_what_an_account_lacks_has_its_fix(changes: dict[str, Any], what: str, s
 
     assert found.state == state
     assert fix in found.fix
+
+
+def test_who_has_no_client_devices_needs_no_service_role() -> None:
+    found = [each.what for each in of_account(DEV, lambda _service: Account())]
+
+    assert "greengrass's service role" not in found
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from config.loader import ConfigurationError, load_stage, read_context
+from config.model import Model
 from config.places import MODELS
 from config.stage import Stage
 from edge_constructs.edge_assets import MissingAssetError
@@ -136,8 +137,18 @@ def models_template(folder: Path, models: Path, monkeypatch: pytest.MonkeyPatch)
     app = new_app(read_context(), outdir=folder / "out")
     define_stacks(app, load_stage("lab", folder))
     app.synth()
-    template: dict[str, Any] = json.loads((folder / "out" / "Models.template.json").read_text(encoding="utf-8"))
+    return template_of(folder, "Models")
+
+
+def template_of(folder: Path, stack: str) -> dict[str, Any]:
+    template: dict[str, Any] = json.loads((folder / "out" / f"{stack}.template.json").read_text(encoding="utf-8"))
     return template
+
+
+def statements(template: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the roles of a template may do."""
+    policies = [each for role in template["Resources"].values() for each in role["Properties"].get("Policies", [])]
+    return [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
 
 
 def test_a_pytorch_source_is_compiled_and_verified_by_neos_own_image(
@@ -152,6 +163,30 @@ def test_a_pytorch_source_is_compiled_and_verified_by_neos_own_image(
     assert job["SourceUri"] != found["Custom::ModelPackage"]["SourceUri"]
     assert check["Framework"] == "PYTORCH"
     assert check["Image"] == "802834080501.dkr.ecr.eu-west-1.amazonaws.com/sagemaker-inference-pytorch:1.12-cpu-py3"
+    (pulled,) = [
+        each for each in statements(template_of(tmp_path, "Identity")) if "ecr:BatchGetImage" in each["Action"]
+    ]
+    assert json.dumps(pulled["Resource"]).count(":repository/") == 1
+    assert ':repository/sagemaker-inference-pytorch"' in json.dumps(pulled["Resource"])
+    (grant,) = [each for each in statements(template) if each["Action"] == ["kms:CreateGrant"]]
+    assert grant["Resource"] == [check["KmsKeyId"]]
+    assert grant["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+
+
+@pytest.mark.parametrize(
+    ("image", "compiler", "repository"),
+    [
+        ("1.dkr.ecr.eu-west-1.amazonaws.com/our/server:1.2", "none", "our/server"),
+        (f"1.dkr.ecr.eu-west-1.amazonaws.com/server@sha256:{64 * '0'}", "neo", "server"),
+        (None, "none", IMAGE.partition("/")[2].partition(":")[0]),
+        (None, "neo", "sagemaker-inference-pytorch"),
+    ],
+)
+def test_the_role_of_an_endpoint_reads_the_image_that_serves(image: str | None, compiler: str, repository: str) -> None:
+    neo = {"device": "ml_c5"} if compiler == "neo" else {}
+    told = {"folder": "digits", "compiler": compiler, "neo": neo, "verification": {"image": image}}
+
+    assert Model.model_validate(told).served_from == repository
 
 
 @pytest.mark.parametrize(
