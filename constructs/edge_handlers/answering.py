@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from edge_handlers.service_client import client, error_code, ignoring
+from edge_handlers.service_client import client, error_code, ignoring, is_passing
 
 LOG = logging.getLogger(__name__)
 #: Environment variable: ARN of the state machine that goes on asking.
@@ -270,6 +270,9 @@ def _done(answer: _Answer, is_complete: Entry, context: Any) -> bool:
             return False
         answer.add({"Data": found.get("Data")})
     except Exception as exc:
+        if is_passing(exc):
+            LOG.warning("%s is asked for again: %s", answer, exc)
+            return False
         LOG.exception("%s failed", answer)
         answer.fail(_words(exc))
         return True

@@ -40,10 +40,9 @@ from edge_handlers.custom_resource import (
 )
 from edge_handlers.device_list import check_thing_group
 from edge_handlers.promotion import Rules, Sketch, approved, decide, merged, named
-from edge_handlers.service_client import GONE, client, describe, error_code, explaining, ignoring
+from edge_handlers.service_client import GONE, client, describe, explaining, ignoring, is_passing
 
 LOG = logging.getLogger(__name__)
-THROTTLED = frozenset(("ThrottlingException", "TooManyRequestsException", "Throttling", "SlowDown"))
 HEALTHY, AWAY = "HEALTHY", "away"
 FAILED = frozenset(("FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"))
 ENDED = frozenset(("CANCELED", "FAILED", "INACTIVE"))
@@ -317,8 +316,7 @@ def _unless_throttled(check: HealthCheck, look: Callable[[], dict[str, Any]], *,
     try:
         return look()
     except RuntimeError as exc:
-        cause = exc.__cause__
-        if is_last or not isinstance(cause, ClientError) or error_code(cause) not in THROTTLED:
+        if is_last or not is_passing(exc):
             raise
         LOG.warning("%s: %s; asking again", check, exc)
         return {"IsComplete": False}

@@ -34,7 +34,17 @@ from edge_handlers.s3_objects import (
     source_of,
     uri,
 )
-from edge_handlers.service_client import AwsCallError, client, describe, explaining, settling, unless_absent
+from edge_handlers.service_client import (
+    THROTTLED,
+    AwsCallError,
+    client,
+    describe,
+    explaining,
+    ignoring,
+    is_passing,
+    settling,
+    unless_absent,
+)
 
 LOG = logging.getLogger(__name__)
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
@@ -215,8 +225,11 @@ def follow(verification: Verification, sagemaker: Any, runtime: Any, s3: Any) ->
         return {"IsComplete": False}
     try:
         wrong = _ask(verification, runtime, s3)
-    finally:
-        remove(name, sagemaker)
+    except Exception as exc:
+        if not is_passing(exc):
+            remove(name, sagemaker)
+        raise
+    remove(name, sagemaker)
     if wrong:
         more = f", and {len(wrong) - DIFFERENCES_SHOWN} more" if len(wrong) > DIFFERENCES_SHOWN else ""
         raise VerificationError(
@@ -261,7 +274,9 @@ def end_of_logs(name: str, logs: Any) -> None:
         logs: A boto3 CloudWatch Logs client.
     """
     if NAME_PATTERN.fullmatch(name):
-        with explaining(f"limit the logs of endpoint {name}"), unless_absent():
+        # Another change of the group is under way, or too many are: it is asked for again, and no reason to fail.
+        busy = ignoring("OperationAbortedException", *THROTTLED)
+        with explaining(f"limit the logs of endpoint {name}"), busy, unless_absent():
             logs.put_retention_policy(logGroupName=f"/aws/sagemaker/Endpoints/{name}", retentionInDays=LOG_DAYS)
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     # A function starts with more processor than it runs with. A synth, which wants the contracts alone, goes without.
@@ -23,6 +23,7 @@ READ_TIMEOUT_S = 30
 ATTEMPTS = 6
 #: What IoT and Greengrass say of a name that they do not know.
 GONE = "ResourceNotFoundException"
+THROTTLED = frozenset(("ThrottlingException", "TooManyRequestsException", "Throttling", "SlowDown"))
 _ABSENT = (GONE, "ResourceNotFound", "NoSuchKey", "NotFound", "404")
 _ABSENT_WORDS = ("could not find", "not found", "does not exist")
 
@@ -64,6 +65,15 @@ def _made(service: str, connect_timeout: float, read_timeout: float, attempts: i
 def error_code(error: ClientError) -> str:
     """Return the service's code, such as "ResourceNotFoundException"."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether asking again may help: the service is busy or in trouble, or was not reached."""
+    cause = error.__cause__ if isinstance(error, AwsCallError) else error
+    if isinstance(cause, ClientError):
+        status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return error_code(cause) in THROTTLED or status >= 500
+    return isinstance(cause, HTTPClientError | ConnectionError)
 
 
 def is_absent(error: ClientError) -> bool:

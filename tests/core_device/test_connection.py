@@ -361,6 +361,21 @@ def test_only_a_damaged_spool_is_put_aside(tmp_path: Path, content: bytes | None
     assert file.with_name("spool.sqlite.damaged").exists() != kept
 
 
+def test_a_spool_that_opens_late_takes_messages_behind_those_of_before(tmp_path: Path) -> None:
+    file = tmp_path / "spool.sqlite"
+    before = Spool(file)
+    before.add("a", b"1", {})
+    before.close()
+    file.with_name("spool.sqlite-wal").mkdir()
+    late = Spool(file)
+    assert late.waiting() == []
+
+    file.with_name("spool.sqlite-wal").rmdir()
+    assert late.add("a", b"2", {}) is not None
+
+    assert [message.payload for message in Spool(file).waiting()] == [b"1", b"2"]
+
+
 def test_qos_0_is_refused_without_a_connection(tmp_path: Path) -> None:
     async def scenario(broker: SmallBroker, connection: Connection) -> None:
         with pytest.raises(RequestRejectedError, match="not connected"):

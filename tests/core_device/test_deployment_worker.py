@@ -107,6 +107,15 @@ def test_a_cancelled_job_is_not_run(tmp_path: Path) -> None:
     assert deployments.documents == []
 
 
+def test_on_a_full_disk_a_deployment_that_works_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "job.json.new").mkdir()  # no file can be written there
+    reports = Reports()
+
+    work(tmp_path, Deployments(Outcome("SUCCESSFUL")), reports, job())
+
+    assert reports.statuses == [("j", "IN_PROGRESS"), ("j", "SUCCEEDED")]
+
+
 def test_a_malformed_document_fails_the_job_and_the_next_one_runs(tmp_path: Path) -> None:
     deployments, reports = Deployments(Outcome("SUCCESSFUL")), Reports()
 

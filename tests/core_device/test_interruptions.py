@@ -116,6 +116,34 @@ def test_what_a_component_sets_while_a_deployment_is_undone_is_kept(tmp_path: Pa
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "detail", "runs"),
+    [(LITE, "FAILED_ROLLBACK_NOT_REQUESTED", "2.0.0"), (CLASSIC, "FAILED_ROLLBACK_COMPLETE", "1.0.0")],
+)
+@pytest.mark.parametrize("file", ["deployed.json", "configuration.json"])
+def test_a_deployment_that_a_full_disk_cannot_keep_fails_by_name_and_a_restart_has_the_one_before(
+    tmp_path: Path, file: str, dialect: Dialect, detail: str, runs: str
+) -> None:
+    async def scenario() -> None:
+        cloud = OfflineCloud()
+        device = Device(tmp_path, cloud, dialect)
+        cloud.add("com.a", steps=FOREVER)
+        cloud.add("com.a", "2.0.0", steps=FOREVER)
+        await device.deployer.run(deployment({"com.a": "1.0.0"}))
+        (blocked := tmp_path / "config" / f"{file}.new").mkdir()  # no file can be written there
+
+        outcome = await device.deployer.run(deployment({"com.a": "2.0.0"}, created=2))
+        blocked.rmdir()
+
+        assert (outcome.detail, outcome.kind) == (detail, "IO_ERROR")
+        assert device.supervisor.components["com.a"].recipe.version == runs
+        assert Device(tmp_path, cloud, dialect).deployer.deployed.components == {"com.a": "1.0.0"}
+        assert (await device.deployer.run(deployment({"com.a": "2.0.0"}, created=3))).detail == "SUCCESSFUL"
+        await device.supervisor.stop_all()
+
+    run(scenario)
+
+
 def test_after_a_restart_a_component_that_cannot_start_keeps_no_other_from_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         cloud = OfflineCloud()

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from tests.core_device.small_broker import SmallBroker, running_broker
 from twin.core_device.cloud.connection import Connection
 from twin.core_device.deployment.jobs import Job, JobQueue
@@ -25,11 +27,15 @@ class JobsService:
         self.execution: dict[str, Any] | None = None
         self.updates: list[tuple[str, dict[str, Any]]] = []
         self.rejections: list[str] = []
+        self.busy = 0  # so often it throttles who asks for a job
         broker.responder = self.answer
 
     def answer(self, topic: str, request: dict[str, Any]) -> None:
         token = request.get("clientToken")
-        if topic == f"{PREFIX}/$next/{NS}/get":
+        if topic == f"{PREFIX}/$next/{NS}/get" and self.busy:
+            self.busy -= 1
+            self._send(f"{topic}/rejected", {"clientToken": token, "code": "RequestThrottled", "message": "no"})
+        elif topic == f"{PREFIX}/$next/{NS}/get":
             content = {"clientToken": token, **({"execution": self.execution} if self.execution else {})}
             self._send(f"{topic}/accepted", {"clientToken": "somebody else's", "execution": {"jobId": "wrong"}})
             self._send(f"{topic}/accepted", content)
@@ -75,6 +81,20 @@ def test_asks_for_the_waiting_job_on_each_connect(tmp_path: Path) -> None:
         second = await jobs.get()
 
         assert first == second == Job("waiting", 5, "QUEUED", {"x": 1})
+
+    run(tmp_path, scenario)
+
+
+def test_asks_until_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twin.core_device.deployment.jobs.Backoff", lambda *_: Backoff(0.01, 0.01))
+
+    async def scenario(service: JobsService, queue: JobQueue, jobs: asyncio.Queue[Job]) -> None:
+        await jobs.get()
+        service.busy = 10
+        service.broker.drop_clients()
+
+        assert (await jobs.get()).job_id == "waiting"
+        assert service.busy == 0
 
     run(tmp_path, scenario)
 

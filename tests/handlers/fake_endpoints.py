@@ -53,6 +53,7 @@ class FakeEndpoints(FakeService):
         return {"Body": io.BytesIO(json.dumps(self.answer).encode())}
 
     def put_retention_policy(self, logGroupName: str, retentionInDays: int) -> dict[str, Any]:  # noqa: N803
+        self.record("put_retention_policy", logGroupName=logGroupName)
         if logGroupName not in self.log_groups:
             raise refusal("ResourceNotFoundException", "PutRetentionPolicy", "The specified log group does not exist.")
         self.log_groups[logGroupName] = retentionInDays

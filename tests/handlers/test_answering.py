@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from edge_handlers import answering as module
 from edge_handlers.answering import (
@@ -266,6 +266,44 @@ def test_work_that_fails_while_it_is_awaited_fails_with_its_id(cloud: Cloud, mac
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("FAILED", "id")
     assert "compilation job digits failed: OOM" in answer["Reason"]
     assert machine.started == []
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeCompilationJob"),
+        ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "DescribeCompilationJob"),
+        EndpointConnectionError(endpoint_url="https://api.sagemaker"),
+        ReadTimeoutError(endpoint_url="https://api.sagemaker"),
+    ],
+)
+def test_trouble_that_passes_costs_a_question_and_not_the_work(
+    cloud: Cloud, machine: Machine, pauses: list[float], trouble: Exception
+) -> None:
+    troubles = [trouble, trouble]
+
+    def look(*_: Any) -> dict[str, Any]:
+        with explaining("describe compilation job digits"):
+            if troubles:
+                raise troubles.pop()
+        return {"IsComplete": True}
+
+    answering(lambda *_: {"PhysicalResourceId": "id"}, look)(cloud.event(), Context())
+
+    assert [answer["Status"] for answer in cloud.answers] == ["SUCCESS"]
+    assert len(pauses) == 2
+
+
+def test_trouble_that_does_not_pass_ends_with_the_time(cloud: Cloud) -> None:
+    def look(*_: Any) -> dict[str, Any]:
+        raise ReadTimeoutError(endpoint_url="https://api.sagemaker")
+
+    entry, waiting = answering(lambda *_: None, look), cloud.event(PhysicalResourceId="id")
+    with pytest.raises(NotDoneError):
+        entry({WAITING: waiting, UNTIL: module.now() + 60}, Context())
+    entry({WAITING: waiting, UNTIL: module.now() - 1}, Context())
+
+    assert [answer["Status"] for answer in cloud.answers] == ["FAILED"]
 
 
 def test_a_wait_that_is_given_up_fails_by_name(cloud: Cloud) -> None:

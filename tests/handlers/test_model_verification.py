@@ -236,6 +236,30 @@ def test_a_refused_invocation_still_takes_the_endpoint_away(cloud: FakeEndpoints
     assert cloud.nothing_left
 
 
+def test_an_invocation_that_is_throttled_is_made_again(cloud: FakeEndpoints) -> None:
+    request, created = serving(cloud)
+    cloud.refuse("invoke_endpoint", "ThrottlingException")
+    cloud.answer = answered([1.0, -2.0, 0.25])
+
+    with pytest.raises(AwsCallError, match="ThrottlingException"):  # asked again, see `answering`
+        look(request, created)
+
+    assert look(request, created)["IsComplete"]
+    assert cloud.nothing_left
+
+
+@pytest.mark.parametrize("code", ["OperationAbortedException", "ThrottlingException"])
+def test_logs_whose_end_cannot_be_set_just_now_fail_nothing(cloud: FakeEndpoints, code: str) -> None:
+    request, created = serving(cloud)
+    cloud.answer = answered([1.0, -2.0, 0.25])
+    cloud.refuse("put_retention_policy", code)
+
+    assert look(request, created)["IsComplete"]
+    cloud.refuse("put_retention_policy", code)
+    name = created["PhysicalResourceId"]
+    assert run(event.delete(CAPABILITY, name))["PhysicalResourceId"] == name
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -59,7 +59,6 @@ class Spool:
             log.error("the messages in %s cannot be read, and are given up: %s", self._file, exc)
             self._put_aside()
             return []
-        self._last = found[-1].number if found else 0
         return found
 
     def add(self, topic: str, payload: bytes, properties: Mapping[str, Any]) -> int | None:
@@ -129,7 +128,11 @@ class Spool:
     def _open(self) -> sqlite3.Connection | None:
         for attempt in range(2):
             try:
-                return _connected(self._file)
+                database = _connected(self._file)
+                # One that opens late has the messages of the process before.
+                (last,) = database.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()
+                self._last = max(self._last, last)
+                return database
             except (sqlite3.Error, OSError) as exc:
                 log.error("the spool %s cannot be used: %s", self._file, exc)
                 # A full disk or a missing right (OperationalError) leaves good messages where they are.

@@ -249,14 +249,17 @@ class Deployer:
         self.changing = True
         try:
             await self._switch(plan)
+            self._commit(plan.deployed)
         except (DeploymentError, OSError) as exc:
             kind = exc.kind if isinstance(exc, DeploymentError) else "IO_ERROR"
             if not (document.rollback and self._dialect.rolls_back):
-                self._commit(replace(plan.deployed, not_installed=self._not_installed(plan.recipes)))
+                try:
+                    self._commit(replace(plan.deployed, not_installed=self._not_installed(plan.recipes)))
+                except OSError as full:
+                    log.error("what the failed deployment has left is not saved: %s", full)
                 return Outcome("FAILED_ROLLBACK_NOT_REQUESTED", str(exc), kind)
             self._store.restore(configurations)
             return Outcome(await self._roll_back(before), str(exc), kind)
-        self._commit(plan.deployed)
         return Outcome("SUCCESSFUL")
 
     async def _prepare(self, document: DeploymentDocument) -> _Plan:
@@ -334,16 +337,17 @@ class Deployer:
 
     def _commit(self, deployed: DeployedSet) -> None:
         removed = set(self.deployed.components) - set(deployed.components)
-        self.deployed = deployed
-        deployed.save(self._layout.deployed_file, self._layout.documents)
         spelt = {name.lower() for name in deployed.components} if self._dialect.ignores_case else set()
         for name in removed:
             # A name that was only spelt anew has the configuration of the former one.
             if name.lower() not in spelt:
                 self._store.remove(name)
-            if not self._dialect.keeps_work_folders:
-                shutil.rmtree(self._layout.work(name), ignore_errors=True)
+        # Before anything else: on a full disk the former state can still be put back.
         self._store.save()
+        deployed.save(self._layout.deployed_file, self._layout.documents)
+        self.deployed = deployed
+        for name in () if self._dialect.keeps_work_folders else removed:
+            shutil.rmtree(self._layout.work(name), ignore_errors=True)
         remove_unused(self._layout, deployed.components)
 
     def _unchanged(self, recipes: Mapping[str, Recipe]) -> set[str]:

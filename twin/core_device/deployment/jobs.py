@@ -26,7 +26,6 @@ NAMESPACE = "namespace-aws-gg-deployment"
 MESSAGE_LIMIT_BYTES = 1 << 20  # IoT Core's own limit is far lower: anything longer is not from it
 _DETAIL_LIMIT_CHARS = 1024  # IoT Jobs' quota for a value in the status details
 _ANSWER_LIMIT_S = 15.0
-_GET_ATTEMPTS = 4
 _RESEND_S = 60.0
 # Sending the same update again cannot change these answers.
 _FINAL_REJECTIONS = (
@@ -120,7 +119,8 @@ class JobQueue:
         topic = f"{self._prefix}/$next/{NAMESPACE}/get"
         message = {"jobId": "$next", "thingName": self._thing_name, "includeJobDocument": True}
         backoff = Backoff(2.0, 15.0)
-        for _ in range(_GET_ATTEMPTS):
+        # As nucleus lite: until it is answered. A connection that is lost asks anew when it is back.
+        while self._connection.connected.is_set():
             try:
                 self._take(await self._request(topic, message))
                 return
@@ -278,4 +278,7 @@ class DeploymentWorker:
 
     def _remember(self, job: Job, status: str, details: dict[str, str]) -> None:
         self._last = {"jobId": job.job_id, "queuedAt": job.queued_at, "status": status, "details": details}
-        self._documents.write(self._path, self._last)
+        try:
+            self._documents.write(self._path, self._last)
+        except OSError as exc:
+            log.error("job %s: %s is not noted, a restart now carries it out again: %s", job.job_id, status, exc)
