@@ -70,7 +70,8 @@ def convert(file: Path, folder: Path, engine: Any, trusted: Sequence[str] = ()) 
     count = getattr(estimator, "n_features_in_", None)
     if not isinstance(count, int) or not hasattr(estimator, "predict"):
         raise EstimatorError(
-            f"{file.name} must hold a fitted estimator, got {type(estimator).__name__}: call fit first"
+            f"{file.name} must hold a fitted estimator that predicts, got {type(estimator).__name__}: call fit first, "
+            "or save what predicts"
         )
     from skl2onnx import to_onnx
 

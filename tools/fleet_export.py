@@ -29,6 +29,7 @@ from config.fleet import RINGS, Ring, ThingName
 from config.loader import FOLDER, ConfigurationError, load_stage
 from config.names import Names
 from config.section import Section
+from edge_constructs.model_source import each_key_once
 from edge_handlers.service_client import error_code
 from twin import TwinError
 from twin.files import private_folder, write_whole
@@ -124,7 +125,7 @@ def read_fleet(path: Path) -> FleetFile:
         size = path.stat().st_size
         if size > LIMIT_BYTES:
             raise FleetFileError(f"{path} must be at most {LIMIT_BYTES:,} bytes, got {size:,}: is it a fleet's file?")
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=each_key_once)
     except OSError as exc:
         raise FleetFileError(f"{path} must be a file of `python -m tools.fleet_export`, got {exc}") from exc
     except (ValueError, RecursionError) as exc:

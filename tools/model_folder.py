@@ -187,7 +187,7 @@ def as_png(pixels: NDArray[Any]) -> bytes:
     scale = 1 if pixels.dtype == np.uint8 else 255
     visible = np.rint(np.clip(pixels * np.float32(scale), 0, 255)).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(visible.squeeze()).save(file, "PNG")
+    Image.fromarray(visible[..., 0] if visible.shape[-1] == 1 else visible).save(file, "PNG")
     return file.getvalue()
 
 

@@ -476,6 +476,8 @@ def _convert(flags: argparse.Namespace, folder: Path) -> Iterator[str]:
     """Let the flags speak of an ONNX file in place of the estimator's; what it says of itself they need not."""
     found = estimators.convert(flags.estimator, folder, import_engine(), flags.trust)
     flags.file = found.model
+    if not found.labels and not flags.labels:
+        flags.task = flags.task or TENSORS  # what it says are values, not classes
     for flag, names in (("labels", found.labels), ("features", found.features)):
         if names and not getattr(flags, flag):
             # A file, since names may hold commas.

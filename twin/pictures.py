@@ -15,6 +15,18 @@ READ_BY_DEVICES = ("JPEG", "PNG")
 _SIDES = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 32)
 _QUALITIES = (90, 75, 60, 45)
 _COLUMNS = 32
+#: What Pillow's decoders raise of damaged files.
+_DAMAGE = (
+    OSError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 def fitted(content: bytes, name: str, limit_bytes: int) -> tuple[bytes, str]:
@@ -36,8 +48,7 @@ def fitted(content: bytes, name: str, limit_bytes: int) -> tuple[bytes, str]:
         return content, ""
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(picture)
-    upright = upright.convert("L" if upright.mode in ("1", "L", "LA", "I;16") else "RGB")
+    upright = _eight_bits(ImageOps.exif_transpose(picture))
     for side in _SIDES:
         smaller = upright.copy()
         smaller.thumbnail((side, side))
@@ -57,10 +68,19 @@ def _opened(content: bytes, name: str) -> Image:
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
+    except (*_DAMAGE, Image.DecompressionBombError) as exc:
         reason = "of no known format" if isinstance(exc, UnidentifiedImageError) else exc
         raise TwinError(f"--image must be a picture, got {name}: {reason}: give a JPEG or PNG file") from exc
+    if picture.mode == "F":
+        raise TwinError(f"--image must have 8 or 16 bits a value, got {name} of floats: give a JPEG or PNG file")
     return picture
+
+
+def _eight_bits(picture: Image) -> Image:
+    """Grey or colour; of 16 bits the eight highest, as a device takes them: a conversion alone would clip."""
+    if picture.mode.startswith("I"):
+        return picture.convert("I").point(lambda value: value / 256).convert("L")
+    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 
 def half_blocks(content: bytes, columns: int = _COLUMNS) -> str:
@@ -75,7 +95,7 @@ def half_blocks(content: bytes, columns: int = _COLUMNS) -> str:
     """
     from PIL import Image
 
-    picture = _opened(content, "the picture").convert("RGB")
+    picture = _eight_bits(_opened(content, "the picture")).convert("RGB")
     if max(picture.size) > columns:
         picture.thumbnail((columns, columns))
     elif factor := columns // (2 * max(picture.size)):

@@ -8,6 +8,7 @@ import json
 import queue
 import secrets
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def sample_of(model: str, index: int) -> tuple[bytes, str]:
         A PNG and the label; empty what there is not.
     """
     picture, label = b"", ""
-    with suppress(OSError, ValueError, KeyError, IndexError, TypeError):
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         declaration, arrays = samples_of(model)
         if "labels" in arrays:
             label = str(declaration["labels"][int(arrays["labels"][index])])
@@ -172,8 +173,9 @@ def sample_of(model: str, index: int) -> tuple[bytes, str]:
             import numpy as np
             from PIL import Image
 
-            brightest = declaration["samples"].get("maximum", 255)
-            pixels = np.rint(arrays["images"][index] * (255 / brightest)).astype(np.uint8).squeeze()
+            brightest = declaration["samples"].get("maximum", 1)
+            pixels = np.rint(arrays["images"][index] * (255 / brightest)).astype(np.uint8)
+            pixels = pixels[..., 0] if pixels.ndim > 2 and pixels.shape[-1] == 1 else pixels
             file = io.BytesIO()
             Image.fromarray(pixels).save(file, "PNG")
             picture = file.getvalue()
@@ -186,6 +188,8 @@ def samples_of(model: str) -> tuple[Json, dict[str, Any]]:
     import numpy as np
 
     declaration = json.loads((MODELS / model / "model.json").read_text(encoding="utf-8-sig"))
+    if isinstance(labels := declaration.get("labels"), str):
+        declaration["labels"] = (MODELS / model / labels).read_text(encoding="utf-8-sig").splitlines()
     with np.load(MODELS / model / declaration["samples"]["file"], allow_pickle=False) as arrays:
         return declaration, dict(arrays)
 

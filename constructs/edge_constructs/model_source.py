@@ -277,7 +277,7 @@ def _declaration(folder: Path) -> dict[str, Any]:
     path, name = folder / DECLARATION, f"{folder.name}/{DECLARATION}"
     try:
         # Some editors put a byte order mark in front.
-        declaration = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
+        declaration = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=each_key_once)
     except FileNotFoundError as exc:
         found = "got none" if folder.is_dir() else "and there is no such folder"
         raise ModelDeclarationError(f"{folder.name}: a model's folder must hold {DECLARATION}, {found}") from exc
@@ -290,7 +290,8 @@ def _declaration(folder: Path) -> dict[str, Any]:
     return declaration
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON (`object_pairs_hook`); of a key that is there twice, one would be lost: ValueError."""
     keys = [key for key, _ in pairs]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ValueError(f"each key may be there once, {', '.join(map(repr, twice))} is there twice")

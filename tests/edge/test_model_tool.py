@@ -1,12 +1,16 @@
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.edge.model_folder import ROOT
 from tools import model
+from tools.model_folder import as_png
 
 MODELS = ROOT / "edge_assets" / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/model.json"))
@@ -149,3 +153,9 @@ def test_training_the_iris_classifier_again_gives_the_same_model(tmp_path: Path)
     assert model.main(["check", str(MODELS / "iris")]) == 0
     size = (tmp_path / "model.onnx").stat().st_size
     assert size == (MODELS / "iris" / "model.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (2, 1, 3)])
+def test_a_sample_of_one_row_or_column_is_shown_as_it_is(shape: tuple[int, ...]) -> None:
+    with Image.open(io.BytesIO(as_png(np.ones(shape, np.float32)))) as shown:
+        assert (shown.height, shown.width) == shape[:2]

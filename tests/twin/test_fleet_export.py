@@ -119,6 +119,7 @@ def test_a_file_with_mistakes_is_refused_with_place_rule_and_value(
         (b"\xff\xfe{}", "must be JSON, whole and in UTF-8"),
         (b"[" * 200_000, "must be JSON, whole and in UTF-8"),
         (b"[]", "got one without a schema"),
+        (b'\xef\xbb\xbf{"schema": 1, "devices": [], "devices": []}', "each key may be there once, 'devices' is there"),
     ],
 )
 def test_what_is_no_fleet_is_refused(content: bytes, told: str, tmp_path: Path) -> None:

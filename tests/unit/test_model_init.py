@@ -21,7 +21,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -508,6 +508,17 @@ def test_an_estimator_becomes_a_model_that_gives_the_same(tmp_path: Path, stages
     assert f": {label} {probability:.3f}" in said
 
 
+def test_an_estimator_of_values_becomes_a_model_of_tensors(tmp_path: Path, stages: Path) -> None:
+    rows = np.array([[0, 1], [1, 0], [1, 1]], np.float32)
+    fitted = LinearRegression().fit(rows, rows @ [2.0, -1.0])
+
+    declared, _ = made(tmp_path, stages, "--from", dumped(tmp_path / "price.skops", fitted))
+
+    assert declared["task"] == "tensors"
+    (said,) = list(model.check(tmp_path / "models" / "price", ['{"inputs": {"X": [[3, 1]]}}']))[1:]
+    assert re.search(r'"variable": \[\[(5\.0|4\.9999)', said), said
+
+
 TREES = ("--trust", "sklearn.tree._tree.Tree")
 _CALIBRATION = "sklearn.calibration"
 CALIBRATED = ("--trust", f"{_CALIBRATION}._CalibratedClassifier", "--trust", f"{_CALIBRATION}._SigmoidCalibration")
@@ -652,7 +663,8 @@ def test_what_an_estimator_cannot_be_is_told(tmp_path: Path, stages: Path, monke
     assert told("--from", tmp_path / "none.skops").endswith("none.skops: No such file or directory")
     assert (
         told("--from", unfitted)
-        == "unfitted.skops must hold a fitted estimator, got LogisticRegression: call fit first"
+        == "unfitted.skops must hold a fitted estimator that predicts, got LogisticRegression: call fit first, or save "
+        "what predicts"
     )
     classes_alone = dumped(tmp_path / "classes.skops", LinearSVC().fit([[0.0], [1.0]], [0, 1]))
     assert told("--from", classes_alone).startswith("a classifier must give probabilities (predict_proba), LinearSVC")

@@ -138,6 +138,52 @@ def test_formats_that_devices_refuse_are_sent_as_jpeg() -> None:
     assert "a.gif (GIF, 32 x 32" in note
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_and_not_clipped(kind: str) -> None:
+    stream = io.BytesIO()
+    values = np.linspace(0, 65535, 256).astype(np.uint16).repeat(2)
+    Image.fromarray(np.tile(values, (512, 1))).save(stream, kind)
+
+    sent, _ = fitted(stream.getvalue(), "deep", 1_500)
+
+    row = np.asarray(Image.open(io.BytesIO(sent)).resize((5, 1)))[0]
+    np.testing.assert_allclose(row, [25, 76, 127, 178, 229], atol=4)
+    assert "48;2;255;255;255" not in half_blocks(stream.getvalue()).splitlines()[0].split("▀")[10]
+
+
+def test_what_is_no_picture_for_a_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(stream, "TIFF")
+
+    with pytest.raises(TwinError, match="must have 8 or 16 bits a value, got a of floats"):
+        fitted(stream.getvalue(), "a", 10_000)
+
+    def load(_picture: object) -> None:
+        raise RuntimeError("Failed to decode frame 0")  # as Pillow's decoder of AVIF does
+
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", load)
+    with pytest.raises(TwinError, match="must be a picture, got a: Failed to decode frame 0"):
+        fitted(stream.getvalue(), "a", 10_000)
+
+
+def test_a_sample_is_shown_as_the_folder_says_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "MODELS", tmp_path)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "model.json").write_text('{"labels": "labels.txt", "samples": {"file": "samples.npz"}}')
+    (folder / "labels.txt").write_text("cat\ndog\n")
+    np.savez(folder / "samples.npz", images=np.array([[[0, 1.0]]]), labels=np.array([1]))
+
+    shown, label = predict.sample_of("shared", 0)
+
+    assert label == "dog"
+    assert np.asarray(Image.open(io.BytesIO(shown))).tolist() == [[0, 255]]
+    (folder / "samples.npz").write_bytes(b"PK\x03\x04")
+    predict.sample_of.cache_clear()
+    predict.samples_of.cache_clear()
+    assert predict.sample_of("shared", 0) == (b"", "")
+
+
 def test_draws_two_pixels_a_character() -> None:
     lines = half_blocks(picture(8, 8)).splitlines()
 
