@@ -194,6 +194,27 @@ CHANGES = (
         "if False:",
         ("tests/unit/test_doctor.py",),
     ),
+    Change(
+        "A server of the kind t2",
+        "config/edge_server.py",
+        'if kind.startswith(("t1.", "t2.")):',
+        "if False:",
+        ("tests/unit/test_stage_files.py",),
+    ),
+    Change(
+        "A zone without the server's kind",
+        "tools/doctor.py",
+        "have >= zones",
+        "True",
+        ("tests/unit/test_doctor.py",),
+    ),
+    Change(
+        "A thing with more than three attributes was let go of without a type",
+        "constructs/edge_handlers/device_registry.py",
+        'found.get("thingTypeName") or UNTYPED',
+        "UNTYPED",
+        ("tests/handlers/test_device_registry.py",),
+    ),
 )
 
 

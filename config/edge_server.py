@@ -175,6 +175,13 @@ class Nucleus(Section):
     sha256: Sha256 | None = None
 
 
+def _optimised_for_ebs(kind: str) -> str:
+    """Check that EC2 launches it optimised for EBS, as the server is (EC2 User Guide, EBS optimization)."""
+    if kind.startswith(("t1.", "t2.")):
+        raise ValueError("must be a kind that EC2 optimises for EBS: take t3, or t4g with aarch64")
+    return kind
+
+
 class EdgeServer(Section):
     """The core device on EC2.
 
@@ -187,7 +194,10 @@ class EdgeServer(Section):
         provisioning_minutes: After so long without a word from the instance the deploy fails.
     """
 
-    instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")] | None = None
+    instance_type: (
+        Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$"), AfterValidator(_optimised_for_ebs)]
+        | None
+    ) = None
     volume_gib: int = Field(default=20, ge=8, le=16384)
     image: date = date(2026, 11, 29)
     nucleus: Nucleus = Nucleus()

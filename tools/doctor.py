@@ -310,6 +310,8 @@ def of_account(stage: Stage, clients: Clients, root: Path = ROOT) -> Iterator[Fi
     fix = "ask for more: Service Quotas, AWS Lambda, Concurrent executions"
     yield _asked("lambda concurrency", fix, lambda: _concurrency(clients("lambda"), fix))
     room = "ask for more: Service Quotas, Amazon VPC, VPCs per Region; or delete one, unless the stage has its own"
+    fix = "take another edge_server.instance_type; where some zones have it, a deploy that fails may succeed anew"
+    yield _asked("edge server", fix, lambda: _offered(clients("ec2"), stage.instance_type, fix))
     yield _asked("VPCs", room, lambda: _networks(clients("ec2"), clients("service-quotas"), room))
 
 
@@ -352,6 +354,17 @@ def _service_role(greengrass: Any, fix: str) -> Finding:
 def _concurrency(function: Any, fix: str) -> Finding:
     limit = function.get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
     return judged("lambda concurrency", limit >= CONCURRENCY, f"{limit} at a time", fix, WARNING)
+
+
+def _offered(ec2: Any, kind: str, fix: str) -> Finding:
+    """AWS chooses the zone of a subnet, and not each has each type (EC2 User Guide, Find an instance type)."""
+    of_kind = [{"Name": "instance-type", "Values": [kind]}]
+    have = len(
+        ec2.describe_instance_type_offerings(LocationType="availability-zone", Filters=of_kind)["InstanceTypeOfferings"]
+    )
+    of_region = [{"Name": "zone-type", "Values": ["availability-zone"]}]
+    zones = len(ec2.describe_availability_zones(Filters=of_region)["AvailabilityZones"])
+    return judged("edge server", have >= zones, f"{kind} in {have} of {zones} zones", fix, WARNING if have else FAULT)
 
 
 def _networks(ec2: Any, quotas: Any, fix: str) -> Finding:

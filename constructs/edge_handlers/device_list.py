@@ -16,8 +16,9 @@ from edge_handlers.service_client import explaining
 
 #: The thing's attribute that names the registry which it belongs to, by its thing group.
 OWNER = "edgewright-registry"
-#: Set on a thing that was there before its registry: the registry lets go of it instead of deleting it.
-ADOPTED = "edgewright-adopted"
+#: Set on a thing that was there before its registry: the registry lets go of it instead of deleting it, and gives it
+#: the type back that is the attribute's value.
+ADOPTED, UNTYPED = "edgewright-adopted", "true"
 #: What stands in place of a ring in the register of client devices, which no deployment reaches.
 CLIENTS = "client-devices"
 #: Set by the provisioning template on what joined by claim: no list holds it, so no list takes it away.

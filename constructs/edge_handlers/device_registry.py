@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from edge_handlers.answering import answering, still_asked_s
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
-from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, DeviceList
+from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, UNTYPED, DeviceList
 from edge_handlers.service_client import GONE, Deadline, client, describe, each_in_time, explaining, ignoring, settling
 
 LOG = logging.getLogger(__name__)
@@ -278,7 +278,7 @@ class DeviceRegistry:
             )
         if owner == registry.group and found.get("thingTypeName") == registry.thing_type:
             return
-        marks = {OWNER: registry.group, **({ADOPTED: "true"} if owner is None else {})}
+        marks = {OWNER: registry.group, **({ADOPTED: found.get("thingTypeName") or UNTYPED} if owner is None else {})}
         self._iot.update_thing(
             thingName=device,
             thingTypeName=registry.thing_type,
@@ -295,7 +295,7 @@ class DeviceRegistry:
                 return
             release(device, registry.policy, self._iot, self._is_registered, keep=ADOPTED in attributes)
             if ADOPTED in attributes:
-                self._let_go(device, registry)
+                self._let_go(device, registry, attributes[ADOPTED])
                 return
             # After the certificates: a device that can still connect would make its core device anew.
             with ignoring(GONE):
@@ -319,17 +319,23 @@ class DeviceRegistry:
             with ignoring(GONE, "InvalidRequestException"):
                 self._iot.remove_thing_from_thing_group(thingGroupName=group, thingName=device)
 
-    def _let_go(self, device: str, registry: Registry) -> None:
-        """Leave a thing as it was found, but for its type, which the registry's may have replaced."""
-        self._leave(device, registry.groups)
-        with ignoring(GONE):
+    def _let_go(self, device: str, registry: Registry, former_type: str) -> None:
+        """Leave a thing as it was found."""
+
+        def leave(**of_type: Any) -> None:
             # An empty value takes an attribute away.
-            self._iot.update_thing(
-                thingName=device,
-                removeThingType=True,
-                attributePayload={"attributes": {OWNER: "", ADOPTED: ""}, "merge": True},
-            )
+            payload = {"attributes": {OWNER: "", ADOPTED: ""}, "merge": True}
+            self._iot.update_thing(thingName=device, attributePayload=payload, **of_type)
             LOG.info("let go of thing %s, which was there before", device)
+
+        self._leave(device, registry.groups)
+        if former_type != UNTYPED:
+            # A thing without a type has three attributes at most, so that one with more needs its own again.
+            with ignoring(GONE, "InvalidRequestException"):  # deleted or deprecated meanwhile
+                leave(thingTypeName=former_type)
+                return
+        with ignoring(GONE):
+            leave(removeThingType=True)
 
     def _is_registered(self, device: str) -> bool:
         return OWNER in (self._describe(device) or {}).get("attributes", {})

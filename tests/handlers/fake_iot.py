@@ -7,6 +7,8 @@ from tests.handlers.fake_service import FakeService, refusal
 
 #: When every certificate was made.
 JOINED_AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
+#: Attributes of a thing without a type (IoT Developer Guide, Thing types).
+MOST_OF_UNTYPED = 3
 CERTIFICATE = "arn:aws:iot:eu-west-1:111122223333:cert/"
 
 
@@ -28,6 +30,7 @@ class FakeIot(FakeService):
         super().__init__()
         self.things: dict[str, dict[str, Any]] = {}
         self.versions: dict[str, int] = {}  # of things that were changed
+        self.deprecated: set[str] = set()  # thing types
         self.groups: dict[str, set[str]] = {
             f"edgewright-{name}": set() for name in ("dev", "dev-canary", "dev-early", "lab", "lab-canary", "lab-early")
         }
@@ -86,13 +89,13 @@ class FakeIot(FakeService):
         version = self.versions.get(thingName, 1)
         if expectedVersion not in (None, version):
             raise refusal("VersionConflictException", "UpdateThing")
+        kept = thing["attributes"] if attributePayload.get("merge") else {}
+        attributes = {name: value for name, value in {**kept, **attributePayload["attributes"]}.items() if value}
+        of_type = thingTypeName if thingTypeName or removeThingType else thing["thingTypeName"]
+        if thingTypeName in self.deprecated or (not of_type and len(attributes) > MOST_OF_UNTYPED):
+            raise refusal("InvalidRequestException", "UpdateThing")
         self.versions[thingName] = version + 1
-        if thingTypeName or removeThingType:
-            thing["thingTypeName"] = thingTypeName
-        if not attributePayload.get("merge"):
-            thing["attributes"] = {}
-        thing["attributes"].update(attributePayload["attributes"])
-        thing["attributes"] = {name: value for name, value in thing["attributes"].items() if value}
+        thing.update(thingTypeName=of_type, attributes=attributes)
         return {}
 
     def list_things(self, attributeName: str, attributeValue: str) -> dict[str, Any]:  # noqa: N803

@@ -75,21 +75,36 @@ def test_a_device_moves_to_another_ring(registry: Registry, fleet: FakeIot) -> N
     assert not fleet.called("create_thing")
 
 
-def test_create_takes_in_a_thing_that_belongs_to_nobody_and_delete_lets_it_go(registry: Registry, iot: FakeIot) -> None:
-    iot.things["line-1"] = {"thingTypeName": "hand-made", "attributes": {"site": "north"}}
+@pytest.mark.parametrize("others", [0, 5])
+@pytest.mark.parametrize("former", ["hand-made", ""])
+def test_create_takes_in_a_thing_that_belongs_to_nobody_and_delete_lets_it_go_as_it_was(
+    registry: Registry, iot: FakeIot, former: str, others: int
+) -> None:
+    attributes = {"site": "north", **{f"other-{number}": "1" for number in range(others if former else 0)}}
+    iot.things["line-1"] = {"thingTypeName": former, "attributes": dict(attributes)}
     certificate = iot.provision("one", "line-1")
 
     registry.create()
     assert iot.things["line-1"] == {
         "thingTypeName": "edgewright-dev-core",
-        "attributes": {"site": "north", OWNER: GROUP, ADOPTED: "true"},
+        "attributes": {**attributes, OWNER: GROUP, ADOPTED: former or "true"},
     }
     registry.delete()
 
-    assert iot.things == {"line-1": {"thingTypeName": "", "attributes": {"site": "north"}}}
+    assert iot.things == {"line-1": {"thingTypeName": former, "attributes": attributes}}
     assert iot.certificates == {certificate: "ACTIVE"}
     assert not iot.policies["edgewright-dev-core-device"], "the stack deletes the policy next"
     assert not any(iot.groups.values())
+
+
+def test_a_thing_whose_type_was_deprecated_meanwhile_is_let_go_without_one(registry: Registry, iot: FakeIot) -> None:
+    iot.things["line-1"] = {"thingTypeName": "hand-made", "attributes": {"site": "north"}}
+    registry.create()
+    iot.deprecated.add("hand-made")
+
+    registry.delete()
+
+    assert iot.things == {"line-1": {"thingTypeName": "", "attributes": {"site": "north"}}}
 
 
 def test_create_refuses_a_device_of_another_registry_and_its_rollback_leaves_that_alone(

@@ -31,6 +31,8 @@ USUAL: dict[str, Any] = {
     "list_compilation_jobs": {},
     "get_service_role_for_account": {"roleArn": "arn:aws:iam::111122223333:role/Greengrass_ServiceRole"},
     "get_account_settings": {"AccountLimit": {"ConcurrentExecutions": 1000}},
+    "describe_instance_type_offerings": {"InstanceTypeOfferings": [{}] * 6},
+    "describe_availability_zones": {"AvailabilityZones": [{}] * 6},
     "describe_vpcs": {"Vpcs": [{}]},
     "get_service_quota": {"Quota": {"Value": 5.0}},
 }
@@ -80,6 +82,8 @@ def test_an_account_that_is_ready() -> None:
             *("lambda concurrency", WARNING, "Concurrent executions"),
         ),
         ({"describe_vpcs": {"Vpcs": [{}] * 5}}, "VPCs", WARNING, "VPCs per Region"),
+        ({"describe_availability_zones": {"AvailabilityZones": [{}] * 7}}, "edge server", WARNING, "may succeed anew"),
+        ({"describe_instance_type_offerings": {"InstanceTypeOfferings": []}}, "edge server", FAULT, "instance_type"),
         (
             {"get_service_role_for_account": refused("ResourceNotFoundException")},
             *("greengrass's service role", FAULT, "associate-service-role-to-account"),

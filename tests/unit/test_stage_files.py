@@ -194,6 +194,11 @@ def test_an_instance_of_the_wrong_architecture_is_refused(tmp_path: Path) -> Non
         load_stage("lab", written(tmp_path, GOOD + '[edge_server]\ninstance_type = "t4g.small"\n'))
 
 
+def test_an_instance_that_ec2_does_not_optimise_for_ebs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"instance_type: must be a kind that EC2 optimises for EBS: take t3"):
+        load_stage("lab", written(tmp_path, GOOD + '[edge_server]\ninstance_type = "t2.small"\n'))
+
+
 @pytest.mark.parametrize(("architecture", "instance_type"), [("x86_64", "t3.small"), ("aarch64", "t4g.small")])
 def test_the_default_instance_has_the_runtimes_architecture(
     tmp_path: Path, architecture: str, instance_type: str
