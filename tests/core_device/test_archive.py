@@ -23,6 +23,15 @@ def pack(path: Path, entries: dict[str, bytes], modes: dict[str, int] | None = N
     return path
 
 
+def test_what_a_kill_left_half_unpacked_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "a.new").mkdir()
+    (tmp_path / "a.new" / "half").write_text("")
+
+    unpack_zip(pack(tmp_path / "a.zip", {"run.sh": b"x"}), tmp_path / "a")
+
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["run.sh"]
+
+
 def test_unpacks_and_replaces_what_was_there(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.zip", {"run.sh": b"x", "d/e/f": b"y"}, {"run.sh": 0o755})
     (tmp_path / "a").mkdir()

@@ -99,6 +99,23 @@ def test_an_older_queueing_of_the_same_job_is_ignored_and_a_newer_one_runs(tmp_p
     assert len(deployments.documents) == 2
 
 
+def test_a_job_that_is_offered_again_is_reported_again(tmp_path: Path) -> None:
+    deployments, reports = Deployments(Outcome("SUCCESSFUL")), Reports()
+
+    work(tmp_path, deployments, reports, job(), job(status="IN_PROGRESS"))
+
+    assert len(deployments.documents) == 1
+    assert reports.statuses == [("j", "IN_PROGRESS"), ("j", "SUCCEEDED"), ("j", "SUCCEEDED")]
+
+
+def test_an_interrupted_job_goes_on_though_the_cloud_takes_no_second_begin(tmp_path: Path) -> None:
+    deployments = Deployments(Outcome("SUCCESSFUL"))
+
+    work(tmp_path, deployments, Reports(wanted=False), job(status="IN_PROGRESS"))
+
+    assert len(deployments.documents) == 1
+
+
 def test_a_cancelled_job_is_not_run(tmp_path: Path) -> None:
     deployments = Deployments(Outcome("SUCCESSFUL"))
 

@@ -381,8 +381,9 @@ def test_a_candidate_for_which_no_memory_is_left_waits_for_it(tmp_path: Path) ->
     left[0] = 1 << 40
     device.store._retry_at = 0.0
     device.follow("none")
+    device.follow("none")
     assert device.store.candidate is not None
-    assert device.store.problem == ""
+    assert (device.store.problem, device.loaded) == ("", ["1.0.0", "1.1.0"])
 
 
 def test_another_way_to_run_is_that_of_the_model_in_use_and_of_the_candidate(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import os
@@ -181,6 +182,18 @@ def test_a_batch_holds_one_model_and_one_hour(bench: Bench) -> None:
         "captures/thing-1/digits/2026/03/04/06/2.jsonl",
         "captures/thing-1/iris/2026/03/04/07/9.jsonl",
     ]
+
+
+def test_nothing_is_left_of_a_record_that_the_disk_did_not_take(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_new: Path, _target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            bench.folder.add("digits", "1", {}, b"picture", MOMENT, 1 << 20)
+
+    assert not list(bench.folder.path.iterdir())
 
 
 def test_a_full_folder_drops_the_oldest_first(bench: Bench) -> None:

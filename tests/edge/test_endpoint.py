@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from edge_component.ipc import Side
 from edge_component.outbox import GROUP, Outbox
+from edge_inference.camera import Camera
 from edge_inference.endpoint import Endpoint
 from edge_inference.heartbeat import Heartbeat
 from edge_inference.messages import ErrorCode, Prediction, Request, RequestError, Score
@@ -311,6 +313,24 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_camera_whose_thread_the_system_refused_is_opened_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.load()
+    with RogueCamera() as camera:
+        bench.endpoint.settings = replace(SETTINGS, camera_url=camera.url, camera_s=0.02)
+        with monkeypatch.context() as patch:
+            patch.setattr(Camera, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                bench.endpoint.poll()
+
+        bench.endpoint.poll()
+
+        wait_until(lambda: bool(camera.requests))
+        bench.endpoint.settings = SETTINGS
+        bench.endpoint.poll()
 
 
 def test_what_has_ended_opens_no_camera_and_takes_no_files(bench: Bench, tmp_path: Path) -> None:

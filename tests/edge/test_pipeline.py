@@ -122,6 +122,25 @@ def test_a_thread_is_started_only_when_nobody_is_free() -> None:
     work.end()
 
 
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_system_without_a_thread_to_give_costs_none_for_good(monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+    work, begin, starts = Work(2), threading.Thread.start, 0
+
+    def start(thread: threading.Thread) -> None:
+        nonlocal starts
+        starts += 1
+        if starts == refused:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    work.ask(0, 1, 2)
+
+    until(lambda: len(work.begun) == 2)
+    work.end()
+    assert work.handed == [0, 1, 2]
+
+
 def test_an_input_that_fails_has_no_result_and_harms_no_other() -> None:
     work = Work(2)
     work.failing = {1, 2}

@@ -382,6 +382,21 @@ def test_a_device_that_has_forgotten_the_process_ends_it_unless_that_would_be_fo
     assert running.wait() is Event.STOP
 
 
+def test_who_was_asked_to_look_at_once_looks_and_rests_again() -> None:
+    device, looks = FakeDevice(), list[int]()
+    made = service(device, on_watch=lambda _endpoints: looks.append(1))
+    running = Running(made)
+    device.wait_for(1)
+
+    made.look()
+    wait_for(lambda: not made._look.is_set())
+
+    before = len(looks)
+    wait_for(lambda: len(looks) > before)
+    made.stop()
+    assert running.wait() is Event.STOP
+
+
 def test_what_fails_while_it_looks_around_is_told_and_the_looks_go_on(caplog: pytest.LogCaptureFixture) -> None:
     device, looks = FakeDevice(), list[int]()
 

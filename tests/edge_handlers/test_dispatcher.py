@@ -1,12 +1,14 @@
 """When a function's process is started, started again, and ended."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.edge.publications import Pauses
@@ -146,6 +148,18 @@ def test_whatever_one_event_does_the_next_one_is_handled(
     assert taken == ["MQ==", "Mg=="]
     assert (made.counts.handled, made.counts.failed) == (1, 1)
     assert "event from t failed" in caplog.text
+
+
+def test_a_process_whose_thread_the_system_refused_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    with pytest.raises(OSError, match="the system gives no thread"):
+        FunctionProcess(tmp_path, [tmp_path], {}, lambda *_: None)
+
+    assert not [each for each in psutil.Process().children() if str(tmp_path) in each.cmdline()]
 
 
 def test_what_is_no_message_closes_the_channel() -> None:

@@ -199,11 +199,42 @@ def test_an_answer_is_sent_again_until_it_is_taken(cloud: Cloud, pauses: list[fl
     assert len([pause for pause in pauses if pause]) >= 3
 
 
-def test_an_answer_that_nobody_takes_is_an_error_without_the_address(cloud: Cloud) -> None:
+def test_an_answer_that_nobody_takes_is_an_error_without_the_address(cloud: Cloud, pauses: list[float]) -> None:
     cloud.refusals = 100
 
     with pytest.raises(AnswerError, match=r"must take the answer, got HTTP status 503 6 times from 127.0.0.1$"):
         answering(lambda *_: None)(cloud.event(), Context())
+    assert len(pauses) == 5  # none behind the last
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_nobody_answers_for_an_event_that_is_over_or_awaited(
+    cloud: Cloud, machine: Machine, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    watches: list[threading.Timer] = []
+
+    class Watch(threading.Timer):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            watches.append(self)
+
+    monkeypatch.setattr(threading, "Timer", Watch)
+
+    answering(lambda *_: None, lambda *_: {"IsComplete": ends})(cloud.event(), Context(seconds=19))
+
+    (watch,) = watches
+    watch.join(30)
+    assert not watch.is_alive()
+    assert watch.finished.is_set()
+    assert [answer["Status"] for answer in cloud.answers] == (["SUCCESS"] if ends else [])
+    assert len(machine.started) == (not ends)
+
+
+def test_a_function_of_little_time_asks_once(cloud: Cloud, machine: Machine, pauses: list[float]) -> None:
+    answering(lambda *_: None, lambda *_: {"IsComplete": False})(cloud.event(), Context(seconds=19))
+
+    assert not pauses
+    assert len(machine.started) == 1
 
 
 def test_work_that_ends_soon_needs_no_state_machine(cloud: Cloud, machine: Machine) -> None:

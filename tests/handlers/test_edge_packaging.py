@@ -129,6 +129,16 @@ def test_delete_stops_a_running_job_and_succeeds_twice(sagemaker: FakePackaging)
     assert look(request, run(request)) == {"IsComplete": True}
 
 
+def test_delete_stops_the_attempt_that_runs(sagemaker: FakePackaging) -> None:
+    first = run(event.create(CAPABILITY))
+    sagemaker.end(first, "FAILED")
+    second = run(event.create(CAPABILITY))
+
+    run(event.delete(CAPABILITY, second))
+
+    assert sagemaker.jobs[second]["EdgePackagingJobStatus"] == "STOPPING"
+
+
 @pytest.mark.parametrize("name", ["gone-0123456789ab", "no_name"])
 def test_delete_of_what_never_was_succeeds(sagemaker: FakePackaging, name: str) -> None:
     assert look(event.delete(CAPABILITY, name), name) == {"IsComplete": True}

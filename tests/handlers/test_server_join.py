@@ -208,6 +208,41 @@ def test_former_certificates_work_again_if_the_new_server_never_reports(
     assert len(registered.certificates) == 1
 
 
+def test_former_certificates_work_again_if_the_report_cannot_be_read(
+    registered: FakeIot, greengrass: FakeGreengrass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask()
+    confirmed()
+    ask(monkeypatch, SECOND)
+    greengrass.refuse("get_core_device", "AccessDeniedException")
+
+    with pytest.raises(AwsCallError, match="AccessDeniedException"):
+        confirmed(SECOND, FIRST)
+
+    assert set(certificates(registered).values()) == {"ACTIVE"}
+
+
+def test_a_rollback_switches_on_what_a_function_that_died_had_switched_off(
+    registered: FakeIot, greengrass: FakeGreengrass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = ask()["certificateId"]
+    confirmed()
+    ask(monkeypatch, SECOND)
+    registered.update_certificate(certificateId=old, newStatus="INACTIVE")
+
+    confirmed(FIRST, SECOND)
+
+    assert certificates(registered) == {old: "ACTIVE"}
+
+
+def test_another_server_on_trial_keeps_its_certificate_until_one_is_confirmed(
+    registered: FakeIot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ask()["certificateId"], ask(monkeypatch, SECOND)["certificateId"]
+
+    assert certificates(registered) == {first: "ACTIVE", second: "ACTIVE"}
+
+
 def test_a_certificate_that_another_thing_has_too_only_lets_go(registered: FakeIot, greengrass: FakeGreengrass) -> None:
     shared = registered.provision("0123", THING, "edgewright-dev-line-1")
     ask()

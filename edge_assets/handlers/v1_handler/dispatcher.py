@@ -129,7 +129,13 @@ class FunctionProcess:
             theirs.close()
         self._channel = Channel(ours.detach())
         self._thread = threading.Thread(target=self._receive, name="function", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            self._process.kill()
+            self._process.wait(KILL_LIMIT_S)
+            self._channel.close()
+            raise OSError(f"the system gives no thread: {exc}") from exc
         log.info("function started, pid %d", self._process.pid)
 
     @property

@@ -225,8 +225,9 @@ class Endpoint:
             # TLS and HTTP take memory, and few devices have a camera.
             from edge_inference.camera_frames import HttpFrames
 
-            self._camera = Camera(source, self._has_frame, HttpFrames)
-            self._camera.start()
+            camera = Camera(source, self._has_frame, HttpFrames)
+            camera.start()
+            self._camera = camera
 
     def _has_frame(self, camera: Camera) -> None:
         self._add(_Job(camera, self.settings.result_sides))
@@ -237,11 +238,12 @@ class Endpoint:
             return
         if self._shadow is not None:
             self._shadow.end()
-        self._candidate, self._shadow, self.sketch = candidate, None, None
+        self._shadow = self.sketch = None
         if candidate is not None:
             self.sketch = Sketch(candidate.current, candidate.version, candidate.memory_mb)
             if candidate.model is not None:
                 self._shadow = Shadow(candidate.model, self.sketch, lambda: self._pipeline.is_quiet, self._keep)
+        self._candidate = candidate
 
     def _keep(self, identifier: str, compared: Compared, candidate: Prediction) -> None:
         if self._captures:

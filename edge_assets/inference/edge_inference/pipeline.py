@@ -127,9 +127,14 @@ class Pipeline(Generic[Item]):
             return
         wanted = min(self.waiting, self._parallel - self._workers + self._idle)
         for _ in range(wanted - self._idle):
+            name = f"{self._name}-{self._workers + 1}" if self._workers else self._name
+            try:
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+            except RuntimeError as exc:
+                # What waits is taken by those that there are, or by one that the next item starts.
+                log.error("%s: the system gives no thread: %s", self._name, exc)
+                break
             self._workers += 1
-            name = self._name if self._workers == 1 else f"{self._name}-{self._workers}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
         self._changed.notify(max(min(wanted, self._idle), 0))
 
     def _run(self) -> None:
