@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.twin_greengrass.device import Device, make_device
 from tests.twin_greengrass.started_cloud import Cloud
@@ -202,3 +204,54 @@ def test_a_peer_that_speaks_no_tls_is_dropped(device: Device) -> None:
         with contextlib.suppress(ConnectionError):
             assert b"HTTP" not in plain.recv(100)
     assert device.thing_groups().status_code == 200
+
+
+def test_a_device_asks_again_on_the_same_connection(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"https://{device.data_host}:8443/greengrass/v2/coreDevices/{device.thing}/thingGroups"
+    handshakes: list[str] = []
+    wrapped = ssl.SSLContext.wrap_socket
+
+    def wrap(context: ssl.SSLContext, *args: Any, **options: Any) -> ssl.SSLSocket:
+        handshakes.append(options["server_hostname"])
+        return wrapped(context, *args, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap)
+    with device.https() as client:
+        answers = [client.get(url), client.get(url.replace(device.thing, "another")), client.get(url)]
+        last = client.get(url, headers={"Connection": "close"})
+
+    assert [answer.status_code for answer in answers] == [200, 403, 200]
+    assert last.headers["connection"] == "close"
+    assert handshakes == [device.data_host]
+
+
+def test_a_certificate_is_looked_at_with_each_request_of_a_connection(cloud: Cloud, device: Device) -> None:
+    url = f"https://{device.data_host}:8443/greengrass/v2/coreDevices/{device.thing}/thingGroups"
+    with device.https() as client:
+        first = client.get(url)
+        certificate_id = device.certificate_arn.rsplit("/", 1)[-1]
+        cloud.client("iot").update_certificate(certificateId=certificate_id, newStatus="INACTIVE")
+        second = client.get(url)
+
+    assert [first.status_code, second.status_code] == [200, 403]
+
+
+def test_a_connection_ends_once_it_is_idle_or_has_more_than_was_asked(device: Device) -> None:
+    get = f"GET /greengrass/v2/coreDevices/{device.thing}/thingGroups HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    post = f"POST {RESOLVE} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n".encode()
+
+    # Both read to the end of the connection, which nobody asks for; what comes behind a body is no request.
+    assert _spoken(device, get).count(b"HTTP/1.1 200") == 1
+    behind = _spoken(device, post + b"{}" + get)
+    assert behind.count(b"HTTP/1.1") == 1
+    assert b"Connection: close" in behind
+
+
+def test_the_key_of_the_cloud_s_listeners_is_quick_to_sign_with(device: Device) -> None:
+    plain = socket.create_connection(("127.0.0.1", device.cloud.data_port), timeout=30)
+    with device.tls().wrap_socket(plain, server_hostname=device.data_host) as connection:
+        certificate = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+
+    assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    own = x509.load_pem_x509_certificate((device.folder / "cert.pem").read_bytes())
+    assert isinstance(own.public_key(), rsa.RSAPublicKey)

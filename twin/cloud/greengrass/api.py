@@ -119,23 +119,34 @@ _RESOLVE = "/greengrass/v2/resolveComponentCandidates"
 _ARTIFACT = re.compile(r"/greengrass/v2/components/(arn:[^/]+)/artifacts/(.+)")
 
 
+IDLE_LIMIT_S = 5.0
+"""A thousand devices that have asked must not keep others away."""
+
+
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the one request of a connection."""
-    await serve_request(await read_head(reader), reader, writer)
+    """Answer the requests of a connection: a handshake costs more than they do."""
+    head = await read_head(reader)
+    while await serve_request(head, reader, writer, stays=not head.is_last):
+        async with asyncio.timeout(IDLE_LIMIT_S):
+            head = await read_head(reader)
 
 
-async def serve_request(head: RequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the request that begins with this head."""
+async def serve_request(
+    head: RequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stays: bool = False
+) -> bool:
+    """Answer the request that begins with this head; returns whether another one may follow, as `stays` says."""
     body = await read_body(head, reader, writer)
+    stays = stays and not head.connection.trailing_data[0]  # what came with the body would be lost
     identity = identify(writer)
     if identity is None and client_devices.is_discovery(_path(head)):
-        return  # as AWS does: the connection is closed without a word
+        return False  # as AWS does: the connection is closed without a word
     try:
-        await write_json(writer, 200, without_none(answer(identity, head, body)))
+        await write_json(writer, 200, without_none(answer(identity, head, body)), stays=stays)
     except client_devices.DiscoveryError as error:
-        await write_json(writer, error.status, error.document)
+        await write_json(writer, error.status, error.document, stays=stays)
     except ServiceError as error:
-        await write_json(writer, error.status, error.document(), error.code)
+        await write_json(writer, error.status, error.document(), error.code, stays=stays)
+    return stays
 
 
 def answer(identity: DeviceIdentity | None, head: RequestHead, body: bytes) -> dict[str, Any]:

@@ -64,6 +64,17 @@ def _server_certificate_names(names_by_ministack: Callable[[], tuple[list[str], 
     return list(dict.fromkeys([*names, *_certificate_names])), addresses
 
 
+@patch(
+    "core.x509_utils.sign_leaf_certificate",
+    why="the key of the TLS listeners is of an elliptic curve: signing by RSA is most of what a handshake costs",
+    signature="(ca_cert_pem, ca_key_pem, common_name, san_dns=None, san_ips=None, days_valid=825, "
+    "key_type='rsa2048', subject_rdns=None)",
+)
+def _sign_leaf_certificate(sign: Callable[..., tuple[str, str, str]], *args: Any, **options: Any) -> Any:
+    # Servers have names of their own, devices have none.
+    return sign(*args, **{**options, "key_type": "ec256"} if options.get("san_dns") else options)
+
+
 EARLIER = timedelta(days=30)
 """So much older than they are the twin's certificates say they are: the clock may jump back, here or on a device."""
 
@@ -85,7 +96,7 @@ def _backdated(by_ministack: ModuleType) -> SimpleNamespace:
 FRONT_IDLE_LIMIT_S = 60.0
 
 
-def front(gateway_port: int, data_plane: Callable[..., Awaitable[None]]) -> Serve:
+def front(gateway_port: int, data_plane: Callable[..., Awaitable[object]]) -> Serve:
     """The handler of a TLS connection to the front.
 
     Args:

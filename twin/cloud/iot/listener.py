@@ -74,6 +74,11 @@ class RequestHead:
         """The name in the Host header, without a port, in lower case."""
         return self.headers.get("host", "").partition(":")[0].lower()
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the client sends no other request on the connection."""
+        return self.version != "1.1" or "close" in self.headers.get("connection", "").lower()
+
     def closing(self) -> bytes:
         """The same head, asking the server to close the connection after its answer."""
         kept = [b"%s: %s" % field for field in self.fields if field[0].lower() not in _HOP_BY_HOP]
@@ -154,14 +159,17 @@ async def _body(head: RequestHead, reader: asyncio.StreamReader, writer: asyncio
     return bytes(body)
 
 
-async def write_json(writer: asyncio.StreamWriter, status: int, document: Document, error_type: str = "") -> None:
-    """Answer with JSON and announce the end of the connection.
+async def write_json(
+    writer: asyncio.StreamWriter, status: int, document: Document, error_type: str = "", *, stays: bool = False
+) -> None:
+    """Answer with JSON.
 
     Args:
         writer: Of the connection.
         status: HTTP status.
         document: The body.
         error_type: Value of `x-amzn-ErrorType`, for errors of AWS's services.
+        stays: Whether another request may follow; else the end of the connection is announced.
     """
     body = json.dumps(document).encode()
     head = [
@@ -170,7 +178,7 @@ async def write_json(writer: asyncio.StreamWriter, status: int, document: Docume
         f"Content-Length: {len(body)}",
         f"x-amzn-RequestId: {uuid.uuid4()}",
         *([f"x-amzn-ErrorType: {error_type}"] if error_type else []),
-        "Connection: close",
+        *([] if stays else ["Connection: close"]),
     ]
     writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
     async with asyncio.timeout(READ_LIMIT_S):
