@@ -215,6 +215,13 @@ CHANGES = (
         "UNTYPED",
         ("tests/handlers/test_device_registry.py",),
     ),
+    Change(
+        "A reason with a quotation mark",
+        "constructs/edge_constructs/observability.py",
+        '"detail": <detail>}',
+        '"detail": "<detail>"}',
+        ("tests/unit/test_observability_stack.py",),
+    ),
 )
 
 

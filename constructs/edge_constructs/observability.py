@@ -93,11 +93,9 @@ DETAIL_TYPE = "Greengrass V2 Effective Deployment Status Change"
 #: An event pattern may have 2,048 characters (EventBridge quotas): so many are for devices with names of their own,
 #: each with so many around its name.
 PATTERN_ROOM, _AROUND = 1600, 95
-#: The resources are a list: without quotes around the placeholder it stays one.
-_MESSAGE = (
-    '{"AlarmName": %s, "devices": <devices>, "deploymentId": "<deployment>", "status": "<status>", '
-    '"reason": "<reason>"}'
-)
+#: A list and an object stay what they are without quotes around the placeholder. Texts would be put in as they stand: a
+#: reason with a quotation mark would make no JSON, and nobody would be told.
+_MESSAGE = '{"AlarmName": %s, "devices": <devices>, "detail": <detail>}'
 
 
 class DeploymentNotice(Construct):
@@ -137,12 +135,7 @@ class DeploymentNotice(Construct):
                     id="Notifications",
                     arn=topic_arn,
                     input_transformer=events.CfnRule.InputTransformerProperty(
-                        input_paths_map={
-                            "devices": "$.resources",
-                            "deployment": "$.detail.deploymentId",
-                            "status": "$.detail.coreDeviceExecutionStatus",
-                            "reason": "$.detail.reason",
-                        },
+                        input_paths_map={"devices": "$.resources", "detail": "$.detail"},
                         input_template=_MESSAGE % json.dumps(name),
                     ),
                 )

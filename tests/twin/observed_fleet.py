@@ -78,8 +78,8 @@ class ObservedFleet:
     def heartbeat(self) -> None:
         self.publish("heartbeat", device=DEVICE, uptime_s=61.5, rss_mb=80.0, models={})
 
-    def deployment(self, status: str, identifier: str) -> None:
-        details = {"detailedStatus": "FAILED_NO_STATE_CHANGE", "errorStack": ["S3_ERROR"], "errorTypes": ["AWS_ERROR"]}
+    def deployment(self, status: str, identifier: str, why: str = "FAILED_NO_STATE_CHANGE") -> None:
+        details = {"detailedStatus": why, "errorStack": ["S3_ERROR"], "errorTypes": ["AWS_ERROR"]}
         information = {"deploymentId": identifier, "status": status, "statusDetails": details}
         message = {"messageType": "PARTIAL", "thing": DEVICE, "deploymentInformation": information}
         self.session.publish(f"$aws/things/{DEVICE}/greengrassv2/health/json", message)
@@ -117,10 +117,11 @@ class ObservedFleet:
         return self.told
 
     def wait_for(self, limit_s: float = 30, **members: Any) -> dict[str, Any]:
-        """The first notification with these members."""
+        """The first notification with these members, in it or in its detail."""
 
         def found() -> Any:
-            return next((each for each in self.notifications() if members.items() <= each.items()), None)
+            told = ({**each, **each.get("detail", {})} for each in self.notifications())
+            return next((each for each in told if members.items() <= each.items()), None)
 
         return dict(wait_until(found, limit_s))
 

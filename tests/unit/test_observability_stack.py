@@ -187,6 +187,13 @@ def test_failed_and_rejected_deployments_of_this_stages_devices_are_told() -> No
     assert prefix["prefix"]["Fn::Join"][1][-1].endswith(":coreDevices:edgewright-prod-")
 
 
+def test_no_text_of_an_event_is_put_into_the_message_as_it_stands() -> None:
+    (rule,) = resources("prod", "Observability", "AWS::Events::Rule")
+    (target,) = rule["Properties"]["Targets"]
+
+    assert '"<' not in target["InputTransformer"]["InputTemplate"]
+
+
 def test_a_device_with_another_name_is_named_in_the_pattern() -> None:
     stack = cdk.Stack(cdk.App(), "Notices")
     names = {"name": "n", "topic_arn": "arn:aws:sns:us-east-1:000000000000:t", "prefix": "edgewright-lab"}
