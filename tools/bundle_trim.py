@@ -230,7 +230,7 @@ def _imports(file: Path, path: PurePosixPath) -> Iterator[str]:
     """Modules that a file imports outside of its functions, each with what it may be a part of."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # a template, or for another Python
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a template, for another Python, or too deep
         return
     package = path.parent.parts
     nodes: list[ast.AST] = [tree]

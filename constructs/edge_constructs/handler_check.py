@@ -53,6 +53,8 @@ _LOST = {
     ): "aifc audioop cgi cgitb chunk crypt imghdr lib2to3 mailcap msilib nis nntplib ossaudiodev pipes sndhdr spwd "
     "sunau telnetlib uu xdrlib",
 }
+#: What the parser raises; of an expression that is nested too deeply one of the last two.
+_UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)
 _OPTIONAL = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 #: Words of a condition under which an import is for another interpreter, machine or reader.
 _CONDITIONS = ("version_info", "PY2", "PY3", "TYPE_CHECKING", "platform", "os.name")
@@ -180,7 +182,7 @@ def _imports(source: bytes, name: str, file: Path, function: Path) -> Iterator[I
         return
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # the handler's own module has been checked; a package may bring templates
+    except _UNPARSED:  # the handler's own module has been checked; a package may bring templates
         return
     package = name.split(".") if file.stem == "__init__" else name.split(".")[:-1]
     where = file.relative_to(function).as_posix()
@@ -299,11 +301,10 @@ def _check_module(handler: Handler, function: Path) -> None:
     where = file.relative_to(function).as_posix()
     try:
         tree = ast.parse(file.read_bytes(), filename=where)
-    except (SyntaxError, ValueError) as exc:
+    except _UNPARSED as exc:
         line = getattr(exc, "lineno", None)
-        raise _error(
-            handler, f"{where} must be Python 3: {exc.args[0]}" + (f" in line {line}" if line else "")
-        ) from exc
+        problem = exc.args[0] if exc.args else "nested too deeply"
+        raise _error(handler, f"{where} must be Python 3: {problem}" + (f" in line {line}" if line else "")) from exc
     names = _bound(tree)
     if names is not None and name not in names:
         functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]

@@ -148,7 +148,7 @@ def topics_in_code(archive: Path) -> tuple[tuple[str, str], ...]:
 def _written_out(source: bytes) -> Iterator[str]:
     try:
         tree = ast.parse(source)
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of what is nested too deeply
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):

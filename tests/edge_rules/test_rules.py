@@ -75,6 +75,14 @@ def test_a_topic_in_code_is_found_however_it_is_written(call: str, tmp_path: Pat
     assert topics_in_code(tmp_path / "code.zip") == (("code.py", "plant/a"),)
 
 
+@pytest.mark.parametrize("code", ["\0", "-" * 100_000 + "1", "1+" * 50_000 + "1", "print 1"])
+def test_code_that_python_cannot_parse_names_no_topic(code: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as members:
+        members.writestr("code.py", f"publish(topic='plant/a')\n{code}")
+
+    assert topics_in_code(tmp_path / "code.zip") == ()
+
+
 def test_code_that_names_no_topic_by_a_text_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as members:
         members.writestr("code.py", "def publish(topic: str) -> None:\n    call(topic=topic, topic_name=request.topic)")

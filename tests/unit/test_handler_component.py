@@ -107,6 +107,8 @@ def test_a_function_that_is_not_there_is_named(changes: dict[str, str]) -> None:
     ("files", "expected"),
     [
         ({"f.py": b"print 'two'\n"}, "f.py must be Python 3: .* in line 1"),
+        ({"f.py": b"x = " + b"1+" * 50_000 + b"1\n"}, "f.py must be Python 3: maximum recursion depth exceeded"),
+        ({"f.py": b"x = " + b"-" * 100_000 + b"1\n"}, "f.py must be Python 3: nested too deeply"),
         ({"f.py": b"def other(event, context): pass\n"}, "f.py must define handler, got the functions other"),
         (
             {"requirements.txt": b"greengrasssdk\nnumpy>=1.0 # x\n-i y\n"},
