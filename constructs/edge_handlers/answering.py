@@ -89,11 +89,11 @@ def answering(on_event: Entry, is_complete: Entry | None = None) -> Entry:
         if GIVEN_UP in event:
             _Answer(event[WAITING]).fail(_OVERDUE)
         elif WAITING in event:
-            answer = _Answer(event[WAITING])
-            if is_complete and _done(answer, is_complete, context):
+            answer, until = _Answer(event[WAITING]), event.get(UNTIL, math.inf)
+            if is_complete and _done(answer, is_complete, context, until):
                 return
             # A question takes time, too: the number of questions does not bound the wait.
-            if now() < event.get(UNTIL, math.inf):
+            if now() < until:
                 raise NotDoneError(f"{answer}: not done yet")
             answer.fail(_OVERDUE)
         else:
@@ -188,7 +188,7 @@ def _begin(answer: _Answer, on_event: Entry, is_complete: Entry | None, context:
         answer.add(_permitted(on_event, event, context))
         if is_complete is None:
             answer.succeed()
-        elif _soon(answer, is_complete, context):
+        elif _soon(answer, is_complete, context, until):
             return
         elif _is_overtaken(event, context, began):
             LOG.warning("%s was cancelled meanwhile, and a later event is at work: nothing more is done", answer)
@@ -250,10 +250,10 @@ def _is_overtaken(event: Mapping[str, Any], context: Any, began: float) -> bool:
     return False
 
 
-def _soon(answer: _Answer, is_complete: Entry, context: Any) -> bool:
+def _soon(answer: _Answer, is_complete: Entry, context: Any, until: float) -> bool:
     """Whether the work is done within seconds; a handler of little time left is not asked."""
     pause, end = _FIRST_PAUSE_S, time.monotonic() + EAGER_S
-    while not _done(answer, is_complete, context):
+    while not _done(answer, is_complete, context, until):
         left = context.get_remaining_time_in_millis() / 1000
         if time.monotonic() + pause > end or left < 2 * EAGER_S:
             return False
@@ -262,15 +262,17 @@ def _soon(answer: _Answer, is_complete: Entry, context: Any) -> bool:
     return True
 
 
-def _done(answer: _Answer, is_complete: Entry, context: Any) -> bool:
+def _done(answer: _Answer, is_complete: Entry, context: Any, until: float) -> bool:
     """Ask once; the answer is sent when there is one, a failure included."""
+    began = now()
     try:
         found = _permitted(is_complete, answer.event, context)
         if not found.get("IsComplete"):
             return False
         answer.add({"Data": found.get("Data")})
     except Exception as exc:
-        if is_passing(exc):
+        # While another question that takes as long ends in time: else the reason would be lost.
+        if is_passing(exc) and 2 * now() - began < until:
             LOG.warning("%s is asked for again: %s", answer, exc)
             return False
         LOG.exception("%s failed", answer)

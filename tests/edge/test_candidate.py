@@ -289,6 +289,28 @@ def test_a_candidate_that_fails_on_an_input_differs_on_it() -> None:
     shadow.end()
 
 
+def test_what_waits_for_a_candidate_that_is_given_up_is_not_compared() -> None:
+    asked, answered = threading.Semaphore(0), threading.Event()
+    answer = Prediction("1", [Score("7", 0.9)])
+
+    def predict(*_: Any) -> Prediction:
+        asked.release()
+        assert answered.wait(30)
+        return answer
+
+    candidate: Any = SimpleNamespace(predict=predict)
+    shadow = Shadow(candidate, Sketch("1", "given-up", 0), lambda: True, lambda *_: None)
+    for _ in range(100):
+        shadow.offer(Compared(Request(None, index=0), answer, 1.0), 3, 0.0)
+    assert asked.acquire(timeout=30)
+
+    shadow.end()
+    answered.set()
+
+    wait(lambda: not [each for each in threading.enumerate() if each.name == "candidate-given-up"])
+    assert not asked.acquire(blocking=False)
+
+
 def box(label: str, left: float, probability: float = 0.9) -> Score:
     return Score(label, probability, (left, 0, left + 10, 10))
 

@@ -128,12 +128,14 @@ def test_a_topic_that_cannot_be_had_changes_nothing(
     failure: Exception, raised: type[Exception], router: Router, made: list[FakeEndpoint], client: Any
 ) -> None:
     router.apply(client, models(a="a"))
-    client.failures["z/in"] = failure
+    before = sorted(client.topics), sorted(client.local)
+    client.failures["b/in"] = failure
 
     with pytest.raises(raised):
         router.apply(client, models(a="a", b="b", z="z"))
 
-    assert sorted(client.topics) == ["a/in"]
+    assert client.asked.count(Side.LOCAL) > len(client.local), "what was subscribed before is given back"
+    assert (sorted(client.topics), sorted(client.local)) == before
     assert [endpoint.settings.name for endpoint in router.endpoints] == ["a"]
     assert [endpoint.finished for endpoint in made] == [False, True, True]
 

@@ -136,6 +136,19 @@ def test_an_unreadable_store_does_not_stop_the_rest(tmp_path: Path, caplog: pyte
     assert drained(spool) == [b"2"]
 
 
+def test_what_was_published_of_a_store_is_not_taken_for_messages_of_the_next_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite")
+    assert add(spool, b"1", b"2", b"3")
+    spool.remove_first("topic", b"1")
+    spool.remove_first("topic", b"2")
+    sqlite3.connect(tmp_path / "spool.sqlite", isolation_level=None).execute("DROP TABLE messages")
+    assert spool.first() is None
+
+    assert add(spool, b"4")
+
+    assert drained(spool) == [b"4"]
+
+
 def test_a_closed_spool_is_empty_until_it_is_opened_again(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.sqlite")
     assert add(spool, b"1")

@@ -87,3 +87,25 @@ def test_goes_back_to_the_settings_that_worked() -> None:
     switch.stop()
 
     assert log == ["start a", "stop a", "start a", "stop a"]
+
+
+def test_settings_that_did_not_work_the_second_time_are_tried_again() -> None:
+    log: list[str] = []
+    refused = {"bad"}
+
+    def start(settings: object, *_: object) -> Started:
+        socket = getattr(settings, "socket", "")
+        if socket in refused:
+            raise ConfigurationError(f"agent.socket {socket} cannot be listened on")
+        return Started(log, socket)
+
+    switch = AgentSwitch(list, SigningKeys(), keep, start)
+    switch.check({"agent": {"socket": "a"}})()
+    refused.add("a")
+    with pytest.raises(ConfigurationError, match="socket a cannot be listened on"):
+        switch.check({"agent": {"socket": "bad"}})()
+    refused.clear()
+
+    switch.check({"agent": {"socket": "a"}})()
+
+    assert log == ["start a", "stop a", "start a"]

@@ -325,7 +325,7 @@ def test_trouble_that_passes_costs_a_question_and_not_the_work(
     assert len(pauses) == 2
 
 
-def test_trouble_that_does_not_pass_ends_with_the_time(cloud: Cloud) -> None:
+def test_trouble_that_does_not_pass_ends_with_the_time_and_its_reason(cloud: Cloud) -> None:
     def look(*_: Any) -> dict[str, Any]:
         raise ReadTimeoutError(endpoint_url="https://api.sagemaker")
 
@@ -335,6 +335,25 @@ def test_trouble_that_does_not_pass_ends_with_the_time(cloud: Cloud) -> None:
     entry({WAITING: waiting, UNTIL: module.now() - 1}, Context())
 
     assert [answer["Status"] for answer in cloud.answers] == ["FAILED"]
+    assert "Read timeout on endpoint URL" in cloud.answers[0]["Reason"]
+
+
+def test_trouble_is_told_where_another_question_as_long_would_not_end_in_time(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = [1000.0]
+    monkeypatch.setattr(module, "now", lambda: moments[0])
+
+    def look(*_: Any) -> dict[str, Any]:
+        moments[0] += 240
+        raise ReadTimeoutError(endpoint_url="https://api.sagemaker")
+
+    entry, waiting = answering(lambda *_: None, look), cloud.event(PhysicalResourceId="id")
+    with pytest.raises(NotDoneError):
+        entry({WAITING: waiting, UNTIL: 1500}, Context())
+    entry({WAITING: waiting, UNTIL: 1500}, Context())
+
+    assert "Read timeout on endpoint URL" in cloud.answers[0]["Reason"]
 
 
 def test_a_wait_that_is_given_up_fails_by_name(cloud: Cloud) -> None:
