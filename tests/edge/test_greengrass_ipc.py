@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from awsiot.greengrasscoreipc.model import ServiceError, UnauthorizedError
 
 from edge_component import greengrass_ipc
-from edge_component.greengrass_ipc import GreengrassIpc
+from edge_component.greengrass_ipc import GreengrassIpc, _Lifecycle, _Subscription
 from edge_component.ipc import IpcError, RefusedError
 
 
@@ -159,3 +160,28 @@ def test_a_message_that_cannot_be_read_costs_no_connection(error: Exception, clo
     subscription = greengrass_ipc._Subscription(greengrass_ipc._Lifecycle(lambda: None), "subscribing to t")
 
     assert subscription._on_stream_error(error) is closes
+
+
+def test_a_subscription_that_is_not_answered_is_ended() -> None:
+    answer, operation = Future[None](), Mock()
+    answer.set_exception(TimeoutError())
+
+    with pytest.raises(IpcError, match="subscribing"):
+        _Subscription(_Lifecycle(lambda: None), "subscribing").open(lambda **_: (answer, operation))
+
+    operation.close.assert_called_once_with()
+
+
+def test_a_stream_that_ends_with_its_answer_is_as_bad_as_a_lost_connection() -> None:
+    answer, lost = Future[None](), Mock()
+    answer.set_result(None)
+    lifecycle = _Lifecycle(lost)
+
+    def subscribe(on_stream_closed: Callable[[], None], **_: Any) -> tuple["Future[None]", Mock]:
+        on_stream_closed()
+        return answer, Mock()
+
+    _Subscription(lifecycle, "subscribing").open(subscribe)
+
+    assert lifecycle.lost
+    lost.assert_called_once_with()
