@@ -214,8 +214,9 @@ def test_only_a_post_of_the_page_changes_something(address: str) -> None:
         lambda: (got := post(address, "ask", {"model": "digits", "index": 7})).status_code == 200 and got
     )
     assert answer.json() == {"label": "digits", "index": "7"}
-    refused = post(address, "ask", {"model": "digits", "image": "no base64!"})
-    assert "image must be base64" in refused.json()["problem"]
+    for image in ("no base64!", "é"):
+        refused = post(address, "ask", {"model": "digits", "image": image})
+        assert "image must be base64" in refused.json()["problem"]
 
 
 def test_a_page_that_only_reads_has_nothing_to_post_to(source: Source) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import hmac
 import json
@@ -308,7 +307,7 @@ def question(stage: Stage, content: Mapping[str, Any]) -> asking.Question:
     if isinstance(picture := content.get("image"), str):
         try:
             asked = asking.of_picture(model, base64.b64decode(picture, validate=True), "the picture")
-        except binascii.Error as exc:
+        except ValueError as exc:  # also of what is no ASCII
             raise TwinError(f"image must be base64, got {picture[:20]!r}: {exc}") from exc
     elif type(index) is int and index >= 0:
         asked = asking.question(stage, model, index, None, None, None)
