@@ -11,11 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from botocore.exceptions import ClientError
+
 from edge_handlers.answering import answering, still_asked_s
 from edge_handlers.certificates import check_targets, delete_unattached, release
 from edge_handlers.custom_resource import Contract, Key, Properties, RequestType, json_object, parse
 from edge_handlers.device_list import ADOPTED, CLAIMED, OWNER, UNTYPED, DeviceList
-from edge_handlers.service_client import GONE, Deadline, client, describe, each_in_time, explaining, ignoring, settling
+from edge_handlers.service_client import (
+    GONE,
+    Deadline,
+    client,
+    describe,
+    each_in_time,
+    error_code,
+    explaining,
+    ignoring,
+    settling,
+)
 
 LOG = logging.getLogger(__name__)
 WORKERS = 8  # about a hundred calls a second together, which is what IoT Core takes of each kind
@@ -215,7 +227,7 @@ class DeviceRegistry:
         found = Inventory.read(registry.group, registry.groups, self._iot)
         wanted = [name for name, group in devices.items() if not found.is_settled(name, group, registry.thing_type)]
         LOG.info("%d of %d devices to register", len(wanted), len(devices))
-        if not self._each(wanted, lambda name: self._register(name, devices[name], registry, former_group)):
+        if not self._each(wanted, lambda name: self._register(name, devices[name], registry, former_group, found)):
             return False
         unlisted = [
             name
@@ -251,23 +263,36 @@ class DeviceRegistry:
     def _each(self, names: Sequence[str], act: Callable[[str], None]) -> bool:
         return each_in_time(self._deadline, names, act, workers=WORKERS)
 
-    def _register(self, device: str, group: str, registry: Registry, former_group: str | None) -> None:
+    def _register(
+        self, device: str, group: str, registry: Registry, former_group: str | None, before: Inventory
+    ) -> None:
         """Bring one thing to its type, mark and ring."""
         with explaining(f"register device {device}"):
-            found = self._describe(device)
-            if found is None:
-                self._iot.create_thing(
-                    thingName=device,
-                    thingTypeName=registry.thing_type,
-                    attributePayload={"attributes": {OWNER: registry.group}},
-                )
-            else:
+            found = before.things.get(device) or self._create(device, registry)
+            if found is not None:
                 self._take_in(device, found, registry, former_group)
             for other in registry.groups:
-                if other != group and found is not None:
+                if other != group and (found is not None or device in before.members[other]):
                     with ignoring(GONE):
                         self._iot.remove_thing_from_thing_group(thingGroupName=other, thingName=device)
             self._iot.add_thing_to_thing_group(thingGroupName=group, thingName=device)
+
+    def _create(self, device: str, registry: Registry) -> dict[str, Any] | None:
+        """Make a thing that the listing lacks; where another one has its name, give that, as it is described.
+
+        The call succeeds for one that is the same already, too.
+        """
+        try:
+            self._iot.create_thing(
+                thingName=device,
+                thingTypeName=registry.thing_type,
+                attributePayload={"attributes": {OWNER: registry.group}},
+            )
+        except ClientError as exc:
+            if error_code(exc) != "ResourceAlreadyExistsException":
+                raise
+            return self._describe(device)
+        return None
 
     def _take_in(self, device: str, found: dict[str, Any], registry: Registry, former_group: str | None) -> None:
         owner = found.get("attributes", {}).get(OWNER)

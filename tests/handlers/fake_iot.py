@@ -67,9 +67,10 @@ class FakeIot(FakeService):
         attributePayload: dict[str, Any],  # noqa: N803
     ) -> dict[str, Any]:
         self.record("create_thing", thingName=thingName)
-        if thingName in self.things:
+        made = {"thingTypeName": thingTypeName, "attributes": dict(attributePayload["attributes"])}
+        # The call may be repeated; another thing of the name is refused (IoT API Reference, CreateThing).
+        if self.things.setdefault(thingName, made) != made:
             raise refusal("ResourceAlreadyExistsException", "CreateThing")
-        self.things[thingName] = {"thingTypeName": thingTypeName, "attributes": dict(attributePayload["attributes"])}
         return {}
 
     def describe_thing(self, thingName: str) -> dict[str, Any]:  # noqa: N803
