@@ -92,7 +92,7 @@ class FakeIot(FakeService):
             raise refusal("VersionConflictException", "UpdateThing")
         kept = thing["attributes"] if attributePayload.get("merge") else {}
         attributes = {name: value for name, value in {**kept, **attributePayload["attributes"]}.items() if value}
-        of_type = thingTypeName if thingTypeName or removeThingType else thing["thingTypeName"]
+        of_type = thingTypeName if thingTypeName or removeThingType else thing.get("thingTypeName", "")
         if thingTypeName in self.deprecated or (not of_type and len(attributes) > MOST_OF_UNTYPED):
             raise refusal("InvalidRequestException", "UpdateThing")
         self.versions[thingName] = version + 1

@@ -26,6 +26,7 @@ REAL = {
     "twin/cloud/edge_server/device_process.py": ("restarts of a process", "KeptDevice.adopt KeptDevice.look"),
     "twin/cloud/edge_server/edge_server.py": ("looks at a process, for `status`", "EdgeServer._note EdgeServer.run"),
     "twin/cloud/function_template.py": ("replaces them", "_keep_time"),
+    "twin/cloud/greengrass/api.py": ("network", "serve"),
     "twin/cloud/iot/front.py": ("network", "_pump splice"),
     "twin/cloud/iot/jobs.py": ("half a second to gather", "JobNotifier._notify_late JobNotifier.replied"),
     "twin/cloud/iot/connections.py": ("MQTT keep-alive", "_Client.__init__ _Client.hear _look"),
