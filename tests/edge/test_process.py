@@ -97,7 +97,7 @@ def test_is_outdated_once_the_pointer_names_another_complete_environment(tmp_pat
     assert EnvironmentPointer(pointer, tmp_path / "gone").is_outdated()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"/work/\0/venv-2", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"/kept/\0/venv-2", b"\xff\xfe"])
 def test_a_pointer_that_a_power_cut_has_damaged_is_as_good_as_none(tmp_path: Path, old: Path, content: bytes) -> None:
     (tmp_path / "current").write_bytes(content)
 
