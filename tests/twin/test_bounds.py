@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
@@ -16,9 +17,10 @@ from ministack.services import cloudwatch_logs, eventbridge, s3, stepfunctions
 
 from config.places import PACKAGE as REPOSITORY
 from twin import status
-from twin.cloud import authorization, bounds, cloudwatch
+from twin.cloud import authorization, bounds, cloudwatch, credentials
 from twin.cloud.authorization import AccessTrail
 from twin.cloud.greengrass import api as greengrass
+from twin.cloud.iot import jobs
 from twin.status import read_logs
 
 DOCUMENT = (REPOSITORY / "docs" / "twin.md").read_text(encoding="utf-8")
@@ -215,6 +217,55 @@ def test_the_trail_of_requests_ends_somewhere(tmp_path: Path, monkeypatch: pytes
 
 def context(resource: str) -> Any:
     return EvalContext("arn", "AssumedRole", "0" * 12, "s3:GetObject", resource, "r")
+
+
+def test_a_thousand_notifications_leave_room_for_what_else_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_GATHER_S", 0.001)
+    notifier = jobs.JobNotifier(quiet_s=0.2)
+    queues = [jobs.Queue("000000000000", "us-east-1", f"line-{number}", "greengrass") for number in range(100)]
+    asked, published = 0, []
+
+    def read(_queue: jobs.Queue) -> tuple[jobs.QueueState, list[Any], None]:
+        return jobs.QueueState("job", frozenset({("job", 1)})), [], None
+
+    async def publish(queue: jobs.Queue, kind: str, _document: Any) -> None:
+        published.append((queue.thing, kind, asked))
+
+    async def ask() -> None:
+        nonlocal asked
+        while True:
+            asked += 1
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        monkeypatch.setattr(notifier, "_read", read)
+        monkeypatch.setattr(notifier, "_publish", publish)
+        asking = asyncio.create_task(ask())
+        late = [asyncio.create_task(notifier._notify_late(queue)) for queue in queues]
+        # While others have their turn, this one is answered: it is notified once it has been quiet for long enough.
+        await asyncio.sleep(0)
+        notifier.replied(*queues[50][:3])
+        await asyncio.gather(*late)
+        asking.cancel()
+
+    asyncio.run(run())
+
+    told = [(thing, between) for thing, kind, between in published if kind == "notify"]
+    assert len(told) == len(queues)
+    assert len({between for _thing, between in told}) == len(queues), "none of them in one go with another"
+    assert told[-1][0] == "line-50"
+
+
+def test_sessions_past_their_end_are_looked_for_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(credentials, "_evicted", [])
+    monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    for clock.now in (100.0, 101.0, 159.9, 160.0, 161.0):
+        credentials._evict(lambda: looked.append(clock.now))
+
+    assert looked == [100.0, 160.0]
 
 
 def test_every_bound_is_in_the_documents_table() -> None:

@@ -21,14 +21,17 @@ from twin.core_device.ipc.service import IpcService
 #: twin's time.
 REAL = {
     "twin/cloud/bounds.py": ("room for other tasks", "_expire"),
-    "twin/cloud/credentials.py": ("life of credentials", "role_session"),
+    "twin/cloud/credentials.py": ("life of credentials", "_evict role_session"),
     "twin/cloud/ec2.py": ("end of a process", "install.delete_and_wait"),
     "twin/cloud/edge_server/device_process.py": ("restarts of a process", "KeptDevice.adopt KeptDevice.look"),
     "twin/cloud/edge_server/edge_server.py": ("looks at a process, for `status`", "EdgeServer._note EdgeServer.run"),
     "twin/cloud/function_template.py": ("replaces them", "_keep_time"),
     "twin/cloud/greengrass/api.py": ("network", "serve"),
     "twin/cloud/iot/front.py": ("network", "_pump splice"),
-    "twin/cloud/iot/jobs.py": ("half a second to gather", "JobNotifier._notify_late JobNotifier.replied"),
+    "twin/cloud/iot/jobs.py": (
+        "half a second to gather, room for other tasks",
+        "JobNotifier._notify_late JobNotifier.queue_changed JobNotifier.replied",
+    ),
     "twin/cloud/iot/connections.py": ("MQTT keep-alive", "_Client.__init__ _Client.hear _look"),
     "twin/cloud/iot/listener.py": ("network", "close read_body read_head write_json"),
     "twin/cloud/iot/registry.py": (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
 import signal
+import weakref
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +215,38 @@ def test_a_device_that_cannot_begin_starts_again_and_one_of_its_name_stays(
     another: Any = Device()
     asyncio.run(live(another, device))
     assert fleet._devices["line-1"].device is another
+
+
+def test_devices_that_have_all_connected_are_out_of_the_collectors_sight_until_some_leave() -> None:
+    fleet = fleet_module.Fleet.__new__(fleet_module.Fleet)
+    fleet._devices, fleet._frozen = {}, 0
+    before = gc.get_freeze_count()
+
+    def add(name: str, *, connected: bool) -> asyncio.Event:
+        event = asyncio.Event()
+        if connected:
+            event.set()
+        running: Any = SimpleNamespace(device=SimpleNamespace(connection=SimpleNamespace(connected=event)))
+        running.itself = running  # only a collection takes it
+        fleet._devices[name] = running
+        return event
+
+    try:
+        add("line-1", connected=True)
+        second = add("line-2", connected=False)
+        fleet._freeze()
+        assert gc.get_freeze_count() == before
+        second.set()
+        fleet._freeze()
+        assert gc.get_freeze_count() > before
+
+        gone = weakref.ref(fleet._devices.pop("line-2").device.connection.connected)
+        del second
+        fleet._freeze()
+        gc.collect()
+        assert gone() is None
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,21 @@ from twin.cloud.ministack.patches import patch
 from twin.cloud.ministack.registry import register_store, register_type
 from twin.cloud_process import RoleCredentials, Settings
 
+_EVICT_S = 60.0
+_evicted: list[float] = []
+
+
+@patch(
+    "services.sts._evict_expired_sessions",
+    why="sessions past their end are dropped once a minute: MiniStack looks through those of all devices at each one",
+    signature="()",
+)
+def _evict(evict: Callable[[], None]) -> None:
+    now = time.monotonic()
+    if not _evicted or now - _evicted[0] >= _EVICT_S:
+        _evicted[:] = [now]
+        evict()
+
 
 def role_session(
     role_arn: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -170,6 +171,8 @@ def main() -> None:
         logger.error("%s", exc)
         sys.exit(2)
     install((*EXTENSIONS[:-1], *os.environ.get(EXTENSIONS_VARIABLE, "").split(), EXTENSIONS[-1]), settings)
+    # A full collection would go through all modules each time, and hold all that is asked up meanwhile.
+    gc.freeze()
     with asyncio.Runner(loop_factory=LoopbackEventLoop) as runner:
         runner.run(_serve(settings))
         logging.shutdown()

@@ -161,6 +161,7 @@ class JobNotifier:
         self._names: dict[tuple[str, str, str], set[str]] = {}
         self._replied: dict[tuple[str, str, str], float] = {}
         self._under_way: dict[Queue, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
 
     def replied(self, account: str, region: str, thing: str) -> None:
         """Note that a reply to the thing has just been sent."""
@@ -192,6 +193,8 @@ class JobNotifier:
         # Of a queue never published before only this is known: the change was its own unless it was another's.
         if (not changed) if known is None else state.pending != known.pending:
             await notify_default(account, region, thing, previous_front if known is None else known.front)
+        # A job for a thousand things comes here a thousand times in a row.
+        await asyncio.sleep(0)
 
     def _differs(self, queue: Queue) -> bool:
         state, _pending, _view = self._read(queue)
@@ -200,10 +203,16 @@ class JobNotifier:
     async def _notify_late(self, queue: Queue) -> None:
         try:
             latest = time.monotonic() + self._latest_s
-            await asyncio.sleep(_GATHER_S)
-            while (wait_s := self._quiet_until(queue) - time.monotonic()) > 0 and time.monotonic() < latest:
+            wait_s = _GATHER_S
+            while wait_s > 0:
                 await asyncio.sleep(min(wait_s, self._latest_s))
-            await self._notify(queue)
+                # One at a time, and what else is ready in between: a thousand in a row would hold all others up.
+                async with self._turn:
+                    await asyncio.sleep(0)
+                    now = time.monotonic()
+                    wait_s = self._quiet_until(queue) - now if now < latest else 0.0
+                    if wait_s <= 0:
+                        await self._notify(queue)
         except Exception:
             logger.exception("notification of %s in namespace %s failed", queue.thing, queue.namespace)
         finally:
