@@ -31,7 +31,7 @@ from twin.state import unsaved_mark, unsaved_text
 logger = logging.getLogger("twin.snapshots")
 
 INTERVAL_S = 1.0
-_BUSY_SHARE = 0.1
+_BUSY_SHARE = 0.05
 """At most this share of the time goes into snapshots: after a slow one the next waits longer."""
 
 _READS = 3
