@@ -105,11 +105,16 @@ def main(
         return
     checkouts = {"base": base.resolve(), "checkout": checkout.resolve()}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
-    for turn in range(runs):
-        for name, folder in checkouts.items():
-            found[name].append(measured(folder, requests))
-            shown = ", ".join(f"{what} {value:.1f}" for what, value in found[name][-1].items())
-            typer.echo(f"{turn + 1} {name}: {shown}", err=True)
+    try:
+        for turn in range(runs):
+            for name, folder in checkouts.items():
+                found[name].append(measured(folder, requests))
+                shown = ", ".join(f"{what} {value:.1f}" for what, value in found[name][-1].items())
+                typer.echo(f"{turn + 1} {name}: {shown}", err=True)
+    except (KeyboardInterrupt, RuntimeError, subprocess.TimeoutExpired) as exc:
+        typer.echo(f"ended early, what is there counts: {str(exc) or 'interrupted'}", err=True)
+        if not all(found.values()):
+            raise typer.Exit(1) from exc
     missed = False
     typer.echo("| what | base | checkout | ratio | target |\n|---|---|---|---|---|")
     for what, (kind, target) in TARGETS.items():

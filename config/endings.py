@@ -5,10 +5,31 @@ import os
 import select
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 _IN_CHECKOUT = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file()
+
+
+#: What ends a program from outside, or from its terminal.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: By the last one comes again what a finalizer has dropped.
+INTERRUPTING = (*INTERRUPTS, signal.SIGALRM)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore interrupts for a bounded clean-up that must end."""
+    numbers = INTERRUPTING if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def settle_endings() -> None:

@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
+from config.endings import INTERRUPTING, INTERRUPTS, uninterrupted
 from config.names import Names
 from config.places import PROJECT as ROOT
 from tools import demo_report
@@ -45,9 +46,6 @@ from twin.state import TwinState, lacking, load_state
 STAGE, MODEL = "twin", "digits"
 STEPS = 9
 OUT = ROOT / "out"
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: By the last one comes again what a finalizer has dropped (config/endings.py).
-_INTERRUPTING = (*INTERRUPTS, signal.SIGALRM)
 _DEVICE_LIMIT_S = 180
 _STOP_LIMIT_S, _OUTCOME_LIMIT_S = 30, 600
 _AGAIN = "after the twin's new start"
@@ -179,18 +177,6 @@ class Beside(Generic[Result]):
             self._error = error
         finally:
             self._done.set()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore interrupts for a bounded clean-up that must end."""
-    numbers = _INTERRUPTING if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run(out: Path) -> Report:
@@ -437,7 +423,7 @@ def _demonstrate(out: Path, report: Path) -> int:
         console.print(str(error), style="red", markup=False)
         console.print(f"logs: {out}")
     finally:
-        for number in _INTERRUPTING:
+        for number in INTERRUPTING:
             signal.signal(number, signal.SIG_IGN)  # the clean-up is bounded and must end
         try:
             forget(out.resolve() / "twin")

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from config.endings import uninterrupted
 from twin.process import end_processes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,10 +264,11 @@ def run(
                 print(f"left running: {process.pid} {' '.join(process.cmdline())[:200]}", file=sys.stderr)
         return int(bool(left) or any(outcome.code for outcome in outcomes))
     finally:
-        end_processes(left or left_running(work), term_s=5)
-        for folder, _, _ in os.walk(work):
-            Path(folder).chmod(0o700)  # some may not be written to, even by their owner
-        shutil.rmtree(work)
+        with uninterrupted():
+            end_processes(left or left_running(work), term_s=5)
+            for folder, _, _ in os.walk(work):
+                Path(folder).chmod(0o700)  # some may not be written to, even by their owner
+            shutil.rmtree(work)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from config.endings import uninterrupted
 from config.fleet import RINGS
 from config.loader import ConfigurationError
 from config.names import Names
@@ -162,12 +162,8 @@ def _take_away_left() -> None:
 
 def _take_down(home: Path) -> None:
     """End the twin; a second interrupt does not keep it from that, which is bounded."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with uninterrupted():
         lifecycle.stop(home, anyway=True)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def rehearse(

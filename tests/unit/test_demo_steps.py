@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from config.endings import INTERRUPTING, INTERRUPTS
 from config.names import Names
 from tools import demo, demo_report, predictions
 from tools.demo import Beside, repeated_if_the_twin_ends
@@ -147,7 +148,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in demo._INTERRUPTING}
+    before = {number: signal.getsignal(number) for number in INTERRUPTING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -321,11 +322,11 @@ def test_a_twin_that_nobody_killed_has_nothing_half_made(world: World, tmp_path:
     assert "discard" not in world.did
 
 
-@pytest.mark.parametrize("number", demo.INTERRUPTS)
+@pytest.mark.parametrize("number", INTERRUPTS)
 def test_a_second_interrupt_does_not_end_the_clean_up_before_it_begins(
     world: World, tmp_path: Path, handlers: None, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    for each in demo.INTERRUPTS:  # what runs in the background, or by nohup, ignores some
+    for each in INTERRUPTS:  # what runs in the background, or by nohup, ignores some
         signal.signal(each, signal.default_int_handler)
     told = list[str]()
 

@@ -1,12 +1,14 @@
 """The tool that runs commands in fresh clones, on a repository of two files."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tools import fresh_clone
 from tools.fresh_clone import ROOT, CircumstanceError, Circumstances, Outcome, left_running, run, table
 
 PRINTENV = 'printf "%s\\n" "$PWD" "${HOME-unset}" "${MY_SETTING-unset}"; umask; od -c text | head -1; ls -l text'
@@ -93,6 +95,22 @@ def test_what_lies_in_a_folder_without_rights_is_removed(repository: Path, place
 
     assert run(Circumstances(), [command], limit_s=60, logs=tmp_path / "logs", repository=repository) == 0
 
+    assert list(place.iterdir()) == []
+
+
+def test_a_second_interrupt_does_not_end_the_clean_up(
+    repository: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_clone, "end_processes", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    try:
+        code = run(Circumstances(), ["true"], limit_s=60, logs=tmp_path / "logs", repository=repository)
+    except KeyboardInterrupt:  # which would end pytest
+        code = 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert code == 0
     assert list(place.iterdir()) == []
 
 
