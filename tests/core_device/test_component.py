@@ -352,3 +352,20 @@ def test_on_a_full_disk_a_component_loses_its_output_and_goes_on(
     told = [record.getMessage() for record in caplog.records]
     assert sum("output of a component is lost" in line for line in told) == 1
     assert any("a device that is killed now leaves its components running" in line for line in told)
+
+
+def test_a_stop_that_was_cancelled_is_ended_by_the_next_without_a_second_shutdown(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        component = make(tmp_path, dialect=CLASSIC, run="sleep 600", shutdown="echo x >> shutdowns; sleep 600")
+        component.start()
+        await until(lambda: component.state is State.RUNNING)
+
+        first = asyncio.create_task(component.stop())
+        await until(lambda: (tmp_path / "work" / "shutdowns").exists())
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await component.stop()
+
+        assert (tmp_path / "work" / "shutdowns").read_text() == "x\n"
+
+    run(scenario)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -491,6 +492,35 @@ def test_what_waits_for_the_cloud_comes_in_order_and_is_not_all_the_clients(tmp_
         assert connection._queued_bytes == 0
 
     run(tmp_path, scenario, spool=tmp_path / "spool.sqlite")
+
+
+def test_a_network_that_goes_while_it_connects_leaves_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_it = Connection._open
+    began, gone, opened = threading.Event(), threading.Event(), threading.Event()
+
+    def open_late(connection: Connection) -> None:
+        began.set()
+        assert gone.wait(30)
+        open_it(connection)
+        opened.set()
+
+    async def scenario(broker: SmallBroker, connection: Connection) -> None:
+        await until(began.is_set)
+        connection.cut()
+        gone.set()
+        await until(opened.is_set)
+        await asyncio.sleep(0.5)
+
+        assert not connection.connected.is_set()
+        assert connection._client.socket() is None
+        connection.restore()
+        await connection.connected.wait()
+        assert broker.client_ids
+
+    monkeypatch.setattr(Connection, "_open", open_late)
+    run(tmp_path, scenario)
 
 
 def test_a_receiver_that_left_while_it_subscribed_hears_nothing(tmp_path: Path) -> None:

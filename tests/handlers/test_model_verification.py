@@ -227,6 +227,24 @@ def test_a_start_that_is_refused_says_what_was_being_done_and_leaves_nothing(clo
     assert cloud.nothing_left
 
 
+def test_a_start_that_is_refused_is_told_where_its_clean_up_is_refused_too(cloud: FakeEndpoints) -> None:
+    cloud.refuse("create_endpoint", "AccessDeniedException", message="not authorized")
+    cloud.refuse("delete_endpoint_config", "AccessDeniedException", message="not even that")
+
+    with pytest.raises(AwsCallError, match=r"cannot start endpoint edgewright-dev-digits-.*not authorized"):
+        run(event.create(CAPABILITY))
+
+
+@pytest.mark.parametrize("status", ["Failed", "Deleting"])
+def test_an_endpoint_that_serves_no_more_does_not_keep_from_making_one(cloud: FakeEndpoints, status: str) -> None:
+    request, created = serving(cloud)
+    cloud.endpoints[created["PhysicalResourceId"]]["EndpointStatus"] = status
+
+    run(request)
+
+    assert len(cloud.called("create_endpoint")) == 2
+
+
 def test_a_refused_invocation_still_takes_the_endpoint_away(cloud: FakeEndpoints) -> None:
     request, created = serving(cloud)
     cloud.refuse("invoke_endpoint", "ModelError", message="server error")

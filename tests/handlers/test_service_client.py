@@ -3,6 +3,7 @@
 And how long a handler may work, of the time that its Lambda function has left.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,16 @@ from botocore.exceptions import ClientError
 
 from edge_handlers import service_client
 from edge_handlers.neo_compilation import retire
-from edge_handlers.service_client import MARGIN_S, AwsCallError, Deadline, DeadlineError, explaining, ignoring, settling
+from edge_handlers.service_client import (
+    MARGIN_S,
+    AwsCallError,
+    Deadline,
+    DeadlineError,
+    each_in_time,
+    explaining,
+    ignoring,
+    settling,
+)
 from tests.handlers.fake_service import refusal
 
 SHORTEST_FUNCTION_S = 300
@@ -167,3 +177,18 @@ def test_a_function_that_has_less_than_the_margin_left_begins_nothing(now: Any) 
 
     with pytest.raises(DeadlineError):
         deadline.check("begin")
+
+
+def test_the_first_error_ends_what_has_not_begun() -> None:
+    began: list[str] = []
+
+    def act(name: str) -> None:
+        began.append(name)
+        if name == "first":
+            raise ValueError(name)
+        time.sleep(0.02)
+
+    with pytest.raises(ValueError, match="first"):
+        each_in_time(Deadline(60), ["first", *map(str, range(500))], act, workers=1)
+
+    assert len(began) < 501
