@@ -100,7 +100,7 @@ class ProcessIdentity:
         try:
             process = psutil.Process(self.pid)
             same = abs(_began(self.pid) - self.started) <= _TOLERANCE_S
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if same and not _has_ended(process) else None
         except psutil.NoSuchProcess:
             return None
 
@@ -198,8 +198,9 @@ def _running_after(processes: list[psutil.Process], limit_s: float) -> list[psut
 
 
 def _has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone with all its threads: while the last of them ends, its ports are taken still."""
     try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
+        return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
     except psutil.NoSuchProcess:
         return True
 

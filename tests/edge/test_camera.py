@@ -275,8 +275,8 @@ def test_frames_are_handed_on_at_the_rate_that_is_asked_for() -> None:
     wait_for(lambda: len(times) >= 8)
     camera.close()
 
-    # Never faster than the rate, however busy this machine is.
-    assert times[7] - times[0] >= 0.1 * 6
+    # Never faster than the rate, however busy this machine is; a wait may end some microseconds early.
+    assert times[7] - times[0] >= 0.1 * 6 - 0.001
 
 
 def take(camera: Camera) -> None:

@@ -64,7 +64,10 @@ def tell(s3: FakeS3, device: str = "one", **changes: Any) -> None:
     sketch: dict[str, Any] = {"model": "digits", "version": "1.0.2", "inputs": 400, "agreed": 400, "labelled": 0}
     sketch |= {"right": 0, "current_right": 0, "ratios": {"0": 400}, "shifts": {}, "memory_mb": 9, "differed": []}
     content = json.dumps({"device": device, "candidate": sketch | changes}).encode()
-    s3.put(BUCKET, f"promotions/digits/{device}.json", content)
+    key = f"promotions/digits/{device}.json"
+    s3.put(BUCKET, key, content)
+    # Each look begins the deployment anew.
+    s3.buckets[BUCKET][key][-1].written += timedelta(minutes=1)
 
 
 def settings_of(deployment: dict[str, Any]) -> dict[str, Any]:

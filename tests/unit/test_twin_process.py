@@ -11,7 +11,8 @@ import pytest
 
 from twin.cloud.edge_server.device_process import DeviceProcess
 from twin.cloud_process import cloud_environment, spawn_cloud
-from twin.process import end_processes, heads, with_descendants
+from twin.ports import is_free
+from twin.process import ProcessIdentity, end_processes, heads, with_descendants
 from twin.state import PORT_NAMES
 
 PARENT = "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); child.wait()"
@@ -46,6 +47,46 @@ def test_a_process_whose_parent_never_asks_for_its_status_has_ended_all_the_same
         assert child.status() == psutil.STATUS_ZOMBIE
         parent.kill()
     assert left == []
+
+
+LEADERLESS = """
+import ctypes, os, socket, sys, threading
+listener = socket.create_server(("127.0.0.1", 0))
+def outlive():
+    sys.stdin.readline()
+    os._exit(0)
+threading.Thread(target=outlive).start()
+print(listener.getsockname()[1], flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a first thread that ends before the others is Linux's zombie")
+def test_a_process_has_not_ended_while_one_of_its_threads_holds_its_ports() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LEADERLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        watched = psutil.Process(process.pid)
+        wait_for(lambda: watched.status() == psutil.STATUS_ZOMBIE)
+
+        identity = ProcessIdentity.of(process.pid)
+        assert not is_free(port)
+        assert identity.process() is not None
+
+        assert process.stdin
+        process.stdin.write("end\n")
+        process.stdin.flush()
+        wait_for(lambda: identity.process() is None)
+        assert is_free(port)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def start_cloud(home: Path) -> None:
