@@ -227,6 +227,9 @@ def _run(out: Path, beside: ExitStack) -> Report:
         words.append(f"took {bootstrap_s:.1f} s {when},")
     with progress.step("deploy"):
         heard = repeated_if_the_twin_ends(home, lambda: hearing.outcome(progress.detail), hear, since=hearing.twin)
+        # While the stage's device installs its components, those of another one are installed beside it.
+        site = Site(state, names, out / CAMERA)
+        preparing = Beside(home, site.prepare).begin_in(beside)
         deploy_s = repeated_if_the_twin_ends(home, deploy.deploy)
     deployed = time.monotonic()
     with progress.step("device") as words:
@@ -237,10 +240,7 @@ def _run(out: Path, beside: ExitStack) -> Report:
         deployment = repeated_if_the_twin_ends(home, wait)
         words.append(f"{names.edge_server} runs deployment {deployment[:8]},")
     with progress.step("predict") as words:
-        # Before the site has a device that looks at the same photograph.
         picture = repeated_if_the_twin_ends(home, lambda: picture_of(state, heard))
-        site = Site(state, names, out / CAMERA)
-        preparing = Beside(home, site.prepare).begin_in(beside)
 
         def predict() -> tuple[list[Prediction], float, list[Prediction], list[Scene]]:
             predictions: list[Prediction] = []
@@ -262,7 +262,7 @@ def _run(out: Path, beside: ExitStack) -> Report:
 
         def cut_off() -> tuple[float, str, Prediction]:
             prepared_s = preparing.outcome(progress.detail)
-            return prepared_s, "beside predict", site.read_a_digit_cut_off(progress.detail)
+            return prepared_s, "beside the steps before", site.read_a_digit_cut_off(progress.detail)
 
         def again() -> tuple[float, str, Prediction]:
             prepared_s = site.prepare(on_status=progress.detail)

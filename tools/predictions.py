@@ -189,7 +189,7 @@ def next_picture(*heard: queue.SimpleQueue[bytes]) -> ClassifiedPicture:
 
 
 CAMERA, MODEL, SAMPLE, GROUP = "camera-1", "digits", 10, "demo-site"
-_CLIENT_S, _DEPLOY_S, _STATUS_S = 60, 120, 0.1
+_CLIENT_S, _BEGIN_S, _DEPLOY_S, _STATUS_S = 60, 600, 120, 0.1
 OnStatus = Callable[[str], None]
 
 
@@ -215,27 +215,32 @@ class Site:
     def prepare(self, stopped: threading.Event | None = None, on_status: OnStatus = lambda _text: None) -> float:
         """Let both join, and wait until the core has its components; what an attempt before has left goes first.
 
+        The stage may still be deployed: what its own device gets is waited for.
+
         Args:
             stopped: Once it is set, the wait ends with an error; what was made stays.
             on_status: Told what happens.
 
         Returns:
-            How long it took, in seconds.
+            How long it took from then on, in seconds.
 
         Raises:
-            DeploymentError: The core device does not get its components.
+            DeploymentError: The stage's device or the core device does not get its components.
             TwinError: A device cannot join.
             SiteStoppedError: It was stopped.
         """
-        began = time.monotonic()
+        stopped = stopped or threading.Event()
         if self._begun:
             self.remove()
         self._begun = True
         shutil.rmtree(self._folder, ignore_errors=True)
+        greengrass = boto3.client("greengrassv2", config=BOUNDED, **self._state.client_arguments())
+        components = self._components(greengrass, stopped)
+        began = time.monotonic()
         (self._core,) = set_own_devices(
             self._state, 1, group=GROUP, dialect="classic", own_rights=True, progress=on_status
         )
-        self._deploy(stopped or threading.Event(), on_status)
+        self._deploy(greengrass, components, stopped, on_status)
         client_device.write_folder(self._folder, self._clients.add(CAMERA, self._core), self._state, self._names.stage)
         return time.monotonic() - began
 
@@ -285,13 +290,22 @@ class Site:
         self.remove()
         Membership(self._state).clean()
 
-    def _deploy(self, stopped: threading.Event, on_status: OnStatus) -> None:
+    def _components(self, greengrass: Any, stopped: threading.Event) -> dict[str, Any]:
+        """What the edge server gets."""
+        server, deadline = self._names.edge_server, time.monotonic() + _BEGIN_S
+        while not (found := _effective(greengrass, server)):
+            if time.monotonic() > deadline:
+                raise DeploymentError(f"a deployment to {server} must begin within {_BEGIN_S} s, none has")
+            if stopped.wait(_STATUS_S):
+                raise SiteStoppedError(f"a deployment to {server} is not waited for any more, none has begun")
+        components: dict[str, Any] = greengrass.get_deployment(deploymentId=found[0]["deploymentId"])["components"]
+        return components
+
+    def _deploy(
+        self, greengrass: Any, components: dict[str, Any], stopped: threading.Event, on_status: OnStatus
+    ) -> None:
         """Deploy what the edge server has, and AWS's components as a stage with `[client_devices]` does."""
         core, names = self._core, self._names
-        greengrass = boto3.client("greengrassv2", config=BOUNDED, **self._state.client_arguments())
-        effective = greengrass.list_effective_deployments(coreDeviceThingName=names.edge_server)
-        newest = effective["effectiveDeployments"][0]["deploymentId"]
-        components: dict[str, Any] = greengrass.get_deployment(deploymentId=newest)["components"]
         asked, answered = names.request_topic(MODEL), names.response_topic(MODEL)
         clients = ClientDevices(things=(CAMERA,), models=(MODEL,))
         for name, configuration in clients.components(
@@ -316,10 +330,19 @@ class Site:
                 raise SiteStoppedError(f"the deployment to {core} is not waited for any more, it is {status}")
 
 
-def _status(greengrass: Any, core: str, deployment: str) -> str:
+def _effective(greengrass: Any, core: str) -> list[dict[str, Any]] | None:
+    """The deployments of a core device, the newest first; None before it has joined."""
     try:
-        found = greengrass.list_effective_deployments(coreDeviceThingName=core)["effectiveDeployments"]
+        found: list[dict[str, Any]] = greengrass.list_effective_deployments(coreDeviceThingName=core)[
+            "effectiveDeployments"
+        ]
     except greengrass.exceptions.ResourceNotFoundException:
+        return None
+    return found
+
+
+def _status(greengrass: Any, core: str, deployment: str) -> str:
+    if (found := _effective(greengrass, core)) is None:
         return "not joined"
     return next((each["coreDeviceExecutionStatus"] for each in found if each["deploymentId"] == deployment), "waits")
 

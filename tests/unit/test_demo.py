@@ -13,6 +13,7 @@ import typer
 from config.names import Names
 from tools import demo, predictions
 from tools.demo import alone
+from tools.offline_deploy import DeploymentError
 from tools.predictions import PredictionError
 from twin import TwinError
 
@@ -123,6 +124,35 @@ def test_a_site_that_nobody_waits_for_any_more_ends_its_wait(tmp_path: Path, joi
 
     assert joining == ["1 devices", "deployment"]
     assert told == ["device-01: not joined"]
+
+
+def test_a_site_waits_for_what_the_stages_device_gets(
+    tmp_path: Path, joining: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, stopped = list[str](), threading.Event()
+    found = predictions._effective
+
+    def of_a_deploy(greengrass: Any, core: str) -> list[dict[str, Any]] | None:
+        asked.append(core)
+        if core == "device-01":
+            stopped.set()
+        return None if len(asked) == 1 else [] if len(asked) == 2 else found(greengrass, core)
+
+    monkeypatch.setattr(predictions, "_effective", of_a_deploy)
+    with pytest.raises(predictions.SiteStoppedError, match="device-01 is not waited for any more"):
+        site_in(tmp_path).prepare(stopped)
+
+    assert asked == ["edgewright-twin-edge-server"] * 3 + ["device-01"]
+    assert joining == ["1 devices", "deployment"]
+
+    joining.clear()
+    monkeypatch.setattr(predictions, "_effective", lambda *_: None)
+    with pytest.raises(predictions.SiteStoppedError, match="edgewright-twin-edge-server is not waited for any more"):
+        site_in(tmp_path).prepare(stopped)
+    monkeypatch.setattr(predictions, "_BEGIN_S", -1)
+    with pytest.raises(DeploymentError, match="a deployment to edgewright-twin-edge-server must begin"):
+        site_in(tmp_path).prepare()
+    assert joining == []
 
 
 def test_a_site_that_is_prepared_anew_begins_without_what_was_left(tmp_path: Path, joining: list[str]) -> None:

@@ -173,13 +173,13 @@ def test_the_steps_are_told_in_their_order_whatever_runs_beside(world: World, tm
     assert report.image_classification == ClassifiedPicture("a photograph", [])
 
 
-def test_bootstrap_runs_beside_synth_and_the_cores_preparation_beside_predict(world: World, tmp_path: Path) -> None:
+def test_bootstrap_runs_beside_synth_and_the_cores_preparation_beside_deploy(world: World, tmp_path: Path) -> None:
     bootstrapped, prepared = threading.Event(), threading.Event()
     world.actions = {
         "bootstrap": lambda *_: set_and(bootstrapped, 1.5),
         "synth": lambda *_: bootstrapped.wait(LIMIT_S),
         "prepare": lambda *_: set_and(prepared, 4.0),
-        "predict": lambda *_: prepared.wait(LIMIT_S),
+        "deploy": lambda *_: prepared.wait(LIMIT_S),
     }
 
     report = demo.run(tmp_path)
@@ -188,7 +188,7 @@ def test_bootstrap_runs_beside_synth_and_the_cores_preparation_beside_predict(wo
     assert prepared.is_set()
     words = {step.name: step.words for step in report.steps}
     assert words["bootstrap"] == "took 1.5 s beside synth"
-    assert words["cut off"].endswith("a 2: 2; the core was made ready beside predict in 4.0 s")
+    assert words["cut off"].endswith("a 2: 2; the core was made ready beside the steps before in 4.0 s")
     assert report.bootstrap_s == 1.5
 
 
@@ -222,7 +222,7 @@ def test_what_fails_beside_another_step_is_its_own_steps_error(
     assert world.did[-1] == "forget"
 
 
-@pytest.mark.parametrize(("step", "beside"), [("synth", "bootstrap"), ("predict", "prepare")])
+@pytest.mark.parametrize(("step", "beside"), [("synth", "bootstrap"), ("deploy", "prepare"), ("predict", "prepare")])
 def test_an_interrupt_ends_what_runs_beside_before_the_clean_up(
     world: World, tmp_path: Path, handlers: None, step: str, beside: str
 ) -> None:
@@ -262,6 +262,7 @@ def until(condition: Callable[[], bool]) -> bool:
     [
         ("bootstrap", "synth"),
         ("bootstrap", "bootstrap"),
+        ("prepare", "deploy"),
         ("prepare", "predict"),
         ("prepare", "prepare"),
         ("read", "read"),
