@@ -99,12 +99,16 @@ def main(
     requests: int = typer.Option(3000, min=100, help="Requests of a run."),
     measure_in: Path | None = typer.Option(None, "--measure", hidden=True),  # noqa: B008
 ) -> None:
-    """Print each run and the ratios of the medians as a table; end with 1 where one misses its target."""
+    """Print each run and the ratios of the medians as a table; end with 1 where one misses its target.
+
+    A run that fails or is interrupted ends them with 1, too, and those before it are still compared.
+    """
     if measure_in is not None:
         typer.echo(json.dumps(measure(measure_in, requests)))
         return
     checkouts = {"base": base.resolve(), "checkout": checkout.resolve()}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
+    missed = False
     try:
         for turn in range(runs):
             for name, folder in checkouts.items():
@@ -115,7 +119,7 @@ def main(
         typer.echo(f"ended early, what is there counts: {str(exc) or 'interrupted'}", err=True)
         if not all(found.values()):
             raise typer.Exit(1) from exc
-    missed = False
+        missed = True
     typer.echo("| what | base | checkout | ratio | target |\n|---|---|---|---|---|")
     for what, (kind, target) in TARGETS.items():
         before, after = (statistics.median(run[what] for run in found[name]) for name in checkouts)

@@ -223,12 +223,15 @@ def test_a_thousand_notifications_leave_room_for_what_else_is_ready(monkeypatch:
     monkeypatch.setattr(jobs, "_GATHER_S", 0.001)
     notifier = jobs.JobNotifier(quiet_s=0.2)
     queues = [jobs.Queue("000000000000", "us-east-1", f"line-{number}", "greengrass") for number in range(100)]
+    taken = asyncio.Event()
     asked, published, replied_at = 0, list[tuple[str, str, int, float]](), 0.0
 
     def read(_queue: jobs.Queue) -> tuple[jobs.QueueState, list[Any], None]:
         return jobs.QueueState("job", frozenset({("job", 1)})), [], None
 
     async def publish(queue: jobs.Queue, kind: str, _document: Any) -> None:
+        if queue is queues[0]:
+            await taken.wait()  # as a device whose socket is full
         published.append((queue.thing, kind, asked, time.monotonic()))
 
     async def ask() -> None:
@@ -247,7 +250,10 @@ def test_a_thousand_notifications_leave_room_for_what_else_is_ready(monkeypatch:
         notifier.replied(*queues[50][:3])
         nonlocal replied_at
         replied_at = time.monotonic()
-        await asyncio.gather(*late)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*late[1:])
+            taken.set()
+            await late[0]
         asking.cancel()
 
     asyncio.run(run())

@@ -206,13 +206,13 @@ class JobNotifier:
             wait_s = _GATHER_S
             while wait_s > 0:
                 await asyncio.sleep(min(wait_s, self._latest_s))
-                # One at a time, and what else is ready in between: a thousand in a row would hold all others up.
+                # One begins at a time, and what else is ready comes in between: a thousand in a row would hold all up.
+                # The turn ends before the message goes: a thing that takes nothing must not keep it from the others.
                 async with self._turn:
                     await asyncio.sleep(0)
-                    now = time.monotonic()
-                    wait_s = self._quiet_until(queue) - now if now < latest else 0.0
-                    if wait_s <= 0:
-                        await self._notify(queue)
+                now = time.monotonic()
+                wait_s = self._quiet_until(queue) - now if now < latest else 0.0
+            await self._notify(queue)
         except Exception:
             logger.exception("notification of %s in namespace %s failed", queue.thing, queue.namespace)
         finally:
